@@ -1,0 +1,1 @@
+"""The notebook faces: magics and live cards."""

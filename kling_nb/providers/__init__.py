@@ -1,0 +1,1 @@
+"""The providers' wires: one file each, pure functions of calls and replies."""

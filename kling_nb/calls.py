@@ -1,0 +1,77 @@
+"""One HTTP call and its reply, as plain data: what adapters build and read, and transport carries.
+
+Invariants: a `Call` never holds a key (transport adds it, and only for the provider's own origin);
+a `Reply` is whole or it does not exist (a cut-off body is a transport error, never a short reply).
+"""
+
+import json as jsonlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["Call", "Reply"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A request that is ready to be sent, without its key.
+
+    Args:
+        method: The HTTP verb.
+        url: The absolute address, built from the configured base and never from a reply.
+        json: The body, or None for none.
+        headers: Extra headers; never `Authorization`.
+        params: The query.
+        paid: Whether sending it can cost money: such a call is never resent on a guess.
+
+    Example:
+        >>> Call(method="GET", url="https://api.runflow.io/v1/health").paid
+        False
+    """
+
+    method: Literal["GET", "POST"]
+    url: str
+    json: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    paid: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """A whole answer.
+
+    Args:
+        status: The HTTP status.
+        headers: Header names in lower case.
+        body: The raw bytes.
+
+    Example:
+        >>> Reply(status=200, headers={}, body=b'{"id": "a"}').json()
+        {'id': 'a'}
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Give the body as JSON, or None where it is none (HTML, empty, junk)."""
+        try:
+            return jsonlib.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """The wait in seconds that the provider asked for, 0 to 3600, if it asked in plain seconds."""
+        try:
+            seconds = float(self.headers.get("retry-after", ""))
+        except ValueError:
+            return None
+        return min(max(seconds, 0.0), 3600.0) if seconds == seconds else None  # NaN says nothing

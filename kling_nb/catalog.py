@@ -1,0 +1,128 @@
+"""Models and prices, read from `catalog.toml`.
+
+Invariants: a price is a decimal with a source and a date, or it is unknown; an alias names one model.
+"""
+
+import tomllib
+from datetime import date
+from decimal import Decimal
+from functools import cache
+from importlib.resources import files
+
+from pydantic import BaseModel, ConfigDict
+
+from kling_nb.errors import UnsupportedError, UsageError
+
+__all__ = ["DEFAULT_MODEL", "Model", "Offer", "find_model", "models"]
+
+DEFAULT_MODEL = "kling-3.0-pro"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Offer(_Entry):
+    """What one provider offers a model for.
+
+    Args:
+        id: The provider's id of the model.
+        usd_per_s_silent: Dollars per second without sound, or None for unknown.
+        usd_per_s_audio: Dollars per second with sound, or None for unknown.
+        source: Where the price stands.
+        as_of: The date of the price.
+
+    Example:
+        >>> find_model("pro").providers["runflow"].usd_per_s(audio=True) is None
+        True
+    """
+
+    id: str
+    usd_per_s_silent: Decimal | None = None
+    usd_per_s_audio: Decimal | None = None
+    source: str
+    as_of: date
+
+    def usd_per_s(self, *, audio: bool) -> Decimal | None:
+        """Give the price per second of video in dollars, or None for unknown."""
+        return self.usd_per_s_audio if audio else self.usd_per_s_silent
+
+
+class Model(_Entry):
+    """One model and who offers it.
+
+    Args:
+        id: Our id.
+        label: For people.
+        aliases: Short names.
+        max_shots: Shots in a storyboard, at most.
+        prompt_chars: Characters in a prompt, at most.
+        shot_chars: Characters in one shot, at most.
+        durations_s: Shortest and longest clip in whole seconds.
+        aspect_ratios: Width to height.
+        providers: Offers by provider name.
+
+    Example:
+        >>> find_model("4k").label
+        'Kling 3.0 4K'
+    """
+
+    id: str
+    label: str
+    aliases: tuple[str, ...] = ()
+    max_shots: int
+    prompt_chars: int
+    shot_chars: int
+    durations_s: tuple[int, int]
+    aspect_ratios: tuple[str, ...]
+    providers: dict[str, Offer]
+
+    def offer(self, provider: str) -> Offer:
+        """Give this provider's offer.
+
+        Raises:
+            UnsupportedError: The provider does not have the model.
+        """
+        try:
+            return self.providers[provider]
+        except KeyError:
+            raise UnsupportedError(
+                f"{provider} does not offer {self.id}.",
+                cure=f"It is offered by {', '.join(sorted(self.providers))}; see `%kling models`.",
+                provider=provider,
+            ) from None
+
+    def dearest_usd_per_s(self) -> Decimal:
+        """Give the highest price anybody is known to ask for this model, in dollars per second."""
+        prices = [p for o in self.providers.values() for p in (o.usd_per_s_silent, o.usd_per_s_audio)]
+        return max(price for price in prices if price is not None)
+
+
+@cache
+def models() -> dict[str, Model]:
+    """Give every model by our id."""
+    table = tomllib.loads(files("kling_nb").joinpath("catalog.toml").read_text(encoding="utf-8"))
+    return {model_id: Model.model_validate({"id": model_id, **entry}) for model_id, entry in table.items()}
+
+
+def find_model(name: str) -> Model:
+    """Find a model by our id, an alias or a provider's id.
+
+    Args:
+        name: e.g. `pro`, `kling-3.0-pro` or `kling/kling-3.0/pro/text-to-video`.
+
+    Returns:
+        The model.
+
+    Raises:
+        UsageError: Nobody knows the name.
+
+    Example:
+        >>> find_model("pro").id
+        'kling-3.0-pro'
+    """
+    for model in models().values():
+        if name in {model.id, *model.aliases, *(offer.id for offer in model.providers.values())}:
+            return model
+    known = ", ".join(f"{m.id} ({', '.join(m.aliases)})" for m in models().values())
+    raise UsageError(f"There is no model {name!r}.", cure=f"Choose one of {known}.")

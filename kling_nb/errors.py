@@ -1,0 +1,232 @@
+"""Every error this package raises on purpose, and the three questions each one answers.
+
+A message is one line: what happened, whether it was charged, what is safe to do next.
+Ids are attributes, so that a program need not read the words. No message holds a key, a
+signed query string or a header.
+
+```
+KlingError
+├── UsageError (ValueError)        bad input, refused before any money moved
+│   └── UnsupportedError           good input that this provider or model cannot take
+├── SettingsError                  a setting or file that cannot be read or is not allowed
+│   └── KeyMissingError            a provider was named but has no usable key
+├── BudgetError                    a cap, a missing price or missing consent stopped the run
+│   ├── UnpricedError              nobody knows what it would cost
+│   └── ConsentError               a headless run with neither a budget nor consent
+├── BlockedError                   an earlier run of the same request must be settled first
+├── NotCachedError                 `--cached-only`, and the clip is not here
+├── RunFailedError                 the provider ended the run without a clip
+│   ├── ModeratedError             it was refused for its content
+│   └── RunCanceledError           it was canceled
+├── RunLostError                   the answer to the submit never came: a run may exist
+├── DetachedError                  we stopped watching; the run itself goes on
+├── WaitTimeoutError (TimeoutError) the wait was over before the run was
+├── ProviderError                  a reply no contract explains, or a refusal of ours
+├── TransportError                 the network between here and the provider
+├── LedgerError                    the run ledger cannot be read or written
+└── StoreError                     a clip cannot be fetched, checked or kept
+```
+"""
+
+from typing import Literal
+
+__all__ = [
+    "BlockedError",
+    "BudgetError",
+    "Charged",
+    "ConsentError",
+    "DetachedError",
+    "KeyMissingError",
+    "KlingError",
+    "LedgerError",
+    "ModeratedError",
+    "NotCachedError",
+    "ProviderError",
+    "RunCanceledError",
+    "RunFailedError",
+    "RunLostError",
+    "SettingsError",
+    "StoreError",
+    "TransportError",
+    "UnpricedError",
+    "UnsupportedError",
+    "UsageError",
+    "WaitTimeoutError",
+]
+
+Charged = Literal["no", "yes", "unknown"]
+
+
+class KlingError(Exception):
+    """The root of the tree; catch this to catch everything this package raises.
+
+    Args:
+        what: What happened, as one sentence.
+        charged: Whether the provider charged for it, as far as anybody knows.
+        cure: What is safe to do now, as one sentence.
+        run_id: Our id of the run, if there is one.
+        provider: The provider's name, if one was involved.
+        provider_run_id: The provider's own id of the run, if known.
+
+    Example:
+        >>> str(KlingError("The prompt is empty.", cure="Write one."))
+        'The prompt is empty. Charged: no. Write one.'
+    """
+
+    # Magics set this, so that a refused cell shows one line; in a user's own code the traceback stays.
+    plain = False
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        charged: Charged = "no",
+        cure: str = "",
+        run_id: str | None = None,
+        provider: str | None = None,
+        provider_run_id: str | None = None,
+    ) -> None:
+        self.what = one_line(what)
+        self.charged: Charged = charged
+        self.cure = one_line(cure)
+        self.run_id = run_id
+        self.provider = provider
+        self.provider_run_id = provider_run_id
+        super().__init__(" ".join(part for part in (self.what, f"Charged: {charged}.", self.cure) if part))
+
+    def _render_traceback_(self) -> list[str]:
+        """Give IPython the one line to show; raising here makes it fall back to its own traceback."""
+        if not self.plain:
+            raise NotImplementedError
+        return [f"{type(self).__name__}: {self}"]
+
+
+def one_line(text: str) -> str:
+    """Fold white space and drop control characters, so that foreign text cannot fake a second line.
+
+    Args:
+        text: Any text, also a provider's.
+
+    Returns:
+        The same words on one line.
+
+    Example:
+        >>> one_line("two\\nlines")
+        'two lines'
+    """
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+class UsageError(KlingError, ValueError):
+    """The input is wrong: nothing was sent, nothing was spent."""
+
+
+class UnsupportedError(UsageError):
+    """The input is sound, but this provider or model does not take it."""
+
+
+class SettingsError(KlingError):
+    """A setting cannot be read, has no sense, or may not be set from where it was."""
+
+
+class KeyMissingError(SettingsError):
+    """A provider was named, and there is no usable key for it."""
+
+
+class BudgetError(KlingError):
+    """A cap, an unknown price or missing consent stopped the run before anything was sent."""
+
+
+class UnpricedError(BudgetError):
+    """No price is known for this request, so no cap could hold."""
+
+
+class ConsentError(BudgetError):
+    """A headless run met a real provider with neither a declared budget nor consent."""
+
+
+class BlockedError(KlingError):
+    """An earlier run of the same request is lost, moderated or charged: it must be dealt with first."""
+
+
+class NotCachedError(KlingError):
+    """Only kept clips were allowed, and this one is not here."""
+
+
+class RunFailedError(KlingError):
+    """The provider ended the run without a clip.
+
+    Args:
+        what: What happened, as one sentence.
+        reason: One word of `kling_nb.records.FailReason`.
+        **ids: As for `KlingError`.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        reason: str = "provider",
+        charged: Charged = "unknown",
+        cure: str = "",
+        run_id: str | None = None,
+        provider: str | None = None,
+        provider_run_id: str | None = None,
+    ) -> None:
+        self.reason = reason
+        super().__init__(
+            what,
+            charged=charged,
+            cure=cure,
+            run_id=run_id,
+            provider=provider,
+            provider_run_id=provider_run_id,
+        )
+
+
+class ModeratedError(RunFailedError):
+    """The provider refused the prompt or the finished clip for its content."""
+
+
+class RunCanceledError(RunFailedError):
+    """The run was canceled before it made a clip."""
+
+
+class RunLostError(KlingError):
+    """The answer to the submit never came: a paid run may exist, and nothing is sent again."""
+
+
+class DetachedError(KlingError):
+    """We stopped watching; the provider's run goes on and can be resumed."""
+
+
+class WaitTimeoutError(KlingError, TimeoutError):
+    """The wait was over before the run was; the run goes on."""
+
+
+class ProviderError(KlingError):
+    """The provider refused a call, or answered in a way no contract explains."""
+
+
+class TransportError(KlingError):
+    """The network failed.
+
+    Args:
+        what: What happened, as one sentence.
+        sent: False only where the request provably never left this machine whole.
+        **ids: As for `KlingError`.
+    """
+
+    def __init__(
+        self, what: str, *, sent: bool, charged: Charged = "no", cure: str = "", provider: str | None = None
+    ) -> None:
+        self.sent = sent
+        super().__init__(what, charged=charged, cure=cure, provider=provider)
+
+
+class LedgerError(KlingError):
+    """The ledger cannot be read or written, so nothing may be sent."""
+
+
+class StoreError(KlingError):
+    """A clip could not be fetched, checked or kept."""

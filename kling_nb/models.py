@@ -1,0 +1,227 @@
+"""The request, in Kling's own words, and the keys by which a request is known again.
+
+Invariants: a request that exists is within the model's limits; a key depends on what is asked
+(request, model, take, and for a run key the provider) and on nothing else: not on field order,
+Python version, cell code, or fields that are not set. A new field must default to None, so that no
+old key changes.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kling_nb.errors import UsageError
+
+__all__ = [
+    "MAX_PROMPT_CHARS",
+    "MAX_SHOTS",
+    "MAX_SHOT_CHARS",
+    "Shot",
+    "TextToVideo",
+    "make_request",
+    "request_key",
+    "run_key",
+]
+
+# Kling's limits, as the vendors that forward to its API state them: docs.freepik.com (prompt),
+# docs.powertokens.ai and mulerouter.ai (shots), read on 2026-11-21.
+MAX_PROMPT_CHARS = 2500
+MAX_SHOT_CHARS = 512
+MAX_SHOTS = 6
+MIN_DURATION_S, MAX_DURATION_S, DEFAULT_DURATION_S = 3, 15, 5
+
+AspectRatio = Literal["16:9", "9:16", "1:1"]
+ShotType = Literal["customize", "intelligent"]
+
+
+def _words(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+class _Words(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class Shot(_Words):
+    """One shot of a storyboard.
+
+    Args:
+        prompt: What is seen, 1 to 512 characters.
+        duration: Whole seconds, 1 to 15; a provider may ask for more.
+
+    Example:
+        >>> Shot(prompt="Wide view of a vineyard", duration=5).duration
+        5
+    """
+
+    prompt: str = Field(max_length=MAX_SHOT_CHARS, description="What is seen in this shot")
+    duration: int = Field(ge=1, le=MAX_DURATION_S, description="Seconds of this shot")
+
+    _not_empty = field_validator("prompt")(_words)
+
+
+class TextToVideo(_Words):
+    """A request for one clip.
+
+    Args:
+        prompt: What is seen, 1 to 2,500 characters. Needed unless there are shots.
+        shots: Up to six shots that follow each other.
+        duration: Whole seconds, 3 to 15; the sum of the shots where there are any, else 5.
+        aspect_ratio: Width to height.
+        audio: Whether the clip has sound. Always sent, because a left-out value may bill the dearer rate.
+        negative_prompt: What should not be seen, at most 2,500 characters.
+        cfg_scale: How closely to follow the prompt, 0 to 1.
+        shot_type: Whether the shots are cut as given (`customize`) or by the model (`intelligent`).
+
+    Raises:
+        pydantic.ValidationError: A value is out of range; use `make_request` for a one-line error.
+
+    Example:
+        >>> TextToVideo(prompt="A red fox in snow").duration
+        5
+    """
+
+    prompt: str | None = Field(default=None, max_length=MAX_PROMPT_CHARS, description="What is seen")
+    shots: tuple[Shot, ...] | None = Field(default=None, max_length=MAX_SHOTS, description="The storyboard")
+    duration: Annotated[int, Field(ge=MIN_DURATION_S, le=MAX_DURATION_S, description="Seconds of video")] = (
+        DEFAULT_DURATION_S
+    )
+    aspect_ratio: AspectRatio = Field(default="16:9", description="Width to height")
+    audio: bool = Field(default=False, description="Whether the clip has sound")
+    negative_prompt: str | None = Field(
+        default=None, max_length=MAX_PROMPT_CHARS, description="What should not be seen"
+    )
+    cfg_scale: float | None = Field(
+        default=None, ge=0, le=1, allow_inf_nan=False, description="How closely to follow the prompt"
+    )
+    shot_type: ShotType | None = Field(default=None, description="Who decides where the cuts are")
+
+    _not_empty = field_validator("prompt", "negative_prompt")(
+        lambda text: None if text is None else _words(text)
+    )
+
+    @field_validator("shots", mode="before")
+    @classmethod
+    def _any_sequence(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("cfg_scale", mode="before")
+    @classmethod
+    def _whole_number_is_a_number(cls, value: object) -> object:
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        return 0.0 if value == 0 and isinstance(value, float) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _duration_of_the_shots(cls, data: object) -> object:
+        if not isinstance(data, dict) or not data.get("shots") or data.get("duration") is not None:
+            return data
+        seconds = [
+            s.get("duration") if isinstance(s, dict) else getattr(s, "duration", None) for s in data["shots"]
+        ]
+        whole = [s for s in seconds if isinstance(s, int)]
+        return {**data, "duration": sum(whole)} if len(whole) == len(seconds) else data
+
+    @model_validator(mode="after")
+    def _prompt_or_shots(self) -> Self:
+        if self.shots is not None and not self.shots:
+            raise ValueError("shots: must not be empty")
+        if self.prompt is None and self.shots is None:
+            raise ValueError("prompt: is missing; write a prompt or shots")
+        if self.shots and sum(shot.duration for shot in self.shots) != self.duration:
+            total = sum(shot.duration for shot in self.shots)
+            raise ValueError(f"duration: is {self.duration} s but the shots add up to {total} s")
+        return self
+
+    def canonical(self) -> dict[str, Any]:
+        """Give the request as plain data for its key: set fields only, line ends as LF."""
+        plain: dict[str, Any] = _lf(self.model_dump(mode="json", exclude_none=True))
+        return plain
+
+
+def _lf(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\r\n", "\n")
+    if isinstance(value, dict):
+        return {key: _lf(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_lf(item) for item in value]
+    return value
+
+
+def make_request(**fields: Any) -> TextToVideo:
+    """Build a request, or say in one line what is wrong with it.
+
+    Args:
+        **fields: Fields of `TextToVideo`; None means not set.
+
+    Returns:
+        The request.
+
+    Raises:
+        UsageError: A field is unknown or out of range.
+
+    Example:
+        >>> make_request(prompt="A red fox", duration=5).aspect_ratio
+        '16:9'
+    """
+    try:
+        return TextToVideo.model_validate({k: v for k, v in fields.items() if v is not None})
+    except ValidationError as error:
+        raise UsageError(_explain(error), cure="Nothing was sent; correct it and run again.") from None
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(p + 1) if isinstance(p, int) else p for p in problem["loc"])
+        words = problem["msg"].removeprefix("Value error, ").replace("Input s", "s")
+        problems.append(f"{where}: {words}" if where else words)
+    return "Bad request: " + "; ".join(problems) + "."
+
+
+def request_key(request: TextToVideo, model: str, take: int = 0) -> str:
+    """Name what is asked for, whoever makes it.
+
+    Args:
+        request: The request.
+        model: Our id of the model.
+        take: The planned sample index, 0 or more. Kling has no seed, so the record is the proof.
+
+    Returns:
+        `k1:` and 64 hexadecimal digits of SHA-256 over canonical JSON.
+
+    Example:
+        >>> request_key(TextToVideo(prompt="fox"), "kling-3.0-pro")[:3]
+        'k1:'
+    """
+    return _key({"request": request.canonical(), "model": model, "take": take})
+
+
+def run_key(request: TextToVideo, model: str, provider: str, take: int = 0) -> str:
+    """Name what is asked for and of whom.
+
+    Args:
+        request: The request.
+        model: Our id of the model.
+        provider: The provider's name.
+        take: The planned sample index, 0 or more.
+
+    Returns:
+        `k1:` and 64 hexadecimal digits of SHA-256 over canonical JSON.
+
+    Example:
+        >>> run_key(TextToVideo(prompt="fox"), "kling-3.0-pro", "runflow")[:3]
+        'k1:'
+    """
+    return _key({"request": request.canonical(), "model": model, "take": take, "provider": provider})
+
+
+def _key(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return "k1:" + hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,223 @@
+"""What every provider's adapter is: build a call, read a reply, nothing else.
+
+Invariants: an adapter neither waits nor sends; it never puts a key in a call; every address is built
+from its configured base; a word it does not know means "still going", never an end.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from kling_nb.calls import Call, Reply
+from kling_nb.models import TextToVideo
+from kling_nb.records import Charged, FailReason
+
+__all__ = [
+    "Accepted",
+    "Account",
+    "Ambiguous",
+    "CancelOutcome",
+    "Found",
+    "Provider",
+    "Refused",
+    "Snapshot",
+    "SubmitAnswer",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """One reading of a run at the provider.
+
+    Args:
+        state: `unknown` is a word no contract explains: still going. `not_found` is a definite answer that
+            this account has no such run; `wrong_account` that another one has it. `unreadable` is no answer.
+        word: The provider's own word, for the log and the card.
+        follow: A further call whose reply decides (RunComfy's result after its status).
+        queue_position: Place in the queue.
+        video_urls: Where the clip is, when `state` is `succeeded`.
+        cost: The charge in decimal dollars as the provider writes it, if it does.
+        reason: Why it failed.
+        charged: What the contract says about the charge.
+        message: The provider's words, one line.
+        nsfw_detected: The provider's flag.
+        seed: The provider's seed.
+        timing: The provider's timing.
+        retry_after_s: Seconds the provider asks to wait.
+    """
+
+    state: Literal[
+        "queued",
+        "running",
+        "succeeded",
+        "failed",
+        "canceled",
+        "unknown",
+        "not_found",
+        "wrong_account",
+        "unreadable",
+    ]
+    word: str = ""
+    follow: Call | None = None
+    queue_position: int | None = None
+    video_urls: tuple[str, ...] = ()
+    cost: str | None = None
+    reason: FailReason | None = None
+    charged: Charged = "unknown"
+    message: str = ""
+    nsfw_detected: bool | None = None
+    seed: int | str | None = None
+    timing: Mapping[str, Any] | None = None
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """The provider made a run."""
+
+    provider_run_id: str
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """The provider made nothing, and said so in a readable body.
+
+    Args:
+        reason: Why.
+        message: The provider's words, one line.
+        retry_after_s: Seconds to wait, if it asked; None with `resend` means our own back-off.
+        resend: Whether the same call may be sent again after a wait (a rate limit).
+    """
+
+    reason: FailReason
+    message: str
+    retry_after_s: float | None = None
+    resend: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ambiguous:
+    """Nobody can tell from this reply whether a run was made."""
+
+    message: str
+
+
+SubmitAnswer = Accepted | Refused | Ambiguous
+CancelOutcome = Literal["canceled", "not_cancellable", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a look-up of a submit by our own reference says.
+
+    Args:
+        provider_run_ids: Runs that carry exactly our reference.
+        readable: False where the reply proves nothing either way.
+        more: A further page that must be read before "not there" is true.
+    """
+
+    provider_run_ids: tuple[str, ...] = ()
+    readable: bool = True
+    more: Call | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What a free check of a key says.
+
+    Args:
+        ok: True, False, or None where the reply does not tell.
+        message: One line.
+        balance_usd: Decimal dollars as text, if the reply has them.
+    """
+
+    ok: bool | None
+    message: str = ""
+    balance_usd: str | None = None
+
+
+class Provider(ABC):
+    """One provider's wire.
+
+    Args:
+        base_url: Without `/v1` and without a slash at the end.
+
+    Example:
+        >>> from kling_nb.providers.runcomfy import RunComfy
+        >>> RunComfy().can_cancel("queued")
+        True
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    default_url: ClassVar[str]
+    #: Host suffixes a clip may come from; None means any public https host.
+    media_hosts: ClassVar[tuple[str, ...] | None] = None
+    #: The provider's own page of past runs, where a person can look for a lost one.
+    history_url: ClassVar[str] = ""
+    #: Whether a submit can be looked up by our own reference.
+    can_look_up: ClassVar[bool] = False
+
+    def __init__(self, base_url: str | None = None) -> None:
+        self.base_url = (base_url or self.default_url).rstrip("/")
+
+    @abstractmethod
+    def check(self, request: TextToVideo) -> None:
+        """Refuse what this wire cannot carry.
+
+        Raises:
+            UnsupportedError: The provider does not take this request.
+        """
+
+    @abstractmethod
+    def submit_call(
+        self,
+        request: TextToVideo,
+        provider_model: str,
+        *,
+        client_ref: str,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Call:
+        """Build the one call that costs money."""
+
+    @abstractmethod
+    def read_submit(self, reply: Reply) -> SubmitAnswer:
+        """Say what the answer to the submit means for money."""
+
+    @abstractmethod
+    def poll_call(self, provider_run_id: str) -> Call:
+        """Build the call that reads a run."""
+
+    @abstractmethod
+    def read_poll(self, reply: Reply, provider_run_id: str) -> Snapshot:
+        """Read a run; `follow` names a further call when this reply alone does not decide."""
+
+    def can_cancel(self, status: str) -> bool:  # noqa: ARG002 - adapters that can cancel look at it
+        """Whether a cancel has any effect in this status."""
+        return False
+
+    def cancel_call(self, provider_run_id: str) -> Call | None:
+        """Build the cancel, or None where the provider has none."""
+        return None
+
+    def read_cancel(self, reply: Reply) -> CancelOutcome:
+        """Say whether the cancel took effect."""
+        return "unknown"
+
+    def lookup_calls(self, client_ref: str) -> tuple[Call, ...]:
+        """Build the look-ups of a submit whose answer was lost, the most exact first."""
+        return ()
+
+    def read_lookup(self, reply: Reply, client_ref: str, *, since: str) -> Found:
+        """Find runs with exactly our reference, created at or after `since` (RFC 3339)."""
+        return Found(readable=False)
+
+    @abstractmethod
+    def account_call(self, provider_model: str) -> Call:
+        """Build a call that checks the key and costs nothing."""
+
+    @abstractmethod
+    def read_account(self, reply: Reply) -> Account:
+        """Read the answer to `account_call`."""

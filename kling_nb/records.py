@@ -1,0 +1,328 @@
+"""The record of one run: what was asked, of whom, what became of it, what it cost, where the clip is.
+
+Invariants: a record is a value (a change makes a new one); money is whole micro-dollars, and None
+means unknown, never zero; times are UTC; no field holds a key or a signed query string.
+"""
+
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+from kling_nb.errors import Charged
+from kling_nb.models import TextToVideo
+
+__all__ = [
+    "MICROS",
+    "Charged",
+    "Estimate",
+    "FailReason",
+    "MediaFacts",
+    "RunRecord",
+    "RunStatus",
+    "Totals",
+    "dollars",
+    "micros",
+    "usd",
+    "utc_now",
+]
+
+MICROS = 1_000_000
+
+FailReason = Literal["moderated", "invalid", "credit", "auth", "provider", "expired", "canceled"]
+
+
+class RunStatus(StrEnum):
+    """Where a run is.
+
+    `created` (on disk, money reserved) → `submitting` → `queued` → `running` → `saving` (the provider is
+    done, the file is on its way) → `succeeded`, `failed`, `canceled` or `lost` (the answer to the submit
+    never came).
+    """
+
+    CREATED = "created"
+    SUBMITTING = "submitting"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SAVING = "saving"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    LOST = "lost"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen by itself."""
+        return self in _ENDED
+
+    @property
+    def pending(self) -> bool:
+        """Whether it is still on its way."""
+        return not self.ended
+
+
+_ENDED = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELED, RunStatus.LOST})
+
+
+def _to_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_to_utc)]
+
+
+def utc_now() -> datetime:
+    """Give the time now, in UTC, to the millisecond."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def micros(amount: Decimal) -> int:
+    """Turn dollars into whole micro-dollars, half to even.
+
+    Args:
+        amount: Dollars.
+
+    Returns:
+        Micro-dollars.
+
+    Example:
+        >>> micros(Decimal("0.56"))
+        560000
+    """
+    return int((amount * MICROS).to_integral_value(rounding=ROUND_HALF_EVEN))
+
+
+def dollars(amount: int | None) -> Decimal | None:
+    """Turn micro-dollars into dollars; unknown stays unknown.
+
+    Args:
+        amount: Micro-dollars, or None for unknown.
+
+    Returns:
+        Dollars, or None.
+
+    Example:
+        >>> dollars(560000)
+        Decimal('0.56')
+    """
+    if amount is None:
+        return None
+    exact = Decimal(amount) / MICROS
+    return exact.quantize(Decimal("0.01")) if exact == exact.quantize(Decimal("0.01")) else exact.normalize()
+
+
+def usd(amount: int | None) -> str:
+    """Write micro-dollars for people, exactly; unknown is a word.
+
+    Args:
+        amount: Micro-dollars, or None for unknown.
+
+    Returns:
+        e.g. `$0.56`, `$0.0042` or `unknown`.
+
+    Example:
+        >>> usd(560000), usd(4200), usd(None)
+        ('$0.56', '$0.0042', 'unknown')
+    """
+    exact = dollars(amount)
+    if exact is None:
+        return "unknown"
+    return f"-${-exact:f}" if exact < 0 else f"${exact:f}"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Estimate(_Record):
+    """What a run should cost, and how anybody knows.
+
+    Args:
+        micros: The expected charge in micro-dollars, or None where nobody knows.
+        reserve_micros: What is held back for it: the charge, or the dearest known price of the model.
+        usd_per_s: The price per second of video, as a decimal string, if known.
+        basis: In words, e.g. `$0.112/s silent, Runflow list of 2026-04-06`.
+        source: Where the price stands.
+        as_of: The date of the price, `YYYY-MM-DD`.
+        currency: ISO 4217.
+
+    Example:
+        >>> Estimate(micros=560000, reserve_micros=560000, basis="list").usd
+        Decimal('0.56')
+    """
+
+    micros: int | None
+    reserve_micros: int
+    usd_per_s: str | None = None
+    basis: str = ""
+    source: str = ""
+    as_of: str | None = None
+    currency: str = "USD"
+
+    @property
+    def usd(self) -> Decimal | None:
+        """The expected charge in dollars, or None for unknown."""
+        return dollars(self.micros)
+
+
+class Totals(_Record):
+    """What a session has spent, holds back and may spend.
+
+    Args:
+        settled_micros: On the books, in micro-dollars.
+        reserved_micros: Held back for runs that are not settled, in micro-dollars.
+        unknown: How many ended runs have a charge nobody knows (their reservation is in `reserved_micros`).
+        cap_micros: The tightest cap, or None for none.
+        play: Whether this is the sandbox's play money.
+
+    Example:
+        >>> Totals(settled_micros=1120000, reserved_micros=560000, cap_micros=10000000).left_micros
+        8320000
+    """
+
+    settled_micros: int = 0
+    reserved_micros: int = 0
+    unknown: int = 0
+    cap_micros: int | None = None
+    play: bool = False
+
+    @property
+    def left_micros(self) -> int | None:
+        """What may still be spent, in micro-dollars; None where there is no cap."""
+        return (
+            None if self.cap_micros is None else self.cap_micros - self.settled_micros - self.reserved_micros
+        )
+
+
+class MediaFacts(_Record):
+    """What is measured in a finished file.
+
+    Args:
+        file: Its name in the media folder; a bare name, never a path.
+        sha256: Of the bytes, 64 hexadecimal digits.
+        size: Bytes.
+        container: e.g. `mp4`.
+        codec: Of the picture, e.g. `h264`.
+        width: Pixels.
+        height: Pixels.
+        fps: Frames per second.
+        frames: Number of frames, if known.
+        duration_s: Measured seconds.
+        audio_codec: Of the sound, or None for a silent file.
+
+    Example:
+        >>> MediaFacts(file="a.mp4", sha256="0" * 64, size=1).audio
+        False
+    """
+
+    file: str = Field(pattern=r"^[^/\\\x00]{1,255}$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(ge=0)
+    container: str = ""
+    codec: str = ""
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0
+    frames: int | None = None
+    duration_s: float = 0.0
+    audio_codec: str | None = None
+
+    @property
+    def audio(self) -> bool:
+        """Whether there is a sound track."""
+        return self.audio_codec is not None
+
+
+class RunRecord(_Record):
+    """Everything known of one run; the ledger row, the sidecar and the receipt are views of it.
+
+    Args:
+        id: Our id: short, readable, stable.
+        request: What was asked.
+        request_key: Of the request, the model and the take.
+        run_key: The same and the provider.
+        model: Our id of the model.
+        provider: `runflow`, `runcomfy` or `sandbox`.
+        provider_model: The provider's id of the model.
+        origin: The base address it was sent to.
+        account: A fingerprint of the key that sent it, never the key.
+        take: The planned sample index.
+        attempt: 1 for the first try of this take, then 2, 3 ...
+        play: Whether this is play money (the sandbox).
+        status: Where it is.
+        reason: Why it failed, if it did.
+        charged: Whether the provider charged for it.
+        message: The provider's or our words on its state, one line.
+        provider_run_id: The provider's id, once it is known.
+        client_ref: Our name for it at the provider.
+        queue_position: Its place in the queue, if the provider says.
+        reported_micros: What the provider says it cost.
+        settled_micros: What is on the books.
+        reserved_micros: What is still held back; 0 once settled.
+
+    Example:
+        >>> RunStatus("queued").pending
+        True
+    """
+
+    id: str = Field(pattern=r"^[a-z0-9]{4,20}$")
+    request: TextToVideo
+    request_key: str
+    run_key: str
+    model: str
+    provider: str
+    provider_model: str
+    origin: str
+    account: str = ""
+    take: int = Field(default=0, ge=0)
+    attempt: int = Field(default=1, ge=1)
+    play: bool = False
+
+    status: RunStatus = RunStatus.CREATED
+    reason: FailReason | None = None
+    charged: Charged = "no"
+    message: str = ""
+    provider_run_id: str | None = None
+    client_ref: str = ""
+    queue_position: int | None = None
+
+    created_at: Moment
+    submitted_at: Moment | None = None
+    accepted_at: Moment | None = None
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
+    saved_at: Moment | None = None
+
+    estimate: Estimate
+    reported_micros: int | None = None
+    settled_micros: int | None = None
+    reserved_micros: int = 0
+    currency: str = "USD"
+
+    session_id: str = ""
+    project: str = ""
+    user: str = ""
+    notebook: str | None = None
+    folder: str = ""
+    tags: dict[str, str] = Field(default_factory=dict)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    media: MediaFacts | None = None
+    nsfw_detected: bool | None = None
+    seed: int | str | None = None
+    timing: dict[str, Any] | None = None
+    version: str = ""
+
+    @property
+    def cost(self) -> Decimal | None:
+        """Dollars on the books, or None while unknown."""
+        return dollars(self.settled_micros)
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds from the submit to the provider's end, if both are known."""
+        if self.submitted_at is None or self.finished_at is None:
+            return None
+        return (self.finished_at - self.submitted_at).total_seconds()
