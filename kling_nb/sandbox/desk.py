@@ -1,0 +1,293 @@
+"""The desk that both wires work at: clock, switches, runs, clips, counters, signatures.
+
+Invariants:
+    * Simulated time comes only from the injected clock; real time is spent only in `pause` and while a file
+      is being rendered.
+    * Every counter that `stats` tells is kept here, and no key is.
+    * `pause` ends early when the sandbox stops, so stopping never waits for a hang.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import secrets
+import uuid
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from kling_nb.sandbox.replies import Cut, Hangup, RefusedError, page
+from kling_nb.sandbox.runs import TERMINAL, Fate, Run, Runs
+from kling_nb.sandbox.switches import STATUSES, WIRES, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from kling_nb.sandbox.clips import Clips
+    from kling_nb.sandbox.faults import Faults
+    from kling_nb.sandbox.render import ClipPlan
+
+PATIENCE_S: Final = 1.0
+"""Real seconds that a reader is kept waiting for a file whose simulated time is over."""
+
+
+class Desk:
+    """What one sandbox knows."""
+
+    def __init__(
+        self, *, clock: Callable[[], float], wait_scale: float, faults: Faults, clips: Clips
+    ) -> None:
+        """Open the desk.
+
+        Args:
+            clock: Seconds that never go back, such as `time.monotonic`.
+            wait_scale: Multiplies every simulated wait; 0 = none.
+            faults: The switches.
+            clips: Where files come from.
+        """
+        self.clock = clock
+        self.wait_scale = wait_scale
+        self.faults = faults
+        self.clips = clips
+        self.runs = Runs(clock)
+        self.stopping = asyncio.Event()
+        self.counts: Counter[str] = Counter()
+        self.replays: dict[tuple[str, str], tuple[str, Any]] = {}
+        """Runflow's Idempotency-Keys: (account, key) to (hash of the body, stored answer)."""
+        self._epoch = datetime.now(UTC) - timedelta(seconds=clock())
+        self._secret = secrets.token_bytes(32)
+
+    def reset(self) -> None:
+        """Forget runs and counts and put every switch back; links signed before stay signed."""
+        self.runs.clear()
+        self.counts.clear()
+        self.replays.clear()
+        self.faults.reset()
+
+    def count(self, wire: Wire, what: str) -> None:
+        """Add one to a counter of a wire."""
+        self.counts[f"{wire}.{what}"] += 1
+
+    def date(self, at_s: float | None = None) -> datetime:
+        """The simulated date at a reading of the clock, now if none is given."""
+        return self._epoch + timedelta(seconds=self.clock() if at_s is None else at_s)
+
+    def new_id(self, wire: Wire) -> str:
+        """An id of the provider's own kind: UUIDv7 on Runflow (documented), UUIDv4 on RunComfy (a guess)."""
+        bits = self.faults.dice.getrandbits(128)
+        if wire == "runcomfy":
+            return str(uuid.UUID(int=bits, version=4))
+        stamp = int(self.date().timestamp() * 1000) & ((1 << 48) - 1)
+        value = (stamp << 80) | (bits & ((1 << 80) - 1))
+        value = value & ~(0xF << 76) | (7 << 76)
+        return str(uuid.UUID(int=value & ~(0x3 << 62) | (0x2 << 62)))
+
+    async def pause(self, seconds: float) -> None:
+        """Spend real time, or less when the sandbox stops."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+
+    async def gate(
+        self, wire: Wire, moment: str, refuse: Callable[[int, Mapping[str, str]], Response]
+    ) -> None:
+        """Cause what the switches ask for before anything is done.
+
+        Args:
+            wire: Where.
+            moment: A key of `switches.MOMENTS`.
+            refuse: Makes the wire's own error answer of an HTTP status and more headers.
+
+        Raises:
+            RefusedError: With the answer to give instead of doing the work.
+        """
+        faults = self.faults
+        if faults.fires(wire, f"{moment}_slow"):
+            await self.pause(faults.number(wire, "slow_s"))
+        if faults.fires(wire, f"{moment}_drop"):
+            raise RefusedError(self.hangup(wire))
+        if faults.fires(wire, f"{moment}_hang"):
+            await self.pause(faults.number(wire, "hang_s"))
+            raise RefusedError(self.hangup(wire))
+        if faults.fires(wire, f"{moment}_429_wait"):
+            raise RefusedError(refuse(429, {"Retry-After": f"{faults.number(wire, 'retry_after_s'):g}"}))
+        if moment != "download" and faults.fires(wire, f"{moment}_200_error"):
+            raise RefusedError(refuse(200, {}))
+        for status in STATUSES:
+            if faults.fires(wire, f"{moment}_{status}"):
+                raise RefusedError(page(status) if status in {502, 503} else refuse(status, {}))
+
+    async def created(self, wire: Wire, refuse: Callable[[int, Mapping[str, str]], Response]) -> None:
+        """Lose the answer to a run that was just created, if the switches ask for it.
+
+        Args:
+            wire: Where.
+            refuse: As for `gate`.
+
+        Raises:
+            RefusedError: With the bad answer, or none.
+        """
+        if self.faults.fires(wire, "submit_drop_after"):
+            raise RefusedError(self.hangup(wire))
+        if self.faults.fires(wire, "submit_hang_after"):
+            await self.pause(self.faults.number(wire, "hang_s"))
+            raise RefusedError(self.hangup(wire))
+        if self.faults.fires(wire, "submit_500_after"):
+            raise RefusedError(refuse(500, {}))
+
+    def spoil(self, wire: Wire, moment: str, reply: Response) -> Response:
+        """Damage the answer to work that was done, if the switches ask for it."""
+        if self.faults.fires(wire, f"{moment}_truncated"):
+            return Cut(reply)
+        if moment != "download" and self.faults.fires(wire, f"{moment}_junk"):
+            return page(reply.status_code)
+        return reply
+
+    def hangup(self, wire: Wire) -> Response:
+        """A closed connection in the style that is set."""
+        return Hangup(self.faults.word(wire, "drop_style"))
+
+    def accept(
+        self, wire: Wire, *, account: str, model: str, sent: dict[str, Any], plan: ClipPlan, price: Decimal
+    ) -> Run:
+        """Create a run, draw its fate and begin to render.
+
+        Args:
+            wire: Which provider.
+            account: Whose run it is.
+            model: The model's id on that wire.
+            sent: The input as it came.
+            plan: What to render.
+            price: USD a second.
+
+        Returns:
+            The stored run.
+        """
+        run = Run(
+            id=self.new_id(wire),
+            wire=wire,
+            account=account,
+            model=model,
+            input=sent,
+            plan=plan,
+            price=price,
+            fate=self._fate(wire),
+            born_s=self.clock(),
+        )
+        if run.fate.ending == "succeeded":
+            run.clip = self.clips.get(plan)
+            run.clip.add_done_callback(partial(self._note, run))
+        self.runs.add(run)
+        self.count(wire, "accepted")
+        return run
+
+    def _note(self, run: Run, _clip: object) -> None:
+        run.ready_s = self.clock()
+
+    async def settle(self, run: Run) -> None:
+        """Give the file of a run whose time is over a moment to be ready: it saves the reader a poll."""
+        if run.clip is not None and not run.clip.done() and self.clock() >= run.due_s():
+            await asyncio.wait([run.clip], timeout=PATIENCE_S)
+            await asyncio.sleep(0)  # the callback that notes the time runs one turn of the loop later
+
+    def cost(self, run: Run) -> Decimal | None:
+        """What the provider says the run cost: None while it does not say."""
+        now, faults, wire = self.clock(), self.faults, run.wire
+        state = run.state(now)
+        if state not in TERMINAL or faults.word(wire, "cost_told") == "never":
+            return None
+        if now < run.ended_s() + faults.number(wire, "cost_lag_s"):
+            return None
+        if state != "succeeded" and faults.word(wire, "bill_failed") == "off":
+            return Decimal(0)
+        seconds = max(Decimal(run.plan.seconds), Decimal(str(faults.number(wire, "bill_minimum_s"))))
+        bill = run.price * seconds * Decimal(str(faults.number(wire, "cost_factor")))
+        return bill.quantize(Decimal("0.000001"))
+
+    def sign(self, path: str, expires: int) -> str:
+        """The signature of a link.
+
+        Args:
+            path: Path of the link.
+            expires: Simulated Unix time after which it is refused.
+
+        Returns:
+            Lower-case hex.
+        """
+        return hmac.new(self._secret, f"{path}\n{expires}".encode(), hashlib.sha256).hexdigest()
+
+    def stats(self) -> dict[str, Any]:
+        """Everything that was counted, and every run."""
+        now = self.clock()
+        kinds = ("submissions", "accepted", "polls", "lists", "cancels", "downloads", "token_leaks")
+        wires = {wire: {kind: self.counts[f"{wire}.{kind}"] for kind in kinds} for wire in WIRES}
+        runs = [
+            {
+                "id": run.id,
+                "wire": run.wire,
+                "model": run.model,
+                "account": run.account,
+                "state": run.state(now),
+                "client_ref": run.extra.get("client_ref"),
+                "idempotency_key": run.extra.get("idempotency_key"),
+                "input": run.input,
+                "seconds": run.plan.seconds,
+                "audio": run.plan.audio,
+            }
+            for run in self.runs
+        ]
+        totals = {kind: sum(wires[wire][kind] for wire in WIRES) for kind in kinds}
+        return {
+            **totals,
+            "wires": wires,
+            "runs": runs,
+            "rendered": self.clips.rendered,
+            "fired": dict(self.faults.fired),
+        }
+
+    def _fate(self, wire: Wire) -> Fate:
+        fires, number = self.faults.fires, self.faults.number
+        scale = self.wait_scale * (number(wire, "slow_factor") if fires(wire, "run_slow") else 1.0)
+        queue_s, dispatch_s, run_s = (
+            number(wire, f"{part}_s") * scale for part in ("queue", "dispatch", "run")
+        )
+        fate = Fate(queue_s, dispatch_s, run_s)
+        if fires(wire, "run_stuck"):
+            fate.ending = "stuck"
+        elif fires(wire, "run_canceled"):
+            fate.ending = "canceled"
+        elif fires(wire, "run_moderated"):
+            fate.ending = "moderated"
+        elif fires(wire, "run_failed"):
+            fate.ending = "failed"
+        fate.nsfw = fires(wire, "run_nsfw")
+        fate.odd = fires(wire, "run_odd")
+        fate.forgotten = fires(wire, "run_forgotten")
+        if fires(wire, "run_no_output"):
+            fate.outputs = 0
+        elif fires(wire, "run_many_outputs"):
+            fate.outputs = 2
+        return fate
+
+
+def account_of(request: Request) -> str | None:
+    """Whose key came with a request.
+
+    Args:
+        request: With an `Authorization: Bearer` header, or without.
+
+    Returns:
+        `main`, `poor` (no balance) or `other` by how the key starts; None for a missing or bad key.
+    """
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    key = key.strip()
+    if scheme.lower() != "bearer" or not key or key.startswith("bad"):
+        return None
+    return next((kind for kind in ("poor", "other") if key.startswith(kind)), "main")

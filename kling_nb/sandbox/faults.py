@@ -1,0 +1,198 @@
+"""The switchboard: the present setting of every switch, and the dice.
+
+Invariants:
+    * A name that is not on the list, or a value outside its kind, is refused with the names that would do.
+    * A setting without a wire holds for both; `runflow.NAME` or `runcomfy.NAME` sets that wire only.
+    * A count (`next:N`) is used up by occasions, not by time; both wires share it unless it names one.
+    * With a seed, the same questions in the same order get the same answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import math
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from kling_nb.sandbox.switches import SWITCHES, WIRES, Switch, Wire
+
+Setting = float | str | Mapping[str, int]
+"""What a switch can be set to: a rate, a number, a word, `"next:N"` or `{"next": N, "skip": K}`."""
+
+
+@dataclass
+class _Rate:
+    """A chance, or a count of occasions after some that are let pass."""
+
+    chance: float = 0.0
+    left: int | None = None
+    skip: int = 0
+
+    def fires(self, dice: random.Random) -> bool:
+        if self.left is None:
+            return self.chance > 0 and (self.chance >= 1 or dice.random() < self.chance)
+        if self.skip > 0:
+            self.skip -= 1
+            return False
+        if self.left == 0:
+            return False
+        self.left -= 1
+        return True
+
+
+class Faults:
+    """The settings of one sandbox.
+
+    Example:
+        >>> faults = Faults({"submit_500": "next:1"})
+        >>> faults.fires("runflow", "submit_500"), faults.fires("runflow", "submit_500")
+        (True, False)
+    """
+
+    def __init__(self, settings: Mapping[str, Setting] | None = None, seed: int | None = None) -> None:
+        """Start from the defaults.
+
+        Args:
+            settings: Switches to set at once, as for `set`.
+            seed: Makes the dice repeatable.
+
+        Raises:
+            ValueError: As for `set`.
+        """
+        self.dice = random.Random(seed)  # noqa: S311 - dice of a simulation, no secret hangs on them
+        self.fired: Counter[str] = Counter()
+        """How often each fault was caused, as `wire.name`."""
+        self._rates: dict[tuple[Wire, str], _Rate] = {}
+        self._values: dict[tuple[Wire, str], float | str] = {}
+        self.reset()
+        self.set(settings or {})
+
+    def reset(self) -> None:
+        """Put every switch back to its default and forget what fired."""
+        self.fired.clear()
+        for switch in SWITCHES.values():
+            for wire in WIRES:
+                if switch.kind == "rate":
+                    self._rates[wire, switch.name] = _Rate()
+                else:
+                    self._values[wire, switch.name] = switch.start(wire)
+
+    def set(self, settings: Mapping[str, Any]) -> None:
+        """Change switches; all of them or, if one is wrong, none.
+
+        Args:
+            settings: Name (`submit_500`, `runcomfy.output_shape`) to setting.
+
+        Raises:
+            ValueError: An unknown name or a value that the switch cannot take.
+        """
+        checked = [(*_find(name), value) for name, value in settings.items()]
+        ready = [(wires, switch, _read(switch, value)) for wires, switch, value in checked]
+        for wires, switch, value in ready:
+            for wire in wires:
+                if isinstance(value, _Rate):
+                    self._rates[wire, switch.name] = value
+                else:
+                    self._values[wire, switch.name] = value
+
+    def fires(self, wire: Wire, name: str) -> bool:
+        """Whether a fault happens now. Asking uses up an occasion of a count.
+
+        Args:
+            wire: Where.
+            name: A switch of kind rate.
+
+        Returns:
+            True when it is to be caused.
+        """
+        hit = self._rates[wire, name].fires(self.dice)
+        if hit:
+            self.fired[f"{wire}.{name}"] += 1
+        return hit
+
+    def number(self, wire: Wire, name: str) -> float:
+        """The value of a switch of kind number."""
+        return float(self._values[wire, name])
+
+    def word(self, wire: Wire, name: str) -> str:
+        """The value of a switch of kind word."""
+        return str(self._values[wire, name])
+
+
+def parse_faults(pairs: Iterable[str]) -> dict[str, Setting]:
+    """Read `NAME=VALUE` as given on a command line.
+
+    Args:
+        pairs: Such as `submit_500=0.2`, `poll_429=next:3`, `runcomfy.output_shape=list`. A bare name of a
+            rate means always.
+
+    Returns:
+        Settings for `Sandbox.start` or `Faults.set`.
+
+    Raises:
+        ValueError: An unknown name (the message lists the known ones) or a bad value.
+
+    Example:
+        >>> parse_faults(["submit_500=0.2"])
+        {'submit_500': 0.2}
+    """
+    settings: dict[str, Setting] = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        _, switch = _find(name.strip())
+        value: Setting = text.strip() or ("1" if switch.kind == "rate" else "")
+        if switch.kind != "word":
+            with contextlib.suppress(ValueError):  # a count such as next:3, or a mistake: _read tells
+                value = float(cast("str", value))
+        _read(switch, value)
+        settings[name.strip()] = value
+    return settings
+
+
+def _find(name: str) -> tuple[tuple[Wire, ...], Switch]:
+    prefix, dot, rest = name.partition(".")
+    wires = tuple(wire for wire in WIRES if wire == prefix) if dot else WIRES
+    switch = SWITCHES.get(rest if dot else name)
+    if not wires or switch is None:
+        close = difflib.get_close_matches(rest or name, SWITCHES, 1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        msg = f"unknown fault {name!r}.{hint} The known ones (each also as runflow.NAME or runcomfy.NAME): "
+        raise ValueError(msg + ", ".join(SWITCHES))
+    return wires, switch
+
+
+def _read(switch: Switch, value: object) -> _Rate | float | str:
+    """A setting in its own type.
+
+    Raises:
+        ValueError: The switch cannot take it.
+    """
+    if switch.kind == "rate":
+        return _read_rate(switch, value)
+    if switch.kind == "number":
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf:
+            return float(value)
+        msg = f"{switch.name} takes a number from 0 up, not {value!r}"
+        raise ValueError(msg)
+    if isinstance(value, str) and value and (not switch.choices or value in switch.choices):
+        return value
+    takes = ", ".join(switch.choices) or "a word"
+    msg = f"{switch.name} takes {takes}, not {value!r}"
+    raise ValueError(msg)
+
+
+def _read_rate(switch: Switch, value: object) -> _Rate:
+    if isinstance(value, (int, float)) and 0 <= value <= 1:
+        return _Rate(chance=float(value))
+    if isinstance(value, str) and value.startswith("next:") and value[5:].isdecimal():
+        return _Rate(left=int(value[5:]))
+    if isinstance(value, Mapping) and set(value) <= {"next", "skip"} and "next" in value:
+        counts = [value["next"], value.get("skip", 0)]
+        if all(type(count) is int and count >= 0 for count in counts):
+            return _Rate(left=counts[0], skip=counts[1])
+    msg = f"{switch.name} takes a rate from 0 to 1, 'next:N' or {{'next': N, 'skip': K}}, not {value!r}"
+    raise ValueError(msg)

@@ -1,0 +1,126 @@
+"""The file hosts of both providers: signed and expiring for Runflow, public for RunComfy.
+
+Invariants:
+    * A Runflow link works only with its own `kling_sig=` and before its date; a link of RunComfy is public.
+    * A file is what its run asked for, whole and with Range support, unless a switch says otherwise.
+    * A key that reaches a file host is counted as a leak: neither contract ever sends it there.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from kling_nb.sandbox.replies import Trickle
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+    from kling_nb.sandbox.desk import Desk
+    from kling_nb.sandbox.runs import Run
+    from kling_nb.sandbox.switches import Wire
+
+
+def origin(request: Request) -> str:
+    """Scheme, host and port by which the client reached the sandbox."""
+    return f"{request.url.scheme}://{request.url.netloc}"
+
+
+def link(desk: Desk, request: Request, run: Run, number: int = 0) -> str:
+    """The address of a run's file, freshly signed on Runflow.
+
+    Args:
+        desk: Signs.
+        request: Its host is the host of the link, so that a link works from wherever the API did.
+        run: A run that succeeded.
+        number: Which of several outputs.
+
+    Returns:
+        An absolute URL.
+    """
+    path = f"/media/{run.wire}/{run.id}/{number}.mp4"
+    if run.wire == "runcomfy":
+        return origin(request) + path
+    expires = int(desk.date().timestamp() + desk.faults.number(run.wire, "link_lifetime_s"))
+    return f"{origin(request)}{path}?expires={expires}&kling_sig={desk.sign(path, expires)}"
+
+
+class _Whole(FileResponse):
+    """A file from a host that knows no ranges."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [pair for pair in scope["headers"] if pair[0] not in {b"range", b"if-range"}]
+        del self.headers["accept-ranges"]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
+
+def _refuse(status: int, headers: Mapping[str, str]) -> Response:
+    return PlainTextResponse(
+        {403: "AccessDenied", 404: "NoSuchKey"}.get(status, "Error"), status, dict(headers)
+    )
+
+
+def routes(desk: Desk) -> list[Route]:
+    """The routes under which files are served.
+
+    Args:
+        desk: Knows the runs and the clips.
+
+    Returns:
+        One route for both wires.
+    """
+
+    async def fetch(request: Request) -> Response:
+        wire: Wire = "runflow" if request.path_params["wire"] == "runflow" else "runcomfy"
+        desk.count(wire, "downloads")
+        if "authorization" in request.headers:
+            desk.count(wire, "token_leaks")
+        await desk.gate(wire, "download", _refuse)
+        run = desk.runs.find(wire, request.path_params["run"])
+        if run is None or run.state(desk.clock()) != "succeeded" or request.path_params["wire"] != wire:
+            return _refuse(404, {})
+        if wire == "runflow" and not _signed(desk, request):
+            return _refuse(403, {})
+        return _odd(desk, wire) or _dress(desk, wire, await desk.clips.get(run.plan))
+
+    return [Route("/media/{wire}/{run}/{number:int}.mp4", fetch, methods=["GET", "HEAD"])]
+
+
+def _signed(desk: Desk, request: Request) -> bool:
+    query = request.query_params
+    expires = query.get("expires", "")
+    if not (expires.isascii() and expires.isdecimal() and len(expires) < 20):
+        return False
+    good = hmac.compare_digest(
+        desk.sign(request.url.path, int(expires)).encode(), query.get("kling_sig", "").encode()
+    )
+    return good and desk.date().timestamp() <= int(expires)
+
+
+def _odd(desk: Desk, wire: Wire) -> Response | None:
+    """An answer that is no video, if the switches ask for one."""
+    if desk.faults.fires(wire, "download_html"):
+        return Response("<!doctype html><html><body>Sign in to go on</body></html>", media_type="video/mp4")
+    if desk.faults.fires(wire, "download_empty"):
+        return Response(b"", media_type="video/mp4")
+    if desk.faults.fires(wire, "download_redirect"):
+        return RedirectResponse(desk.faults.word(wire, "redirect_to"), 302)
+    return None
+
+
+def _dress(desk: Desk, wire: Wire, file: Path) -> Response:
+    kind = desk.faults.word(wire, "content_type")
+    make = FileResponse if desk.faults.word(wire, "ranges") == "on" else _Whole
+    reply: Response = make(file, media_type=kind)
+    if kind == "none":
+        del reply.headers["content-type"]
+    if desk.faults.fires(wire, "download_trickle"):
+        reply = Trickle(reply, desk.faults.number(wire, "trickle_bytes_s"), desk.pause)
+    return desk.spoil(wire, "download", reply)

@@ -1,0 +1,156 @@
+"""The film: a request becomes a real MP4 file, H.264 and (when asked for) AAC.
+
+Invariants:
+    * The picture lasts exactly the requested whole seconds at 24 frames a second, and every shot begins on
+      a key frame at its own second.
+    * A sound track is there if and only if it was asked for.
+    * Equal plans give equal files' names (`ClipPlan.digest`), which is what lets a cache stand in front.
+    * The index stands at the front of the file (`faststart`), so that a browser plays it while it loads.
+    * A file is written beside its final name and moved into place whole: nobody ever sees half of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from array import array
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final
+
+import av
+
+from kling_nb.sandbox.canvas import SIZES, Caption, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FPS: Final = 24
+"""Frames a second."""
+
+_RATE: Final = 48_000
+_BLOCK: Final = 1024
+"""Samples a channel in one AAC frame."""
+
+_PITCHES_HZ: Final = (240, 300, 320, 400, 200, 480)
+"""Tone of each shot. Each divides the sample rate, so that one period can be laid end to end."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One stretch of a clip."""
+
+    text: str
+    """Its prompt, drawn into the picture."""
+    seconds: int
+    """Its length, at least 1."""
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """All that decides how a clip looks and sounds."""
+
+    shots: tuple[Shot, ...]
+    """In order, at least one."""
+    aspect_ratio: str
+    """A key of `canvas.SIZES`."""
+    audio: bool
+    """Whether there is a tone."""
+    footer: str
+    """The small line at the foot of the picture."""
+
+    @property
+    def seconds(self) -> int:
+        """Length of the clip."""
+        return sum(shot.seconds for shot in self.shots)
+
+    @property
+    def digest(self) -> str:
+        """A name made of the content: equal plans share it."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def render(plan: ClipPlan, target: Path) -> None:
+    """Make the MP4 of a plan. It blocks: call it off the event loop.
+
+    Args:
+        plan: What to draw.
+        target: The file to make; a file of that name is replaced.
+
+    Raises:
+        ValueError: The plan has no shot, a shot shorter than 1 s or an unknown aspect ratio.
+
+    Example:
+        >>> from pathlib import Path
+        >>> plan = ClipPlan((Shot("a red fox", 3),), "16:9", audio=False, footer="")
+        >>> render(plan, Path("/tmp/fox.mp4"))
+    """
+    if not plan.shots or any(shot.seconds < 1 for shot in plan.shots):
+        msg = "a clip needs at least one shot, and every shot at least one second"
+        raise ValueError(msg)
+    if plan.aspect_ratio not in SIZES:
+        msg = f"aspect ratio {plan.aspect_ratio!r} is none of {sorted(SIZES)}"
+        raise ValueError(msg)
+    part = target.with_suffix(".part.mp4")
+    with av.open(part, "w", format="mp4", options={"movflags": "+faststart"}) as film:
+        picture = film.add_stream("libx264", rate=FPS)
+        picture.width, picture.height = SIZES[plan.aspect_ratio]
+        picture.pix_fmt = "yuv420p"
+        picture.time_base = Fraction(1, FPS)
+        # One thread: the machine's other cores belong to the notebook. Flat pictures need no more preset.
+        picture.codec_context.thread_count = 1
+        picture.options = {"preset": "ultrafast", "crf": "27", "tune": "stillimage"}
+        sound = film.add_stream("aac", rate=_RATE, layout="mono") if plan.audio else None
+        if sound is not None:
+            sound.bit_rate = 48_000
+        tones = _tones(plan) if sound is not None else iter(())
+        heard = 0
+        for number, frame in enumerate(_frames(plan), 1):
+            film.mux(picture.encode(frame))
+            # Interleave: a player that streams must not have to look far for the sound of a picture.
+            while sound is not None and heard * FPS < number * _RATE:
+                block = next(tones, None)
+                if block is None:
+                    break
+                heard += block.samples
+                film.mux(sound.encode(block))
+        film.mux(picture.encode(None))
+        if sound is not None:
+            film.mux(sound.encode(None))
+    part.replace(target)
+
+
+def _frames(plan: ClipPlan) -> Iterator[av.VideoFrame]:
+    total = plan.seconds * FPS
+    index = 0
+    for number, shot in enumerate(plan.shots, 1):
+        stage = Stage(SIZES[plan.aspect_ratio], Caption(shot.text, number, len(plan.shots), plan.footer))
+        for step in range(shot.seconds * FPS):
+            image = stage.frame(at_s=index / FPS, through=index / max(total - 1, 1))
+            frame = av.VideoFrame.from_image(image)  # type: ignore[no-untyped-call] # PyAV types it not
+            frame.pts = index
+            frame.time_base = Fraction(1, FPS)
+            if step == 0:
+                frame.pict_type = av.video.frame.PictureType.I
+            yield frame
+            index += 1
+
+
+def _tones(plan: ClipPlan) -> Iterator[av.AudioFrame]:
+    """The sound in blocks of one AAC frame: a quiet tone, another pitch for every shot."""
+    track = array("h")
+    for number, shot in enumerate(plan.shots):
+        period = _RATE // _PITCHES_HZ[number % len(_PITCHES_HZ)]
+        wave = array("h", (round(2600 * math.sin(2 * math.pi * i / period)) for i in range(period)))
+        track.extend(wave * (shot.seconds * _RATE // period))
+    for start in range(0, len(track), _BLOCK):
+        samples = track[start : start + _BLOCK]
+        block = av.AudioFrame(format="s16", layout="mono", samples=len(samples), align=1)
+        block.planes[0].update(samples.tobytes())
+        block.sample_rate = _RATE
+        block.pts = start
+        block.time_base = Fraction(1, _RATE)
+        yield block

@@ -1,0 +1,151 @@
+"""Answers, good and bad: JSON, an error page, a connection closed, an answer cut short, a slow one.
+
+Invariants:
+    * A dropped connection is really closed on the socket: the client sees a reset or an end of file, never
+      an HTTP answer that some framework put in its place.
+    * After a drop the coroutine waits for the server to notice, so that nothing is logged as a mistake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.responses import HTMLResponse, Response
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive, Scope, Send
+
+TRANSPORT: Final = "kling_nb.transport"
+"""Key of the scope under which `serve` puts the socket's asyncio transport."""
+
+
+class RefusedError(Exception):
+    """Ends the handling of a request with an answer; the app turns it into that answer."""
+
+    def __init__(self, reply: Response) -> None:
+        """Carry the answer.
+
+        Args:
+            reply: What the client gets.
+        """
+        super().__init__()
+        self.reply = reply
+
+
+Pause = Callable[[float], Awaitable[None]]
+
+
+def json_reply(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """JSON in ASCII: a prompt with a lone surrogate could not be encoded as UTF-8.
+
+    Args:
+        body: Anything `json` can write.
+        status: HTTP status.
+        headers: More headers.
+
+    Returns:
+        The response.
+    """
+    return Response(json.dumps(body), status, headers, media_type="application/json")
+
+
+def page(status: int) -> Response:
+    """The kind of HTML page that a gateway in front of an API answers with."""
+    return HTMLResponse(
+        f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>", status
+    )
+
+
+class Hangup(Response):
+    """No answer: the connection is closed."""
+
+    def __init__(self, style: str = "reset") -> None:
+        """Prepare it.
+
+        Args:
+            style: `reset` sends a TCP RST, `close` an orderly end.
+        """
+        super().__init__()
+        self.style = style
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's form
+        """Close the socket and wait until the server has seen it."""
+        await _hang_up(scope, receive, self.style)
+
+
+class Cut(Response):
+    """Another answer, cut off in the middle of its body."""
+
+    def __init__(self, inner: Response) -> None:
+        super().__init__()
+        self.inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the head and half of the body, then close."""
+        room = 0
+
+        async def halved(message: Message) -> None:
+            nonlocal room
+            if message["type"] == "http.response.start":
+                length = dict(message["headers"]).get(b"content-length", b"0")
+                room = int(length) // 2
+                await send(message)
+                return
+            part = message.get("body", b"")[:room]
+            room -= len(part)
+            if part:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+
+        await self.inner(scope, receive, halved)
+        await _hang_up(scope, receive, "close")
+
+
+class Trickle(Response):
+    """Another answer, its body sent a little at a time."""
+
+    def __init__(self, inner: Response, bytes_s: float, pause: Pause) -> None:
+        """Prepare it.
+
+        Args:
+            inner: The answer.
+            bytes_s: Speed, above 0.
+            pause: Sleeps so many seconds, or less when the sandbox stops.
+        """
+        super().__init__()
+        self.inner = inner
+        self.step = max(1, int(bytes_s / 10))
+        self.pause = pause
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send ten slices a second."""
+
+        async def sliced(message: Message) -> None:
+            body = message.get("body", b"")
+            while message["type"] == "http.response.body" and len(body) > self.step:
+                await send({"type": "http.response.body", "body": body[: self.step], "more_body": True})
+                body = body[self.step :]
+                await self.pause(0.1)
+            await send({**message, "body": body} if "body" in message else message)
+
+        await self.inner(scope, receive, sliced)
+
+
+async def _hang_up(scope: Scope, receive: Receive, style: str) -> None:
+    transport: Any = scope.get(TRANSPORT)
+    if not isinstance(transport, asyncio.Transport):
+        msg = "a connection can only be dropped under kling_nb.sandbox.serve"
+        raise RuntimeError(msg)  # noqa: TRY004 - the server is at fault, not an argument's type
+    if style == "reset":
+        # Lingering for 0 seconds is how a socket is told to answer with RST (socket(7), SO_LINGER).
+        bare = transport.get_extra_info("socket")
+        bare.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+    else:
+        transport.close()
+    while (await receive())["type"] != "http.disconnect":
+        pass

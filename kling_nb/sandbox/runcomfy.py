@@ -1,0 +1,294 @@
+"""RunComfy's wire: flat inputs, two vocabularies of state, public files, no list and no idempotency.
+
+Invariants:
+    * `/status` says `completed` where `/result` says `succeeded` or `failed`.
+    * An input without `sound` has sound, and is billed for it.
+    * Cancel works in the queue only and says so in `outcome`.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.routing import Route
+
+from kling_nb.sandbox.checks import SECONDS, Problem, Reader, read_object
+from kling_nb.sandbox.desk import account_of
+from kling_nb.sandbox.media import link, origin
+from kling_nb.sandbox.replies import RefusedError, json_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from kling_nb.sandbox.desk import Desk
+    from kling_nb.sandbox.render import ClipPlan
+    from kling_nb.sandbox.runs import Run, State
+
+WIRE: Final = "runcomfy"
+
+PRICES: Final = {
+    "kling/kling-3.0/standard/text-to-video": (Decimal("0.084"), Decimal("0.126")),
+    "kling/kling-3.0/pro/text-to-video": (Decimal("0.112"), Decimal("0.168")),
+    "kling/kling-3.0/4k/text-to-video": (Decimal("0.42"), Decimal("0.42")),
+}
+"""USD a second, silent and with sound: RunComfy's model page and public skill table, 2026."""
+
+_CODES: Final = {
+    400: (400001, "invalid request"),
+    401: (400004, "invalid token"),
+    402: (400002, "insufficient balance"),
+    403: (403001, "this request belongs to someone else"),
+    404: (404001, "request not found"),
+    422: (422001, "the input is not valid"),
+    429: (429001, "too many requests"),
+}
+"""The documented codes; those of 422 and 429 are the sandbox's own words for a silence."""
+
+
+class RunComfy:
+    """The routes of one wire."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def routes(self) -> list[Route]:
+        """Everything below the base URL."""
+        return [
+            Route("/prod/v2/balance", self.balance),
+            Route("/v1/requests/{run}/status", self.status),
+            Route("/v1/requests/{run}/result", self.result),
+            Route("/v1/requests/{run}/cancel", self.cancel, methods=["POST"]),
+            Route("/v1/models/{model:path}", self.model),
+            Route("/v1/models/{model:path}", self.submit, methods=["POST"]),
+            Route("/{rest:path}", self.nowhere, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
+        ]
+
+    async def nowhere(self, _request: Request) -> Response:
+        """Any other path."""
+        return self.refuse(404, message="no such route")
+
+    async def balance(self, request: Request) -> Response:
+        """What is left; in truth on another host, and a play figure that no run changes."""
+        account = self._account(request)
+        usd = 0.0 if account == "poor" else self.desk.faults.number(WIRE, "balance_usd")
+        return json_reply(
+            {"balance_usd": usd, "balance_microdollars": round(usd * 1_000_000), "currency": "USD"}
+        )
+
+    async def model(self, request: Request) -> Response:
+        """A row of the catalog: also the free way to check a token."""
+        self._account(request)
+        name = request.path_params["model"]
+        if name not in PRICES:
+            return self._wrong_model()
+        silent, sounding = PRICES[name]
+        return json_reply(
+            {
+                "model_id": name,
+                "base_price_usd": float(silent),
+                "price_unit": "second",
+                "pricing_note": f"{sounding} USD per second with sound",
+                "input_schema": _SCHEMA,
+            }
+        )
+
+    async def submit(self, request: Request) -> Response:
+        """The paid POST."""
+        desk = self.desk
+        desk.count(WIRE, "submissions")
+        raw = await request.body()
+        await desk.gate(WIRE, "submit", self._fault)
+        account = self._account(request)
+        if account == "poor":
+            return self.refuse(int(self._word("credit_status")), code=400002, message="insufficient balance")
+        name = request.path_params["model"]
+        if name not in PRICES:
+            return self._wrong_model()
+        sent, plan = self._read(raw, name)
+        price = PRICES[name][1 if plan.audio else 0]
+        run = desk.accept(WIRE, account=account, model=name, sent=sent, plan=plan, price=price)
+        await desk.created(WIRE, self._fault)
+        links = self._links(request, run)
+        body = {
+            "request_id": run.id,
+            **links,
+            "cancel_url": links["status_url"].replace("/status", "/cancel"),
+        }
+        if desk.faults.fires(WIRE, "submit_no_id"):
+            del body["request_id"]
+        return desk.spoil(WIRE, "submit", json_reply(body, int(self._word("submit_status"))))
+
+    def _read(self, raw: bytes, name: str) -> tuple[dict[str, Any], ClipPlan]:
+        """The input of a submit and what it asks for.
+
+        Raises:
+            RefusedError: It asks for nothing that can be had.
+        """
+        sent = read_object(raw)
+        if sent is None:
+            raise RefusedError(self.refuse(422, errors=[Problem((), "the body is not a JSON object")]))
+        reader = Reader(WIRE, self.desk.faults, sent)
+        plan = reader.plan(f"runcomfy kling 3.0 {name.split('/')[2]}")
+        if reader.problems:
+            raise RefusedError(self.refuse(422, errors=reader.problems))
+        if self.desk.faults.fires(WIRE, "submit_moderated"):
+            words = "the prompt violates the content policy"
+            raise RefusedError(self.refuse(422, code=422002, message=words))
+        return sent, plan
+
+    async def status(self, request: Request) -> Response:
+        """Where a request stands."""
+        self.desk.count(WIRE, "polls")
+        run, state = await self._find(request, "poll")
+        body: dict[str, Any] = {"request_id": run.id, "status": self._status_word(run, state)}
+        if state == "queued":
+            waited = self.desk.clock() - run.born_s
+            body["queue_position"] = max(1, math.ceil(3 * (1 - waited / run.fate.queue_s)))
+        return self.desk.spoil(WIRE, "poll", json_reply({**body, **self._links(request, run)}))
+
+    async def result(self, request: Request) -> Response:
+        """What became of a request."""
+        desk = self.desk
+        desk.count(WIRE, "polls")
+        run, state = await self._find(request, "poll")
+        unfinished = state in {"queued", "dispatching", "running"}
+        hidden = not unfinished and desk.faults.fires(WIRE, "result_not_ready")
+        if hidden or (unfinished and self._word("not_ready") == "400005"):
+            return self.refuse(400, code=400005, message="the result is not ready")
+        word = "succeeded" if state == "succeeded" else self._status_word(run, state)
+        body: dict[str, Any] = {
+            "request_id": run.id,
+            "status": "failed" if state == "failed" else word,
+            "created_at": desk.date(run.born_s).isoformat(),
+        }
+        if not unfinished:
+            body["finished_at"] = desk.date(run.ended_s()).isoformat()
+        if state == "succeeded" and run.fate.outputs:
+            body["output"] = self._output(request, run)
+        if state == "failed":
+            body["error"] = self._error(run)
+        if request.query_params.get("include_cost") == "true":
+            cost = desk.cost(run)
+            # A failed or cancelled request tells a cost only if it is set to be billed: nothing says that
+            # the real one would answer 0.
+            if cost is not None and (state == "succeeded" or cost):
+                body["cost"] = float(cost)
+        return desk.spoil(WIRE, "poll", json_reply(body))
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel, which works in the queue only."""
+        self.desk.count(WIRE, "cancels")
+        run, state = await self._find(request, "cancel")
+        outcome = "not_cancellable"
+        if state == "queued":
+            run.canceled_s = self.desk.clock()
+            outcome = "cancelled"
+        word = self._status_word(run, run.state(self.desk.clock()))
+        body = {"request_id": run.id, "status": word, "outcome": outcome}
+        return self.desk.spoil(WIRE, "cancel", json_reply(body, 202))
+
+    def refuse(
+        self,
+        status: int,
+        *,
+        code: int | None = None,
+        message: str = "",
+        errors: list[Problem] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """An error as the contract describes it."""
+        usual = _CODES.get(status, (status * 1000 + 1, "internal error"))
+        body: dict[str, Any] = {"error_code": code or usual[0], "error_message": message or usual[1]}
+        if errors:
+            body["detail"] = [
+                {"loc": ["body", *bad.where], "msg": bad.what, "type": "value_error"} for bad in errors
+            ]
+        return json_reply(body, status, dict(headers or {}))
+
+    def _fault(self, status: int, headers: Mapping[str, str]) -> Response:
+        if status == 200:
+            return self.refuse(200, code=500001, message="internal error", headers=headers)
+        return self.refuse(status, headers=headers)
+
+    def _account(self, request: Request) -> str:
+        account = account_of(request)
+        if account is not None:
+            return account
+        raise RefusedError(self.refuse(int(self._word("auth_status")), code=400004, message="invalid token"))
+
+    def _wrong_model(self) -> Response:
+        return self.refuse(400, code=400001, message="unknown model")
+
+    def _word(self, name: str) -> str:
+        return self.desk.faults.word(WIRE, name)
+
+    async def _find(self, request: Request, moment: str) -> tuple[Run, State]:
+        """The run that a path names and where it stands."""
+        desk = self.desk
+        await self.desk.gate(WIRE, moment, self._fault)
+        account = self._account(request)
+        run = desk.runs.find(WIRE, request.path_params["run"], desk.faults.number(WIRE, "retention_s"))
+        if run is None:
+            raise RefusedError(self.refuse(404))
+        if run.account != account:
+            raise RefusedError(self.refuse(int(self._word("foreign_run"))))
+        await desk.settle(run)
+        return run, run.state(desk.clock())
+
+    def _status_word(self, run: Run, state: State) -> str:
+        if state == "running" and run.fate.odd:
+            return self._word("odd_word")
+        return {
+            "queued": "in_queue",
+            "dispatching": "in_progress",
+            "running": "in_progress",
+            "succeeded": "completed",
+            "failed": self._word("failed_status"),
+            "canceled": "cancelled",
+        }[state]
+
+    def _links(self, request: Request, run: Run) -> dict[str, str]:
+        base = f"{origin(request)}/{WIRE}"
+        if self._word("link_host") == "foreign":
+            base = "http://127.0.0.1:9/runcomfy"
+        return {f"{what}_url": f"{base}/v1/requests/{run.id}/{what}" for what in ("status", "result")}
+
+    def _output(self, request: Request, run: Run) -> Any:
+        links = [link(self.desk, request, run, number) for number in range(run.fate.outputs)]
+        shape = self._word("output_shape")
+        if len(links) > 1 and shape in {"video", "string", "url"}:
+            shape = "videos"
+        shapes = {
+            "video": {"video": links[0]},
+            "videos": {"videos": links},
+            "string": links[0],
+            "list": links,
+        }
+        return shapes.get(shape, {"url": links[0]})
+
+    def _error(self, run: Run) -> str | dict[str, Any]:
+        text = "the video could not be generated"
+        if run.fate.ending == "moderated":
+            text = "the generated video was blocked by the content policy"
+        return text if self._word("error_shape") == "string" else {"code": 500001, "message": text}
+
+
+_SCHEMA: Final = {
+    "type": "object",
+    "required": ["prompt"],
+    "properties": {
+        "prompt": {"type": "string"},
+        "negative_prompt": {"type": "string"},
+        "duration": {"type": "integer", "minimum": SECONDS[0], "maximum": SECONDS[-1], "default": 5},
+        "aspect_ratio": {"type": "string", "enum": ["16:9", "9:16", "1:1"], "default": "16:9"},
+        "cfg_scale": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5},
+        "sound": {"type": "boolean", "default": True},
+        "multi_prompt": {"type": "array", "maxItems": 20},
+        "shot_type": {"type": "string", "enum": ["customize", "intelligent"]},
+    },
+}

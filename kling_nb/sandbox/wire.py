@@ -1,0 +1,70 @@
+"""The app: both wires, the files and the control routes under one port.
+
+Invariants:
+    * `/runflow` and `/runcomfy` are base URLs without `/v1`; neither answers for the other.
+    * The control routes under `/_sandbox` need no key: the server listens on loopback only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
+
+from kling_nb.sandbox import media
+from kling_nb.sandbox.checks import read_object
+from kling_nb.sandbox.replies import RefusedError, json_reply
+from kling_nb.sandbox.runcomfy import RunComfy
+from kling_nb.sandbox.runflow import Runflow
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from kling_nb.sandbox.desk import Desk
+
+
+def build_app(desk: Desk) -> Starlette:
+    """The ASGI app of one sandbox.
+
+    Args:
+        desk: Its state; the caller closes its clips.
+
+    Returns:
+        An app. Faults that close connections need the server of `serve`, all else runs under any.
+    """
+
+    async def stats(_request: Request) -> Response:
+        return json_reply(desk.stats())
+
+    async def faults(request: Request) -> Response:
+        settings: dict[str, Any] | None = read_object(await request.body())
+        if settings is None:
+            return json_reply({"error": "send a JSON object of switches"}, 400)
+        try:
+            desk.faults.set(settings)
+        except ValueError as wrong:
+            return json_reply({"error": str(wrong)}, 400)
+        return json_reply({"ok": True})
+
+    async def reset(_request: Request) -> Response:
+        desk.reset()
+        return json_reply({"ok": True})
+
+    async def refused(_request: Request, wrong: Exception) -> Response:
+        if isinstance(wrong, RefusedError):
+            return wrong.reply
+        raise wrong
+
+    return Starlette(
+        exception_handlers={RefusedError: refused},
+        routes=[
+            Route("/_sandbox/stats", stats),
+            Route("/_sandbox/faults", faults, methods=["POST"]),
+            Route("/_sandbox/reset", reset, methods=["POST"]),
+            *media.routes(desk),
+            Mount("/runflow", routes=Runflow(desk).routes()),
+            Mount("/runcomfy", routes=RunComfy(desk).routes()),
+        ],
+    )
