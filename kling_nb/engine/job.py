@@ -1,0 +1,141 @@
+"""What every step of one run's life shares: the run, its provider, and the doors.
+
+Invariants: a state is published only after it is committed; a provider is only asked with the key of the
+account the run belongs to; nothing here decides what a reply means.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from pydantic import SecretStr
+
+from kling_nb.calls import Call, Reply
+from kling_nb.engine.pace import back_off
+from kling_nb.engine.run import Run
+from kling_nb.errors import LedgerError
+from kling_nb.ledger import Ledger
+from kling_nb.providers.base import Provider, Snapshot
+from kling_nb.records import RunRecord
+from kling_nb.store import Store
+from kling_nb.transport import Transport, is_loopback
+
+__all__ = ["Clock", "Job", "Limits"]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time, so that tests can own it."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    random: Random = field(default_factory=Random)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long each step may take.
+
+    Args:
+        watch_s: Seconds after acceptance until we stop watching; the run itself goes on.
+        submit_s: Seconds to go on trying while nothing could be sent.
+        unsent_tries: Tries while the provider cannot be reached at all.
+        save_tries: Downloads of one clip.
+        look_again_s: Seconds between the two reads that prove that a lost submit made no run.
+        lease_s: Seconds until another process may take a run over.
+    """
+
+    watch_s: float = 2 * 3600
+    submit_s: float = 1800
+    unsent_tries: int = 5
+    save_tries: int = 6
+    look_again_s: float = 30
+    lease_s: float = 30
+
+
+@dataclass(kw_only=True)
+class Job:
+    """One run being driven."""
+
+    run: Run
+    provider: Provider
+    key: SecretStr | None
+    ledger: Ledger
+    store: Store
+    transport: Transport
+    clock: Clock
+    limits: Limits
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    detach_wanted: bool = False
+
+    @property
+    def record(self) -> RunRecord:
+        """The last committed state."""
+        return self.run.record
+
+    @property
+    def loopback(self) -> bool:
+        """Whether the provider is a server on this machine."""
+        return is_loopback(self.provider.base_url)
+
+    @property
+    def look_again_s(self) -> float:
+        """Seconds between two reads that prove an absence; a server on this machine forgets nothing."""
+        return min(self.limits.look_again_s, 1.0) if self.loopback else self.limits.look_again_s
+
+    async def send(self, call: Call) -> Reply:
+        """Send one call with this run's key."""
+        return await self.transport.send(call, key=self.key, origin=self.provider.base_url)
+
+    async def change(self, kind: str, /, **changes: Any) -> RunRecord:
+        """Commit a change and tell the handle; unchanged states are not written again."""
+        before = self.record
+        if all(getattr(before, name) == value for name, value in changes.items()):
+            return before
+        record = await asyncio.to_thread(lambda: self.ledger.change(before.id, kind, **changes))
+        self.run.publish(record)
+        return record
+
+    async def insist(self, kind: str, /, **changes: Any) -> RunRecord:
+        """Commit a change that must not get lost, trying again while the ledger cannot be written."""
+        tries = 0
+        while True:
+            try:
+                return await self.change(kind, **changes)
+            except LedgerError:
+                tries += 1
+                if tries == 1:
+                    # The folder's copy may still be writable, and is enough to find the run again.
+                    copy = self.record.model_copy(update=changes)
+                    await asyncio.to_thread(self.store.write_sidecar, copy)
+                if tries >= 8:
+                    raise
+                await self.clock.sleep(back_off(tries, random=self.clock.random, first_s=0.2, most_s=30))
+
+    async def sidecar(self) -> None:
+        """Write the folder's copy of the record."""
+        await asyncio.to_thread(self.store.write_sidecar, self.record)
+
+    async def read(self) -> Snapshot:
+        """Read the run at the provider, following to the reply that decides."""
+        run_id = self.record.provider_run_id or ""
+        snapshot = self.provider.read_poll(await self.send(self.provider.poll_call(run_id)), run_id)
+        for _ in range(3):
+            if snapshot.follow is None:
+                break
+            snapshot = self.provider.read_poll(await self.send(snapshot.follow), run_id)
+        return snapshot
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, but wake at once when somebody has a wish."""
+        sleeping = asyncio.ensure_future(self.clock.sleep(seconds))
+        waking = asyncio.ensure_future(self.wake.wait())
+        try:
+            await asyncio.wait({sleeping, waking}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            waking.cancel()
+            self.wake.clear()

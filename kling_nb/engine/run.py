@@ -1,0 +1,470 @@
+"""The handle of a run: what a notebook holds while the background loop carries it.
+
+Invariants: a handle always tells the last committed state; waiting never owns a run (Ctrl-C, a time-out or
+a dead kernel only stop the waiting); callbacks are called on the background loop, never on the caller's.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from kling_nb.cardview import card, line
+from kling_nb.errors import (
+    KlingError,
+    ModeratedError,
+    RunCanceledError,
+    RunFailedError,
+    RunLostError,
+    WaitTimeoutError,
+)
+from kling_nb.receipt import RECEIPT_MIME, to_receipt
+from kling_nb.records import MediaFacts, RunRecord, RunStatus, Totals, utc_now
+
+if TYPE_CHECKING:
+    from kling_nb.engine.lifecycle import Engine
+
+__all__ = ["Run", "Runs", "Video"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """A finished clip on disk.
+
+    Args:
+        path: Where it is.
+        facts: What was measured in it.
+        record: The run that made it.
+
+    Example:
+        >>> Video.__name__
+        'Video'
+    """
+
+    path: Path
+    facts: MediaFacts
+    record: RunRecord
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of its bytes."""
+        return self.facts.sha256
+
+    @property
+    def duration_s(self) -> float:
+        """Its measured length in seconds."""
+        return self.facts.duration_s
+
+
+class Run:
+    """One run, live.
+
+    Args:
+        record: Its state when the handle was made.
+        engine: What carries it.
+        reused: Whether it was there before and nothing was sent for this call.
+        name: The variable it is bound to, if any.
+
+    Example:
+        >>> import kling_nb as kling
+        >>> run = kling.submit("A red fox in snow")   # doctest: +SKIP
+        >>> run.wait(timeout_s=600).status            # doctest: +SKIP
+        <RunStatus.SUCCEEDED: 'succeeded'>
+    """
+
+    def __init__(self, record: RunRecord, engine: "Engine", *, reused: bool = False) -> None:
+        self.record = record
+        self.reused = reused
+        self.name: str | None = None
+        self.note = ""
+        self.cancel_wanted = False
+        self._engine = engine
+        self._stopped: KlingError | None = None
+        self._settled: Future[None] = Future()
+        self._listeners: list[Callable[[Run], None]] = []
+        self._lock = threading.Lock()
+        if record.status.ended:
+            self._settled.set_result(None)
+
+    # -- what it is ------------------------------------------------------
+    @property
+    def id(self) -> str:
+        """Our id: short, readable, stable."""
+        return self.record.id
+
+    @property
+    def status(self) -> RunStatus:
+        """Where it is; compares equal to its word."""
+        return self.record.status
+
+    @property
+    def provider(self) -> str:
+        """Who makes it."""
+        return self.record.provider
+
+    @property
+    def provider_run_id(self) -> str | None:
+        """The provider's id of it, once known."""
+        return self.record.provider_run_id
+
+    @property
+    def prompt(self) -> str:
+        """What was asked, shots joined by line ends."""
+        request = self.record.request
+        return request.prompt or "\n".join(shot.prompt for shot in request.shots or ())
+
+    @property
+    def cost(self) -> Decimal | None:
+        """Dollars on the books; None while nobody knows."""
+        return self.record.cost
+
+    @property
+    def estimate(self) -> Decimal | None:
+        """Dollars it should cost; None where nobody knows."""
+        return self.record.estimate.usd
+
+    @property
+    def video(self) -> Video | None:
+        """The clip, once it is on disk and verified."""
+        record = self.record
+        if record.status != RunStatus.SUCCEEDED or record.media is None:
+            return None
+        return Video(path=Path(record.folder) / record.media.file, facts=record.media, record=record)
+
+    @property
+    def path(self) -> Path | None:
+        """Where the clip is, once it is there."""
+        return self.video.path if self.video else None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, or we stopped watching it."""
+        return self._settled.done()
+
+    @property
+    def detached(self) -> bool:
+        """Whether we stopped watching while the run itself goes on."""
+        return self._stopped is not None and self.record.status.pending
+
+    @property
+    def error(self) -> KlingError | None:
+        """Why there is no clip, as an error that was not raised; None while it is on its way or done."""
+        if self.record.status.ended:
+            return error_of(self.record)
+        return self._stopped
+
+    @property
+    def totals(self) -> Totals | None:
+        """What the session has spent, as far as the ledger can be read."""
+        return self._engine.totals(play=self.record.play)
+
+    # -- waiting ---------------------------------------------------------
+    def wait(self, timeout_s: float | None = None) -> "Run":
+        """Wait until it has ended; Ctrl-C stops the waiting, not the run.
+
+        Args:
+            timeout_s: Seconds to wait at most; None waits without end.
+
+        Returns:
+            The run itself, whatever became of it: look at `status`, `video` and `error`.
+
+        Raises:
+            WaitTimeoutError: The time was over first; the run goes on.
+        """
+        # Short steps: a plain result() reacts late to Ctrl-C.
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self._settled.done():
+            left = 0.2 if end is None else min(0.2, end - time.monotonic())
+            if left <= 0:
+                raise WaitTimeoutError(
+                    f"Run {self.id} is still {self.status.value} after {timeout_s:g} s.",
+                    charged=self.record.charged,
+                    cure=f"It goes on: `%kling wait {self.id}` or run the cell again; nothing is sent twice.",
+                    run_id=self.id,
+                    provider=self.provider,
+                    provider_run_id=self.provider_run_id,
+                )
+            with contextlib.suppress(FutureTimeoutError):
+                self._settled.result(left)
+        return self
+
+    def __await__(self) -> Generator[Any, None, "Run"]:
+        # Wakes by itself ten times a second: an interrupt during a plain `await` is only seen at its end.
+        while not self._settled.done():
+            yield from asyncio.sleep(0.1).__await__()
+        return self
+
+    def result(self, timeout_s: float | None = None) -> Video:
+        """Wait for the clip.
+
+        Args:
+            timeout_s: Seconds to wait at most; None waits without end.
+
+        Returns:
+            The clip.
+
+        Raises:
+            RunFailedError: The run ended without one (`ModeratedError`, `RunCanceledError`).
+            RunLostError: Nobody knows whether there is a run.
+            DetachedError: We stopped watching.
+            WaitTimeoutError: The time was over first.
+        """
+        self.wait(timeout_s)
+        if self.error is not None:
+            raise self.error
+        video = self.video
+        if video is None:
+            raise RunFailedError(f"Run {self.id} has no clip.", charged=self.record.charged, run_id=self.id)
+        return video
+
+    # -- steering --------------------------------------------------------
+    def cancel(self, timeout_s: float = 30) -> str:
+        """Cancel it, where the provider can; else say so.
+
+        Args:
+            timeout_s: Seconds to wait for the provider's answer.
+
+        Returns:
+            `canceled`, `not_cancellable` or `unknown`. A run that cannot be canceled goes on and may be
+            charged; `detach()` only stops the watching.
+        """
+        asked = self.request_cancel()
+        end = time.monotonic() + timeout_s
+        while not asked.done() and time.monotonic() < end:
+            with contextlib.suppress(FutureTimeoutError):
+                asked.result(0.2)
+        return asked.result() if asked.done() else "unknown"
+
+    def request_cancel(self) -> "Future[str]":
+        """Ask for a cancel without waiting: safe in a click handler on any thread."""
+        return self._engine.cancel(self)
+
+    @property
+    def can_cancel(self) -> bool:
+        """Whether a cancel can still have an effect."""
+        return self._engine.can_cancel(self.record)
+
+    def detach(self) -> None:
+        """Stop watching; the provider's run goes on and `resume()` takes it up again."""
+        self._engine.detach(self)
+
+    def resume(self) -> "Run":
+        """Watch it again, fetch its clip again; never sends a new run."""
+        return self._engine.resume(self)
+
+    def on_change(self, callback: "Callable[[Run], None]") -> None:
+        """Call back on every change, on the background loop; the callback must be quick."""
+        with self._lock:
+            self._listeners.append(callback)
+
+    # -- the engine's side -------------------------------------------------
+    def publish(self, record: RunRecord) -> None:
+        """Take over a newly committed state."""
+        self.record = record
+        if record.status.ended and not self._settled.done():
+            self._settled.set_result(None)
+        self._call_back()
+
+    def stop(self, why: KlingError | None) -> None:
+        """End the watching with words; None opens it again."""
+        self._stopped = why
+        if why is None:
+            if self._settled.done() and self.record.status.pending:
+                self._settled = Future()
+        elif not self._settled.done():
+            self._settled.set_result(None)
+        self._call_back()
+
+    def _call_back(self) -> None:
+        with self._lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(self)
+
+    # -- showing ---------------------------------------------------------
+    def __repr__(self) -> str:
+        return line(
+            self.record,
+            totals=None,
+            now=utc_now(),
+            name=self.name,
+            file=self.record.media.file if self.record.media else None,
+            reused=self.reused,
+            detached=self.detached,
+            note=self.shown_note,
+        )
+
+    @property
+    def shown_note(self) -> str:
+        """What the card should say beyond the record."""
+        return self.note or (str(self._stopped) if self.detached else "")
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        return self.bundle()
+
+    def bundle(self, *, typical_s: tuple[float, float] | None = None) -> dict[str, Any]:
+        """Give the card, its text line and the receipt, as one MIME bundle."""
+        now, totals = utc_now(), self.totals
+        src, poster = self._engine.shown_clip(self.record)
+        html = card(
+            self.record,
+            totals=totals,
+            now=now,
+            name=self.name,
+            src=src,
+            poster=poster,
+            typical_s=typical_s,
+            reused=self.reused,
+            note=self.shown_note,
+            detached=self.detached,
+        )
+        text = line(
+            self.record,
+            totals=totals,
+            now=now,
+            name=self.name,
+            file=src,
+            reused=self.reused,
+            detached=self.detached,
+            note=self.shown_note,
+        )
+        return {"text/html": html, "text/plain": text, RECEIPT_MIME: to_receipt(self.record)}
+
+
+def error_of(record: RunRecord) -> KlingError | None:
+    """Say why an ended run has no clip.
+
+    Args:
+        record: An ended run.
+
+    Returns:
+        The error, or None for a success.
+
+    Example:
+        >>> error_of.__name__
+        'error_of'
+    """
+    label = record.provider
+    ids: dict[str, Any] = {
+        "run_id": record.id,
+        "provider": record.provider,
+        "provider_run_id": record.provider_run_id,
+    }
+    said = f": {record.message}" if record.message else ""
+    if record.status == RunStatus.LOST:
+        return RunLostError(
+            f"The answer to the submit of run {record.id} never came, so {label} may have made it.",
+            charged="unknown",
+            cure=f"Nothing was sent again. Look at {label}'s own list of runs, then "
+            f"`%kling resolve {record.id} --attach PROVIDER_ID` or `--abandon`.",
+            **ids,
+        )
+    if record.status == RunStatus.CANCELED:
+        return RunCanceledError(
+            f"Run {record.id} was canceled{said}.",
+            reason="canceled",
+            charged=record.charged,
+            cure=retry_cure(record),
+            **ids,
+        )
+    if record.status == RunStatus.FAILED:
+        kind = ModeratedError if record.reason == "moderated" else RunFailedError
+        return kind(
+            f"Run {record.id} failed at {label} ({record.reason}){said}.",
+            reason=record.reason or "provider",
+            charged=record.charged,
+            cure=retry_cure(record),
+            **ids,
+        )
+    return None
+
+
+def retry_cure(record: RunRecord) -> str:
+    """Say what is safe to do about a run that ended without a clip."""
+    if record.reason == "moderated":
+        return "Change the prompt: the same request would be refused again (`--no-cache` sends it anyway)."
+    if record.reason == "invalid":
+        return "Correct the request and run the cell again."
+    if record.reason == "credit":
+        return "Add credit at the provider, then run the cell again."
+    if record.reason == "auth":
+        return "Correct the key (`%kling keys`), then run the cell again."
+    if record.charged == "no":
+        return "Running the cell again makes a new attempt."
+    return f"`%kling resume {record.id}` looks again for free; `--retry` buys a new attempt."
+
+
+class Runs(Sequence[Run]):
+    """The runs of one cell, in order of take.
+
+    Args:
+        runs: Handles.
+
+    Example:
+        >>> len(Runs([]))
+        0
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._runs = tuple(runs)
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Runs": ...
+    def __getitem__(self, index: int | slice) -> "Run | Runs":
+        return Runs(self._runs[index]) if isinstance(index, slice) else self._runs[index]
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __repr__(self) -> str:
+        return "\n".join(repr(run) for run in self._runs) or "no runs"
+
+    @property
+    def videos(self) -> list[Video]:
+        """The clips that are there."""
+        return [run.video for run in self._runs if run.video]
+
+    def wait(self, timeout_s: float | None = None) -> "Runs":
+        """Wait for all of them.
+
+        Args:
+            timeout_s: Seconds for all together; None waits without end.
+
+        Returns:
+            The runs.
+
+        Raises:
+            WaitTimeoutError: The time was over first; the runs go on.
+        """
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        for run in self._runs:
+            run.wait(None if end is None else max(0.0, end - time.monotonic()))
+        return self
+
+    def __await__(self) -> Generator[Any, None, "Runs"]:
+        for run in self._runs:
+            yield from run.__await__()
+        return self
+
+    def cancel(self) -> list[str]:
+        """Cancel all of them; see `Run.cancel`."""
+        return [run.cancel() for run in self._runs]
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        bundles = [run.bundle() for run in self._runs]
+        return {
+            "text/html": "".join(bundle["text/html"] for bundle in bundles),
+            "text/plain": "\n".join(bundle["text/plain"] for bundle in bundles),
+        }

@@ -1,0 +1,186 @@
+"""From the intent on disk to the provider's id on disk: the one step that costs money.
+
+Invariants: `submitting` is committed before the POST leaves; a POST is sent again only where the request
+provably never left, where the provider refused it for its rate, or where two reads proved that it made no
+run (once); everything else is `lost`, and stays so until a person resolves it.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from kling_nb.calls import Call
+from kling_nb.engine.job import Job
+from kling_nb.engine.pace import back_off
+from kling_nb.errors import TransportError
+from kling_nb.providers.base import Accepted, Ambiguous, Refused, Snapshot
+from kling_nb.records import RunRecord, RunStatus, utc_now
+
+__all__ = ["recover", "submit"]
+
+
+async def submit(job: Job) -> None:
+    """Send a run whose intent is committed.
+
+    Args:
+        job: A run in `created`.
+    """
+    started = job.clock.monotonic()
+    unsent = limited = 0
+    while True:
+        if job.run.cancel_wanted:
+            await end(
+                job,
+                "canceled",
+                RunStatus.CANCELED,
+                reason="canceled",
+                charged="no",
+                message="before it was sent",
+            )
+            return
+        await job.change("submitting", status=RunStatus.SUBMITTING, submitted_at=utc_now(), message="")
+        try:
+            answer = job.provider.read_submit(await job.send(submit_call(job)))
+        except TransportError as error:
+            if error.sent:
+                await recover(job, error.what)
+                return
+            unsent += 1
+            await job.change("unsent", status=RunStatus.CREATED, message=error.what)
+            if unsent >= job.limits.unsent_tries:
+                words = f"{error.what} Nothing was sent, {unsent} tries"
+                await end(
+                    job, "unreachable", RunStatus.FAILED, reason="provider", charged="no", message=words
+                )
+                return
+            await job.pause(
+                back_off(unsent, random=job.clock.random, first_s=0.2 if job.loopback else 1.0, most_s=20)
+            )
+            continue
+        if isinstance(answer, Accepted):
+            await accept(job, answer)
+            return
+        if isinstance(answer, Ambiguous):
+            await recover(job, answer.message)
+            return
+        limited += 1
+        if not answer.resend or job.clock.monotonic() - started > job.limits.submit_s:
+            await refuse(job, answer)
+            return
+        await job.change(
+            "limited", status=RunStatus.CREATED, message=f"the provider asks to wait: {answer.message}"
+        )
+        wait = answer.retry_after_s
+        if wait is None:
+            wait = back_off(limited, random=job.clock.random, first_s=0.2 if job.loopback else 2.0)
+        await job.pause(wait)
+
+
+def submit_call(job: Job) -> Call:
+    """Build the POST; the same record always gives the same POST."""
+    record = job.record
+    return job.provider.submit_call(
+        record.request, record.provider_model, client_ref=record.client_ref, metadata=record.metadata or None
+    )
+
+
+async def accept(job: Job, answer: Accepted) -> None:
+    """Commit the provider's id, first thing after it is known."""
+    await job.insist(
+        "accepted",
+        status=RunStatus.RUNNING if answer.snapshot.state == "running" else RunStatus.QUEUED,
+        provider_run_id=answer.provider_run_id,
+        accepted_at=utc_now(),
+        queue_position=answer.snapshot.queue_position,
+        charged="unknown",
+        message="",
+    )
+    await job.sidecar()
+
+
+async def refuse(job: Job, answer: Refused) -> None:
+    """End a run the provider never made."""
+    await end(job, "refused", RunStatus.FAILED, reason=answer.reason, charged="no", message=answer.message)
+
+
+async def end(job: Job, kind: str, status: RunStatus, **changes: Any) -> RunRecord:
+    """End a run that certainly cost nothing, and give its reservation back."""
+    record = await job.insist(
+        kind,
+        status=status,
+        finished_at=utc_now(),
+        settled_micros=0,
+        reserved_micros=0,
+        queue_position=None,
+        **changes,
+    )
+    await job.sidecar()
+    return record
+
+
+async def recover(job: Job, why: str) -> None:
+    """Find out what became of a POST whose answer never came.
+
+    Args:
+        job: A run in `submitting`, also one that another process left behind.
+        why: What is known of the failure.
+    """
+    if job.provider.can_look_up:
+        for resend in (True, False):
+            found = await _look_twice(job)
+            if isinstance(found, str):
+                await accept(job, Accepted(provider_run_id=found, snapshot=Snapshot(state="queued")))
+                return
+            if found is None or not resend:
+                break
+            # Two full reads proved that there is no such run: the same POST may go out once more.
+            await job.change("resent", submitted_at=utc_now())
+            try:
+                answer = job.provider.read_submit(await job.send(submit_call(job)))
+            except TransportError as error:
+                why = error.what
+                continue
+            if isinstance(answer, Accepted):
+                await accept(job, answer)
+                return
+            if isinstance(answer, Refused):
+                await refuse(job, answer)
+                return
+            why = answer.message
+    await job.insist("lost", status=RunStatus.LOST, charged="unknown", message=why, finished_at=utc_now())
+    await job.sidecar()
+
+
+async def _look_twice(job: Job) -> str | bool | None:
+    """Give the id of the run that carries our reference, True for a proven absence, None for unclear."""
+    for number in range(2):
+        if number:
+            await job.clock.sleep(job.look_again_s)
+        found = await _look(job)
+        if found is not True:
+            return found
+    return True
+
+
+async def _look(job: Job) -> str | bool | None:
+    record = job.record
+    since = ((record.submitted_at or record.created_at) - timedelta(minutes=5)).isoformat()
+    complete = False
+    for tries in range(1, 5):
+        try:
+            for call in job.provider.lookup_calls(record.client_ref):
+                following: Call | None = call
+                while following is not None:
+                    found = job.provider.read_lookup(
+                        await job.send(following), record.client_ref, since=since
+                    )
+                    if found.provider_run_ids:
+                        return found.provider_run_ids[0]
+                    following = found.more if found.readable else None
+                # Only the last call, the unfiltered list read to its end, can prove an absence.
+                complete = found.readable
+        except TransportError:
+            complete = False
+        if complete:
+            return True
+        await job.clock.sleep(back_off(tries, random=job.clock.random, first_s=0.2 if job.loopback else 2.0))
+    return None

@@ -1,0 +1,204 @@
+"""From the provider's id to the provider's end.
+
+Invariants: an unreadable answer, an unknown word or a dead network never ends a run; only the provider's own
+definite word does, or, for a run it no longer knows, that word three times over. The deadline ends our
+watching, not the run.
+"""
+
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from kling_nb.engine.job import Job
+from kling_nb.engine.pace import back_off, poll_delay, typical
+from kling_nb.errors import DetachedError, KlingError, TransportError
+from kling_nb.providers.base import Snapshot
+from kling_nb.records import RunStatus, micros, utc_now
+
+__all__ = ["ended_money", "reported_micros", "watch"]
+
+FORGOTTEN_READS = 3
+
+
+async def watch(job: Job) -> Snapshot | None:
+    """Read a run until it ends.
+
+    Args:
+        job: A run in `queued` or `running`.
+
+    Returns:
+        The last reading of a run that made a clip (now `saving`), else None.
+
+    Raises:
+        DetachedError: The deadline passed, or somebody stopped the watching.
+        KlingError: The account is not allowed to read the run.
+    """
+    accepted = job.record.accepted_at or utc_now()
+    expected = typical(job.ledger.waits(job.record.provider, job.record.model, job.record.request.duration))
+    # The pace follows the run's own age; the deadline counts from when we began to watch.
+    began = job.clock.monotonic()
+    started = began - max(0.0, (utc_now() - accepted).total_seconds())
+    failures = forgotten = 0
+    while True:
+        elapsed = job.clock.monotonic() - started
+        if job.detach_wanted:
+            raise detached(job, "We stopped watching run {id}")
+        if job.clock.monotonic() - began > job.limits.watch_s:
+            raise detached(
+                job,
+                f"Run {{id}} has not ended within {job.limits.watch_s / 60:.0f} minutes, so we stopped watching",
+            )
+        try:
+            snapshot = await job.read()
+        except TransportError as error:
+            failures += 1
+            if job.record.play and not error.sent and failures >= 2:
+                # An in-process sandbox died with its kernel and took its runs along.
+                await finish(
+                    job,
+                    Snapshot(
+                        state="failed",
+                        reason="expired",
+                        charged="no",
+                        message="the sandbox that ran it is gone",
+                    ),
+                )
+                return None
+            await job.pause(
+                back_off(failures, random=job.clock.random, first_s=0.5 if job.loopback else 2.0, most_s=30)
+            )
+            continue
+        if snapshot.state == "unreadable":
+            failures += 1
+            wait = snapshot.retry_after_s
+            await job.pause(
+                back_off(failures, random=job.clock.random, first_s=0.3 if job.loopback else 2.0)
+                if wait is None
+                else wait
+            )
+            continue
+        failures = 0
+        if snapshot.state == "wrong_account":
+            raise KlingError(
+                f"Run {job.record.id} belongs to another {job.provider.label} account.",
+                charged="unknown",
+                cure="Use the key that made it; it is not lost.",
+                run_id=job.record.id,
+                provider=job.record.provider,
+                provider_run_id=job.record.provider_run_id,
+            )
+        if snapshot.state == "not_found":
+            forgotten += 1
+            if forgotten >= FORGOTTEN_READS:
+                await finish(
+                    job,
+                    Snapshot(
+                        state="failed",
+                        reason="expired",
+                        message=snapshot.message or "the provider no longer knows the run",
+                    ),
+                )
+                return None
+            await job.pause(
+                back_off(forgotten, random=job.clock.random, first_s=0.3 if job.loopback else 5.0)
+            )
+            continue
+        forgotten = 0
+        if snapshot.state == "succeeded":
+            await job.change(
+                "done at the provider",
+                **_facts(snapshot),
+                status=RunStatus.SAVING,
+                charged="yes",
+                finished_at=utc_now(),
+                reported_micros=reported_micros(snapshot),
+                queue_position=None,
+                message="",
+            )
+            return snapshot
+        if snapshot.state in {"failed", "canceled"}:
+            await finish(job, snapshot)
+            return None
+        await _going(job, snapshot)
+        await job.pause(
+            snapshot.retry_after_s
+            or poll_delay(elapsed, expected, loopback=job.loopback, random=job.clock.random)
+        )
+
+
+async def _going(job: Job, snapshot: Snapshot) -> None:
+    record = job.record
+    changes: dict[str, Any] = {"queue_position": snapshot.queue_position}
+    if snapshot.state == "running" or (snapshot.state == "unknown" and record.status == RunStatus.RUNNING):
+        changes["status"] = RunStatus.RUNNING
+        changes["queue_position"] = None
+        if record.started_at is None and snapshot.state == "running":
+            changes["started_at"] = utc_now()
+    changes["message"] = (
+        f"the provider says {snapshot.word!r}, which we take for still going"
+        if snapshot.state == "unknown"
+        else ""
+    )
+    await job.change("read", **changes)
+
+
+async def finish(job: Job, snapshot: Snapshot) -> None:
+    """End a run that made no clip."""
+    canceled = snapshot.state == "canceled"
+    charged = "no" if job.record.play else snapshot.charged
+    reported = reported_micros(snapshot)
+    await job.insist(
+        "canceled" if canceled else "failed",
+        **_facts(snapshot),
+        status=RunStatus.CANCELED if canceled else RunStatus.FAILED,
+        reason="canceled" if canceled else (snapshot.reason or "provider"),
+        charged=charged,
+        message=snapshot.message,
+        finished_at=utc_now(),
+        queue_position=None,
+        reported_micros=reported,
+        **ended_money(job, charged, reported),
+    )
+    await job.sidecar()
+
+
+def ended_money(job: Job, charged: str, reported: int | None) -> dict[str, Any]:
+    """Say what an ended run does to the books; an unknown charge keeps its reservation."""
+    if reported is not None:
+        return {"settled_micros": reported, "reserved_micros": 0}
+    if charged == "no":
+        return {"settled_micros": 0, "reserved_micros": 0}
+    if charged == "yes" and job.record.estimate.micros is not None:
+        return {"settled_micros": job.record.estimate.micros, "reserved_micros": 0}
+    return {}
+
+
+def reported_micros(snapshot: Snapshot) -> int | None:
+    """Turn the provider's own figure into micro-dollars; None where it gives none."""
+    if snapshot.cost is None:
+        return None
+    try:
+        amount = Decimal(snapshot.cost)
+    except InvalidOperation:
+        return None
+    return micros(amount) if amount.is_finite() and amount >= 0 else None
+
+
+def _facts(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "nsfw_detected": snapshot.nsfw_detected,
+        "seed": snapshot.seed,
+        "timing": dict(snapshot.timing) if snapshot.timing is not None else None,
+    }
+
+
+def detached(job: Job, what: str) -> DetachedError:
+    """Say that only the watching is over."""
+    record = job.record
+    return DetachedError(
+        what.format(id=record.id) + ".",
+        charged="unknown",
+        cure=f"It goes on at {job.provider.label}: `%kling resume {record.id}`, or run the cell again.",
+        run_id=record.id,
+        provider=record.provider,
+        provider_run_id=record.provider_run_id,
+    )

@@ -1,0 +1,233 @@
+"""What one call asks for, and what would be done about it: the step between a request and money.
+
+Invariants: everything that can be refused is refused here, before a row is written; all takes of a call
+are decided and reserved in one transaction, all or nothing; a plan that is only shown changes nothing.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from kling_nb.engine import Decision, Wish, decide
+from kling_nb.errors import BudgetError, ConsentError, KlingError
+from kling_nb.ledger import Transaction
+from kling_nb.models import TextToVideo, request_key, run_key
+from kling_nb.records import Estimate, RunRecord, Totals, usd, utc_now
+
+__all__ = ["Ask", "Plan", "Take", "Wallet", "new_id", "plan_takes", "title_of"]
+
+# No vowels and no look-alikes: ids are read aloud, and spell no words.
+_ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
+
+
+def new_id() -> str:
+    """Make an id: `k` and seven characters that are hard to confuse."""
+    return "k" + "".join(secrets.choice(_ALPHABET) for _ in range(7))
+
+
+def title_of(request: TextToVideo, *, chars: int = 60) -> str:
+    """Give a request in a few words, for messages and lists."""
+    text = " ".join((request.prompt or " / ".join(s.prompt for s in request.shots or ())).split())
+    return f"“{text}”" if len(text) <= chars else f"“{text[: chars - 1]}…”"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One call of a magic, a form or the API.
+
+    Args:
+        request: What is asked.
+        takes: The planned sample indices.
+        provider: The provider the call names, if it does.
+        model: The model the call names, if it does.
+        max_cost: Dollars the whole call may reserve.
+        price: Dollars per second to reserve where no price is known.
+        allow_unpriced: Whether an unknown price is acceptable.
+        no_cache: Buy again even if there is a clip.
+        cached_only: Never send.
+        retry: Buy again after a failure that was, or may have been, charged.
+        tags: Kept with the record.
+        metadata: Sent along, where the provider takes any (Runflow).
+    """
+
+    request: TextToVideo
+    takes: tuple[int, ...] = (0,)
+    provider: str | None = None
+    model: str | None = None
+    max_cost: Decimal | None = None
+    price: Decimal | None = None
+    allow_unpriced: bool = False
+    no_cache: bool = False
+    cached_only: bool = False
+    retry: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Take:
+    """What would be done about one take: a decision, or the error that stands in its way."""
+
+    take: int
+    request_key: str
+    decision: Decision | None
+    error: KlingError | None = None
+
+    @property
+    def word(self) -> str:
+        """One word for lists: reused, pending, new or blocked."""
+        if self.decision is None:
+            return "blocked"
+        return {"reuse": "reused", "refetch": "reused", "attach": "pending", "new": "new"}[self.decision.act]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a call would do, and cost.
+
+    Args:
+        ask: The call.
+        provider: Where it would go.
+        model: Our id of the model.
+        takes: Each take.
+        estimate: Of one new run.
+        payloads: The exact body by provider name, or why that provider refuses it.
+        totals: The session's money before it.
+    """
+
+    ask: Ask
+    provider: str
+    model: str
+    takes: tuple[Take, ...]
+    estimate: Estimate
+    payloads: Mapping[str, Mapping[str, Any] | str] = field(default_factory=dict)
+    totals: Totals | None = None
+
+    @property
+    def new(self) -> int:
+        """How many runs would be sent."""
+        return sum(take.word == "new" for take in self.takes)
+
+    @property
+    def micros(self) -> int | None:
+        """What it would cost in micro-dollars; None for unknown."""
+        if self.new == 0:
+            return 0
+        return None if self.estimate.micros is None else self.estimate.micros * self.new
+
+
+def plan_takes(
+    ask: Ask,
+    model: str,
+    wish: Wish,
+    candidates: Sequence[RunRecord],
+    *,
+    loopback: Callable[[str], bool],
+    verified: Callable[[RunRecord], bool],
+) -> tuple[Take, ...]:
+    """Decide about every take of a call.
+
+    Args:
+        ask: The call.
+        model: Our id of the model.
+        wish: What the call allows.
+        candidates: Every known run of any of its request keys.
+        loopback: Whether an origin is on this machine.
+        verified: Whether a finished run's file is here and whole.
+
+    Returns:
+        One entry a take, in order.
+    """
+    planned = []
+    for take in ask.takes:
+        key = request_key(ask.request, model, take)
+        mine = [record for record in candidates if record.request_key == key]
+        try:
+            decision = decide(mine, wish, loopback=loopback, verified=verified, title=title_of(ask.request))
+        except KlingError as error:
+            planned.append(Take(take=take, request_key=key, decision=None, error=error))
+        else:
+            planned.append(Take(take=take, request_key=key, decision=decision))
+    return tuple(planned)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wallet:
+    """What may be spent, and who says so.
+
+    Args:
+        session_id: Whose money is counted.
+        cap_micros: The session's cap.
+        declared: Whether a person declared a budget (the default cap is a cap, not consent).
+        yes: Consent given by `KLING_NB_YES`.
+        headless: Whether nobody is there to see it.
+        play: Whether it is play money.
+    """
+
+    session_id: str
+    cap_micros: int
+    declared: bool
+    yes: bool
+    headless: bool
+    play: bool
+
+    def reserve(self, transaction: Transaction, ask: Ask, estimate: Estimate, new: int) -> None:
+        """Refuse what does not fit; to be called in the transaction that inserts the runs.
+
+        Raises:
+            BudgetError: A cap does not hold it; the message shows the sum.
+            ConsentError: A headless run at a real provider without budget or consent.
+        """
+        if new == 0:
+            return
+        if self.headless and not self.play and not self.yes and not self.declared and ask.max_cost is None:
+            raise ConsentError(
+                "This runs without anybody watching, at a real provider, and no budget was declared.",
+                cure="Nothing was sent. Set KLING_NB_BUDGET or `--max-cost`, or KLING_NB_YES=1 to consent.",
+            )
+        if self.headless and not self.play and not self.yes and ask.no_cache:
+            raise ConsentError(
+                "`--no-cache` would buy the same clip again on every pass of a headless notebook.",
+                cure="Nothing was sent. Set KLING_NB_YES=1 if that is meant.",
+            )
+        need = estimate.reserve_micros * new
+        each = f"{new} x {usd(estimate.reserve_micros)} = {usd(need)}" if new > 1 else usd(need)
+        if ask.max_cost is not None and Decimal(need) > ask.max_cost * 1_000_000:
+            raise BudgetError(
+                f"This cell may cost {each}, more than its --max-cost of ${ask.max_cost:f}.",
+                cure="Nothing was sent. Ask for less, or raise --max-cost.",
+            )
+        totals = transaction.totals(self.session_id, play=self.play)
+        if totals.settled_micros + totals.reserved_micros + need > self.cap_micros:
+            kind = "play budget" if self.play else "session budget"
+            raise BudgetError(
+                f"{each} does not fit: {usd(totals.settled_micros)} spent + {usd(totals.reserved_micros)} reserved "
+                f"of a {kind} of {usd(self.cap_micros)}.",
+                cure="Nothing was sent. Raise KLING_NB_BUDGET or `%config KlingMagics.budget`, or ask for less.",
+            )
+
+
+def new_record(
+    ask: Ask, take: Take, *, model: str, provider: str, estimate: Estimate, **where: Any
+) -> RunRecord:
+    """Make the record of a new run; `where` holds the remaining fields of `RunRecord`."""
+    run_id = new_id()
+    return RunRecord(
+        id=run_id,
+        request=ask.request,
+        request_key=take.request_key,
+        run_key=run_key(ask.request, model, provider, take.take),
+        model=model,
+        provider=provider,
+        take=take.take,
+        attempt=take.decision.attempt if take.decision else 1,
+        client_ref=f"kling-nb-{run_id}-{secrets.token_hex(6)}",
+        created_at=utc_now(),
+        estimate=estimate,
+        reserved_micros=estimate.reserve_micros,
+        tags=dict(ask.tags),
+        metadata=dict(ask.metadata),
+        **where,
+    )

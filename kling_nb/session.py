@@ -1,0 +1,495 @@
+"""The session: it wires settings, providers, ledger, store and engine, and is what faces talk to.
+
+Invariants: everything is made on first use; settings and keys are read anew for each call, so that a
+changed environment counts at once; a record's own origin is never trusted with a key, only the
+configured one; no call creates a run except `open`.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from kling_nb import __version__
+from kling_nb.catalog import Model, find_model
+from kling_nb.choice import choose_provider
+from kling_nb.engine import Engine, Run, Runs, Wish
+from kling_nb.errors import KeyMissingError, KlingError, NotCachedError, StoreError, UsageError
+from kling_nb.keys import Key, find_key, fingerprint
+from kling_nb.ledger import Ledger, Transaction
+from kling_nb.loop import Loop
+from kling_nb.models import request_key
+from kling_nb.places import is_headless, media_folder
+from kling_nb.plan import Ask, Plan, Take, Wallet, new_record, plan_takes, title_of
+from kling_nb.pricing import estimate, require_priced
+from kling_nb.providers import Provider, make_provider
+from kling_nb.records import Estimate, RunRecord, RunStatus, Totals, utc_now
+from kling_nb.settings import Settings, load_settings, provider_origin
+from kling_nb.store import Store
+from kling_nb.transport import is_loopback
+
+if TYPE_CHECKING:
+    from kling_nb.sandbox.serve import Sandbox
+
+__all__ = ["Session", "Surroundings"]
+
+SANDBOX_KEY = SecretStr("sandbox")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """Where a call comes from; a notebook face fills it in.
+
+    Args:
+        notebook: The notebook's file, if it is known.
+        folder: The folder that relative addresses in outputs are resolved against.
+        headless: Whether nobody is watching.
+    """
+
+    notebook: Path | None = None
+    folder: Path | None = None
+    headless: bool = False
+
+
+def _script() -> Surroundings:
+    """A plain Python process: no kernel, so a missing terminal means that nobody is watching."""
+    watching = sys.stdin is not None and sys.stdin.isatty()
+    return Surroundings(folder=Path.cwd(), headless=is_headless(None, stdin_isatty=watching))
+
+
+class Session:
+    """One process's work with Kling: its runs, its money, its clips.
+
+    Args:
+        surroundings: Tells where a call comes from.
+        engine_options: Passed to `Engine`, for tests.
+        **overrides: Settings that outrank environment and files.
+
+    Example:
+        >>> Session(provider="sandbox").id[:2]
+        's-'
+    """
+
+    def __init__(
+        self,
+        *,
+        surroundings: Callable[[], Surroundings] = _script,
+        engine_options: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> None:
+        self.id = f"s-{utc_now():%Y%m%d-%H%M%S}-{os.getpid()}"
+        self.started_at = utc_now()
+        self.overrides = {name: value for name, value in overrides.items() if value is not None}
+        self.surroundings = surroundings
+        self.last: Run | Runs | None = None
+        self.loop = Loop()
+        self._engine_options = dict(engine_options or {})
+        self._lock = threading.RLock()
+        self._ledger: Ledger | None = None
+        self._ledger_where = ""
+        self._engine: Engine | None = None
+        self._sandbox: Sandbox | None = None
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        """A forked child starts clean: the parent's loop, client and database are not its own."""
+        self._lock = threading.RLock()
+        if self._ledger is not None:
+            self._ledger.forget()
+        self._ledger, self._ledger_where, self._engine, self._sandbox, self.last = None, "", None, None, None
+
+    # -- what it stands on -------------------------------------------------
+    def settings(self) -> Settings:
+        """Read the settings as they are now.
+
+        Raises:
+            SettingsError: One of them makes no sense.
+        """
+        return load_settings(overrides=self.overrides, start=self.surroundings().folder)
+
+    def ledger(self) -> Ledger:
+        """Open the ledger.
+
+        Raises:
+            LedgerError: It cannot be opened.
+        """
+        return self._stand(self.settings())[0]
+
+    def engine(self) -> Engine:
+        """Give the engine."""
+        return self._stand(self.settings())[1]
+
+    def _stand(self, settings: Settings) -> tuple[Ledger, Engine]:
+        with self._lock:
+            if self._ledger is None or self._engine is None or self._ledger_where != settings.ledger:
+                ledger = Ledger(settings.ledger)
+                self._engine = Engine(
+                    loop=self.loop,
+                    ledger=ledger,
+                    reach=self._reach,
+                    totals=self._shown_totals,
+                    max_in_flight=settings.max_in_flight,
+                    **self._engine_options,
+                )
+                self._ledger, self._ledger_where = ledger, settings.ledger
+            where = self.surroundings()
+            self._engine.page_folder = where.folder
+            return self._ledger, self._engine
+
+    def key(self, provider: str) -> Key | None:
+        """Give the key for a provider, or None."""
+        return find_key(
+            provider,
+            keyring_lookup=None if self.surroundings().headless else self._keyring,
+        )
+
+    def _keyring(self, provider: str) -> str | None:
+        try:
+            import keyring
+        except ImportError:
+            return None
+        import asyncio
+
+        async def ask() -> str | None:
+            found = await asyncio.wait_for(asyncio.to_thread(keyring.get_password, "kling_nb", provider), 2)
+            return found if isinstance(found, str) else None
+
+        return self.loop.hand(ask()).result()
+
+    def adapter(self, provider: str, settings: Settings) -> Provider:
+        """Give the adapter of a provider at its configured address; the sandbox is started for it."""
+        if provider == "sandbox":
+            return make_provider(provider, self._sandbox_url(settings))
+        return make_provider(provider, provider_origin(settings, provider))
+
+    def _sandbox_url(self, settings: Settings) -> str:
+        with self._lock:
+            if self._sandbox is None:
+                from kling_nb.sandbox.serve import Sandbox
+
+                self._sandbox = self.loop.hand(Sandbox.start(wait_scale=settings.sandbox_wait)).result()
+            return self._sandbox.runcomfy
+
+    def _reach(self, record: RunRecord) -> tuple[Provider, SecretStr | None]:
+        """Give what is needed to ask about a run, or say why it cannot be asked about."""
+        if record.provider == "sandbox":
+            # Its own address: the sandbox of another kernel may still be there, and no key is at stake.
+            if not is_loopback(record.origin):
+                raise UsageError(f"Run {record.id} claims a sandbox at another machine.", run_id=record.id)
+            return make_provider("sandbox", record.origin), SANDBOX_KEY
+        settings = self.settings()
+        adapter = make_provider(record.provider, provider_origin(settings, record.provider))
+        if adapter.base_url != record.origin:
+            raise UsageError(
+                f"Run {record.id} was made at another address of {adapter.label} than the one that is set now.",
+                charged=record.charged,
+                cure=f"Nothing was sent. Set KLING_NB_{record.provider.upper()}_URL as it was, then `%kling resume {record.id}`.",
+                run_id=record.id,
+                provider=record.provider,
+                provider_run_id=record.provider_run_id,
+            )
+        key = self.key(record.provider)
+        if key is None:
+            raise KeyMissingError(
+                f"Run {record.id} is pending at {adapter.label}, and there is no key to ask about it.",
+                charged=record.charged,
+                cure="Nothing was sent. Set the key (`%kling keys`), then run the cell again.",
+                run_id=record.id,
+                provider=record.provider,
+                provider_run_id=record.provider_run_id,
+            )
+        return adapter, key.secret
+
+    # -- money ---------------------------------------------------------------
+    def totals(self, *, play: bool = False) -> Totals:
+        """Add up this session's money."""
+        settings = self.settings()
+        ledger, _ = self._stand(settings)
+        return ledger.totals(self.id, play=play).model_copy(update={"cap_micros": settings.budget_micros})
+
+    def _shown_totals(self, play: bool) -> Totals | None:  # noqa: FBT001 - the engine's callback
+        with suppress(KlingError):
+            return self.totals(play=play)
+        return None
+
+    # -- before the act --------------------------------------------------------
+    def _resolve(self, ask: Ask, settings: Settings) -> tuple[str, Model, Estimate]:
+        model = find_model(ask.model or settings.model)
+        named = ask.provider
+        provider = choose_provider(
+            settings, model, audio=ask.request.audio, named=named, find=self.key,
+            allow_unpriced=ask.allow_unpriced or ask.price is not None,
+        )
+        model.offer(provider)
+        make_provider(provider, None).check(ask.request)
+        return provider, model, estimate(ask.request, model, provider, price_usd_per_s=ask.price)
+
+    def _wish(self, ask: Ask, provider: str, settings: Settings) -> Wish:
+        return Wish(
+            provider=provider,
+            named=ask.provider is not None,
+            real_origin=lambda name: name != "sandbox" and not is_loopback(provider_origin(settings, name)),
+            no_cache=ask.no_cache,
+            cached_only=ask.cached_only or settings.cached_only,
+            retry=ask.retry,
+        )
+
+    def _folder(self, settings: Settings) -> Path:
+        where = self.surroundings()
+        return media_folder(settings, where.notebook, where.folder or Path.cwd())
+
+    def _verified(self, store: Store) -> Callable[[RunRecord], bool]:
+        """Check a clip where its record says, else in this notebook's folder (it may have been moved)."""
+
+        def verified(record: RunRecord) -> bool:
+            return self._located(record, store) is not None
+
+        return verified
+
+    def _located(self, record: RunRecord, store: Store) -> RunRecord | None:
+        for folder in dict.fromkeys((str(store.folder), record.folder)):
+            here = record.model_copy(update={"folder": folder})
+            if folder and self.engine().store(folder).verify(here):
+                return here
+        return None
+
+    def _candidates(self, transaction: Transaction, keys: Sequence[str], store: Store) -> list[RunRecord]:
+        known = transaction.find(keys)
+        ids = {record.id for record in known}
+        return known + [self._stranger(r) for r in store.sidecars(request_keys=keys) if r.id not in ids]
+
+    @staticmethod
+    def _stranger(record: RunRecord) -> RunRecord:
+        """Take a record that only the folder knows, with its money left out: that is the ledger's alone."""
+        changes: dict[str, Any] = {"reserved_micros": 0, "settled_micros": None, "reported_micros": None}
+        if record.provider == "sandbox" and record.status.pending:
+            # Its sandbox is another process, most likely gone; play runs may simply be made again.
+            changes |= {"status": RunStatus.FAILED, "reason": "expired", "charged": "no"}
+        elif record.status == RunStatus.CREATED or record.provider_run_id is None and record.status.pending:
+            # The folder is written before and after the submit, not during: it may have been sent.
+            changes["status"] = RunStatus.SUBMITTING
+        return record.model_copy(update=changes)
+
+    def plan(self, ask: Ask) -> Plan:
+        """Say what a call would do and cost, without doing it.
+
+        Args:
+            ask: The call.
+
+        Returns:
+            The plan, with the exact payload for each provider that has the model.
+
+        Raises:
+            KlingError: What would refuse the call.
+        """
+        settings = self.settings()
+        provider, model, price = self._resolve(ask, settings)
+        ledger, engine = self._stand(settings)
+        store = engine.store(self._folder(settings))
+        with ledger.writing() as transaction:
+            takes = self._planned(transaction, ask, provider, model, store, settings)
+        payloads: dict[str, Mapping[str, Any] | str] = {}
+        for name, offer in model.providers.items():
+            if name == "sandbox" and provider != "sandbox":
+                continue
+            adapter = make_provider(name, None)
+            try:
+                adapter.check(ask.request)
+                call = adapter.submit_call(
+                    ask.request, offer.id, client_ref="kling-nb-...", metadata=dict(ask.metadata) or None
+                )
+                payloads[name] = dict(call.json or {})
+            except KlingError as error:
+                payloads[name] = str(error)
+        return Plan(
+            ask=ask,
+            provider=provider,
+            model=model.id,
+            takes=takes,
+            estimate=price,
+            payloads=payloads,
+            totals=self.totals(play=provider == "sandbox"),
+        )
+
+    def _planned(
+        self, transaction: Transaction, ask: Ask, provider: str, model: Model, store: Store, settings: Settings
+    ) -> tuple[Take, ...]:
+        keys = [request_key(ask.request, model.id, take) for take in ask.takes]
+        return plan_takes(
+            ask,
+            model.id,
+            self._wish(ask, provider, settings),
+            self._candidates(transaction, keys, store),
+            loopback=is_loopback,
+            verified=self._verified(store),
+        )
+
+    # -- the act -----------------------------------------------------------------
+    def open(self, ask: Ask) -> list[Run]:
+        """Reuse, reattach or send: the one door through which money moves.
+
+        Args:
+            ask: The call.
+
+        Returns:
+            A handle a take, at once; the background loop carries them.
+
+        Raises:
+            KlingError: The call is refused; nothing was sent.
+        """
+        settings = self.settings()
+        provider, model, price = self._resolve(ask, settings)
+        ledger, engine = self._stand(settings)
+        folder = self._folder(settings)
+        store = engine.store(folder)
+        play = provider == "sandbox"
+        where = self.surroundings()
+        wallet = Wallet(
+            session_id=self.id,
+            cap_micros=settings.budget_micros,
+            declared=settings.budget_declared,
+            yes=settings.yes,
+            headless=where.headless,
+            play=play,
+        )
+        # Outside the transaction: starting the sandbox or checking the disk must not hold the ledger.
+        adapter = self.adapter(provider, settings)
+        key = None if play else self.key(provider)
+        shared: dict[str, Any] = {
+            "provider_model": model.offer(provider).id,
+            "origin": adapter.base_url,
+            "account": "sandbox" if key is None else fingerprint(key),
+            "play": play,
+            "session_id": self.id,
+            "project": settings.project,
+            "user": settings.user,
+            "notebook": where.notebook.name if where.notebook else None,
+            "folder": str(folder),
+            "version": __version__,
+        }
+        with ledger.writing() as transaction:
+            takes = self._planned(transaction, ask, provider, model, store, settings)
+            for take in takes:
+                if take.error is not None:
+                    raise take.error
+            new = [take for take in takes if take.word == "new"]
+            if new:
+                require_priced(price, allow_unpriced=ask.allow_unpriced or ask.price is not None)
+                store.check_room()
+                wallet.reserve(transaction, ask, price, len(new))
+            opened = [
+                self._open_take(transaction, ask, take, model, provider, price, shared) for take in takes
+            ]
+        for record, reused in opened:
+            if not reused:
+                self._write_first_sidecar(ledger, store, record)
+        return [self._show(engine, store, record, reused=reused) for record, reused in opened]
+
+    def _open_take(
+        self,
+        transaction: Transaction,
+        ask: Ask,
+        take: Take,
+        model: Model,
+        provider: str,
+        price: Estimate,
+        shared: dict[str, Any],
+    ) -> tuple[RunRecord, bool]:
+        decision = take.decision
+        if decision is None or decision.record is None:
+            record = new_record(ask, take, model=model.id, provider=provider, estimate=price, **shared)
+            transaction.insert(record)
+            return record, False
+        record = decision.record
+        in_ledger = transaction.get(record.id) is not None
+        if decision.act == "refetch":
+            record = record.model_copy(update={"status": RunStatus.SAVING, "message": "fetching the clip again"})
+            if in_ledger:
+                transaction.write(record, "refetch")
+        if not in_ledger and record.status.pending and self._reachable(record):
+            transaction.insert(record.model_copy(update={"session_id": self.id}), "attached from the folder")
+        return record, True
+
+    def _reachable(self, record: RunRecord) -> bool:
+        try:
+            self._reach(record)
+        except KlingError:
+            return False
+        return True
+
+    @staticmethod
+    def _write_first_sidecar(ledger: Ledger, store: Store, record: RunRecord) -> None:
+        try:
+            store.write_sidecar(record)
+        except (StoreError, OSError):
+            ledger.change(
+                record.id, "no sidecar", status=RunStatus.FAILED, reason="provider", charged="no",
+                message="the media folder cannot be written", settled_micros=0, reserved_micros=0,
+            )
+            raise
+
+    def _show(self, engine: Engine, store: Store, record: RunRecord, *, reused: bool) -> Run:
+        if record.status == RunStatus.SUCCEEDED:
+            here = self._located(record, store) or record
+            if here.folder and Path(here.folder) != store.folder:
+                here = store.bring(here, Path(here.folder))
+            record = here
+        return engine.handle(record, reused=reused)
+
+    # -- looking ---------------------------------------------------------------
+    def runs(self, *, statuses: Sequence[RunStatus] | None = None, limit: int | None = None) -> Runs:
+        """List runs of the ledger, newest first; looking at them asks nobody."""
+        engine = self.engine()
+        return Runs([engine.peek(record) for record in self.ledger().runs(statuses=statuses, limit=limit)])
+
+    def find(self, name: str) -> Run:
+        """Find a run by our id or the provider's.
+
+        Raises:
+            UsageError: Nobody knows it.
+        """
+        engine, ledger = self.engine(), self.ledger()
+        record = ledger.get(name) or next(iter(ledger.runs(provider_run_id=name)), None)
+        if record is None:
+            raise UsageError(f"There is no run {name!r} in the ledger.", cure="See `%kling list`.")
+        return engine.peek(record)
+
+    def resume(self) -> list[Run]:
+        """Take up every pending run of the ledger; nothing new is ever sent."""
+        engine = self.engine()
+        pending = [status for status in RunStatus if status.pending]
+        return [engine.resume(engine.peek(record)) for record in self.ledger().runs(statuses=pending)]
+
+    def close(self) -> None:
+        """Stop the in-process sandbox and close the ledger; runs stay on record."""
+        with self._lock:
+            if self._sandbox is not None:
+                stopping: Future[None] = self.loop.hand(self._sandbox.stop())
+                stopping.result(10)
+                self._sandbox = None
+            if self._ledger is not None:
+                self._ledger.close()
+
+
+def spend_of(totals: Totals) -> dict[str, Decimal | int | None]:
+    """Give totals in dollars."""
+    from kling_nb.records import dollars
+
+    return {
+        "spent": dollars(totals.settled_micros),
+        "reserved": dollars(totals.reserved_micros),
+        "unknown": totals.unknown,
+        "cap": dollars(totals.cap_micros),
+        "left": dollars(totals.left_micros),
+    }
+
+
+_ = NotCachedError, title_of
