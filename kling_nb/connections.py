@@ -1,0 +1,234 @@
+"""Which connections are opened, and how: one httpx client for each lane, over aiohttp.
+
+A lane is a kind of traffic. Calls keep their connections; a paid call always gets a fresh one, because
+a server that closes an idle connection in the same moment would make the call ambiguous; media may
+only connect to public addresses; a loopback lane reaches this machine only and never a proxy.
+
+Invariants: every attempt counts the request heads it wrote, and a `once` attempt cannot write a second
+one, whatever aiohttp's own retry rules are; no cookie is kept; no address of ours reaches a log.
+"""
+
+import base64
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from socket import AddressFamily
+from typing import Any, Literal
+
+import aiohttp
+import httpx
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import DefaultResolver
+from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
+
+from kling_nb.addresses import is_loopback_host, is_public
+from kling_nb.errors import TransportError
+
+__all__ = ["AddressRefused", "Attempt", "Lane", "attempting", "open_client"]
+
+Kind = Literal["calls", "paid", "media"]
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One kind of traffic to one side of this machine's border.
+
+    Args:
+        kind: What travels on it.
+        loopback: Whether it reaches this machine only; otherwise it reaches everything else.
+    """
+
+    kind: Kind
+    loopback: bool
+
+
+@dataclass
+class Attempt:
+    """What is known of one exchange while it runs.
+
+    Args:
+        once: Whether its request may be written one time only.
+        heads: How many request heads were handed to the socket.
+    """
+
+    once: bool
+    heads: int = 0
+
+
+class AddressRefused(OSError):  # noqa: N818 - it reports a rule, and stays inside this layer
+    """A name led only to addresses that this lane may not reach."""
+
+
+class _SecondWriteError(RuntimeError):
+    """The HTTP library was about to write a request again that may be written once."""
+
+
+_current: ContextVar[Attempt | None] = ContextVar("kling_nb_attempt", default=None)
+
+
+@asynccontextmanager
+async def attempting(*, once: bool) -> AsyncIterator[Attempt]:
+    """Follow one exchange: count its heads and keep its address out of the logs.
+
+    Args:
+        once: Whether its request may be written one time only.
+
+    Yields:
+        The attempt, to be read when the exchange is over.
+    """
+    attempt = Attempt(once)
+    token = _current.set(attempt)
+    try:
+        yield attempt
+    finally:
+        _current.reset(token)
+
+
+async def _count_head(_session: object, _context: object, _params: object) -> None:
+    # aiohttp calls this before it writes the head, so raising here keeps the bytes in.
+    attempt = _current.get()
+    if attempt is not None:
+        if attempt.once and attempt.heads:
+            raise _SecondWriteError
+        attempt.heads += 1
+
+
+def _not_ours(_record: logging.LogRecord) -> bool:
+    # httpx logs whole addresses at INFO, and a clip's address is a secret while it is valid.
+    return _current.get() is None
+
+
+class _GuardedResolver(AbstractResolver):
+    """Lets only those addresses through that its lane may reach, at the moment of connecting."""
+
+    def __init__(self, inner: AbstractResolver | None, *, loopback: bool) -> None:
+        self._owned = inner is None
+        self._inner = inner or DefaultResolver()
+        self._loopback = loopback
+
+    async def resolve(
+        self, host: str, port: int = 0, family: AddressFamily = AddressFamily.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family=family)
+        allowed = [one for one in found if self._allows(one["host"])]
+        if not allowed:
+            raise AddressRefused
+        return allowed
+
+    def _allows(self, address: str) -> bool:
+        return is_loopback_host(address) if self._loopback else is_public(address)
+
+    async def close(self) -> None:
+        if self._owned:
+            await self._inner.close()
+
+
+class _Connections(AiohttpTransport):
+    """The aiohttp side of a lane."""
+
+    def __init__(self, lane: Lane, resolver: AbstractResolver | None, *, guarded: bool, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._lane = lane
+        self._resolver = resolver
+        self._guard: _GuardedResolver | None = None
+        self._guarded = guarded
+
+    def get_client(self) -> aiohttp.ClientSession:
+        if self._guarded:
+            self._guard = _GuardedResolver(self._resolver, loopback=self._lane.loopback)
+        traces = aiohttp.TraceConfig()
+        traces.on_request_headers_sent.append(_count_head)
+        connector = aiohttp.TCPConnector(
+            limit=0,  # the gate counts; a second queue would spend the connect time-out on waiting
+            ssl=self.ssl_context,
+            force_close=self._lane.kind == "paid",
+            resolver=self._guard or self._resolver,
+        )
+        return aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[traces]
+        )
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        if self._guard is not None:
+            await self._guard.close()
+
+
+class _NoRoute(httpx.AsyncBaseTransport):
+    """Stands where a proxy is set that cannot be spoken to."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        raise TransportError(
+            f"Could not reach {request.url.host}: the proxy set in the environment is not an http one.",
+            sent=False,
+            cure="Set HTTPS_PROXY to an http proxy, or name the host in NO_PROXY.",
+        )
+
+
+class _Client(HttpxAiohttpClient):
+    def __init__(self, lane: Lane, resolver: AbstractResolver | None, **rest: Any) -> None:
+        self._lane = lane
+        self._resolver = resolver
+        super().__init__(**rest)
+
+    def _init_transport(self, *_: Any, **rest: Any) -> httpx.AsyncBaseTransport:
+        guarded = self._lane.loopback or self._lane.kind == "media"
+        return _Connections(self._lane, self._resolver, guarded=guarded, **rest)
+
+    def _init_proxy_transport(self, proxy: httpx.Proxy, *_: Any, **rest: Any) -> httpx.AsyncBaseTransport:
+        if proxy.url.scheme not in {"http", "https"}:
+            return _NoRoute()
+        headers = httpx.Headers(proxy.headers)
+        if proxy.auth:
+            pair = base64.b64encode(":".join(proxy.auth).encode()).decode("ascii")
+            headers["proxy-authorization"] = f"Basic {pair}"
+        # aiohttp deprecates its own way to pass these, and warns in the user's cell.
+        bare = httpx.Proxy(proxy.url, headers=headers)
+        # The proxy resolves and connects for us, and may itself have a private address: no guard.
+        return _Connections(self._lane, self._resolver, guarded=False, proxy=bare, **rest)
+
+
+def open_client(
+    lane: Lane,
+    *,
+    connect_timeout_s: float,
+    read_timeout_s: float,
+    resolver: AbstractResolver | None,
+    tls: ssl.SSLContext,
+) -> httpx.AsyncClient:
+    """Make the client of a lane; it connects to nothing yet.
+
+    Args:
+        lane: What the client is for.
+        connect_timeout_s: Seconds for the whole of resolving, connecting and TLS.
+        read_timeout_s: Seconds without a byte.
+        resolver: Resolves names instead of the system, for tests; not closed here.
+        tls: How servers are verified.
+
+    Returns:
+        A client that follows no redirect, keeps no cookie and reads proxies from the environment, except
+        on a loopback lane.
+
+    Raises:
+        ValueError: The environment names a proxy that is no address.
+    """
+    log = logging.getLogger("httpx")
+    if _not_ours not in log.filters:
+        log.addFilter(_not_ours)
+    return _Client(
+        lane,
+        resolver,
+        verify=tls,
+        trust_env=not lane.loopback,
+        follow_redirects=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        headers={"user-agent": "kling-nb", "accept-encoding": "identity"},
+        # aiohttp's `connect`, which the adapter fills from `pool`, covers resolving and TLS too.
+        timeout=httpx.Timeout(
+            connect=connect_timeout_s, pool=connect_timeout_s, read=read_timeout_s, write=read_timeout_s
+        ),
+    )

@@ -1,0 +1,107 @@
+"""What a failed exchange means: whether its request can have been sent, and why it failed, in words.
+
+Invariants: the httpx exception class decides nothing, because the aiohttp adapter reports "received,
+then closed" as a connect time-out; "unsent" needs two witnesses, a cause that only connecting can
+raise and a count of no request head written; every other failure, known or not, may have been sent.
+The words hold no address, no header and nothing a server wrote.
+"""
+
+import asyncio
+import os
+import ssl
+
+import aiohttp
+import httpx
+
+from kling_nb.connections import AddressRefused, Attempt
+
+__all__ = ["find_cause", "was_unsent", "why"]
+
+_CONNECTING = (
+    aiohttp.ClientConnectorError,  # refused, unreachable, DNS, TLS and certificate, the way to a proxy
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,  # a proxy refused the tunnel, so nothing went through it
+    aiohttp.InvalidURL,
+)
+
+# The first row that matches anything in the chain wins, so the exact ones stand first.
+_WORDS: tuple[tuple[type[BaseException], str], ...] = (
+    (AddressRefused, "its name leads to an address that is not allowed"),
+    (aiohttp.ClientHttpProxyError, "the proxy refused to connect"),
+    (aiohttp.ClientProxyConnectionError, "the proxy could not be reached"),
+    (aiohttp.ClientConnectorDNSError, "its name could not be resolved"),
+    (aiohttp.ConnectionTimeoutError, "no connection in time"),
+    (aiohttp.SocketTimeoutError, "no byte came in time"),
+    (httpx.DecodingError, "its encoding could not be read"),
+    (aiohttp.ClientPayloadError, "it was cut off"),
+    (aiohttp.ServerDisconnectedError, "the connection was closed"),
+    (ConnectionRefusedError, "connection refused"),
+    (ConnectionResetError, "connection reset"),
+    (aiohttp.ClientResponseError, "it was not HTTP"),
+    (aiohttp.http_exceptions.HttpProcessingError, "it was not HTTP"),
+    (asyncio.TimeoutError, "it took too long"),
+)
+
+
+def was_unsent(failure: BaseException, attempt: Attempt) -> bool:
+    """Whether the request provably never left.
+
+    Args:
+        failure: What the HTTP client raised.
+        attempt: What was counted meanwhile.
+
+    Returns:
+        True only where the same request can be sent again at no risk.
+
+    Example:
+        >>> was_unsent(RuntimeError("anything"), Attempt(once=True))
+        False
+    """
+    return attempt.heads == 0 and find_cause(failure, *_CONNECTING) is not None
+
+
+def why(failure: BaseException) -> str:
+    """Say in a few words why an exchange failed.
+
+    Args:
+        failure: What the HTTP client raised.
+
+    Returns:
+        A clause that fits after a colon.
+
+    Example:
+        >>> why(ConnectionResetError())
+        'connection reset'
+    """
+    # A handshake that fails on the wire and one that fails on trust share a class; OpenSSL's word tells.
+    if isinstance(tls := find_cause(failure, ssl.SSLError), ssl.SSLError):
+        detail = getattr(tls, "verify_message", None) or tls.reason or "no handshake"
+        return f"TLS failed ({str(detail).lower().replace('_', ' ')})"
+    for kind, words in _WORDS:
+        if find_cause(failure, kind) is not None:
+            return words
+    for cause in _chain(failure):
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno).lower()
+    return f"{type(_chain(failure)[-1]).__name__}"
+
+
+def find_cause(failure: BaseException, *kinds: type[BaseException]) -> BaseException | None:
+    """Find the first failure of some kinds in a chain of causes.
+
+    Args:
+        failure: The outermost one.
+        kinds: Exception classes.
+
+    Returns:
+        The match nearest to the outside, or None.
+    """
+    return next((cause for cause in _chain(failure) if isinstance(cause, kinds)), None)
+
+
+def _chain(failure: BaseException) -> list[BaseException]:
+    # Only stated causes count: a context may be an older failure that was dealt with.
+    chain = [failure]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:
+        chain.append(cause)
+    return chain

@@ -1,0 +1,299 @@
+"""The one door to the network: calls to a provider, and downloads of finished clips.
+
+Invariants: a key travels to its own provider's origin only, and over plain http to this machine only;
+no redirect of a call is followed; a paid call is written to a socket at most once; a failed call says
+whether it can have been sent, and says "yes" wherever that is not known; no message holds a query, a
+header or a key.
+
+Behind a proxy from the environment the final address of a download is resolved by the proxy, so the
+check of resolved addresses cannot see it; scheme, host list and redirect rules hold all the same.
+Loopback addresses never go through a proxy.
+"""
+
+import asyncio
+import re
+import ssl
+from typing import BinaryIO, Self
+
+import httpx
+from aiohttp.abc import AbstractResolver
+from pydantic import SecretStr
+
+from kling_nb.addresses import Origin, is_loopback, is_loopback_host, origin_of
+from kling_nb.calls import Call, Reply
+from kling_nb.connections import AddressRefused, Kind, Lane, attempting, open_client
+from kling_nb.download import Downloaded, DownloadError, Progress, check_link, declared_size, fetch
+from kling_nb.errors import KeyMissingError, KlingError, SettingsError, TransportError, UsageError
+from kling_nb.failures import find_cause, was_unsent, why
+
+__all__ = ["DownloadError", "Downloaded", "Transport", "is_loopback"]
+
+_KEY = re.compile(r"[\x21-\x7e]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_MAX_REPLY_BYTES = 8 << 20
+_MAX_CLIP_BYTES = 2 << 30
+
+
+class Transport:
+    """Sends calls and fetches clips; belongs to the event loop that uses it first.
+
+    Args:
+        max_in_flight: Calls at the same time; more wait their turn before anything is sent.
+        max_downloads: Downloads at the same time, counted apart.
+        connect_timeout_s: Seconds for resolving, connecting and TLS together.
+        read_timeout_s: Seconds that an answer may stay silent.
+        total_timeout_s: Seconds for a whole call, once it has its turn.
+        stall_timeout_s: Seconds that a download may stay silent.
+        resolver: Resolves names instead of the system; not closed here.
+        tls: How servers are verified; by default certifi's list, or what `SSL_CERT_FILE` names.
+
+    Example:
+        >>> asyncio.run(Transport(max_in_flight=8).aclose())
+    """
+
+    def __init__(
+        self,
+        *,
+        max_in_flight: int = 60,
+        max_downloads: int = 8,
+        connect_timeout_s: float = 10,
+        read_timeout_s: float = 60,
+        total_timeout_s: float = 180,
+        stall_timeout_s: float = 60,
+        resolver: AbstractResolver | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._calls = asyncio.Semaphore(max_in_flight)
+        self._downloads = asyncio.Semaphore(max_downloads)
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._total_timeout_s = total_timeout_s
+        self._stall_timeout_s = stall_timeout_s
+        self._resolver = resolver
+        self._tls = tls
+        self._clients: dict[Lane, httpx.AsyncClient] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def send(self, call: Call, *, key: SecretStr | None = None, origin: str) -> Reply:
+        """Send one call and read its whole answer.
+
+        Args:
+            call: What to send; its address must lie inside `origin`.
+            key: The provider's key, or None for a call that needs none.
+            origin: The provider's configured base address.
+
+        Returns:
+            The answer, whatever its status; a redirect is an answer like any other.
+
+        Raises:
+            KeyMissingError: The key cannot be a key. Nothing was sent.
+            SettingsError: The call does not belong to the origin, would bare the key, or the environment's
+                proxy or certificates cannot be used. Nothing was sent.
+            UsageError: The call cannot be written as HTTP. Nothing was sent.
+            TransportError: The network failed; `sent` is False only where nothing can have left.
+
+        Example:
+            >>> async def ask(call: Call) -> Reply:
+            ...     async with Transport() as transport:
+            ...         return await transport.send(call, origin="http://127.0.0.1:1")
+            >>> asyncio.run(ask(Call(method="GET", url="http://127.0.0.1:1/v1/health")))
+            Traceback (most recent call last):
+            ...
+            kling_nb.errors.TransportError: Could not reach 127.0.0.1: connection refused. ...
+        """
+        place = _check_origin(call, key, origin)
+        headers = _headers(call, key, place)
+        client = self._client("paid" if call.paid else "calls", place)
+        request = _build(client, call, headers)
+        async with self._calls:
+            try:
+                async with attempting(once=call.paid) as attempt, asyncio.timeout(self._total_timeout_s):
+                    return await _exchange(client, request, place, call)
+            except KlingError:
+                raise
+            except Exception as exc:  # noqa: BLE001 - every failure must say whether it was sent
+                failure = _failed(exc, call, place, unsent=was_unsent(exc, attempt))
+        # Raised out here, the client's own exception, whose words hold the address, is not its context.
+        raise failure
+
+    async def download(
+        self,
+        url: str,
+        sink: BinaryIO,
+        *,
+        allowed_hosts: tuple[str, ...] | None,
+        allow_loopback: bool,
+        max_bytes: int = _MAX_CLIP_BYTES,
+        timeout_s: float = 1800,
+        on_progress: Progress | None = None,
+    ) -> Downloaded:
+        """Stream a finished clip into a file, with no key.
+
+        Args:
+            url: The link, from the provider's own answer.
+            sink: Takes the bytes; left open, and to be thrown away after an error.
+            allowed_hosts: Host suffixes the link must match; None allows every public host.
+            allow_loopback: Whether this machine is a proper source, also over plain http.
+            max_bytes: The most that is accepted.
+            timeout_s: Seconds for the whole of it.
+            on_progress: Called on the loop with bytes so far and bytes in all, if known; must be quick.
+
+        Returns:
+            Size, SHA-256 and content type of what arrived whole.
+
+        Raises:
+            DownloadError: It could not be fetched; its attributes say what may help.
+            StoreError: The sink could not be written.
+            SettingsError: The environment's proxy or certificates cannot be used.
+
+        Example:
+            >>> import io
+            >>> fetching = Transport().download("x:", io.BytesIO(), allowed_hosts=None, allow_loopback=False)
+            >>> asyncio.run(fetching)
+            Traceback (most recent call last):
+            ...
+            kling_nb.download.DownloadError: The link to the clip cannot be used: ...
+        """
+        place = check_link(url, allowed_hosts=allowed_hosts, allow_loopback=allow_loopback)
+        client = self._client("media", place)
+        async with self._downloads:
+            try:
+                async with attempting(once=False), asyncio.timeout(timeout_s):
+                    return await fetch(
+                        client, url, sink, origin=place, max_bytes=max_bytes, on_progress=on_progress
+                    )
+            except KlingError:
+                raise
+            except Exception as exc:  # noqa: BLE001 - a clip that did not come is one kind of failure
+                refused = find_cause(exc, AddressRefused) is not None
+                failure = DownloadError(
+                    f"The clip did not come from {place.host}: {why(exc)}.", retryable=not refused
+                )
+        # Raised out here for the same reason as in `send`: a signed link is a secret.
+        raise failure
+
+    async def aclose(self) -> None:
+        """Close every connection; later calls fail as unsent. May be called again."""
+        self._closed = True
+        while self._clients:
+            _, client = self._clients.popitem()
+            await client.aclose()
+
+    def _client(self, kind: Kind, place: Origin) -> httpx.AsyncClient:
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._closed or loop is not self._loop:
+            raise TransportError("The connection to the network is closed.", sent=False)
+        lane = Lane(kind, is_loopback_host(place.host))
+        if lane not in self._clients:
+            self._clients[lane] = self._open(lane)
+        return self._clients[lane]
+
+    def _open(self, lane: Lane) -> httpx.AsyncClient:
+        try:
+            self._tls = self._tls or httpx.create_ssl_context()
+        except OSError:
+            raise SettingsError(
+                "The certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read.",
+                cure="Correct or unset it.",
+            ) from None
+        try:
+            return open_client(
+                lane,
+                connect_timeout_s=self._connect_timeout_s,
+                read_timeout_s=self._stall_timeout_s if lane.kind == "media" else self._read_timeout_s,
+                resolver=self._resolver,
+                tls=self._tls,
+            )
+        except (ValueError, httpx.InvalidURL):
+            # A proxy's address may hold its password, so neither it nor the parser's words are repeated.
+            raise SettingsError(
+                "The proxy that the environment names is not an address.",
+                cure="Correct HTTPS_PROXY, HTTP_PROXY or ALL_PROXY.",
+            ) from None
+
+
+def _check_origin(call: Call, key: SecretStr | None, origin: str) -> Origin:
+    try:
+        place, home, words = origin_of(call.url), origin_of(origin), ""
+    except ValueError as exc:
+        place, home, words = None, None, str(exc)
+    if place is None or home is None:
+        raise SettingsError(f"The provider's address cannot be used: {words}.", cure="Correct its base URL.")
+    if place != home:
+        raise SettingsError(f"A call to {place.host} is not inside the provider's own origin, {home.host}.")
+    if key is not None and place.scheme != "https" and not is_loopback_host(place.host):
+        raise SettingsError(
+            f"A key is not sent to {place.host} over plain http.", cure="Use an https base URL."
+        )
+    return place
+
+
+def _headers(call: Call, key: SecretStr | None, place: Origin) -> dict[str, str]:
+    headers = {"accept": "application/json", **{name.lower(): text for name, text in call.headers.items()}}
+    if "authorization" in headers or not all(map(_HEADER_VALUE.fullmatch, headers.values())):
+        raise UsageError(f"A header of the call to {place.host} cannot be sent.")
+    if key is not None:
+        secret = key.get_secret_value()
+        if not _KEY.fullmatch(secret):
+            raise KeyMissingError(
+                f"The key for {place.host} is empty, or not all of it is visible ASCII.",
+                cure="Copy the key again.",
+            )
+        headers["authorization"] = f"Bearer {secret}"
+    return headers
+
+
+def _build(client: httpx.AsyncClient, call: Call, headers: dict[str, str]) -> httpx.Request:
+    try:
+        # httpx drops an address's own query when it is given parameters, even none.
+        url = httpx.URL(call.url).copy_merge_params(dict(call.params))
+        return client.build_request(call.method, url, json=call.json, headers=headers)
+    except (ValueError, TypeError, RecursionError, httpx.InvalidURL) as exc:
+        words = type(exc).__name__
+    raise UsageError(f"The call cannot be written as HTTP ({words}).")
+
+
+async def _exchange(client: httpx.AsyncClient, request: httpx.Request, place: Origin, call: Call) -> Reply:
+    response = await client.send(request, stream=True)
+    body = bytearray()
+    try:
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > _MAX_REPLY_BYTES:
+                raise _ambiguous(call, f"The answer of {place.host} is larger than {_MAX_REPLY_BYTES} bytes.")
+    finally:
+        await response.aclose()
+    announced = declared_size(response.headers)
+    if announced is not None and announced != response.num_bytes_downloaded and response.status_code != 304:
+        raise _ambiguous(call, f"The answer of {place.host} is not as long as it says.")
+    kept = {name.lower(): text for name, text in response.headers.items() if name.lower() != "set-cookie"}
+    return Reply(status=response.status_code, headers=kept, body=bytes(body))
+
+
+def _failed(exc: Exception, call: Call, place: Origin, *, unsent: bool) -> TransportError:
+    if unsent:
+        return TransportError(
+            f"Could not reach {place.host}: {why(exc)}.",
+            sent=False,
+            cure="Nothing was sent; try again later.",
+        )
+    return _ambiguous(call, f"The answer of {place.host} did not come: {why(exc)}.")
+
+
+def _ambiguous(call: Call, what: str) -> TransportError:
+    if not call.paid:
+        return TransportError(what, sent=True, cure="Try again later.")
+    return TransportError(
+        what,
+        sent=True,
+        charged="unknown",
+        cure="A run may exist: look for it at the provider before sending it again.",
+    )
