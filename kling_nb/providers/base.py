@@ -4,6 +4,8 @@ Invariants: an adapter neither waits nor sends; it never puts a key in a call; e
 from its configured base; a word it does not know means "still going", never an end.
 """
 
+# ruff: noqa: ARG002 - the defaults ignore what the adapters that override them read
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,7 +36,8 @@ class Snapshot:
         state: `unknown` is a word no contract explains: still going. `not_found` is a definite answer that
             this account has no such run; `wrong_account` that another one has it. `unreadable` is no answer.
         word: The provider's own word, for the log and the card.
-        follow: A further call whose reply decides (RunComfy's result after its status).
+        follow: A further call whose reply decides (RunComfy's result after its status). It is followed once
+            for a reading; what the second reply says stands, also where it names a further call.
         queue_position: Place in the queue.
         video_urls: Where the clip is, when `state` is `succeeded`.
         cost: The charge in decimal dollars as the provider writes it, if it does.
@@ -61,7 +64,7 @@ class Snapshot:
     word: str = ""
     follow: Call | None = None
     queue_position: int | None = None
-    video_urls: tuple[str, ...] = ()
+    video_urls: tuple[str, ...] = field(default=(), repr=False)  # signed addresses are secrets
     cost: str | None = None
     reason: FailReason | None = None
     charged: Charged = "unknown"
@@ -194,7 +197,7 @@ class Provider(ABC):
     def read_poll(self, reply: Reply, provider_run_id: str) -> Snapshot:
         """Read a run; `follow` names a further call when this reply alone does not decide."""
 
-    def can_cancel(self, status: str) -> bool:  # noqa: ARG002 - adapters that can cancel look at it
+    def can_cancel(self, status: str) -> bool:
         """Whether a cancel has any effect in this status."""
         return False
 
@@ -211,7 +214,7 @@ class Provider(ABC):
         return ()
 
     def read_lookup(self, reply: Reply, client_ref: str, *, since: str) -> Found:
-        """Find runs with exactly our reference, created at or after `since` (RFC 3339)."""
+        """Find runs with exactly our reference; `since` (RFC 3339) says how far back to page."""
         return Found(readable=False)
 
     @abstractmethod

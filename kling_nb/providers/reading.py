@@ -1,0 +1,373 @@
+"""Defensive reading of what providers answer: ids, words, money, addresses and complaints.
+
+Invariants: a value of the wrong type is absent, never an exception; money never passes through float;
+foreign words come out as one short line without any URL query, key or control character.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+from urllib.parse import urlsplit
+
+from kling_nb.calls import Reply
+from kling_nb.errors import UsageError, one_line
+from kling_nb.providers.base import Ambiguous, Refused, Snapshot
+from kling_nb.records import Charged, FailReason
+
+__all__ = [
+    "Trouble",
+    "charged_by",
+    "code_text",
+    "fields",
+    "is_moderated",
+    "money",
+    "plain",
+    "read_refusal",
+    "safe_id",
+    "same_id",
+    "say",
+    "trouble",
+    "unreadable",
+    "usable_id",
+    "video_urls",
+    "whole",
+    "word",
+]
+
+MAX_MESSAGE_CHARS = 300
+MAX_URL_CHARS = 8192
+#: More dollars than any clip costs; beyond it the figure is junk and would not fit micro-dollars in 64 bits.
+MAX_USD = 1_000_000_000
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_MONEY = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
+_SECRETS = (
+    (re.compile(r"(https?:[^\s?#]*)[?#]\S*", re.IGNORECASE), r"\1"),
+    # A query without its scheme, also percent-encoded: a cut-off or escaped signed address.
+    (re.compile(r"(?:[?#]|%3f)(?:(?!%3[fd])[^\s=?#])*(?:=|%3d)\S*", re.IGNORECASE), "?..."),
+    (re.compile(r"\bBearer\s+\S+", re.IGNORECASE), "Bearer ..."),
+    (re.compile(r"\b(?:rf|rc|sk)[_-][A-Za-z0-9_-]{6,}"), "..."),
+)
+_MODERATED = re.compile(
+    r"content polic|content violation|policy violation|moderation|moderated|nsfw|censor|risk control"
+    r"|(?<!case )(?<!time )sensitive|unsafe|safety (?:system|filter|check|polic)|prohibited|inappropriate"
+)
+_NO_CREDIT = re.compile(r"balance|credit|insufficient|payment|top up")
+_REFUSALS = frozenset({400, 401, 402, 403, 404, 409, 422, 429})
+
+
+def fields(reply: Reply) -> Mapping[str, Any] | None:
+    """Give the body's object with exact decimals, or None where there is none.
+
+    Args:
+        reply: A whole answer.
+
+    Returns:
+        The JSON object; None for HTML, an empty body, junk or another kind of JSON. NaN and infinity
+        become None, so that one odd number does not hide a paid run.
+
+    Example:
+        >>> fields(Reply(status=200, headers={}, body=b'{"cost": 0.10}'))
+        {'cost': Decimal('0.10')}
+    """
+    data = _parse(reply.body)
+    return data if isinstance(data, dict) else None
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return json.loads(body, parse_float=_exact, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _exact(digits: str) -> Decimal | None:
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        return None
+
+
+def usable_id(value: object) -> str | None:
+    """Give an id that can stand in an address, or None."""
+    return value if isinstance(value, str) and _ID.fullmatch(value) else None
+
+
+def safe_id(value: str, label: str) -> str:
+    """Give the id back, or refuse to build an address from it.
+
+    Raises:
+        UsageError: It holds anything but letters, digits, `_` and `-`, or is longer than 128.
+    """
+    if usable_id(value) is None:
+        raise UsageError(
+            f"{say(value, limit=60)!r} is not a run id of {label}.",
+            cure="Copy the id from the provider's page of past runs.",
+        )
+    return value
+
+
+def same_id(told: object, asked: str) -> bool:
+    """Whether an answer is about the run that was asked for; one that names no run is."""
+    return told is None or told == asked
+
+
+def say(*parts: object, limit: int = MAX_MESSAGE_CHARS) -> str:
+    r"""Make one short, safe line of foreign text.
+
+    Args:
+        *parts: Texts, joined by `: `; anything that is no text or number is left out.
+        limit: Most characters.
+
+    Returns:
+        One line without URL queries and keys.
+
+    Example:
+        >>> say("BAD", "see https://h.example/a?sig=1\nnow")
+        'BAD: see https://h.example/a now'
+    """
+    known = (str(p) for p in parts if isinstance(p, str | int) and not isinstance(p, bool))
+    # The first cut bounds the work, the second one the result.
+    line = ": ".join(text for text in (one_line(p[:4000]) for p in known) if text)[:4000]
+    for pattern, instead in _SECRETS:
+        line = pattern.sub(instead, line)
+    return line if len(line) <= limit else line[: limit - 3].rstrip() + "..."
+
+
+def word(value: object) -> str:
+    """Give a status word in lower case with underscores, or '' where there is none."""
+    if not isinstance(value, str):
+        return ""
+    return say(value, limit=40).lower().replace("-", "_").replace(" ", "_")
+
+
+def whole(value: object) -> int | None:
+    """Give a count of 0 or more, or None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
+
+
+def money(value: object) -> str | None:
+    """Give dollars as plain decimal text, or None where the value is no amount.
+
+    Args:
+        value: Text or a number parsed exactly; never a float.
+
+    Returns:
+        e.g. `0.56`; None for null, a negative or absurd amount, NaN, or words.
+
+    Example:
+        >>> money("0.560"), money(Decimal("5.6E-1")), money("-1"), money("free")
+        ('0.560', '0.56', None, None)
+    """
+    if isinstance(value, str):
+        text = value.strip()
+    elif isinstance(value, int | Decimal) and not isinstance(value, bool):
+        text = str(value)
+    else:
+        return None
+    if not _MONEY.fullmatch(text):
+        return None
+    amount = Decimal(text)
+    return f"{amount:f}" if amount < MAX_USD else None
+
+
+def charged_by(cost: str | None, otherwise: Charged) -> Charged:
+    """Say whether a run without a clip was charged: a reported cost outranks what the contract says."""
+    if cost is None:
+        return otherwise
+    return "yes" if Decimal(cost) > 0 else "no"
+
+
+def plain(value: object, depth: int = 3) -> Any:
+    """Reduce foreign JSON to a small, storable value: short lines, plain numbers, few keys."""
+    small: Any = None
+    if isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**63):
+        small = value
+    elif isinstance(value, Decimal):
+        small = float(value) if math.isfinite(float(value)) else None
+    elif isinstance(value, str):
+        small = say(value)
+    elif depth and isinstance(value, Mapping):
+        small = {say(str(k), limit=60): plain(v, depth - 1) for k, v in list(value.items())[:50]}
+    elif depth and isinstance(value, list):
+        small = [plain(v, depth - 1) for v in value[:50]]
+    return small
+
+
+def video_urls(output: object) -> tuple[str, ...]:
+    """Find every video address in an output, whatever its shape.
+
+    Args:
+        output: A bare address, a list, or an object with `video`, `videos`, `outputs` or `url`.
+
+    Returns:
+        Each http or https address once, in order; entries of a `type` other than video are left out.
+
+    Example:
+        >>> video_urls({"videos": [{"url": "https://h.example/a.mp4"}, "ftp://h.example/b.mp4"]})
+        ('https://h.example/a.mp4',)
+    """
+    return tuple(dict.fromkeys(_addresses(output, 4)))
+
+
+def _addresses(output: object, depth: int) -> Iterator[str]:
+    if isinstance(output, str):
+        if _is_address(output):
+            yield output
+    elif depth and isinstance(output, list):
+        for item in output:
+            yield from _addresses(item, depth - 1)
+    elif depth and isinstance(output, Mapping):
+        kind = output.get("type")
+        if not isinstance(kind, str) or kind.lower().startswith("video"):
+            for key in ("video", "videos", "outputs", "url"):
+                yield from _addresses(output.get(key), depth - 1)
+
+
+def _is_address(text: str) -> bool:
+    if len(text) > MAX_URL_CHARS or not text.isprintable() or " " in text:
+        return False
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trouble:
+    """What an error body says.
+
+    Args:
+        code: The provider's code as text, '' for none.
+        words: One line.
+    """
+
+    code: str
+    words: str
+
+    @property
+    def text(self) -> str:
+        """Code and words as one line."""
+        return say(self.code, self.words)
+
+
+def trouble(data: Mapping[str, Any] | None) -> Trouble | None:
+    """Read an error body: flat, nested under `error`, or with a `detail`.
+
+    Args:
+        data: The body's object.
+
+    Returns:
+        Its code and words; None where it has neither, which is no readable error.
+
+    Example:
+        >>> trouble({"error": {"code": "CONFLICT", "message": "twice"}}).text
+        'CONFLICT: twice'
+    """
+    if data is None:
+        return None
+    nested = data.get("error")
+    levels = [data, nested] if isinstance(nested, Mapping) else [data]
+    code = next(
+        (c for level in levels for key in ("error_code", "code") if (c := code_text(level.get(key)))), ""
+    )
+    texts = (
+        line
+        for level in levels
+        for key in ("error_message", "message", "error", "detail")
+        if isinstance(level.get(key), str) and (line := say(level[key]))
+    )
+    more = (_details(level.get(key)) for level in levels for key in ("errors", "detail", "error"))
+    words = say(next(texts, ""), next((line for line in more if line), ""))
+    return Trouble(code=code, words=words) if code or words else None
+
+
+def code_text(value: object) -> str:
+    """Give a code as text; 0, '' and null are the absence of an error."""
+    text = say(value, limit=60)
+    return "" if text == "0" else text
+
+
+def _details(value: object) -> str:
+    """Summarise a list or table of field errors, without the input that some servers echo."""
+    if isinstance(value, list):
+        return "; ".join(line for line in map(_detail, value[:5]) if line)
+    if isinstance(value, Mapping) and not {"message", "msg", "code"} & value.keys():
+        lines = (say(k, " ".join(filter(None, map(_detail, _listed(v))))) for k, v in [*value.items()][:5])
+        return "; ".join(line for line in lines if line)
+    return ""
+
+
+def _listed(value: object) -> list[Any]:
+    return value[:5] if isinstance(value, list) else [value]
+
+
+def _detail(item: object) -> str:
+    if not isinstance(item, Mapping):
+        return say(item) if isinstance(item, str) else ""
+    where = item.get("loc", item.get("field"))
+    path = ".".join(str(p) for p in where if isinstance(p, str | int)) if isinstance(where, list) else where
+    return say(path, next((item[key] for key in ("msg", "message") if isinstance(item.get(key), str)), ""))
+
+
+def is_moderated(*texts: object) -> bool:
+    """Whether the words say that content was refused, in any spelling a code or sentence may have.
+
+    Example:
+        >>> is_moderated("CONTENT_POLICY_VIOLATION"), is_moderated("the name is case-sensitive")
+        (True, False)
+    """
+    line = " ".join(t for t in texts if isinstance(t, str)).lower().replace("_", " ").replace("-", " ")
+    return bool(_MODERATED.search(line))
+
+
+def read_refusal(reply: Reply, label: str, reasons: Mapping[str, FailReason]) -> Refused | Ambiguous:
+    """Say whether an answer to a submit proves that nothing was made.
+
+    Args:
+        reply: An answer that names no run.
+        label: The provider's name for people.
+        reasons: What the provider's documented codes mean; they outrank the HTTP status.
+
+    Returns:
+        `Refused` for the statuses that refuse and a readable error body, else `Ambiguous`: a page of a
+        gateway in between proves nothing.
+    """
+    found = trouble(fields(reply))
+    if reply.status not in _REFUSALS or found is None:
+        return Ambiguous(message=_http(reply, label, found))
+    message = _http(reply, label, found)
+    if reply.status == 429:
+        return Refused(reason="provider", message=message, retry_after_s=reply.retry_after_s, resend=True)
+    return Refused(reason=reasons.get(found.code) or _reason(reply.status, found), message=message)
+
+
+def _reason(status: int, found: Trouble) -> FailReason:
+    if status in {401, 402}:
+        return "auth" if status == 401 else "credit"
+    if is_moderated(found.code, found.words):
+        return "moderated"
+    if status == 403:
+        return "credit" if _NO_CREDIT.search(found.text.lower()) else "auth"
+    return "provider" if status == 409 else "invalid"
+
+
+def unreadable(reply: Reply, label: str) -> Snapshot:
+    """Give the reading of an answer that says nothing about the run, which therefore goes on."""
+    found = trouble(fields(reply))
+    return Snapshot(
+        state="unreadable",
+        reason="auth" if reply.status == 401 else None,
+        message=_http(reply, label, found),
+        retry_after_s=reply.retry_after_s,
+    )
+
+
+def _http(reply: Reply, label: str, found: Trouble | None) -> str:
+    said = found.text if found else "no readable answer"
+    return say(f"{label} answered HTTP {reply.status}", said)

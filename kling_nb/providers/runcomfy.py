@@ -1,0 +1,336 @@
+"""RunComfy's wire: a flat body, two status vocabularies, codes inside good answers, no way to look back.
+
+Invariants: sound and duration are always sent, because sound is on by default and dearer; addresses in
+replies are ignored and built anew, because the token goes to one origin; what a failed or canceled
+request costs is documented nowhere, so it stays unknown unless RunComfy reports a cost.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+from urllib.parse import quote
+
+from kling_nb.calls import Call, Reply
+from kling_nb.errors import UnsupportedError
+from kling_nb.models import MAX_PROMPT_CHARS, TextToVideo
+from kling_nb.providers.base import (
+    Accepted,
+    Account,
+    Ambiguous,
+    CancelOutcome,
+    Provider,
+    Refused,
+    Snapshot,
+    SubmitAnswer,
+)
+from kling_nb.providers.reading import (
+    Trouble,
+    charged_by,
+    code_text,
+    fields,
+    is_moderated,
+    money,
+    read_refusal,
+    safe_id,
+    same_id,
+    say,
+    trouble,
+    unreadable,
+    usable_id,
+    video_urls,
+    whole,
+    word,
+)
+from kling_nb.records import FailReason
+
+__all__ = ["RunComfy"]
+
+_STATES: Mapping[str, Literal["queued", "running", "succeeded", "failed", "canceled"]] = {
+    "in_queue": "queued",
+    "in_progress": "running",
+    "completed": "succeeded",
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "cancelled": "canceled",
+    "canceled": "canceled",
+}
+_BAD_TOKEN, _NO_BALANCE, _WRONG_MODEL = "400004", "400002", "400001"
+_NOT_READY, _NOT_YOURS, _NO_REQUEST = "400005", "403001", "404001"
+_REASONS: Mapping[str, FailReason] = {
+    _BAD_TOKEN: "auth",
+    _NO_BALANCE: "credit",
+    _WRONG_MODEL: "invalid",
+    _NO_REQUEST: "invalid",
+    _NOT_YOURS: "auth",
+}
+
+
+class RunComfy(Provider):
+    """RunComfy's wire, after its public Model API documentation.
+
+    Example:
+        >>> RunComfy().poll_call("abc").url
+        'https://model-api.runcomfy.net/v1/requests/abc/status'
+    """
+
+    name = "runcomfy"
+    label = "RunComfy"
+    default_url: ClassVar[str] = "https://model-api.runcomfy.net"
+    media_hosts: ClassVar[tuple[str, ...] | None] = ("runcomfy.net", "runcomfy.com")
+    history_url = "https://www.runcomfy.com"
+    #: Seconds of the shortest shot, as its input table says.
+    min_shot_s: ClassVar[int] = 3
+
+    def check(self, request: TextToVideo) -> None:
+        """Refuse shots that are too short, or too long to stand in for the prompt that is required.
+
+        Raises:
+            UnsupportedError: One of these.
+        """
+        shots = request.shots or ()
+        short = [n for n, shot in enumerate(shots, 1) if shot.duration < self.min_shot_s]
+        if short:
+            raise UnsupportedError(
+                f"{self.label} takes shots of {self.min_shot_s} s or more; shot {short[0]} has "
+                f"{shots[short[0] - 1].duration} s.",
+                cure="Make it longer, or send it to runflow.",
+                provider=self.name,
+            )
+        if len(_prompt(request)) > MAX_PROMPT_CHARS:
+            raise UnsupportedError(
+                f"{self.label} needs a prompt beside the shots, and the shots together have more than "
+                f"{MAX_PROMPT_CHARS:,} characters.",
+                cure="Write a prompt for the whole clip, or shorten the shots.",
+                provider=self.name,
+            )
+
+    def submit_call(
+        self,
+        request: TextToVideo,
+        provider_model: str,
+        *,
+        client_ref: str,  # noqa: ARG002 - this wire has no place for it
+        metadata: Mapping[str, Any] | None = None,  # noqa: ARG002 - nor for this
+    ) -> Call:
+        """Build the one call that costs money.
+
+        Args:
+            request: A request that passed `check`.
+            provider_model: RunComfy's id of the model; its slashes stay.
+            client_ref: Not sent.
+            metadata: Not sent.
+
+        Returns:
+            The call; its body is the input itself.
+        """
+        return Call(
+            method="POST",
+            url=f"{self.base_url}/v1/models/{quote(provider_model, safe='/')}",
+            json=_input(request),
+            paid=True,
+        )
+
+    def read_submit(self, reply: Reply) -> SubmitAnswer:
+        """Say what the answer to the submit means for money.
+
+        Args:
+            reply: Any answer; the documented one is 200 with `request_id`.
+
+        Returns:
+            `Accepted` for any 2xx with a usable `request_id`, even beside an error code: a run that may
+            exist is never dropped. `Refused` for a documented refusal in a readable body or a good status
+            with an error code; else `Ambiguous`.
+        """
+        if not reply.ok:
+            return read_refusal(reply, self.label, _REASONS)
+        data = fields(reply)
+        request_id = usable_id(data.get("request_id")) if data is not None else None
+        found = trouble(data)
+        if data is not None and request_id is not None:
+            said = word(data.get("status"))
+            return Accepted(
+                provider_run_id=request_id,
+                snapshot=Snapshot(
+                    state="queued",
+                    word=said,
+                    queue_position=whole(data.get("queue_position")),
+                    message=found.text if found else "",
+                ),
+            )
+        code = code_text(data.get("error_code")) if data is not None and "request_id" not in data else ""
+        # Codes that begin with 5 are the server's own failures: a request may have been made before one.
+        if found is not None and code and not code.startswith("5"):
+            reason = _REASONS.get(code) or ("moderated" if is_moderated(found.words) else "provider")
+            return Refused(reason=reason, message=say(f"{self.label} refused it", found.text))
+        return Ambiguous(message=f"{self.label} answered HTTP {reply.status} without a usable request id")
+
+    def poll_call(self, provider_run_id: str) -> Call:
+        """Build the call that reads a request's status.
+
+        Raises:
+            UsageError: This is no request id.
+        """
+        return Call(method="GET", url=self._request_url(provider_run_id, "status"))
+
+    def read_poll(self, reply: Reply, provider_run_id: str) -> Snapshot:
+        """Read a status or a result, whichever it is.
+
+        Args:
+            reply: The answer to `poll_call` or to its `follow`.
+            provider_run_id: The request that was asked for.
+
+        Returns:
+            The reading. An end that comes without output, error or cost is followed by the result once;
+            `completed` alone is no success, because it may also be a failure.
+        """
+        data = fields(reply)
+        found = trouble(data)
+        said = word(data.get("status")) if data is not None else ""
+        if (
+            reply.ok
+            and data is not None
+            and said
+            and (said in _STATES or not code_text(data.get("error_code")))
+        ):
+            if not same_id(data.get("request_id"), provider_run_id):
+                return Snapshot(state="unreadable", message=f"{self.label} answered about another request")
+            return self._reading(data, said, found, provider_run_id)
+        return self._no_reading(reply, found)
+
+    def _reading(
+        self, data: Mapping[str, Any], said: str, found: Trouble | None, provider_run_id: str
+    ) -> Snapshot:
+        state = _STATES.get(said)
+        message = found.text if found else ""
+        if state is None:
+            return Snapshot(
+                state="unknown", word=said, message=message or f"{self.label} says {said!r}: still going."
+            )
+        if state in {"queued", "running"}:
+            position = whole(data.get("queue_position"))
+            return Snapshot(state=state, word=said, queue_position=position, message=message)
+        urls, cost = video_urls(data.get("output")), money(data.get("cost"))
+        result = Call(
+            method="GET",
+            url=self._request_url(provider_run_id, "result"),
+            params={"include_cost": "true"},
+        )
+        is_result = found is not None or any(data.get(key) is not None for key in ("output", "cost"))
+        follow = None if is_result else result
+        if said == "completed" and not urls:
+            return Snapshot(state="running", word=said, follow=result)
+        if state != "succeeded":
+            moderated = found is not None and is_moderated(found.code, found.words)
+            return Snapshot(
+                state=state,
+                word=said,
+                follow=follow,
+                cost=cost,
+                reason="canceled" if state == "canceled" else "moderated" if moderated else "provider",
+                charged=charged_by(cost, "unknown"),
+                message=message,
+            )
+        notes = {0: f"{self.label} says it is done, but names no video yet.", 1: message}
+        return Snapshot(
+            state="succeeded",
+            word=said,
+            follow=follow,
+            video_urls=urls[:1],
+            cost=cost,
+            charged="yes",
+            message=notes.get(len(urls), f"{self.label} names {len(urls)} videos; the first one is taken."),
+        )
+
+    def _no_reading(self, reply: Reply, found: Trouble | None) -> Snapshot:
+        no_answer = unreadable(reply, self.label)
+        if found is None:
+            return no_answer
+        if found.code == _NOT_READY:
+            return replace(no_answer, state="running", word="not_ready")
+        if found.code == _NOT_YOURS or (reply.status == 403 and not found.code):
+            return replace(no_answer, state="wrong_account")
+        if found.code == _BAD_TOKEN or reply.status in {401, 403}:
+            return replace(no_answer, reason="auth")
+        # Without a code, a bare "not found" is also what a wrong path or a gateway says.
+        if found.code == _NO_REQUEST or (
+            reply.status == 404 and not found.code and found.words.lower().strip(". ") != "not found"
+        ):
+            return replace(no_answer, state="not_found")
+        return no_answer
+
+    def can_cancel(self, status: str) -> bool:
+        """Whether a cancel has any effect: only while the request is in the queue."""
+        return status == "queued"
+
+    def cancel_call(self, provider_run_id: str) -> Call | None:
+        """Build the cancel.
+
+        Raises:
+            UsageError: This is no request id.
+        """
+        return Call(method="POST", url=self._request_url(provider_run_id, "cancel"))
+
+    def read_cancel(self, reply: Reply) -> CancelOutcome:
+        """Say whether the cancel took effect.
+
+        Args:
+            reply: The answer to `cancel_call`.
+
+        Returns:
+            What `outcome` says; `status` beside it is the state before and proves nothing.
+        """
+        data = fields(reply)
+        outcome = word(data.get("outcome")) if data is not None else ""
+        if outcome == "not_cancellable":
+            return "not_cancellable"
+        return "canceled" if reply.ok and outcome in {"cancelled", "canceled"} else "unknown"
+
+    def account_call(self, provider_model: str) -> Call:
+        """Build a call that checks the token and costs nothing: the model's catalog row."""
+        return Call(method="GET", url=f"{self.base_url}/v1/models/{quote(provider_model, safe='/')}")
+
+    def read_account(self, reply: Reply) -> Account:
+        """Read the answer to `account_call`.
+
+        Args:
+            reply: The answer.
+
+        Returns:
+            Whether the token works, with the listed price; None where the answer does not tell.
+        """
+        data = fields(reply)
+        if reply.ok and data and not code_text(data.get("error_code")):
+            price = money(data.get("base_price_usd"))
+            listed = f" Listed price: ${price} per {say(data.get('price_unit')) or 'unit'}." if price else ""
+            return Account(ok=True, message=say(f"The token works.{listed}"))
+        found = trouble(data)
+        refused = found is not None and (found.code == _BAD_TOKEN or reply.status in {401, 403})
+        return Account(ok=False if refused else None, message=unreadable(reply, self.label).message)
+
+    def _request_url(self, provider_run_id: str, leaf: str) -> str:
+        return f"{self.base_url}/v1/requests/{safe_id(provider_run_id, self.label)}/{leaf}"
+
+
+def _prompt(request: TextToVideo) -> str:
+    if request.prompt is not None:
+        return request.prompt
+    return "\n".join(shot.prompt for shot in request.shots or ())
+
+
+def _input(request: TextToVideo) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "prompt": _prompt(request),
+        "duration": request.duration,
+        "aspect_ratio": request.aspect_ratio,
+        "sound": request.audio,
+    }
+    if request.shots:
+        body["multi_prompt"] = [{"prompt": s.prompt, "duration": s.duration} for s in request.shots]
+    # Shots with seconds are cuts as given; the standard model's own default is `intelligent`.
+    shot_type = request.shot_type or ("customize" if request.shots else None)
+    extras = {
+        "shot_type": shot_type,
+        "negative_prompt": request.negative_prompt,
+        "cfg_scale": request.cfg_scale,
+    }
+    return body | {name: value for name, value in extras.items() if value is not None}

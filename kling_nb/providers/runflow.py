@@ -1,0 +1,362 @@
+"""Runflow's wire: nested `input`, string durations, one run object, look-up by our own reference.
+
+Invariants: sound and duration are always sent, because the listed price is for silence and defaults are
+not documented; every submit carries our reference, because an answer may be lost; a look-up never takes
+a run whose reference differs, whatever the filter claims to have done.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, ClassVar, Literal
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from kling_nb.calls import Call, Reply
+from kling_nb.errors import UnsupportedError, UsageError
+from kling_nb.models import TextToVideo
+from kling_nb.providers.base import Accepted, Account, Ambiguous, Found, Provider, Snapshot, SubmitAnswer
+from kling_nb.providers.reading import (
+    charged_by,
+    fields,
+    is_moderated,
+    money,
+    plain,
+    read_refusal,
+    safe_id,
+    same_id,
+    say,
+    trouble,
+    unreadable,
+    usable_id,
+    video_urls,
+    word,
+)
+from kling_nb.records import FailReason
+
+__all__ = ["Runflow"]
+
+_REFERENCE = re.compile(r"[A-Za-z0-9._:-]{1,255}")
+_STATES: Mapping[str, Literal["queued", "running", "succeeded", "failed", "canceled"]] = {
+    "queued": "queued",
+    "dispatching": "queued",
+    "running": "running",
+    "succeeded": "succeeded",
+    "partial_succeeded": "succeeded",
+    "failed": "failed",
+    "canceled": "canceled",
+    "cancelled": "canceled",
+}
+_REASONS: Mapping[str, FailReason] = {
+    "UNAUTHORIZED": "auth",
+    "PERMISSION_DENIED": "auth",
+    "EMAIL_NOT_VERIFIED": "auth",
+    "INSUFFICIENT_CREDIT": "credit",
+    "INSUFFICIENT_CREDITS": "credit",
+}
+_NEWEST_FIRST = {"limit": "100", "sort_by": "created_at:desc"}
+
+
+class Runflow(Provider):
+    """Runflow's wire, after its public API reference.
+
+    Example:
+        >>> Runflow().poll_call("0192f0c1").url
+        'https://api.runflow.io/v1/runs/0192f0c1'
+    """
+
+    name = "runflow"
+    label = "Runflow"
+    default_url: ClassVar[str] = "https://api.runflow.io"
+    history_url = "https://runflow.io"
+    can_look_up = True
+
+    def check(self, request: TextToVideo) -> None:
+        """Refuse a prompt beside shots: Runflow documents one or the other.
+
+        Raises:
+            UnsupportedError: Both are there.
+        """
+        if request.prompt is not None and request.shots:
+            raise UnsupportedError(
+                "Runflow takes a prompt or shots, not both.",
+                cure="Drop the prompt, or send it to runcomfy.",
+                provider=self.name,
+            )
+
+    def submit_call(
+        self,
+        request: TextToVideo,
+        provider_model: str,
+        *,
+        client_ref: str,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Call:
+        """Build the one call that costs money.
+
+        Args:
+            request: A request that passed `check`.
+            provider_model: Runflow's id of the model; its slashes stay.
+            client_ref: Our reference, 1 to 255 characters of `A-Z a-z 0-9 . _ : -`.
+            metadata: Kept by Runflow with the run.
+
+        Returns:
+            The call, with the reference in the body and as `Idempotency-Key`. That header is documented for
+            batches only; it can help and does no harm.
+
+        Raises:
+            UsageError: The reference cannot be looked up safely.
+        """
+        body: dict[str, Any] = {"input": _input(request), "client_ref": _reference(client_ref)}
+        if metadata:
+            body["metadata"] = dict(metadata)
+        return Call(
+            method="POST",
+            url=f"{self.base_url}/v1/models/{quote(provider_model, safe='/')}/runs",
+            json=body,
+            headers={"Idempotency-Key": client_ref},
+            paid=True,
+        )
+
+    def read_submit(self, reply: Reply) -> SubmitAnswer:
+        """Say what the answer to the submit means for money.
+
+        Args:
+            reply: Any answer; the documented one is 201 and the run object.
+
+        Returns:
+            `Accepted` for any 2xx with a usable `id`; `Refused` for a documented refusal in a readable
+            body; else `Ambiguous`.
+        """
+        if not reply.ok:
+            return read_refusal(reply, self.label, _REASONS)
+        run = fields(reply)
+        run_id = usable_id(run.get("id")) if run is not None else None
+        if run is None or run_id is None:
+            return Ambiguous(message=f"{self.label} answered HTTP {reply.status} without a usable run id")
+        return Accepted(provider_run_id=run_id, snapshot=_snapshot(run))
+
+    def poll_call(self, provider_run_id: str) -> Call:
+        """Build the call that reads a run; it also signs the clip's address afresh.
+
+        Raises:
+            UsageError: This is no run id.
+        """
+        return Call(method="GET", url=f"{self.base_url}/v1/runs/{safe_id(provider_run_id, self.label)}")
+
+    def read_poll(self, reply: Reply, provider_run_id: str) -> Snapshot:
+        """Read a run object, or say what kind of no answer this is.
+
+        Args:
+            reply: The answer to `poll_call`.
+            provider_run_id: The run that was asked for.
+
+        Returns:
+            The reading. A 404 counts as "no such run" only where Runflow itself says so, not a gateway.
+        """
+        run = fields(reply)
+        if reply.ok and run is not None and ("id" in run or "status_code" in run):
+            if same_id(run.get("id"), provider_run_id):
+                return _snapshot(run)
+            return Snapshot(state="unreadable", message=f"{self.label} answered about another run")
+        found = trouble(run)
+        no_answer = unreadable(reply, self.label)
+        if found is None or reply.status not in {403, 404}:
+            return no_answer
+        if found.code in {"PERMISSION_DENIED", "FORBIDDEN"} or (reply.status == 403 and not found.code):
+            return replace(no_answer, state="wrong_account")
+        if reply.status == 403:
+            return replace(no_answer, reason="auth")
+        # Without a code, a bare "not found" is also what a wrong path or a gateway says.
+        known = found.code or found.words.lower().strip(". ") != "not found"
+        return replace(no_answer, state="not_found") if known else no_answer
+
+    def lookup_calls(self, client_ref: str) -> tuple[Call, ...]:
+        """Build the look-ups of a lost submit: both documented filter forms, then the plain list.
+
+        Args:
+            client_ref: Our reference.
+
+        Returns:
+            Three calls. The filter is documented in two ways and may be ignored, so an empty answer to one
+            form is "not there" for that form only: read all of them, with their further pages.
+
+        Raises:
+            UsageError: The reference cannot be looked up safely.
+        """
+        ref = _reference(client_ref)
+        return tuple(
+            Call(method="GET", url=f"{self.base_url}/v1/runs", params={**query, **_NEWEST_FIRST})
+            for query in ({"q": f"client_ref.EQ:'{ref}'"}, {"q": f"client_ref:{ref}"}, {})
+        )
+
+    def read_lookup(self, reply: Reply, client_ref: str, *, since: str) -> Found:
+        """Find runs with exactly our reference in one page of a list.
+
+        Args:
+            reply: The answer to one of `lookup_calls` or to a `more`.
+            client_ref: Our reference.
+            since: How far back to read, RFC 3339. It ends the paging and nothing else: a run that carries
+                our reference is ours, even where our clock or theirs is wrong.
+
+        Returns:
+            What the page proves. Rows without any reference, rows that are no objects and links that lead
+            nowhere prove nothing: `readable` is False then.
+        """
+        page = fields(reply) if reply.ok else None
+        rows = page.get("items") if page is not None else None
+        if page is None or not isinstance(rows, list):
+            return Found(readable=False)
+        runs = [row for row in rows if isinstance(row, Mapping)]
+        ours = [run for run in runs if run.get("client_ref") == client_ref]
+        ids = tuple(dict.fromkeys(i for run in ours if (i := usable_id(run.get("id")))))
+        told = not rows or any("client_ref" in run for run in runs)
+        readable = bool(ids) or (len(runs) == len(rows) and told and not ours)
+        link = page.get("next")
+        if link in (None, "", False) or _reaches(runs, since):
+            return Found(provider_run_ids=ids, readable=readable)
+        more = self._page(link)
+        return Found(provider_run_ids=ids, readable=readable and (more is not None or bool(ids)), more=more)
+
+    def _page(self, link: object) -> Call | None:
+        """Rebuild the next page on our own base: a reply never says where the key goes."""
+        if not isinstance(link, str) or len(link) > 4000:
+            return None
+        try:
+            query = urlsplit(link).query
+        except ValueError:
+            return None
+        is_address = "/" in link or "?" in link
+        params = dict(parse_qsl(query)) if is_address else {"pq": link, **_NEWEST_FIRST}
+        return Call(method="GET", url=f"{self.base_url}/v1/runs", params=params) if params else None
+
+    def account_call(self, provider_model: str) -> Call:  # noqa: ARG002 - this check needs no model
+        """Build a call that checks the key and costs nothing."""
+        return Call(method="GET", url=f"{self.base_url}/v1/auth/me")
+
+    def read_account(self, reply: Reply) -> Account:
+        """Read the answer to `account_call`.
+
+        Args:
+            reply: The answer.
+
+        Returns:
+            Whether the key works; None where the answer does not tell.
+        """
+        if reply.ok and fields(reply):
+            return Account(ok=True, message="The key works.")
+        message = unreadable(reply, self.label).message
+        return Account(ok=False if reply.status in {401, 403} else None, message=message)
+
+
+def _input(request: TextToVideo) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    if request.shots:
+        # Runflow documents the list and not its rows. This is our own reading of it: the names it uses
+        # for a whole clip, and the duration as a string as there.
+        body["multi_prompt"] = [{"prompt": s.prompt, "duration": str(s.duration)} for s in request.shots]
+    else:
+        body["prompt"] = request.prompt
+    body |= {
+        "aspect_ratio": request.aspect_ratio,
+        "generate_audio": request.audio,
+        "duration": str(request.duration),
+    }
+    # Shots with seconds are cuts as given; the default is not documented and could be the other one.
+    shot_type = request.shot_type or ("customize" if request.shots else None)
+    extras = {
+        "shot_type": shot_type,
+        "negative_prompt": request.negative_prompt,
+        "cfg_scale": request.cfg_scale,
+    }
+    return body | {name: value for name, value in extras.items() if value is not None}
+
+
+def _reference(client_ref: str) -> str:
+    if not _REFERENCE.fullmatch(client_ref):
+        raise UsageError("The reference of a run may hold letters, digits, '.', '_', ':' and '-' only.")
+    return client_ref
+
+
+def _reaches(runs: list[Mapping[str, Any]], since: str) -> bool:
+    """Whether this page is in order, newest first, and its oldest row is older than `since`."""
+    times = [_moment(run.get("created_at")) for run in runs]
+    known = [t for t in times if t is not None]
+    limit = _moment(since)
+    if not known or limit is None or len(known) < len(times):
+        return False
+    return known == sorted(known, reverse=True) and known[-1] < limit
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return moment if moment is not None and moment.tzinfo is not None else None
+
+
+def _snapshot(run: Mapping[str, Any]) -> Snapshot:
+    said = word(run.get("status_code"))
+    state = _STATES.get(said)
+    cost = money(run.get("cost"))
+    if state is None:
+        return Snapshot(
+            state="unknown", word=said, message=f"Runflow says {said or 'nothing'!r}: still going."
+        )
+    if state in {"queued", "running"}:
+        return Snapshot(state=state, word=said)
+    complaint = say(
+        run.get("failure_code"),
+        run.get("failure_message"),
+        run.get("failure_stage_code") or run.get("failure_stage"),
+    )
+    if state == "canceled":
+        charged = charged_by(cost, "unknown")
+        return Snapshot(
+            state=state, word=said, cost=cost, reason="canceled", charged=charged, message=complaint
+        )
+    if state == "failed":
+        # Runflow's price page: failed runs are not charged. A cost it reports all the same outranks that.
+        charged = charged_by(cost, "no")
+        reason = _reason(complaint, run.get("failure_code"))
+        return Snapshot(state=state, word=said, cost=cost, reason=reason, charged=charged, message=complaint)
+    return _finished(run, said, cost, complaint)
+
+
+def _finished(run: Mapping[str, Any], said: str, cost: str | None, complaint: str) -> Snapshot:
+    output = run.get("output")
+    urls = video_urls(output)
+    if not urls and said == "partial_succeeded":
+        charged = charged_by(cost, "unknown")
+        return Snapshot(
+            state="failed",
+            word=said,
+            cost=cost,
+            reason="provider",
+            charged=charged,
+            message=complaint or "Runflow finished a part of the run, and no video.",
+        )
+    notes = {0: "Runflow says it is done, but names no video yet.", 1: complaint}
+    facts = output if isinstance(output, Mapping) else {}
+    nsfw, seed, timing = facts.get("nsfw_detected"), plain(facts.get("seed"), 0), plain(facts.get("timing"))
+    return Snapshot(
+        state="succeeded",
+        word=said,
+        video_urls=urls[:1],
+        cost=cost,
+        charged="yes",
+        message=notes.get(len(urls), f"Runflow names {len(urls)} videos; the first one is taken."),
+        nsfw_detected=nsfw if isinstance(nsfw, bool) else None,
+        seed=seed if isinstance(seed, int | str) and not isinstance(seed, bool) else None,
+        timing=timing if isinstance(timing, Mapping) else None,
+    )
+
+
+def _reason(complaint: str, code: object) -> FailReason:
+    if is_moderated(complaint):
+        return "moderated"
+    name = say(code).upper()
+    if "CREDIT" in name:
+        return "credit"
+    return "invalid" if "INVALID" in name or "VALIDATION" in name else "provider"

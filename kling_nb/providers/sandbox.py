@@ -1,0 +1,30 @@
+"""The sandbox as a provider: RunComfy's wire at the in-process server.
+
+Invariants: it has a name of its own, so that a play clip can never be taken for a bought one; it takes
+every shot the request model takes, so that it can rehearse for either provider.
+"""
+
+from typing import ClassVar
+
+from kling_nb.providers.runcomfy import RunComfy
+
+__all__ = ["Sandbox"]
+
+
+class Sandbox(RunComfy):
+    """The wire of `RunComfy` at a loopback address.
+
+    Args:
+        base_url: The address of the running in-process server.
+
+    Example:
+        >>> Sandbox("http://127.0.0.1:8123").poll_call("abc").url
+        'http://127.0.0.1:8123/v1/requests/abc/status'
+    """
+
+    name = "sandbox"
+    label = "Sandbox"
+    default_url: ClassVar[str] = "http://127.0.0.1"
+    media_hosts: ClassVar[tuple[str, ...] | None] = None
+    history_url = ""
+    min_shot_s: ClassVar[int] = 1
