@@ -1,0 +1,107 @@
+"""What it means for its owner that a run made no clip: what happened, was it charged, what is safe now.
+
+Invariants: every end without a clip answers all three; a charge nobody knows is called unknown; a cure
+names the exact command, and none of them can buy anything without saying so. Our own `code` is the only
+mark in the text, and a provider's words are never mixed in.
+"""
+
+from typing import NamedTuple
+
+from kling_nb.errors import Charged
+from kling_nb.records import RunRecord, RunStatus, usd
+from kling_nb.wording import charged, clock, provider_label
+
+__all__ = ["Ending", "ending"]
+
+
+class Ending(NamedTuple):
+    """The three answers.
+
+    Args:
+        what: What happened.
+        charged: e.g. `Charged: no.`
+        cure: What is safe now, with the command to type.
+    """
+
+    what: str
+    charged: str
+    cure: str
+
+
+def ending(record: RunRecord, *, detached: bool = False) -> Ending | None:
+    """Answer the three questions for a run that made no clip, or that nobody watches any more.
+
+    Args:
+        record: The run.
+        detached: Whether we stopped watching it.
+
+    Returns:
+        The answers, or None where nothing needs telling: the run is on its way, or done.
+    """
+    play = " (play money)" if record.play else ""
+    if detached and record.status.pending:
+        return _detached(record, play)
+    if record.status.pending or record.status is RunStatus.SUCCEEDED:
+        return None
+    word = charged(record)
+    amount = usd(record.settled_micros if record.settled_micros is not None else record.reported_micros)
+    sure = f"yes, {'amount ' if amount == 'unknown' else ''}{amount}"
+    what, cure = _told(record, word)
+    return Ending(what, f"Charged: {sure if word == 'yes' else word}{play}.", cure)
+
+
+def _detached(record: RunRecord, play: str) -> Ending:
+    resume = f"`%kling resume {record.id}` watches it again and fetches the clip; it buys nothing."
+    if record.submitted_at is None and record.status is RunStatus.CREATED:
+        return Ending("We stopped before anything was sent.", f"Charged: no{play}.", resume)
+    what = f"We stopped watching; the run goes on at {_place(record)}."
+    return Ending(what, f"Charged: unknown until it ends{play}.", resume)
+
+
+def _told(record: RunRecord, word: Charged) -> tuple[str, str]:
+    """Give what happened and what is safe now."""
+    at, again = _place(record), _again(record, word)
+    they = at[0].upper() + at[1:]
+    if record.status is RunStatus.LOST:
+        return _lost(record, at, word)
+    if record.status is RunStatus.CANCELED:
+        return "The run was canceled before it made a clip.", again
+    twice = "" if word == "no" else f" {again}"
+    told: dict[str | None, tuple[str, str]] = {
+        "moderated": (
+            f"{they} refused this request for its content.",
+            f"Change the prompt: the same request would be refused again.{twice}",
+        ),
+        "invalid": (
+            f"{they} did not accept the request.",
+            f"Correct it; `%%kling --dry-run` shows exactly what would be sent.{twice}",
+        ),
+        "credit": (f"The account at {at} is out of credit.", f"Add credit at {at}. {again}"),
+        "auth": (f"{they} refused the key.", f"`%kling keys` shows where it comes from. {again}"),
+        "expired": (f"The run, or its clip, is no longer at {at}.", again),
+        "canceled": ("The run was canceled before it made a clip.", again),
+    }
+    return told.get(record.reason, (f"The run failed at {at}.", again))
+
+
+def _place(record: RunRecord) -> str:
+    return "the sandbox" if record.provider == "sandbox" else provider_label(record.provider)
+
+
+def _again(record: RunRecord, word: Charged) -> str:
+    if word == "no":
+        return "Run the cell again for a new try."
+    kept = f"The money stays held until `%kling resolve {record.id}`. " if word == "unknown" else ""
+    return f"{kept}A new try may be charged as well, so it needs `%%kling --retry`."
+
+
+def _lost(record: RunRecord, at: str, word: Charged) -> tuple[str, str]:
+    what = f"The answer from {at} never came, so a run may exist there. Nothing was sent again."
+    if word == "no":
+        return f"The answer from {at} never came, and the run was given up.", _again(record, word)
+    asked = clock(record.submitted_at or record.created_at, date=True)
+    resolve = f"`%kling resolve {record.id}"
+    return what, (
+        f"Look through your runs at {at} around {asked}.\n"
+        f"It is there: {resolve} --attach PROVIDER_ID`\nIt is not: {resolve} --abandon`"
+    )

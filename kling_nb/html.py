@@ -1,0 +1,360 @@
+"""Safe HTML, built by pure functions: escaping, small building blocks, tables and notices.
+
+Invariants: whatever is not already `Html` is escaped; an address is http(s), relative or a picture or
+clip as data, or it is left out; only tags, attributes and inline styles are used that JupyterLab's
+sanitizer keeps in a notebook it does not trust; no text colour of our own except white on a pill, so
+that light and dark themes both read well; no ids, classes, scripts or style sheets.
+"""
+
+import html as stdlib_html
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from kling_nb import errors
+from kling_nb.errors import KlingError
+
+__all__ = [
+    "AMBER",
+    "BLUE",
+    "DOT",
+    "FONT",
+    "FRAME",
+    "GREEN",
+    "GREY",
+    "LINE",
+    "MONO",
+    "RED",
+    "Html",
+    "callout",
+    "details",
+    "escape",
+    "join",
+    "link",
+    "notice",
+    "pill",
+    "prose",
+    "safe_url",
+    "table",
+    "tag",
+    "text_table",
+]
+
+#: Backgrounds for white text, all with a contrast of at least 4.5 to 1 (WCAG 2.2, 1.4.3).
+GREY, BLUE, GREEN, RED, AMBER = "#5f6773", "#2563c9", "#1f7a4a", "#b3302a", "#925400"
+LINE = "1px solid rgba(128,128,128,0.28)"
+FONT = "font-family:system-ui,sans-serif;font-size:13px;line-height:1.45"
+MONO = "font-family:ui-monospace,monospace;font-size:12px"
+FRAME = f"border:{LINE};border-radius:8px;padding:12px;margin:6px 0;max-width:860px;box-sizing:border-box"
+
+_NO_BREAK = 34
+_VOID = frozenset({"br", "img", "wbr"})
+_DATA = re.compile(r"data:(image|video)/(?:jpeg|png|webp|gif|mp4|webm);base64,[A-Za-z0-9+/]+={0,2}")
+_SCHEME = re.compile(r"[^/?#]*:")
+_MARKUP = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*")
+_TAGS = re.compile(r"<[^>]*>")
+
+
+class Html(str):
+    """Markup that is already safe, and is therefore not escaped again.
+
+    Example:
+        >>> escape(Html("<b>bold</b>"))
+        '<b>bold</b>'
+    """
+
+    __slots__ = ()
+
+
+#: Between phrases; a line never starts with it.
+DOT = Html("&nbsp;&middot; ")
+
+
+def escape(text: object) -> Html:
+    """Make any text safe as content or as a quoted attribute value; `Html` passes unchanged.
+
+    Args:
+        text: Anything; foreign text too.
+
+    Returns:
+        Safe markup. Control characters are dropped and lone surrogates replaced, because a notebook file
+        could not hold them.
+
+    Example:
+        >>> escape("<b> & 'c'")
+        '&lt;b&gt; &amp; &#x27;c&#x27;'
+    """
+    if isinstance(text, Html):
+        return text
+    plain = "".join(
+        "\ufffd" if "\ud800" <= c <= "\udfff" else c
+        for c in str(text)
+        if c in "\n\t" or unicodedata.category(c) != "Cc"
+    )
+    return Html(stdlib_html.escape(plain, quote=True))
+
+
+def join(parts: Sequence[object], between: object = "") -> Html:
+    """Put pieces together, escaping those that are not `Html`.
+
+    Example:
+        >>> join(["a", Html("<b>b</b>")], DOT)
+        'a&nbsp;&middot; <b>b</b>'
+    """
+    return Html(escape(between).join(escape(part) for part in parts))
+
+
+def tag(name: str, *children: object, style: str = "", **attributes: str | int | bool | None) -> Html:
+    """Build one element.
+
+    Args:
+        name: The tag's name.
+        *children: Its content; what is not `Html` is escaped.
+        style: Inline CSS of our own, never foreign text.
+        **attributes: True gives a bare attribute; None and False leave it out.
+
+    Returns:
+        The element.
+
+    Example:
+        >>> tag("a", "x < y", href="clip.mp4")
+        '<a href="clip.mp4">x &lt; y</a>'
+    """
+    written = "".join(
+        f" {key}" if value is True else f' {key}="{escape(value)}"'
+        for key, value in {"style": style or None, **attributes}.items()
+        if value is not None and value is not False
+    )
+    return Html(f"<{name}{written}>" if name in _VOID else f"<{name}{written}>{join(children)}</{name}>")
+
+
+def prose(text: str) -> Html:
+    """Render sentences of ours: `code`, **bold** and line ends, everything else escaped.
+
+    Example:
+        >>> prose("Run `%kling keys`; it is **free**.")
+        'Run <code style="white-space:nowrap">%kling keys</code>; it is <b>free</b>.'
+    """
+    parts: list[Html] = []
+    at = 0
+    for found in _MARKUP.finditer(text):
+        parts.append(escape(text[at : found.start()]))
+        parts.append(_code(found[1]) if found[1] else tag("b", found[2]))
+        at = found.end()
+    return Html(join([*parts, text[at:]]).replace("\n", tag("br")))
+
+
+def _code(text: str) -> Html:
+    # A short command stays on one line; a long one must be able to break in a narrow window.
+    return tag("code", text, style="white-space:nowrap" if len(text) <= _NO_BREAK else "")
+
+
+def safe_url(url: str | None, *, data: str = "") -> str | None:
+    """Let an address through, or drop it.
+
+    Args:
+        url: Any address, also a foreign one.
+        data: `image` or `video` where that kind of data address is welcome too.
+
+    Returns:
+        The address if it is http(s), relative, or welcome data; else None.
+
+    Example:
+        >>> safe_url("kling_media/fox.mp4"), safe_url("javascript:alert(1)")
+        ('kling_media/fox.mp4', None)
+    """
+    if not url:
+        return None
+    if url[:5].lower() == "data:":
+        found = _DATA.fullmatch(url)
+        return url if found and found[1] == data else None
+    # Browsers drop control characters, read a backslash as a slash, and `//` as another host.
+    if url != url.strip() or "\\" in url or any(not c.isprintable() for c in url) or url.startswith("//"):
+        return None
+    scheme = _SCHEME.match(url)
+    if scheme is None or url.lower().startswith(("http://", "https://")):
+        return url
+    return None
+
+
+def link(label: object, url: str | None) -> Html:
+    """Build a link, or only its label where the address is not safe.
+
+    Example:
+        >>> link("fox.mp4", "javascript:alert(1)")
+        'fox.mp4'
+    """
+    href = safe_url(url)
+    return escape(label) if href is None else tag("a", label, href=href)
+
+
+def pill(word: str, colour: str) -> Html:
+    """Build a coloured mark with a word in it.
+
+    Args:
+        word: What it says; the colour alone never says anything.
+        colour: One of the backgrounds of this module.
+
+    Example:
+        >>> "Done" in pill("Done", GREEN)
+        True
+    """
+    style = (
+        f"display:inline-block;background:{colour};color:#fff;border-radius:10px;padding:1px 10px;"
+        "font-size:12px;font-weight:600"
+    )
+    return tag("span", word, style=style)
+
+
+def details(summary: object, *body: object) -> Html:
+    """Build a part that opens on a click.
+
+    Example:
+        >>> details("Receipt", "x").startswith("<details")
+        True
+    """
+    head = tag("summary", tag("span", summary, style="opacity:0.75"), style="cursor:pointer")
+    return tag("details", head, *body, style="margin-top:6px")
+
+
+def callout(colour: str, *body: object) -> Html:
+    """Build a paragraph with a coloured rule at its side."""
+    return tag("div", *body, style=f"border-left:3px solid {colour};padding-left:10px;margin:8px 0")
+
+
+_TITLES: dict[type[KlingError], tuple[str, str]] = {
+    errors.UnsupportedError: ("Not sent: not supported", RED),
+    errors.UsageError: ("Not sent", RED),
+    errors.KeyMissingError: ("Key missing", AMBER),
+    errors.SettingsError: ("Settings", AMBER),
+    errors.UnpricedError: ("Not sent: price unknown", AMBER),
+    errors.ConsentError: ("Not sent: no consent", AMBER),
+    errors.BudgetError: ("Not sent: budget", AMBER),
+    errors.BlockedError: ("Not sent: blocked", AMBER),
+    errors.NotCachedError: ("Not here", GREY),
+    errors.ModeratedError: ("Failed: moderated", RED),
+    errors.RunCanceledError: ("Canceled", GREY),
+    errors.RunFailedError: ("Failed", RED),
+    errors.RunLostError: ("Lost", AMBER),
+    errors.DetachedError: ("Detached", GREY),
+    errors.WaitTimeoutError: ("Still on its way", GREY),
+    errors.ProviderError: ("Provider", RED),
+    errors.TransportError: ("Network", RED),
+    errors.LedgerError: ("Ledger", RED),
+    errors.StoreError: ("Clip not kept", RED),
+}
+
+
+def notice(error: KlingError, *, title: str | None = None) -> Html:
+    """Draw an error: what happened, whether it was charged, what is safe now.
+
+    Args:
+        error: The error.
+        title: The word on the pill; by default it follows from the kind of error.
+
+    Returns:
+        A small card.
+
+    Example:
+        >>> "Charged: no" in notice(KlingError("The prompt is empty."))
+        True
+    """
+    word, colour = next((_TITLES[kind] for kind in type(error).__mro__ if kind in _TITLES), ("Error", RED))
+    where = [part for part in (error.run_id, error.provider, error.provider_run_id) if part]
+    head = tag(
+        "div",
+        pill(title or word, colour),
+        tag("span", join(where, DOT), style=f"opacity:0.65;{MONO}"),
+        style="display:flex;flex-wrap:wrap;justify-content:space-between;gap:4px 12px",
+    )
+    body = callout(
+        colour,
+        tag("div", prose(error.what), dir="auto"),
+        tag("div", tag("b", f"Charged: {error.charged}."), " ", prose(error.cure)),
+    )
+    return tag("div", head, body, style=f"{FRAME};{FONT};overflow-wrap:break-word")
+
+
+_SIDES = {"l": "left", "r": "right", "c": "center"}
+
+
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[object]], *, align: str = "", caption: str = ""
+) -> Html:
+    """Draw a quiet table.
+
+    Args:
+        headers: Column heads.
+        rows: Cells; what is not `Html` is escaped.
+        align: One letter a column, `l`, `r` or `c`; left where it is too short.
+        caption: A line above it.
+
+    Returns:
+        The table, in a box that scrolls sideways when the window is narrow.
+
+    Example:
+        >>> table(["run", "cost"], [["kl7m2q", "$0.56"]], align="lr").count("<td")
+        2
+    """
+    sides = [_SIDES.get(letter, "left") for letter in align.ljust(len(headers), "l")]
+    cell = "padding:3px 14px 3px 0;vertical-align:top;text-align:{};white-space:pre-wrap"
+    plain = "background:transparent"
+    head = [
+        tag("th", text, style=f"{cell.format(side)};font-weight:600;opacity:0.7")
+        for text, side in zip(headers, sides, strict=True)
+    ]
+    body = [
+        tag(
+            "tr",
+            *(tag("td", text, style=cell.format(side)) for text, side in zip(row, sides, strict=True)),
+            style=f"{plain};border-top:1px solid rgba(128,128,128,0.18)",
+        )
+        for row in rows
+    ]
+    whole = tag(
+        "table",
+        tag("thead", tag("tr", *head, style=plain), style="border:0"),
+        tag("tbody", *body),
+        style=f"border-collapse:collapse;margin:0;border:0;{FONT}",
+    )
+    above = tag("div", caption, style=f"margin-bottom:4px;{FONT};font-weight:600") if caption else ""
+    return tag("div", above, whole, style="overflow-x:auto;margin:6px 0")
+
+
+def text_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, align: str = "") -> str:
+    """Write the same table as plain text in aligned columns.
+
+    Args:
+        headers: Column heads.
+        rows: Cells; of `Html` only the text is kept.
+        align: As for `table`.
+
+    Returns:
+        Lines without white space at their ends.
+
+    Example:
+        >>> print(text_table(["run", "cost"], [["kl7m2q", "$0.56"]], align="lr"))
+        run      cost
+        kl7m2q  $0.56
+    """
+    lines = [[_plain(cell) for cell in row] for row in [headers, *rows]]
+    widths = [max(map(_columns, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            " " * (width - _columns(cell)) + cell if side == "r" else cell + " " * (width - _columns(cell))
+            for cell, width, side in zip(line, widths, align.ljust(len(widths), "l"), strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _plain(cell: object) -> str:
+    text = stdlib_html.unescape(_TAGS.sub("", cell)) if isinstance(cell, Html) else str(cell)
+    return errors.one_line(text)
+
+
+def _columns(text: str) -> int:
+    """Count terminal columns: wide characters take two, combining ones none."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )

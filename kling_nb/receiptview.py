@@ -1,0 +1,100 @@
+"""The receipt of a run as a table that opens on a click.
+
+Invariants: estimate, reported and settled are three rows, and none of them shows an amount nobody knows;
+of an origin only the host is shown; the words of a private request are not.
+"""
+
+import json
+
+from kling_nb.errors import one_line
+from kling_nb.html import DOT, MONO, Html, details, join, tag
+from kling_nb.records import MediaFacts, RunRecord, RunStatus, usd
+from kling_nb.wording import charged, clock, file_words, host, provider_label, short
+
+__all__ = ["receipt"]
+
+
+def receipt(record: RunRecord, *, private: bool) -> Html:
+    """Draw the receipt.
+
+    Args:
+        record: The run.
+        private: Whether the words of the request must not be shown.
+
+    Returns:
+        A part that opens on a click.
+    """
+    cell = "padding:1px 0;text-align:left;vertical-align:top"
+    rows = [
+        tag(
+            "tr",
+            tag("td", key, style=f"{cell};width:76px;opacity:0.65"),
+            tag("td", value, style=cell),
+            style="background:transparent",
+        )
+        for key, value in _entries(record, private=private)
+        if value
+    ]
+    look = "table-layout:fixed;width:100%;border-collapse:collapse;border:0;margin:6px 0 0;font-size:12px"
+    return details("Receipt", tag("table", *rows, style=look))
+
+
+def _entries(record: RunRecord, *, private: bool) -> list[tuple[str, object]]:
+    at = provider_label(record.provider)
+    request = record.request
+    settings = (
+        [] if private or not request.negative_prompt else [f"negative: {one_line(request.negative_prompt)}"]
+    )
+    settings += [f"cfg {request.cfg_scale:g}"] if request.cfg_scale is not None else []
+    settings += [f"shots: {request.shot_type}"] if request.shot_type else []
+    extras = [] if record.nsfw_detected is None else [f"nsfw: {'yes' if record.nsfw_detected else 'no'}"]
+    extras += [] if record.seed is None else [f"seed {one_line(str(record.seed))}"]
+    extras += [f"timing {short(_json(record.timing), 200)}"] if record.timing else []
+    there = record.provider_run_id or "no id known"
+    moments = (("sent", record.submitted_at), ("done", record.finished_at), ("saved", record.saved_at))
+    asked = [f"{clock(record.created_at, date=True)}"]
+    asked += [f"{word} {clock(moment)}" for word, moment in moments if moment]
+    origin = host(record.origin)
+    model = [tag("bdi", one_line(record.provider_model)), *([tag("bdi", f"at {origin}")] if origin else [])]
+    take = f"{record.id}, take {record.take}, try {record.attempt}"
+    tags = [tag("bdi", one_line(f"{key}={value}")) for key, value in record.tags.items()]
+    return [
+        ("Run", join([take, join([tag("bdi", one_line(there)), f" at {at}"])], DOT)),
+        ("Model", join(model, DOT)),
+        ("Settings", join(settings, DOT)),
+        ("Asked", join(asked, DOT)),
+        ("File", _file_entry(record.media)),
+        ("SHA-256", tag("span", record.media.sha256, style=MONO) if record.media else ""),
+        ("Estimate", _estimate(record)),
+        (
+            "Reported",
+            usd(record.reported_micros) if record.reported_micros is not None else f"nothing by {at}",
+        ),
+        ("Settled", _settled(record)),
+        ("Extras", join(extras, DOT)),
+        ("Tags", join(tags, DOT)),
+        ("Request", tag("span", record.request_key, style=MONO)),
+    ]
+
+
+def _file_entry(media: MediaFacts | None) -> Html:
+    return join([tag("bdi", media.file), *file_words(media)], DOT) if media else Html()
+
+
+def _estimate(record: RunRecord) -> str:
+    estimate = record.estimate
+    return f"{usd(estimate.micros)}{f' ({one_line(estimate.basis)})' if estimate.basis else ''}"
+
+
+def _settled(record: RunRecord) -> str:
+    play = " (play money)" if record.play else ""
+    if record.settled_micros is not None:
+        return usd(record.settled_micros) + play
+    if record.status is not RunStatus.SUCCEEDED and charged(record) == "no":
+        return f"nothing charged{play}"
+    held = f", {usd(record.reserved_micros)} held" if record.reserved_micros else ""
+    return f"unknown{held}{play}"
+
+
+def _json(value: object) -> str:
+    return one_line(json.dumps(value, ensure_ascii=False, default=str))

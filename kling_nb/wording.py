@@ -1,0 +1,310 @@
+"""The words for a run: its state, its wait, its money, its file.
+
+Invariants: an amount nobody knows is a word, never $0; sandbox money is always called play money. Plain
+text; **bold** around amounts is the only mark in it, and a provider's words are never mixed in.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from kling_nb.catalog import find_model
+from kling_nb.errors import Charged, UsageError
+from kling_nb.records import MediaFacts, RunRecord, RunStatus, Totals, usd
+
+__all__ = [
+    "ask_words",
+    "charged",
+    "clock",
+    "file_words",
+    "host",
+    "minutes",
+    "money_words",
+    "plain",
+    "provider_label",
+    "session_words",
+    "short",
+    "state_word",
+    "wait_words",
+    "waited_s",
+]
+
+_STATES = {
+    RunStatus.CREATED: "Starting",
+    RunStatus.SUBMITTING: "Sending",
+    RunStatus.QUEUED: "Queued",
+    RunStatus.RUNNING: "Running",
+    RunStatus.SAVING: "Saving",
+    RunStatus.SUCCEEDED: "Done",
+    RunStatus.FAILED: "Failed",
+    RunStatus.CANCELED: "Canceled",
+    RunStatus.LOST: "Lost",
+}
+_REASONS = {
+    "moderated": "moderated",
+    "invalid": "invalid request",
+    "credit": "out of credit",
+    "auth": "key refused",
+    "provider": "provider error",
+    "expired": "expired",
+    "canceled": "canceled",
+}
+_CODECS = {"h264": "H.264", "hevc": "HEVC", "av1": "AV1", "vp9": "VP9"}
+_LABELS = {"runcomfy": "RunComfy"}
+
+
+def provider_label(name: str) -> str:
+    """Give a provider's name as people write it.
+
+    Example:
+        >>> provider_label("runcomfy")
+        'RunComfy'
+    """
+    return _LABELS.get(name, name.capitalize())
+
+
+def clock(moment: datetime, *, date: bool = False) -> str:
+    """Write a moment in UTC, to the second.
+
+    Args:
+        moment: Any aware time.
+        date: Whether the day belongs to it.
+
+    Example:
+        >>> clock(datetime(2026, 11, 21, 14, 2, 31, tzinfo=UTC))
+        '14:02:31 UTC'
+    """
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC" if date else "%H:%M:%S UTC")
+
+
+def minutes(seconds: float) -> str:
+    """Write a span as minutes and seconds, with hours where there are any.
+
+    Args:
+        seconds: Less than 0 counts as 0.
+
+    Example:
+        >>> minutes(104), minutes(3725)
+        ('1:44', '1:02:05')
+    """
+    whole = max(0, int(seconds))
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def state_word(record: RunRecord, *, reused: bool = False, detached: bool = False) -> str:
+    """Name the state.
+
+    Args:
+        record: The run.
+        reused: Whether this cell shows a clip that was there already.
+        detached: Whether we stopped watching.
+
+    Example:
+        >>> state_word.__name__
+        'state_word'
+    """
+    if detached and record.status.pending:
+        return "Detached"
+    if record.status is RunStatus.FAILED and record.reason is not None:
+        return f"Failed: {_REASONS[record.reason]}"
+    return f"{_STATES[record.status]}, reused" if reused and _done(record) else _STATES[record.status]
+
+
+def ask_words(record: RunRecord) -> list[str]:
+    """List what was asked: model, provider, seconds, shape, sound, take, try."""
+    request = record.request
+    try:
+        model = find_model(record.model).label
+    except UsageError:  # a record may be older or newer than our catalog
+        model = record.model
+    words = [
+        model,
+        provider_label(record.provider),
+        f"{request.duration} s",
+        request.aspect_ratio,
+        "with sound" if request.audio else "silent",
+        f"take {record.take}",
+    ]
+    return [*words, f"try {record.attempt}"] if record.attempt > 1 else words
+
+
+def wait_words(record: RunRecord, *, now: datetime, typical_s: tuple[float, float] | None) -> list[str]:
+    """List how long a run has been on its way, and how long is usual.
+
+    Args:
+        record: The run.
+        now: The time of this look.
+        typical_s: The usual span from asked to done, shortest and longest in seconds.
+
+    Returns:
+        e.g. `["1:44 so far", "usually 1:30-3:20"]`; empty for a run that has ended.
+    """
+    if record.status.ended:
+        return []
+    waited = waited_s(record, now)
+    words = [f"{minutes(waited)} so far"]
+    if record.status is RunStatus.QUEUED and record.queue_position is not None:
+        words.insert(0, f"queue position {record.queue_position}")
+    if record.status is RunStatus.SAVING:
+        words.append("the clip is made and on its way here")
+    elif typical_s is not None:
+        low, high = typical_s
+        words.append(f"usually {minutes(low)}-{minutes(high)}")
+        if waited > high:
+            words.append("longer than usual")
+    return words
+
+
+def waited_s(record: RunRecord, now: datetime) -> float:
+    """Give the seconds since the run was sent (or, before that, since it was written down)."""
+    return max(0.0, (now - (record.submitted_at or record.created_at)).total_seconds())
+
+
+def money_words(record: RunRecord, *, reused: bool = False) -> str:
+    """Say what a run costs, as far as anybody knows.
+
+    Args:
+        record: The run.
+        reused: Whether this cell only shows what was paid for before.
+
+    Returns:
+        One phrase, the amounts bold.
+    """
+    if reused and _done(record):
+        return f"nothing sent, **$0.00** this time; before: {_money(record).replace('**', '')}"
+    return _money(record)
+
+
+def _money(record: RunRecord) -> str:
+    amount = _known(record)
+    if amount is None:
+        return _unknown(record)
+    if record.play:
+        return f"would cost {f'**{usd(amount)}**' if amount else 'nothing'} (play money)"
+    if record.status.pending:
+        return f"**{usd(amount)}** {'reserved' if record.reserved_micros else 'estimated, nothing reserved'}"
+    if record.settled_micros is None and not amount:
+        return "nothing charged"
+    return f"**{usd(amount)}** charged{_basis(record, amount)}"
+
+
+def _unknown(record: RunRecord) -> str:
+    upto = f", up to **{usd(record.reserved_micros)}**" if record.reserved_micros else ""
+    if record.play:
+        return f"would cost an **unknown** amount{upto} (play money)"
+    upto += " held" if upto else ""
+    if record.status.pending:
+        return f"price **unknown**{upto}"
+    known_charged = record.charged == "yes" or _done(record)
+    return f"charged, amount **unknown**{upto}" if known_charged else f"charge **unknown**{upto}"
+
+
+def _known(record: RunRecord) -> int | None:
+    """Give the amount a run is known to cost or to hold, or None where nobody knows."""
+    if record.settled_micros is not None:
+        return record.settled_micros
+    if record.status.pending:
+        known = record.estimate.micros is not None
+        return (record.reserved_micros or record.estimate.micros) if known else None
+    if record.reported_micros is not None:
+        return record.reported_micros
+    return 0 if not _done(record) and charged(record) == "no" else None
+
+
+def _basis(record: RunRecord, amount: int) -> str:
+    words = ""
+    if record.reported_micros == amount:
+        words = f", as {provider_label(record.provider)} reports"
+    elif amount and amount == record.estimate.micros:
+        words = ", by the list price"
+    if record.estimate.micros is not None and amount > record.estimate.micros:
+        words += f", **above the estimate of {usd(record.estimate.micros)}**"
+    return words
+
+
+def session_words(totals: Totals) -> str:
+    """Say what the session has spent, holds back and may spend.
+
+    Example:
+        >>> session_words(Totals(settled_micros=1120000, reserved_micros=560000, cap_micros=10000000))
+        'session $1.12 + $0.56 reserved of $10.00'
+    """
+    words = f"{'play session' if totals.play else 'session'} {usd(totals.settled_micros)}"
+    if totals.reserved_micros:
+        words += f" + {usd(totals.reserved_micros)}" + ("" if totals.play else " reserved")
+    if totals.unknown:
+        words += f" + {totals.unknown} unknown"
+    words += f" of {usd(totals.cap_micros)}" if totals.cap_micros is not None else ", no cap"
+    left = totals.left_micros
+    return f"{words}, **over by {usd(-left)}**" if left is not None and left < 0 else words
+
+
+def charged(record: RunRecord) -> Charged:
+    """Say whether a run was charged; a lost one that still holds money is unknown, whatever its row says."""
+    if record.settled_micros:
+        return "yes"
+    if record.status is RunStatus.LOST and record.reserved_micros and record.charged == "no":
+        return "unknown"
+    return record.charged
+
+
+def file_words(media: MediaFacts) -> list[str]:
+    """List what is measured in a file: picture, length, bytes, then rate, codec and sound.
+
+    Example:
+        >>> file_words(MediaFacts(file="a.mp4", sha256="0" * 64, size=4100000, codec="h264"))
+        ['4.1 MB', 'H.264', 'no sound']
+    """
+    words = [f"{media.width}\u00d7{media.height}"] if media.width and media.height else []
+    words += [f"{media.duration_s:.2f} s"] if media.duration_s else []
+    words += [_size(media.size)]
+    words += [f"{media.fps:g} fps"] if media.fps else []
+    words += [_CODECS.get(media.codec, media.codec)] if media.codec else []
+    return [*words, f"{media.audio_codec.upper()} sound" if media.audio_codec else "no sound"]
+
+
+def _size(size: int) -> str:
+    if size < 1000:
+        return f"{size} bytes"
+    for unit, factor in (("kB", 1000), ("MB", 1000**2)):
+        if size < factor * 1000:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size / 1000**3:.2f} GB"
+
+
+def _done(record: RunRecord) -> bool:
+    return record.status is RunStatus.SUCCEEDED
+
+
+def plain(words: Sequence[str] | str) -> str:
+    """Join phrases for plain text, without the bold marks.
+
+    Example:
+        >>> plain(["**$0.56** reserved", "session $1.12"])
+        '$0.56 reserved - session $1.12'
+    """
+    return " - ".join([words] if isinstance(words, str) else words).replace("**", "")
+
+
+def host(origin: str) -> str:
+    """Give the host of an address, without its query or anything secret; empty where it has none.
+
+    Example:
+        >>> host("https://api.example.com/v1?sig=x")
+        'api.example.com'
+    """
+    try:
+        return urlsplit(origin).hostname or ""
+    except ValueError:
+        return ""
+
+
+def short(text: str, chars: int) -> str:
+    """Cut text to a length, with an ellipsis where it was cut.
+
+    Example:
+        >>> short("a red fox", 6)
+        'a red…'
+    """
+    return text if len(text) <= chars else text[: chars - 1].rstrip() + "…"
