@@ -35,6 +35,8 @@ _NIGHT: Final = (14, 16, 20)
 _MARGIN: Final = 24
 _STRIP: Final = 16
 _LINES_MAX: Final = 9
+_TEXT_MAX: Final = 1200
+"""Characters of a prompt that are looked at: more would not fit, and measuring them costs time."""
 
 _PLAIN: Final = str.maketrans(
     {0x2014: " - ", 0x2013: "-", 0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"', 0x2026: "..."}
@@ -203,7 +205,7 @@ class Stage:
 
     def _letter(self, caption: Caption) -> None:
         width, height = self.size
-        text = clean(caption.text) or "(no prompt)"
+        text = clean(caption.text[:_TEXT_MAX]) or "(no prompt)"
         room = height - 2 * _STRIP - 118
         for points in (30, 26, 22, 19, 16, 14):
             font = _font(points)

@@ -140,6 +140,8 @@ async def _hang_up(scope: Scope, receive: Receive, style: str) -> None:
     if not isinstance(transport, asyncio.Transport):
         msg = "a connection can only be dropped under kling_nb.sandbox.serve"
         raise RuntimeError(msg)  # noqa: TRY004 - the server is at fault, not an argument's type
+    if transport.is_closing():
+        return  # the client was quicker
     if style == "reset":
         # Lingering for 0 seconds is how a socket is told to answer with RST (socket(7), SO_LINGER).
         bare = transport.get_extra_info("socket")

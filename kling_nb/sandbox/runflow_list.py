@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _EQ: Final = re.compile(r"(\w+)\.EQ:'((?:[^'\\]|\\.)*)'")
-_COLON: Final = re.compile(r"(\w+)(:|>=|<=|>|<)\s*[\"']?([^\s\"']+)[\"']?")
+_COLON: Final = re.compile(r"""(\w+)(:|>=|<=|>|<)\s*(?:'([^']*)'|"([^"]*)"|([^\s'"]+))""")
 _FIELDS: Final = frozenset(
     {"id", "status_code", "client_ref", "created_at", "started_at", "completed_at", "model_id", "batch_id"}
 )
@@ -124,7 +124,7 @@ def _read(text: str, mode: str) -> _Clause:
     if exact:
         clause = _Clause(exact[1], ":", re.sub(r"\\(.)", r"\1", exact[2]))
     elif loose:
-        clause = _Clause(loose[1], loose[2], loose[3])
+        clause = _Clause(loose[1], loose[2], loose[3] or loose[4] or loose[5] or "")
     else:
         raise BadListError(f"the filter {text!r} is not understood")
     if clause.name not in _FIELDS:
