@@ -1,14 +1,85 @@
-"""What every test stands on: a clean environment and state in temporary folders."""
+"""What every test stands on: a clean environment, state in temporary folders, no network but loopback.
 
+Invariants: no test reads this machine's keys, settings, ledger or home; no socket of the test process
+leaves this machine (processes that a test starts are not covered); a browser test without a browser fails.
+"""
+
+import ipaddress
 import os
+import socket
+from contextlib import ExitStack
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 KEEP = {"KLING_NB_TEST_CHROMIUM"}
 
+# The same cases in every run; slow examples are this machine's business and no failure.
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("repeatable")
+
+
+class OutsideConnectionError(RuntimeError):
+    """A test tried to reach another machine."""
+
+
+def _is_loopback(host):
+    if isinstance(host, bytes):
+        host = host.decode("ascii", "replace")
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _only_loopback():
+    """No test reaches another machine; a foreign name is not even looked up."""
+    connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def guard(sock, address):
+        if sock.family in {socket.AF_INET, socket.AF_INET6} and not _is_loopback(address[0]):
+            raise OutsideConnectionError(f"A test tried to connect to {address[0]}.")
+
+    def guarded_connect(self, address):
+        guard(self, address)
+        return connect(self, address)
+
+    def guarded_connect_ex(self, address):
+        guard(self, address)
+        return connect_ex(self, address)
+
+    def guarded_getaddrinfo(host, *arguments, **options):
+        if not (host is None or _is_loopback(host) or _is_address(host)):
+            raise socket.gaierror(socket.EAI_NONAME, f"A test may not look up {host!r}.")
+        return getaddrinfo(host, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded_connect)
+        patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+        patch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
+        yield
+
+
+def _is_address(host):
+    try:
+        ipaddress.ip_address(host.decode("ascii", "replace") if isinstance(host, bytes) else host)
+    except ValueError:
+        return False
+    return True
+
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch, tmp_path):
+def _clean_environment(monkeypatch, tmp_path_factory):
     """No test sees the user's keys, settings, ledger or home."""
     for name in list(os.environ):
         if (
@@ -16,8 +87,7 @@ def _clean_environment(monkeypatch, tmp_path):
             and name not in KEEP
         ):
             monkeypatch.delenv(name)
-    home = tmp_path / "home"
-    home.mkdir()
+    home = tmp_path_factory.mktemp("home")
     for name in (
         "HOME",
         "XDG_CONFIG_HOME",
@@ -27,3 +97,33 @@ def _clean_environment(monkeypatch, tmp_path):
         "IPYTHONDIR",
     ):
         monkeypatch.setenv(name, str(home if name == "HOME" else home / name.lower()))
+
+
+@pytest.fixture(scope="session")
+def chromium_path():
+    """The Chromium of the browser tests; `make test` sees to it that there is one."""
+    from chromium import CURE, find_chromium
+
+    return find_chromium() or pytest.fail(CURE)
+
+
+@pytest.fixture
+def browser(chromium_path):
+    """One headless browser for one test; such a test cannot call `asyncio.run`."""
+    from lab import browser_of
+
+    with browser_of(chromium_path) as started:
+        yield started
+
+
+@pytest.fixture
+def lab(browser):
+    """A factory of running `tests/lab.py` servers, `lab(folder, ui="notebook")`; they end with the test."""
+    from lab import Lab
+
+    with ExitStack() as stack:
+
+        def start(root, **options):
+            return stack.enter_context(Lab(root, browser, **options))
+
+        yield start

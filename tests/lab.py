@@ -1,0 +1,410 @@
+"""Drive a real JupyterLab or Notebook 7 in headless Chromium, as a person would.
+
+Invariants: server and kernels have their own configuration, data and runtime folders and listen on
+127.0.0.1; the browser can reach nothing else; what was started is ended, also after a failure, and
+nothing else is; every wait is for a condition and has a limit.
+"""
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import nbformat
+import psutil
+from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, sync_playwright
+
+START_S = 90
+CELL_S = 60
+ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+)
+# What the two interfaces say by themselves, with no cell run and none of our code loaded.
+OWN_NOISE = ("reading 'schema'", "ERR_NAME_NOT_RESOLVED", "ERR_INTERNET_DISCONNECTED")
+QUIET = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
+}
+DARK = {"@jupyterlab/apputils-extension:themes": {"theme": "JupyterLab Dark"}}
+
+READY = """async () => {
+  await window.jupyterapp.restored;
+  const panel = window.jupyterapp.shell.currentWidget;
+  if (!panel?.context || !panel.sessionContext) return false;
+  await panel.revealed;
+  await panel.context.ready;
+  await panel.sessionContext.ready;
+  return true;
+}"""
+PLAY = """async () => {
+  const until = (ready, limit) => new Promise((resolve) => {
+    const end = performance.now() + limit;
+    const look = () => ready() || performance.now() > end ? resolve() : setTimeout(look, 20);
+    look();
+  });
+  const seen = [];
+  for (const video of document.querySelectorAll('.jp-OutputArea video')) {
+    video.muted = true;
+    video.play().catch(() => {});
+    await until(() => video.currentTime > 0 || video.error, 8000);
+    const played = video.currentTime;
+    video.pause();
+    let sought = null;
+    if (Number.isFinite(video.duration)) {
+      const target = video.duration * 0.8;
+      video.currentTime = target;
+      await until(() => !video.seeking && Math.abs(video.currentTime - target) < 0.1, 4000);
+      sought = video.currentTime;
+    }
+    seen.push({
+      src: video.getAttribute('src'), poster: video.getAttribute('poster'), controls: video.controls,
+      width: video.videoWidth, height: video.videoHeight, duration: video.duration,
+      played, sought, error: video.error && video.error.message,
+    });
+  }
+  return seen;
+}"""
+
+
+@contextmanager
+def browser_of(chromium: Path) -> Iterator[Browser]:
+    """Start one headless browser. `asyncio.run` cannot be called in this thread before it has ended."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(chromium), args=list(ARGUMENTS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def write_notebook(path: Path, *sources: str) -> Path:
+    """Write a notebook of code cells that were never run; a source that starts with `md:` is text."""
+    notebook = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    )
+    for number, source in enumerate(sources):
+        make = nbformat.v4.new_markdown_cell if source.startswith("md:") else nbformat.v4.new_code_cell
+        notebook.cells.append(make(source.removeprefix("md:"), id=f"cell{number}"))
+    nbformat.write(notebook, str(path))
+    return path
+
+
+class Lab:
+    """A Jupyter server over one folder and a window of the browser.
+
+    Args:
+        root: The folder it serves.
+        browser: From `browser_of`.
+        ui: JupyterLab or Notebook 7.
+        env: Variables for the server and its kernels; None takes one away.
+        viewport: Width and height in pixels.
+        dark: Whether to use the dark theme.
+        settings: JupyterLab settings by plugin, e.g. `{"@jupyterlab/x-extension:y": {...}}`.
+
+    Example:
+        with browser_of(path) as browser, Lab(folder, browser) as lab:
+            tab = lab.open("a.ipynb")
+            tab.run_all()
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        browser: Browser,
+        *,
+        ui: Literal["lab", "notebook"] = "lab",
+        env: Mapping[str, str | None] | None = None,
+        viewport: tuple[int, int] = (1280, 1000),
+        dark: bool = False,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.root = Path(root).resolve()
+        self.ui = ui
+        self.errors: list[str] = []
+        self.requests: list[tuple[int, str]] = []
+        self._browser = browser
+        self._env = dict(env or {})
+        self._viewport = viewport
+        self._dark = dark
+        self._settings = {**QUIET, **(DARK if dark else {}), **(settings or {})}
+        self._token = secrets.token_hex(16)
+        self._reopened = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-")))
+            self._log = stack.enter_context((scratch / "server.log").open("w+"))
+            self._server = self._start_server(scratch)
+            stack.callback(self._stop_server)
+            self.base = self._address(scratch / "run")
+            width, height = self._viewport
+            self._window = self._browser.new_context(
+                viewport={"width": width, "height": height}, color_scheme="dark" if self._dark else "light"
+            )
+            stack.callback(self._window.close)
+            self._closing = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def open(self, notebook: str) -> "Tab":
+        """Open a notebook of the folder and wait until its kernel is idle."""
+        page = self._window.new_page()
+        page.set_default_timeout(CELL_S * 1000)
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self._note(str(error)))
+        page.on("response", lambda response: self.requests.append((response.status, response.url)))
+        where = f"notebooks/{notebook}?" if self.ui == "notebook" else f"lab/tree/{notebook}?reset&"
+        page.goto(f"{self.base}/{where}token={self._token}", timeout=START_S * 1000)
+        tab = Tab(page)
+        tab.cell(0).wait_for(timeout=START_S * 1000)
+        page.wait_for_function(READY, timeout=START_S * 1000)
+        tab.wait_idle(START_S)
+        return tab
+
+    def reopen_untrusted(self, notebook: str) -> "Tab":
+        """Open a saved notebook as a stranger who got the file: no signature, and nothing of its kernel."""
+        self.close_tabs()
+        self.shutdown_kernels()
+        path = self.root / notebook
+        content = json.loads(path.read_text(encoding="utf-8"))
+        self._reopened += 1
+        content["metadata"]["received"] = self._reopened
+        path.write_text(json.dumps(content), encoding="utf-8")
+        if self.trusted(notebook):
+            raise AssertionError(f"{notebook} is still trusted")
+        return self.open(notebook)
+
+    def trusted(self, notebook: str) -> bool:
+        """Whether the server trusts what the saved cells show."""
+        cells = self.rest(f"contents/{notebook}")["content"]["cells"]
+        return all(cell["metadata"].get("trusted") for cell in cells if cell["cell_type"] == "code")
+
+    def close_tabs(self) -> None:
+        """Close every page without saving."""
+        for page in self._window.pages:
+            page.close()
+
+    def kernels(self) -> list[str]:
+        """Give the ids of the running kernels."""
+        return [kernel["id"] for kernel in self.rest("kernels")]
+
+    def shutdown_kernels(self) -> None:
+        """End every session and kernel of this server."""
+        for session in self.rest("sessions"):
+            self.rest(f"sessions/{session['id']}", method="DELETE")
+        for kernel in self.kernels():
+            self.rest(f"kernels/{kernel}", method="DELETE")
+
+    def rest(self, path: str, *, method: str = "GET", body: object = None) -> Any:
+        """Call the server's REST interface, e.g. `rest("kernels")`."""
+        request = urllib.request.Request(
+            f"{self.base}/api/{path}",
+            method=method,
+            headers={"Authorization": f"token {self._token}"},
+            data=None if body is None else json.dumps(body).encode(),
+        )
+        with urllib.request.urlopen(request, timeout=START_S) as reply:
+            text = reply.read()
+        return json.loads(text) if text else None
+
+    def server_log(self) -> str:
+        """Give what the server and its kernels wrote so far."""
+        return Path(self._log.name).read_text(encoding="utf-8")
+
+    def _start_server(self, scratch: Path) -> subprocess.Popen[bytes]:
+        for plugin, values in self._settings.items():
+            package, name = plugin.split(":")
+            file = scratch / "settings" / package / f"{name}.jupyterlab-settings"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(values))
+        environment = {
+            **os.environ,
+            "JUPYTER_CONFIG_DIR": str(scratch / "config"),
+            "JUPYTER_DATA_DIR": str(scratch / "data"),
+            "JUPYTER_RUNTIME_DIR": str(scratch / "run"),
+            "JUPYTERLAB_SETTINGS_DIR": str(scratch / "settings"),
+            "JUPYTERLAB_WORKSPACES_DIR": str(scratch / "workspaces"),
+            "IPYTHONDIR": str(scratch / "ipython"),
+            "JUPYTER_TOKEN": self._token,
+            **self._env,
+        }
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "notebook" if self.ui == "notebook" else "jupyterlab",
+                "--no-browser",
+                "--allow-root",
+                "--expose-app-in-browser",
+                "--ServerApp.ip=127.0.0.1",
+                f"--ServerApp.port={_free_port()}",
+                f"--ServerApp.root_dir={self.root}",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env={name: value for name, value in environment.items() if value is not None},
+            start_new_session=True,
+        )
+
+    def _address(self, runtime: Path) -> str:
+        """Wait until the server answers. It says itself which port it got: the free one may be taken."""
+        end = time.monotonic() + START_S
+        while time.monotonic() < end and self._server.poll() is None:
+            for file in runtime.glob(f"jpserver-{self._server.pid}.json"):
+                try:
+                    self.base = f"http://127.0.0.1:{json.loads(file.read_text())['port']}"
+                    self.rest("status")
+                except (ValueError, KeyError, urllib.error.URLError, ConnectionError):
+                    continue
+                return self.base
+            time.sleep(0.05)
+        raise RuntimeError(f"The Jupyter server did not start:\n{self.server_log()[-4000:]}")
+
+    def _stop_server(self) -> None:
+        """End the server, then whatever it left behind: kernels sit in sessions of their own."""
+        try:
+            family = psutil.Process(self._server.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            family = []
+        self._server.terminate()
+        try:
+            self._server.wait(15)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+        _, left = psutil.wait_procs(family, timeout=3)
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, timeout=3)
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self._note(message.text)
+
+    def _note(self, words: str) -> None:
+        if not any(noise in words for noise in OWN_NOISE):
+            self.errors.append(words)
+
+
+class Tab:
+    """One open notebook. Cells are counted from 0; `page` is Playwright's, for what is not here."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def cell(self, index: int) -> Locator:
+        """Find a cell."""
+        return self.page.locator(".jp-Notebook .jp-Cell").nth(index)
+
+    def run_cell(self, index: int, *, wait: bool = True, timeout_s: float = CELL_S) -> None:
+        """Run one cell from the keyboard."""
+        cell = self.cell(index)
+        before = self._prompt(cell)
+        editor = cell.locator(".cm-content").first
+        editor.click()
+        editor.press("Control+Enter")
+        self._wait(
+            "([cell, before, wait]) => { const now = cell.querySelector('.jp-InputPrompt').innerText;"
+            " return now !== before && !(wait && now.includes('*')); }",
+            [cell.element_handle(), before, wait],
+            timeout_s,
+        )
+
+    def run_all(self, *, wait: bool = True, timeout_s: float = 2 * CELL_S) -> None:
+        """Run every cell from the top."""
+        self._command("notebook:run-all-cells", timeout_s if wait else None)
+
+    def interrupt(self) -> None:
+        """Interrupt the kernel, as the stop button does."""
+        self._command("notebook:interrupt-kernel", CELL_S)
+
+    def save(self) -> None:
+        """Save, and wait until it is on disk."""
+        self._command("docmanager:save", CELL_S)
+
+    def outputs(self, index: int) -> list[str]:
+        """Give the visible text of each output of a cell."""
+        return [text.strip() for text in self.cell(index).locator(".jp-OutputArea-output").all_inner_texts()]
+
+    def wait_text(self, index: int, text: str, *, timeout_s: float = CELL_S) -> None:
+        """Wait until a cell's output shows this text."""
+        area = self.cell(index).locator(".jp-OutputArea-output", has_text=text).first
+        area.wait_for(timeout=timeout_s * 1000)
+
+    def wait_idle(self, timeout_s: float = CELL_S) -> None:
+        """Wait until the kernel is idle."""
+        self._wait(
+            "() => document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'",
+            None,
+            timeout_s,
+        )
+
+    def click(self, text: str, *, timeout_s: float = CELL_S) -> None:
+        """Click the first button in an output that carries this text."""
+        button = self.page.locator(".jp-OutputArea button", has_text=text).first
+        button.click(timeout=timeout_s * 1000)
+
+    def videos(self) -> list[dict[str, Any]]:
+        """Play every video in the outputs, muted, then seek to 80 % of it, and say what came of it."""
+        seen: list[dict[str, Any]] = self.page.evaluate(PLAY)
+        return seen
+
+    def screenshot(self, path: Path) -> None:
+        """Write what the window shows as PNG."""
+        self.page.screenshot(path=path)
+
+    def close(self) -> None:
+        """Close the page without saving."""
+        self.page.close()
+
+    def _prompt(self, cell: Locator) -> str:
+        return cell.locator(".jp-InputPrompt").first.inner_text()
+
+    def _wait(self, condition: str, argument: object, timeout_s: float) -> None:
+        try:
+            self.page.wait_for_function(condition, arg=argument, timeout=timeout_s * 1000)
+        except Error as error:
+            shown = self.page.locator(".jp-OutputArea").all_inner_texts()
+            raise AssertionError(f"{error.message}\nThe outputs show: {shown}") from None
+
+    def _command(self, name: str, timeout_s: float | None) -> None:
+        """Run a command of the application; a promise kept in the page tells when it is over."""
+        self.page.evaluate(
+            "(name) => { const mark = window.labDriver = {}; window.jupyterapp.commands.execute(name)"
+            ".then(() => { mark.over = true; }, (error) => { mark.over = mark.error = String(error); }); }",
+            name,
+        )
+        if timeout_s is not None:
+            self._wait("() => window.labDriver.over", None, timeout_s)
+            error = self.page.evaluate("() => window.labDriver.error")
+            if error:
+                raise AssertionError(f"{name}: {error}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

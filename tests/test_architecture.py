@@ -1,0 +1,56 @@
+"""The shape of the house: what may import what, how files are named and how long they grow."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "kling_nb"
+FILES = sorted(PACKAGE.rglob("*.py"))
+FACES = ("kling_nb.cli", "kling_nb.notebook", "kling_nb.server", "kling_nb.worker")
+NOTEBOOK_LIBRARIES = {"IPython", "anywidget", "ipykernel", "ipywidgets", "traitlets"}
+SAYS_NOTHING = {"common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
+MAX_LINES = 420
+
+
+@pytest.fixture(scope="module")
+def graph():
+    """Who imports whom, also what is imported inside functions or for the type checker only."""
+    return grimp.build_graph("kling_nb", include_external_packages=True, cache_dir=None)
+
+
+def test_imports_point_down_the_layers():
+    """Every contract of `[tool.importlinter]` holds, and every module has its place in one."""
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+def test_only_faces_know_the_notebook(graph):
+    """A script or a server uses everything below the faces without IPython or widgets."""
+    importers = {
+        (importer, library)
+        for library in NOTEBOOK_LIBRARIES & graph.modules
+        for importer in graph.find_modules_that_directly_import(library)
+        if not importer.startswith(FACES)
+    }
+    assert importers == set()
+    assert len(graph.modules) > 50
+
+
+def test_names_say_what_is_inside():
+    """No file or folder of the package has a name that could hold anything."""
+    parts = {part for file in FILES for part in file.relative_to(PACKAGE).with_suffix("").parts}
+    assert {part for part in parts if part.strip("_") in SAYS_NOTHING} == set()
+    assert len(parts) > 20
+
+
+def test_files_stay_short():
+    """A file of the package can be read in one sitting."""
+    lengths = {str(file.relative_to(ROOT)): len(file.read_text("utf-8").splitlines()) for file in FILES}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+    assert len(lengths) > 20
