@@ -1,0 +1,313 @@
+"""Bytes on disk: open, hash, write and place files so that no instant of a crash leaves a half file.
+
+Invariants: a name is given to a file only once its bytes are on disk, and a name that is taken is never
+replaced by `place`; a link is never followed out of a folder; nothing blocks on a pipe or a device.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from io import BufferedRandom, BufferedReader
+from pathlib import Path
+
+__all__ = [
+    "Checkpoint",
+    "Signature",
+    "copy_and_hash",
+    "file_sha256",
+    "no_checkpoint",
+    "open_new",
+    "open_plain",
+    "part_name",
+    "place",
+    "signature",
+    "sync_folder",
+    "write_whole",
+]
+
+Checkpoint = Callable[[str], None]
+"""Called with the name of the step just done; tests stop the process there."""
+
+Signature = tuple[int, int, int, int, int]
+
+_CHUNK = 1024 * 1024
+# Absent on Windows: there, following a link is up to the caller's own check of the path.
+_READ_FLAGS = (
+    os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+)
+_NEW_FLAGS = os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+def no_checkpoint(_step: str) -> None:
+    """Do nothing: what every run but a crash test passes."""
+
+
+def part_name(stem: str) -> str:
+    """Name a temporary file that no other process and no other run uses.
+
+    Args:
+        stem: Of the final name.
+
+    Returns:
+        A hidden name that ends in `.part`.
+
+    Example:
+        >>> part_name("fox-kl7m2q").startswith(".fox-kl7m2q.")
+        True
+    """
+    return f".{stem}.{os.getpid()}-{secrets.token_hex(4)}.part"
+
+
+def open_plain(path: Path) -> BufferedReader:
+    """Open a regular file to read: not a link, not a pipe.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The open file.
+
+    Raises:
+        OSError: It is not there, cannot be read or is not a regular file.
+
+    Example:
+        >>> open_plain(Path("/dev/null"))
+        Traceback (most recent call last):
+        OSError: [Errno 22] not a regular file: '/dev/null'
+    """
+    handle = os.open(path, _READ_FLAGS)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return os.fdopen(handle, "rb")
+
+
+def open_new(path: Path) -> BufferedRandom:
+    """Open a file to write that was not there before.
+
+    Args:
+        path: The file to make.
+
+    Returns:
+        The open file.
+
+    Raises:
+        OSError: The name is taken (`FileExistsError`) or cannot be made.
+
+    Example:
+        >>> open_new(Path("/dev/null"))
+        Traceback (most recent call last):
+        FileExistsError: [Errno 17] File exists: '/dev/null'
+    """
+    return os.fdopen(os.open(path, os.O_RDWR | _NEW_FLAGS, 0o666), "w+b")
+
+
+def signature(path: Path) -> Signature:
+    """Give what changes when a file does: size, times, inode.
+
+    Args:
+        path: The file; a link is looked at, not followed.
+
+    Returns:
+        A value to compare.
+
+    Raises:
+        OSError: It is not there or not a regular file.
+
+    Example:
+        >>> signature(Path(__file__)) == signature(Path(__file__))
+        True
+    """
+    facts = path.lstat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_dev)
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a regular file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        OSError: It cannot be read.
+
+    Example:
+        >>> len(file_sha256(Path(__file__)))
+        64
+    """
+    with open_plain(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def copy_and_hash(source: Path, target: Path) -> str:
+    """Copy a file to a new name and hash what was copied.
+
+    Args:
+        source: A regular file.
+        target: A name that is free.
+
+    Returns:
+        The SHA-256 of the bytes written and synced, 64 hexadecimal digits.
+
+    Raises:
+        OSError: Reading or writing failed; a half copy may be left.
+
+    Example:
+        >>> copy_and_hash(Path("a.mp4"), Path("b.mp4"))  # doctest: +SKIP
+    """
+    digest = hashlib.sha256()
+    with open_plain(source) as old, open_new(target) as new:
+        while chunk := old.read(_CHUNK):
+            digest.update(chunk)
+            new.write(chunk)
+        new.flush()
+        os.fsync(new.fileno())
+    return digest.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on disk, where the system has such an act.
+
+    Args:
+        folder: The folder.
+
+    Example:
+        >>> sync_folder(Path("/"))
+    """
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems refuse it; the name is then as safe as they make it.
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_whole(path: Path, data: bytes, checkpoint: Checkpoint = no_checkpoint) -> None:
+    """Replace a file by new content; a reader sees the old or the new, never a mixture.
+
+    Args:
+        path: The file; a link of that name is replaced, not followed.
+        data: The whole content.
+        checkpoint: Called after each step.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written; the old content still stands.
+
+    Example:
+        >>> write_whole(Path("a.json"), b"{}")  # doctest: +SKIP
+    """
+    part = path.with_name(part_name(path.name))
+    try:
+        with open_new(part) as file:
+            file.write(data)
+            checkpoint("written")
+            file.flush()
+            os.fsync(file.fileno())
+        checkpoint("synced")
+        part.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    checkpoint("replaced")
+    sync_folder(path.parent)
+
+
+def place(part: Path, stem: str, suffix: str, *, sha256: str, checkpoint: Checkpoint = no_checkpoint) -> Path:
+    """Give a finished file its final name without ever replacing another file.
+
+    Args:
+        part: A regular file in the folder where it will stay; its bytes are synced here.
+        stem: Of the name; `-2`, `-3` ... follow where it is taken by other bytes.
+        suffix: Of the name, with its dot.
+        sha256: Of the part; a file that has the name and these bytes already is used as it is.
+        checkpoint: Called after each step.
+
+    Returns:
+        The file under its final name. The part is gone.
+
+    Raises:
+        OSError: The file system refused; the part is still there.
+
+    Example:
+        >>> place(Path(".a.part"), "a", ".mp4", sha256="0" * 64)  # doctest: +SKIP
+    """
+    folder, size = part.parent, signature(part)[0]
+    # Windows syncs only what may be written; elsewhere a linked file of a colleague's may not be.
+    handle = os.open(part, (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    checkpoint("synced")
+    for number in range(1, 1000):
+        final = folder / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
+        if _named(part, final, checkpoint):
+            break
+        if _same(final, size, sha256):
+            # Another process was here first, or a crash came between the name and the tidying up.
+            checkpoint("found")
+            break
+    else:
+        raise FileExistsError(errno.EEXIST, "every name is taken", os.fspath(folder / stem))
+    sync_folder(folder)
+    checkpoint("folder synced")
+    # A scanner or player that holds the part open must not turn success into failure.
+    with contextlib.suppress(OSError):
+        part.unlink()
+    checkpoint("done")
+    return final
+
+
+def _same(path: Path, size: int, sha256: str) -> bool:
+    try:
+        return signature(path)[0] == size and file_sha256(path) == sha256
+    except OSError:
+        return False
+
+
+def _named(part: Path, final: Path, checkpoint: Checkpoint) -> bool:
+    """Name the file, or say that the name is taken."""
+    try:
+        os.link(part, final, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    except (OSError, NotImplementedError):
+        # No hard links here (FAT, some network and FUSE mounts).
+        return _claimed_and_renamed(part, final, checkpoint)
+    checkpoint("named")
+    return True
+
+
+def _claimed_and_renamed(part: Path, final: Path, checkpoint: Checkpoint) -> bool:
+    """Rename under a claim that only one process can hold, since a plain rename would replace.
+
+    A claim that a crash left behind only costs its name: the next one is taken.
+    """
+    claim = final.with_name(f".{final.name}.claim")
+    try:
+        open_new(claim).close()
+    except FileExistsError:
+        return False
+    checkpoint("claimed")
+    try:
+        if os.path.lexists(final):
+            return False
+        part.rename(final)
+    finally:
+        with contextlib.suppress(OSError):
+            claim.unlink()
+    checkpoint("named")
+    return True

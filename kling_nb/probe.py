@@ -1,0 +1,315 @@
+"""What a file really is: its kind by its first bytes, its facts by reading it, one small still of it.
+
+Invariants: a file is opened by its own format only, after its first bytes were looked at, and it cannot
+make the decoder open another file or address; nothing is believed that was not measured; a file is
+only read. PyAV and Pillow load on first use.
+"""
+
+import base64
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
+
+from kling_nb.errors import StoreError
+from kling_nb.placing import open_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+    from PIL.Image import Image
+
+__all__ = ["Kind", "Measured", "NotVideoError", "poster", "probe", "sniff"]
+
+Kind = Literal["mp4", "mov", "webm", "mkv"]
+
+# Brands of ISO base media files that hold a still picture or sound only; FFmpeg would decode them gladly.
+_NO_VIDEO = {b"avif", b"heic", b"heix", b"mif1", b"jp2 ", b"M4A ", b"M4B ", b"crx "}
+_EBML = b"\x1a\x45\xdf\xa3"
+_MAX_PIXELS = 8192 * 8192
+_POSTER_BYTES = 4_600  # of JPEG: 6.1 KB as base64
+_DARK = 14  # mean of 0-255: a fade from black is over once the picture is lighter
+_LOOK_AT = 72  # frames: three seconds at 24 a second
+
+
+class NotVideoError(StoreError):
+    """The bytes are no playable video: they were read, and are not what was ordered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """The facts of a file that are read from the file itself; fields as in `MediaFacts`."""
+
+    container: Kind
+    codec: str
+    width: int
+    height: int
+    fps: float
+    frames: int
+    duration_s: float
+    audio_codec: str | None
+
+
+def sniff(path: Path) -> Kind | None:
+    """Tell the kind of video by the first bytes.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The kind, which is also the suffix to use, or None for anything else: a web page, JSON, a picture.
+
+    Raises:
+        OSError: It cannot be read.
+
+    Example:
+        >>> sniff(Path(__file__)) is None
+        True
+    """
+    with open_plain(path) as file:
+        return _kind(file.read(64))
+
+
+def _kind(head: bytes) -> Kind | None:
+    if head[:4] == _EBML:
+        return "webm" if b"webm" in head else "mkv" if b"matroska" in head else None
+    if len(head) < 12 or head[4:8] != b"ftyp" or not 12 <= int.from_bytes(head[:4], "big") <= 4096:
+        return None
+    brand = head[8:12]
+    return None if brand in _NO_VIDEO else "mov" if brand == b"qt  " else "mp4"
+
+
+def probe(path: Path) -> Measured:
+    """Measure a video by reading every packet and decoding its first frame.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        NotVideoError: It is not a video, is cut off, or cannot be decoded.
+        StoreError: It cannot be read.
+
+    Example:
+        >>> probe(Path(__file__))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        kling_nb.probe.NotVideoError: Not a playable video: its first bytes are no MP4 or WebM. Charged: ...
+    """
+    try:
+        with open_plain(path) as file:
+            kind = _kind(file.read(64))
+            if kind is None:
+                raise _not_playable("its first bytes are no MP4 or WebM")
+            if kind in {"mp4", "mov"}:
+                _refuse_cut_off(file)
+            return _measure(file, kind)
+    except OSError as error:
+        raise StoreError(
+            f"The clip cannot be read: {error.strerror or type(error).__name__}.", charged="unknown"
+        ) from None
+
+
+def poster(path: Path, width: int = 320) -> str | None:
+    """Make a small still of the first frame that is not almost black.
+
+    Args:
+        path: The clip.
+        width: Pixels, at most; a tall picture is made smaller still.
+
+    Returns:
+        A `data:image/jpeg` address of about 6 KB at most, or None where no frame can be had.
+
+    Example:
+        >>> poster(Path(__file__)) is None
+        True
+    """
+    try:
+        with open_plain(path) as file:
+            kind = _kind(file.read(64))
+            if kind is None:
+                return None
+            with _opened(file, kind) as container:
+                chosen = _first_light(container)
+                return None if chosen is None else _data_uri(chosen, width)
+    # A still is a comfort: whatever a decoder makes of a broken file must not cost the card.
+    except Exception:  # noqa: BLE001 - see the line above
+        return None
+
+
+def _not_playable(why: str) -> NotVideoError:
+    return NotVideoError(
+        f"Not a playable video: {why}.",
+        charged="unknown",
+        cure="The bytes are kept; `%kling resume` fetches it again.",
+    )
+
+
+def _refuse_cut_off(file: BinaryIO) -> None:
+    """Walk the outer boxes: each says its size, so that a cut is seen without decoding anything."""
+    total = file.seek(0, io.SEEK_END)
+    at, seen = 0, set()
+    while at + 8 <= total:
+        file.seek(at)
+        head = file.read(16)
+        size, name = int.from_bytes(head[:4], "big"), head[4:8]
+        if size == 1:
+            size = int.from_bytes(head[8:16], "big")
+        if not name.isascii() or not name.decode().isprintable() or (size < 8 and size != 0):
+            break  # padding after the last box harms no player
+        if size == 0:
+            size = total - at
+        if at + size > total:
+            raise _not_playable(f"it is cut off, {at + size - total:,} bytes are missing")
+        seen.add(name)
+        at += size
+    if b"moov" not in seen:
+        raise _not_playable("it has no index, so it is probably cut off")
+
+
+def _opened(file: BinaryIO, kind: Kind) -> "InputContainer":
+    import av
+
+    def refuse(_url: str, _flags: int, _options: dict[str, Any]) -> Any:
+        raise PermissionError("a clip may not open other files")
+
+    file.seek(0)
+    demuxer = "mov" if kind in {"mp4", "mov"} else "matroska"
+    return av.open(file, mode="r", format=demuxer, io_open=refuse, metadata_errors="replace")
+
+
+def _video(container: "InputContainer") -> "VideoStream":
+    if not container.streams.video:
+        raise _not_playable("it has no picture")
+    stream = container.streams.video[0]
+    # Threads hold frames back and the machine's other cores belong to the notebook.
+    stream.codec_context.thread_count = 1
+    if not 0 < stream.codec_context.width * stream.codec_context.height <= _MAX_PIXELS:
+        raise _not_playable("its picture has no sensible size")
+    return stream
+
+
+@dataclass
+class _Reading:
+    """What adds up while the packets go by."""
+
+    frames: int = 0
+    decoded: "VideoFrame | None" = None
+    starts: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    end_s: float = 0.0
+
+
+def _measure(file: BinaryIO, kind: Kind) -> Measured:
+    import av
+
+    try:
+        with _opened(file, kind) as container:
+            stream = _video(container)
+            reading = _read(container, stream)
+            sound = container.streams.audio[0].codec_context.name if container.streams.audio else None
+            declared_s = (container.duration or 0) / 1_000_000
+            return _facts(stream, reading, kind, sound, declared_s)
+    except (av.error.FFmpegError, ValueError, IndexError, ZeroDivisionError) as error:
+        words = getattr(error, "strerror", None) or type(error).__name__
+        raise _not_playable(f"the decoder says: {words}") from None
+
+
+def _read(container: "InputContainer", stream: "VideoStream") -> _Reading:
+    reading = _Reading()
+    for packet in container.demux():
+        if packet.pts is not None and packet.time_base is not None:
+            end = packet.pts + (packet.duration or 0)
+            reading.end_s = max(reading.end_s, float(end * packet.time_base))
+        if packet.stream.index != stream.index:
+            continue
+        if packet.is_corrupt:
+            raise _not_playable("a frame is broken")
+        if packet.size:
+            reading.frames += 1
+            if packet.pts is not None:
+                reading.starts.append(packet.pts)
+                reading.ends.append(packet.pts + (packet.duration or 0))
+        if reading.decoded is None:
+            reading.decoded = next(iter(stream.codec_context.decode(packet)), None)
+    return reading
+
+
+def _facts(
+    stream: "VideoStream", reading: _Reading, kind: Kind, sound: str | None, declared_s: float
+) -> Measured:
+    if reading.decoded is None:
+        raise _not_playable("not one frame could be decoded")
+    if stream.frames and reading.frames < stream.frames:
+        raise _not_playable(f"it has {reading.frames} of {stream.frames} frames")
+    # Containers without boxes show a cut only here: the end comes well before the declared one.
+    if declared_s - reading.end_s > max(0.5, declared_s / 20):
+        raise _not_playable(f"it ends at {reading.end_s:.1f} s of {declared_s:.1f} s")
+    seconds = 0.0
+    if reading.starts and stream.time_base:
+        seconds = float((max(reading.ends) - min(reading.starts)) * stream.time_base)
+    rate = stream.average_rate or stream.guessed_rate
+    fps = float(rate) if rate else reading.frames / seconds if seconds else 0.0
+    return Measured(
+        container=kind,
+        codec=stream.codec_context.name,
+        width=reading.decoded.width,
+        height=reading.decoded.height,
+        fps=round(fps, 3),
+        frames=reading.frames,
+        duration_s=round(seconds or declared_s, 3),
+        audio_codec=sound,
+    )
+
+
+def _first_light(container: "InputContainer") -> "VideoFrame | None":
+    """Give the first frame that shows something, else the lightest one of the first seconds."""
+    best, best_light = None, -1.0
+    for frame in _some(container):
+        light = _light(frame)
+        if light > best_light:
+            best, best_light = frame, light
+        if light >= _DARK:
+            break
+    return best
+
+
+def _some(container: "InputContainer") -> "Iterator[VideoFrame]":
+    stream = _video(container)
+    for number, frame in enumerate(container.decode(stream)):
+        if number == _LOOK_AT:
+            return
+        yield frame
+
+
+def _light(frame: "VideoFrame") -> float:
+    from PIL import ImageStat
+
+    return float(ImageStat.Stat(_image(frame.reformat(width=32, height=32, format="gray"))).mean[0])
+
+
+def _image(frame: "VideoFrame") -> "Image":
+    return cast("Image", frame.to_image())  # type: ignore[no-untyped-call]
+
+
+def _data_uri(frame: "VideoFrame", width: int) -> str:
+    image = _image(frame)
+    jpeg = b""
+    for side in (width, width * 3 // 4, width // 2, width // 4):
+        small = image.copy()
+        small.thumbnail((side, side * 4 // 3))
+        for quality in (75, 65, 55, 45, 35, 25):
+            jpeg = _jpeg(small, quality)
+            if len(jpeg) <= _POSTER_BYTES:
+                return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+
+
+def _jpeg(image: "Image", quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,398 @@
+"""The receipt: a run as plain JSON, for the sidecar beside the clip and for the saved notebook.
+
+Invariants: a receipt read back is the same record (only the media folder is left out, because a folder
+moves); money is a decimal string and null is unknown, so nothing passes through float; it holds no
+absolute path, key or query string. A receipt comes from anybody: reading one checks every field, derives
+both keys again from the request, and says no with a `StoreError`.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from kling_nb.errors import Charged, StoreError, one_line
+from kling_nb.models import TextToVideo, request_key, run_key
+from kling_nb.records import Estimate, FailReason, MediaFacts, RunRecord, RunStatus, dollars, micros
+
+__all__ = [
+    "CLIP_SUFFIXES",
+    "MAX_RECEIPT_BYTES",
+    "RECEIPT_MIME",
+    "SCHEMA",
+    "from_receipt",
+    "is_bare_name",
+    "to_receipt",
+]
+
+SCHEMA = "kling-nb-receipt/1"
+RECEIPT_MIME = "application/vnd.kling-nb.receipt+json"
+MAX_RECEIPT_BYTES = 1024 * 1024
+CLIP_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".webm", ".mkv"})
+
+_MAX_DEPTH = 24
+_QUERY = re.compile(r"(https?://)(?:[^\s/@]*@)?([^\s?#\"'<>]+)(?:\?[^\s\"'<>]*)?")
+
+
+def to_receipt(record: RunRecord) -> dict[str, Any]:
+    """Write a run as plain JSON.
+
+    Args:
+        record: The run.
+
+    Returns:
+        Objects, lists, strings, numbers, booleans and nulls only.
+
+    Example:
+        >>> from kling_nb.records import utc_now
+        >>> request = TextToVideo(prompt="A red fox")
+        >>> record = RunRecord(
+        ...     id="kl7m2q", request=request, request_key=request_key(request, "kling-3.0-pro"),
+        ...     run_key=run_key(request, "kling-3.0-pro", "runflow"), model="kling-3.0-pro",
+        ...     provider="runflow", provider_model="kling/v3", origin="https://api.runflow.io",
+        ...     created_at=utc_now(), estimate=Estimate(micros=560000, reserve_micros=560000))
+        >>> to_receipt(record)["price"]["estimate"]
+        '0.56'
+    """
+    estimate = record.estimate
+    return {
+        "schema": SCHEMA,
+        "id": record.id,
+        "status": record.status.value,
+        "reason": record.reason,
+        "charged": record.charged,
+        "message": one_line(_without_queries(record.message)),
+        "request": record.request.model_dump(mode="json", exclude_none=True),
+        "request_key": record.request_key,
+        "run_key": record.run_key,
+        "prompt_sha256": _prompt_sha256(record.request),
+        "model": record.model,
+        "take": record.take,
+        "attempt": record.attempt,
+        "provider": record.provider,
+        "provider_model": record.provider_model,
+        "provider_run_id": record.provider_run_id,
+        "origin": _without_queries(record.origin),
+        "account": one_line(record.account),
+        "client_ref": one_line(record.client_ref),
+        "queue_position": record.queue_position,
+        "times": {
+            "created": _rfc3339(record.created_at),
+            "submitted": _rfc3339(record.submitted_at),
+            "accepted": _rfc3339(record.accepted_at),
+            "started": _rfc3339(record.started_at),
+            "finished": _rfc3339(record.finished_at),
+            "saved": _rfc3339(record.saved_at),
+        },
+        "price": {
+            "currency": record.currency,
+            "estimate": _money(estimate.micros),
+            "reported": _money(record.reported_micros),
+            "settled": _money(record.settled_micros),
+            "reserve": _money(estimate.reserve_micros),
+            "reserved": _money(record.reserved_micros),
+            "play": record.play,
+            "per_second": estimate.usd_per_s,
+            "basis": one_line(estimate.basis),
+            "source": one_line(_without_queries(estimate.source)),
+            "as_of": estimate.as_of,
+            "list_currency": estimate.currency,
+        },
+        "file": None if record.media is None else _file(record.media, play=record.play),
+        "who": {
+            "user": one_line(record.user),
+            "project": one_line(record.project),
+            "notebook": _relative(record.notebook),
+            "session": one_line(record.session_id),
+        },
+        "tags": {one_line(name): one_line(value) for name, value in record.tags.items()},
+        "metadata": _plain(record.metadata),
+        "extras": {
+            "nsfw_detected": record.nsfw_detected,
+            "seed": one_line(record.seed) if isinstance(record.seed, str) else record.seed,
+            "timing": _plain(record.timing, redact=True),
+        },
+        "client": {"name": "kling-nb", "version": one_line(record.version)},
+    }
+
+
+def from_receipt(data: object) -> RunRecord:
+    """Read a receipt that anybody may have written.
+
+    Args:
+        data: Parsed JSON. Fields this version does not know are ignored.
+
+    Returns:
+        The run, with an empty `folder`.
+
+    Raises:
+        StoreError: It is not a receipt, a field is out of range, or a key is not that of the request.
+
+    Example:
+        >>> from_receipt({"schema": "something else"})
+        Traceback (most recent call last):
+        kling_nb.errors.StoreError: Not a receipt of ours. Charged: no.
+    """
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise StoreError("Not a receipt of ours.")
+    try:
+        if _too_deep(data):
+            raise StoreError("A receipt is nested too deeply.")
+        text = json.dumps(data, allow_nan=False)
+        if len(text) > MAX_RECEIPT_BYTES:
+            raise StoreError(f"A receipt is larger than {MAX_RECEIPT_BYTES:,} bytes.")
+        record = _Receipt.model_validate_json(text).record()
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])[:80]
+        raise StoreError(f"A receipt has a bad value in {where}: {problem['msg']}."[:300]) from None
+    except (TypeError, ValueError, ArithmeticError):
+        raise StoreError("A receipt is not plain JSON.") from None
+    if record.request_key != request_key(record.request, record.model, record.take):
+        raise StoreError("The request key of a receipt does not belong to its request.")
+    if record.run_key != run_key(record.request, record.model, record.provider, record.take):
+        raise StoreError("The run key of a receipt does not belong to its request.")
+    return record
+
+
+def is_bare_name(name: str) -> bool:
+    """Whether this names a clip in a folder and nothing outside it, on any system.
+
+    Args:
+        name: A file name from a record or a stranger.
+
+    Returns:
+        False for paths, hidden files, control characters and names that are not a clip's.
+
+    Example:
+        >>> is_bare_name("a-red-fox-kl7m2q.mp4"), is_bare_name("../a.mp4")
+        (True, False)
+    """
+    return (
+        name.isprintable()
+        and not name.startswith((".", " "))
+        and not any(c in '/\\:*?"<>|' for c in name)
+        and len(name.encode("utf-8", "replace")) <= 255
+        and name == PureWindowsPath(name).name
+        and PurePosixPath(name).suffix.lower() in CLIP_SUFFIXES
+    )
+
+
+# --- writing ---------------------------------------------------------------------------------------------
+
+
+def _money(amount: int | None) -> str | None:
+    exact = dollars(amount)
+    return None if exact is None else f"{exact:f}"
+
+
+def _rfc3339(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _prompt_sha256(request: TextToVideo) -> str:
+    words = request.prompt or "\n".join(shot.prompt for shot in request.shots or ())
+    return hashlib.sha256(words.encode("utf-8", "replace")).hexdigest()
+
+
+def _without_queries(text: str) -> str:
+    return _QUERY.sub(r"\1\2", text)
+
+
+def _relative(notebook: str | None) -> str | None:
+    if notebook is None:
+        return None
+    absolute = PurePosixPath(notebook).is_absolute() or PureWindowsPath(notebook).anchor
+    return one_line(PureWindowsPath(notebook).name if absolute else notebook)
+
+
+def _file(media: MediaFacts, *, play: bool) -> dict[str, Any]:
+    return {
+        "name": media.file,
+        **media.model_dump(mode="json", exclude={"file"}),
+        # IPTC's vocabulary of digital sources (cv.iptc.org/newscodes/digitalsourcetype): a stand-in is
+        # drawn by a program, a real clip by a trained model.
+        "source_type": "algorithmicMedia" if play else "trainedAlgorithmicMedia",
+    }
+
+
+def _plain(value: Any, *, redact: bool = False, depth: int = 3) -> Any:
+    """Give foreign data as JSON that every reader takes: no NaN, no lone surrogate, no bottomless nest."""
+    if depth > _MAX_DEPTH:
+        return "..."
+    if isinstance(value, Mapping):
+        return {str(_plain(str(k))): _plain(v, redact=redact, depth=depth + 1) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, redact=redact, depth=depth + 1) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int):
+        return value
+    text = str(value).encode("utf-8", "replace").decode()
+    return _without_queries(text) if redact else text
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def _too_deep(value: object, left: int = _MAX_DEPTH) -> bool:
+    if not isinstance(value, dict | list | tuple):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return left == 0 or any(_too_deep(item, left - 1) for item in items)
+
+
+def _micros(value: object) -> object:
+    # Not a float and not "1e9": one spelling, so that the figure read is the figure written.
+    if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]{1,6})?", value):
+        raise ValueError("is not a decimal amount")
+    return micros(Decimal(value))
+
+
+def _moment(value: object) -> object:
+    stamp = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z"
+    if not isinstance(value, str) or not re.fullmatch(stamp, value):
+        raise ValueError("is not an RFC 3339 time in UTC")
+    return datetime.fromisoformat(value)
+
+
+def _clip_name(value: str) -> str:
+    if not is_bare_name(value):
+        raise ValueError("is not a bare file name of a clip")
+    return value
+
+
+_Money = Annotated[int, BeforeValidator(_micros)]
+_Time = Annotated[datetime, BeforeValidator(_moment)]
+_Line = Annotated[str, Field(max_length=20_000), AfterValidator(one_line)]
+_Key = Annotated[str, Field(pattern=r"^k1:[0-9a-f]{64}$")]
+_Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+_Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+_Count = Annotated[int, Field(ge=0, le=10**15)]
+_Small = Annotated[int, Field(ge=0, le=10**6)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True)
+
+
+class _Times(_Part):
+    created: _Time
+    submitted: _Time | None = None
+    accepted: _Time | None = None
+    started: _Time | None = None
+    finished: _Time | None = None
+    saved: _Time | None = None
+
+
+class _Price(_Part):
+    currency: _Currency = "USD"
+    estimate: _Money | None
+    reported: _Money | None = None
+    settled: _Money | None = None
+    reserve: _Money
+    reserved: _Money = 0
+    play: bool = False
+    per_second: str | None = Field(default=None, pattern=r"^[0-9]{1,6}(\.[0-9]{1,12})?$")
+    basis: _Line = ""
+    source: _Line = ""
+    as_of: str | None = Field(default=None, pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")
+    list_currency: _Currency = "USD"
+
+
+class _File(_Part):
+    name: Annotated[str, AfterValidator(_clip_name)]
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: _Count
+    container: _Line = ""
+    codec: _Line = ""
+    width: _Small = 0
+    height: _Small = 0
+    fps: float = Field(default=0.0, ge=0, le=10_000)
+    frames: _Count | None = None
+    duration_s: float = Field(default=0.0, ge=0, le=10**6)
+    audio_codec: _Line | None = None
+
+
+class _Who(_Part):
+    user: _Line = ""
+    project: _Line = ""
+    notebook: _Line | None = None
+    session: _Line = ""
+
+
+class _Extras(_Part):
+    nsfw_detected: bool | None = None
+    seed: int | _Line | None = None
+    timing: dict[str, Any] | None = None
+
+
+class _Client(_Part):
+    version: _Line = ""
+
+
+class _Receipt(_Part):
+    id: str = Field(pattern=r"^[a-z0-9]{4,20}$")
+    status: RunStatus
+    reason: FailReason | None = None
+    charged: Charged = "unknown"
+    message: _Line = ""
+    request: TextToVideo
+    request_key: _Key
+    run_key: _Key
+    model: _Word
+    take: _Small = 0
+    attempt: int = Field(default=1, ge=1, le=10**6)
+    provider: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")
+    # It becomes part of an address: no dots alone, no slash runs, no query.
+    provider_model: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,9}$")
+    provider_run_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._:-]{0,199}$")
+    origin: str = Field(pattern=r"^https?://[^\s?#@\\]{1,300}$")
+    account: _Line = ""
+    client_ref: _Line = ""
+    queue_position: _Count | None = None
+    times: _Times
+    price: _Price
+    file: _File | None = None
+    who: _Who = _Who()
+    tags: dict[_Line, _Line] = Field(default_factory=dict)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    extras: _Extras = _Extras()
+    client: _Client = _Client()
+
+    def record(self) -> RunRecord:
+        """Give what the receipt says as the record that every other part works with."""
+        regrouped = {"times", "price", "file", "who", "extras", "client"}
+        price, file = self.price, self.file
+        return RunRecord(
+            **{name: value for name, value in self if name not in regrouped},
+            **{f"{name}_at": moment for name, moment in self.times},
+            **dict(self.extras),
+            play=price.play,
+            currency=price.currency,
+            reported_micros=price.reported,
+            settled_micros=price.settled,
+            reserved_micros=price.reserved,
+            estimate=Estimate(
+                micros=price.estimate,
+                reserve_micros=price.reserve,
+                usd_per_s=price.per_second,
+                basis=price.basis,
+                source=price.source,
+                as_of=price.as_of,
+                currency=price.list_currency,
+            ),
+            media=None if file is None else MediaFacts(file=file.name, **file.model_dump(exclude={"name"})),
+            user=self.who.user,
+            project=self.who.project,
+            notebook=self.who.notebook,
+            session_id=self.who.session,
+            version=self.client.version,
+        )

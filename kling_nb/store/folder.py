@@ -1,0 +1,405 @@
+"""The media folder: clips under names that are never given twice, and a sidecar for each run.
+
+Invariants: a final name is never replaced and original bytes are never rewritten or deleted; a clip has
+its final name only when it was measured, hashed and synced; a kill at any instant leaves the whole clip
+or none, and the old sidecar or the new; nothing named by a record or sidecar leads out of the folder.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import NoReturn
+
+from kling_nb import probe as probing
+from kling_nb.errors import Charged, StoreError
+from kling_nb.placing import (
+    Checkpoint,
+    Signature,
+    copy_and_hash,
+    file_sha256,
+    no_checkpoint,
+    open_new,
+    part_name,
+    place,
+    signature,
+    sync_folder,
+    write_whole,
+)
+from kling_nb.receipt import MAX_RECEIPT_BYTES, is_bare_name, to_receipt
+from kling_nb.records import MediaFacts, RunRecord
+from kling_nb.store.names import file_stem
+from kling_nb.store.sidecars import SidecarReader
+
+__all__ = ["ROOM_BYTES", "Store"]
+
+ROOM_BYTES = 64 * 1024 * 1024
+
+_REMEMBERED = 20_000
+_POSTERS = 512
+
+
+class Store:
+    """The clips and sidecars of one media folder. Every method blocks: call it off the event loop.
+
+    Args:
+        folder: e.g. `kling_media` beside the notebook; made at the first write.
+
+    Example:
+        >>> Store(Path("kling_media")).sidecars()
+        []
+    """
+
+    def __init__(self, folder: Path) -> None:
+        # Frozen here, because a notebook may change its working folder; links in it are kept as they are.
+        self.folder = Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would follow links
+        #: Files of the last `sidecars()` that are none of ours, and why.
+        self.skipped: list[tuple[str, str]] = []
+        self._hashes: dict[tuple[Path, Signature], str] = {}
+        self._reader = SidecarReader(self.folder)
+        self._posters: dict[tuple[Path, Signature], str | None] = {}
+
+    def check_room(self, need_bytes: int = ROOM_BYTES) -> None:
+        """Make sure, before any money moves, that a clip could be kept here, by really writing.
+
+        Args:
+            need_bytes: Bytes that must be free.
+
+        Raises:
+            StoreError: The folder cannot be made or written, or the disk is too full.
+
+        Example:
+            >>> Store(Path("/dev/null/media")).check_room()  # doctest: +ELLIPSIS
+            Traceback (most recent call last):
+            kling_nb.errors.StoreError: The media folder cannot be written: ...
+        """
+        try:
+            self._make_folder()
+            trial = self.folder / part_name("room")
+            try:
+                with open_new(trial) as file:
+                    file.write(bytes(4096))
+                    file.flush()
+                    os.fsync(file.fileno())
+            finally:
+                trial.unlink(missing_ok=True)
+            free = shutil.disk_usage(self.folder).free
+        except OSError as error:
+            _refuse(error, "The media folder cannot be written", charged="no", cure="Nothing was sent.")
+        if free < need_bytes:
+            raise StoreError(
+                f"The disk of the media folder has {free / 1e6:,.0f} MB free, a clip may need "
+                f"{need_bytes / 1e6:,.0f} MB.",
+                cure="Nothing was sent; make room or set KLING_NB_MEDIA to another folder.",
+            )
+
+    def part(self, record: RunRecord) -> Path:
+        """Name the file to download into: hidden, and of this process and this call alone.
+
+        Args:
+            record: The run.
+
+        Returns:
+            A name in the folder; the folder is made, the file is not.
+
+        Raises:
+            StoreError: The folder cannot be made.
+
+        Example:
+            >>> store.part(record).name  # doctest: +SKIP
+            '.a-red-fox-kl7m2q.4711-9f86d081.part'
+        """
+        try:
+            self._make_folder()
+        except OSError as error:
+            _refuse(error, "The media folder cannot be written", record)
+        return self.folder / part_name(file_stem(record))
+
+    def keep(
+        self, record: RunRecord, part: Path, sha256: str, *, checkpoint: Checkpoint = no_checkpoint
+    ) -> MediaFacts:
+        """Measure a finished download and give it its final name.
+
+        Args:
+            record: The run.
+            part: The download, as named by `part`.
+            sha256: Of the bytes that came over the wire, 64 hexadecimal digits.
+            checkpoint: Called after each step.
+
+        Returns:
+            What was measured, with the final name.
+
+        Raises:
+            NotVideoError: It is no playable video; the part is still there.
+            StoreError: It is not what came over the wire, or cannot be named; the part is still there.
+
+        Example:
+            >>> store.keep(record, part, sha256).file  # doctest: +SKIP
+            'a-red-fox-kl7m2q.mp4'
+        """
+        measured = probing.probe(part)
+        try:
+            if file_sha256(part) != sha256:
+                raise StoreError(
+                    "The clip on disk is not what was downloaded.",
+                    charged=record.charged,
+                    cure="`%kling resume` fetches it again.",
+                    run_id=record.id,
+                )
+            size = signature(part)[0]
+            checkpoint("measured")
+            final = place(
+                part, file_stem(record), f".{measured.container}", sha256=sha256, checkpoint=checkpoint
+            )
+            self._remember(final, sha256)
+        except OSError as error:
+            _refuse(error, "The clip cannot be kept", record)
+        return MediaFacts(file=final.name, sha256=sha256, size=size, **vars(measured))
+
+    def set_aside(self, record: RunRecord, part: Path) -> Path:
+        """Keep a download that is no video, because it may have been paid for.
+
+        Args:
+            record: The run.
+            part: The download.
+
+        Returns:
+            The file, now `<stem>.rejected`, or `<stem>-2.rejected` where that is taken.
+
+        Raises:
+            StoreError: It cannot be renamed; the part is still there.
+
+        Example:
+            >>> store.set_aside(record, part).suffix  # doctest: +SKIP
+            '.rejected'
+        """
+        try:
+            return place(part, file_stem(record), ".rejected", sha256=file_sha256(part))
+        except OSError as error:
+            _refuse(error, "The download cannot be set aside", record)
+
+    def path(self, record: RunRecord) -> Path | None:
+        """Find the clip of a run.
+
+        Args:
+            record: The run; its own `folder` is not looked at.
+
+        Returns:
+            The file, or None where it is not here, or is a link that leads out of the folder.
+
+        Example:
+            >>> store.path(record)  # doctest: +SKIP
+            PosixPath('/home/ann/kling_media/a-red-fox-kl7m2q.mp4')
+        """
+        if record.media is None or not is_bare_name(record.media.file):
+            return None
+        path = self.folder / record.media.file
+        return None if self._real(path) is None else path
+
+    def verify(self, record: RunRecord) -> bool:
+        """Whether the clip is here with exactly the recorded bytes.
+
+        A file that has not changed since it was hashed is not hashed again.
+
+        Args:
+            record: The run.
+
+        Returns:
+            True only if name, size and SHA-256 agree.
+
+        Example:
+            >>> store.verify(record)  # doctest: +SKIP
+            True
+        """
+        path = self.path(record)
+        real = None if path is None else self._real(path)
+        if real is None or record.media is None:
+            return False
+        try:
+            before = signature(real)
+            if before[0] != record.media.size:
+                return False
+            if (known := self._hashes.get((real, before))) is None:
+                known = file_sha256(real)
+                if signature(real) == before:
+                    self._remember(real, known)
+        except OSError:
+            return False
+        return known == record.media.sha256
+
+    def write_sidecar(self, record: RunRecord, *, checkpoint: Checkpoint = no_checkpoint) -> Path:
+        """Write the receipt beside the clip, whole or not at all.
+
+        Args:
+            record: The run.
+            checkpoint: Called after each step.
+
+        Returns:
+            `<stem>.json`.
+
+        Raises:
+            StoreError: It cannot be written; an earlier one still stands.
+
+        Example:
+            >>> store.write_sidecar(record).name  # doctest: +SKIP
+            'a-red-fox-kl7m2q.json'
+        """
+        receipt = to_receipt(record)
+        data = json.dumps(receipt, indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+        if max(len(data), len(json.dumps(receipt))) >= MAX_RECEIPT_BYTES:
+            raise StoreError(
+                "The record is too large for a sidecar.",
+                charged=record.charged,
+                cure="Give less metadata.",
+                run_id=record.id,
+            )
+        path = self.folder / f"{file_stem(record)}.json"
+        try:
+            self._make_folder()
+            write_whole(path, data + b"\n", checkpoint)
+        except OSError as error:
+            _refuse(error, "The sidecar cannot be written", record)
+        return path
+
+    def sidecars(self, *, request_keys: Collection[str] | None = None) -> list[RunRecord]:
+        """Read the runs of this folder, whoever put them there.
+
+        Args:
+            request_keys: Only runs with one of these; files that name none of them are not even parsed.
+
+        Returns:
+            Oldest first, each with `folder` set to this folder. Files that are none of ours are left out
+            and listed in `skipped`. An absent or unreadable folder holds nothing.
+
+        Example:
+            >>> Store(Path("nowhere")).sidecars()
+            []
+        """
+        found, self.skipped = self._reader.read(None if request_keys is None else frozenset(request_keys))
+        return found
+
+    def bring(self, record: RunRecord, other: Path) -> RunRecord:
+        """Bring a clip and its sidecar from another media folder into this one.
+
+        Args:
+            record: A run whose clip is there.
+            other: The other media folder. Its files are linked or copied, never moved.
+
+        Returns:
+            The record, with this folder and the name the clip has here.
+
+        Raises:
+            StoreError: The clip is not there, is not the recorded one, or cannot be kept here.
+
+        Example:
+            >>> store.bring(record, Path("../other/kling_media")).folder  # doctest: +SKIP
+            '/home/ann/kling_media'
+        """
+        there = Store(other)
+        source = there.path(record)
+        real = None if source is None else there._real(source)
+        if real is None or record.media is None or not there.verify(record):
+            raise StoreError(
+                "The clip to reuse is gone or is not the recorded one.",
+                charged=record.charged,
+                cure="`%kling restore` fetches it while the provider still has it.",
+                run_id=record.id,
+            )
+        name = Path(record.media.file)
+        if not self._holds(there) and not self.verify(record):
+            part = self.folder / part_name(name.stem)
+            try:
+                self._make_folder()
+                _link_or_copy(real, part, record)
+                name = place(part, name.stem, name.suffix, sha256=record.media.sha256)
+            except OSError as error:
+                _refuse(error, "The clip cannot be brought here", record)
+            finally:
+                with contextlib.suppress(OSError):
+                    part.unlink(missing_ok=True)
+        media = record.media.model_copy(update={"file": name.name})
+        here = record.model_copy(update={"folder": str(self.folder), "media": media})
+        self.write_sidecar(here)
+        return here
+
+    def poster(self, record: RunRecord) -> str | None:
+        """Give a small still of the clip.
+
+        Args:
+            record: The run.
+
+        Returns:
+            A `data:image/jpeg` address of about 6 KB at most, or None.
+
+        Example:
+            >>> store.poster(record)[:22]  # doctest: +SKIP
+            'data:image/jpeg;base64'
+        """
+        path = self.path(record)
+        real = None if path is None else self._real(path)
+        if real is None:
+            return None
+        try:
+            key = (real, signature(real))
+        except OSError:
+            return None
+        if key not in self._posters:
+            if len(self._posters) >= _POSTERS:
+                self._posters.clear()
+            self._posters[key] = probing.poster(real)
+        return self._posters[key]
+
+    # --- inside ------------------------------------------------------------------------------------------
+
+    def _make_folder(self) -> None:
+        if not self.folder.is_dir():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.folder.parent)
+
+    def _real(self, path: Path) -> Path | None:
+        """Follow links, but only to a regular file inside the folder."""
+        try:
+            real = path.resolve(strict=True)
+            signature(real)
+            return real if real.is_relative_to(self.folder.resolve()) else None
+        except (OSError, RuntimeError, ValueError):
+            return None
+
+    def _holds(self, other: "Store") -> bool:
+        try:
+            return self.folder.samefile(other.folder)
+        except OSError:
+            return False
+
+    def _remember(self, path: Path, sha256: str) -> None:
+        if len(self._hashes) >= _REMEMBERED:
+            self._hashes.clear()
+        self._hashes[path.resolve(), signature(path)] = sha256
+
+
+def _link_or_copy(source: Path, part: Path, record: RunRecord) -> None:
+    try:
+        os.link(source, part)
+    except (OSError, NotImplementedError):
+        if record.media is None or copy_and_hash(source, part) != record.media.sha256:
+            raise StoreError(
+                "The clip changed while it was copied.", charged=record.charged, run_id=record.id
+            ) from None
+
+
+def _refuse(
+    error: OSError,
+    what: str,
+    record: RunRecord | None = None,
+    *,
+    charged: Charged = "unknown",
+    cure: str = "Free or mend the disk, then `%kling resume`: the provider still has the clip for a while.",
+) -> NoReturn:
+    raise StoreError(
+        f"{what}: {error.strerror or type(error).__name__}.",
+        charged=record.charged if record else charged,
+        cure=cure,
+        run_id=record.id if record else None,
+    ) from None

@@ -1,0 +1,77 @@
+"""Real, tiny MP4 files for tests: H.264, with AAC where asked for, index in front."""
+
+import math
+from array import array
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from PIL import Image
+
+RATE = 48_000
+
+
+def make_clip(
+    path: Path,
+    *,
+    seconds: float = 1.0,
+    size: tuple[int, int] = (96, 54),
+    fps: int = 24,
+    audio: bool = False,
+    black_s: float = 0.0,
+    colour: tuple[int, int, int] = (180, 90, 40),
+    noise: bool = False,
+    codec: str = "libx264",
+) -> Path:
+    """Write a clip and give its path back.
+
+    Args:
+        path: The file to make; its suffix decides the container.
+        seconds: Of picture and sound.
+        size: Width and height in even pixels.
+        fps: Frames a second.
+        audio: Whether there is a tone.
+        black_s: Seconds of black before the picture.
+        colour: Of the picture; another colour makes other bytes.
+        noise: Whether the picture is noise, which compresses badly.
+        codec: Of the picture.
+    """
+    options = {"movflags": "+faststart"} if path.suffix in {".mp4", ".mov"} else {}
+    with av.open(path, "w", options=options) as film:
+        picture = film.add_stream(codec, rate=fps)
+        picture.width, picture.height = size
+        picture.pix_fmt = "yuv420p"
+        picture.codec_context.thread_count = 1
+        if codec == "libx264":
+            picture.options = {"preset": "ultrafast"}
+        sound = None
+        if audio:
+            sound = film.add_stream("aac" if path.suffix != ".webm" else "libopus", rate=RATE, layout="mono")
+        for number in range(round(seconds * fps)):
+            frame = av.VideoFrame.from_image(_image(number, size, number < black_s * fps, colour, noise))
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            film.mux(picture.encode(frame))
+        film.mux(picture.encode(None))
+        if sound is not None:
+            for start in range(0, round(seconds * RATE), 1024):
+                film.mux(sound.encode(_tone(start)))
+            film.mux(sound.encode(None))
+    return path
+
+
+def _image(number, size, black, colour, noise):
+    if black:
+        return Image.new("RGB", size)
+    if noise:
+        return Image.merge("RGB", [Image.effect_noise(size, 120) for _ in range(3)])
+    image = Image.new("RGB", size, colour)
+    image.paste((250, 250, 250), (number % size[0], 4, number % size[0] + 8, 12))
+    return image
+
+
+def _tone(start):
+    wave = array("h", (round(3000 * math.sin((start + i) / 20)) for i in range(1024)))
+    block = av.AudioFrame(format="s16", layout="mono", samples=1024, align=1)
+    block.planes[0].update(wave.tobytes())
+    block.sample_rate, block.pts, block.time_base = RATE, start, Fraction(1, RATE)
+    return block
