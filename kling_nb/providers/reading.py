@@ -44,7 +44,7 @@ MAX_URL_CHARS = 8192
 MAX_USD = 1_000_000_000
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_MONEY = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
+_MONEY = re.compile(r"[0-9]{1,60}(\.[0-9]{0,60})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _SECRETS = (
     (re.compile(r"(https?:[^\s?#]*)[?#]\S*", re.IGNORECASE), r"\1"),
     # A query without its scheme, also percent-encoded: a cut-off or escaped signed address.
@@ -273,9 +273,8 @@ def trouble(data: Mapping[str, Any] | None) -> Trouble | None:
         return None
     nested = data.get("error")
     levels = [data, nested] if isinstance(nested, Mapping) else [data]
-    code = next(
-        (c for level in levels for key in ("error_code", "code") if (c := code_text(level.get(key)))), ""
-    )
+    codes = (code_text(level.get(key)) for level in levels for key in ("error_code", "code"))
+    code = next((c for c in codes if c), "")
     texts = (
         line
         for level in levels

@@ -157,7 +157,8 @@ class RunComfy(Provider):
                     message=found.text if found else "",
                 ),
             )
-        code = code_text(data.get("error_code")) if data is not None and "request_id" not in data else ""
+        told_id = data is not None and data.get("request_id") is not None
+        code = code_text(data.get("error_code")) if data is not None and not told_id else ""
         # Codes that begin with 5 are the server's own failures: a request may have been made before one.
         if found is not None and code and not code.startswith("5"):
             reason = _REASONS.get(code) or ("moderated" if is_moderated(found.words) else "provider")
@@ -186,12 +187,8 @@ class RunComfy(Provider):
         data = fields(reply)
         found = trouble(data)
         said = word(data.get("status")) if data is not None else ""
-        if (
-            reply.ok
-            and data is not None
-            and said
-            and (said in _STATES or not code_text(data.get("error_code")))
-        ):
+        is_run = said in _STATES or (said and data is not None and not code_text(data.get("error_code")))
+        if reply.ok and data is not None and is_run:
             if not same_id(data.get("request_id"), provider_run_id):
                 return Snapshot(state="unreadable", message=f"{self.label} answered about another request")
             return self._reading(data, said, found, provider_run_id)
@@ -215,8 +212,9 @@ class RunComfy(Provider):
             url=self._request_url(provider_run_id, "result"),
             params={"include_cost": "true"},
         )
-        is_result = found is not None or any(data.get(key) is not None for key in ("output", "cost"))
-        follow = None if is_result else result
+        # Only a result has these; a status has addresses instead.
+        is_result = any(data.get(key) is not None for key in ("output", "cost", "created_at", "finished_at"))
+        follow = None if is_result or (found is not None and "result_url" not in data) else result
         if said == "completed" and not urls:
             return Snapshot(state="running", word=said, follow=result)
         if state != "succeeded":
@@ -243,7 +241,7 @@ class RunComfy(Provider):
 
     def _no_reading(self, reply: Reply, found: Trouble | None) -> Snapshot:
         no_answer = unreadable(reply, self.label)
-        if found is None:
+        if found is None or reply.status == 429 or reply.status >= 500:
             return no_answer
         if found.code == _NOT_READY:
             return replace(no_answer, state="running", word="not_ready")
