@@ -22,10 +22,11 @@ from typing import Any, Literal, Self
 
 import nbformat
 import psutil
-from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, sync_playwright
+
+from tab import CELL_S, Tab
 
 START_S = 90
-CELL_S = 60
 ARGUMENTS = (
     "--headless",
     "--no-sandbox",
@@ -54,34 +55,6 @@ READY = """async () => {
   await panel.context.ready;
   await panel.sessionContext.ready;
   return true;
-}"""
-PLAY = """async () => {
-  const until = (ready, limit) => new Promise((resolve) => {
-    const end = performance.now() + limit;
-    const look = () => ready() || performance.now() > end ? resolve() : setTimeout(look, 20);
-    look();
-  });
-  const seen = [];
-  for (const video of document.querySelectorAll('.jp-OutputArea video')) {
-    video.muted = true;
-    video.play().catch(() => {});
-    await until(() => video.currentTime > 0 || video.error, 8000);
-    const played = video.currentTime;
-    video.pause();
-    let sought = null;
-    if (Number.isFinite(video.duration)) {
-      const target = video.duration * 0.8;
-      video.currentTime = target;
-      await until(() => !video.seeking && Math.abs(video.currentTime - target) < 0.1, 4000);
-      sought = video.currentTime;
-    }
-    seen.push({
-      src: video.getAttribute('src'), poster: video.getAttribute('poster'), controls: video.controls,
-      width: video.videoWidth, height: video.videoHeight, duration: video.duration,
-      played, sought, error: video.error && video.error.message,
-    });
-  }
-  return seen;
 }"""
 
 
@@ -306,101 +279,6 @@ class Lab:
     def _note(self, words: str) -> None:
         if not any(noise in words for noise in OWN_NOISE):
             self.errors.append(words)
-
-
-class Tab:
-    """One open notebook. Cells are counted from 0; `page` is Playwright's, for what is not here."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-
-    def cell(self, index: int) -> Locator:
-        """Find a cell."""
-        return self.page.locator(".jp-Notebook .jp-Cell").nth(index)
-
-    def run_cell(self, index: int, *, wait: bool = True, timeout_s: float = CELL_S) -> None:
-        """Run one cell from the keyboard."""
-        cell = self.cell(index)
-        before = self._prompt(cell)
-        editor = cell.locator(".cm-content").first
-        editor.click()
-        editor.press("Control+Enter")
-        self._wait(
-            "([cell, before, wait]) => { const now = cell.querySelector('.jp-InputPrompt').innerText;"
-            " return now !== before && !(wait && now.includes('*')); }",
-            [cell.element_handle(), before, wait],
-            timeout_s,
-        )
-
-    def run_all(self, *, wait: bool = True, timeout_s: float = 2 * CELL_S) -> None:
-        """Run every cell from the top."""
-        self._command("notebook:run-all-cells", timeout_s if wait else None)
-
-    def interrupt(self) -> None:
-        """Interrupt the kernel, as the stop button does."""
-        self._command("notebook:interrupt-kernel", CELL_S)
-
-    def save(self) -> None:
-        """Save, and wait until it is on disk."""
-        self._command("docmanager:save", CELL_S)
-
-    def outputs(self, index: int) -> list[str]:
-        """Give the visible text of each output of a cell."""
-        return [text.strip() for text in self.cell(index).locator(".jp-OutputArea-output").all_inner_texts()]
-
-    def wait_text(self, index: int, text: str, *, timeout_s: float = CELL_S) -> None:
-        """Wait until a cell's output shows this text."""
-        area = self.cell(index).locator(".jp-OutputArea-output", has_text=text).first
-        area.wait_for(timeout=timeout_s * 1000)
-
-    def wait_idle(self, timeout_s: float = CELL_S) -> None:
-        """Wait until the kernel is idle."""
-        self._wait(
-            "() => document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'",
-            None,
-            timeout_s,
-        )
-
-    def click(self, text: str, *, timeout_s: float = CELL_S) -> None:
-        """Click the first button in an output that carries this text."""
-        button = self.page.locator(".jp-OutputArea button", has_text=text).first
-        button.click(timeout=timeout_s * 1000)
-
-    def videos(self) -> list[dict[str, Any]]:
-        """Play every video in the outputs, muted, then seek to 80 % of it, and say what came of it."""
-        seen: list[dict[str, Any]] = self.page.evaluate(PLAY)
-        return seen
-
-    def screenshot(self, path: Path) -> None:
-        """Write what the window shows as PNG."""
-        self.page.screenshot(path=path)
-
-    def close(self) -> None:
-        """Close the page without saving."""
-        self.page.close()
-
-    def _prompt(self, cell: Locator) -> str:
-        return cell.locator(".jp-InputPrompt").first.inner_text()
-
-    def _wait(self, condition: str, argument: object, timeout_s: float) -> None:
-        try:
-            self.page.wait_for_function(condition, arg=argument, timeout=timeout_s * 1000)
-        except Error as error:
-            shown = self.page.locator(".jp-OutputArea").all_inner_texts()
-            raise AssertionError(f"{error.message}\nThe outputs show: {shown}") from None
-
-    def _command(self, name: str, timeout_s: float | None) -> None:
-        """Run a command of the application; a promise kept in the page tells when it is over."""
-        self.page.evaluate(
-            "(name) => { const mark = window.labDriver = {}; window.jupyterapp.commands.execute(name)"
-            ".then(() => { mark.over = true; }, (error) => { mark.over = mark.error = String(error); }); }",
-            name,
-        )
-        if timeout_s is not None:
-            self._wait("() => window.labDriver.over", None, timeout_s)
-            error = self.page.evaluate("() => window.labDriver.error")
-            if error:
-                raise AssertionError(f"{name}: {error}")
 
 
 def _free_port() -> int:
