@@ -1,3 +1,128 @@
-"""Kling 3.0 text-to-video in Jupyter."""
+"""Kling 3.0 text-to-video in Jupyter: a live cell, a saved clip, and a bill known before it is run up.
+
+Invariants: importing this package imports nothing heavy (each name loads its module on first use); no module
+of the package imports this one.
+
+Example:
+    >>> import kling_nb as kling
+    >>> kling.TextToVideo(prompt="A red fox in snow").duration
+    5
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "api": ("Spend", "connect", "estimate", "find", "generate", "resume", "runs", "spend", "submit"),
+    "engine": ("Run", "Runs", "Video"),
+    "errors": (
+        "BlockedError",
+        "BudgetError",
+        "ConsentError",
+        "DetachedError",
+        "KeyMissingError",
+        "KlingError",
+        "LedgerError",
+        "ModeratedError",
+        "NotCachedError",
+        "ProviderError",
+        "RunCanceledError",
+        "RunFailedError",
+        "RunLostError",
+        "SettingsError",
+        "StoreError",
+        "TransportError",
+        "UnpricedError",
+        "UnsupportedError",
+        "UsageError",
+        "WaitTimeoutError",
+    ),
+    "loop": ("run_sync",),
+    "models": ("Shot", "TextToVideo"),
+    "records": ("Estimate", "MediaFacts", "RunRecord", "RunStatus"),
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [  # noqa: PLE0604 - the list is made of the table above, so that the two cannot differ
+    *sorted(_WHERE),
+    "__version__",
+    "last",
+    "load_ipython_extension",
+    "unload_ipython_extension",
+]
+
+if TYPE_CHECKING:
+    from kling_nb.api import Spend, connect, estimate, find, generate, resume, runs, spend, submit
+    from kling_nb.engine import Run, Runs, Video
+    from kling_nb.errors import (
+        BlockedError,
+        BudgetError,
+        ConsentError,
+        DetachedError,
+        KeyMissingError,
+        KlingError,
+        LedgerError,
+        ModeratedError,
+        NotCachedError,
+        ProviderError,
+        RunCanceledError,
+        RunFailedError,
+        RunLostError,
+        SettingsError,
+        StoreError,
+        TransportError,
+        UnpricedError,
+        UnsupportedError,
+        UsageError,
+        WaitTimeoutError,
+    )
+    from kling_nb.loop import run_sync
+    from kling_nb.models import Shot, TextToVideo
+    from kling_nb.records import Estimate, MediaFacts, RunRecord, RunStatus
+
+    last: Run | Runs | None
+
+
+def __getattr__(name: str) -> Any:
+    if name == "last":
+        _attach()
+        return import_module("kling_nb.api").last()
+    module = _WHERE.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if module == "api":
+        _attach()
+    return getattr(import_module(f"kling_nb.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _attach() -> None:
+    """In a notebook, let the session know the kernel, also when `%load_ext` was never called."""
+    import sys
+
+    shell = sys.modules.get("IPython.core.interactiveshell")
+    if shell is not None and shell.InteractiveShell.initialized():
+        import_module("kling_nb.notebook.surroundings").attach(shell.InteractiveShell.instance())
+
+
+def load_ipython_extension(ip: Any) -> None:
+    """Register `%%kling` and `%kling`; called by `%load_ext kling_nb`.
+
+    Args:
+        ip: The shell.
+    """
+    import_module("kling_nb.notebook.magics").load(ip)
+
+
+def unload_ipython_extension(ip: Any) -> None:
+    """Take the magics away; runs on their way go on and are kept.
+
+    Args:
+        ip: The shell.
+    """
+    import_module("kling_nb.notebook.magics").unload(ip)

@@ -5,6 +5,7 @@ a `Reply` is whole or it does not exist (a cut-off body is a transport error, ne
 """
 
 import json as jsonlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -74,4 +75,4 @@ class Reply:
             seconds = float(self.headers.get("retry-after", ""))
         except ValueError:
             return None
-        return min(max(seconds, 0.0), 3600.0) if seconds == seconds else None  # NaN says nothing
+        return min(max(seconds, 0.0), 3600.0) if math.isfinite(seconds) else None

@@ -102,7 +102,7 @@ class KlingError(Exception):
 
 
 def one_line(text: str) -> str:
-    """Fold white space and drop control characters, so that foreign text cannot fake a second line.
+    r"""Fold white space and drop control characters, so that foreign text cannot fake a second line.
 
     Args:
         text: Any text, also a provider's.
@@ -111,7 +111,7 @@ def one_line(text: str) -> str:
         The same words on one line.
 
     Example:
-        >>> one_line("two\\nlines")
+        >>> one_line("two\nlines")
         'two lines'
     """
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

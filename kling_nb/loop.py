@@ -69,6 +69,11 @@ class Loop:
         return contextvars.Context().run(asyncio.run_coroutine_threadsafe, work, self._started())
 
     @property
+    def running(self) -> bool:
+        """Whether it was ever needed."""
+        return self._loop is not None
+
+    @property
     def here(self) -> bool:
         """Whether the caller already runs on this loop, where blocking would be a deadlock."""
         try:

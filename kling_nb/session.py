@@ -5,14 +5,13 @@ changed environment counts at once; a record's own origin is never trusted with 
 configured one; no call creates a run except `open`.
 """
 
+import atexit
 import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +21,13 @@ from kling_nb import __version__
 from kling_nb.catalog import Model, find_model
 from kling_nb.choice import choose_provider
 from kling_nb.engine import Engine, Run, Runs, Wish
-from kling_nb.errors import KeyMissingError, KlingError, NotCachedError, StoreError, UsageError
+from kling_nb.errors import KeyMissingError, KlingError, StoreError, UsageError
 from kling_nb.keys import Key, find_key, fingerprint
 from kling_nb.ledger import Ledger, Transaction
 from kling_nb.loop import Loop
 from kling_nb.models import request_key
 from kling_nb.places import is_headless, media_folder
-from kling_nb.plan import Ask, Plan, Take, Wallet, new_record, plan_takes, title_of
+from kling_nb.plan import Ask, Plan, Take, Wallet, new_record, plan_takes
 from kling_nb.pricing import estimate, require_priced
 from kling_nb.providers import Provider, make_provider
 from kling_nb.records import Estimate, RunRecord, RunStatus, Totals, utc_now
@@ -88,6 +87,7 @@ class Session:
         self.id = f"s-{utc_now():%Y%m%d-%H%M%S}-{os.getpid()}"
         self.started_at = utc_now()
         self.overrides = {name: value for name, value in overrides.items() if value is not None}
+        self._configured: dict[str, Any] = {}
         self.surroundings = surroundings
         self.last: Run | Runs | None = None
         self.loop = Loop()
@@ -98,6 +98,15 @@ class Session:
         self._engine: Engine | None = None
         self._sandbox: Sandbox | None = None
         os.register_at_fork(after_in_child=self._forget)
+        atexit.register(self.close)
+
+    def come_from(self, surroundings: Callable[[], Surroundings] | None) -> None:
+        """Let another face tell where calls come from; None means a plain script."""
+        self.surroundings = surroundings or _script
+
+    def configure(self, overrides: Mapping[str, Any]) -> None:
+        """Let `%config KlingMagics` outrank what was given before; it is told anew at each call."""
+        self._configured = dict(overrides)
 
     def _forget(self) -> None:
         """A forked child starts clean: the parent's loop, client and database are not its own."""
@@ -113,7 +122,9 @@ class Session:
         Raises:
             SettingsError: One of them makes no sense.
         """
-        return load_settings(overrides=self.overrides, start=self.surroundings().folder)
+        return load_settings(
+            overrides={**self.overrides, **self._configured}, start=self.surroundings().folder
+        )
 
     def ledger(self) -> Ledger:
         """Open the ledger.
@@ -225,7 +236,11 @@ class Session:
         model = find_model(ask.model or settings.model)
         named = ask.provider
         provider = choose_provider(
-            settings, model, audio=ask.request.audio, named=named, find=self.key,
+            settings,
+            model,
+            audio=ask.request.audio,
+            named=named,
+            find=self.key,
             allow_unpriced=ask.allow_unpriced or ask.price is not None,
         )
         model.offer(provider)
@@ -246,18 +261,12 @@ class Session:
         where = self.surroundings()
         return media_folder(settings, where.notebook, where.folder or Path.cwd())
 
-    def _verified(self, store: Store) -> Callable[[RunRecord], bool]:
-        """Check a clip where its record says, else in this notebook's folder (it may have been moved)."""
-
-        def verified(record: RunRecord) -> bool:
-            return self._located(record, store) is not None
-
-        return verified
-
-    def _located(self, record: RunRecord, store: Store) -> RunRecord | None:
+    @staticmethod
+    def _located(engine: Engine, store: Store, record: RunRecord) -> RunRecord | None:
+        """Find a whole copy of a clip: in this notebook's folder, else where its record says."""
         for folder in dict.fromkeys((str(store.folder), record.folder)):
             here = record.model_copy(update={"folder": folder})
-            if folder and self.engine().store(folder).verify(here):
+            if folder and engine.store(folder).verify(here):
                 return here
         return None
 
@@ -278,6 +287,14 @@ class Session:
             changes["status"] = RunStatus.SUBMITTING
         return record.model_copy(update=changes)
 
+    def price(self, ask: Ask) -> Estimate:
+        """Say what one new run of a call would cost; asks nobody and looks at no ledger.
+
+        Raises:
+            KlingError: The request cannot be served.
+        """
+        return self._resolve(ask, self.settings())[2]
+
     def plan(self, ask: Ask) -> Plan:
         """Say what a call would do and cost, without doing it.
 
@@ -295,7 +312,7 @@ class Session:
         ledger, engine = self._stand(settings)
         store = engine.store(self._folder(settings))
         with ledger.writing() as transaction:
-            takes = self._planned(transaction, ask, provider, model, store, settings)
+            takes = self._planned(transaction, ask, provider, model, engine, store, settings)
         payloads: dict[str, Mapping[str, Any] | str] = {}
         for name, offer in model.providers.items():
             if name == "sandbox" and provider != "sandbox":
@@ -320,7 +337,14 @@ class Session:
         )
 
     def _planned(
-        self, transaction: Transaction, ask: Ask, provider: str, model: Model, store: Store, settings: Settings
+        self,
+        transaction: Transaction,
+        ask: Ask,
+        provider: str,
+        model: Model,
+        engine: Engine,
+        store: Store,
+        settings: Settings,
     ) -> tuple[Take, ...]:
         keys = [request_key(ask.request, model.id, take) for take in ask.takes]
         return plan_takes(
@@ -329,7 +353,7 @@ class Session:
             self._wish(ask, provider, settings),
             self._candidates(transaction, keys, store),
             loopback=is_loopback,
-            verified=self._verified(store),
+            verified=lambda record: self._located(engine, store, record) is not None,
         )
 
     # -- the act -----------------------------------------------------------------
@@ -376,7 +400,7 @@ class Session:
             "version": __version__,
         }
         with ledger.writing() as transaction:
-            takes = self._planned(transaction, ask, provider, model, store, settings)
+            takes = self._planned(transaction, ask, provider, model, engine, store, settings)
             for take in takes:
                 if take.error is not None:
                     raise take.error
@@ -411,7 +435,9 @@ class Session:
         record = decision.record
         in_ledger = transaction.get(record.id) is not None
         if decision.act == "refetch":
-            record = record.model_copy(update={"status": RunStatus.SAVING, "message": "fetching the clip again"})
+            record = record.model_copy(
+                update={"status": RunStatus.SAVING, "message": "fetching the clip again"}
+            )
             if in_ledger:
                 transaction.write(record, "refetch")
         if not in_ledger and record.status.pending and self._reachable(record):
@@ -431,14 +457,20 @@ class Session:
             store.write_sidecar(record)
         except (StoreError, OSError):
             ledger.change(
-                record.id, "no sidecar", status=RunStatus.FAILED, reason="provider", charged="no",
-                message="the media folder cannot be written", settled_micros=0, reserved_micros=0,
+                record.id,
+                "no sidecar",
+                status=RunStatus.FAILED,
+                reason="provider",
+                charged="no",
+                message="the media folder cannot be written",
+                settled_micros=0,
+                reserved_micros=0,
             )
             raise
 
     def _show(self, engine: Engine, store: Store, record: RunRecord, *, reused: bool) -> Run:
         if record.status == RunStatus.SUCCEEDED:
-            here = self._located(record, store) or record
+            here = self._located(engine, store, record) or record
             if here.folder and Path(here.folder) != store.folder:
                 here = store.bring(here, Path(here.folder))
             record = here
@@ -469,27 +501,14 @@ class Session:
         return [engine.resume(engine.peek(record)) for record in self.ledger().runs(statuses=pending)]
 
     def close(self) -> None:
-        """Stop the in-process sandbox and close the ledger; runs stay on record."""
+        """Stop the in-process sandbox and close what is open; runs stay on record."""
         with self._lock:
-            if self._sandbox is not None:
-                stopping: Future[None] = self.loop.hand(self._sandbox.stop())
-                stopping.result(10)
-                self._sandbox = None
+            sandbox, self._sandbox = self._sandbox, None
+            with suppress(TimeoutError):
+                if self._engine is not None:
+                    self._engine.close()
+                if sandbox is not None:
+                    self.loop.hand(sandbox.stop()).result(5)
             if self._ledger is not None:
                 self._ledger.close()
-
-
-def spend_of(totals: Totals) -> dict[str, Decimal | int | None]:
-    """Give totals in dollars."""
-    from kling_nb.records import dollars
-
-    return {
-        "spent": dollars(totals.settled_micros),
-        "reserved": dollars(totals.reserved_micros),
-        "unknown": totals.unknown,
-        "cap": dollars(totals.cap_micros),
-        "left": dollars(totals.left_micros),
-    }
-
-
-_ = NotCachedError, title_of
+            self._ledger, self._engine, self._ledger_where = None, None, ""

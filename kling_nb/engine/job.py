@@ -5,6 +5,7 @@ account the run belongs to; nothing here decides what a reply means.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from pydantic import SecretStr
 from kling_nb.calls import Call, Reply
 from kling_nb.engine.pace import back_off
 from kling_nb.engine.run import Run
-from kling_nb.errors import LedgerError
+from kling_nb.errors import LedgerError, StoreError
 from kling_nb.ledger import Ledger
 from kling_nb.providers.base import Provider, Snapshot
 from kling_nb.records import RunRecord
@@ -95,29 +96,44 @@ class Job:
         before = self.record
         if all(getattr(before, name) == value for name, value in changes.items()):
             return before
-        record = await asyncio.to_thread(lambda: self.ledger.change(before.id, kind, **changes))
+        record = await self._commit(kind, changes)
         self.run.publish(record)
         return record
 
-    async def insist(self, kind: str, /, **changes: Any) -> RunRecord:
-        """Commit a change that must not get lost, trying again while the ledger cannot be written."""
+    async def settle(self, kind: str, /, **changes: Any) -> RunRecord:
+        """Commit a change that must not get lost, in the ledger and in the folder, then tell the handle.
+
+        An end is written to the folder first, so that whoever sees it also finds it there; anything else
+        first to the ledger, which decides. A folder that cannot be written never holds up the ledger.
+        """
+        copy = RunRecord.model_validate({**self.record.model_dump(), **changes})
+        if copy.status.ended:
+            await self._write_sidecar(copy)
         tries = 0
         while True:
             try:
-                return await self.change(kind, **changes)
+                record = await self._commit(kind, changes)
+                break
             except LedgerError:
                 tries += 1
-                if tries == 1:
-                    # The folder's copy may still be writable, and is enough to find the run again.
-                    copy = self.record.model_copy(update=changes)
-                    await asyncio.to_thread(self.store.write_sidecar, copy)
+                if tries == 1 and not copy.status.ended:
+                    # The folder may still be writable, and is enough to find the run again.
+                    await self._write_sidecar(copy)
                 if tries >= 8:
                     raise
                 await self.clock.sleep(back_off(tries, random=self.clock.random, first_s=0.2, most_s=30))
+        if not copy.status.ended:
+            await self._write_sidecar(record)
+        self.run.publish(record)
+        return record
 
-    async def sidecar(self) -> None:
-        """Write the folder's copy of the record."""
-        await asyncio.to_thread(self.store.write_sidecar, self.record)
+    async def _commit(self, kind: str, changes: dict[str, Any]) -> RunRecord:
+        run_id = self.record.id
+        return await asyncio.to_thread(lambda: self.ledger.change(run_id, kind, **changes))
+
+    async def _write_sidecar(self, record: RunRecord) -> None:
+        with contextlib.suppress(StoreError):
+            await asyncio.to_thread(self.store.write_sidecar, record)
 
     async def read(self) -> Snapshot:
         """Read the run at the provider, following to the reply that decides."""

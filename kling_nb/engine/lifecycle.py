@@ -88,14 +88,19 @@ class Engine:
         Returns:
             The handle.
         """
-        with self._lock:
-            run = self._runs.get(record.id)
-            if run is None or (run.record.status.ended and run.record != record):
-                run = self._runs[record.id] = Run(record, self, reused=reused)
-            run.reused = reused
+        run = self.peek(record)
+        run.reused = reused
         if run.status.pending and not run.detached:
             self.loop.hand(self._drive(run))
         return run
+
+    def peek(self, record: RunRecord) -> Run:
+        """Give the handle of a run without driving it."""
+        with self._lock:
+            run = self._runs.get(record.id)
+            if run is None or (run.record.status.ended and run.record != record):
+                run = self._runs[record.id] = Run(record, self)
+            return run
 
     def known(self) -> list[Run]:
         """Give every handle of this process, oldest first."""
@@ -248,6 +253,11 @@ class Engine:
             return "unknown"
         finally:
             run.cancel_wanted = False
+
+    def close(self) -> None:
+        """Close the connections; runs on their way stay on record and can be resumed."""
+        if self.loop.running:
+            self.loop.hand(self._transport.aclose()).result(5)
 
     # -- what the handles show -------------------------------------------------
     def totals(self, *, play: bool) -> Totals | None:

@@ -97,14 +97,13 @@ async def _fetch(job: Job, url: str, part: Path) -> MediaFacts:
 
 async def _strange(job: Job, part: Path, why: str) -> None:
     kept = await asyncio.to_thread(job.store.set_aside, job.record, part)
-    await job.insist(
+    await job.settle(
         "not a video",
         status=RunStatus.FAILED,
         reason="provider",
         message=f"{why} What came is kept as {kept.name}.",
         **_money(job),
     )
-    await job.sidecar()
 
 
 async def _settle(job: Job, media: MediaFacts, snapshot: Snapshot) -> None:
@@ -117,7 +116,7 @@ async def _settle(job: Job, media: MediaFacts, snapshot: Snapshot) -> None:
         reported = reported_micros(again or snapshot)
         if reported is not None:
             await job.change("reported", reported_micros=reported)
-    await job.insist(
+    await job.settle(
         "saved",
         status=RunStatus.SUCCEEDED,
         media=media.model_dump(),
@@ -126,7 +125,6 @@ async def _settle(job: Job, media: MediaFacts, snapshot: Snapshot) -> None:
         message="",
         **_money(job),
     )
-    await job.sidecar()
 
 
 def _money(job: Job) -> dict[str, Any]:

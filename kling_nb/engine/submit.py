@@ -11,7 +11,7 @@ from typing import Any
 from kling_nb.calls import Call
 from kling_nb.engine.job import Job
 from kling_nb.engine.pace import back_off
-from kling_nb.errors import TransportError
+from kling_nb.errors import KeyMissingError, SettingsError, TransportError, UsageError
 from kling_nb.providers.base import Accepted, Ambiguous, Refused, Snapshot
 from kling_nb.records import RunRecord, RunStatus, utc_now
 
@@ -56,6 +56,11 @@ async def submit(job: Job) -> None:
                 back_off(unsent, random=job.clock.random, first_s=0.2 if job.loopback else 1.0, most_s=20)
             )
             continue
+        except (SettingsError, UsageError) as error:
+            # The transport would not write it: a malformed key, an address outside the origin.
+            reason = "auth" if isinstance(error, KeyMissingError) else "invalid"
+            await end(job, "unsendable", RunStatus.FAILED, reason=reason, charged="no", message=error.what)
+            return
         if isinstance(answer, Accepted):
             await accept(job, answer)
             return
@@ -85,7 +90,7 @@ def submit_call(job: Job) -> Call:
 
 async def accept(job: Job, answer: Accepted) -> None:
     """Commit the provider's id, first thing after it is known."""
-    await job.insist(
+    await job.settle(
         "accepted",
         status=RunStatus.RUNNING if answer.snapshot.state == "running" else RunStatus.QUEUED,
         provider_run_id=answer.provider_run_id,
@@ -94,7 +99,6 @@ async def accept(job: Job, answer: Accepted) -> None:
         charged="unknown",
         message="",
     )
-    await job.sidecar()
 
 
 async def refuse(job: Job, answer: Refused) -> None:
@@ -104,7 +108,7 @@ async def refuse(job: Job, answer: Refused) -> None:
 
 async def end(job: Job, kind: str, status: RunStatus, **changes: Any) -> RunRecord:
     """End a run that certainly cost nothing, and give its reservation back."""
-    record = await job.insist(
+    record = await job.settle(
         kind,
         status=status,
         finished_at=utc_now(),
@@ -113,7 +117,6 @@ async def end(job: Job, kind: str, status: RunStatus, **changes: Any) -> RunReco
         queue_position=None,
         **changes,
     )
-    await job.sidecar()
     return record
 
 
@@ -146,8 +149,7 @@ async def recover(job: Job, why: str) -> None:
                 await refuse(job, answer)
                 return
             why = answer.message
-    await job.insist("lost", status=RunStatus.LOST, charged="unknown", message=why, finished_at=utc_now())
-    await job.sidecar()
+    await job.settle("lost", status=RunStatus.LOST, charged="unknown", message=why, finished_at=utc_now())
 
 
 async def _look_twice(job: Job) -> str | bool | None:

@@ -133,11 +133,7 @@ async def _going(job: Job, snapshot: Snapshot) -> None:
         changes["queue_position"] = None
         if record.started_at is None and snapshot.state == "running":
             changes["started_at"] = utc_now()
-    changes["message"] = (
-        f"the provider says {snapshot.word!r}, which we take for still going"
-        if snapshot.state == "unknown"
-        else ""
-    )
+    changes["message"] = snapshot.message
     await job.change("read", **changes)
 
 
@@ -146,7 +142,7 @@ async def finish(job: Job, snapshot: Snapshot) -> None:
     canceled = snapshot.state == "canceled"
     charged = "no" if job.record.play else snapshot.charged
     reported = reported_micros(snapshot)
-    await job.insist(
+    await job.settle(
         "canceled" if canceled else "failed",
         **_facts(snapshot),
         status=RunStatus.CANCELED if canceled else RunStatus.FAILED,
@@ -158,7 +154,6 @@ async def finish(job: Job, snapshot: Snapshot) -> None:
         reported_micros=reported,
         **ended_money(job, charged, reported),
     )
-    await job.sidecar()
 
 
 def ended_money(job: Job, charged: str, reported: int | None) -> dict[str, Any]:

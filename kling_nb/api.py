@@ -1,0 +1,377 @@
+"""The functions of `import kling_nb as kling`: one session for the process, the same engine as the magics.
+
+Invariants: there is one session at a time (`connect` makes the next one; runs of the last one go on); a
+function that can cost money says so in its first line.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from kling_nb.engine import Run, Runs, Video
+from kling_nb.errors import UsageError
+from kling_nb.models import Shot, TextToVideo, make_request
+from kling_nb.plan import Ask
+from kling_nb.records import Estimate, RunStatus, Totals, dollars
+from kling_nb.session import Session, Surroundings
+
+__all__ = [
+    "Spend",
+    "connect",
+    "current",
+    "estimate",
+    "find",
+    "generate",
+    "last",
+    "resume",
+    "runs",
+    "spend",
+    "submit",
+]
+
+_lock = threading.RLock()
+_session: Session | None = None
+_surroundings: Callable[[], Surroundings] | None = None
+_submitted: list[Run] = []
+
+
+def current() -> Session:
+    """Give the session of this process, made on first use."""
+    global _session  # noqa: PLW0603 - the one session of the process lives here
+    with _lock:
+        if _session is None:
+            _session = Session(surroundings=_surroundings) if _surroundings else Session()
+        return _session
+
+
+def surroundings_of_process() -> Callable[[], Surroundings] | None:
+    """Give what tells where calls come from, if a notebook face has said so."""
+    return _surroundings
+
+
+def set_surroundings(tell: Callable[[], Surroundings] | None) -> None:
+    """Let a notebook face tell where calls come from; None undoes it."""
+    global _surroundings  # noqa: PLW0603 - see `current`
+    with _lock:
+        _surroundings = tell
+        if _session is not None:
+            _session.come_from(tell)
+
+
+def take_submitted() -> list[Run]:
+    """Give the runs submitted through these functions since the last call, for a headless cell to wait for."""
+    with _lock:
+        taken = list(_submitted)
+        _submitted.clear()
+        return taken
+
+
+def connect(
+    *,
+    provider: str | None = None,
+    model: str | None = None,
+    budget: Decimal | str | int | None = None,
+    ledger: str | Path | None = None,
+    media: str | Path | None = None,
+    **settings: Any,
+) -> Session:
+    """Begin a new session with these settings; they outrank environment and files.
+
+    Args:
+        provider: `auto`, `runflow`, `runcomfy` or `sandbox`.
+        model: A model or its alias.
+        budget: Dollars this session may spend; declaring it is consent to spend up to it headless.
+        ledger: Path or database address of the ledger.
+        media: Folder for clips.
+        **settings: Any other setting by its name, e.g. `max_in_flight=2`.
+
+    Returns:
+        The session.
+
+    Raises:
+        SettingsError: A setting is unknown or makes no sense.
+
+    Example:
+        >>> connect(provider="sandbox", budget="5.00").settings().provider
+        'sandbox'
+    """
+    global _session  # noqa: PLW0603 - see `current`
+    given = {
+        "provider": provider,
+        "model": model,
+        "budget": None if budget is None else str(budget),
+        "ledger": None if ledger is None else str(ledger),
+        "media": None if media is None else str(media),
+        **settings,
+    }
+    with _lock:
+        session = Session(surroundings=_surroundings, **given) if _surroundings else Session(**given)
+        session.settings()
+        _session = session
+        return session
+
+
+def _ask(
+    prompt: str | TextToVideo | None,
+    *,
+    take: int,
+    max_cost: Decimal | str | int | None,
+    price: Decimal | str | None,
+    options: Mapping[str, Any],
+    fields: Mapping[str, Any],
+) -> Ask:
+    if isinstance(take, bool) or not isinstance(take, int) or take < 0:
+        raise UsageError("take: should be a whole number, 0 or more.", cure="Nothing was sent.")
+    if isinstance(prompt, TextToVideo):
+        given = sorted(name for name, value in fields.items() if value is not None)
+        if given:
+            raise UsageError(
+                f"A whole request was given, and {', '.join(given)} beside it.", cure="Nothing was sent."
+            )
+        request = prompt
+    else:
+        request = make_request(prompt=prompt, **fields)
+    return Ask(
+        request=request,
+        takes=(take,),
+        max_cost=_usd("max_cost", max_cost),
+        price=_usd("price", price),
+        **options,
+    )
+
+
+def _usd(name: str, value: Decimal | str | int | None) -> Decimal | None:
+    if value is None:
+        return None
+    if isinstance(value, float | bool):
+        raise UsageError(
+            f"{name}: money is no float; write it as text, e.g. {name}='2.50'.", cure="Nothing was sent."
+        )
+    try:
+        amount = Decimal(value)
+    except ArithmeticError:
+        raise UsageError(
+            f"{name}: {str(value)!r:.40} is no amount of dollars.", cure="Nothing was sent."
+        ) from None
+    if not amount.is_finite() or amount < 0:
+        raise UsageError(f"{name}: should be an amount of dollars, 0 or more.", cure="Nothing was sent.")
+    return amount
+
+
+def submit(
+    prompt: str | TextToVideo | None = None,
+    *,
+    shots: Sequence[Shot | Mapping[str, Any]] | None = None,
+    duration: int | None = None,
+    aspect_ratio: str | None = None,
+    audio: bool | None = None,
+    negative_prompt: str | None = None,
+    cfg_scale: float | None = None,
+    shot_type: str | None = None,
+    provider: str | None = None,
+    model: str | None = None,
+    take: int = 0,
+    max_cost: Decimal | str | int | None = None,
+    price: Decimal | str | None = None,
+    allow_unpriced: bool = False,
+    no_cache: bool = False,
+    cached_only: bool = False,
+    retry: bool = False,
+    tags: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Run:
+    """Ask for a clip and return at once; costs money unless the clip is already here.
+
+    Args:
+        prompt: What is seen, or a whole request.
+        shots: A storyboard instead of, or beside, the prompt.
+        duration: Whole seconds, 3 to 15; 5 unless the shots say otherwise.
+        aspect_ratio: `16:9`, `9:16` or `1:1`.
+        audio: Whether the clip has sound; no unless asked.
+        negative_prompt: What should not be seen.
+        cfg_scale: 0 to 1.
+        shot_type: `customize` or `intelligent`.
+        provider: Names a provider for this call.
+        model: Names a model for this call.
+        take: The planned sample index; another take is another clip.
+        max_cost: Dollars this call may reserve.
+        price: Dollars per second to reserve where no price is known.
+        allow_unpriced: Accept an unknown price.
+        no_cache: Buy again even if there is a clip.
+        cached_only: Never send.
+        retry: Buy again after a failure that was, or may have been, charged.
+        tags: Kept with the record.
+        metadata: Sent along where the provider takes any (Runflow).
+
+    Returns:
+        The handle, as soon as the intent is on disk.
+
+    Raises:
+        KlingError: The call is refused; nothing was sent.
+
+    Example:
+        >>> run = submit("A red fox crosses fresh snow", provider="sandbox")   # doctest: +SKIP
+    """
+    ask = _ask(
+        prompt,
+        take=take,
+        max_cost=max_cost,
+        price=price,
+        options={
+            "provider": provider,
+            "model": model,
+            "allow_unpriced": allow_unpriced,
+            "no_cache": no_cache,
+            "cached_only": cached_only,
+            "retry": retry,
+            "tags": tags or {},
+            "metadata": metadata or {},
+        },
+        fields={
+            "shots": list(shots) if shots is not None else None,
+            "duration": duration,
+            "aspect_ratio": aspect_ratio,
+            "audio": audio,
+            "negative_prompt": negative_prompt,
+            "cfg_scale": cfg_scale,
+            "shot_type": shot_type,
+        },
+    )
+    session = current()
+    run = session.open(ask)[0]
+    session.last = run
+    with _lock:
+        _submitted.append(run)
+    return run
+
+
+def generate(
+    prompt: str | TextToVideo | None = None, *, timeout_s: float | None = None, **options: Any
+) -> Video:
+    """Ask for a clip and wait for it; costs money unless the clip is already here.
+
+    Args:
+        prompt: What is seen, or a whole request.
+        timeout_s: Seconds to wait at most; the run goes on after it.
+        **options: As for `submit`.
+
+    Returns:
+        The clip.
+
+    Raises:
+        KlingError: The call is refused, the run ended without a clip, or the time was over.
+
+    Example:
+        >>> generate("A red fox", provider="sandbox").path   # doctest: +SKIP
+    """
+    return submit(prompt, **options).result(timeout_s)
+
+
+def estimate(prompt: str | TextToVideo | None = None, **options: Any) -> Estimate:
+    """Say what a call would cost; costs nothing.
+
+    Args:
+        prompt: What is seen, or a whole request.
+        **options: As for `submit`.
+
+    Returns:
+        The estimate of one new run; its `usd` is None where nobody knows.
+
+    Raises:
+        UsageError: The request is wrong.
+
+    Example:
+        >>> estimate("A red fox", provider="sandbox").usd
+        Decimal('0.56')
+    """
+    names = ("shots", "duration", "aspect_ratio", "audio", "negative_prompt", "cfg_scale", "shot_type")
+    fields = {name: options.pop(name, None) for name in names}
+    price, options["allow_unpriced"] = options.pop("price", None), True
+    options = {name: value for name, value in options.items() if name in Ask.__dataclass_fields__}
+    ask = _ask(
+        prompt, take=0, max_cost=options.pop("max_cost", None), price=price, options=options, fields=fields
+    )
+    return current().price(ask)
+
+
+def runs(*, status: str | None = None, limit: int | None = None) -> Runs:
+    """List runs of the ledger, newest first; asks nobody.
+
+    Args:
+        status: Only in this state.
+        limit: At most so many.
+
+    Returns:
+        Handles.
+
+    Raises:
+        UsageError: There is no such state.
+
+    Example:
+        >>> len(runs(limit=0))
+        0
+    """
+    if status is not None and status not in {s.value for s in RunStatus}:
+        raise UsageError(f"There is no state {status!r}.", cure=f"States are {', '.join(RunStatus)}.")
+    return current().runs(statuses=None if status is None else [RunStatus(status)], limit=limit)
+
+
+def find(name: str) -> Run:
+    """Find a run by our id or the provider's; asks nobody."""
+    return current().find(name)
+
+
+def resume() -> Runs:
+    """Take up every pending run of the ledger; never sends a new one."""
+    return Runs(current().resume())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spend:
+    """A session's money in dollars.
+
+    Args:
+        spent: On the books.
+        reserved: Held back for runs that are not settled.
+        unknown: Ended runs whose charge nobody knows.
+        cap: What may be spent, or None.
+        left: What may still be spent, or None.
+        play: The same for the sandbox's play money.
+
+    Example:
+        >>> spend().unknown
+        0
+    """
+
+    spent: Decimal
+    reserved: Decimal
+    unknown: int
+    cap: Decimal | None
+    left: Decimal | None
+    play: "Spend | None" = None
+
+    @classmethod
+    def of(cls, totals: Totals, play: "Spend | None" = None) -> "Spend":
+        """Turn totals into dollars."""
+        return cls(
+            spent=dollars(totals.settled_micros) or Decimal(0),
+            reserved=dollars(totals.reserved_micros) or Decimal(0),
+            unknown=totals.unknown,
+            cap=dollars(totals.cap_micros),
+            left=dollars(totals.left_micros),
+            play=play,
+        )
+
+
+def spend() -> Spend:
+    """Say what this session has spent, holds back and may still spend; play money stands apart."""
+    session = current()
+    return Spend.of(session.totals(), play=Spend.of(session.totals(play=True)))
+
+
+def last() -> Run | Runs | None:
+    """Give what the last cell or call made; `kling.last` is the same."""
+    return current().last

@@ -1,0 +1,158 @@
+"""The command line `kling-nb`: the same engine, for terminals and scripts.
+
+Invariants: an error is one line on stderr and an exit code, never a traceback; `--json` output is one JSON
+document on stdout and nothing else; no command here creates a run, but for `demo`, which plays in the sandbox.
+
+Exit codes: 0 done, 1 something ended badly, 2 wrong use, 3 refused for money.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kling_nb import errors
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="kling-nb",
+    help="Kling 3.0 text-to-video for notebooks: demonstration, runs, money, sandbox.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+sandbox_app = typer.Typer(help="The loopback server that plays both providers.", no_args_is_help=True)
+app.add_typer(sandbox_app, name="sandbox")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except errors.KlingError as error:
+        sys.stderr.write(f"kling-nb: {error}\n")
+        code = 1
+        if isinstance(error, errors.BudgetError):
+            code = 3
+        elif isinstance(error, errors.UsageError | errors.SettingsError):
+            code = 2
+        raise SystemExit(code) from None
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text.rstrip("\n") + "\n")
+
+
+def _print_json(value: Any) -> None:
+    _print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for notebook, page and clips.")] = Path("build/demo"),
+    prompts: Annotated[Path | None, typer.Option(help="JSON lines of VBench prompts.")] = None,
+) -> None:
+    """Run three prompts in a headless notebook against the sandbox: no key, no money."""
+    from kling_nb.demo import read_prompts, run_demo
+
+    done = run_demo(out, read_prompts(prompts))
+    _print(done.table())
+    _print("")
+    _print(
+        f"Run All a second time sent {done.second_pass_new} new runs and reused {len(done.records)} clips."
+    )
+    _print(f"Notebook: {done.notebook}")
+    _print(f"Page:     {done.page}")
+    if done.second_pass_new or any(record.status != "succeeded" for record in done.records):
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    *,
+    online: Annotated[bool, typer.Option("--online", help="Also check each key, for free.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check this machine: versions, folders, ledger, keys; sends nothing unless asked."""
+    _command("doctor --online" if online else "doctor", as_json=as_json)
+
+
+@app.command()
+def runs(
+    *,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="At most so many.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List runs of the ledger, newest first."""
+    if not as_json:
+        _command(f"list -n {limit}", as_json=False)
+        return
+    from kling_nb.api import current
+    from kling_nb.receipt import to_receipt
+
+    _print_json([to_receipt(run.record) for run in current().runs(limit=limit)])
+
+
+@app.command()
+def spend(*, as_json: Json = False) -> None:
+    """Say what was spent, by the ledger."""
+    _command("cost --all", as_json=as_json)
+
+
+@app.command()
+def collect(
+    *,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to wait at most.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Finish everything pending: ask, download, settle; creates no run."""
+    from kling_nb.api import current
+    from kling_nb.engine import Runs
+    from kling_nb.receipt import to_receipt
+
+    taken = Runs(current().resume())
+    try:
+        taken.wait(timeout)
+    except errors.WaitTimeoutError as error:
+        sys.stderr.write(f"kling-nb: {error}\n")
+    if as_json:
+        _print_json([to_receipt(run.record) for run in taken])
+    else:
+        _print(repr(taken))
+    if any(run.video is None for run in taken):
+        raise typer.Exit(1)
+
+
+def _command(line: str, *, as_json: bool) -> None:
+    from kling_nb.api import current
+    from kling_nb.commands import run_command
+
+    shown = run_command(current(), line, {})
+    if as_json:
+        _print_json(shown.value)
+    else:
+        _print(shown.text)
+
+
+@sandbox_app.command("serve")
+def sandbox_serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    wait_scale: Annotated[
+        float | None, typer.Option(min=0, help="Multiplies every simulated wait; 0 = none.")
+    ] = None,
+    fault: Annotated[list[str] | None, typer.Option(metavar="NAME=RATE", help="A fault to cause.")] = None,
+) -> None:
+    """Serve both providers' wires on 127.0.0.1 until interrupted; prints one JSON line when ready."""
+    from kling_nb.sandbox.serve import parse_faults, serve
+    from kling_nb.settings import load_settings
+
+    try:
+        faults = parse_faults(fault or [])
+    except ValueError as error:
+        raise errors.UsageError(f"{error}.") from None
+    serve(port, load_settings().sandbox_wait if wait_scale is None else wait_scale, faults)

@@ -1,0 +1,163 @@
+"""One `%%kling` cell, from its text to its cards.
+
+Invariants: the destination is bound whatever happens, before an error is raised, and to something that
+explains itself; a refused cell ends with one line and no traceback; waiting never owns a run.
+"""
+
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from kling_nb.engine import Run, Runs
+from kling_nb.errors import DetachedError, KlingError, WaitTimeoutError
+from kling_nb.models import make_request
+from kling_nb.notebook.arguments import CellOrder, parse_cell
+from kling_nb.notebook.card import flush, show_runs
+from kling_nb.notebook.commands import show_plan
+from kling_nb.notebook.shown import put
+from kling_nb.plan import Ask
+from kling_nb.session import Session
+
+__all__ = ["Refused", "run_cell"]
+
+
+class Refused:
+    """What a destination is bound to when its cell was refused: it says why.
+
+    Args:
+        error: Why.
+
+    Example:
+        >>> Refused(KlingError("No.")).status
+        'refused'
+    """
+
+    status = "refused"
+    video = None
+    path = None
+    done = True
+    cost = Decimal(0)
+
+    def __init__(self, error: KlingError) -> None:
+        self.error = error
+
+    def __repr__(self) -> str:
+        return f"refused, nothing was sent: {type(self.error).__name__}: {self.error}"
+
+    def wait(self, timeout_s: float | None = None) -> "Refused":  # noqa: ARG002 - the shape of Run.wait
+        """There is nothing to wait for."""
+        return self
+
+    def result(self, timeout_s: float | None = None) -> Any:  # noqa: ARG002 - the shape of Run.result
+        """Raise why there is no clip."""
+        raise self.error
+
+
+def run_cell(session: Session, names: dict[str, Any], line: str, body: str) -> None:
+    """Run one cell.
+
+    Args:
+        session: Of this kernel.
+        names: The notebook's variables; the destination is bound here.
+        line: What follows `%%kling`.
+        body: The cell's text.
+
+    Raises:
+        KlingError: The cell is refused, or, where it waits, its run ended without a clip.
+    """
+    order: CellOrder | None = None
+    try:
+        order = parse_cell(line, body, names, folder=session.surroundings().folder or Path.cwd())
+        ask = ask_of(order)
+        if order.dry_run:
+            put(show_plan(session.plan(ask), order, session))
+            return
+        runs = session.open(ask)
+    except KlingError as error:
+        dest = order.dest if order is not None else dest_of(line)
+        bound = _blocking(session, error) or Refused(error)
+        bind(session, names, dest, bound)
+        raise
+    many = len(runs) > 1 or len(order.takes) > 1
+    for run in runs:
+        run.name = order.dest
+    bind(session, names, order.dest, Runs(runs) if many else runs[0])
+    if not order.quiet:
+        show_runs(runs)
+    headless = session.surroundings().headless
+    if headless if order.wait is None else order.wait:
+        wait_for(runs, order.timeout_s, headless=headless)
+
+
+def ask_of(order: CellOrder) -> Ask:
+    """Turn a parsed cell into a call."""
+    return Ask(
+        request=make_request(**order.fields),
+        takes=order.takes,
+        provider=order.provider,
+        model=order.model,
+        max_cost=order.max_cost,
+        price=order.price,
+        allow_unpriced=order.allow_unpriced,
+        no_cache=order.no_cache,
+        cached_only=order.cached_only,
+        retry=order.retry,
+        tags=order.tags,
+        metadata=order.metadata,
+    )
+
+
+def dest_of(line: str) -> str | None:
+    """Find the destination in a line that could not be parsed, so that it can be told why."""
+    words = line.replace("<<", " ").split()
+    for number, word in enumerate(words):
+        if word in {"-o", "--out"} and number + 1 < len(words) and words[number + 1].isidentifier():
+            return words[number + 1]
+    return words[0] if words and words[0].isidentifier() else None
+
+
+def bind(session: Session, names: dict[str, Any], dest: str | None, thing: Any) -> None:
+    """Bind the destination and `kling.last`."""
+    session.last = thing
+    if dest is not None:
+        names[dest] = thing
+
+
+def _blocking(session: Session, error: KlingError) -> Run | None:
+    """Give the earlier run that stands in the way, if that is why."""
+    if error.run_id is None:
+        return None
+    try:
+        return session.find(error.run_id)
+    except KlingError:
+        return None
+
+
+def wait_for(runs: list[Run], timeout_s: float | None, *, headless: bool) -> None:
+    """Wait in the cell, and let a failure fail it.
+
+    Raises:
+        KlingError: A run ended without a clip, or the wait ended first.
+    """
+    end = None if timeout_s is None else time.monotonic() + timeout_s
+    try:
+        for run in runs:
+            run.wait(None if end is None else max(0.0, end - time.monotonic()))
+    except KeyboardInterrupt:
+        going = [run.id for run in runs if not run.done]
+        raise DetachedError(
+            f"Interrupted: no longer waiting for {', '.join(going)}.",
+            charged="unknown",
+            cure=f"Nothing was canceled. `%kling wait {going[0]}` waits again, `%kling cancel {going[0]}` cancels.",
+            run_id=going[0],
+        ) from None
+    except WaitTimeoutError:
+        if headless:
+            raise
+        return
+    finally:
+        flush()
+    failed = [run.error for run in runs if run.error is not None]
+    if failed:
+        raise failed[0]

@@ -1,0 +1,132 @@
+"""`%%kling` and `%kling`: the magics, loaded by `%load_ext kling_nb`.
+
+Invariants: loading imports nothing heavy (only IPython and traitlets, which are there already); the cell
+magic is the paid act, the line magic never creates a run; the line reaches us unexpanded, or IPython would
+rewrite `$0.70` and braces; an error of ours is one line without a traceback.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
+from traitlets import Bool, Float, Int, Unicode, Union
+
+from kling_nb.errors import KlingError
+
+__all__ = ["KlingMagics", "load", "unload"]
+
+
+def _money(words: str) -> Any:
+    # A figure may be typed bare; it is turned into text before anything counts with it.
+    return Union([Unicode(), Int(), Float()], default_value=None, allow_none=True, help=words).tag(
+        config=True
+    )
+
+
+def _text(words: str) -> Any:
+    return Unicode(None, allow_none=True, help=words).tag(config=True)
+
+
+@magics_class
+class KlingMagics(Magics):
+    """The magics and their settings; a setting that is None leaves environment and files in charge."""
+
+    provider = _text("auto, runflow, runcomfy or sandbox")
+    model = _text("A model or its alias, e.g. kling-3.0-pro or pro")
+    budget = _money("Dollars this session may spend")
+    project_daily = _money("Dollars this project may spend in a day (UTC)")
+    user_daily = _money("Dollars you may spend in a day (UTC)")
+    user_total = _money("Dollars you may spend in all")
+    yes = Bool(None, allow_none=True, help="Consent to spending without anybody watching").tag(config=True)
+    cached_only = Bool(None, allow_none=True, help="Never send, only show kept clips").tag(config=True)
+    ledger = _text("Path or database address of the ledger")
+    media = _text("Folder for clips")
+    runflow_url = _text("Base address of Runflow, without /v1")
+    runcomfy_url = _text("Base address of RunComfy, without /v1")
+    max_in_flight = Int(None, allow_none=True, help="Runs at a provider at once, per account").tag(
+        config=True
+    )
+    sandbox_wait = Float(None, allow_none=True, help="Multiplier of the sandbox's waits").tag(config=True)
+    project = _text("Name of the project in the books")
+    allow_origin = _text("Further origins a base address may have, separated by commas")
+
+    @no_var_expand
+    @cell_magic("kling")
+    def cell(self, line: str, body: str) -> None:
+        """Make a video from the cell's text. `%kling help` lists the flags."""
+        if line.strip() in {"-h", "--help"}:
+            self.line("help")
+            return
+        self._guarded(self._cell, line, body)
+
+    @no_var_expand
+    @line_magic("kling")
+    def line(self, line: str) -> Any:
+        """Look at runs and money; never makes a run. `%kling help` lists the commands."""
+        return self._guarded(self._line, line)
+
+    def _cell(self, line: str, body: str) -> None:
+        from kling_nb.notebook.cell import run_cell
+
+        run_cell(self._session(), self.shell.user_ns, line, body)
+
+    def _line(self, line: str) -> Any:
+        from kling_nb.notebook.commands import run_command
+        from kling_nb.notebook.shown import put
+
+        return put(run_command(self._session(), line, self.shell.user_ns))
+
+    def _session(self) -> Any:
+        from kling_nb.api import current
+        from kling_nb.notebook.surroundings import attach
+
+        attach(self.shell)
+        session = current()
+        session.configure(self.overrides())
+        return session
+
+    @staticmethod
+    def _guarded(act: Callable[..., Any], *args: Any) -> Any:
+        """Let an error of ours end the cell with one line, and no traceback."""
+        try:
+            return act(*args)
+        except KlingError as error:
+            error.plain = True
+            raise
+
+    def overrides(self) -> dict[str, Any]:
+        """Give the settings that were set here."""
+        names = self.class_own_traits(config=True)
+        values = {name: getattr(self, name) for name in names}
+        return {name: str(v) if isinstance(v, float) else v for name, v in values.items() if v is not None}
+
+
+def load(ip: Any) -> None:
+    """Register the magics, their settings and the completion of their flags.
+
+    Args:
+        ip: The shell.
+    """
+    from kling_nb.notebook import completion
+
+    ip.register_magics(KlingMagics(parent=ip, shell=ip))
+    completion.install(ip)
+
+
+def unload(ip: Any) -> None:
+    """Take the magics away; runs on their way go on, and the ledger keeps them.
+
+    Args:
+        ip: The shell.
+    """
+    import sys
+
+    from kling_nb.notebook import completion
+
+    completion.remove(ip)
+    for kind in ("cell", "line"):
+        ip.magics_manager.magics[kind].pop("kling", None)
+    ip.magics_manager.registry.pop("KlingMagics", None)
+    ip.configurables[:] = [c for c in ip.configurables if type(c).__name__ != "KlingMagics"]
+    if "kling_nb.notebook.surroundings" in sys.modules:
+        sys.modules["kling_nb.notebook.surroundings"].detach(ip)

@@ -1,0 +1,133 @@
+"""Where a notebook's calls come from: the kernel, the notebook's folder, and whether anybody watches.
+
+Invariants: cheap to import (nothing heavy); the answer is taken on the notebook's own thread at the start of
+each cell and only read elsewhere, because a background thread cannot ask the kernel.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kling_nb.engine import Run
+    from kling_nb.session import Surroundings
+
+__all__ = ["ShellSurroundings", "attach", "detach"]
+
+_SHOWN = (("kling_nb.engine.run", "Run"), ("kling_nb.engine.run", "Runs"), ("kling_nb.engine.run", "Video"))
+
+
+class ShellSurroundings:
+    """The surroundings of one IPython shell.
+
+    Args:
+        ip: The shell.
+    """
+
+    def __init__(self, ip: Any) -> None:
+        self.ip = ip
+        self.started_in = Path.cwd()
+        self._seen: Surroundings | None = None
+
+    @property
+    def kernel(self) -> bool:
+        """Whether there is a kernel, so that outputs can be updated."""
+        return getattr(self.ip, "kernel", None) is not None
+
+    def __call__(self) -> "Surroundings":
+        if self._seen is None:
+            self.look()
+        seen = self._seen
+        assert seen is not None  # noqa: S101 - look() has just set it
+        return seen
+
+    def look(self, *_: object) -> None:
+        """Look again; to be called on the notebook's own thread."""
+        from kling_nb.places import is_headless, notebook_path
+        from kling_nb.session import Surroundings
+
+        allow_stdin: bool | None = None
+        if self.kernel:
+            try:
+                content = self.ip.kernel.get_parent("shell").get("content", {})
+            except (AttributeError, LookupError, TypeError):
+                content = {}
+            allow_stdin = bool(content.get("allow_stdin", False)) if content else None
+            if allow_stdin is None:
+                # Between cells (a widget's click) there is no request to read: what was seen last still holds.
+                allow_stdin = not self._seen.headless if self._seen else True
+        notebook = notebook_path(os.environ, self.ip.user_ns)
+        folder = notebook.parent if notebook is not None and notebook.parent.is_dir() else self.started_in
+        watching = sys.stdin is not None and sys.stdin.isatty()
+        self._seen = Surroundings(
+            notebook=notebook, folder=folder, headless=is_headless(allow_stdin, stdin_isatty=watching)
+        )
+
+
+def attach(ip: Any) -> ShellSurroundings:
+    """Connect the session of this process with a shell, once.
+
+    Args:
+        ip: The shell.
+
+    Returns:
+        Its surroundings.
+    """
+    from kling_nb import api
+
+    present = api.surroundings_of_process()
+    if isinstance(present, ShellSurroundings) and present.ip is ip:
+        return present
+    here = ShellSurroundings(ip)
+    api.set_surroundings(here)
+    here.look()
+    ip.events.register("pre_run_cell", here.look)
+    ip.events.register("post_run_cell", _wait_for_submits)
+    for module, name in _SHOWN:
+        ip.display_formatter.ipython_display_formatter.for_type_by_name(module, name, _show)
+    return here
+
+
+def detach(ip: Any) -> None:
+    """Undo `attach`; runs on their way go on."""
+    from kling_nb import api
+
+    here = api.surroundings_of_process()
+    if not isinstance(here, ShellSurroundings):
+        return
+    api.set_surroundings(None)
+    for event, hook in (("pre_run_cell", here.look), ("post_run_cell", _wait_for_submits)):
+        if hook in ip.events.callbacks[event]:
+            ip.events.unregister(event, hook)
+    for module, name in _SHOWN:
+        formatter = ip.display_formatter.ipython_display_formatter
+        formatter.deferred_printers.pop((module, name), None)
+        loaded = getattr(sys.modules.get(module), name, None)
+        if loaded is not None:
+            formatter.type_printers.pop(loaded, None)
+
+
+def _show(thing: Any) -> None:
+    from kling_nb.engine import Run, Video
+    from kling_nb.notebook.card import show_runs
+    from kling_nb.api import current
+
+    if isinstance(thing, Video):
+        show_runs([current().engine().handle(thing.record)])
+    else:
+        show_runs([thing] if isinstance(thing, Run) else list(thing))
+
+
+def _wait_for_submits(*_: object) -> None:
+    """Wait for what a headless cell submitted through the API: later updates would not be stored."""
+    api = sys.modules.get("kling_nb.api")
+    if api is None:
+        return
+    runs: list[Run] = api.take_submitted()
+    if runs and api.current().surroundings().headless:
+        for run in runs:
+            run.wait()
+        from kling_nb.notebook.card import flush
+
+        flush()
