@@ -8,6 +8,7 @@ old key changes.
 
 import hashlib
 import json
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -176,13 +177,62 @@ def make_request(**fields: Any) -> TextToVideo:
         raise UsageError(_explain(error), cure="Nothing was sent; correct it and run again.") from None
 
 
+_WORDS = {
+    "extra_forbidden": "there is no such field",
+    "missing": "is missing",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "string_unicode": "holds half a character (a lone surrogate), which no provider can read",
+    "string_too_long": "must have at most {max_length:,} characters",
+    "too_long": "must be at most {max_length} items, not {actual_length}",
+    "tuple_type": "must be a list of shots",
+    "model_type": "must be a shot: a prompt and a duration",
+    "literal_error": "must be {expected}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+}
+# What other video models and the providers' own wires call things.
+_NO_SEED = "this model takes no seed; ask for takes instead"
+_NO_IMAGE = "this model makes video from text and takes no image"
+_OTHER_NAMES = {
+    "ar": "aspect_ratio",
+    "cfg": "cfg_scale",
+    "generate_audio": "audio",
+    "multi_prompt": "shots",
+    "negative": "negative_prompt",
+    "ratio": "aspect_ratio",
+    "seconds": "duration",
+    "sound": "audio",
+}
+
+
 def _explain(error: ValidationError) -> str:
     problems = []
     for problem in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(p + 1) if isinstance(p, int) else p for p in problem["loc"])
-        words = problem["msg"].removeprefix("Value error, ").replace("Input s", "s")
+        where = ".".join(str(p + 1) if isinstance(p, int) else p[:60] for p in problem["loc"])
+        kind, facts = problem["type"], problem.get("ctx", {})
+        if kind == "extra_forbidden":
+            words = _no_such_field(str(problem["loc"][-1]))
+        elif kind in _WORDS:
+            words = _WORDS[kind].format_map(facts)
+        else:
+            words = problem["msg"].removeprefix("Value error, ")
         problems.append(f"{where}: {words}" if where else words)
-    return "Bad request: " + "; ".join(problems) + "."
+    return "Bad request: " + "; ".join(problems[:5]) + "."
+
+
+def _no_such_field(name: str) -> str:
+    plain = name.lower().replace("-", "_")
+    if "seed" in plain.split("_"):
+        return _NO_SEED
+    if {"image", "images", "img", "frame", "frames"} & set(plain.split("_")):
+        return _NO_IMAGE
+    meant = _OTHER_NAMES.get(plain) or next(iter(get_close_matches(plain, TextToVideo.model_fields)), None)
+    return _WORDS["extra_forbidden"] + (f", perhaps {meant} is meant" if meant else "")
 
 
 def request_key(request: TextToVideo, model: str, take: int = 0) -> str:
