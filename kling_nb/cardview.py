@@ -285,7 +285,7 @@ def _file(record: RunRecord, src: str | None, embed: str | None) -> Html:
         return Html()
     took = [f"took {wording.minutes(record.seconds)}"] if record.seconds is not None else []
     named = tag("bdi", record.media.file) if record.media else Html("the clip")
-    facts = wording.file_words(record.media)[:3] if record.media else []
+    facts = wording.file_words(record.media)[:2] if record.media else []
     if safe_url(src):
         row = [*took, html.link(named, src), *facts]
         return tag("div", join(row, DOT), style=_FAINT)

@@ -3,7 +3,8 @@
 Invariants: whatever is not already `Html` is escaped; an address is http(s), relative or a picture or
 clip as data, or it is left out; only tags, attributes and inline styles are used that JupyterLab's
 sanitizer keeps in a notebook it does not trust; no text colour of our own except white on a pill, so
-that light and dark themes both read well; no ids, classes, scripts or style sheets.
+that light and dark themes both read well; no ids, classes, scripts or style sheets; no text that
+MathJax would take for TeX.
 """
 
 import html as stdlib_html
@@ -52,6 +53,7 @@ _VOID = frozenset({"br", "img", "wbr"})
 _DATA = re.compile(r"data:(image|video)/(?:jpeg|png|webp|gif|mp4|webm);base64,[A-Za-z0-9+/]+={0,2}")
 _SCHEME = re.compile(r"[^/?#]*:")
 _MARKUP = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*")
+_TEX = re.compile(r"[$\\]")
 _TAGS = re.compile(r"<[^>]*>")
 
 
@@ -71,27 +73,31 @@ DOT = Html("&nbsp;&middot; ")
 
 
 def escape(text: object) -> Html:
-    """Make any text safe as content or as a quoted attribute value; `Html` passes unchanged.
+    """Make any text safe as content; `Html` passes unchanged.
 
     Args:
         text: Anything; foreign text too.
 
     Returns:
         Safe markup. Control characters are dropped and lone surrogates replaced, because a notebook file
-        could not hold them.
+        could not hold them. Each dollar and backslash stands in a `span` of its own: notebook pages hand
+        their outputs to MathJax, which sees delimiters only inside one run of text, and would otherwise
+        set "$1.68 of $10.00" as a formula and run TeX commands from a prompt.
 
     Example:
         >>> escape("<b> & 'c'")
         '&lt;b&gt; &amp; &#x27;c&#x27;'
     """
-    if isinstance(text, Html):
-        return text
+    return text if isinstance(text, Html) else Html(_TEX.sub(r"<span>\g<0></span>", _quote(text)))
+
+
+def _quote(text: object) -> str:
     plain = "".join(
         "\ufffd" if "\ud800" <= c <= "\udfff" else c
         for c in str(text)
         if c in "\n\t" or unicodedata.category(c) != "Cc"
     )
-    return Html(stdlib_html.escape(plain, quote=True))
+    return stdlib_html.escape(plain, quote=True)
 
 
 def join(parts: Sequence[object], between: object = "") -> Html:
@@ -121,7 +127,7 @@ def tag(name: str, *children: object, style: str = "", **attributes: str | int |
         '<a href="clip.mp4">x &lt; y</a>'
     """
     written = "".join(
-        f" {key}" if value is True else f' {key}="{escape(value)}"'
+        f" {key}" if value is True else f' {key}="{_quote(value)}"'
         for key, value in {"style": style or None, **attributes}.items()
         if value is not None and value is not False
     )

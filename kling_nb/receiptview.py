@@ -9,7 +9,7 @@ import json
 from kling_nb.errors import one_line
 from kling_nb.html import DOT, MONO, Html, details, join, tag
 from kling_nb.records import MediaFacts, RunRecord, RunStatus, usd
-from kling_nb.wording import charged, clock, file_words, host, provider_label, short
+from kling_nb.wording import charged, file_words, host, provider_label, short
 
 __all__ = ["receipt"]
 
@@ -52,8 +52,8 @@ def _entries(record: RunRecord, *, private: bool) -> list[tuple[str, object]]:
     extras += [f"timing {short(_json(record.timing), 200)}"] if record.timing else []
     there = record.provider_run_id or "no id known"
     moments = (("sent", record.submitted_at), ("done", record.finished_at), ("saved", record.saved_at))
-    asked = [f"{clock(record.created_at, date=True)}"]
-    asked += [f"{word} {clock(moment)}" for word, moment in moments if moment]
+    asked = [record.created_at.strftime("%Y-%m-%d %H:%M:%S")]
+    asked += [f"{word} {moment:%H:%M:%S}" for word, moment in moments if moment]
     origin = host(record.origin)
     model = [tag("bdi", one_line(record.provider_model)), *([tag("bdi", f"at {origin}")] if origin else [])]
     take = f"{record.id}, take {record.take}, try {record.attempt}"
@@ -62,7 +62,7 @@ def _entries(record: RunRecord, *, private: bool) -> list[tuple[str, object]]:
         ("Run", join([take, join([tag("bdi", one_line(there)), f" at {at}"])], DOT)),
         ("Model", join(model, DOT)),
         ("Settings", join(settings, DOT)),
-        ("Asked", join(asked, DOT)),
+        ("Asked", f"{', '.join(asked)} UTC"),
         ("File", _file_entry(record.media)),
         ("SHA-256", tag("span", record.media.sha256, style=MONO) if record.media else ""),
         ("Estimate", _estimate(record)),

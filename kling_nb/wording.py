@@ -250,15 +250,15 @@ def charged(record: RunRecord) -> Charged:
 
 
 def file_words(media: MediaFacts) -> list[str]:
-    """List what is measured in a file: picture, length, bytes, then rate, codec and sound.
+    """List what is measured in a file: picture and bytes first, then length, rate, codec and sound.
 
     Example:
         >>> file_words(MediaFacts(file="a.mp4", sha256="0" * 64, size=4100000, codec="h264"))
         ['4.1 MB', 'H.264', 'no sound']
     """
     words = [f"{media.width}\u00d7{media.height}"] if media.width and media.height else []
-    words += [f"{media.duration_s:.2f} s"] if media.duration_s else []
     words += [_size(media.size)]
+    words += [f"{media.duration_s:.2f} s"] if media.duration_s else []
     words += [f"{media.fps:g} fps"] if media.fps else []
     words += [_CODECS.get(media.codec, media.codec)] if media.codec else []
     return [*words, f"{media.audio_codec.upper()} sound" if media.audio_codec else "no sound"]
