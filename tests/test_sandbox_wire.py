@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sandbox_bench import RUNCOMFY_MODEL, RUNFLOW_MODEL, Bench
 
 import kling_nb.sandbox
+from sandbox_bench import RUNCOMFY_MODEL, RUNFLOW_MODEL, Bench
 
 STEPS = [(0, "queued"), (1.25, "dispatching"), (0.3, "running"), (3, "succeeded")]
 

@@ -87,7 +87,7 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: int, limit: int = _LINE
             lines.append(line)
         line = word
         while font.getlength(line) > width and len(line) > 1:
-            cut = next(n for n in range(len(line) - 1, 0, -1) if n == 1 or font.getlength(line[:n]) <= width)
+            cut = _fitting(line, font, width)
             lines.append(line[:cut])
             line = line[cut:]
             if len(lines) > limit:
@@ -101,6 +101,18 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: int, limit: int = _LINE
             last = last[:-1]
         lines = [*lines[: limit - 1], last.rstrip() + "..."]
     return lines
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> int:
+    """How many leading characters fit, at least 1; by halving, since measuring is what costs."""
+    fits, over = 1, len(text) + 1
+    while over - fits > 1:
+        middle = (fits + over) // 2
+        if font.getlength(text[:middle]) <= width:
+            fits = middle
+        else:
+            over = middle
+    return fits
 
 
 @cache
@@ -228,7 +240,7 @@ class Stage:
         if caption.of > 1:
             label = f"shot {caption.number}/{caption.of}"
             pen.text((width - _MARGIN, top + 14), label, font=_font(17), fill=_INK, anchor="rm")
-        small = wrap(clean(caption.footer), _font(13), width - 2 * _MARGIN - 80, 1)[0]
+        small = wrap(clean(caption.footer[:_TEXT_MAX]), _font(13), width - 2 * _MARGIN - 80, 1)[0]
         pen.text((_MARGIN, height - _STRIP - 20), small, font=_font(13), fill=_FADED, anchor="ls")
 
     @staticmethod

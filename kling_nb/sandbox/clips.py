@@ -16,6 +16,7 @@ import atexit
 import os
 import shutil
 import tempfile
+import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,6 +38,7 @@ class Clips:
         """How many files were really made."""
         self.folder = Path(tempfile.mkdtemp(prefix="kling-nb-sandbox-"))
         self._owner = os.getpid()
+        self._closed = threading.Event()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kling-nb-sandbox")
         self._files: OrderedDict[str, asyncio.Future[Path]] = OrderedDict()
         atexit.register(self.close)
@@ -54,6 +56,8 @@ class Clips:
         future = self._files.get(name)
         if future is None or (future.done() and (future.cancelled() or future.exception() is not None)):
             future = asyncio.get_running_loop().run_in_executor(self._worker, self._make, plan)
+            # Whoever asks looks at the failure; asyncio shall not report it a second time.
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._files[name] = future
         self._files.move_to_end(name)
         self._trim()
@@ -66,16 +70,17 @@ class Clips:
             await asyncio.wait(waiting)
 
     def close(self) -> None:
-        """Give up waiting renders and remove the folder. Doing it twice is harmless."""
+        """Give up renders, begun or waiting, and remove the folder. Doing it twice is harmless."""
         atexit.unregister(self.close)
         if os.getpid() != self._owner:
             return
+        self._closed.set()
         self._worker.shutdown(wait=True, cancel_futures=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _make(self, plan: ClipPlan) -> Path:
         target = self.folder / f"{plan.digest}.mp4"
-        render(plan, target)
+        render(plan, target, self._closed.is_set)
         self.rendered += 1
         return target
 

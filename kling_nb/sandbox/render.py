@@ -24,7 +24,7 @@ import av
 from kling_nb.sandbox.canvas import SIZES, Caption, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 FPS: Final = 24
@@ -73,14 +73,20 @@ class ClipPlan:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def render(plan: ClipPlan, target: Path) -> None:
+class StoppedError(Exception):
+    """The film was given up half-way because nobody waits for it any more."""
+
+
+def render(plan: ClipPlan, target: Path, stopped: Callable[[], bool] = bool) -> None:
     """Make the MP4 of a plan. It blocks: call it off the event loop.
 
     Args:
         plan: What to draw.
         target: The file to make; a file of that name is replaced.
+        stopped: Asked before every frame; True gives the film up.
 
     Raises:
+        StoppedError: `stopped` said so.
         ValueError: The plan has no shot, a shot shorter than 1 s or an unknown aspect ratio.
 
     Example:
@@ -95,6 +101,14 @@ def render(plan: ClipPlan, target: Path) -> None:
         msg = f"aspect ratio {plan.aspect_ratio!r} is none of {sorted(SIZES)}"
         raise ValueError(msg)
     part = target.with_suffix(".part.mp4")
+    try:
+        _film(plan, part, stopped)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _film(plan: ClipPlan, part: Path, stopped: Callable[[], bool]) -> None:
     with av.open(part, "w", format="mp4", options={"movflags": "+faststart"}) as film:
         picture = film.add_stream("libx264", rate=FPS)
         picture.width, picture.height = SIZES[plan.aspect_ratio]
@@ -109,6 +123,8 @@ def render(plan: ClipPlan, target: Path) -> None:
         tones = _tones(plan) if sound is not None else iter(())
         heard = 0
         for number, frame in enumerate(_frames(plan), 1):
+            if stopped():
+                raise StoppedError
             film.mux(picture.encode(frame))
             # Interleave: a player that streams must not have to look far for the sound of a picture.
             while sound is not None and heard * FPS < number * _RATE:
@@ -120,7 +136,6 @@ def render(plan: ClipPlan, target: Path) -> None:
         film.mux(picture.encode(None))
         if sound is not None:
             film.mux(sound.encode(None))
-    part.replace(target)
 
 
 def _frames(plan: ClipPlan) -> Iterator[av.VideoFrame]:
