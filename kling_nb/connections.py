@@ -5,7 +5,8 @@ a server that closes an idle connection in the same moment would make the call a
 only connect to public addresses; a loopback lane reaches this machine only and never a proxy.
 
 Invariants: every attempt counts the request heads it wrote, and a `once` attempt cannot write a second
-one, whatever aiohttp's own retry rules are; no cookie is kept; no address of ours reaches a log.
+one, whatever aiohttp's own retry rules are; an attempt stays on its origin; an address is sent as it was
+written, because a signature may cover its very spelling; no cookie is kept; no address reaches a log.
 """
 
 import base64
@@ -21,14 +22,16 @@ from typing import Any, Literal
 
 import aiohttp
 import httpx
+from aiohttp import ClientHandlerType
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
 from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
+from yarl import URL
 
-from kling_nb.addresses import is_loopback_host, is_public
-from kling_nb.errors import TransportError
+from kling_nb.addresses import Origin, is_loopback_host, is_public, origin_of
+from kling_nb.errors import SettingsError
 
-__all__ = ["AddressRefused", "Attempt", "Lane", "attempting", "open_client"]
+__all__ = ["AddressRefused", "Attempt", "Kind", "Lane", "SecondWriteError", "attempting", "open_client"]
 
 Kind = Literal["calls", "paid", "media"]
 
@@ -51,19 +54,23 @@ class Attempt:
     """What is known of one exchange while it runs.
 
     Args:
+        origin: The only place its requests may go to.
         once: Whether its request may be written one time only.
         heads: How many request heads were handed to the socket.
+        address: The address as httpx writes it, before aiohttp spells it in its own way.
     """
 
+    origin: Origin
     once: bool
     heads: int = 0
+    address: str = ""
 
 
 class AddressRefused(OSError):  # noqa: N818 - it reports a rule, and stays inside this layer
     """A name led only to addresses that this lane may not reach."""
 
 
-class _SecondWriteError(RuntimeError):
+class SecondWriteError(RuntimeError):
     """The HTTP library was about to write a request again that may be written once."""
 
 
@@ -71,16 +78,17 @@ _current: ContextVar[Attempt | None] = ContextVar("kling_nb_attempt", default=No
 
 
 @asynccontextmanager
-async def attempting(*, once: bool) -> AsyncIterator[Attempt]:
-    """Follow one exchange: count its heads and keep its address out of the logs.
+async def attempting(origin: Origin, *, once: bool) -> AsyncIterator[Attempt]:
+    """Follow one exchange: count its heads, hold it to its origin, keep its address out of the logs.
 
     Args:
+        origin: The only place its requests may go to.
         once: Whether its request may be written one time only.
 
     Yields:
         The attempt, to be read when the exchange is over.
     """
-    attempt = Attempt(once)
+    attempt = Attempt(origin, once)
     token = _current.set(attempt)
     try:
         yield attempt
@@ -93,8 +101,16 @@ async def _count_head(_session: object, _context: object, _params: object) -> No
     attempt = _current.get()
     if attempt is not None:
         if attempt.once and attempt.heads:
-            raise _SecondWriteError
+            raise SecondWriteError
         attempt.heads += 1
+
+
+async def _spell_exactly(request: aiohttp.ClientRequest, send: ClientHandlerType) -> aiohttp.ClientResponse:
+    # aiohttp turns %2F and %7E of a query into the plain characters, which breaks some signed links.
+    attempt = _current.get()
+    if attempt is not None and attempt.address:
+        request.url = URL(attempt.address, encoded=True)
+    return await send(request)
 
 
 def _not_ours(_record: logging.LogRecord) -> bool:
@@ -137,6 +153,15 @@ class _Connections(AiohttpTransport):
         self._guard: _GuardedResolver | None = None
         self._guarded = guarded
 
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        attempt = _current.get()
+        if attempt is not None:
+            address = str(request.url)
+            if origin_of(address) != attempt.origin:
+                raise SettingsError(f"An address on {attempt.origin.host} can be read as another host's.")
+            attempt.address = address
+        return await super().handle_async_request(request)
+
     def get_client(self) -> aiohttp.ClientSession:
         if self._guarded:
             self._guard = _GuardedResolver(self._resolver, loopback=self._lane.loopback)
@@ -149,7 +174,10 @@ class _Connections(AiohttpTransport):
             resolver=self._guard or self._resolver,
         )
         return aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[traces]
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[traces],
+            middlewares=[_spell_exactly],
         )
 
     async def aclose(self) -> None:
@@ -162,9 +190,8 @@ class _NoRoute(httpx.AsyncBaseTransport):
     """Stands where a proxy is set that cannot be spoken to."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        raise TransportError(
-            f"Could not reach {request.url.host}: the proxy set in the environment is not an http one.",
-            sent=False,
+        raise SettingsError(
+            f"Could not reach {request.url.host}: the proxy that the environment names is not an http one.",
             cure="Set HTTPS_PROXY to an http proxy, or name the host in NO_PROXY.",
         )
 

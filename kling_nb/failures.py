@@ -13,7 +13,7 @@ import ssl
 import aiohttp
 import httpx
 
-from kling_nb.connections import AddressRefused, Attempt
+from kling_nb.connections import AddressRefused, SecondWriteError
 
 __all__ = ["find_cause", "was_unsent", "why"]
 
@@ -34,6 +34,7 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (aiohttp.SocketTimeoutError, "no byte came in time"),
     (httpx.DecodingError, "its encoding could not be read"),
     (aiohttp.ClientPayloadError, "it was cut off"),
+    (SecondWriteError, "the connection was closed"),
     (aiohttp.ServerDisconnectedError, "the connection was closed"),
     (ConnectionRefusedError, "connection refused"),
     (ConnectionResetError, "connection reset"),
@@ -43,21 +44,21 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
-def was_unsent(failure: BaseException, attempt: Attempt) -> bool:
+def was_unsent(failure: BaseException, heads_written: int) -> bool:
     """Whether the request provably never left.
 
     Args:
         failure: What the HTTP client raised.
-        attempt: What was counted meanwhile.
+        heads_written: How many request heads were handed to a socket meanwhile.
 
     Returns:
         True only where the same request can be sent again at no risk.
 
     Example:
-        >>> was_unsent(RuntimeError("anything"), Attempt(once=True))
+        >>> was_unsent(RuntimeError("anything"), 0)
         False
     """
-    return attempt.heads == 0 and find_cause(failure, *_CONNECTING) is not None
+    return heads_written == 0 and find_cause(failure, *_CONNECTING) is not None
 
 
 def why(failure: BaseException) -> str:
@@ -73,10 +74,10 @@ def why(failure: BaseException) -> str:
         >>> why(ConnectionResetError())
         'connection reset'
     """
-    # A handshake that fails on the wire and one that fails on trust share a class; OpenSSL's word tells.
-    if isinstance(tls := find_cause(failure, ssl.SSLError), ssl.SSLError):
-        detail = getattr(tls, "verify_message", None) or tls.reason or "no handshake"
-        return f"TLS failed ({str(detail).lower().replace('_', ' ')})"
+    # aiohttp's wrappers are SSL errors too but without OpenSSL's word, which the innermost one has.
+    if tls := [cause for cause in _chain(failure) if isinstance(cause, ssl.SSLError)]:
+        detail = getattr(tls[-1], "verify_message", None) or getattr(tls[-1], "reason", None)
+        return f"TLS failed ({str(detail or 'no handshake').lower().replace('_', ' ')})"
     for kind, words in _WORDS:
         if find_cause(failure, kind) is not None:
             return words

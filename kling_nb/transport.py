@@ -114,12 +114,15 @@ class Transport:
         request = _build(client, call, headers)
         async with self._calls:
             try:
-                async with attempting(once=call.paid) as attempt, asyncio.timeout(self._total_timeout_s):
+                async with (
+                    attempting(place, once=call.paid) as attempt,
+                    asyncio.timeout(self._total_timeout_s),
+                ):
                     return await _exchange(client, request, place, call)
             except KlingError:
                 raise
             except Exception as exc:  # noqa: BLE001 - every failure must say whether it was sent
-                failure = _failed(exc, call, place, unsent=was_unsent(exc, attempt))
+                failure = _failed(exc, call, place, unsent=was_unsent(exc, attempt.heads))
         # Raised out here, the client's own exception, whose words hold the address, is not its context.
         raise failure
 
@@ -165,7 +168,7 @@ class Transport:
         client = self._client("media", place)
         async with self._downloads:
             try:
-                async with attempting(once=False), asyncio.timeout(timeout_s):
+                async with attempting(place, once=False), asyncio.timeout(timeout_s):
                     return await fetch(
                         client, url, sink, origin=place, max_bytes=max_bytes, on_progress=on_progress
                     )

@@ -1,0 +1,599 @@
+"""A clip is fetched whole, from an allowed place, with no key; everything else is refused in words."""
+
+import asyncio
+import hashlib
+import io
+import logging
+import random
+import threading
+import traceback
+
+import pytest
+from pydantic import SecretStr
+
+from kling_nb.calls import Call
+from kling_nb.errors import StoreError
+from kling_nb.transport import DownloadError, Transport
+from transport_server import Names, answer, replying, reset, server_tls, serving, trusting_tls
+
+CLIP = random.Random(7).randbytes(3_000_000)
+SHA = hashlib.sha256(CLIP).hexdigest()
+QUICK = {"connect_timeout_s": 1, "stall_timeout_s": 0.4}
+
+
+async def fetch(transport, url, *, sink=None, allowed_hosts=None, allow_loopback=True, **rest):
+    sink = io.BytesIO() if sink is None else sink
+    got = await transport.download(
+        url, sink, allowed_hosts=allowed_hosts, allow_loopback=allow_loopback, **rest
+    )
+    return got, sink
+
+
+def refused(url, *, behave=None, options=None, names=None, **rest):
+    """Fetch what must be refused; give the error and the server. `{port}` and `{here}` name the server."""
+
+    async def run():
+        async with (
+            serving(behave or replying(answer(CLIP))) as wire,
+            Transport(**{**QUICK, **(options or {})}, resolver=names) as transport,
+        ):
+            with pytest.raises(DownloadError) as caught:
+                await fetch(transport, url.format(port=wire.port, here=wire.origin), **rest)
+            return caught.value, wire
+
+    error, wire = asyncio.run(run())
+    assert error.__context__ is None
+    assert "\n" not in str(error)
+    assert "hush" not in str(error)
+    assert "/clip" not in str(error)
+    assert error.charged == "unknown"
+    return error, wire
+
+
+def test_clip_arrives_whole(tmp_path):
+    """Bytes, size and SHA-256 are the server's own, and progress counts up to the end."""
+    seen = []
+
+    async def run():
+        payload = answer(CLIP, "200 OK", "Content-Type: Video/MP4; charset=x")
+        async with serving(replying(payload)) as wire, Transport(**QUICK) as transport:
+            with (tmp_path / "clip.part").open("xb", buffering=0) as sink:
+                got, _ = await fetch(
+                    transport,
+                    f"{wire.origin}/clip?sig=hush",
+                    sink=sink,
+                    on_progress=lambda size, total: seen.append((size, total)),
+                )
+            return got, wire
+
+    got, wire = asyncio.run(run())
+    assert (got.size, got.sha256, got.content_type, got.http_status) == (len(CLIP), SHA, "video/mp4", 200)
+    assert (tmp_path / "clip.part").read_bytes() == CLIP
+    assert seen[-1] == (len(CLIP), len(CLIP))
+    assert len(seen) > 10
+    assert seen == sorted(seen)
+    assert wire.heads[0].startswith("GET /clip?sig=hush ")
+    assert "accept-encoding: identity" in wire.heads[0].lower()
+
+
+def test_clip_without_a_length_arrives():
+    """A chunked clip, and one that ends with the connection, arrive too, with no total in the progress."""
+    totals = set()
+
+    async def run():
+        got = []
+        for payload in (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\n\r\nabc",
+            answer(b""),
+        ):
+            async with serving(replying(payload)) as wire, Transport(**QUICK) as transport:
+                one = await fetch(transport, wire.origin, on_progress=lambda _, total: totals.add(total))
+                got.append((one[0].size, one[1].getvalue()))
+        return got
+
+    assert asyncio.run(run()) == [(3, b"abc"), (3, b"abc"), (0, b"")]
+    assert totals == {None}
+
+
+def test_token_is_never_sent():
+    """Right after a keyed call to the same server, a download carries no key and no cookie."""
+
+    async def behave(wire, reader, writer):
+        while await wire.read(reader):
+            writer.write(answer(b"{}", "200 OK", "Set-Cookie: a=b"))
+
+    async def run():
+        async with serving(behave) as wire, Transport(**QUICK) as transport:
+            call = Call(method="GET", url=f"{wire.origin}/v1/runs/1")
+            await transport.send(call, key=SecretStr("rf_live_secret"), origin=wire.origin)
+            await fetch(transport, f"{wire.origin}/clip")
+            return wire.heads
+
+    keyed, download = asyncio.run(run())
+    assert "rf_live_secret" in keyed
+    assert "authorization" not in download.lower()
+    assert "rf_live" not in download
+    assert "cookie" not in download.lower()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://cdn.example.org/clip?sig=hush", "not https"),
+        ("http://93.184.216.34/clip", "not https"),
+        ("ftp://cdn.example.org/clip", "cannot be used"),
+        ("file:///etc/passwd", "cannot be used"),
+        ("https://user:hush@cdn.example.org/clip", "user name"),
+        ("https://cdn.example.org\\@127.0.0.1/clip", "backslash"),
+        ("https://169.254.169.254/latest/clip", "not a public address"),
+        ("https://[::ffff:169.254.169.254]/clip", "not a public address"),
+        ("https://[64:ff9b::a9fe:a9fe]/clip", "not a public address"),
+        ("https://[fe80::1]/clip", "not a public address"),
+        ("https://10.0.0.1/clip", "not a public address"),
+        ("https://0.0.0.0/clip", "not a public address"),
+        ("https://2130706433/clip", "number"),
+        ("https://127.1/clip", "number"),
+        ("https://0177.0.0.1/clip", "number"),
+        ("", "cannot be used"),
+    ],
+)
+@pytest.mark.parametrize("allow_loopback", [True, False])
+def test_links_refused_unasked(url, words, allow_loopback):
+    """A link to a wrong kind of place is refused before any name is resolved."""
+    names = Names({})
+    error, wire = refused(url, names=names, allow_loopback=allow_loopback)
+    assert words in str(error)
+    assert (wire.connections, names.asked) == (0, [])
+    assert (error.retryable, error.expired, error.host_unknown) == (False, False, False)
+
+
+@pytest.mark.parametrize(
+    "url", ["{here}/clip", "http://localhost:{port}/clip", "https://[::1]/clip", "https://127.0.0.1/clip"]
+)
+def test_loopback_only_where_allowed(url):
+    """Without leave, a link to this machine is refused, whatever its scheme."""
+    error, wire = refused(url, allow_loopback=False)
+    assert "this machine" in str(error)
+    assert wire.connections == 0
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "0.0.0.0",
+        "224.0.0.1",
+        "240.0.0.1",
+        "::1",
+        "::ffff:127.0.0.1",
+        "64:ff9b::7f00:1",
+        "fe80::1",
+        "fd00::1",
+        "2002:7f00:1::1",
+    ],
+)
+@pytest.mark.parametrize("allow_loopback", [True, False])
+def test_names_that_lead_inside_are_refused_at_connect(address, allow_loopback):
+    """A public name with a private address is refused after DNS, also where loopback is allowed."""
+    names = Names({"cdn.example.org": [address]})
+    error, wire = refused(
+        "https://cdn.example.org:{port}/clip",
+        names=names,
+        allowed_hosts=("example.org",),
+        allow_loopback=allow_loopback,
+    )
+    assert names.asked == ["cdn.example.org"]
+    assert wire.connections == 0
+    assert "not allowed" in str(error)
+    assert error.retryable is False
+
+
+def test_public_address_among_private_ones_is_tried():
+    """Only the allowed addresses of a name are connected to."""
+    names = Names({"cdn.example.org": ["127.0.0.1", "203.0.113.5", "::1"]})
+    error, wire = refused("https://cdn.example.org:{port}/clip", names=names)
+    assert "not allowed" in str(error)
+    assert wire.connections == 0
+
+
+def test_name_that_does_not_resolve_may_be_tried_again():
+    """A network that is down now is no verdict on the clip."""
+    error, _ = refused("https://cdn.example.org/clip", names=Names({"cdn.example.org": OSError("down")}))
+    assert error.retryable is True
+    assert error.http_status is None
+    assert error.what == "The clip did not come from cdn.example.org: its name could not be resolved."
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        ("storage.runcomfy.net", True),
+        ("runcomfy.net", True),
+        ("RunComfy.Net", True),
+        ("evilruncomfy.net", False),
+        ("runcomfy.net.evil.org", False),
+        ("example.org", False),
+    ],
+)
+def test_host_list(host, known):
+    """A host outside the list is refused unasked, in words that keep the run saving."""
+    names = Names({host.lower(): OSError("down")})
+    error, wire = refused(
+        f"https://{host}/clip?sig=hush", names=names, allowed_hosts=("runcomfy.net", "runcomfy.com")
+    )
+    assert error.host_unknown is not known
+    assert len(names.asked) == int(known)
+    assert known or ("saving" in str(error) and host in str(error))
+    assert wire.connections == 0
+
+
+def test_host_list_does_not_stop_the_sandbox():
+    """Where loopback is allowed it needs no place on the provider's list."""
+
+    async def run():
+        async with serving(replying(answer(b"abc"))) as wire, Transport(**QUICK) as transport:
+            got, _ = await fetch(transport, f"{wire.origin}/clip", allowed_hosts=("runcomfy.net",))
+            return got.size
+
+    assert asyncio.run(run()) == 3
+
+
+def test_https_clip_arrives(tmp_path):
+    """Over TLS too, verified; and an untrusted server sends nothing."""
+
+    async def run():
+        async with serving(replying(answer(CLIP)), tls=server_tls(tmp_path)) as wire:
+            url = f"https://localhost:{wire.port}/clip"
+            async with Transport(**QUICK, tls=trusting_tls()) as transport:
+                got, _ = await fetch(transport, url)
+            async with Transport(**QUICK) as transport:
+                with pytest.raises(DownloadError, match="TLS failed"):
+                    await fetch(transport, url)
+            return got.sha256, wire.whole
+
+    assert asyncio.run(run()) == (SHA, 1)
+
+
+def moving(*places, status="302 Found"):
+    """A behaviour that redirects to each place in turn, then serves the clip."""
+
+    async def behave(wire, reader, writer):
+        while await wire.read(reader):
+            step = wire.whole - 1
+            if step < len(places):
+                target = places[step].format(here=wire.origin, port=wire.port)
+                writer.write(answer(b"", status, f"Location: {target}"))
+            else:
+                writer.write(answer(CLIP))
+
+    return behave
+
+
+@pytest.mark.parametrize("status", ["301 a", "302 b", "303 c", "307 d", "308 e"])
+def test_redirect_on_the_same_origin_is_followed(status):
+    """A few redirects within the same origin are followed, relative or absolute."""
+
+    async def run():
+        behave = moving("/a", "{here}/b", "c", status=status)
+        async with serving(behave) as wire, Transport(**QUICK) as transport:
+            got, _ = await fetch(transport, f"{wire.origin}/clip?sig=hush")
+            return got.sha256, wire.whole
+
+    assert asyncio.run(run()) == (SHA, 4)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "http://localhost:{port}/hush",
+        "http://127.0.0.2:{port}/hush",
+        "https://127.0.0.1:{port}/hush",
+        "https://cdn.example.org/hush",
+        "https://169.254.169.254/hush",
+        "//169.254.169.254/hush",
+        "ftp://127.0.0.1:{port}/hush",
+        "http://127.0.0.1:{port}\\@evil.org/",
+        "http://user:hush@127.0.0.1:{port}/",
+        "https://[::1]/",
+        "https:///",
+    ],
+)
+def test_redirect_elsewhere_is_refused(place):
+    """A redirect to another origin is refused: the other place is not even asked."""
+    names = Names({"localhost": ["127.0.0.1"]})
+    error, wire = refused("{here}/clip?sig=hush", behave=moving(place), names=names)
+    assert "redirected" in str(error)
+    assert error.http_status == 302
+    assert wire.whole == 1
+    assert names.asked == []
+
+
+def test_links_are_sent_as_they_are_spelled():
+    """A signature may cover the very spelling of a link, so no escape is decoded and none is added."""
+    link = "/a%2Fb%7Ec+d.mp4?Credential=A%2F2026%2Fs3&sig=ab%2Bcd%2F%3D%3D&x=%7E~&y=:/@,;*!'()&z"
+
+    async def run():
+        async with serving(moving(link + "&2")) as wire, Transport(**QUICK) as transport:
+            await fetch(transport, wire.origin + link)
+            return [head.split(" ")[1] for head in wire.heads]
+
+    assert asyncio.run(run()) == [link, link + "&2"]
+
+
+def test_unreadable_redirect_is_refused():
+    """A redirect that no parser reads is refused as well, and leaks nothing."""
+    _, wire = refused("{here}/clip?sig=hush", behave=moving("http://[::1"))
+    assert wire.whole == 1
+
+
+def test_redirects_come_to_an_end():
+    """A circle of redirects is left after a few rounds."""
+    error, wire = refused("{here}/clip", behave=moving(*["/clip"] * 20))
+    assert "redirected" in str(error)
+    assert wire.whole == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "expired", "retryable"),
+    [
+        ("403 Forbidden", True, False),
+        ("404 Not Found", True, False),
+        ("410 Gone", True, False),
+        ("401 Who", False, False),
+        ("400 Bad", False, False),
+        ("408 Slow", False, True),
+        ("429 Many", False, True),
+        ("500 Oops", False, True),
+        ("503 Busy", False, True),
+        ("206 Partial", False, False),
+        ("304 Same", False, False),
+        ("302 Nowhere", False, False),
+    ],
+)
+def test_statuses(status, expired, retryable):
+    """The error says whether a fresh link or a later try is the cure; a wrong status writes nothing."""
+    sink = io.BytesIO()
+    body = b"" if status.startswith("304") else b"<html>"
+    error, wire = refused("{here}/clip?sig=hush", behave=replying(answer(body, status)), sink=sink)
+    assert (error.http_status, error.expired, error.retryable) == (int(status[:3]), expired, retryable)
+    assert isinstance(error, StoreError)
+    assert wire.whole == 1
+    assert sink.getvalue() == b""
+
+
+async def stall(wire, reader, writer):
+    await wire.read(reader)
+    writer.write(answer(b"x" * 100, length=200))
+    await wire.hang()
+
+
+async def dribble(wire, reader, writer):
+    await wire.read(reader)
+    writer.write(answer(b"", length=100_000))
+    while not wire.over.is_set():
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
+async def cut(wire, reader, writer):
+    await wire.read(reader)
+    writer.write(answer(CLIP[:100_000], length=len(CLIP)))
+    await writer.drain()
+
+
+async def torn(wire, reader, writer):
+    await wire.read(reader)
+    writer.write(answer(CLIP[:1000], length=len(CLIP)))
+    await writer.drain()
+    reset(writer)
+
+
+@pytest.mark.parametrize(
+    ("behave", "words", "retryable"),
+    [
+        (stall, "no byte came in time", True),
+        (dribble, "too long", True),
+        (cut, "cut off", True),
+        (torn, "", True),
+        (replying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\nabc"), "cut off", True),
+        (replying(b"not http at all\r\n\r\n"), "not HTTP", True),
+        (replying(answer(b"abc", "200 OK", "Content-Encoding: gzip")), "encoded", False),
+    ],
+)
+def test_clips_that_do_not_come_whole(behave, words, retryable):
+    """A stalled, endless, cut-off or encoded clip is an error, never a short file that passes."""
+    error, wire = refused("{here}/clip?sig=hush", behave=behave, timeout_s=0.8)
+    assert words in str(error)
+    assert error.retryable is retryable
+    assert wire.whole >= 1
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_size_cap(chunked):
+    """The cap holds by the announced length and by the count, and takes exactly its own size."""
+    sent = CLIP[:200_000]
+    payload = answer(sent)
+    if chunked:
+        payload = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (
+            len(sent),
+            sent,
+        )
+    sink = io.BytesIO()
+    error, _ = refused("{here}/clip", behave=replying(payload), max_bytes=len(sent) - 1, sink=sink)
+    assert "199999 bytes" in str(error)
+    assert error.retryable is False
+    assert len(sink.getvalue()) < len(sent)
+
+    async def run():
+        async with serving(replying(payload)) as wire, Transport(**QUICK) as transport:
+            got, _ = await fetch(transport, wire.origin, max_bytes=len(sent))
+            return got.size
+
+    assert asyncio.run(run()) == len(sent)
+
+
+class FullDisk(io.RawIOBase):
+    """A file on a disk with room for one block."""
+
+    def __init__(self):
+        self.room = 1
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        if not self.room:
+            raise OSError(28, "No space left on device")
+        self.room -= 1
+        return len(data)
+
+
+def test_full_disk_is_told_apart():
+    """A sink that cannot be written is no fault of the network, and says what to do."""
+
+    async def run():
+        async with serving(replying(answer(CLIP))) as wire, Transport(**QUICK) as transport:
+            with pytest.raises(StoreError, match="no space left") as caught:
+                await fetch(transport, wire.origin, sink=FullDisk())
+            return caught.value
+
+    error = asyncio.run(run())
+    assert not isinstance(error, DownloadError)
+    assert isinstance(error.__cause__, OSError)
+
+
+class SlowFile(io.BytesIO):
+    """A file on a network file system that hangs until the test lets it go."""
+
+    def __init__(self):
+        super().__init__()
+        self.started = threading.Event()
+        self.release = threading.Event()
+
+    def write(self, data):
+        self.started.set()
+        assert self.release.wait(10)
+        return super().write(data)
+
+
+def test_slow_file_does_not_hold_the_loop():
+    """Promise 5: while one clip's file hangs, calls of other runs go on."""
+
+    async def run():
+        sink = SlowFile()
+        async with (
+            serving(replying(answer(CLIP))) as media,
+            serving(replying(answer())) as wire,
+            Transport(**QUICK) as transport,
+        ):
+            task = asyncio.ensure_future(fetch(transport, media.origin, sink=sink))
+            await asyncio.to_thread(sink.started.wait, 10)
+            reply = await transport.send(Call(method="GET", url=wire.origin + "/"), origin=wire.origin)
+            assert not task.done()
+            sink.release.set()
+            got, _ = await task
+            return reply.status, got.sha256
+
+    assert asyncio.run(run()) == (200, SHA)
+
+
+def test_cancel_waits_for_the_write_in_hand():
+    """A cancelled download leaves no thread that still writes into a file the caller closes."""
+
+    async def run():
+        sink = SlowFile()
+        async with serving(replying(answer(CLIP))) as media, Transport(**QUICK) as transport:
+            task = asyncio.ensure_future(fetch(transport, media.origin, sink=sink))
+            await asyncio.to_thread(sink.started.wait, 10)
+            task.cancel()
+            await asyncio.sleep(0.05)
+            waited = not task.done()
+            sink.release.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            size = len(sink.getvalue())
+            sink.close()
+            return waited, size
+
+    waited, size = asyncio.run(run())
+    assert waited
+    assert 0 < size < len(CLIP)
+
+
+def test_downloads_have_a_gate_of_their_own():
+    """No more than the gate's downloads run at once, and calls do not queue behind them."""
+    seen = {"now": 0, "most": 0}
+
+    async def behave(wire, reader, writer):
+        while (head := await wire.read(reader)) is not None:
+            if "/clip" in head:
+                seen["now"] += 1
+                seen["most"] = max(seen["most"], seen["now"])
+                await asyncio.sleep(0.05)
+                seen["now"] -= 1
+            writer.write(answer(b"abc"))
+
+    async def run():
+        options = {**QUICK, "max_downloads": 2, "max_in_flight": 1}
+        async with serving(behave) as wire, Transport(**options) as transport:
+            tasks = [asyncio.ensure_future(fetch(transport, f"{wire.origin}/clip")) for _ in range(8)]
+            await wire.seen.wait()
+            await transport.send(Call(method="GET", url=f"{wire.origin}/v1"), origin=wire.origin)
+            finished = sum(task.done() for task in tasks)
+            await asyncio.gather(*tasks)
+            return finished, wire.whole
+
+    finished, whole = asyncio.run(run())
+    assert whole == 9
+    assert seen["most"] == 2
+    assert finished < 8
+
+
+def test_signed_links_leave_no_trace(caplog):
+    """The signed query is in no log and no traceback, whether the download works or not."""
+    caplog.set_level(logging.DEBUG)
+    query = "kling_sig=hu" + "sh"
+    shown = []
+
+    async def run():
+        counted = 0
+        for behave in (replying(answer(b"abc")), replying(answer(b"", "403 No")), cut, stall):
+            async with serving(behave) as wire, Transport(**QUICK) as transport:
+                try:
+                    await fetch(transport, f"{wire.origin}/clip?{query}")
+                except DownloadError as error:
+                    shown.extend(traceback.format_exception(error))
+                counted += sum("kling_sig=hush" in head for head in wire.heads)
+        return counted
+
+    assert asyncio.run(run()) >= 4
+    assert len(shown) > 3
+    assert "hush" not in caplog.text + "".join(shown)
+
+
+def test_proxy_may_live_inside(monkeypatch):
+    """Behind a proxy the address rule does not judge the proxy, only the link itself."""
+    names = Names({"proxy.internal": ["127.0.0.1"]})
+
+    async def run():
+        async with serving(replying(answer(b"", "403 No tunnel"))) as wire:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://proxy.internal:{wire.port}")
+            async with Transport(**QUICK, resolver=names) as transport:
+                with pytest.raises(DownloadError, match="proxy") as caught:
+                    await fetch(transport, "https://cdn.example.org/clip?sig=hush")
+                with pytest.raises(DownloadError, match="public"):
+                    await fetch(transport, "https://10.0.0.1/clip?sig=hush")
+            return caught.value, wire.heads
+
+    error, heads = asyncio.run(run())
+    assert error.retryable
+    assert error.http_status is None
+    assert [head.split("\r\n")[0] for head in heads] == ["CONNECT cdn.example.org:443 HTTP/1.1"]
+    assert names.asked == ["proxy.internal"]
