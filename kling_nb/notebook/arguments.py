@@ -1,0 +1,350 @@
+"""The text of a `%%kling` cell, read: its line, its body, its storyboard.
+
+Invariants: what is wrong is a `UsageError` of one line, raised before anything is sent; nothing that looks
+like a key is ever repeated; money is read as decimal digits and never as a float; the body is literal but
+for `{{name}}`.
+
+Not built on argparse, because it repeats values in its messages (a key, say), takes a quoted value that
+begins with a hyphen for a flag, and cannot tell a lone second word (a prompt in the wrong place) from a flag.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from kling_nb.errors import UsageError
+from kling_nb.notebook.prompt import fill_in, read_text
+from kling_nb.notebook.storyboard import read_storyboard
+from kling_nb.notebook.syntax import EXAMPLE, FLAGS, REFUSED, Flag, cell_help, find_flag, normal
+from kling_nb.notebook.values import (
+    check_text,
+    identifier,
+    read_count,
+    read_json,
+    read_money,
+    read_number,
+    read_seconds,
+    shown,
+    wrong,
+)
+
+__all__ = ["FLAGS", "CellOrder", "HelpWantedError", "cell_help", "parse_cell"]
+
+MAX_TAKES = 100
+_TAG = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]{0,63})=(.{0,500})", re.DOTALL)
+_EXCLUSIVE = (("takes", "take"), ("no_cache", "cached_only"), ("retry", "cached_only"))
+_REQUEST = ("duration", "aspect_ratio", "audio", "negative_prompt", "cfg_scale", "shot_type")
+_CURE = "See `%kling help`."
+
+
+class HelpWantedError(UsageError):
+    """`--help` stands among other flags: nothing is sent, and the help should be shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellOrder:
+    """What a cell asks for.
+
+    Args:
+        dest: The variable to bind, or None.
+        fields: For `kling_nb.models.make_request`; only what was given.
+        provider: The provider the line names.
+        model: The model the line names.
+        takes: The planned sample indices.
+        max_cost: Dollars for the whole cell.
+        price: Dollars per second to reserve where no price is known.
+        allow_unpriced: Whether an unknown price is acceptable.
+        no_cache: Buy again.
+        cached_only: Never send.
+        retry: Buy again after a failure that may have been charged.
+        dry_run: Send nothing, show the plan.
+        dry_run_as: Show the plan as a call of this kind.
+        quiet: Show no card.
+        wait: Wait in the cell; None leaves it to whether anybody watches.
+        timeout_s: Seconds to wait at most.
+        tags: Kept with the record.
+        metadata: Sent along where the provider takes any.
+        prompt_file: Where the body came from, if from a file.
+        rendered: The body after `{{name}}`.
+    """
+
+    dest: str | None = None
+    fields: dict[str, Any]
+    provider: str | None = None
+    model: str | None = None
+    takes: tuple[int, ...] = (0,)
+    max_cost: Decimal | None = None
+    price: Decimal | None = None
+    allow_unpriced: bool = False
+    no_cache: bool = False
+    cached_only: bool = False
+    retry: bool = False
+    dry_run: bool = False
+    dry_run_as: Literal["curl", "python"] | None = None
+    quiet: bool = False
+    wait: bool | None = None
+    timeout_s: float | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    prompt_file: Path | None = None
+    rendered: str = ""
+
+
+def parse_cell(line: str, body: str, names: Mapping[str, Any], *, folder: Path) -> CellOrder:
+    """Read a cell.
+
+    Args:
+        line: What follows `%%kling`, as IPython gives it without expanding it.
+        body: The lines below it.
+        names: The notebook's variables, for `{{name}}` and `$name`.
+        folder: What a relative `--file` is relative to.
+
+    Returns:
+        What it asks for; the request itself is checked by `make_request`.
+
+    Raises:
+        UsageError: Something is wrong; nothing was sent. `HelpWantedError` where `--help` stands in the line.
+
+    Example:
+        >>> parse_cell("fox -d 3", "A red fox", {}, folder=Path()).fields
+        {'prompt': 'A red fox', 'duration': 3}
+    """
+    given, loose = _scan(_split(line), names)
+    for one, other in _EXCLUSIVE:
+        if one in given and other in given:
+            raise wrong(f"{_spelling(one)} and {_spelling(other)} exclude each other.", "Leave one out.")
+    text, file = read_text(body, given.pop("prompt_file", None), folder)
+    text = fill_in(text, names)
+    beneath = given.pop("params", {})
+    fields = beneath | read_storyboard(text) | {name: given.pop(name) for name in _REQUEST if name in given}
+    if not fields.get("prompt") and not fields.get("shots"):
+        raise wrong("The prompt is empty.", f"Write it below the line, e.g. `{EXAMPLE}`.")
+    for name, value in fields.items():
+        if isinstance(value, str):
+            check_text(value, name)
+    takes = given.pop("takes", None)
+    one_take = given.pop("take", None)
+    if given.get("dry_run_as"):
+        given["dry_run"] = True
+    return CellOrder(
+        dest=_dest(loose, given.pop("dest", None)),
+        fields=fields,
+        takes=tuple(range(takes)) if takes is not None else (one_take or 0,),
+        prompt_file=file,
+        rendered=text.strip(),
+        **given,
+    )
+
+
+def _spelling(name: str) -> str:
+    return next(flag.spellings[-1] for flag in FLAGS if flag.name == name)
+
+
+# -- the line ------------------------------------------------------------------
+def _split(line: str) -> list[str]:
+    check_text(line, "the line")
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        cure = "Close it, or write \\' for the sign itself (and \\\\ for a backslash)."
+        raise wrong("A quote or a backslash in the line is left open.", cure) from None
+    # IPython's habit: a semicolon at the end silences the output of the cell.
+    if line.rstrip().endswith(";") and words:
+        words[-1] = words[-1].removesuffix(";")
+        words = words if words[-1] else words[:-1]
+    if len(words) > 1 and words[1] == "<<":
+        words = ["--out", words[0], *words[2:]]
+    elif words and words[0].endswith("<<"):
+        words = ["--out", words[0].removesuffix("<<"), *words[1:]]
+    return words
+
+
+def _scan(words: list[str], names: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Sort words into values by name, and loose words."""
+    if any(normal(word) in {"-h", "--help"} for word in words):
+        raise HelpWantedError("Nothing was sent: --help was asked for.", cure="`%kling help` shows it.")
+    given: dict[str, Any] = {}
+    loose: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-") or word == "-":
+            loose.append(word)
+            continue
+        spelling, flag, new = _read(word, rest, names)
+        before = given.get(flag.name, new)
+        if flag.repeat:
+            clash = sorted(key for key in new if before.get(key, new[key]) != new[key])
+            if clash:
+                raise wrong(f"{spelling} gives {shown(clash[0])} two values.", "Leave one out.")
+            new = before | new
+        elif flag.name in given and (isinstance(new, dict) or before != new):
+            twice = f"{spelling} twice, differently" if flag.metavar else " and ".join(flag.spellings)
+            raise wrong(f"The line has {twice}.", "Leave one out.")
+        given[flag.name] = new
+    return given, loose
+
+
+def _read(word: str, rest: Iterator[str], names: Mapping[str, Any]) -> tuple[str, Flag, Any]:
+    """Read one flag and its value, which may be the next word."""
+    spelling, flag, value = _flag(word)
+    if not flag.metavar:
+        if value is not None:
+            raise wrong(f"{spelling} takes no value.")
+        return spelling, flag, not flag.turns_off(spelling)
+    if value is None:
+        value = next(rest, None)
+        if value is None or find_flag(value):
+            raise wrong(f"{spelling} needs a value: {flag.shown}.")
+    return spelling, flag, _READERS[flag.name](spelling, value, names)
+
+
+def _flag(word: str) -> tuple[str, Flag, str | None]:
+    """Find the flag that a word is, with the value that is joined to it."""
+    spelling, joined, value = word.partition("=")
+    spelling = normal(spelling)
+    flag = find_flag(spelling)
+    if flag is None and not joined and re.fullmatch(r"-[a-zA-Z][0-9.]+", word):
+        spelling, value, joined = word[:2], word[2:], "joined"
+        flag = find_flag(spelling)
+    if flag is not None:
+        return spelling, flag, value if joined else None
+    if re.search(r"key|token|secret|password|bearer", spelling, re.IGNORECASE):
+        raise wrong(
+            "A key is not taken in the line, where it would be saved with the notebook.",
+            "If it was a real one, delete it there and replace it at the provider; set RUNFLOW_API_KEY or "
+            "RUNCOMFY_API_TOKEN in the environment; see `%kling keys`.",
+        )
+    if spelling in REFUSED:
+        raise wrong(f"There is no {spelling}: {REFUSED[spelling]}.", "Leave it out.")
+    known = [*(s for f in FLAGS for s in f.spellings if s.startswith("--"))]
+    near = get_close_matches("--" + spelling.lstrip("-"), known, n=1, cutoff=0.6)
+    raise wrong(f"There is no flag {shown(spelling)}.", f"Did you mean {near[0]}? {_CURE}" if near else _CURE)
+
+
+def _dest(loose: list[str], named: str | None) -> str | None:
+    if len(loose) > 1:
+        raise wrong(
+            f"Only the name of one variable may stand in the line, and {shown(loose[1])} is a second word.",
+            "The prompt goes below the line; a value with spaces goes in quotes.",
+        )
+    found: list[str] = []
+    for typed in (*loose, *([] if named is None else [named])):
+        name = identifier(typed)
+        if name is None:
+            raise wrong(
+                f"{shown(typed)} cannot be the name of a variable.",
+                "Name one as in `%%kling fox`; the prompt goes below the line.",
+            )
+        found.append(name)
+    if len(set(found)) > 1:
+        raise wrong(f"The line names two variables, {' and '.join(map(shown, found))}.", "Leave one out.")
+    return found[0] if found else None
+
+
+Reader = Callable[[str, str, Mapping[str, Any]], Any]
+
+
+def _text(flag: str, value: str, _names: Mapping[str, Any]) -> str:
+    if not value.strip():
+        raise wrong(f"{flag} is empty.", "Write something after it, or leave it out.")
+    return value
+
+
+def _choice(flag: str, value: str, _names: Mapping[str, Any]) -> str:
+    row = cast("Flag", find_flag(flag))
+    if value in row.choices:
+        return value
+    near = get_close_matches(value, row.choices, n=1)
+    raise wrong(
+        f"{flag} is one of {', '.join(row.choices)}, not {shown(value)}.",
+        f"Did you mean {near[0]}?" if near else _CURE,
+    )
+
+
+def _takes(flag: str, value: str, _names: Mapping[str, Any]) -> int:
+    return read_count(flag, value, low=1, high=MAX_TAKES)
+
+
+def _take(flag: str, value: str, _names: Mapping[str, Any]) -> int:
+    return read_count(flag, value, low=0, high=9999)
+
+
+def _tag(flag: str, value: str, _names: Mapping[str, Any]) -> dict[str, str]:
+    found = _TAG.fullmatch(value)
+    if not found or not found[2].isprintable():
+        raise wrong(f"{flag} is written KEY=VALUE, not {shown(value)}.", f"For example {flag} series=foxes.")
+    return {found[1]: found[2]}
+
+
+def _params(flag: str, value: str, names: Mapping[str, Any]) -> dict[str, Any]:
+    from kling_nb.models import TextToVideo
+
+    params = _mapping(flag, value, names)
+    unknown = [key for key in params if key not in TextToVideo.model_fields]
+    if unknown:
+        known = list(TextToVideo.model_fields)
+        near = get_close_matches(str(unknown[0]), known, n=1)
+        raise wrong(
+            f"{flag} has fields nobody knows: {', '.join(map(shown, unknown))}.",
+            f"Did you mean {near[0]}?" if near else f"A request has {', '.join(known)}.",
+        )
+    return params
+
+
+def _metadata(flag: str, value: str, names: Mapping[str, Any]) -> dict[str, Any]:
+    data = _mapping(flag, value, names)
+    try:
+        # Through JSON and back: a copy that no later cell can change, of what can be written down at all.
+        text = json.dumps(data, allow_nan=False, ensure_ascii=False)
+        copy: dict[str, Any] = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        raise wrong(f"{flag} holds something that cannot be written as JSON.") from None
+    check_text(text, flag)
+    return copy
+
+
+def _mapping(flag: str, value: str, names: Mapping[str, Any]) -> dict[str, Any]:
+    if not value.startswith("$"):
+        return read_json(flag, value)
+    name = identifier(value[1:])
+    if name is None:
+        raise wrong(f"{flag} takes JSON or $ and the name of a variable, not {shown(value)}.")
+    if name not in names:
+        raise wrong(
+            f"{flag} names ${shown(name, quote=False)}, and there is no such variable.", "Define it first."
+        )
+    found = names[name]
+    # Exactly a dict: another mapping may be the environment, with every key in it.
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise wrong(f"{flag} takes a dict with text as keys, and {name} is a {type(found).__name__}.", _CURE)
+    return dict(found)
+
+
+_READERS: dict[str, Reader] = {
+    "dest": lambda _flag, value, _names: value,
+    "provider": _choice,
+    "model": _text,
+    "prompt_file": _text,
+    "duration": lambda flag, value, _names: read_count(
+        flag, value.removesuffix("s"), low=1, high=9999, unit=" seconds"
+    ),
+    "aspect_ratio": _choice,
+    "negative_prompt": _text,
+    "cfg_scale": lambda flag, value, _names: float(read_number(flag, value, high=1)),
+    "shot_type": _choice,
+    "params": _params,
+    "takes": _takes,
+    "take": _take,
+    "max_cost": lambda flag, value, _names: read_money(flag, value),
+    "price": lambda flag, value, _names: read_money(flag, value, zero=False),
+    "dry_run_as": _choice,
+    "timeout_s": lambda flag, value, _names: read_seconds(flag, value),
+    "tags": _tag,
+    "metadata": _metadata,
+}

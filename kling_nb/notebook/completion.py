@@ -1,0 +1,132 @@
+"""Completion of flags, values and subcommands in `%%kling` and `%kling` lines.
+
+Invariants: only the magic's own line is touched, and there Python names give way; nothing heavy is imported,
+because this runs on a key press; nothing is looked up but the shipped catalog.
+"""
+
+import re
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
+
+from kling_nb.notebook.syntax import COMMANDS, FLAGS, Command, Flag, find_flag
+
+__all__ = ["install", "matcher", "remove"]
+
+_CELL = re.compile(r"%%kling\s(.*)", re.DOTALL)
+_LINE = re.compile(r"\s*%kling\s(.*)", re.DOTALL)
+
+
+@context_matcher(identifier="kling_nb")  # type: ignore[untyped-decorator]  # IPython gives it no type
+def matcher(context: CompletionContext) -> SimpleMatcherResult:
+    """Offer what may stand at the cursor.
+
+    Args:
+        context: Text and cursor, as IPython gives them.
+
+    Returns:
+        Flags, values or subcommands, which then stand alone; or nothing, which leaves the place to others.
+
+    Example:
+        >>> cursor = {"cursor_line": 0, "cursor_position": 10, "limit": None}
+        >>> matcher(CompletionContext(token="mod", full_text="%kling mod", **cursor))["completions"][0].text
+        'models'
+    """
+    lines = context.full_text.split("\n")
+    first = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    before = lines[context.cursor_line][: context.cursor_position]
+    if context.cursor_line == first and (cell := _CELL.fullmatch(before)):
+        return _result(*_of_cell(cell[1]))
+    if line := _LINE.fullmatch(before):
+        return _result(*_of_line(line[1]))
+    # A new one each time, because IPython writes into it.
+    return SimpleMatcherResult(completions=[], suppress=False)
+
+
+def install(ip: Any) -> None:
+    """Put the matcher into a shell, once.
+
+    Args:
+        ip: The shell.
+    """
+    remove(ip)
+    ip.Completer.custom_matchers.append(matcher)
+
+
+def remove(ip: Any) -> None:
+    """Take the matcher out of a shell, also one of an earlier import of this module.
+
+    Args:
+        ip: The shell.
+    """
+    ip.Completer.custom_matchers[:] = [
+        other
+        for other in ip.Completer.custom_matchers
+        if getattr(other, "matcher_identifier", None) != matcher.matcher_identifier
+    ]
+
+
+def _result(fragment: str, offers: tuple[str, ...], kind: str = "param") -> SimpleMatcherResult:
+    """Give what continues the fragment; the fragment is named, because IPython cuts at `-`, `=` and `:`."""
+    fitting = [SimpleCompletion(offer, type=kind) for offer in offers if offer.startswith(fragment)]
+    return SimpleMatcherResult(completions=fitting, suppress=True, matched_fragment=fragment, ordered=True)
+
+
+def _words(text: str) -> tuple[list[str], str]:
+    """Split a line into whole words and the one at the cursor; quotes do not matter here."""
+    words = text.split()
+    return (words, "") if not words or text[-1].isspace() else (words[:-1], words[-1])
+
+
+def _of_cell(text: str) -> tuple[str, tuple[str, ...]]:
+    words, fragment = _words(text)
+    joined, sign, value = fragment.partition("=")
+    if sign and (flag := find_flag(joined)):
+        return value, _values(flag)
+    if words and (flag := find_flag(words[-1])) and flag.metavar:
+        return fragment, _values(flag)
+    used = {flag.name for word in words if (flag := find_flag(word.partition("=")[0])) and not flag.repeat}
+    if "_" in fragment.lstrip("-"):
+        offers = tuple(offer[:2] + offer[2:].replace("-", "_") for offer in _spellings(used))
+    else:
+        offers = _spellings(used)
+    return fragment, offers
+
+
+def _spellings(used: set[str]) -> tuple[str, ...]:
+    return tuple(
+        spelling
+        for flag in FLAGS
+        if flag.name not in used
+        for spelling in flag.spellings
+        if spelling.startswith("--")
+    )
+
+
+def _values(flag: Flag) -> tuple[str, ...]:
+    return _model_names() if flag.name == "model" else flag.choices
+
+
+@cache
+def _model_names() -> tuple[str, ...]:
+    """Read ids and aliases without the catalog's own module, which brings pydantic."""
+    table = tomllib.loads(files("kling_nb").joinpath("catalog.toml").read_text(encoding="utf-8"))
+    return tuple(name for model, entry in table.items() for name in (*entry.get("aliases", ()), model))
+
+
+def _of_line(text: str) -> tuple[str, tuple[str, ...], str]:
+    words, fragment = _words(text)
+    names = tuple(command.name for command in COMMANDS)
+    if not words or words == ["help"]:
+        return fragment, names, "keyword"
+    command = next((command for command in COMMANDS if command.name == words[0]), None)
+    # No flag begun: a run's variable may follow, which Python's own completion knows.
+    offers = command.flags if command and (fragment.startswith("-") or not _takes_runs(command)) else ()
+    return fragment, tuple(offer for offer in offers if offer not in words), "param"
+
+
+def _takes_runs(command: Command) -> bool:
+    return "ID" in command.usage
