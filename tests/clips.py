@@ -1,12 +1,16 @@
-"""Real, tiny MP4 files for tests: H.264, with AAC where asked for, index in front."""
+"""Real, tiny MP4 files for tests (H.264, AAC where asked for, index in front), and a record for each."""
 
 import math
 from array import array
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 
 import av
 from PIL import Image
+
+from kling_nb.models import TextToVideo, request_key, run_key
+from kling_nb.records import Estimate, RunRecord
 
 RATE = 48_000
 
@@ -75,3 +79,25 @@ def _tone(start):
     block.planes[0].update(wave.tobytes())
     block.sample_rate, block.pts, block.time_base = RATE, start, Fraction(1, RATE)
     return block
+
+
+def make_record(**changes):
+    """Give a whole, ordinary record; keys follow the request, model, provider and take."""
+    request = changes.pop("request", None) or TextToVideo(prompt=changes.pop("prompt", "A red fox at dawn"))
+    fields = {
+        "id": "kl7m2q",
+        "model": "kling-3.0-pro",
+        "provider": "runflow",
+        "provider_model": "kling/kling-3.0/pro/text-to-video",
+        "origin": "https://api.runflow.io",
+        "take": 0,
+        "created_at": datetime(2026, 11, 21, 14, 0, 47, tzinfo=UTC),
+        "estimate": Estimate(micros=560_000, reserve_micros=560_000, usd_per_s="0.112", basis="list"),
+        **changes,
+    }
+    return RunRecord(
+        request=request,
+        request_key=request_key(request, fields["model"], fields["take"]),
+        run_key=run_key(request, fields["model"], fields["provider"], fields["take"]),
+        **fields,
+    )
