@@ -139,7 +139,7 @@ def _boxes(data):
 
 
 def test_every_way_to_write_a_size_is_understood(tmp_path):
-    """A box with a 64-bit size, or one that reaches to the end, is as good as a plain one; no index is not."""
+    """A box with a 64-bit size, or that reaches to the end, is as good as a plain one; no index is bad."""
     path = make_clip(tmp_path / "a.mp4")
     boxes = dict(_boxes(path.read_bytes()))
     front = [
