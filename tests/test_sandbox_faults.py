@@ -145,7 +145,7 @@ def test_a_client_that_leaves_during_a_hang_does_no_harm(bench, caplog):
     """The server goes on and logs nothing."""
     bench.faults(poll_hang="next:1", hang_s=0.3)
     with pytest.raises(httpx.ReadTimeout):
-        bench.http.get(f"{bench.sandbox.runflow}/v1/runs/x", timeout=0.05)
+        bench.http.get(f"{bench.sandbox.runflow}/v1/runs/x", timeout=httpx.Timeout(10, read=0.05))
     time.sleep(0.4)
     assert bench.flow_run("x").status_code == 404
     assert caplog.records == []
