@@ -18,7 +18,7 @@ from transport_server import Names, answer, replying, reset, server_tls, serving
 
 CLIP = random.Random(7).randbytes(3_000_000)
 SHA = hashlib.sha256(CLIP).hexdigest()
-QUICK = {"connect_timeout_s": 1, "stall_timeout_s": 0.4}
+PATIENT = {"connect_timeout_s": 20, "stall_timeout_s": 20}
 
 
 async def fetch(transport, url, *, sink=None, allowed_hosts=None, allow_loopback=True, **rest):
@@ -35,7 +35,7 @@ def refused(url, *, behave=None, options=None, names=None, **rest):
     async def run():
         async with (
             serving(behave or replying(answer(CLIP))) as wire,
-            Transport(**{**QUICK, **(options or {})}, resolver=names) as transport,
+            Transport(**{**PATIENT, **(options or {})}, resolver=names) as transport,
         ):
             with pytest.raises(DownloadError) as caught:
                 await fetch(transport, url.format(port=wire.port, here=wire.origin), **rest)
@@ -56,7 +56,7 @@ def test_clip_arrives_whole(tmp_path):
 
     async def run():
         payload = answer(CLIP, "200 OK", "Content-Type: Video/MP4; charset=x")
-        async with serving(replying(payload)) as wire, Transport(**QUICK) as transport:
+        async with serving(replying(payload)) as wire, Transport(**PATIENT) as transport:
             with (tmp_path / "clip.part").open("xb", buffering=0) as sink:
                 got, _ = await fetch(
                     transport,
@@ -87,7 +87,7 @@ def test_clip_without_a_length_arrives():
             b"HTTP/1.1 200 OK\r\n\r\nabc",
             answer(b""),
         ):
-            async with serving(replying(payload)) as wire, Transport(**QUICK) as transport:
+            async with serving(replying(payload)) as wire, Transport(**PATIENT) as transport:
                 one = await fetch(transport, wire.origin, on_progress=lambda _, total: totals.add(total))
                 got.append((one[0].size, one[1].getvalue()))
         return got
@@ -104,7 +104,7 @@ def test_token_is_never_sent():
             writer.write(answer(b"{}", "200 OK", "Set-Cookie: a=b"))
 
     async def run():
-        async with serving(behave) as wire, Transport(**QUICK) as transport:
+        async with serving(behave) as wire, Transport(**PATIENT) as transport:
             call = Call(method="GET", url=f"{wire.origin}/v1/runs/1")
             await transport.send(call, key=SecretStr("rf_live_secret"), origin=wire.origin)
             await fetch(transport, f"{wire.origin}/clip")
@@ -237,7 +237,7 @@ def test_host_list_does_not_stop_the_sandbox():
     """Where loopback is allowed it needs no place on the provider's list."""
 
     async def run():
-        async with serving(replying(answer(b"abc"))) as wire, Transport(**QUICK) as transport:
+        async with serving(replying(answer(b"abc"))) as wire, Transport(**PATIENT) as transport:
             got, _ = await fetch(transport, f"{wire.origin}/clip", allowed_hosts=("runcomfy.net",))
             return got.size
 
@@ -250,9 +250,9 @@ def test_https_clip_arrives(tmp_path):
     async def run():
         async with serving(replying(answer(CLIP)), tls=server_tls(tmp_path)) as wire:
             url = f"https://localhost:{wire.port}/clip"
-            async with Transport(**QUICK, tls=trusting_tls()) as transport:
+            async with Transport(**PATIENT, tls=trusting_tls()) as transport:
                 got, _ = await fetch(transport, url)
-            async with Transport(**QUICK) as transport:
+            async with Transport(**PATIENT) as transport:
                 with pytest.raises(DownloadError, match="TLS failed"):
                     await fetch(transport, url)
             return got.sha256, wire.whole
@@ -281,7 +281,7 @@ def test_redirect_on_the_same_origin_is_followed(status):
 
     async def run():
         behave = moving("/a", "{here}/b", "c", status=status)
-        async with serving(behave) as wire, Transport(**QUICK) as transport:
+        async with serving(behave) as wire, Transport(**PATIENT) as transport:
             got, _ = await fetch(transport, f"{wire.origin}/clip?sig=hush")
             return got.sha256, wire.whole
 
@@ -319,7 +319,7 @@ def test_links_are_sent_as_they_are_spelled():
     link = "/a%2Fb%7Ec+d.mp4?Credential=A%2F2026%2Fs3&sig=ab%2Bcd%2F%3D%3D&x=%7E~&y=:/@,;*!'()&z"
 
     async def run():
-        async with serving(moving(link + "&2")) as wire, Transport(**QUICK) as transport:
+        async with serving(moving(link + "&2")) as wire, Transport(**PATIENT) as transport:
             await fetch(transport, wire.origin + link)
             return [head.split(" ")[1] for head in wire.heads]
 
@@ -409,7 +409,9 @@ async def torn(wire, reader, writer):
 )
 def test_clips_that_do_not_come_whole(behave, words, retryable):
     """A stalled, endless, cut-off or encoded clip is an error, never a short file that passes."""
-    error, wire = refused("{here}/clip?sig=hush", behave=behave, timeout_s=0.8)
+    options = {"stall_timeout_s": 0.4} if behave is stall else {}
+    timeout_s = 0.8 if behave is dribble else 60
+    error, wire = refused("{here}/clip?sig=hush", behave=behave, options=options, timeout_s=timeout_s)
     assert words in str(error)
     assert error.retryable is retryable
     assert wire.whole >= 1
@@ -432,7 +434,7 @@ def test_size_cap(chunked):
     assert len(sink.getvalue()) < len(sent)
 
     async def run():
-        async with serving(replying(payload)) as wire, Transport(**QUICK) as transport:
+        async with serving(replying(payload)) as wire, Transport(**PATIENT) as transport:
             got, _ = await fetch(transport, wire.origin, max_bytes=len(sent))
             return got.size
 
@@ -459,7 +461,7 @@ def test_full_disk_is_told_apart():
     """A sink that cannot be written is no fault of the network, and says what to do."""
 
     async def run():
-        async with serving(replying(answer(CLIP))) as wire, Transport(**QUICK) as transport:
+        async with serving(replying(answer(CLIP))) as wire, Transport(**PATIENT) as transport:
             with pytest.raises(StoreError, match="no space left") as caught:
                 await fetch(transport, wire.origin, sink=FullDisk())
             return caught.value
@@ -491,7 +493,7 @@ def test_slow_file_does_not_hold_the_loop():
         async with (
             serving(replying(answer(CLIP))) as media,
             serving(replying(answer())) as wire,
-            Transport(**QUICK) as transport,
+            Transport(**PATIENT) as transport,
         ):
             task = asyncio.ensure_future(fetch(transport, media.origin, sink=sink))
             await asyncio.to_thread(sink.started.wait, 10)
@@ -509,7 +511,7 @@ def test_cancel_waits_for_the_write_in_hand():
 
     async def run():
         sink = SlowFile()
-        async with serving(replying(answer(CLIP))) as media, Transport(**QUICK) as transport:
+        async with serving(replying(answer(CLIP))) as media, Transport(**PATIENT) as transport:
             task = asyncio.ensure_future(fetch(transport, media.origin, sink=sink))
             await asyncio.to_thread(sink.started.wait, 10)
             task.cancel()
@@ -541,7 +543,7 @@ def test_downloads_have_a_gate_of_their_own():
             writer.write(answer(b"abc"))
 
     async def run():
-        options = {**QUICK, "max_downloads": 2, "max_in_flight": 1}
+        options = {**PATIENT, "max_downloads": 2, "max_in_flight": 1}
         async with serving(behave) as wire, Transport(**options) as transport:
             tasks = [asyncio.ensure_future(fetch(transport, f"{wire.origin}/clip")) for _ in range(8)]
             await wire.seen.wait()
@@ -565,7 +567,7 @@ def test_signed_links_leave_no_trace(caplog):
     async def run():
         counted = 0
         for behave in (replying(answer(b"abc")), replying(answer(b"", "403 No")), cut, stall):
-            async with serving(behave) as wire, Transport(**QUICK) as transport:
+            async with serving(behave) as wire, Transport(stall_timeout_s=0.4) as transport:
                 try:
                     await fetch(transport, f"{wire.origin}/clip?{query}")
                 except DownloadError as error:
@@ -585,7 +587,7 @@ def test_proxy_may_live_inside(monkeypatch):
     async def run():
         async with serving(replying(answer(b"", "403 No tunnel"))) as wire:
             monkeypatch.setenv("HTTPS_PROXY", f"http://proxy.internal:{wire.port}")
-            async with Transport(**QUICK, resolver=names) as transport:
+            async with Transport(**PATIENT, resolver=names) as transport:
                 with pytest.raises(DownloadError, match="proxy") as caught:
                     await fetch(transport, "https://cdn.example.org/clip?sig=hush")
                 with pytest.raises(DownloadError, match="public"):

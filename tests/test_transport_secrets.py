@@ -15,7 +15,7 @@ from kling_nb.transport import Transport, is_loopback
 from transport_server import Names, answer, replying, reset, server_tls, serving, trusting_tls
 
 KEY = SecretStr("rf_live_secret")
-QUICK = {"connect_timeout_s": 2, "read_timeout_s": 2}
+PATIENT = {"connect_timeout_s": 20, "read_timeout_s": 20}
 
 
 def get(url, **rest):
@@ -31,7 +31,7 @@ def refused_before_sending(call, *, origin, key=KEY, kind=SettingsError, **optio
     """Send a call that must be refused while a server listens, and give the words."""
 
     async def run():
-        async with serving(keep_answering) as wire, Transport(**QUICK, **options) as transport:
+        async with serving(keep_answering) as wire, Transport(**PATIENT, **options) as transport:
             place = {"here": wire.origin, "port": str(wire.port)}
             own = get(wire.origin + "/own")
             assert (await transport.send(own, origin=wire.origin)).status == 200
@@ -110,7 +110,7 @@ def test_localhost_that_leads_elsewhere_gets_no_key():
 
     async def run():
         names = Names({"localhost": ["10.1.2.3", "93.184.216.34"]})
-        async with Transport(**QUICK, resolver=names) as transport:
+        async with Transport(**PATIENT, resolver=names) as transport:
             with pytest.raises(TransportError) as caught:
                 await transport.send(get("http://localhost:8000/"), key=KEY, origin="http://localhost:8000")
             return names.asked, caught.value
@@ -145,7 +145,7 @@ def test_call_arrives_as_written():
     """Key, headers, query and body arrive as they were given, once."""
 
     async def run():
-        async with serving(keep_answering) as wire, Transport(**QUICK) as transport:
+        async with serving(keep_answering) as wire, Transport(**PATIENT) as transport:
             call = Call(
                 method="POST",
                 url=f"{wire.origin}/v1/models/a/b/runs?x=1",
@@ -182,7 +182,7 @@ def test_redirects_are_replies(status):
     async def run():
         async with serving(keep_answering) as other:
             away = replying(answer(b"", status, f"Location: {other.origin}/steal"))
-            async with serving(away) as wire, Transport(**QUICK) as transport:
+            async with serving(away) as wire, Transport(**PATIENT) as transport:
                 call = Call(method="POST", url=f"{wire.origin}/v1", json={}, paid=True)
                 reply = await transport.send(call, key=KEY, origin=wire.origin)
                 return reply.status, wire.whole, other.connections
@@ -201,7 +201,7 @@ def test_address_that_changes_hosts_on_the_way_is_refused(monkeypatch):
                 "build_request",
                 lambda self, method, url, **rest: build(self, method, other.origin, **rest),
             )
-            async with Transport(**QUICK) as transport:
+            async with Transport(**PATIENT) as transport:
                 with pytest.raises(SettingsError, match="another"):
                     await transport.send(get(wire.origin), key=KEY, origin=wire.origin)
             return other.connections, wire.connections
@@ -217,7 +217,7 @@ def test_no_cookies():
             writer.write(answer(b"{}", "200 OK", "Set-Cookie: account=a; Path=/"))
 
     async def run():
-        async with serving(cookies) as wire, Transport(**QUICK) as transport:
+        async with serving(cookies) as wire, Transport(**PATIENT) as transport:
             for _ in range(3):
                 await transport.send(get(f"{wire.origin}/v1"), key=KEY, origin=wire.origin)
             return wire.heads
@@ -232,7 +232,7 @@ def test_nothing_is_logged(caplog):
     caplog.set_level(logging.DEBUG)
 
     async def run():
-        async with serving(keep_answering) as wire, Transport(**QUICK) as transport:
+        async with serving(keep_answering) as wire, Transport(**PATIENT) as transport:
             await transport.send(get(f"{wire.origin}/v1?sig=hush"), key=KEY, origin=wire.origin)
             ours = caplog.text
             await transport._client("calls", httpx.URL(wire.origin)).get(f"{wire.origin}/theirs")
@@ -251,7 +251,7 @@ def test_key_is_in_no_repr():
     query = "sig=hu" + "sh"
 
     async def run():
-        async with serving(replying(b"junk\r\n\r\n")) as wire, Transport(**QUICK) as transport:
+        async with serving(replying(b"junk\r\n\r\n")) as wire, Transport(**PATIENT) as transport:
             with pytest.raises(TransportError) as caught:
                 await transport.send(get(f"{wire.origin}/?{query}"), key=KEY, origin=wire.origin)
             shown = "".join(traceback.format_exception(caught.value))
@@ -289,7 +289,7 @@ def through_proxy(monkeypatch, behave, url="http://us%40er:pw@127.0.0.1:{port}",
     async def run():
         async with serving(behave) as wire:
             monkeypatch.setenv("HTTPS_PROXY", url.format(port=wire.port))
-            async with Transport(**{"connect_timeout_s": 1, "read_timeout_s": 1, **options}) as transport:
+            async with Transport(**{**PATIENT, **options}) as transport:
                 origin = "https://api.provider.invalid"
                 call = Call(method="POST", url=f"{origin}/v1", json={}, paid=True)
                 with pytest.raises((TransportError, SettingsError)) as caught:
@@ -326,7 +326,7 @@ def test_silent_proxy_is_unsent(monkeypatch):
         await wire.read(reader)
         await wire.hang()
 
-    error, heads = through_proxy(monkeypatch, hang)
+    error, heads = through_proxy(monkeypatch, hang, connect_timeout_s=0.5)
     assert error.sent is False
     assert len(heads) == 1
 
@@ -364,7 +364,7 @@ def test_tunnel_carries_the_call(monkeypatch, tmp_path):
                 # The far server's certificate names localhost, which would not go through a proxy.
                 tls = trusting_tls()
                 tls.check_hostname = False
-                async with Transport(**QUICK, tls=tls) as transport:
+                async with Transport(**PATIENT, tls=tls) as transport:
                     origin = "https://api.provider.invalid"
                     call = Call(method="POST", url=f"{origin}/v1", json={}, paid=True)
                     reply = await transport.send(call, key=KEY, origin=origin)
@@ -398,7 +398,7 @@ def test_loopback_never_goes_through_a_proxy(monkeypatch):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
 
     async def run():
-        async with serving(keep_answering) as wire, Transport(**QUICK) as transport:
+        async with serving(keep_answering) as wire, Transport(**PATIENT) as transport:
             reply = await transport.send(get(f"{wire.origin}/v1"), key=KEY, origin=wire.origin)
             return reply.status, wire.whole
 
