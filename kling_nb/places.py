@@ -1,0 +1,135 @@
+"""Where things are: the notebook, its media folder, and whether anybody is looking.
+
+Invariants: a place is taken only if its folder exists on this machine; nothing is created; no guess
+sends clips into another notebook's folder.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kling_nb.settings import Settings
+
+__all__ = ["MEDIA_FOLDER", "is_headless", "media_folder", "notebook_path"]
+
+MEDIA_FOLDER = "kling_media"
+# VS Code names its sessions on a remote server `<notebook>-jvsc-<uuid>` (microsoft/vscode-jupyter).
+_VS_CODE_SUFFIX = re.compile(r"-jvsc-[0-9a-f-]+(?=\.ipynb$|$)")
+
+
+def notebook_path(
+    environ: Mapping[str, str], user_ns: Mapping[str, Any], *, cwd: Path | None = None, headless: bool = False
+) -> Path | None:
+    """Find the notebook that is being run.
+
+    Papermill's output comes first (`PAPERMILL_OUTPUT_PATH`, which papermill injects as a variable with
+    `--inject-output-path`), then VS Code's `__vsc_ipynb_file__`, then `JPY_SESSION_NAME` of the Jupyter
+    server. Plain `nbconvert --execute` and papermill without that flag say nothing: None.
+
+    Args:
+        environ: The environment.
+        user_ns: The variables of the notebook.
+        cwd: The working folder when the package was loaded; by default the present one.
+        headless: Whether nobody is looking. A headless kernel started from within a notebook inherits that
+            notebook's `JPY_SESSION_NAME`, so it counts only if it points into the working folder.
+
+    Returns:
+        An absolute path, or None where nobody knows. After a rename it is still the old name, because the
+        server does not tell the kernel.
+
+    Source:
+        Measured with jupyter_server 2.21: an absolute path, `<root>/<folder>/<name>`, or a path relative to
+        the server's root where the front end gave the session no name.
+
+    Example:
+        >>> notebook_path({}, {}) is None
+        True
+    """
+    cwd = cwd or Path.cwd()
+    return (
+        _papermill(user_ns.get("PAPERMILL_OUTPUT_PATH") or environ.get("PAPERMILL_OUTPUT_PATH"), cwd, environ)
+        or _vs_code(user_ns.get("__vsc_ipynb_file__"))
+        or _jupyter_server(environ.get("JPY_SESSION_NAME"), cwd, headless=headless)
+    )
+
+
+def media_folder(settings: "Settings", notebook: Path | None, cwd: Path) -> Path:
+    """Say where the clips go.
+
+    Args:
+        settings: Whose `media` wins.
+        notebook: The notebook, if known.
+        cwd: The working folder when the package was loaded.
+
+    Returns:
+        An absolute path; the folder need not exist.
+
+    Example:
+        >>> from kling_nb.settings import Settings
+        >>> media_folder(Settings(), Path("/work/a.ipynb"), Path("/tmp")).as_posix()
+        '/work/kling_media'
+    """
+    if settings.media is not None:
+        return Path(settings.media)
+    return (cwd if notebook is None else notebook.parent) / MEDIA_FOLDER
+
+
+def is_headless(kernel_allow_stdin: bool | None, stdin_isatty: bool) -> bool:  # noqa: FBT001 - two plain facts
+    """Say whether nobody is there to look or answer.
+
+    Args:
+        kernel_allow_stdin: `allow_stdin` of the cell's request; None outside a kernel. nbclient, papermill
+            and nbconvert send False, notebook pages send True (measured).
+        stdin_isatty: Whether standard input is a terminal; counts outside a kernel only.
+
+    Returns:
+        True for headless.
+
+    Example:
+        >>> is_headless(False, True), is_headless(True, False), is_headless(None, True)
+        (True, False, False)
+    """
+    return not (stdin_isatty if kernel_allow_stdin is None else kernel_allow_stdin)
+
+
+def _papermill(value: object, cwd: Path, environ: Mapping[str, str]) -> Path | None:
+    if not isinstance(value, str) or "://" in value or value in {"", "-"}:
+        return None
+    # A relative output is relative to papermill's folder; `--cwd` moves the kernel away from it, but the
+    # inherited PWD still names it. Papermill writes the output before it runs the first cell.
+    places = [base / value for base in (cwd, Path(environ.get("PWD") or cwd))]
+    return next((_absolute(p) for p in places if p.is_file()), None) or next(
+        (_absolute(p) for p in places if p.parent.is_dir()), None
+    )
+
+
+def _vs_code(value: object) -> Path | None:
+    # With a remote kernel this is a path on the other machine.
+    if not isinstance(value, str) or not Path(value).is_absolute() or not Path(value).parent.is_dir():
+        return None
+    return _absolute(Path(value))
+
+
+def _jupyter_server(value: str | None, cwd: Path, *, headless: bool) -> Path | None:
+    if not value or "\0" in value or value.endswith(("/", "\\")):
+        return None
+    path = Path(value)
+    if not path.is_absolute():
+        # The server starts the kernel in the notebook's own folder, and names it from its root.
+        path = next(
+            (p for p in (base / path for base in (cwd, *cwd.parents)) if p.is_file()), cwd / path.name
+        )
+    if not path.is_file():
+        path = path.with_name(_VS_CODE_SUFFIX.sub("", path.name))
+    # Consoles have a session name too, and it is no file.
+    if not path.is_file() and not (path.suffix == ".ipynb" and path.parent.is_dir()):
+        return None
+    if headless and path.parent.resolve() != cwd.resolve():
+        return None
+    return _absolute(path)
+
+
+def _absolute(path: Path) -> Path:
+    return Path.cwd() / path

@@ -1,0 +1,229 @@
+"""What a run should cost, and how anybody knows.
+
+Invariants: money is `Decimal` or whole micro-dollars, and a float is refused; an unknown price stays
+unknown in every sum, and is never nought; what is held back is rounded up; a basis always names its
+source and date.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from decimal import ROUND_CEILING, Decimal
+from itertools import islice
+
+from kling_nb.catalog import Model
+from kling_nb.errors import UnpricedError, UsageError
+from kling_nb.models import TextToVideo
+from kling_nb.records import MICROS, Estimate, usd
+
+__all__ = ["Bill", "LearnedPrice", "Quote", "estimate", "learn_price", "require_priced", "total"]
+
+_MAX_USD_PER_S = 1000
+_LOOK_BACK = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    """One cost that a provider itself reported.
+
+    Args:
+        micros: The charge in micro-dollars.
+        seconds: The seconds of video that were asked for, 1 or more.
+        day: When.
+    """
+
+    micros: int
+    seconds: int
+    day: date
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedPrice:
+    """A price read off a provider's own bills for one model, with or without sound.
+
+    Args:
+        usd_per_s: Dollars per second of video.
+        as_of: The day of the newest bill.
+        bills: How many bills it rests on.
+    """
+
+    usd_per_s: Decimal
+    as_of: date
+    bills: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quote:
+    """What several runs should cost together.
+
+    Args:
+        known_micros: The sum of the known ones, in micro-dollars.
+        unknown: How many have no known price.
+        reserve_micros: What is held back for all of them, in micro-dollars.
+
+    Example:
+        >>> str(Quote(known_micros=1120000, unknown=2, reserve_micros=2800000))
+        '$1.12 + 2 unknown'
+    """
+
+    known_micros: int
+    unknown: int
+    reserve_micros: int
+
+    @property
+    def micros(self) -> int | None:
+        """The whole sum in micro-dollars, or None while any part of it is unknown."""
+        return None if self.unknown else self.known_micros
+
+    def __str__(self) -> str:
+        unknown = f"{self.unknown} unknown"
+        if not self.unknown:
+            return usd(self.known_micros)
+        return f"{usd(self.known_micros)} + {unknown}" if self.known_micros else unknown
+
+
+def estimate(
+    request: TextToVideo,
+    model: Model,
+    provider: str,
+    *,
+    price_usd_per_s: Decimal | None = None,
+    learned: LearnedPrice | None = None,
+) -> Estimate:
+    """Say what one run should cost.
+
+    A price learned from the provider's own bills outranks the list. Where neither knows, the charge is
+    unknown, and what is held back is the price the user gave, else the dearest known price of the model.
+
+    Args:
+        request: What is asked.
+        model: The model.
+        provider: `runflow`, `runcomfy` or `sandbox`.
+        price_usd_per_s: The user's own price (`--price`), dollars per second, above 0 and at most 1000.
+            Beside a known price it can only raise what is held back.
+        learned: The price learned for this provider, model and sound.
+
+    Returns:
+        The estimate.
+
+    Raises:
+        UnsupportedError: The provider does not offer the model.
+        UsageError: The user's price makes no sense.
+
+    Example:
+        >>> from kling_nb.catalog import find_model
+        >>> str(estimate(TextToVideo(prompt="fox"), find_model("pro"), "runflow").usd)
+        '0.56'
+    """
+    offer = model.offer(provider)
+    sound = "with sound" if request.audio else "silent"
+    floor = _user_price(price_usd_per_s)
+    if learned is not None:
+        known: Decimal | None = learned.usd_per_s
+        source, day = f"{provider}'s own bills ({learned.bills})", learned.as_of
+    else:
+        known, source, day = offer.usd_per_s(audio=request.audio), offer.source, offer.as_of
+    if known is not None:
+        amount = known * request.duration
+        return Estimate(
+            micros=_up(amount),
+            reserve_micros=max(_up(amount), _up((floor or known) * request.duration)),
+            usd_per_s=f"{known:f}",
+            basis=f"${known:f}/s {sound}, {source}, {day.isoformat()}",
+            source=source,
+            as_of=day.isoformat(),
+        )
+    held = floor or model.dearest_usd_per_s()
+    why = "the price given with the call" if floor else f"the dearest known price of {model.label}"
+    return Estimate(
+        micros=None,
+        reserve_micros=_up(held * request.duration),
+        basis=f"price {sound} unknown; held back at ${held:f}/s, {why}",
+        source=source,
+        as_of=day.isoformat(),
+    )
+
+
+def require_priced(estimate: Estimate, *, allow_unpriced: bool = False) -> None:
+    """Refuse a run that nobody knows the price of.
+
+    Args:
+        estimate: The estimate.
+        allow_unpriced: Whether the user said that it may run all the same, or gave a price of his own.
+
+    Raises:
+        UnpricedError: It may not.
+    """
+    if estimate.micros is None and not allow_unpriced:
+        raise UnpricedError(
+            f"Nobody knows what this costs ({estimate.basis}).",
+            cure="Go on with `--allow-unpriced`, or say the price with `--price USD_PER_S`.",
+        )
+
+
+def total(estimates: Iterable[Estimate]) -> Quote:
+    """Add estimates up; unknown ones are counted, not guessed.
+
+    Args:
+        estimates: One a run.
+
+    Returns:
+        The sums.
+
+    Raises:
+        ValueError: They are in different currencies.
+
+    Example:
+        >>> str(total([Estimate(micros=560000, reserve_micros=560000)] * 2))
+        '$1.12'
+    """
+    every = list(estimates)
+    if len({one.currency for one in every}) > 1:
+        raise ValueError("money of different currencies cannot be added")
+    return Quote(
+        known_micros=sum(one.micros for one in every if one.micros is not None),
+        unknown=sum(one.micros is None for one in every),
+        reserve_micros=sum(one.reserve_micros for one in every),
+    )
+
+
+def learn_price(bills: Iterable[Bill]) -> LearnedPrice | None:
+    """Read a price off a provider's own bills.
+
+    The dearest of the last three counts: how the providers round seconds is not documented, and an
+    estimate that is too low would let a cap be passed. A bill of nothing (a trial, a refund) teaches nothing.
+
+    Args:
+        bills: Of one provider and model, all with or all without sound, the newest first.
+
+    Returns:
+        The price, rounded up to a micro-dollar per second; None where there is nothing to learn from.
+
+    Example:
+        >>> learn_price([Bill(micros=560000, seconds=5, day=date(2026, 11, 20))]).usd_per_s
+        Decimal('0.112')
+    """
+    latest = list(islice((bill for bill in bills if bill.micros > 0 and bill.seconds > 0), _LOOK_BACK))
+    if not latest:
+        return None
+    dearest = max(-(-bill.micros // bill.seconds) for bill in latest)
+    return LearnedPrice(
+        usd_per_s=(Decimal(dearest) / MICROS).normalize(),
+        as_of=max(bill.day for bill in latest),
+        bills=len(latest),
+    )
+
+
+def _user_price(price: Decimal | None) -> Decimal | None:
+    if price is None:
+        return None
+    # Also without a type checker: a float here would reach the ledger as a wrong sum.
+    if not isinstance(price, Decimal) or not price.is_finite() or not 0 < price <= _MAX_USD_PER_S:
+        raise UsageError(
+            "The price must be decimal dollars per second, above 0 and at most 1000.", cure="E.g. 0.168."
+        )
+    return price
+
+
+def _up(amount: Decimal) -> int:
+    return int((amount * MICROS).to_integral_value(rounding=ROUND_CEILING))
