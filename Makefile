@@ -83,16 +83,16 @@ $(VENV)/.python:
 	@echo "Making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 \
 	  || { $(PYTHON) -m venv --clear --without-pip $(VENV) \
-	       && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; } 2>/dev/null \
+	       && $(PYTHON) -m pip --python $(BIN)/python install -qq pip; } 2>/dev/null \
 	  || { rm -rf $(VENV); echo "$$NO_VENV" >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install -qq --upgrade 'pip>=25.1'
 	@touch $@
 
 # One stamp for each dependency group. The group `dev` holds the others, so that it stands in for them.
 GROUPS := $(if $(wildcard $(VENV)/.dev),dev,dev demo lab)
 $(GROUPS:%=$(VENV)/.%): $(VENV)/.%: pyproject.toml $(VENV)/.python
 	@echo "Installing kling_nb and what '$*' needs"
-	@$(BIN)/python -m pip install --quiet --editable . --group $*
+	@$(BIN)/python -m pip install -qq --editable . --group $*
 	@touch $@
 ifeq ($(GROUPS),dev)
 $(VENV)/.demo $(VENV)/.lab: $(VENV)/.dev

@@ -62,7 +62,11 @@ READY = """async () => {
 def browser_of(chromium: Path) -> Iterator[Browser]:
     """Start one headless browser. `asyncio.run` cannot be called in this thread before it has ended."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(chromium), args=list(ARGUMENTS))
+        # Its socket lies under TMPDIR, and the path of a socket may have some 100 letters only.
+        environment = {**os.environ, "TMPDIR": "/tmp"}
+        browser = playwright.chromium.launch(
+            executable_path=str(chromium), args=list(ARGUMENTS), env=environment
+        )
         try:
             yield browser
         finally:
