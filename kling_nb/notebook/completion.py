@@ -1,7 +1,7 @@
 """Completion of flags, values and subcommands in `%%kling` and `%kling` lines.
 
 Invariants: only the magic's own line is touched, and there Python names give way; nothing heavy is imported,
-because this runs on a key press; nothing is looked up but the shipped catalog.
+because this runs on a key press; nothing is looked up but the shipped catalog and the names of variables.
 """
 
 import re
@@ -10,9 +10,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from IPython import get_ipython
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from kling_nb.notebook.syntax import COMMANDS, FLAGS, Command, Flag, find_flag
+from kling_nb.notebook.syntax import COMMANDS, FLAGS, Flag, find_flag
 
 __all__ = ["install", "matcher", "remove"]
 
@@ -107,7 +108,21 @@ def _spellings(used: set[str]) -> tuple[str, ...]:
 
 
 def _values(flag: Flag) -> tuple[str, ...]:
-    return _model_names() if flag.name == "model" else flag.choices
+    if flag.name == "model":
+        return _model_names()
+    if flag.name in {"params", "metadata"}:
+        return tuple(f"${name}" for name in _variables("dict"))
+    return flag.choices
+
+
+def _variables(*kinds: str) -> tuple[str, ...]:
+    """Name the user's variables of these kinds; by the kind's name, so that its module is not imported."""
+    shell = get_ipython()
+    return tuple(
+        name
+        for name, value in (dict(shell.user_ns) if shell else {}).items()
+        if type(value).__name__ in kinds and not name.startswith("_")
+    )
 
 
 @cache
@@ -123,10 +138,7 @@ def _of_line(text: str) -> tuple[str, tuple[str, ...], str]:
     if not words or words == ["help"]:
         return fragment, names, "keyword"
     command = next((command for command in COMMANDS if command.name == words[0]), None)
-    # No flag begun: a run's variable may follow, which Python's own completion knows.
-    offers = command.flags if command and (fragment.startswith("-") or not _takes_runs(command)) else ()
-    return fragment, tuple(offer for offer in offers if offer not in words), "param"
-
-
-def _takes_runs(command: Command) -> bool:
-    return "ID" in command.usage
+    if command is None:
+        return fragment, (), "keyword"
+    runs = _variables("Run", "Runs") if "ID" in command.usage and not fragment.startswith("-") else ()
+    return fragment, tuple(offer for offer in (*runs, *command.flags) if offer not in words), "param"

@@ -308,7 +308,7 @@ COMMANDS: tuple[Command, ...] = (
         help="the newest 20 runs of the ledger, or N, or all",
         flags=("--all", "-n"),
     ),
-    Command(name="show", usage="ID ...", help="draw the card of a run again"),
+    Command(name="show", usage="[ID ...]", help="draw the card of a run again, of the last one by default"),
     Command(
         name="wait",
         usage="[ID ...] [--timeout S]",
@@ -321,7 +321,12 @@ COMMANDS: tuple[Command, ...] = (
         usage="[ID ...]",
         help="take up runs again, all pending ones when none is named; never sends a new one",
     ),
-    Command(name="cost", help="spent, reserved and left, by provider and model; play money apart"),
+    Command(
+        name="cost",
+        usage="[--all]",
+        help="spent, reserved and left, by provider and model; with --all of the whole ledger",
+        flags=("--all",),
+    ),
     Command(name="models", help="models, who offers them, and their prices with source and date"),
     Command(name="keys", help="for which providers there is a key, and where it comes from"),
     Command(name="config", help="the settings as they are now, and where each comes from"),
@@ -376,8 +381,8 @@ def command_help(name: str | None = None) -> str:
         Plain text, made from `COMMANDS`.
 
     Example:
-        >>> command_help("show")
-        '%kling show ID ...\n  draw the card of a run again'
+        >>> command_help("keys")
+        '%kling keys\n  for which providers there is a key, and where it comes from'
     """
     rows = [(f"%kling {command.name} {command.usage}".rstrip(), command.help) for command in COMMANDS]
     if name is not None:

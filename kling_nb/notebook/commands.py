@@ -1,0 +1,301 @@
+"""`%kling` and its subcommands: looking, waiting, canceling, resuming.
+
+Invariants: nothing here ever makes a run (the one door for that, `Session.open`, is not called from here); a
+subcommand that is not in the table does not exist; what is wrong is a `UsageError` of one line.
+"""
+
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from kling_nb.engine import Run, Runs
+from kling_nb.errors import DetachedError, KlingError, UsageError
+from kling_nb.html import Html, join, prose, tag
+from kling_nb.notebook import overview
+from kling_nb.notebook.doctor import doctor
+from kling_nb.notebook.dryrun import show_plan
+from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.syntax import COMMANDS, Command, cell_help, command_help, normal
+from kling_nb.notebook.values import check_text, identifier, read_count, read_seconds, shown, wrong
+from kling_nb.providers import make_provider
+from kling_nb.records import RunStatus
+from kling_nb.wording import charged, provider_label, state_word
+
+if TYPE_CHECKING:
+    from kling_nb.session import Session
+
+__all__ = ["COMMANDS", "Shown", "run_command", "show_plan"]
+
+_PENDING = [status for status in RunStatus if status.pending]
+_LISTED = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Order:
+    """One line, read: the session, the notebook's variables, loose words and flags."""
+
+    session: "Session"
+    names: Mapping[str, Any]
+    words: list[str] = field(default_factory=list)
+    flags: dict[str, str] = field(default_factory=dict)
+
+
+def run_command(session: "Session", line: str, names: Mapping[str, Any]) -> Shown:
+    r"""Carry out one `%kling` line.
+
+    Args:
+        session: Of this kernel.
+        line: What follows `%kling`.
+        names: The notebook's variables: an argument may name one that holds a run.
+
+    Returns:
+        What is shown. `runs` are runs whose cards belong below it; the `value` of a table is the same as plain
+        data, for programs.
+
+    Raises:
+        UsageError: There is no such subcommand, flag or run.
+        KlingError: The subcommand failed.
+
+    Example:
+        >>> run_command(None, "help keys", {}).text
+        '%kling keys\n  for which providers there is a key, and where it comes from'
+    """
+    check_text(line, "the line")
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        raise wrong("A quote or a backslash in the line is left open.", "Close it.") from None
+    helped = [word for word in words if normal(word) in {"-h", "--help"}]
+    words = [word for word in words if word not in helped and word != ";"]
+    name = words[0].removesuffix(";") if words else "help"
+    command = _find_command(name)
+    if helped:
+        words, command = ["help", *([] if name == "help" else [name])], _find_command("help")
+    order = _read(command, words[1:], session, names)
+    return _DO[command.name](order)
+
+
+def _find_command(name: str) -> Command:
+    for command in COMMANDS:
+        if command.name == name:
+            return command
+    known = [command.name for command in COMMANDS]
+    near = get_close_matches(name, known, n=1)
+    raise wrong(
+        f"There is no `%kling {shown(name, quote=False)}`.",
+        (f"Did you mean `%kling {near[0]}`? " if near else "")
+        + f"There are {', '.join(known)}; a clip is made by `%%kling`, with two percent signs.",
+    )
+
+
+def _read(command: Command, words: Sequence[str], session: "Session", names: Mapping[str, Any]) -> _Order:
+    loose: list[str] = []
+    flags: dict[str, str] = {}
+    rest: Iterator[str] = iter(words)
+    for word in rest:
+        if not word.startswith("-") or word == "-":
+            loose += [word.removesuffix(";")] if word.removesuffix(";") else []
+            continue
+        spelling, sign, value = word.partition("=")
+        spelling = normal(spelling)
+        if spelling not in command.flags:
+            near = get_close_matches(spelling, command.flags, n=1)
+            cure = f"Did you mean {near[0]}? " if near else ""
+            raise wrong(
+                f"`%kling {command.name}` has no flag {shown(spelling)}.",
+                f"{cure}See `%kling help {command.name}`.",
+            )
+        if spelling in _WITH_VALUE and not sign:
+            value = next(rest, "")
+        flags[spelling] = value.removesuffix(";")
+    if loose and "ID" not in command.usage and command.name != "help":
+        raise wrong(f"`%kling {command.name}` takes nothing after it.", f"See `%kling help {command.name}`.")
+    return _Order(session=session, names=names, words=loose, flags=flags)
+
+
+_WITH_VALUE = {"-n", "--timeout"}
+
+
+# -- which runs --------------------------------------------------------------------
+def _held(thing: object) -> list[Run]:
+    """Give the runs that a variable holds."""
+    if isinstance(thing, Run):
+        return [thing]
+    if isinstance(thing, Runs | list | tuple):
+        return [run for run in thing if isinstance(run, Run)]
+    return []
+
+
+def _variables(order: _Order) -> dict[str, str]:
+    """Name the variable of each run that is held by one."""
+    found: dict[str, str] = {}
+    for name, value in dict(order.names).items():
+        if not name.startswith("_") and isinstance(value, Run | Runs):
+            for number, run in enumerate(_held(value)):
+                found.setdefault(run.id, name if isinstance(value, Run) else f"{name}[{number}]")
+    return found
+
+
+def _named(order: _Order) -> list[Run]:
+    """Find the runs that the line names: variables first, then ids, ours or the provider's."""
+    runs: list[Run] = []
+    for word in order.words:
+        name = identifier(word)
+        held = _held(order.names.get(name)) if name is not None else []
+        runs += held or [_find(order, word)]
+    return list({run.id: run for run in runs}.values())
+
+
+def _find(order: _Order, word: str) -> Run:
+    try:
+        return order.session.find(word)
+    except UsageError as error:
+        if word in order.names:
+            kind = type(order.names[word]).__name__
+            raise wrong(f"The variable {word} holds no run but a {kind}.", "See `%kling list`.") from None
+        raise error from None
+
+
+def _here(order: _Order) -> list[Run]:
+    """Give the runs on their way that belong to this kernel: its session's, a variable's, the last cell's."""
+    session = order.session
+    mine = {run.id for value in order.names.values() if isinstance(value, Run | Runs) for run in _held(value)}
+    mine |= {run.id for run in _held(session.last)}
+    return [
+        run
+        for run in session.runs(statuses=_PENDING)
+        if run.id in mine or run.record.session_id == session.id
+    ]
+
+
+def _sentences(lines: Sequence[str], runs: Sequence[Run] = ()) -> Shown:
+    page = join([tag("div", prose(line)) for line in lines])
+    return Shown(html=page, text="\n".join(lines).replace("`", ""), runs=runs)
+
+
+# -- the subcommands ------------------------------------------------------------------
+def _status(order: _Order) -> Shown:
+    session = order.session
+    return overview.status(session, session.runs(statuses=_PENDING), _held(session.last), _variables(order))
+
+
+def _list(order: _Order) -> Shown:
+    limit: int | None = _LISTED
+    if "-n" in order.flags:
+        limit = read_count("-n", order.flags["-n"], low=1, high=100_000)
+    elif "--all" in order.flags:
+        limit = None
+    runs = list(order.session.runs(limit=None if limit is None else limit + 1))
+    more = limit is not None and len(runs) > limit
+    return overview.listing(runs[:limit], _variables(order), more=more)
+
+
+def _show(order: _Order) -> Shown:
+    runs = _named(order) if order.words else _held(order.session.last)
+    if not runs:
+        raise wrong("`%kling show` needs a run.", "Name a variable or an id: see `%kling list`.")
+    return Shown(runs=runs)
+
+
+def _wait(order: _Order) -> Shown:
+    timeout_s = read_seconds("--timeout", order.flags["--timeout"]) if "--timeout" in order.flags else None
+    runs = _named(order) if order.words else _here(order)
+    if not runs:
+        return _sentences(
+            ["Nothing of this kernel is on its way; `%kling resume` takes up the runs of others."]
+        )
+    end = None if timeout_s is None else time.monotonic() + timeout_s
+    for run in runs:
+        if run.status.pending:
+            run.resume()
+    try:
+        for run in runs:
+            run.wait(None if end is None else max(0.0, end - time.monotonic()))
+    except KeyboardInterrupt:
+        going = [run.id for run in runs if not run.done]
+        raise DetachedError(
+            f"Interrupted: no longer waiting for {', '.join(going) or 'anything'}.",
+            charged="unknown",
+            cure="Nothing was canceled; `%kling wait` waits again, `%kling cancel ID` cancels.",
+        ) from None
+    errors = [run.error for run in runs if run.error is not None]
+    if errors and order.session.surroundings().headless:
+        raise errors[0]
+    lines = [f"`{run.id}` {state_word(run.record, detached=run.detached)}{_why(run.error)}" for run in runs]
+    return _sentences(lines)
+
+
+def _why(error: KlingError | None) -> str:
+    return f": {error}" if error is not None else ""
+
+
+def _cancel(order: _Order) -> Shown:
+    runs = _named(order)
+    if not runs:
+        raise wrong("`%kling cancel` needs a run.", "Name a variable or an id: see `%kling status`.")
+    lines = []
+    for run in runs:
+        outcome = "ended" if run.status.ended else run.cancel()
+        play = " All of it in play money." if run.record.play else ""
+        lines.append(f"`{run.id}`: {_cancel_words(run, outcome)}{play}")
+    return _sentences(lines)
+
+
+def _cancel_words(run: Run, outcome: str) -> str:
+    if outcome == "ended" or (run.status.ended and outcome != "canceled"):
+        return f"it has ended already ({state_word(run.record)}). Charged: {charged(run.record)}."
+    if outcome == "canceled":
+        word = charged(run.record) if run.status.ended else "unknown until the provider says"
+        return f"canceled. Charged: {word}."
+    label = provider_label(run.provider)
+    stop = f"To stop waiting for it: `kling.find('{run.id}').detach()`."
+    if outcome == "unknown":
+        what = f"nobody knows whether that took effect. {run.note}".rstrip()
+        return f"{what} It may go on and be charged: `%kling show {run.id}`."
+    if make_provider(run.provider).cancel_call("x") is None:
+        return f"{label} has no cancel: the run goes on and may be charged. {stop}"
+    return f"too late, {label} is already making it: it goes on and may be charged. {stop}"
+
+
+def _resume(order: _Order) -> Shown:
+    if not order.words:
+        runs = order.session.resume()
+        return Shown(runs=runs) if runs else _sentences(["Nothing is pending."])
+    named = _named(order)
+    going = [run.resume() for run in named if run.status.pending]
+    ended = [run for run in named if run not in going]
+    lines = [f"`{run.id}` has ended ({state_word(run.record)}): there is nothing to resume." for run in ended]
+    return _sentences(lines, going)
+
+
+def _cost(order: _Order) -> Shown:
+    whole = "--all" in order.flags
+    session = order.session
+    records = session.ledger().runs(session_id=None if whole else session.id)
+    return overview.cost(session, records, whole=whole)
+
+
+def _help(order: _Order) -> Shown:
+    text = f"{cell_help()}\n\n{command_help()}"
+    if order.words:
+        text = command_help(_find_command(order.words[0]).name)
+    return Shown(html=Html(tag("pre", text, style="white-space:pre-wrap;font-size:12px")), text=text)
+
+
+_DO: dict[str, Callable[[_Order], Shown]] = {
+    "status": _status,
+    "list": _list,
+    "show": _show,
+    "wait": _wait,
+    "cancel": _cancel,
+    "resume": _resume,
+    "cost": _cost,
+    "models": lambda _order: overview.model_list(),
+    "keys": lambda order: overview.keys(order.session),
+    "config": lambda order: overview.config(order.session),
+    "doctor": lambda order: doctor(order.session, online="--online" in order.flags),
+    "help": _help,
+}

@@ -1,0 +1,280 @@
+"""`%kling doctor`: is this place fit for paid runs?
+
+Invariants: offline unless asked; no key and no part of one is shown; a check that fails is a line with a
+cure and never stops the others; nothing is left behind.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from kling_nb.errors import KlingError, one_line
+from kling_nb.html import AMBER, GREEN, RED, pill, table, text_table
+from kling_nb.keys import KEY_VARIABLES
+from kling_nb.notebook.shown import Shown
+from kling_nb.wording import provider_label
+
+if TYPE_CHECKING:
+    from kling_nb.session import Session
+    from kling_nb.settings import Settings
+
+__all__ = ["Finding", "doctor", "file_system"]
+
+#: Kinds on which SQLite's locks and shared memory cannot be relied upon between hosts.
+_NETWORK = ("nfs", "cifs", "smb", "fuse", "lustre", "afs", "9p", "beegfs", "gpfs", "ceph", "gluster")
+_ROOM_BYTES = 1_000_000_000
+_COLOURS = {"ok": GREEN, "warn": AMBER, "fail": RED}
+_HEADS = ["check", "", "found", "what to do"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check.
+
+    Args:
+        check: What was looked at.
+        state: How it is.
+        found: What was found.
+        cure: What to do about it; empty where all is well.
+    """
+
+    check: str
+    state: Literal["ok", "warn", "fail"]
+    found: str
+    cure: str = ""
+
+
+def doctor(session: "Session", *, online: bool) -> Shown:
+    """Check this place.
+
+    Args:
+        session: Whose settings, ledger and keys are checked.
+        online: Whether to ask each provider about its key, for free.
+
+    Returns:
+        A table; its value is plain data.
+    """
+    findings = list(_findings(session, online=online))
+    rows = [[f.check, f.state, f.found, f.cure] for f in findings]
+    coloured = [[f.check, pill(f.state, _COLOURS[f.state]), f.found, f.cure] for f in findings]
+    return Shown(
+        html=table(_HEADS, coloured),
+        text=text_table(_HEADS, rows),
+        value=[{"check": f.check, "state": f.state, "found": f.found, "cure": f.cure} for f in findings],
+    )
+
+
+def _findings(session: "Session", *, online: bool) -> Iterator[Finding]:
+    yield from _versions()
+    yield from _codecs()
+    yield from _surroundings(session)
+    try:
+        settings = session.settings()
+    except KlingError as error:
+        yield _failed("settings", error)
+        return
+    yield from (Finding("settings", "warn", note) for note in settings.notes)
+    checks: list[tuple[str, Callable[[], Finding]]] = [
+        ("media folder", partial(_media, session, settings)),
+        ("ledger", partial(_ledger, session, settings)),
+        ("provider", partial(_provider, session, settings)),
+    ]
+    checks += [
+        (_key_of(name), partial(_key, session, settings, name, online=online)) for name in KEY_VARIABLES
+    ]
+    for check, look in checks:
+        try:
+            yield look()
+        except KlingError as error:
+            yield _failed(check, error)
+
+
+def _key_of(name: str) -> str:
+    return f"key for {provider_label(name)}"
+
+
+def _failed(check: str, error: KlingError) -> Finding:
+    return Finding(check, "fail", error.what, error.cure)
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("Python", "ok", sys.version.split()[0])
+    for name in ("kling-nb", "ipython", "ipykernel", "ipywidgets"):
+        try:
+            yield Finding(name, "ok", version(name))
+        except PackageNotFoundError:
+            yield Finding(
+                name,
+                "warn",
+                "not installed",
+                f"Outside notebooks it is not needed; else `pip install {name}`.",
+            )
+
+
+def _codecs() -> Iterator[Finding]:
+    import av
+    from av.codec import Codec
+
+    needed: tuple[tuple[str, Literal["r", "w"], str], ...] = (
+        ("h264", "r", "posters and checks of clips"),
+        ("libx264", "w", "clips of the sandbox"),
+    )
+    for name, mode, use in needed:
+        check = f"H.264 {'decoder' if mode == 'r' else 'encoder'}"
+        try:
+            Codec(name, mode)
+        except ValueError:
+            cure = "Install PyAV from PyPI (`pip install av`), whose wheels bring it."
+            yield Finding(check, "fail", f"no {name} in PyAV {av.__version__}; {use} need it", cure)
+        else:
+            yield Finding(check, "ok", f"{name}, PyAV {av.__version__}")
+
+
+def _surroundings(session: "Session") -> Iterator[Finding]:
+    where = session.surroundings()
+    watched = (
+        "nobody is watching (headless): cells wait, and need a budget"
+        if where.headless
+        else "somebody is watching"
+    )
+    yield Finding("session", "ok", watched)
+    if where.notebook is not None:
+        yield Finding("notebook", "ok", str(where.notebook))
+    else:
+        cure = "Clips go beside it; set KLING_NB_MEDIA to say where."
+        yield Finding(
+            "notebook", "warn", f"unknown; the folder is taken to be {where.folder or Path.cwd()}", cure
+        )
+
+
+def _media(session: "Session", settings: "Settings") -> Finding:
+    from kling_nb.places import media_folder
+
+    where = session.surroundings()
+    folder = media_folder(settings, where.notebook, where.folder or Path.cwd())
+    place = next((path for path in (folder, *folder.parents) if path.is_dir()), None)
+    if place is None or not _writable(place):
+        return Finding(
+            "media folder",
+            "fail",
+            f"{folder} cannot be written",
+            "Mend its permissions, or set KLING_NB_MEDIA.",
+        )
+    free = shutil.disk_usage(place).free
+    words = f"{folder}, {free / 1e9:.1f} GB free"
+    if free < _ROOM_BYTES:
+        return Finding(
+            "media folder", "warn", words, "Make room: a clip that cannot be kept is paid for all the same."
+        )
+    return Finding("media folder", "ok", words)
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".kling-nb-"):
+            return True
+    except OSError:
+        return False
+
+
+def _ledger(session: "Session", settings: "Settings") -> Finding:
+    ledger = session.ledger()
+    # A write transaction that changes nothing: it takes the lock and gives it back.
+    with ledger.writing():
+        pass
+    count = len(ledger.runs(limit=1_000))
+    words = f"{ledger.where}, {count if count < 1_000 else 'more than 1,000'} runs"
+    kind = "" if "://" in settings.ledger else file_system(Path(settings.ledger))
+    if kind.startswith(_NETWORK):
+        cure = "Use it from one host at a time, or point KLING_NB_LEDGER at a local disk."
+        return Finding("ledger", "warn", f"{words}, on a network file system ({kind})", cure)
+    return Finding("ledger", "ok", words + (f", on {kind}" if kind else ""))
+
+
+def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """Name the kind of file system that a path is on.
+
+    Args:
+        path: Any path; it need not exist.
+        mounts: Linux's table of mounts.
+
+    Returns:
+        e.g. `ext4` or `nfs4`; empty where nobody can tell (no Linux).
+
+    Source:
+        The fields are described in proc_pid_mountinfo(5).
+
+    Example:
+        >>> file_system(Path("/"), Path("/no/such/table"))
+        ''
+    """
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    real, best, kind = os.path.realpath(path), -1, ""
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        point = fields.split(" ")[4].replace("\\040", " ") if fields.count(" ") >= 4 else ""
+        inside = point in {"/", real} or real.startswith(point + "/")
+        # A later mount on the same point hides the earlier one.
+        if point and inside and len(point) >= best:
+            best, kind = len(point), rest.split(" ")[0]
+    return kind
+
+
+def _provider(session: "Session", settings: "Settings") -> Finding:
+    from kling_nb.catalog import find_model
+    from kling_nb.choice import choose_provider
+
+    name = choose_provider(
+        settings, find_model(settings.model), audio=False, named=None, find=session.key, allow_unpriced=False
+    )
+    if name == "sandbox":
+        return Finding("provider", "ok", "the sandbox: no key is set, clips are marked, money is play money")
+    return Finding("provider", "ok", f"{provider_label(name)}: a cell spends real money")
+
+
+def _key(session: "Session", settings: "Settings", name: str, *, online: bool) -> Finding:
+    check = _key_of(name)
+    key = session.key(name)
+    if key is None:
+        return Finding(check, "ok", "not set")
+    if not online:
+        return Finding(
+            check, "ok", f"set, from {key.source}; not tried (`%kling doctor --online` does, for free)"
+        )
+    from kling_nb.catalog import find_model, models
+    from kling_nb.transport import Transport
+
+    adapter = session.adapter(name, settings)
+    model = find_model(settings.model)
+    if name not in model.providers:
+        model = next(other for other in models().values() if name in other.providers)
+
+    async def ask() -> tuple[bool | None, str, str | None]:
+        async with Transport(total_timeout_s=20) as transport:
+            call = adapter.account_call(model.offer(name).id)
+            account = adapter.read_account(
+                await transport.send(call, key=key.secret, origin=adapter.base_url)
+            )
+            return account.ok, one_line(account.message), account.balance_usd
+
+    ok, words, balance = session.loop.hand(ask()).result(60)
+    found = ", ".join(
+        part for part in (f"from {key.source}", words, f"balance ${balance}" if balance else "") if part
+    )
+    if ok:
+        return Finding(check, "ok", f"accepted, {found}")
+    if ok is None:
+        return Finding(check, "warn", f"nobody can tell, {found}", "Try again later.")
+    return Finding(
+        check, "fail", f"refused, {found}", f"Set {KEY_VARIABLES[name][0]} anew, then restart the kernel."
+    )

@@ -1,0 +1,210 @@
+"""What a cell would do and cost, shown without doing it; and the same call for curl or Python.
+
+Invariants: nothing is sent; an unknown price is a word; a key is only ever the name of a variable; text from
+a prompt cannot leave its quotes, whatever is pasted where.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping
+from pprint import pformat
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from kling_nb.calls import Call
+from kling_nb.catalog import find_model
+from kling_nb.errors import KlingError, one_line
+from kling_nb.html import MONO, Html, join, prose, table, tag, text_table
+from kling_nb.keys import KEY_VARIABLES
+from kling_nb.notebook.arguments import CellOrder
+from kling_nb.notebook.shown import Shown
+from kling_nb.plan import Ask, Plan
+from kling_nb.providers import make_provider
+from kling_nb.records import MICROS, usd
+from kling_nb.settings import Settings, provider_origin
+from kling_nb.wording import plain, provider_label, session_words
+
+if TYPE_CHECKING:
+    from kling_nb.session import Session
+
+__all__ = ["as_curl", "as_python", "show_plan"]
+
+_PRE = f"{MONO};white-space:pre-wrap;overflow-wrap:anywhere;margin:4px 0 8px 0"
+
+
+def show_plan(plan: Plan, order: CellOrder, session: "Session") -> Shown:
+    """Show a plan: money, takes, and the exact payload for each provider.
+
+    Args:
+        plan: What would be done.
+        order: The cell.
+        session: For the addresses that `--as` writes down.
+
+    Returns:
+        The answer; its value is plain data.
+    """
+    takes = [
+        [str(take.take), take.word, _run_of(take), one_line(str(take.error)) if take.error else ""]
+        for take in plan.takes
+    ]
+    heads = ["take", "", "run", "why not"] if any(row[3] for row in takes) else ["take", "", "run"]
+    takes = [row[: len(heads)] for row in takes]
+    blocks = [
+        (_payload_title(name), _pretty(body) if isinstance(body, Mapping) else one_line(body))
+        for name, body in plan.payloads.items()
+    ]
+    if order.dry_run_as is not None:
+        blocks = _as_code(plan, order.dry_run_as, session.settings())
+    facts = _facts(plan, order)
+    page = [tag("div", prose(fact)) for fact in facts] + [table(heads, takes)]
+    page += [Html(tag("div", tag("b", title)) + tag("pre", body, style=_PRE)) for title, body in blocks]
+    text = [*map(plain, facts), "", text_table(heads, takes)]
+    text += [f"\n{title}\n{body}" for title, body in blocks]
+    return Shown(html=join(page), text="\n".join(text), value=_value(plan))
+
+
+def _facts(plan: Plan, order: CellOrder) -> list[str]:
+    play = plan.provider == "sandbox"
+    would = "would cost" + (" (play money)" if play else "")
+    each = usd(plan.estimate.micros)
+    total = usd(plan.micros)
+    facts = [f"Dry run, nothing was sent: {plan.model} at {provider_label(plan.provider)}."]
+    if plan.new:
+        sum_of = f"{plan.new} x {each} = " if plan.new > 1 and plan.estimate.micros is not None else ""
+        facts.append(f"It {would} {sum_of}**{total}**. Basis: {plan.estimate.basis or 'unknown'}.")
+        if plan.estimate.micros is None:
+            facts.append(
+                f"Nobody knows the price. With `--allow-unpriced` it would hold "
+                f"**{usd(plan.estimate.reserve_micros * plan.new)}**."
+            )
+    else:
+        facts.append(f"It {would} **$0.00**: no new run is needed or possible.")
+    if order.max_cost is not None:
+        fits = plan.estimate.reserve_micros * plan.new <= order.max_cost * MICROS
+        facts.append(
+            f"That is {'within' if fits else '**more than**'} its `--max-cost` of ${order.max_cost:f}."
+        )
+    if plan.totals is not None:
+        left = plan.totals.left_micros
+        facts.append(
+            f"Now: {session_words(plan.totals)}" + ("." if left is None else f", **{usd(left)}** left.")
+        )
+    return facts
+
+
+def _run_of(take: Any) -> str:
+    record = take.decision.record if take.decision else None
+    return record.id if record else (take.error.run_id or "") if take.error else ""
+
+
+def _payload_title(name: str) -> str:
+    return f"Payload for {provider_label(name)}"
+
+
+def _pretty(body: Mapping[str, Any]) -> str:
+    return json.dumps(body, indent=2, ensure_ascii=False, default=str)
+
+
+def _value(plan: Plan) -> dict[str, Any]:
+    return {
+        "provider": plan.provider,
+        "model": plan.model,
+        "would_cost_usd": None if plan.micros is None else usd(plan.micros).removeprefix("$"),
+        "basis": plan.estimate.basis,
+        "takes": {take.take: take.word for take in plan.takes},
+        "payloads": dict(plan.payloads),
+    }
+
+
+# -- the same call, elsewhere ----------------------------------------------------
+def _as_code(plan: Plan, kind: str, settings: Settings) -> list[tuple[str, str]]:
+    """Write the call out for the provider, or, where that is the sandbox, for every real one."""
+    names = (
+        [plan.provider]
+        if plan.provider in KEY_VARIABLES
+        else [n for n in plan.payloads if n in KEY_VARIABLES]
+    )
+    blocks = []
+    for name in names:
+        title = f"{provider_label(name)}, a paid call that kling_nb would know nothing of"
+        try:
+            call = _call(plan.ask, plan.model, name, settings)
+        except KlingError as error:
+            blocks.append((provider_label(name), one_line(str(error))))
+            continue
+        write = as_curl if kind == "curl" else as_python
+        blocks.append((title, write(call, KEY_VARIABLES[name][0])))
+    return blocks
+
+
+def _call(ask: Ask, model: str, name: str, settings: Settings) -> Call:
+    adapter = make_provider(name, provider_origin(settings, name))
+    adapter.check(ask.request)
+    return adapter.submit_call(
+        ask.request,
+        find_model(model).offer(name).id,
+        # Not one of ours: the ledger must never take this run for its own.
+        client_ref=f"by-hand-{secrets.token_hex(6)}",
+        metadata=dict(ask.metadata) or None,
+    )
+
+
+def as_curl(call: Call, variable: str) -> str:
+    r"""Write a call for a POSIX shell.
+
+    Args:
+        call: The call.
+        variable: The environment variable that holds the key.
+
+    Returns:
+        One command. Every quote, exclamation mark and invisible character of the body is a JSON escape, so
+        that the body is one quoted word in any shell, history expansion included.
+
+    Example:
+        >>> print(as_curl(Call(method="GET", url="https://api.example.com/v1"), "API_KEY"))
+        curl --fail-with-body --silent --show-error --request GET https://api.example.com/v1 \
+          --header "Authorization: Bearer $API_KEY"
+    """
+    parts = [
+        f"curl --fail-with-body --silent --show-error --request {call.method} {quote(call.url)}",
+        f'--header "Authorization: Bearer ${variable}"',
+        *(f"--header {quote(f'{name}: {value}')}" for name, value in call.headers.items()),
+    ]
+    if call.json is not None:
+        parts += [
+            "--header 'Content-Type: application/json'",
+            f"--data-raw {quote(_inert(json.dumps(call.json, ensure_ascii=False)))}",
+        ]
+    return " \\\n  ".join(parts)
+
+
+def _inert(text: str) -> str:
+    """Escape what a shell, a terminal or a right-to-left reader could act upon; the JSON means the same."""
+    return "".join(c if c.isprintable() and c not in "'!" else _escape(c) for c in text)
+
+
+def _escape(char: str) -> str:
+    units = char.encode("utf-16-be")
+    return "".join(f"\\u{units[n]:02x}{units[n + 1]:02x}" for n in range(0, len(units), 2))
+
+
+def as_python(call: Call, variable: str) -> str:
+    """Write a call for Python with httpx.
+
+    Args:
+        call: The call.
+        variable: The environment variable that holds the key.
+
+    Returns:
+        A short program.
+    """
+    headers = f'        "Authorization": f"Bearer {{os.environ[{variable!r}]}}",\n'
+    headers += "".join(f"        {name!r}: {value!r},\n" for name, value in call.headers.items())
+    body = pformat(call.json, width=88, sort_dicts=False).replace("\n", "\n" + " " * len("    json="))
+    return (
+        "import os\n\nimport httpx\n\n"
+        f"reply = httpx.request(\n    {call.method!r},\n    {call.url!r},\n"
+        f"    headers={{\n{headers}    }},\n"
+        f"    json={body},\n    timeout=60,\n)\n"
+        "print(reply.status_code, reply.text)"
+    )

@@ -1,0 +1,351 @@
+"""The looks of `%kling`: runs, money, models, keys, settings.
+
+Invariants: looking asks no provider and changes nothing; play money never mixes with real money; what nobody
+knows is a word; no key and no part of one is shown.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from kling_nb.catalog import models
+from kling_nb.errors import KlingError, one_line
+from kling_nb.html import join, prose, table, tag, text_table
+from kling_nb.keys import KEY_VARIABLES
+from kling_nb.notebook.shown import Shown
+from kling_nb.options import Options
+from kling_nb.records import RunRecord, Totals, usd, utc_now
+from kling_nb.settings import CAPS, PREFIX
+from kling_nb.wording import charged, plain, provider_label, session_words, short, state_word
+
+if TYPE_CHECKING:
+    from kling_nb.engine import Run
+    from kling_nb.session import Session
+
+__all__ = ["config", "cost", "keys", "listing", "model_list", "status"]
+
+Row = list[object]
+_PENDING_HEADS = ["run", "name", "state", "prompt", "model", "provider", "s", "cost", "file", "age"]
+_RUN_ALIGN = "llllllrrlr"
+
+
+def _answer(
+    parts: Sequence[str | tuple[list[str], list[Row], str]], value: Any = None, runs: Sequence["Run"] = ()
+) -> Shown:
+    """Put sentences and tables under each other, as HTML and as text."""
+    page, text = [], []
+    for part in parts:
+        if isinstance(part, str):
+            page.append(tag("div", prose(part)))
+            text.append(plain(part).replace("`", ""))
+        else:
+            heads, rows, align = part
+            page.append(table(heads, rows, align=align))
+            text.append(text_table(heads, rows, align=align))
+    return Shown(html=join(page), text="\n".join(text), value=value, runs=runs)
+
+
+# -- runs ------------------------------------------------------------------------
+def status(
+    session: "Session", pending: Sequence["Run"], last: Sequence["Run"], names: Mapping[str, str]
+) -> Shown:
+    """Show what is on its way, the last run, and the money.
+
+    Args:
+        session: Whose money is shown.
+        pending: Runs on their way.
+        last: The runs that this kernel asked for last.
+        names: Variables by run id.
+
+    Returns:
+        The answer; its value is plain data.
+    """
+    parts: list[Any] = []
+    if pending:
+        parts.append(_run_table(pending, names))
+    else:
+        parts.append("Nothing is on its way.")
+    others = [run for run in last if run.status.ended]
+    if others:
+        parts += ["Last:", _run_table(others, names)]
+    money = _money(session)
+    parts += [f"{session_words(totals).capitalize()}." for totals in money]
+    return _answer(
+        parts, {"pending": [_run_data(run, names) for run in pending], "money": [_totals(t) for t in money]}
+    )
+
+
+def listing(runs: Sequence["Run"], names: Mapping[str, str], *, more: bool) -> Shown:
+    """Show a table of runs.
+
+    Args:
+        runs: Newest first.
+        names: Variables by run id.
+        more: Whether there are older ones.
+
+    Returns:
+        The answer; its value is plain data, a dict a run.
+    """
+    if not runs:
+        return _answer(["There are no runs in the ledger yet."], [])
+    parts: list[Any] = [_run_table(runs, names)]
+    if more:
+        parts.append("There are older ones: `%kling list --all`, or `-n N`.")
+    return _answer(parts, [_run_data(run, names) for run in runs])
+
+
+def _run_table(runs: Sequence["Run"], names: Mapping[str, str]) -> tuple[list[str], list[Row], str]:
+    now = utc_now()
+    rows: list[Row] = [
+        [
+            run.id,
+            names.get(run.id, ""),
+            state_word(run.record, detached=run.detached),
+            short(one_line(run.prompt), 48),
+            run.record.model.removeprefix("kling-"),
+            provider_label(run.provider),
+            run.record.request.duration,
+            cost_word(run.record),
+            run.record.media.file if run.record.media else "",
+            age(run.record.created_at, now),
+        ]
+        for run in runs
+    ]
+    # A column that says nothing only takes room.
+    kept = [
+        n
+        for n, head in enumerate(_PENDING_HEADS)
+        if head not in {"name", "file"} or any(row[n] for row in rows)
+    ]
+    return (
+        [_PENDING_HEADS[n] for n in kept],
+        [[row[n] for n in kept] for row in rows],
+        "".join(_RUN_ALIGN[n] for n in kept),
+    )
+
+
+def _run_data(run: "Run", names: Mapping[str, str]) -> dict[str, Any]:
+    record = run.record
+    return {
+        "id": record.id,
+        "name": names.get(record.id),
+        "status": record.status.value,
+        "reason": record.reason,
+        "charged": charged(record),
+        "prompt": run.prompt,
+        "model": record.model,
+        "provider": record.provider,
+        "provider_run_id": record.provider_run_id,
+        "duration_s": record.request.duration,
+        "cost_usd": _usd(record.settled_micros),
+        "play": record.play,
+        "file": record.media.file if record.media else None,
+        "created_at": record.created_at.isoformat(),
+    }
+
+
+def cost_word(record: RunRecord) -> str:
+    """Say in a few letters what a run costs, as far as anybody knows.
+
+    Args:
+        record: The run.
+
+    Returns:
+        e.g. `$0.56`, `$0.56 held`, `unknown, $0.56 held` or `$0.56 play`.
+    """
+    held = f"{usd(record.reserved_micros)} held" if record.reserved_micros else ""
+    if record.settled_micros is not None:
+        word = usd(record.settled_micros)
+    elif record.status.pending:
+        word = held or "nothing held"
+    elif charged(record) == "no":
+        word = "$0.00"
+    else:
+        word = f"unknown, {held}" if held else "unknown"
+    return f"{word} play" if record.play else word
+
+
+def age(then: datetime, now: datetime) -> str:
+    """Say how long ago something was, in one unit.
+
+    Example:
+        >>> from datetime import UTC, timedelta
+        >>> moment = datetime(2026, 11, 21, tzinfo=UTC)
+        >>> age(moment, moment + timedelta(minutes=90))
+        '1 h'
+    """
+    seconds = max(0, int((now - then).total_seconds()))
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+# -- money -----------------------------------------------------------------------
+def _money(session: "Session") -> list[Totals]:
+    """Give the session's totals: real, and play where there is any."""
+    play = session.totals(play=True)
+    used = play.settled_micros or play.reserved_micros or play.unknown
+    return [session.totals(), *([play] if used else [])]
+
+
+def _usd(micros: int | None) -> str | None:
+    return None if micros is None else usd(micros).replace("$", "")
+
+
+def _totals(totals: Totals) -> dict[str, Any]:
+    return {
+        "play": totals.play,
+        "spent_usd": _usd(totals.settled_micros),
+        "reserved_usd": _usd(totals.reserved_micros),
+        "unknown": totals.unknown,
+        "cap_usd": _usd(totals.cap_micros),
+        "left_usd": _usd(totals.left_micros),
+    }
+
+
+def cost(session: "Session", records: Sequence[RunRecord], *, whole: bool) -> Shown:
+    """Show what was spent, by provider and model.
+
+    Args:
+        session: Whose caps are shown.
+        records: The runs to add up.
+        whole: Whether these are all runs of the ledger, and not only this session's.
+
+    Returns:
+        The answer; its value is plain data.
+    """
+    parts: list[Any] = [f"{'All runs of this ledger' if whole else 'This session'}, real money:"]
+    groups = [_by_model(records, play=play) for play in (False, True)]
+    heads = ["provider", "model", "runs", "spent", "held", "charge unknown"]
+    for play, group in zip((False, True), groups, strict=True):
+        if play and group:
+            parts.append("The sandbox, play money (what it would have cost):")
+        if group:
+            parts.append((heads, [list(row) for row in group], "llrrrr"))
+        elif not play:
+            parts.append("Nothing was spent.")
+    money = _money(session)
+    for totals in money:
+        left = totals.left_micros
+        parts.append(
+            f"{session_words(totals).capitalize()}"
+            + (f", **{usd(left)}** left." if left is not None else ".")
+        )
+    value = {
+        "totals": [_totals(totals) for totals in money],
+        "rows": [
+            dict(zip(("provider", "model", "runs", "spent", "held", "unknown"), row, strict=True))
+            | {"play": play}
+            for play, group in zip((False, True), groups, strict=True)
+            for row in group
+        ],
+    }
+    return _answer(parts, value)
+
+
+def _by_model(records: Sequence[RunRecord], *, play: bool) -> list[tuple[object, ...]]:
+    groups: dict[tuple[str, str], list[RunRecord]] = {}
+    for record in records:
+        if record.play is play:
+            groups.setdefault((record.provider, record.model), []).append(record)
+    return [
+        (
+            provider_label(provider),
+            model,
+            len(group),
+            usd(sum(record.settled_micros or 0 for record in group)),
+            usd(sum(record.reserved_micros for record in group)),
+            sum(record.status.ended and record.settled_micros is None for record in group),
+        )
+        for (provider, model), group in sorted(groups.items())
+    ]
+
+
+# -- what there is -----------------------------------------------------------------
+def model_list() -> Shown:
+    """Show models, who offers them, and for how much."""
+    heads = ["model", "also", "provider", "silent", "with sound", "source", "as of", "its id there"]
+    rows: list[Row] = []
+    for model in models().values():
+        for name, offer in model.providers.items():
+            prices = [offer.usd_per_s(audio=audio) for audio in (False, True)]
+            words = ["unknown" if price is None else f"${price:f}/s" for price in prices]
+            also = ", ".join(model.aliases)
+            rows.append(
+                [
+                    model.id,
+                    also,
+                    provider_label(name),
+                    *words,
+                    offer.source,
+                    offer.as_of.isoformat(),
+                    offer.id,
+                ]
+            )
+    value = [
+        dict(
+            zip(
+                ("model", "aliases", "provider", "silent", "audio", "source", "as_of", "id"), row, strict=True
+            )
+        )
+        for row in rows
+    ]
+    return _answer(
+        [(heads, rows, "lllrrlll"), "Dollars per second of video; the sandbox counts in play money."], value
+    )
+
+
+def keys(session: "Session") -> Shown:
+    """Show for which providers there is a key and where it comes from; never any part of it."""
+    rows: list[Row] = []
+    for name, variables in KEY_VARIABLES.items():
+        try:
+            key = session.key(name)
+            found = ["not set", ""] if key is None else ["set", key.source]
+        except KlingError as error:
+            found = ["unusable", f"{error.what} {error.cure}"]
+        rows.append([provider_label(name), *found, ", ".join(variables)])
+    rows.append([provider_label("sandbox"), "needs none", "", ""])
+    value = [dict(zip(("provider", "key", "source", "variables"), row, strict=True)) for row in rows]
+    return _answer(
+        [(["provider", "key", "from", "variables, in the order they are read"], rows, "llll")], value
+    )
+
+
+def config(session: "Session") -> Shown:
+    """Show the settings as they are now, and where each comes from."""
+    settings = session.settings()
+    rows: list[Row] = []
+    for name in Options.model_fields:
+        field = f"{name}_micros" if name in CAPS else name
+        value = getattr(settings, field)
+        if name in CAPS:
+            word = "none" if value is None else usd(value)
+        elif name == "ledger":
+            word = _without_secrets(value)
+        elif isinstance(value, tuple):
+            word = ", ".join(value) or "none"
+        elif name == "media" and value is None:
+            word = "kling_media beside the notebook"
+        else:
+            word = (
+                {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+            )
+        rows.append([name, word, settings.sources.get(field, "default"), PREFIX + name.upper()])
+    parts: list[Any] = [(["setting", "value", "from", "variable"], rows, "llll"), *settings.notes]
+    data = [dict(zip(("setting", "value", "source", "variable"), row, strict=True)) for row in rows]
+    return _answer([*parts, "Keys are not settings: `%kling keys`."], data)
+
+
+def _without_secrets(where: str) -> str:
+    """Give a database address without its password and its query, which may hold one too."""
+    if "://" not in where:
+        return where
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(where).set(query={}).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "an address that cannot be read"
