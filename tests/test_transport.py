@@ -1,64 +1,33 @@
 """A failed call says truthfully whether it can have been sent: real sockets, and servers that count."""
 
 import asyncio
-import socket
-import ssl
 import time
 
 import aiohttp
 import httpx
 import pytest
-from pydantic import SecretStr
 
 from kling_nb.calls import Call
-from kling_nb.errors import TransportError
 from kling_nb.transport import Transport
-from transport_server import Names, answer, replying, reset, server_tls, serving, trusting_tls
-
-KEY = SecretStr("rf_live_secret")
-QUICK = {"connect_timeout_s": 0.4, "read_timeout_s": 0.4, "total_timeout_s": 1.5}
-PATIENT = {"connect_timeout_s": 20, "read_timeout_s": 20, "total_timeout_s": 60}
-
-
-def post(origin, *, paid=True):
-    return Call(method="POST", url=f"{origin}/v1/runs?sig=hush", json={"prompt": "a fox"}, paid=paid)
-
-
-async def close_unread(wire, reader, writer):
-    writer.close()
-
-
-async def reset_unread(wire, reader, writer):
-    reset(writer)
-
-
-async def close_read(wire, reader, writer):
-    await wire.read(reader)
-
-
-async def reset_read(wire, reader, writer):
-    await wire.read(reader)
-    reset(writer)
-
-
-async def hang_unread(wire, reader, writer):
-    await wire.hang()
-
-
-async def hang_read(wire, reader, writer):
-    await wire.read(reader)
-    await wire.hang()
+from transport_cases import (
+    KEY,
+    PATIENT,
+    QUICK,
+    close_read,
+    close_unread,
+    failing,
+    hang_read,
+    hang_unread,
+    post,
+    reset_read,
+    reset_unread,
+)
+from transport_server import answer, replying, reset, serving
 
 
 async def half_read_reset(wire, reader, writer):
     await reader.readexactly(20)
     reset(writer)
-
-
-async def speak_first(wire, reader, writer):
-    writer.write(b"HTTP/1.1 400 Plain HTTP here\r\n\r\n")
-    await writer.drain()
-    await wire.read(reader)
 
 
 async def hang_in_body(wire, reader, writer):
@@ -110,25 +79,6 @@ AMBIGUOUS = {
 }
 
 
-def failing(make, **options):
-    """Send one call that must fail, and give the error; `make` is a coroutine function of a transport."""
-
-    async def run():
-        async with Transport(**{**PATIENT, **options}) as transport:
-            with pytest.raises(TransportError) as caught:
-                await make(transport)
-            return caught.value
-
-    error = asyncio.run(run())
-    words = str(error)
-    assert "\n" not in words
-    assert "hush" not in words
-    assert "rf_live" not in words
-    assert error.__cause__ is None
-    assert error.__context__ is None
-    return error
-
-
 @pytest.mark.parametrize("name", AMBIGUOUS)
 @pytest.mark.parametrize("paid", [True, False])
 def test_doubt_is_sent(name, paid):
@@ -149,191 +99,6 @@ def test_doubt_is_sent(name, paid):
     assert error.charged == ("unknown" if paid else "no")
     assert words in str(error)
     assert "127.0.0.1" in str(error)
-
-
-async def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def test_refused_is_unsent():
-    """A refused connection is provably unsent and says so."""
-
-    async def make(transport):
-        origin = f"http://127.0.0.1:{await _free_port()}"
-        await transport.send(post(origin), key=KEY, origin=origin)
-
-    error = failing(make)
-    assert (error.sent, error.charged) == (False, "no")
-    assert error.what == "Could not reach 127.0.0.1: connection refused."
-
-
-@pytest.mark.parametrize(
-    ("found", "words"),
-    [
-        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "its name could not be resolved"),
-        (OSError("weather"), "its name could not be resolved"),
-        (None, "no connection in time"),
-    ],
-)
-def test_dns_failure_is_unsent(found, words):
-    """A name that cannot be resolved, or not in time, is provably unsent."""
-
-    async def make(transport):
-        origin = "https://api.provider.invalid"
-        await transport.send(post(origin), key=KEY, origin=origin)
-
-    error = failing(make, **({} if found else QUICK), resolver=Names({"api.provider.invalid": found}))
-    assert error.sent is False
-    assert words in str(error)
-
-
-def test_system_dns_failure_is_unsent():
-    """The same holds for the system's own resolver."""
-
-    async def make(transport):
-        origin = "https://api.provider.invalid"
-        await transport.send(post(origin), origin=origin)
-
-    assert failing(make).sent is False
-
-
-def test_connect_timeout_is_unsent():
-    """A connection that is never accepted is unsent: the handshake itself gets no answer."""
-    counted = []
-
-    async def make(transport):
-        with socket.socket() as full:
-            full.bind(("127.0.0.1", 0))
-            full.listen(0)
-            crowd = []
-            while True:
-                one = socket.socket()
-                one.settimeout(0.2)
-                crowd.append(one)
-                try:
-                    one.connect(full.getsockname())
-                except TimeoutError:
-                    break
-            origin = f"http://127.0.0.1:{full.getsockname()[1]}"
-            try:
-                await transport.send(post(origin), key=KEY, origin=origin)
-            finally:
-                for one in crowd:
-                    one.close()
-                full.settimeout(0.2)
-                while True:
-                    try:
-                        peer, _ = full.accept()
-                    except TimeoutError:
-                        break
-                    with peer:
-                        peer.settimeout(0.2)
-                        counted.append(peer.recv(1000))
-
-    error = failing(make, **QUICK)
-    assert error.sent is False
-    assert "no connection in time" in str(error)
-    assert counted
-    assert not any(counted)
-
-
-def test_never_accepted_but_connected_is_sent():
-    """The kernel shakes hands for a server that never accepts, so silence after that is ambiguous."""
-
-    async def make(transport):
-        with socket.socket() as idle:
-            idle.bind(("127.0.0.1", 0))
-            idle.listen(5)
-            origin = f"http://127.0.0.1:{idle.getsockname()[1]}"
-            await transport.send(post(origin), key=KEY, origin=origin)
-
-    assert failing(make, **QUICK).sent is True
-
-
-@pytest.mark.parametrize(
-    ("behave", "words"),
-    [
-        (hang_unread, "no connection in time"),
-        (close_unread, ""),
-        (reset_unread, "connection reset"),
-        (speak_first, "TLS failed"),
-    ],
-)
-def test_tls_to_a_plain_port_is_unsent(behave, words):
-    """A TLS handshake that fails on the wire lets nothing out."""
-    counted = []
-
-    async def make(transport):
-        async with serving(behave) as wire:
-            origin = f"https://127.0.0.1:{wire.port}"
-            try:
-                await transport.send(post(origin), key=KEY, origin=origin)
-            finally:
-                counted.extend((wire.connections, wire.whole))
-
-    error = failing(make, **(QUICK if behave is hang_unread else {}))
-    assert error.sent is False
-    assert words in str(error)
-    assert counted == [1, 0]
-
-
-def test_untrusted_certificate_is_unsent(tmp_path):
-    """A self-signed server gets no request, and the words name TLS."""
-    counted = []
-
-    async def make(transport):
-        async with serving(replying(answer()), tls=server_tls(tmp_path)) as wire:
-            origin = f"https://127.0.0.1:{wire.port}"
-            try:
-                await transport.send(post(origin), key=KEY, origin=origin)
-            finally:
-                counted.append(wire.whole)
-
-    error = failing(make)
-    assert error.sent is False
-    assert "TLS failed" in str(error)
-    assert counted == [0]
-
-
-def test_wrong_name_in_the_certificate_is_unsent(tmp_path):
-    """A trusted certificate for another name gets no request either."""
-    counted = []
-
-    async def make(transport):
-        async with serving(replying(answer()), tls=server_tls(tmp_path)) as wire:
-            origin = f"https://api.provider.invalid:{wire.port}"
-            try:
-                await transport.send(post(origin), key=KEY, origin=origin)
-            finally:
-                counted.append(wire.whole)
-
-    names = Names({"api.provider.invalid": ["127.0.0.1"]})
-    error = failing(make, resolver=names, tls=trusting_tls())
-    assert error.sent is False
-    assert "TLS failed" in str(error)
-    assert (counted, names.asked) == ([0], ["api.provider.invalid"])
-
-
-@pytest.mark.parametrize("behave", [close_read, reset_read, hang_read])
-def test_after_tls_doubt_is_sent(behave, tmp_path):
-    """Behind a sound handshake the same doubts are ambiguous."""
-    counted = []
-
-    async def make(transport):
-        async with serving(behave, tls=server_tls(tmp_path)) as wire:
-            origin = f"https://localhost:{wire.port}"
-            try:
-                await transport.send(post(origin), key=KEY, origin=origin)
-            finally:
-                counted.append(wire.whole)
-
-    assert (
-        failing(make, **({"read_timeout_s": 0.4} if behave is hang_read else {}), tls=trusting_tls()).sent
-        is True
-    )
-    assert counted == [1]
 
 
 @pytest.mark.parametrize("reads", [True, False])
@@ -462,31 +227,6 @@ def test_unknown_exceptions_are_sent(monkeypatch):
     assert "StrangeError" in str(error)
 
 
-def test_closed_or_foreign_loop_is_unsent():
-    """A transport that is closed, or belongs to another loop, sends nothing."""
-
-    async def use(transport):
-        await transport.send(post("http://127.0.0.1:1"), origin="http://127.0.0.1:1")
-
-    async def closed():
-        transport = Transport()
-        await transport.aclose()
-        await transport.aclose()
-        await use(transport)
-
-    with pytest.raises(TransportError) as caught:
-        asyncio.run(closed())
-    assert caught.value.sent is False
-    transport = Transport()
-    with asyncio.Runner() as first:
-        with pytest.raises(TransportError, match="refused"):
-            first.run(use(transport))
-        with asyncio.Runner() as second, pytest.raises(TransportError, match="closed") as caught:
-            second.run(use(transport))
-        first.run(transport.aclose())
-    assert caught.value.sent is False
-
-
 def test_gate_holds_and_waiting_costs_no_time_out():
     """No more than the gate's calls are in flight, and the ones that wait do not time out for it."""
     seen = {"now": 0, "most": 0}
@@ -554,16 +294,3 @@ def test_httpx_class_alone_would_lie():
 
     assert asyncio.run(run()) == 1
     assert kinds == [httpx.ConnectTimeout]
-
-
-def test_default_tls_checks_certificates():
-    """Without a context of its own the transport verifies certificates and names."""
-
-    async def run():
-        async with Transport() as transport:
-            transport._client("calls", httpx.URL("https://api.provider.invalid"))
-            return transport._tls
-
-    tls = asyncio.run(run())
-    assert tls.verify_mode is ssl.CERT_REQUIRED
-    assert tls.check_hostname
