@@ -62,7 +62,7 @@ def set_surroundings(tell: Callable[[], Surroundings] | None) -> None:
 
 
 def take_submitted() -> list[Run]:
-    """Give the runs submitted through these functions since the last call, for a headless cell to wait for."""
+    """Give the runs submitted through these functions since the last call: a headless cell waits for them."""
     with _lock:
         taken = list(_submitted)
         _submitted.clear()

@@ -54,7 +54,7 @@ class Reply:
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes = field(repr=False)  # may hold signed addresses
 
     def json(self) -> Any:
         """Give the body as JSON, or None where it is none (HTML, empty, junk)."""

@@ -292,8 +292,8 @@ def _file(record: RunRecord, src: str | None, embed: str | None) -> Html:
     if safe_url(embed, data="video"):
         return tag("div", join([*took, named, "kept inside this notebook", *facts], DOT), style=_FAINT)
     cure = (
-        f"Put the file back, or let `%kling restore {record.id}` look for it: nothing is bought again. "
-        "Its SHA-256 is in the receipt."
+        "Put the file back, or run the cell again: what the provider still has is fetched again, and nothing "
+        "is bought. Its SHA-256 is in the receipt."
     )
     told = html.callout(html.AMBER, tag("div", tag("b", named, " is not here.")), tag("div", prose(cure)))
     return join([tag("div", join([*took, *facts], DOT), style=_FAINT), told])

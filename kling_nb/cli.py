@@ -1,7 +1,7 @@
 """The command line `kling-nb`: the same engine, for terminals and scripts.
 
 Invariants: an error is one line on stderr and an exit code, never a traceback; `--json` output is one JSON
-document on stdout and nothing else; no command here creates a run, but for `demo`, which plays in the sandbox.
+document on stdout and nothing else; no command here creates a run, but for `demo`, which plays.
 
 Exit codes: 0 done, 1 something ended badly, 2 wrong use, 3 refused for money.
 """
@@ -130,7 +130,7 @@ def collect(
 
 def _command(line: str, *, as_json: bool) -> None:
     from kling_nb.api import current
-    from kling_nb.commands import run_command
+    from kling_nb.notebook.commands import run_command
 
     shown = run_command(current(), line, {})
     if as_json:

@@ -25,6 +25,8 @@ KlingError
 ├── TransportError                 the network between here and the provider
 ├── LedgerError                    the run ledger cannot be read or written
 └── StoreError                     a clip cannot be fetched, checked or kept
+    ├── NotVideoError              (in `probe`) what came is no video
+    └── DownloadError              (in `download`) the transfer failed
 ```
 """
 

@@ -204,7 +204,7 @@ class Ledger:
             done = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(_migrations.c.number), 0))) or 0
             if done > len(_STEPS):
                 raise LedgerError(
-                    f"The ledger {self.where} was written by a newer kling_nb: schema {done}, not {len(_STEPS)}.",
+                    f"A newer kling_nb wrote the ledger {self.where}: schema {done}, not {len(_STEPS)}.",
                     cure="Upgrade kling_nb, or point KLING_NB_LEDGER elsewhere.",
                 )
             for number, (name, step) in enumerate(_STEPS[done:], start=done + 1):
@@ -231,6 +231,12 @@ class Ledger:
             LedgerError: The ledger cannot be written.
         """
         with self._transaction() as connection:
+            yield Transaction(connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        """Open one read transaction: a consistent view, holding up nobody."""
+        with self._transaction(writing=False) as connection:
             yield Transaction(connection)
 
     def change(self, run_id: str, kind: str, /, **changes: Any) -> RunRecord:

@@ -13,7 +13,7 @@ import sys
 import threading
 from _asyncio import Task  # the C type itself: `nest_asyncio` swaps the name in `asyncio`
 from collections.abc import Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 __all__ = ["Loop", "run_sync"]
@@ -45,6 +45,8 @@ class Loop:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
                 loop.set_task_factory(_c_task)
+                # Blocking doors (ledger, disk) wait here; the default of a small machine would be six.
+                loop.set_default_executor(ThreadPoolExecutor(16, thread_name_prefix="kling_nb"))
                 ready = threading.Event()
 
                 def run() -> None:

@@ -120,7 +120,9 @@ class TextToVideo(_Words):
     @model_validator(mode="before")
     @classmethod
     def _duration_of_the_shots(cls, data: object) -> object:
-        if not isinstance(data, dict) or not data.get("shots") or data.get("duration") is not None:
+        if not isinstance(data, dict) or data.get("duration") is not None:
+            return data
+        if not isinstance(data.get("shots"), list | tuple) or not data["shots"]:
             return data
         seconds = [
             s.get("duration") if isinstance(s, dict) else getattr(s, "duration", None) for s in data["shots"]

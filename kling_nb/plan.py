@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from kling_nb.catalog import Model
 from kling_nb.engine import Decision, Wish, decide
 from kling_nb.errors import BudgetError, ConsentError, KlingError
 from kling_nb.ledger import Transaction
 from kling_nb.models import TextToVideo, request_key, run_key
+from kling_nb.providers import make_provider
 from kling_nb.records import Estimate, RunRecord, Totals, usd, utc_now
 
-__all__ = ["Ask", "Plan", "Take", "Wallet", "new_id", "plan_takes", "title_of"]
+__all__ = ["Ask", "Plan", "Take", "Wallet", "new_id", "new_record", "payloads", "plan_takes", "title_of"]
 
 # No vowels and no look-alikes: ids are read aloud, and spell no words.
 _ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
@@ -118,6 +120,34 @@ class Plan:
         return None if self.estimate.micros is None else self.estimate.micros * self.new
 
 
+def payloads(ask: Ask, model: Model, provider: str) -> dict[str, Mapping[str, Any] | str]:
+    """Give the exact body each provider of a model would be sent.
+
+    Args:
+        ask: The call.
+        model: The model.
+        provider: Where the call goes; the sandbox is shown only where it does.
+
+    Returns:
+        By provider name: the body, or in words why that provider refuses the request.
+    """
+    bodies: dict[str, Mapping[str, Any] | str] = {}
+    for name, offer in model.providers.items():
+        if name == "sandbox" and provider != "sandbox":
+            continue
+        adapter = make_provider(name)
+        try:
+            adapter.check(ask.request)
+            call = adapter.submit_call(
+                ask.request, offer.id, client_ref="kling-nb-RUN-ID", metadata=dict(ask.metadata) or None
+            )
+        except KlingError as error:
+            bodies[name] = str(error)
+        else:
+            bodies[name] = dict(call.json or {})
+    return bodies
+
+
 def plan_takes(
     ask: Ask,
     model: str,
@@ -203,9 +233,9 @@ class Wallet:
         if totals.settled_micros + totals.reserved_micros + need > self.cap_micros:
             kind = "play budget" if self.play else "session budget"
             raise BudgetError(
-                f"{each} does not fit: {usd(totals.settled_micros)} spent + {usd(totals.reserved_micros)} reserved "
-                f"of a {kind} of {usd(self.cap_micros)}.",
-                cure="Nothing was sent. Raise KLING_NB_BUDGET or `%config KlingMagics.budget`, or ask for less.",
+                f"{each} does not fit: {usd(totals.settled_micros)} spent + "
+                f"{usd(totals.reserved_micros)} reserved of a {kind} of {usd(self.cap_micros)}.",
+                cure="Nothing was sent. Ask for less, or raise KLING_NB_BUDGET or `%config KlingMagics.budget`.",
             )
 
 

@@ -5,35 +5,35 @@ changed environment counts at once; a record's own origin is never trusted with 
 configured one; no call creates a run except `open`.
 """
 
+import asyncio
 import atexit
 import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from kling_nb import __version__
+from kling_nb.addresses import is_loopback
 from kling_nb.catalog import Model, find_model
 from kling_nb.choice import choose_provider
-from kling_nb.engine import Engine, Run, Runs, Wish
-from kling_nb.errors import KeyMissingError, KlingError, StoreError, UsageError
-from kling_nb.keys import Key, find_key, fingerprint
-from kling_nb.ledger import Ledger, Transaction
+from kling_nb.engine import Engine, Reach, Run, Runs, Wish
+from kling_nb.errors import KeyMissingError, KlingError, UsageError
+from kling_nb.keys import KEYRING_LIMIT_S, Key, ask_keyring, find_key, fingerprint
+from kling_nb.ledger import Ledger
 from kling_nb.loop import Loop
-from kling_nb.models import request_key
+from kling_nb.opening import Opening
 from kling_nb.places import is_headless, media_folder
-from kling_nb.plan import Ask, Plan, Take, Wallet, new_record, plan_takes
-from kling_nb.pricing import estimate, require_priced
+from kling_nb.plan import Ask, Plan, Wallet, payloads
+from kling_nb.pricing import estimate
 from kling_nb.providers import Provider, make_provider
 from kling_nb.records import Estimate, RunRecord, RunStatus, Totals, utc_now
 from kling_nb.settings import Settings, load_settings, provider_origin
-from kling_nb.store import Store
-from kling_nb.transport import is_loopback
 
 if TYPE_CHECKING:
     from kling_nb.sandbox.serve import Sandbox
@@ -61,7 +61,7 @@ class Surroundings:
 def _script() -> Surroundings:
     """A plain Python process: no kernel, so a missing terminal means that nobody is watching."""
     watching = sys.stdin is not None and sys.stdin.isatty()
-    return Surroundings(folder=Path.cwd(), headless=is_headless(None, stdin_isatty=watching))
+    return Surroundings(folder=Path.cwd(), headless=is_headless(None, watching))
 
 
 class Session:
@@ -156,30 +156,22 @@ class Session:
             return self._ledger, self._engine
 
     def key(self, provider: str) -> Key | None:
-        """Give the key for a provider, or None."""
-        return find_key(
-            provider,
-            keyring_lookup=None if self.surroundings().headless else self._keyring,
-        )
+        """Give the key for a provider, or None.
+
+        Raises:
+            SettingsError: A key is malformed, or its place cannot be read.
+        """
+        return find_key(provider, keyring_lookup=self._keyring, headless=self.surroundings().headless)
 
     def _keyring(self, provider: str) -> str | None:
-        try:
-            import keyring
-        except ImportError:
-            return None
-        import asyncio
-
         async def ask() -> str | None:
-            found = await asyncio.wait_for(asyncio.to_thread(keyring.get_password, "kling_nb", provider), 2)
-            return found if isinstance(found, str) else None
+            return await asyncio.wait_for(asyncio.to_thread(ask_keyring, provider), KEYRING_LIMIT_S)
 
         return self.loop.hand(ask()).result()
 
-    def adapter(self, provider: str, settings: Settings) -> Provider:
-        """Give the adapter of a provider at its configured address; the sandbox is started for it."""
-        if provider == "sandbox":
-            return make_provider(provider, self._sandbox_url(settings))
-        return make_provider(provider, provider_origin(settings, provider))
+    def adapter(self, provider: str) -> Provider:
+        """Give the adapter of a provider at its configured address."""
+        return make_provider(provider, provider_origin(self.settings(), provider))
 
     def _sandbox_url(self, settings: Settings) -> str:
         with self._lock:
@@ -189,20 +181,20 @@ class Session:
                 self._sandbox = self.loop.hand(Sandbox.start(wait_scale=settings.sandbox_wait)).result()
             return self._sandbox.runcomfy
 
-    def _reach(self, record: RunRecord) -> tuple[Provider, SecretStr | None]:
+    def _reach(self, record: RunRecord) -> Reach:
         """Give what is needed to ask about a run, or say why it cannot be asked about."""
         if record.provider == "sandbox":
             # Its own address: the sandbox of another kernel may still be there, and no key is at stake.
             if not is_loopback(record.origin):
                 raise UsageError(f"Run {record.id} claims a sandbox at another machine.", run_id=record.id)
-            return make_provider("sandbox", record.origin), SANDBOX_KEY
+            return Reach(provider=make_provider("sandbox", record.origin), key=SANDBOX_KEY, account="sandbox")
         settings = self.settings()
         adapter = make_provider(record.provider, provider_origin(settings, record.provider))
         if adapter.base_url != record.origin:
             raise UsageError(
-                f"Run {record.id} was made at another address of {adapter.label} than the one that is set now.",
+                f"Run {record.id} was made at another address of {adapter.label} than the present one.",
                 charged=record.charged,
-                cure=f"Nothing was sent. Set KLING_NB_{record.provider.upper()}_URL as it was, then `%kling resume {record.id}`.",
+                cure=f"Set KLING_NB_{record.provider.upper()}_URL as it was, then run the cell again.",
                 run_id=record.id,
                 provider=record.provider,
                 provider_run_id=record.provider_run_id,
@@ -217,7 +209,7 @@ class Session:
                 provider=record.provider,
                 provider_run_id=record.provider_run_id,
             )
-        return adapter, key.secret
+        return Reach(provider=adapter, key=key.secret, account=fingerprint(key))
 
     # -- money ---------------------------------------------------------------
     def totals(self, *, play: bool = False) -> Totals:
@@ -234,58 +226,17 @@ class Session:
     # -- before the act --------------------------------------------------------
     def _resolve(self, ask: Ask, settings: Settings) -> tuple[str, Model, Estimate]:
         model = find_model(ask.model or settings.model)
-        named = ask.provider
         provider = choose_provider(
             settings,
             model,
             audio=ask.request.audio,
-            named=named,
+            named=ask.provider,
             find=self.key,
             allow_unpriced=ask.allow_unpriced or ask.price is not None,
         )
         model.offer(provider)
         make_provider(provider, None).check(ask.request)
         return provider, model, estimate(ask.request, model, provider, price_usd_per_s=ask.price)
-
-    def _wish(self, ask: Ask, provider: str, settings: Settings) -> Wish:
-        return Wish(
-            provider=provider,
-            named=ask.provider is not None,
-            real_origin=lambda name: name != "sandbox" and not is_loopback(provider_origin(settings, name)),
-            no_cache=ask.no_cache,
-            cached_only=ask.cached_only or settings.cached_only,
-            retry=ask.retry,
-        )
-
-    def _folder(self, settings: Settings) -> Path:
-        where = self.surroundings()
-        return media_folder(settings, where.notebook, where.folder or Path.cwd())
-
-    @staticmethod
-    def _located(engine: Engine, store: Store, record: RunRecord) -> RunRecord | None:
-        """Find a whole copy of a clip: in this notebook's folder, else where its record says."""
-        for folder in dict.fromkeys((str(store.folder), record.folder)):
-            here = record.model_copy(update={"folder": folder})
-            if folder and engine.store(folder).verify(here):
-                return here
-        return None
-
-    def _candidates(self, transaction: Transaction, keys: Sequence[str], store: Store) -> list[RunRecord]:
-        known = transaction.find(keys)
-        ids = {record.id for record in known}
-        return known + [self._stranger(r) for r in store.sidecars(request_keys=keys) if r.id not in ids]
-
-    @staticmethod
-    def _stranger(record: RunRecord) -> RunRecord:
-        """Take a record that only the folder knows, with its money left out: that is the ledger's alone."""
-        changes: dict[str, Any] = {"reserved_micros": 0, "settled_micros": None, "reported_micros": None}
-        if record.provider == "sandbox" and record.status.pending:
-            # Its sandbox is another process, most likely gone; play runs may simply be made again.
-            changes |= {"status": RunStatus.FAILED, "reason": "expired", "charged": "no"}
-        elif record.status == RunStatus.CREATED or record.provider_run_id is None and record.status.pending:
-            # The folder is written before and after the submit, not during: it may have been sent.
-            changes["status"] = RunStatus.SUBMITTING
-        return record.model_copy(update=changes)
 
     def price(self, ask: Ask) -> Estimate:
         """Say what one new run of a call would cost; asks nobody and looks at no ledger.
@@ -294,6 +245,52 @@ class Session:
             KlingError: The request cannot be served.
         """
         return self._resolve(ask, self.settings())[2]
+
+    def _opening(self, ask: Ask, settings: Settings) -> Opening:
+        provider, model, price = self._resolve(ask, settings)
+        ledger, engine = self._stand(settings)
+        where = self.surroundings()
+        folder = media_folder(settings, where.notebook, where.folder or Path.cwd())
+        play = provider == "sandbox"
+        key = None if play else self.key(provider)
+        return Opening(
+            ask=ask,
+            model=model,
+            provider=provider,
+            price=price,
+            wish=Wish(
+                provider=provider,
+                named=ask.provider is not None,
+                real_origin=lambda name: not is_loopback(provider_origin(settings, name)),
+                no_cache=ask.no_cache,
+                cached_only=ask.cached_only or settings.cached_only,
+                retry=ask.retry,
+            ),
+            wallet=Wallet(
+                session_id=self.id,
+                cap_micros=settings.budget_micros,
+                declared=settings.budget_declared,
+                yes=settings.yes,
+                headless=where.headless,
+                play=play,
+            ),
+            ledger=ledger,
+            engine=engine,
+            store=engine.store(folder),
+            shared={
+                "provider_model": model.offer(provider).id,
+                "origin": "" if play else provider_origin(settings, provider),
+                "account": "sandbox" if key is None else fingerprint(key),
+                "play": play,
+                "session_id": self.id,
+                "project": settings.project,
+                "user": settings.user,
+                "notebook": where.notebook.name if where.notebook else None,
+                "folder": str(folder),
+                "version": version("kling-nb"),
+            },
+            reachable=self._reachable,
+        )
 
     def plan(self, ask: Ask) -> Plan:
         """Say what a call would do and cost, without doing it.
@@ -307,53 +304,17 @@ class Session:
         Raises:
             KlingError: What would refuse the call.
         """
-        settings = self.settings()
-        provider, model, price = self._resolve(ask, settings)
-        ledger, engine = self._stand(settings)
-        store = engine.store(self._folder(settings))
-        with ledger.writing() as transaction:
-            takes = self._planned(transaction, ask, provider, model, engine, store, settings)
-        payloads: dict[str, Mapping[str, Any] | str] = {}
-        for name, offer in model.providers.items():
-            if name == "sandbox" and provider != "sandbox":
-                continue
-            adapter = make_provider(name, None)
-            try:
-                adapter.check(ask.request)
-                call = adapter.submit_call(
-                    ask.request, offer.id, client_ref="kling-nb-...", metadata=dict(ask.metadata) or None
-                )
-                payloads[name] = dict(call.json or {})
-            except KlingError as error:
-                payloads[name] = str(error)
+        opening = self._opening(ask, self.settings())
+        with opening.ledger.reading() as transaction:
+            takes = opening.takes(transaction)
         return Plan(
             ask=ask,
-            provider=provider,
-            model=model.id,
+            provider=opening.provider,
+            model=opening.model.id,
             takes=takes,
-            estimate=price,
-            payloads=payloads,
-            totals=self.totals(play=provider == "sandbox"),
-        )
-
-    def _planned(
-        self,
-        transaction: Transaction,
-        ask: Ask,
-        provider: str,
-        model: Model,
-        engine: Engine,
-        store: Store,
-        settings: Settings,
-    ) -> tuple[Take, ...]:
-        keys = [request_key(ask.request, model.id, take) for take in ask.takes]
-        return plan_takes(
-            ask,
-            model.id,
-            self._wish(ask, provider, settings),
-            self._candidates(transaction, keys, store),
-            loopback=is_loopback,
-            verified=lambda record: self._located(engine, store, record) is not None,
+            estimate=opening.price,
+            payloads=payloads(ask, opening.model, opening.provider),
+            totals=self.totals(play=opening.wallet.play),
         )
 
     # -- the act -----------------------------------------------------------------
@@ -370,79 +331,11 @@ class Session:
             KlingError: The call is refused; nothing was sent.
         """
         settings = self.settings()
-        provider, model, price = self._resolve(ask, settings)
-        ledger, engine = self._stand(settings)
-        folder = self._folder(settings)
-        store = engine.store(folder)
-        play = provider == "sandbox"
-        where = self.surroundings()
-        wallet = Wallet(
-            session_id=self.id,
-            cap_micros=settings.budget_micros,
-            declared=settings.budget_declared,
-            yes=settings.yes,
-            headless=where.headless,
-            play=play,
-        )
-        # Outside the transaction: starting the sandbox or checking the disk must not hold the ledger.
-        adapter = self.adapter(provider, settings)
-        key = None if play else self.key(provider)
-        shared: dict[str, Any] = {
-            "provider_model": model.offer(provider).id,
-            "origin": adapter.base_url,
-            "account": "sandbox" if key is None else fingerprint(key),
-            "play": play,
-            "session_id": self.id,
-            "project": settings.project,
-            "user": settings.user,
-            "notebook": where.notebook.name if where.notebook else None,
-            "folder": str(folder),
-            "version": __version__,
-        }
-        with ledger.writing() as transaction:
-            takes = self._planned(transaction, ask, provider, model, engine, store, settings)
-            for take in takes:
-                if take.error is not None:
-                    raise take.error
-            new = [take for take in takes if take.word == "new"]
-            if new:
-                require_priced(price, allow_unpriced=ask.allow_unpriced or ask.price is not None)
-                store.check_room()
-                wallet.reserve(transaction, ask, price, len(new))
-            opened = [
-                self._open_take(transaction, ask, take, model, provider, price, shared) for take in takes
-            ]
-        for record, reused in opened:
-            if not reused:
-                self._write_first_sidecar(ledger, store, record)
-        return [self._show(engine, store, record, reused=reused) for record, reused in opened]
-
-    def _open_take(
-        self,
-        transaction: Transaction,
-        ask: Ask,
-        take: Take,
-        model: Model,
-        provider: str,
-        price: Estimate,
-        shared: dict[str, Any],
-    ) -> tuple[RunRecord, bool]:
-        decision = take.decision
-        if decision is None or decision.record is None:
-            record = new_record(ask, take, model=model.id, provider=provider, estimate=price, **shared)
-            transaction.insert(record)
-            return record, False
-        record = decision.record
-        in_ledger = transaction.get(record.id) is not None
-        if decision.act == "refetch":
-            record = record.model_copy(
-                update={"status": RunStatus.SAVING, "message": "fetching the clip again"}
-            )
-            if in_ledger:
-                transaction.write(record, "refetch")
-        if not in_ledger and record.status.pending and self._reachable(record):
-            transaction.insert(record.model_copy(update={"session_id": self.id}), "attached from the folder")
-        return record, True
+        opening = self._opening(ask, settings)
+        if opening.wallet.play:
+            # Started before the transaction: the address is part of the record.
+            opening = replace(opening, shared={**opening.shared, "origin": self._sandbox_url(settings)})
+        return opening.open()
 
     def _reachable(self, record: RunRecord) -> bool:
         try:
@@ -450,31 +343,6 @@ class Session:
         except KlingError:
             return False
         return True
-
-    @staticmethod
-    def _write_first_sidecar(ledger: Ledger, store: Store, record: RunRecord) -> None:
-        try:
-            store.write_sidecar(record)
-        except (StoreError, OSError):
-            ledger.change(
-                record.id,
-                "no sidecar",
-                status=RunStatus.FAILED,
-                reason="provider",
-                charged="no",
-                message="the media folder cannot be written",
-                settled_micros=0,
-                reserved_micros=0,
-            )
-            raise
-
-    def _show(self, engine: Engine, store: Store, record: RunRecord, *, reused: bool) -> Run:
-        if record.status == RunStatus.SUCCEEDED:
-            here = self._located(engine, store, record) or record
-            if here.folder and Path(here.folder) != store.folder:
-                here = store.bring(here, Path(here.folder))
-            record = here
-        return engine.handle(record, reused=reused)
 
     # -- looking ---------------------------------------------------------------
     def runs(self, *, statuses: Sequence[RunStatus] | None = None, limit: int | None = None) -> Runs:

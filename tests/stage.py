@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from kling_nb.catalog import find_model
-from kling_nb.engine import Engine, Limits
+from kling_nb.engine import Engine, Limits, Reach
 from kling_nb.ledger import Ledger
 from kling_nb.loop import Loop
 from kling_nb.models import make_request, request_key, run_key
@@ -41,7 +41,7 @@ class Stage:
         )
 
     def reach(self, record):
-        return make_provider(record.provider, self.base), SecretStr(self.key)
+        return Reach(provider=make_provider(record.provider, self.base), key=SecretStr(self.key))
 
     def record(self, prompt="A red fox in snow", *, duration=3, **fields):
         """An intent on disk, with its money reserved."""

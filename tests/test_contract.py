@@ -4,6 +4,7 @@ import json
 from decimal import Decimal
 
 import pytest
+
 from kling_nb.errors import DetachedError, ModeratedError, RunCanceledError, RunFailedError, RunLostError
 from kling_nb.records import RunStatus
 from stage import WIRES, Stage

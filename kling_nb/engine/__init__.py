@@ -1,8 +1,20 @@
 """The lifecycle of a run: intent, submit, watch, save, settle; and the handle that tells of it."""
 
 from kling_nb.engine.job import Clock, Limits
-from kling_nb.engine.lifecycle import Engine
+from kling_nb.engine.lifecycle import Engine, Reach
 from kling_nb.engine.reuse import Decision, Wish, decide
 from kling_nb.engine.run import Run, Runs, Video, error_of
 
-__all__ = ["Clock", "Decision", "Engine", "Limits", "Run", "Runs", "Video", "Wish", "decide", "error_of"]
+__all__ = [
+    "Clock",
+    "Decision",
+    "Engine",
+    "Limits",
+    "Reach",
+    "Run",
+    "Runs",
+    "Video",
+    "Wish",
+    "decide",
+    "error_of",
+]

@@ -8,21 +8,22 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
 from pydantic import SecretStr
 
+from kling_nb.addresses import is_loopback
 from kling_nb.calls import Call, Reply
 from kling_nb.engine.pace import back_off
 from kling_nb.engine.run import Run
 from kling_nb.errors import LedgerError, StoreError
 from kling_nb.ledger import Ledger
 from kling_nb.providers.base import Provider, Snapshot
-from kling_nb.records import RunRecord
+from kling_nb.records import RunRecord, RunStatus
 from kling_nb.store import Store
-from kling_nb.transport import Transport, is_loopback
+from kling_nb.transport import Transport
 
 __all__ = ["Clock", "Job", "Limits"]
 
@@ -64,6 +65,7 @@ class Job:
     run: Run
     provider: Provider
     key: SecretStr | None
+    account: str
     ledger: Ledger
     store: Store
     transport: Transport
@@ -77,10 +79,19 @@ class Job:
         """The last committed state."""
         return self.run.record
 
+    def at(self, *statuses: RunStatus) -> bool:
+        """Whether the run is in one of these states now."""
+        return self.record.status in statuses
+
     @property
     def loopback(self) -> bool:
         """Whether the provider is a server on this machine."""
         return is_loopback(self.provider.base_url)
+
+    @property
+    def same_account(self) -> bool:
+        """Whether we ask with the key that made the run, as far as the record can tell."""
+        return not self.record.account or self.account == self.record.account
 
     @property
     def look_again_s(self) -> float:
@@ -88,8 +99,12 @@ class Job:
         return min(self.limits.look_again_s, 1.0) if self.loopback else self.limits.look_again_s
 
     async def send(self, call: Call) -> Reply:
-        """Send one call with this run's key."""
-        return await self.transport.send(call, key=self.key, origin=self.provider.base_url)
+        """Send one call with this run's key; should the answer repeat the key, it is blotted out."""
+        reply = await self.transport.send(call, key=self.key, origin=self.provider.base_url)
+        secret = self.key.get_secret_value().encode() if self.key else b""
+        if len(secret) >= 8 and secret in reply.body:
+            reply = replace(reply, body=reply.body.replace(secret, b"[key]"))
+        return reply
 
     async def change(self, kind: str, /, **changes: Any) -> RunRecord:
         """Commit a change and tell the handle; unchanged states are not written again."""

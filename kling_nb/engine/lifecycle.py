@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -29,7 +30,22 @@ from kling_nb.records import RunRecord, RunStatus, Totals
 from kling_nb.store import Store, relative_src
 from kling_nb.transport import Transport
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "Reach"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """What it takes to ask about a run.
+
+    Args:
+        provider: The adapter, at its configured address.
+        key: The key, or None for a provider that needs none.
+        account: The key's fingerprint, as in `RunRecord.account`.
+    """
+
+    provider: Provider
+    key: SecretStr | None = None
+    account: str = ""
 
 
 class Engine:
@@ -54,7 +70,7 @@ class Engine:
         *,
         loop: Loop,
         ledger: Ledger,
-        reach: "Callable[[RunRecord], tuple[Provider, SecretStr | None]]",
+        reach: Callable[[RunRecord], Reach],
         totals: Callable[[bool], Totals | None],
         clock: Clock | None = None,
         limits: Limits | None = None,
@@ -72,6 +88,7 @@ class Engine:
         self._transport = Transport()
         self._runs: dict[str, Run] = {}
         self._jobs: dict[str, Job] = {}
+        self._driven: set[str] = set()
         self._stores: dict[str, Store] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._posters: dict[str, str | None] = {}
@@ -88,9 +105,12 @@ class Engine:
         Returns:
             The handle.
         """
+        if record.status.ended:
+            # Each call has its own handle of what is over: one may be new and another reused.
+            return Run(record, self, reused=reused)
         run = self.peek(record)
         run.reused = reused
-        if run.status.pending and not run.detached:
+        if not run.detached:
             self.loop.hand(self._drive(run))
         return run
 
@@ -123,17 +143,25 @@ class Engine:
 
     # -- driving -----------------------------------------------------------
     async def _drive(self, run: Run) -> None:
-        if run.id in self._jobs:
+        if run.id in self._driven:
             return
+        self._driven.add(run.id)
         try:
-            provider, key = self._reach(run.record)
+            await self._drive_once(run)
+        finally:
+            self._driven.discard(run.id)
+
+    async def _drive_once(self, run: Run) -> None:
+        try:
+            reach = await asyncio.to_thread(self._reach, run.record)
         except KlingError as error:
             run.stop(error)
             return
         job = self._jobs[run.id] = Job(
             run=run,
-            provider=provider,
-            key=key,
+            provider=reach.provider,
+            key=reach.key,
+            account=reach.account,
             ledger=self.ledger,
             store=self.store(run.record.folder),
             transport=self._transport,
@@ -181,18 +209,18 @@ class Engine:
 
     async def _carry(self, job: Job) -> None:
         snapshot = None
-        if job.record.status in {RunStatus.CREATED, RunStatus.SUBMITTING}:
+        if job.at(RunStatus.CREATED, RunStatus.SUBMITTING):
             async with self._slot(job.record.account):
-                if job.record.status == RunStatus.SUBMITTING:
+                if job.at(RunStatus.SUBMITTING):
                     # Another process was killed between the intent and the answer.
                     await recover(job, "the process that sent it ended before the answer came")
                 else:
                     await submit(job)
-                if job.record.status in {RunStatus.QUEUED, RunStatus.RUNNING}:
+                if job.at(RunStatus.QUEUED, RunStatus.RUNNING):
                     snapshot = await watch(job)
-        elif job.record.status in {RunStatus.QUEUED, RunStatus.RUNNING}:
+        elif job.at(RunStatus.QUEUED, RunStatus.RUNNING):
             snapshot = await watch(job)
-        if job.record.status == RunStatus.SAVING:
+        if job.at(RunStatus.SAVING):
             await save(job, snapshot)
 
     def _slot(self, account: str) -> asyncio.Semaphore:
@@ -206,14 +234,14 @@ class Engine:
         if record.status.ended:
             return False
         try:
-            provider, _ = self._reach(record)
+            provider = self._reach(record).provider
         except KlingError:
             return False
         if record.status == RunStatus.SUBMITTING:
             return provider.can_cancel(RunStatus.QUEUED.value)
         return provider.can_cancel(record.status.value)
 
-    def cancel(self, run: Run) -> "Future[str]":
+    def cancel(self, run: Run) -> Future[str]:
         """Ask for a cancel; see `Run.cancel`."""
         return self.loop.hand(self._cancel(run))
 
@@ -228,14 +256,15 @@ class Engine:
                 await asyncio.sleep(0.05)
             if run.status.ended:
                 return "canceled" if run.status == RunStatus.CANCELED else "not_cancellable"
-            provider, key = self._reach(run.record)
+            reach = await asyncio.to_thread(self._reach, run.record)
+            provider = reach.provider
             call = provider.cancel_call(run.record.provider_run_id or "")
             if call is None or not provider.can_cancel(run.status.value):
                 run.note = f"{provider.label} cannot cancel it now; it goes on and may be charged."
                 run.publish(run.record)
                 return "not_cancellable"
             outcome = provider.read_cancel(
-                await self._transport.send(call, key=key, origin=provider.base_url)
+                await self._transport.send(call, key=reach.key, origin=provider.base_url)
             )
             if outcome == "not_cancellable":
                 run.note = f"{provider.label} says it is too late to cancel; it goes on and may be charged."

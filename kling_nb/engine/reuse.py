@@ -88,43 +88,48 @@ def decide(
     known = sorted(
         (c for c in candidates if _counts(c, wish, loopback)), key=lambda r: (r.created_at, r.attempt)
     )
-    attempt = max((record.attempt for record in known), default=0) + 1
     finished = [r for r in known if r.status == RunStatus.SUCCEEDED]
     if not wish.no_cache:
         # A real clip before a sandbox one, then the newest.
         for record in sorted(finished, key=lambda r: (not r.play, r.created_at), reverse=True):
             if verified(record):
                 return Decision(act="reuse", record=record)
-    lost = [r for r in known if r.status == RunStatus.LOST]
-    if lost:
-        raise blocked(lost[-1])
-    pending = [r for r in known if r.status.pending]
-    if pending:
-        if wish.no_cache:
-            raise BlockedError(
-                f"Run {pending[-1].id} of the same request is still {pending[-1].status.value}.",
-                cure=f"Nothing was sent. Wait for it (`%kling wait {pending[-1].id}`), then use `--no-cache`.",
-                run_id=pending[-1].id,
-                provider=pending[-1].provider,
-            )
-        if not wish.cached_only:
-            return Decision(act="attach", record=pending[-1])
+    pending = _pending(known, wish)
     if wish.cached_only:
-        waiting = f"; run {pending[-1].id} is still {pending[-1].status.value}" if pending else ""
+        waiting = f"; run {pending.id} is still {pending.status.value}" if pending else ""
         raise NotCachedError(
             f"There is no kept clip of {title}{waiting}, and only kept clips are allowed.",
             cure="Bring the clip and its .json into the media folder, or drop `--cached-only`.",
         )
-    if finished and not wish.no_cache and not finished[-1].play:
-        return Decision(act="refetch", record=finished[-1])
+    if pending is not None:
+        return Decision(act="attach", record=pending)
+    if not wish.no_cache:
+        if finished and not finished[-1].play:
+            return Decision(act="refetch", record=finished[-1])
+        _check_last_failure(known, wish)
+    return Decision(act="new", attempt=max((record.attempt for record in known), default=0) + 1)
+
+
+def _pending(known: Sequence[RunRecord], wish: Wish) -> RunRecord | None:
+    """Give the run to wait for; a lost one blocks, and so does any one on its way under `--no-cache`."""
+    lost = [r for r in known if r.status == RunStatus.LOST]
+    if lost:
+        raise blocked(lost[-1])
+    pending = next((r for r in reversed(known) if r.status.pending), None)
+    if pending is not None and wish.no_cache:
+        raise BlockedError(
+            f"Run {pending.id} of the same request is still {pending.status.value}.",
+            cure=f"Nothing was sent. Wait for it (`%kling wait {pending.id}`), then use `--no-cache`.",
+            run_id=pending.id,
+            provider=pending.provider,
+        )
+    return pending
+
+
+def _check_last_failure(known: Sequence[RunRecord], wish: Wish) -> None:
     ended = [r for r in known if r.status in {RunStatus.FAILED, RunStatus.CANCELED}]
-    if ended and not wish.no_cache:
-        last = ended[-1]
-        if last.reason == "moderated":
-            raise blocked(last)
-        if last.charged != "no" and not wish.retry:
-            raise blocked(last)
-    return Decision(act="new", attempt=attempt)
+    if ended and (ended[-1].reason == "moderated" or (ended[-1].charged != "no" and not wish.retry)):
+        raise blocked(ended[-1])
 
 
 def _counts(record: RunRecord, wish: Wish, loopback: Callable[[str], bool]) -> bool:
@@ -148,8 +153,3 @@ def blocked(record: RunRecord) -> KlingError:
         provider=record.provider,
         provider_run_id=record.provider_run_id,
     )
-
-
-def of_take(candidates: Sequence[RunRecord], request_key: str) -> list[RunRecord]:
-    """Keep the runs of one request key."""
-    return [record for record in candidates if record.request_key == request_key]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from kling_nb.cardview import card, line
 from kling_nb.errors import (
+    DetachedError,
     KlingError,
     ModeratedError,
     RunCanceledError,
@@ -307,9 +308,11 @@ class Run:
     @property
     def shown_note(self) -> str:
         """What the card should say beyond the record."""
-        return self.note or (str(self._stopped) if self.detached else "")
+        if self.note or not self.detached or isinstance(self._stopped, DetachedError):
+            return self.note
+        return str(self._stopped)
 
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         return self.bundle()
 
     def bundle(self, *, typical_s: tuple[float, float] | None = None) -> dict[str, Any]:
@@ -462,7 +465,7 @@ class Runs(Sequence[Run]):
         """Cancel all of them; see `Run.cancel`."""
         return [run.cancel() for run in self._runs]
 
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         bundles = [run.bundle() for run in self._runs]
         return {
             "text/html": "".join(bundle["text/html"] for bundle in bundles),

@@ -14,11 +14,14 @@ from kling_nb.engine.pace import back_off
 from kling_nb.engine.watch import reported_micros
 from kling_nb.errors import StoreError, TransportError
 from kling_nb.providers.base import Snapshot
-from kling_nb.records import MediaFacts, RunStatus, utc_now
+from kling_nb.records import MediaFacts, RunRecord, RunStatus, utc_now
 from kling_nb.store import NotVideoError
 from kling_nb.transport import DownloadError
 
 __all__ = ["save"]
+
+#: Whole downloads that are no video, before we believe it.
+STRANGE_TRIES = 3
 
 
 async def save(job: Job, snapshot: Snapshot | None = None) -> None:
@@ -31,46 +34,39 @@ async def save(job: Job, snapshot: Snapshot | None = None) -> None:
     Raises:
         StoreError: The clip cannot be had now; the run stays `saving` and may be resumed.
     """
-    tries = strange = 0
-    last = "the provider gave no link to the clip"
-    while tries < job.limits.save_tries:
-        tries += 1
-        if tries > 1:
-            await job.pause(
-                back_off(tries - 1, random=job.clock.random, first_s=0.2 if job.loopback else 1.5, most_s=30)
-            )
-        if snapshot is None or not snapshot.video_urls:
-            # A new reading signs the links anew, which is the cure for an expired one.
-            try:
-                snapshot = await _read_again(job)
-            except TransportError as error:
-                last = error.what
-                continue
-            if snapshot is None or not snapshot.video_urls:
-                continue
+    strange, last = 0, "the provider gave no link to the clip"
+    for tries in range(job.limits.save_tries):
+        if tries:
+            first_s = 0.2 if job.loopback else 1.5
+            await job.pause(back_off(tries, random=job.clock.random, first_s=first_s, most_s=30))
         part = job.store.part(job.record)
         try:
+            # A new reading signs the links anew, which is the cure for an expired one.
+            snapshot = snapshot if snapshot is not None and snapshot.video_urls else await _read_again(job)
+            if snapshot is None or not snapshot.video_urls:
+                continue
             media = await _fetch(job, snapshot.video_urls[0], part)
         except NotVideoError as error:
-            last, snapshot = error.what, None
-            strange += 1
-            if strange >= 3:
+            last, snapshot, strange = error.what, None, strange + 1
+            if strange >= STRANGE_TRIES:
                 await _strange(job, part, last)
                 return
-        except DownloadError as error:
+        except (DownloadError, TransportError) as error:
             last, snapshot = error.what, None
-            if error.host_unknown:
+            if isinstance(error, DownloadError) and error.host_unknown:
                 break
-        except TransportError as error:
-            last, snapshot = error.what, None
         else:
             await _settle(job, media, snapshot)
             return
         finally:
             part.unlink(missing_ok=True)
-    record = job.record
-    raise StoreError(
-        f"The clip of run {record.id} is made but not fetched: {last}",
+    raise not_fetched(job.record, last)
+
+
+def not_fetched(record: RunRecord, why: str) -> StoreError:
+    """Say that the clip is made and paid for, and not here yet."""
+    return StoreError(
+        f"The clip of run {record.id} is made but not fetched: {why}",
         charged=record.charged,
         cure=f"`%kling resume {record.id}` fetches it again for free.",
         run_id=record.id,

@@ -5,6 +5,7 @@ provably never left, where the provider refused it for its rate, or where two re
 run (once); everything else is `lost`, and stays so until a person resolves it.
 """
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -12,10 +13,13 @@ from kling_nb.calls import Call
 from kling_nb.engine.job import Job
 from kling_nb.engine.pace import back_off
 from kling_nb.errors import KeyMissingError, SettingsError, TransportError, UsageError
-from kling_nb.providers.base import Accepted, Ambiguous, Refused, Snapshot
-from kling_nb.records import RunRecord, RunStatus, utc_now
+from kling_nb.providers.base import Accepted, Refused, Snapshot
+from kling_nb.records import RunStatus, utc_now
 
 __all__ = ["recover", "submit"]
+
+#: Pages of one list that are read before it is called unclear.
+MOST_PAGES = 50
 
 
 async def submit(job: Job) -> None:
@@ -24,60 +28,77 @@ async def submit(job: Job) -> None:
     Args:
         job: A run in `created`.
     """
-    started = job.clock.monotonic()
-    unsent = limited = 0
-    while True:
-        if job.run.cancel_wanted:
-            await end(
-                job,
-                "canceled",
-                RunStatus.CANCELED,
-                reason="canceled",
-                charged="no",
-                message="before it was sent",
-            )
-            return
+    effort = Effort(job.clock.monotonic())
+    while not job.run.cancel_wanted:
         await job.change("submitting", status=RunStatus.SUBMITTING, submitted_at=utc_now(), message="")
         try:
             answer = job.provider.read_submit(await job.send(submit_call(job)))
         except TransportError as error:
             if error.sent:
-                await recover(job, error.what)
-                return
-            unsent += 1
-            await job.change("unsent", status=RunStatus.CREATED, message=error.what)
-            if unsent >= job.limits.unsent_tries:
-                words = f"{error.what} Nothing was sent, {unsent} tries"
-                await end(
-                    job, "unreachable", RunStatus.FAILED, reason="provider", charged="no", message=words
-                )
-                return
-            await job.pause(
-                back_off(unsent, random=job.clock.random, first_s=0.2 if job.loopback else 1.0, most_s=20)
-            )
-            continue
+                return await recover(job, error.what)
+            if await _unsent(job, effort, error):
+                continue
+            return None
         except (SettingsError, UsageError) as error:
             # The transport would not write it: a malformed key, an address outside the origin.
             reason = "auth" if isinstance(error, KeyMissingError) else "invalid"
-            await end(job, "unsendable", RunStatus.FAILED, reason=reason, charged="no", message=error.what)
-            return
-        if isinstance(answer, Accepted):
-            await accept(job, answer)
-            return
-        if isinstance(answer, Ambiguous):
-            await recover(job, answer.message)
-            return
-        limited += 1
-        if not answer.resend or job.clock.monotonic() - started > job.limits.submit_s:
-            await refuse(job, answer)
-            return
-        await job.change(
-            "limited", status=RunStatus.CREATED, message=f"the provider asks to wait: {answer.message}"
-        )
-        wait = answer.retry_after_s
-        if wait is None:
-            wait = back_off(limited, random=job.clock.random, first_s=0.2 if job.loopback else 2.0)
-        await job.pause(wait)
+            return await end(
+                job, "unsendable", RunStatus.FAILED, reason=reason, charged="no", message=error.what
+            )
+        if not isinstance(answer, Refused):
+            return await (
+                accept(job, answer) if isinstance(answer, Accepted) else recover(job, answer.message)
+            )
+        if not await _limited(job, effort, answer):
+            return await refuse(job, answer)
+    return await end(
+        job, "canceled", RunStatus.CANCELED, reason="canceled", charged="no", message="before it was sent"
+    )
+
+
+@dataclass
+class Effort:
+    """How hard it was tried so far.
+
+    Args:
+        started: On the job's clock.
+        unsent: Tries that did not reach the provider.
+        limited: Tries that the provider refused for their rate.
+    """
+
+    started: float
+    unsent: int = 0
+    limited: int = 0
+
+
+async def _unsent(job: Job, effort: Effort, error: TransportError) -> bool:
+    """Wait after a try that provably did not leave; False, and the run ended, after too many."""
+    effort.unsent += 1
+    if effort.unsent >= job.limits.unsent_tries:
+        words = f"{error.what} Nothing was sent in {effort.unsent} tries."
+        await end(job, "unreachable", RunStatus.FAILED, reason="provider", charged="no", message=words)
+        return False
+    # Back to `created` first: should we be killed while waiting, it was certainly not sent.
+    await job.change("unsent", status=RunStatus.CREATED, message=error.what)
+    first_s = 0.2 if job.loopback else 1.0
+    await job.pause(back_off(effort.unsent, random=job.clock.random, first_s=first_s, most_s=20))
+    return True
+
+
+async def _limited(job: Job, effort: Effort, answer: Refused) -> bool:
+    """Wait as the provider asks; False where the refusal is final or the time is over."""
+    effort.limited += 1
+    if not answer.resend or job.clock.monotonic() - effort.started > job.limits.submit_s:
+        return False
+    await job.change(
+        "limited", status=RunStatus.CREATED, message=f"the provider asks to wait: {answer.message}"
+    )
+    first_s = 0.2 if job.loopback else 2.0
+    wait = answer.retry_after_s
+    await job.pause(
+        back_off(effort.limited, random=job.clock.random, first_s=first_s) if wait is None else wait
+    )
+    return True
 
 
 def submit_call(job: Job) -> Call:
@@ -106,9 +127,9 @@ async def refuse(job: Job, answer: Refused) -> None:
     await end(job, "refused", RunStatus.FAILED, reason=answer.reason, charged="no", message=answer.message)
 
 
-async def end(job: Job, kind: str, status: RunStatus, **changes: Any) -> RunRecord:
+async def end(job: Job, kind: str, status: RunStatus, **changes: Any) -> None:
     """End a run that certainly cost nothing, and give its reservation back."""
-    record = await job.settle(
+    await job.settle(
         kind,
         status=status,
         finished_at=utc_now(),
@@ -117,7 +138,6 @@ async def end(job: Job, kind: str, status: RunStatus, **changes: Any) -> RunReco
         queue_position=None,
         **changes,
     )
-    return record
 
 
 async def recover(job: Job, why: str) -> None:
@@ -128,28 +148,39 @@ async def recover(job: Job, why: str) -> None:
         why: What is known of the failure.
     """
     if job.provider.can_look_up:
-        for resend in (True, False):
-            found = await _look_twice(job)
-            if isinstance(found, str):
-                await accept(job, Accepted(provider_run_id=found, snapshot=Snapshot(state="queued")))
-                return
-            if found is None or not resend:
-                break
+        found = await _look_twice(job)
+        if found is True:
             # Two full reads proved that there is no such run: the same POST may go out once more.
-            await job.change("resent", submitted_at=utc_now())
-            try:
-                answer = job.provider.read_submit(await job.send(submit_call(job)))
-            except TransportError as error:
-                why = error.what
-                continue
+            why = await _resend(job) or why
+            if job.record.status != RunStatus.SUBMITTING:
+                return
+            found = await _look_twice(job)
+        if isinstance(found, str):
+            await accept(job, Accepted(provider_run_id=found, snapshot=Snapshot(state="queued")))
+            return
+    await job.settle("lost", status=RunStatus.LOST, charged="unknown", message=why, finished_at=utc_now())
+
+
+async def _resend(job: Job) -> str:
+    """Send the same POST once more; give what is unclear about it, or '' where it was accepted."""
+    await job.change("resent", submitted_at=utc_now())
+    for tries in range(1, 6):
+        try:
+            answer = job.provider.read_submit(await job.send(submit_call(job)))
+        except TransportError as error:
+            if error.sent:
+                return error.what
+            why, wait = error.what, None
+        else:
             if isinstance(answer, Accepted):
                 await accept(job, answer)
-                return
-            if isinstance(answer, Refused):
-                await refuse(job, answer)
-                return
-            why = answer.message
-    await job.settle("lost", status=RunStatus.LOST, charged="unknown", message=why, finished_at=utc_now())
+                return ""
+            why, wait = answer.message, answer.retry_after_s if isinstance(answer, Refused) else None
+            # A refusal other than for the rate (say, of a duplicate) does not speak for the first POST.
+            if not isinstance(answer, Refused) or not answer.resend:
+                return why
+        await job.clock.sleep(back_off(tries, random=job.clock.random) if wait is None else wait)
+    return why
 
 
 async def _look_twice(job: Job) -> str | bool | None:
@@ -171,7 +202,9 @@ async def _look(job: Job) -> str | bool | None:
         try:
             for call in job.provider.lookup_calls(record.client_ref):
                 following: Call | None = call
-                while following is not None:
+                for _ in range(MOST_PAGES):
+                    if following is None:
+                        break
                     found = job.provider.read_lookup(
                         await job.send(following), record.client_ref, since=since
                     )
@@ -179,7 +212,7 @@ async def _look(job: Job) -> str | bool | None:
                         return found.provider_run_ids[0]
                     following = found.more if found.readable else None
                 # Only the last call, the unfiltered list read to its end, can prove an absence.
-                complete = found.readable
+                complete = found.readable and following is None
         except TransportError:
             complete = False
         if complete:

@@ -5,6 +5,7 @@ definite word does, or, for a run it no longer knows, that word three times over
 watching, not the run.
 """
 
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -32,83 +33,23 @@ async def watch(job: Job) -> Snapshot | None:
         DetachedError: The deadline passed, or somebody stopped the watching.
         KlingError: The account is not allowed to read the run.
     """
-    accepted = job.record.accepted_at or utc_now()
-    expected = typical(job.ledger.waits(job.record.provider, job.record.model, job.record.request.duration))
+    record = job.record
+    expected = typical(job.ledger.waits(record.provider, record.model, record.request.duration))
     # The pace follows the run's own age; the deadline counts from when we began to watch.
     began = job.clock.monotonic()
-    started = began - max(0.0, (utc_now() - accepted).total_seconds())
-    failures = forgotten = 0
+    started = began - max(0.0, (utc_now() - (record.accepted_at or utc_now())).total_seconds())
+    trouble = Trouble()
     while True:
-        elapsed = job.clock.monotonic() - started
-        if job.detach_wanted:
-            raise detached(job, "We stopped watching run {id}")
-        if job.clock.monotonic() - began > job.limits.watch_s:
-            raise detached(
-                job,
-                f"Run {{id}} has not ended within {job.limits.watch_s / 60:.0f} minutes, so we stopped watching",
-            )
-        try:
-            snapshot = await job.read()
-        except TransportError as error:
-            failures += 1
-            if job.record.play and not error.sent and failures >= 2:
-                # An in-process sandbox died with its kernel and took its runs along.
-                await finish(
-                    job,
-                    Snapshot(
-                        state="failed",
-                        reason="expired",
-                        charged="no",
-                        message="the sandbox that ran it is gone",
-                    ),
-                )
-                return None
-            await job.pause(
-                back_off(failures, random=job.clock.random, first_s=0.5 if job.loopback else 2.0, most_s=30)
-            )
+        _check_deadline(job, began)
+        snapshot = await _read(job, trouble)
+        if snapshot is None:
             continue
-        if snapshot.state == "unreadable":
-            failures += 1
-            wait = snapshot.retry_after_s
-            await job.pause(
-                back_off(failures, random=job.clock.random, first_s=0.3 if job.loopback else 2.0)
-                if wait is None
-                else wait
-            )
-            continue
-        failures = 0
-        if snapshot.state == "wrong_account":
-            raise KlingError(
-                f"Run {job.record.id} belongs to another {job.provider.label} account.",
-                charged="unknown",
-                cure="Use the key that made it; it is not lost.",
-                run_id=job.record.id,
-                provider=job.record.provider,
-                provider_run_id=job.record.provider_run_id,
-            )
-        if snapshot.state == "not_found":
-            forgotten += 1
-            if forgotten >= FORGOTTEN_READS:
-                await finish(
-                    job,
-                    Snapshot(
-                        state="failed",
-                        reason="expired",
-                        message=snapshot.message or "the provider no longer knows the run",
-                    ),
-                )
-                return None
-            await job.pause(
-                back_off(forgotten, random=job.clock.random, first_s=0.3 if job.loopback else 5.0)
-            )
-            continue
-        forgotten = 0
         if snapshot.state == "succeeded":
             await job.change(
                 "done at the provider",
                 **_facts(snapshot),
                 status=RunStatus.SAVING,
-                charged="yes",
+                charged="no" if record.play else "yes",
                 finished_at=utc_now(),
                 reported_micros=reported_micros(snapshot),
                 queue_position=None,
@@ -119,10 +60,70 @@ async def watch(job: Job) -> Snapshot | None:
             await finish(job, snapshot)
             return None
         await _going(job, snapshot)
-        await job.pause(
-            snapshot.retry_after_s
-            or poll_delay(elapsed, expected, loopback=job.loopback, random=job.clock.random)
-        )
+        elapsed = job.clock.monotonic() - started
+        wait = poll_delay(elapsed, expected, loopback=job.loopback, random=job.clock.random)
+        await job.pause(snapshot.retry_after_s or wait)
+
+
+def _check_deadline(job: Job, began: float) -> None:
+    if job.detach_wanted:
+        raise detached(job, "We stopped watching run {id}")
+    if job.clock.monotonic() - began > job.limits.watch_s:
+        minutes = job.limits.watch_s / 60
+        raise detached(job, f"Run {{id}} has not ended in {minutes:.0f} minutes, so we stopped watching")
+
+
+@dataclass
+class Trouble:
+    """How often in a row a run could not be read, or was not there."""
+
+    failures: int = 0
+    forgotten: int = 0
+
+
+async def _read(job: Job, trouble: Trouble) -> Snapshot | None:
+    """Read once; None, after a wait, where the reading decides nothing."""
+    random, first_s = job.clock.random, 0.3 if job.loopback else 2.0
+    try:
+        snapshot = await job.read()
+    except TransportError as error:
+        trouble.failures += 1
+        if job.record.play and not error.sent and trouble.failures >= 2:
+            # An in-process sandbox died with its kernel and took its runs along.
+            gone = "the sandbox that ran it is gone"
+            return Snapshot(state="failed", reason="expired", charged="no", message=gone)
+        await job.pause(back_off(trouble.failures, random=random, first_s=first_s, most_s=30))
+        return None
+    if snapshot.state == "unreadable":
+        trouble.failures += 1
+        await job.change("unreadable", message=snapshot.message)
+        wait = snapshot.retry_after_s
+        await job.pause(back_off(trouble.failures, random=random, first_s=first_s) if wait is None else wait)
+        return None
+    trouble.failures = 0
+    if snapshot.state == "wrong_account" or (snapshot.state == "not_found" and not job.same_account):
+        raise _wrong_account(job)
+    if snapshot.state != "not_found":
+        trouble.forgotten = 0
+        return snapshot
+    trouble.forgotten += 1
+    if trouble.forgotten >= FORGOTTEN_READS:
+        words = snapshot.message or "the provider no longer knows the run"
+        return Snapshot(state="failed", reason="expired", message=words)
+    await job.pause(back_off(trouble.forgotten, random=random, first_s=0.3 if job.loopback else 5.0))
+    return None
+
+
+def _wrong_account(job: Job) -> KlingError:
+    record = job.record
+    return KlingError(
+        f"Run {record.id} belongs to another {job.provider.label} account.",
+        charged="unknown",
+        cure="It is not lost: use the key that made it, then run the cell again.",
+        run_id=record.id,
+        provider=record.provider,
+        provider_run_id=record.provider_run_id,
+    )
 
 
 async def _going(job: Job, snapshot: Snapshot) -> None:

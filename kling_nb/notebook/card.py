@@ -10,8 +10,7 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from IPython.display import DisplayHandle, display
 
@@ -20,6 +19,9 @@ from kling_nb.engine import Run, pace
 from kling_nb.errors import LedgerError
 from kling_nb.html import escape
 from kling_nb.records import utc_now
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["flush", "show_runs"]
 
@@ -99,8 +101,12 @@ class LiveCards:
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
         changed = self._changed = asyncio.Event()
+
+        def told(_run: Run) -> None:
+            loop.call_soon_threadsafe(changed.set)
+
         for run in self.runs:
-            run.on_change(lambda _run: loop.call_soon_threadsafe(changed.set))
+            run.on_change(told)
         try:
             while True:
                 over = all(run.done for run in self.runs)
@@ -185,11 +191,8 @@ class _Strip:
             cancel = run.can_cancel
             if button.description != (word := "Cancel" if cancel else "Stop waiting"):
                 button.description = word
-                button.tooltip = (
-                    f"Cancel run {run.id}"
-                    if cancel
-                    else f"Stop watching run {run.id}; it goes on and may be charged"
-                )
+                stop = f"Stop watching run {run.id}; it goes on and may be charged"
+                button.tooltip = f"Cancel run {run.id}" if cancel else stop
                 button.disabled = False
 
     def close(self) -> None:
@@ -205,13 +208,12 @@ def _set(widget: Any, name: str, value: str) -> None:
 def _answer_at_once(widget: Any) -> None:
     """Let clicks through while a cell blocks.
 
-    ipykernel 7.4 sends a browser's message to the subshell that published last on its comm, which for a widget
-    made in a cell is the blocked main one, although JupyterLab asked for another (measured). The attribute is
-    private, hence the guard; older and later kernels do without.
+    ipykernel 7.4 sends a browser's message to the subshell that published last on its comm, which for a
+    widget made in a cell is the blocked main one, although JupyterLab asked for another (measured). The
+    attribute is private, hence the guard; older and later kernels do without.
     """
-    comm = getattr(widget, "comm", None)
-    if hasattr(comm, "_reply_subshell_for"):
-        comm._reply_subshell_for = lambda _data, default: default
+    if hasattr(widget.comm, "_reply_subshell_for"):
+        widget.comm._reply_subshell_for = lambda _data, default: default  # noqa: SLF001 - see above
 
 
 def _typical(run: Run) -> tuple[float, float] | None:

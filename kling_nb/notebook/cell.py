@@ -12,10 +12,10 @@ from typing import Any
 from kling_nb.engine import Run, Runs
 from kling_nb.errors import DetachedError, KlingError, WaitTimeoutError
 from kling_nb.models import make_request
-from kling_nb.notebook.arguments import CellOrder, parse_cell
+from kling_nb.notebook.arguments import CellOrder, HelpWantedError, cell_help, parse_cell
 from kling_nb.notebook.card import flush, show_runs
 from kling_nb.notebook.commands import show_plan
-from kling_nb.notebook.shown import put
+from kling_nb.notebook.shown import Shown, put
 from kling_nb.plan import Ask
 from kling_nb.session import Session
 
@@ -74,6 +74,9 @@ def run_cell(session: Session, names: dict[str, Any], line: str, body: str) -> N
             put(show_plan(session.plan(ask), order, session))
             return
         runs = session.open(ask)
+    except HelpWantedError:
+        put(Shown(text=cell_help()))
+        return
     except KlingError as error:
         dest = order.dest if order is not None else dest_of(line)
         bound = _blocking(session, error) or Refused(error)
@@ -149,7 +152,7 @@ def wait_for(runs: list[Run], timeout_s: float | None, *, headless: bool) -> Non
         raise DetachedError(
             f"Interrupted: no longer waiting for {', '.join(going)}.",
             charged="unknown",
-            cure=f"Nothing was canceled. `%kling wait {going[0]}` waits again, `%kling cancel {going[0]}` cancels.",
+            cure=f"It goes on. `%kling wait {going[0]}` waits again, `%kling cancel {going[0]}` cancels.",
             run_id=going[0],
         ) from None
     except WaitTimeoutError:

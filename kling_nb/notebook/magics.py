@@ -50,8 +50,10 @@ class KlingMagics(Magics):
     project = _text("Name of the project in the books")
     allow_origin = _text("Further origins a base address may have, separated by commas")
 
+    shell: Any
+
     @no_var_expand
-    @cell_magic("kling")
+    @cell_magic("kling")  # type: ignore[arg-type]  # IPython types it for functions without self
     def cell(self, line: str, body: str) -> None:
         """Make a video from the cell's text. `%kling help` lists the flags."""
         if line.strip() in {"-h", "--help"}:
@@ -60,7 +62,7 @@ class KlingMagics(Magics):
         self._guarded(self._cell, line, body)
 
     @no_var_expand
-    @line_magic("kling")
+    @line_magic("kling")  # type: ignore[arg-type]  # the same
     def line(self, line: str) -> Any:
         """Look at runs and money; never makes a run. `%kling help` lists the commands."""
         return self._guarded(self._line, line)

@@ -3,11 +3,12 @@
 Invariants: the same content goes out as HTML and as plain text; a command itself knows no IPython.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kling_nb.engine import Run
 
 __all__ = ["Shown", "put"]
@@ -30,14 +31,47 @@ class Shown:
     runs: "Sequence[Run]" = ()
 
 
-def put(shown: Shown) -> Any:
+class Answer:
+    """What a `%kling` command gives back: its value, quiet until it is asked for.
+
+    The view was already put under the cell, also where the command is not its last line; IPython shows the
+    value of a last line once more, and this keeps still then.
+
+    Args:
+        shown: The answer.
+
+    Example:
+        >>> Answer(Shown(text="nothing", value=[])).value
+        []
+    """
+
+    def __init__(self, shown: Shown) -> None:
+        self._shown = shown
+        self._fresh = True
+
+    @property
+    def value(self) -> Any:
+        """The answer as plain Python data."""
+        return self._shown.value
+
+    def __repr__(self) -> str:
+        return self._shown.text
+
+    def _ipython_display_(self) -> None:
+        if self._fresh:
+            self._fresh = False
+        else:
+            put(self._shown)
+
+
+def put(shown: Shown) -> Answer | None:
     """Show an answer under the cell.
 
     Args:
         shown: The answer.
 
     Returns:
-        Its value.
+        Its value for Python, or None where it has none.
     """
     if shown.html or shown.text:
         from IPython.display import display
@@ -47,4 +81,4 @@ def put(shown: Shown) -> Any:
         from kling_nb.notebook.card import show_runs
 
         show_runs(shown.runs)
-    return shown.value
+    return None if shown.value is None else Answer(shown)

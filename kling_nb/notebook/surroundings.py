@@ -36,6 +36,7 @@ class ShellSurroundings:
         return getattr(self.ip, "kernel", None) is not None
 
     def __call__(self) -> "Surroundings":
+        """Give what was seen last."""
         if self._seen is None:
             self.look()
         seen = self._seen
@@ -55,14 +56,12 @@ class ShellSurroundings:
                 content = {}
             allow_stdin = bool(content.get("allow_stdin", False)) if content else None
             if allow_stdin is None:
-                # Between cells (a widget's click) there is no request to read: what was seen last still holds.
+                # Between cells (a widget's click) there is no request to read: the last answer holds.
                 allow_stdin = not self._seen.headless if self._seen else True
-        notebook = notebook_path(os.environ, self.ip.user_ns)
+        headless = is_headless(allow_stdin, sys.stdin is not None and sys.stdin.isatty())
+        notebook = notebook_path(os.environ, self.ip.user_ns, cwd=self.started_in, headless=headless)
         folder = notebook.parent if notebook is not None and notebook.parent.is_dir() else self.started_in
-        watching = sys.stdin is not None and sys.stdin.isatty()
-        self._seen = Surroundings(
-            notebook=notebook, folder=folder, headless=is_headless(allow_stdin, stdin_isatty=watching)
-        )
+        self._seen = Surroundings(notebook=notebook, folder=folder, headless=headless)
 
 
 def attach(ip: Any) -> ShellSurroundings:
@@ -109,9 +108,9 @@ def detach(ip: Any) -> None:
 
 
 def _show(thing: Any) -> None:
+    from kling_nb.api import current
     from kling_nb.engine import Run, Video
     from kling_nb.notebook.card import show_runs
-    from kling_nb.api import current
 
     if isinstance(thing, Video):
         show_runs([current().engine().handle(thing.record)])

@@ -174,7 +174,10 @@ class Sandbox:
         self.desk.stopping.set()
         self._server.leaving.set()
         await asyncio.wait([self._task])
-        await asyncio.to_thread(self.desk.clips.close)
+        try:
+            await asyncio.to_thread(self.desk.clips.close)
+        except RuntimeError:  # at the interpreter's exit there are no more threads to be had
+            self.desk.clips.close()
 
     async def settled(self) -> None:
         """Wait until nothing is being rendered: for tests with a clock of their own."""

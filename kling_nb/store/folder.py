@@ -304,7 +304,7 @@ class Store:
             raise StoreError(
                 "The clip to reuse is gone or is not the recorded one.",
                 charged=record.charged,
-                cure="`%kling restore` fetches it while the provider still has it.",
+                cure="Run the cell again: it is fetched again while the provider still has it.",
                 run_id=record.id,
             )
         name = Path(record.media.file)

@@ -1,0 +1,163 @@
+"""One call against ledger and folder: decide, reserve and insert in one transaction, then hand over.
+
+Invariants: look and insert are one write transaction; nothing is inserted unless every take of the call may
+be; a record that only a folder knows never brings money with it, and is asked about only through `reachable`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kling_nb.addresses import is_loopback
+from kling_nb.catalog import Model
+from kling_nb.engine import Engine, Run, Wish
+from kling_nb.errors import StoreError
+from kling_nb.ledger import Ledger, Transaction
+from kling_nb.models import request_key
+from kling_nb.plan import Ask, Take, Wallet, new_record, plan_takes
+from kling_nb.pricing import require_priced
+from kling_nb.records import Estimate, RunRecord, RunStatus
+from kling_nb.store import Store
+
+__all__ = ["Opening"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """What one call needs to be opened.
+
+    Args:
+        ask: The call.
+        model: The model.
+        provider: Where new runs go.
+        price: Of one new run.
+        wish: What the call allows.
+        wallet: What may be spent.
+        ledger: The ledger.
+        engine: What carries the runs.
+        store: The media folder.
+        shared: Fields that every new record gets.
+        reachable: Whether the provider of a record can be asked about it now.
+    """
+
+    ask: Ask
+    model: Model
+    provider: str
+    price: Estimate
+    wish: Wish
+    wallet: Wallet
+    ledger: Ledger
+    engine: Engine
+    store: Store
+    shared: Mapping[str, Any]
+    reachable: Callable[[RunRecord], bool]
+
+    def takes(self, transaction: Transaction) -> tuple[Take, ...]:
+        """Decide about every take, as things stand in this transaction."""
+        keys = [request_key(self.ask.request, self.model.id, take) for take in self.ask.takes]
+        known = transaction.find(keys)
+        ids = {record.id for record in known}
+        strangers = [_stranger(r) for r in self.store.sidecars(request_keys=keys) if r.id not in ids]
+        return plan_takes(
+            self.ask,
+            self.model.id,
+            self.wish,
+            known + strangers,
+            loopback=is_loopback,
+            verified=lambda record: self._located(record) is not None,
+        )
+
+    def open(self) -> list[Run]:
+        """Reuse, reattach or send.
+
+        Returns:
+            A handle a take.
+
+        Raises:
+            KlingError: The call is refused; nothing was sent.
+        """
+        with self.ledger.writing() as transaction:
+            takes = self.takes(transaction)
+            for take in takes:
+                if take.error is not None:
+                    raise take.error
+            new = sum(take.word == "new" for take in takes)
+            if new:
+                allowed = self.ask.allow_unpriced or self.ask.price is not None
+                require_priced(self.price, allow_unpriced=allowed)
+                self.store.check_room()
+                self.wallet.reserve(transaction, self.ask, self.price, new)
+            opened = [self._open_take(transaction, take) for take in takes]
+        for record, reused in opened:
+            if not reused:
+                self._write_first_sidecar(record)
+        return [self._show(record, reused=reused) for record, reused in opened]
+
+    def _open_take(self, transaction: Transaction, take: Take) -> tuple[RunRecord, bool]:
+        decision = take.decision
+        if decision is None or decision.record is None:
+            record = new_record(
+                self.ask,
+                take,
+                model=self.model.id,
+                provider=self.provider,
+                estimate=self.price,
+                **self.shared,
+            )
+            transaction.insert(record)
+            return record, False
+        record = decision.record
+        in_ledger = transaction.get(record.id) is not None
+        if decision.act == "refetch":
+            words = "fetching the clip again"
+            record = record.model_copy(update={"status": RunStatus.SAVING, "message": words})
+            if in_ledger:
+                transaction.write(record, "refetch")
+        if not in_ledger and record.status.pending and self.reachable(record):
+            record = record.model_copy(update={"session_id": self.wallet.session_id})
+            transaction.insert(record, "attached from the folder")
+        return record, True
+
+    def _write_first_sidecar(self, record: RunRecord) -> None:
+        try:
+            self.store.write_sidecar(record)
+        except StoreError:
+            self.ledger.change(
+                record.id,
+                "no sidecar",
+                status=RunStatus.FAILED,
+                reason="provider",
+                charged="no",
+                message="the media folder cannot be written",
+                settled_micros=0,
+                reserved_micros=0,
+            )
+            raise
+
+    def _located(self, record: RunRecord) -> RunRecord | None:
+        """Find a whole copy of a clip: in this notebook's folder, else where its record says."""
+        for folder in dict.fromkeys((str(self.store.folder), record.folder)):
+            here = record.model_copy(update={"folder": folder})
+            if folder and self.engine.store(folder).verify(here):
+                return here
+        return None
+
+    def _show(self, record: RunRecord, *, reused: bool) -> Run:
+        if record.status == RunStatus.SUCCEEDED:
+            record = self._located(record) or record
+            if record.folder and Path(record.folder) != self.store.folder:
+                record = self.store.bring(record, Path(record.folder))
+        return self.engine.handle(record, reused=reused)
+
+
+def _stranger(record: RunRecord) -> RunRecord:
+    """Take a record that only the folder knows, with its money left out: that is the ledger's alone."""
+    changes: dict[str, Any] = {"reserved_micros": 0, "settled_micros": None, "reported_micros": None}
+    if record.provider == "sandbox" and record.status.pending:
+        # Its sandbox was another process, most likely gone; play runs may simply be made again.
+        changes |= {"status": RunStatus.FAILED, "reason": "expired", "charged": "no"}
+    elif record.status.pending and record.provider_run_id is None:
+        # The folder is written before and after the submit, not during: it may have been sent.
+        changes["status"] = RunStatus.SUBMITTING
+    return record.model_copy(update=changes)
