@@ -61,19 +61,25 @@ def choose_provider(
 
 
 def _automatic(model: Model, *, audio: bool, find: Callable[[str], Key | None], allow_unpriced: bool) -> str:
-    with_key = [name for name in KEY_VARIABLES if find(name) is not None]
+    with_key: list[str] = []
+    offering: list[str] = []
+    for name in KEY_VARIABLES:
+        # One after the other: a locked keyring is no trouble where an earlier provider's key will do.
+        if find(name) is None:
+            continue
+        with_key.append(name)
+        if name in model.providers:
+            offering.append(name)
+            if model.providers[name].usd_per_s(audio=audio) is not None:
+                return name
     if not with_key:
         model.offer("sandbox")
         return "sandbox"
-    offering = [name for name in with_key if name in model.providers]
     if not offering:
         raise UnsupportedError(
             f"{' and '.join(with_key)}, for which there is a key, cannot make {model.id}.",
             cure=f"It is offered by {', '.join(sorted(model.providers))}: set a key or choose another model.",
         )
-    priced = [name for name in offering if model.providers[name].usd_per_s(audio=audio) is not None]
-    if priced:
-        return priced[0]
     if allow_unpriced:
         return offering[0]
     raise UnpricedError(

@@ -24,9 +24,10 @@ def notebook_path(
 ) -> Path | None:
     """Find the notebook that is being run.
 
-    Papermill's output comes first (`PAPERMILL_OUTPUT_PATH`, which papermill injects as a variable with
+    Papermill's output (`PAPERMILL_OUTPUT_PATH`, which papermill injects as a variable with
     `--inject-output-path`), then VS Code's `__vsc_ipynb_file__`, then `JPY_SESSION_NAME` of the Jupyter
-    server. Plain `nbconvert --execute` and papermill without that flag say nothing: None.
+    server; papermill's comes last where somebody is looking, since the variable stays in the saved notebook
+    and speaks of an earlier run. Plain `nbconvert --execute` and papermill without that flag say nothing.
 
     Args:
         environ: The environment.
@@ -48,11 +49,13 @@ def notebook_path(
         True
     """
     cwd = cwd or Path.cwd()
-    return (
-        _papermill(user_ns.get("PAPERMILL_OUTPUT_PATH") or environ.get("PAPERMILL_OUTPUT_PATH"), cwd, environ)
-        or _vs_code(user_ns.get("__vsc_ipynb_file__"))
-        or _jupyter_server(environ.get("JPY_SESSION_NAME"), cwd, headless=headless)
+    papermill = _papermill(
+        user_ns.get("PAPERMILL_OUTPUT_PATH") or environ.get("PAPERMILL_OUTPUT_PATH"), cwd, environ
     )
+    live = _vs_code(user_ns.get("__vsc_ipynb_file__")) or _jupyter_server(
+        environ.get("JPY_SESSION_NAME"), cwd, headless=headless
+    )
+    return (papermill or live) if headless else (live or papermill)
 
 
 def media_folder(settings: "Settings", notebook: Path | None, cwd: Path) -> Path:
