@@ -235,7 +235,7 @@ class Wallet:
             raise BudgetError(
                 f"{each} does not fit: {usd(totals.settled_micros)} spent + "
                 f"{usd(totals.reserved_micros)} reserved of a {kind} of {usd(self.cap_micros)}.",
-                cure="Nothing was sent. Ask for less, or raise KLING_NB_BUDGET or `%config KlingMagics.budget`.",
+                cure="Nothing was sent. Ask for less, or raise the budget (`%config KlingMagics.budget`).",
             )
 
 

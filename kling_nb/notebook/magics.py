@@ -5,6 +5,7 @@ magic is the paid act, the line magic never creates a run; the line reaches us u
 rewrite `$0.70` and braces; an error of ours is one line without a traceback.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -76,7 +77,13 @@ class KlingMagics(Magics):
         from kling_nb.notebook.commands import run_command
         from kling_nb.notebook.shown import put
 
-        return put(run_command(self._session(), line, self.shell.user_ns))
+        session = self._session()
+        try:
+            return put(run_command(session, line, self.shell.user_ns))
+        finally:
+            if session.surroundings().headless and "kling_nb.notebook.card" in sys.modules:
+                # What is shown after this cell would not be stored.
+                sys.modules["kling_nb.notebook.card"].flush()
 
     def _session(self) -> Any:
         from kling_nb.api import current
@@ -121,8 +128,6 @@ def unload(ip: Any) -> None:
     Args:
         ip: The shell.
     """
-    import sys
-
     from kling_nb.notebook import completion
 
     completion.remove(ip)
