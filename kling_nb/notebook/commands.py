@@ -52,8 +52,8 @@ def run_command(session: "Session", line: str, names: Mapping[str, Any]) -> Show
         names: The notebook's variables: an argument may name one that holds a run.
 
     Returns:
-        What is shown. `runs` are runs whose cards belong below it; the `value` of a table is the same as plain
-        data, for programs.
+        What is shown. `runs` are runs whose cards belong below it; the `value` of a table is the same as
+        plain data, for programs.
 
     Raises:
         UsageError: There is no such subcommand, flag or run.
@@ -68,13 +68,12 @@ def run_command(session: "Session", line: str, names: Mapping[str, Any]) -> Show
         words = shlex.split(line)
     except ValueError:
         raise wrong("A quote or a backslash in the line is left open.", "Close it.") from None
-    helped = [word for word in words if normal(word) in {"-h", "--help"}]
-    words = [word for word in words if word not in helped and word != ";"]
-    name = words[0].removesuffix(";") if words else "help"
-    command = _find_command(name)
-    if helped:
-        words, command = ["help", *([] if name == "help" else [name])], _find_command("help")
-    order = _read(command, words[1:], session, names)
+    asked = [word for word in words if normal(word) not in {"-h", "--help"} and word != ";"]
+    command = _find_command(asked[0].removesuffix(";") if asked else "help")
+    rest = asked[1:]
+    if any(normal(word) in {"-h", "--help"} for word in words):
+        command, rest = _find_command("help"), [command.name] if asked else []
+    order = _read(command, rest, session, names)
     return _DO[command.name](order)
 
 
@@ -129,14 +128,15 @@ def _held(thing: object) -> list[Run]:
     return []
 
 
-def _variables(order: _Order) -> dict[str, str]:
-    """Name the variable of each run that is held by one."""
+def _kept(order: _Order) -> overview.Held:
+    """Gather the variables that hold runs, and the runs that nobody here watches any more."""
     found: dict[str, str] = {}
     for name, value in dict(order.names).items():
         if not name.startswith("_") and isinstance(value, Run | Runs):
             for number, run in enumerate(_held(value)):
                 found.setdefault(run.id, name if isinstance(value, Run) else f"{name}[{number}]")
-    return found
+    detached = {run.id for run in order.session.engine().known() if run.detached}
+    return overview.Held(names=found, detached=detached)
 
 
 def _named(order: _Order) -> list[Run]:
@@ -179,7 +179,9 @@ def _sentences(lines: Sequence[str], runs: Sequence[Run] = ()) -> Shown:
 # -- the subcommands ------------------------------------------------------------------
 def _status(order: _Order) -> Shown:
     session = order.session
-    return overview.status(session, session.runs(statuses=_PENDING), _held(session.last), _variables(order))
+    pending = session.ledger().runs(statuses=_PENDING)
+    last = [run.record for run in _held(session.last)]
+    return overview.status(session, pending, last, _kept(order))
 
 
 def _list(order: _Order) -> Shown:
@@ -188,9 +190,9 @@ def _list(order: _Order) -> Shown:
         limit = read_count("-n", order.flags["-n"], low=1, high=100_000)
     elif "--all" in order.flags:
         limit = None
-    runs = list(order.session.runs(limit=None if limit is None else limit + 1))
-    more = limit is not None and len(runs) > limit
-    return overview.listing(runs[:limit], _variables(order), more=more)
+    records = order.session.ledger().runs(limit=None if limit is None else limit + 1)
+    more = limit is not None and len(records) > limit
+    return overview.listing(records[:limit], _kept(order), more=more)
 
 
 def _show(order: _Order) -> Shown:

@@ -252,9 +252,11 @@ def _key(session: "Session", settings: "Settings", name: str, *, online: bool) -
             check, "ok", f"set, from {key.source}; not tried (`%kling doctor --online` does, for free)"
         )
     from kling_nb.catalog import find_model, models
+    from kling_nb.providers import make_provider
+    from kling_nb.settings import provider_origin
     from kling_nb.transport import Transport
 
-    adapter = session.adapter(name, settings)
+    adapter = make_provider(name, provider_origin(settings, name))
     model = find_model(settings.model)
     if name not in model.providers:
         model = next(other for other in models().values() if name in other.providers)

@@ -58,7 +58,7 @@ def show_plan(plan: Plan, order: CellOrder, session: "Session") -> Shown:
     facts = _facts(plan, order)
     page = [tag("div", prose(fact)) for fact in facts] + [table(heads, takes)]
     page += [Html(tag("div", tag("b", title)) + tag("pre", body, style=_PRE)) for title, body in blocks]
-    text = [*map(plain, facts), "", text_table(heads, takes)]
+    text = [*(plain(fact).replace("`", "") for fact in facts), "", text_table(heads, takes)]
     text += [f"\n{title}\n{body}" for title, body in blocks]
     return Shown(html=join(page), text="\n".join(text), value=_value(plan))
 

@@ -4,7 +4,8 @@ Invariants: looking asks no provider and changes nothing; play money never mixes
 knows is a word; no key and no part of one is shown.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +20,19 @@ from kling_nb.settings import CAPS, PREFIX
 from kling_nb.wording import charged, plain, provider_label, session_words, short, state_word
 
 if TYPE_CHECKING:
-    from kling_nb.engine import Run
     from kling_nb.session import Session
 
-__all__ = ["config", "cost", "keys", "listing", "model_list", "status"]
+__all__ = ["Held", "config", "cost", "keys", "listing", "model_list", "status"]
 
 Row = list[object]
-_PENDING_HEADS = ["run", "name", "state", "prompt", "model", "provider", "s", "cost", "file", "age"]
+_Part = str | tuple[list[str], list[Row], str]
+_RUN_HEADS = ["run", "name", "state", "prompt", "model", "provider", "s", "cost", "file", "age"]
 _RUN_ALIGN = "llllllrrlr"
 
 
 def _answer(
-    parts: Sequence[str | tuple[list[str], list[Row], str]], value: Any = None, runs: Sequence["Run"] = ()
+    parts: Sequence[_Part],
+    value: Any = None,
 ) -> Shown:
     """Put sentences and tables under each other, as HTML and as text."""
     page, text = [], []
@@ -42,97 +44,105 @@ def _answer(
             heads, rows, align = part
             page.append(table(heads, rows, align=align))
             text.append(text_table(heads, rows, align=align))
-    return Shown(html=join(page), text="\n".join(text), value=value, runs=runs)
+    return Shown(html=join(page), text="\n".join(text), value=value)
 
 
 # -- runs ------------------------------------------------------------------------
-def status(
-    session: "Session", pending: Sequence["Run"], last: Sequence["Run"], names: Mapping[str, str]
-) -> Shown:
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What this kernel knows of runs beyond their records.
+
+    Args:
+        names: Variables by run id.
+        detached: Ids of runs on their way that this kernel stopped watching.
+    """
+
+    names: Mapping[str, str]
+    detached: Collection[str] = ()
+
+
+def status(session: "Session", pending: Sequence[RunRecord], last: Sequence[RunRecord], held: Held) -> Shown:
     """Show what is on its way, the last run, and the money.
 
     Args:
         session: Whose money is shown.
         pending: Runs on their way.
         last: The runs that this kernel asked for last.
-        names: Variables by run id.
+        held: What this kernel holds of them.
 
     Returns:
         The answer; its value is plain data.
     """
-    parts: list[Any] = []
-    if pending:
-        parts.append(_run_table(pending, names))
-    else:
-        parts.append("Nothing is on its way.")
-    others = [run for run in last if run.status.ended]
-    if others:
-        parts += ["Last:", _run_table(others, names)]
+    parts: list[_Part] = [_run_table(pending, held) if pending else "Nothing is on its way."]
+    if ended := [record for record in last if record.status.ended]:
+        parts += ["Last:", _run_table(ended, held)]
     money = _money(session)
     parts += [f"{session_words(totals).capitalize()}." for totals in money]
-    return _answer(
-        parts, {"pending": [_run_data(run, names) for run in pending], "money": [_totals(t) for t in money]}
-    )
+    value = {"pending": [_run_data(record, held) for record in pending], "money": [_totals(t) for t in money]}
+    return _answer(parts, value)
 
 
-def listing(runs: Sequence["Run"], names: Mapping[str, str], *, more: bool) -> Shown:
+def listing(records: Sequence[RunRecord], held: Held, *, more: bool) -> Shown:
     """Show a table of runs.
 
     Args:
-        runs: Newest first.
-        names: Variables by run id.
+        records: Newest first.
+        held: What this kernel holds of them.
         more: Whether there are older ones.
 
     Returns:
         The answer; its value is plain data, a dict a run.
     """
-    if not runs:
+    if not records:
         return _answer(["There are no runs in the ledger yet."], [])
-    parts: list[Any] = [_run_table(runs, names)]
+    parts: list[_Part] = [_run_table(records, held)]
     if more:
         parts.append("There are older ones: `%kling list --all`, or `-n N`.")
-    return _answer(parts, [_run_data(run, names) for run in runs])
+    return _answer(parts, [_run_data(record, held) for record in records])
 
 
-def _run_table(runs: Sequence["Run"], names: Mapping[str, str]) -> tuple[list[str], list[Row], str]:
+def _run_table(records: Sequence[RunRecord], held: Held) -> tuple[list[str], list[Row], str]:
     now = utc_now()
     rows: list[Row] = [
         [
-            run.id,
-            names.get(run.id, ""),
-            state_word(run.record, detached=run.detached),
-            short(one_line(run.prompt), 48),
-            run.record.model.removeprefix("kling-"),
-            provider_label(run.provider),
-            run.record.request.duration,
-            cost_word(run.record),
-            run.record.media.file if run.record.media else "",
-            age(run.record.created_at, now),
+            record.id,
+            held.names.get(record.id, ""),
+            state_word(record, detached=record.id in held.detached),
+            short(one_line(_prompt(record)), 48),
+            record.model.removeprefix("kling-"),
+            provider_label(record.provider),
+            record.request.duration,
+            cost_word(record),
+            record.media.file if record.media else "",
+            age(record.created_at, now),
         ]
-        for run in runs
+        for record in records
     ]
     # A column that says nothing only takes room.
     kept = [
-        n
-        for n, head in enumerate(_PENDING_HEADS)
-        if head not in {"name", "file"} or any(row[n] for row in rows)
+        number
+        for number, head in enumerate(_RUN_HEADS)
+        if head not in {"name", "file"} or any(row[number] for row in rows)
     ]
     return (
-        [_PENDING_HEADS[n] for n in kept],
-        [[row[n] for n in kept] for row in rows],
-        "".join(_RUN_ALIGN[n] for n in kept),
+        [_RUN_HEADS[number] for number in kept],
+        [[row[number] for number in kept] for row in rows],
+        "".join(_RUN_ALIGN[number] for number in kept),
     )
 
 
-def _run_data(run: "Run", names: Mapping[str, str]) -> dict[str, Any]:
-    record = run.record
+def _prompt(record: RunRecord) -> str:
+    return record.request.prompt or "\n".join(shot.prompt for shot in record.request.shots or ())
+
+
+def _run_data(record: RunRecord, held: Held) -> dict[str, Any]:
     return {
         "id": record.id,
-        "name": names.get(record.id),
+        "name": held.names.get(record.id),
         "status": record.status.value,
         "reason": record.reason,
         "charged": charged(record),
-        "prompt": run.prompt,
+        "prompt": _prompt(record),
         "model": record.model,
         "provider": record.provider,
         "provider_run_id": record.provider_run_id,
@@ -215,7 +225,7 @@ def cost(session: "Session", records: Sequence[RunRecord], *, whole: bool) -> Sh
     Returns:
         The answer; its value is plain data.
     """
-    parts: list[Any] = [f"{'All runs of this ledger' if whole else 'This session'}, real money:"]
+    parts: list[_Part] = [f"{'All runs of this ledger' if whole else 'This session'}, real money:"]
     groups = [_by_model(records, play=play) for play in (False, True)]
     heads = ["provider", "model", "runs", "spent", "held", "charge unknown"]
     for play, group in zip((False, True), groups, strict=True):
@@ -333,7 +343,7 @@ def config(session: "Session") -> Shown:
                 {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
             )
         rows.append([name, word, settings.sources.get(field, "default"), PREFIX + name.upper()])
-    parts: list[Any] = [(["setting", "value", "from", "variable"], rows, "llll"), *settings.notes]
+    parts: list[_Part] = [(["setting", "value", "from", "variable"], rows, "llll"), *settings.notes]
     data = [dict(zip(("setting", "value", "source", "variable"), row, strict=True)) for row in rows]
     return _answer([*parts, "Keys are not settings: `%kling keys`."], data)
 
