@@ -9,7 +9,7 @@ the schema refuses to write.
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,26 @@ class Transaction:
         return Totals(
             settled_micros=int(settled), reserved_micros=int(reserved), unknown=int(unknown), play=play
         )
+
+    def committed(self, *, play: bool, since: datetime | None = None, **equal: str) -> int:
+        """Add up what is spent or held back, in micro-dollars.
+
+        Args:
+            play: Play money or real money.
+            since: Only runs made at or after it.
+            **equal: Only runs whose `project`, `user` or `session_id` is this.
+
+        Returns:
+            Settled and reserved micro-dollars together.
+        """
+        query = sa.select(
+            sa.func.coalesce(
+                sa.func.sum(sa.func.coalesce(_runs.c.settled_micros, 0) + _runs.c.reserved_micros), 0
+            )
+        ).where(_runs.c.play == play, *(_runs.c[name] == value for name, value in equal.items()))
+        if since is not None:
+            query = query.where(_runs.c.created_at >= since.isoformat())
+        return int(self._connection.scalar(query) or 0)
 
     def insert(self, record: RunRecord, kind: str = "created", **data: Any) -> None:
         """Add a run and its first event."""

@@ -86,8 +86,8 @@ class Opening:
             if new:
                 allowed = self.ask.allow_unpriced or self.ask.price is not None
                 require_priced(self.price, allow_unpriced=allowed)
-                self.store.check_room()
                 self.wallet.reserve(transaction, self.ask, self.price, new)
+                self.store.check_room()
             opened = [self._open_take(transaction, take) for take in takes]
         for record, reused in opened:
             if not reused:

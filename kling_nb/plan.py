@@ -194,6 +194,11 @@ class Wallet:
         yes: Consent given by `KLING_NB_YES`.
         headless: Whether nobody is there to see it.
         play: Whether it is play money.
+        project: Whose daily cap counts.
+        user: Whose daily and total caps count.
+        project_daily_micros: Cap of the project for a day (UTC), or None.
+        user_daily_micros: Cap of the user for a day (UTC), or None.
+        user_total_micros: Cap of the user for ever, or None.
     """
 
     session_id: str
@@ -202,6 +207,11 @@ class Wallet:
     yes: bool
     headless: bool
     play: bool
+    project: str = ""
+    user: str = ""
+    project_daily_micros: int | None = None
+    user_daily_micros: int | None = None
+    user_total_micros: int | None = None
 
     def reserve(self, transaction: Transaction, ask: Ask, estimate: Estimate, new: int) -> None:
         """Refuse what does not fit; to be called in the transaction that inserts the runs.
@@ -237,6 +247,28 @@ class Wallet:
                 f"{usd(totals.reserved_micros)} reserved of a {kind} of {usd(self.cap_micros)}.",
                 cure="Nothing was sent. Ask for less, or raise the budget (`%config KlingMagics.budget`).",
             )
+        self._check_long_caps(transaction, need, each)
+
+    def _check_long_caps(self, transaction: Transaction, need: int, each: str) -> None:
+        today = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
+        caps: list[tuple[str, int | None, dict[str, Any]]] = [
+            (
+                "daily budget of this project",
+                self.project_daily_micros,
+                {"project": self.project, "since": today},
+            ),
+            ("daily budget of this user", self.user_daily_micros, {"user": self.user, "since": today}),
+            ("total budget of this user", self.user_total_micros, {"user": self.user}),
+        ]
+        for kind, cap, whose in caps:
+            if cap is None:
+                continue
+            gone = transaction.committed(play=self.play, **whose)
+            if gone + need > cap:
+                raise BudgetError(
+                    f"{each} does not fit: {usd(gone)} spent or reserved of a {kind} of {usd(cap)}.",
+                    cure="Nothing was sent. Ask for less, or raise that budget.",
+                )
 
 
 def new_record(
