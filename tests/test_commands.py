@@ -1,6 +1,7 @@
 """`%kling` looks, waits, cancels and resumes; it never makes a run and never shows a key."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,6 +64,7 @@ def test_no_command_ever_makes_a_run(session, monkeypatch):
         ("list fox", "takes nothing after it"),
         ("show nothing", "There is no run 'nothing'"),
         ("show number", "holds no run but a int"),
+        ("show refused", "holds no run but a refusal: The prompt is empty."),
         ("show", "needs a run"),
         ("cancel", "needs a run"),
         ("wait --timeout never", "takes seconds"),
@@ -74,8 +76,9 @@ def test_no_command_ever_makes_a_run(session, monkeypatch):
 )
 def test_a_wrong_line_is_one_line_with_a_cure(session, line, words):
     """A typo says what was meant, what there is, and repeats no key."""
+    names = {"number": 1, "refused": SimpleNamespace(error=KlingError("The prompt is empty."))}
     with pytest.raises(UsageError) as caught:
-        run_command(session, line, {"number": 1})
+        run_command(session, line, names)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "0123456789" not in str(caught.value)

@@ -154,8 +154,14 @@ def _find(order: _Order, word: str) -> Run:
         return order.session.find(word)
     except UsageError as error:
         if word in order.names:
-            kind = type(order.names[word]).__name__
-            raise wrong(f"The variable {word} holds no run but a {kind}.", "See `%kling list`.") from None
+            value = order.names[word]
+            why = getattr(value, "error", None)
+            kind = (
+                f"a {type(value).__name__}" if not isinstance(why, KlingError) else f"a refusal: {why.what}"
+            )
+            raise wrong(
+                f"The variable {word} holds no run but {kind.rstrip('.')}.", "See `%kling list`."
+            ) from None
         raise error from None
 
 

@@ -47,7 +47,7 @@ def show_plan(plan: Plan, order: CellOrder, session: "Session") -> Shown:
         [str(take.take), take.word, _run_of(take), one_line(str(take.error)) if take.error else ""]
         for take in plan.takes
     ]
-    heads = ["take", "", "run", "why not"] if any(row[3] for row in takes) else ["take", "", "run"]
+    heads = ["take", "would be", "run", "why not"][: 4 if any(row[3] for row in takes) else 3]
     takes = [row[: len(heads)] for row in takes]
     blocks = [
         (_payload_title(name), _pretty(body) if isinstance(body, Mapping) else one_line(body))
