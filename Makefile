@@ -27,7 +27,7 @@ help: ## Say what there is
 
 .PHONY: demo
 demo: $(VENV)/.demo ## Run the whole thing against the sandbox: no key, no network, no money
-	$(BIN)/kling-nb demo
+	$(BIN)/kling-nb demo --prompts tests/data/vbench_prompts.jsonl
 
 .PHONY: test
 test: lint docs chromium ## Set up everything and run every check
@@ -46,7 +46,12 @@ lab: $(VENV)/.lab ## Open JupyterLab on the notebooks
 
 .PHONY: docs
 docs: venv ## Build the documentation into build/docs; a warning is an error
+	$(BIN)/python docs/tables.py --check
 	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees -b html docs build/docs
+
+.PHONY: tables
+tables: venv ## Write the tables of the documentation from the code
+	$(BIN)/python docs/tables.py
 
 .PHONY: lint
 lint: venv ## Check format, style, types and layers

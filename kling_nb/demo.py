@@ -115,6 +115,7 @@ def run_demo(folder: Path, prompts: Sequence[str]) -> Demo:
             f"The demonstration needs {error.name}.",
             cure="Run `make demo`, or install ipykernel, nbclient and nbconvert.",
         ) from None
+    folder = folder.resolve()
     _clear(folder)
     source = folder / "demo.ipynb"
     nbformat.write(_notebook(prompts), source)

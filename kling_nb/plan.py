@@ -42,7 +42,7 @@ class Ask:
     Args:
         request: What is asked.
         takes: The planned sample indices.
-        provider: The provider the call names, if it does.
+        provider: The provider the call names, or `auto` to overrule the settings' own.
         model: The model the call names, if it does.
         max_cost: Dollars the whole call may reserve.
         price: Dollars per second to reserve where no price is known.
@@ -66,6 +66,11 @@ class Ask:
     retry: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def named(self) -> str | None:
+        """The provider whose runs alone may answer this call, if it names one."""
+        return None if self.provider == "auto" else self.provider
 
 
 @dataclass(frozen=True, kw_only=True)

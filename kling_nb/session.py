@@ -226,11 +226,13 @@ class Session:
     # -- before the act --------------------------------------------------------
     def _resolve(self, ask: Ask, settings: Settings) -> tuple[str, Model, Estimate]:
         model = find_model(ask.model or settings.model)
+        if ask.provider == "auto":
+            settings = replace(settings, provider="auto")
         provider = choose_provider(
             settings,
             model,
             audio=ask.request.audio,
-            named=ask.provider,
+            named=ask.named,
             find=self.key,
             allow_unpriced=ask.allow_unpriced or ask.price is not None,
         )
@@ -260,7 +262,7 @@ class Session:
             price=price,
             wish=Wish(
                 provider=provider,
-                named=ask.provider is not None,
+                named=ask.named is not None,
                 real_origin=lambda name: not is_loopback(provider_origin(settings, name)),
                 no_cache=ask.no_cache,
                 cached_only=ask.cached_only or settings.cached_only,

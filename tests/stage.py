@@ -1,6 +1,8 @@
-"""A stage for engine tests: the real engine, ledger, store and transport against a real sandbox on loopback."""
+"""A stage for engine tests: real engine, ledger, store and transport against a real sandbox on loopback."""
 
 from decimal import Decimal
+
+from pydantic import SecretStr
 
 from kling_nb.catalog import find_model
 from kling_nb.engine import Engine, Limits, Reach
@@ -11,7 +13,6 @@ from kling_nb.plan import new_id
 from kling_nb.providers import make_provider
 from kling_nb.records import Estimate, RunRecord, micros, utc_now
 from kling_nb.sandbox.serve import Sandbox
-from pydantic import SecretStr
 
 WIRES = ("runflow", "runcomfy")
 QUICK = Limits(watch_s=60, submit_s=20, unsent_tries=3, save_tries=4, look_again_s=0.1, lease_s=3)

@@ -46,7 +46,7 @@ GIVEN = [
     ("fox;", {"dest": "fox"}, {}),
     ("\ufb01sh", {"dest": "fish"}, {}),
     ("-p runflow -m pro", {"provider": "runflow", "model": "pro"}, {}),
-    ("-p auto", {"provider": None}, {}),
+    ("-p auto", {"provider": "auto"}, {}),
     ("-d5", {}, {"duration": 5}),
     ("-d 5s", {}, {"duration": 5}),
     ("--duration=7", {}, {"duration": 7}),

@@ -3,7 +3,8 @@
 from kling_nb.engine.job import Clock, Limits
 from kling_nb.engine.lifecycle import Engine, Reach
 from kling_nb.engine.reuse import Decision, Wish, decide
-from kling_nb.engine.run import Run, Runs, Video, error_of
+from kling_nb.engine.run import Run, Runs, Video
+from kling_nb.engine.verdict import error_of
 
 __all__ = [
     "Clock",

@@ -120,7 +120,10 @@ class Engine:
             run = self._runs.get(record.id)
             if run is None or (run.record.status.ended and run.record != record):
                 run = self._runs[record.id] = Run(record, self)
-            return run
+        if record.id not in self._driven and run.record != record:
+            # Another process drives it: what the caller has just read is newer than what we were told.
+            run.publish(record)
+        return run
 
     def known(self) -> list[Run]:
         """Give every handle of this process, oldest first."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kling_nb.engine.run import error_of
+from kling_nb.engine.verdict import error_of
 from kling_nb.errors import BlockedError, KlingError, NotCachedError
 from kling_nb.records import RunRecord, RunStatus
 

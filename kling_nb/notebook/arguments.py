@@ -54,7 +54,7 @@ class CellOrder:
     Args:
         dest: The variable to bind, or None.
         fields: For `kling_nb.models.make_request`; only what was given.
-        provider: The provider the line names; None also for `auto`.
+        provider: The provider the line names; `auto` overrules the settings and names nobody.
         model: The model the line names.
         takes: The planned sample indices.
         max_cost: Dollars for the whole cell.
@@ -130,9 +130,6 @@ def parse_cell(line: str, body: str, names: Mapping[str, Any], *, folder: Path) 
             check_text(value, name)
     takes = given.pop("takes", None)
     one_take = given.pop("take", None)
-    if given.get("provider") == "auto":
-        # To name nobody is not to name somebody: a kept clip of any provider will do.
-        del given["provider"]
     if given.get("dry_run_as"):
         given["dry_run"] = True
     return CellOrder(

@@ -1,0 +1,130 @@
+"""Write the tables of the documentation from the code that decides them, or check that they are current.
+
+Run `make tables` after a flag, a command, a setting, a price or a switch has changed; `--check` writes
+nothing and fails where a page is stale.
+"""
+
+import sys
+from pathlib import Path
+
+from kling_nb.catalog import models
+from kling_nb.keys import KEY_VARIABLES
+from kling_nb.notebook.syntax import COMMANDS, FLAGS
+from kling_nb.options import Options
+from kling_nb.sandbox.switches import SWITCHES
+from kling_nb.settings import PREFIX
+from kling_nb.wording import provider_label
+
+HERE = Path(__file__).parent
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _table(headers: list[str], rows: list[list[str]]) -> str:
+    return "\n".join([_row(*headers), _row(*["---"] * len(headers)), *(_row(*row) for row in rows)])
+
+
+def flags() -> str:
+    """Every flag of `%%kling`, by what it is for."""
+    groups = dict.fromkeys(flag.group for flag in FLAGS)
+    return "\n\n".join(
+        _table(
+            [group, ""],
+            [
+                [
+                    ", ".join(f"`{s}`" for s in flag.spellings)
+                    + (f" *{flag.metavar}*" if flag.metavar else ""),
+                    flag.help,
+                ]
+                for flag in FLAGS
+                if flag.group == group
+            ],
+        )
+        for group in groups
+    )
+
+
+def commands() -> str:
+    """Every command of `%kling`."""
+    return _table(
+        ["`%kling ...`", ""],
+        [[f"`{(command.name + ' ' + command.usage).strip()}`", command.help] for command in COMMANDS],
+    )
+
+
+def prices() -> str:
+    """Every price of the catalog, with its source and date."""
+
+    def price(amount: object) -> str:
+        return "unknown" if amount is None else f"${amount}"
+
+    rows = [
+        [
+            f"`{model.id}`",
+            ", ".join(f"`{alias}`" for alias in model.aliases),
+            provider_label(name),
+            price(offer.usd_per_s_silent),
+            price(offer.usd_per_s_audio),
+            offer.source,
+            offer.as_of.isoformat(),
+        ]
+        for model in models().values()
+        for name, offer in model.providers.items()
+        if name != "sandbox"
+    ]
+    return _table(
+        ["model", "also", "provider", "silent, per s", "with sound, per s", "source", "as of"], rows
+    )
+
+
+def settings() -> str:
+    """Every setting and key variable by its name in the environment."""
+    rows = [
+        [f"`{PREFIX}{name.upper()}`", f"`{name}`", f"`%config KlingMagics.{name}`"]
+        for name in Options.model_fields
+    ]
+    keys = [f"`{variable}`" for names in KEY_VARIABLES.values() for variable in names]
+    return _table(["environment", "user file", "notebook"], rows) + "\n\nKeys: " + ", ".join(keys) + "."
+
+
+def switches() -> str:
+    """Every switch of the sandbox."""
+    rows = [[f"`{switch.name}`", switch.kind, switch.about] for switch in SWITCHES.values()]
+    return _table(["switch", "kind", "what it does"], rows)
+
+
+PAGES = {
+    "magics.md": {"flags": flags, "commands": commands},
+    "providers.md": {"prices": prices},
+    "settings.md": {"settings": settings},
+    "sandbox.md": {"switches": switches},
+}
+
+
+def main() -> int:
+    """Write or check every table; give the exit code."""
+    stale = []
+    for page, tables in PAGES.items():
+        path = HERE / page
+        before = text = path.read_text(encoding="utf-8")
+        for name, make in tables.items():
+            start, end = f"<!-- {name}: written by docs/tables.py -->\n", f"<!-- end of {name} -->"
+            head, _, rest = text.partition(start)
+            _, found, tail = rest.partition(end)
+            if not found:
+                sys.stderr.write(f"{page} has no place for {name}\n")
+                return 2
+            text = f"{head}{start}\n{make()}\n\n{end}{tail}"
+        if text != before:
+            stale.append(page)
+            if "--check" not in sys.argv:
+                path.write_text(text, encoding="utf-8")
+    if stale:
+        sys.stdout.write(f"{'stale' if '--check' in sys.argv else 'written'}: {', '.join(stale)}\n")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""What the end of a run means, as an error that need not be raised.
+
+Invariants: pure; every answer says what happened, whether it was charged, and what is safe to do now.
+"""
+
+from typing import Any
+
+from kling_nb.errors import KlingError, ModeratedError, RunCanceledError, RunFailedError, RunLostError
+from kling_nb.records import RunRecord, RunStatus
+
+__all__ = ["error_of"]
+
+
+def error_of(record: RunRecord) -> KlingError | None:
+    """Say why an ended run has no clip.
+
+    Args:
+        record: An ended run.
+
+    Returns:
+        The error, or None for a success.
+
+    Example:
+        >>> error_of.__name__
+        'error_of'
+    """
+    label = record.provider
+    ids: dict[str, Any] = {
+        "run_id": record.id,
+        "provider": record.provider,
+        "provider_run_id": record.provider_run_id,
+    }
+    said = f": {record.message}" if record.message else ""
+    if record.status == RunStatus.LOST:
+        return RunLostError(
+            f"The answer to the submit of run {record.id} never came, so {label} may have made it.",
+            charged="unknown",
+            cure=f"Nothing was sent again. Look at {label}'s own list of runs, then "
+            f"`%kling resolve {record.id} --attach PROVIDER_ID` or `--abandon`.",
+            **ids,
+        )
+    if record.status == RunStatus.CANCELED:
+        return RunCanceledError(
+            f"Run {record.id} was canceled{said}.",
+            reason="canceled",
+            charged=record.charged,
+            cure=retry_cure(record),
+            **ids,
+        )
+    if record.status == RunStatus.FAILED:
+        kind = ModeratedError if record.reason == "moderated" else RunFailedError
+        return kind(
+            f"Run {record.id} failed at {label} ({record.reason}){said}.",
+            reason=record.reason or "provider",
+            charged=record.charged,
+            cure=retry_cure(record),
+            **ids,
+        )
+    return None
+
+
+def retry_cure(record: RunRecord) -> str:
+    """Say what is safe to do about a run that ended without a clip."""
+    if record.reason == "moderated":
+        return "Change the prompt: the same request would be refused again (`--no-cache` sends it anyway)."
+    if record.reason == "invalid":
+        return "Correct the request and run the cell again."
+    if record.reason == "credit":
+        return "Add credit at the provider, then run the cell again."
+    if record.reason == "auth":
+        return "Correct the key (`%kling keys`), then run the cell again."
+    if record.charged == "no":
+        return "Running the cell again makes a new attempt."
+    return f"`%kling resume {record.id}` looks again for free; `--retry` buys a new attempt."
