@@ -53,6 +53,10 @@ docs: venv ## Build the documentation into build/docs; a warning is an error
 tables: venv ## Write the tables of the documentation from the code
 	$(BIN)/python docs/tables.py
 
+.PHONY: pictures
+pictures: venv ## Take the pictures of the documentation in a real browser
+	$(BIN)/python docs/pictures.py
+
 .PHONY: lint
 lint: venv ## Check format, style, types and layers
 	$(BIN)/ruff format --check .

@@ -9,7 +9,7 @@ release = version = installed_version("kling-nb")
 
 extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["images"]
+exclude_patterns: list[str] = []
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 highlight_language = "python"
