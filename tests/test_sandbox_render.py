@@ -186,20 +186,14 @@ def test_a_film_nobody_waits_for_is_given_up(tmp_path):
     assert not list(tmp_path.glob("*.mp4"))
 
 
-def test_rendering_is_cheap(tmp_path):
-    """Five seconds of film take well under one second of processor (measured: 0.3 s)."""
-    begun = time.thread_time()
-    render(plan(Shot(FOX, 5), audio=True), tmp_path / "a.mp4")
-    assert time.thread_time() - begun < 1
-
-
-def test_equal_requests_render_once():
-    """Two equal requests on two wires of one model share a file; another prompt makes another."""
+def test_equal_requests_share_a_few_films():
+    """Takes of one request look different from each other, and are still rendered four times at the most."""
     with Bench() as bench:
-        for prompt in ("a", "a", "b"):
+        for prompt in ("a",) * 9 + ("b",):
             bench.comfy(prompt=prompt)
         bench.advance(0)
-        assert bench.stats()["rendered"] == 2
+        assert bench.stats()["accepted"] == 10
+        assert bench.stats()["rendered"] == 5
 
 
 def test_rendering_does_not_hold_the_loop():

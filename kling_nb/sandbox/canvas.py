@@ -154,6 +154,8 @@ class Caption:
     """How many shots the clip has; 1 hides the label."""
     footer: str
     """A small line about the request, such as `3.0 pro  5 s  16:9`."""
+    look: int = 0
+    """Shifts the colours, so that takes of one request can be told apart."""
 
 
 class Stage:
@@ -162,7 +164,7 @@ class Stage:
     def __init__(self, size: tuple[int, int], caption: Caption) -> None:
         self.size = size
         width, height = size
-        self._ground = _gradient(size, _PALETTE[(caption.number - 1) % len(_PALETTE)])
+        self._ground = _gradient(size, _PALETTE[(caption.number - 1 + caption.look) % len(_PALETTE)])
         self._words = Image.new("L", size, 0)
         self._letter(caption)
         self._base = self._ground.copy()

@@ -60,6 +60,8 @@ class ClipPlan:
     """Whether there is a tone."""
     footer: str
     """The small line at the foot of the picture."""
+    look: int = 0
+    """Which colours: takes of one request look different, as a model's would."""
 
     @property
     def seconds(self) -> int:
@@ -142,7 +144,9 @@ def _frames(plan: ClipPlan) -> Iterator[av.VideoFrame]:
     total = plan.seconds * FPS
     index = 0
     for number, shot in enumerate(plan.shots, 1):
-        stage = Stage(SIZES[plan.aspect_ratio], Caption(shot.text, number, len(plan.shots), plan.footer))
+        stage = Stage(
+            SIZES[plan.aspect_ratio], Caption(shot.text, number, len(plan.shots), plan.footer, plan.look)
+        )
         for step in range(shot.seconds * FPS):
             image = stage.frame(at_s=index / FPS, through=index / max(total - 1, 1))
             frame = av.VideoFrame.from_image(image)  # type: ignore[no-untyped-call] # PyAV types it not
