@@ -28,6 +28,9 @@ __all__ = ["flush", "show_runs"]
 _PERIOD_S = 1.0
 _EMPTY = {"text/html": "", "text/plain": ""}
 _open: set["LiveCards"] = set()
+#: By display id, what went out from the background since the last `flush` of a headless notebook.
+_sent: dict[str, tuple[DisplayHandle, dict[str, Any]]] = {}
+_sending = threading.Lock()
 _numbers = itertools.count(1)
 
 
@@ -42,20 +45,27 @@ def show_runs(runs: Sequence[Run]) -> None:
     where = surroundings_of_process()
     live = getattr(where, "kernel", False)
     watched = live and not current().surroundings().headless
-    cards = LiveCards(runs)
+    cards = LiveCards(runs, repeat=live and not watched)
     cards.draw(controls=watched)
     if live and any(not run.done for run in runs):
         cards.follow(current().loop.hand)
 
 
 def flush(timeout_s: float = 10) -> None:
-    """Wait until every card of an ended run shows its end: to be called before a headless cell ends.
+    """Let the stored outputs catch up with the cards: to be called at the end of each headless cell.
+
+    What was sent while no cell ran is sent again, because nbclient drops an update that comes between two
+    cells (measured: cards that said `running` for ever).
 
     Args:
-        timeout_s: Seconds to wait at most.
+        timeout_s: Seconds to wait at most for cards of ended runs to show their end.
     """
     for cards in list(_open):
         cards.finish(timeout_s)
+    with _sending:
+        for handle, bundle in _sent.values():
+            handle.update(bundle, raw=True)
+        _sent.clear()
 
 
 class LiveCards:
@@ -63,10 +73,12 @@ class LiveCards:
 
     Args:
         runs: Handles, in order.
+        repeat: Whether `flush` must send again what was sent from the background.
     """
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[Run], *, repeat: bool = False) -> None:
         self.runs = list(runs)
+        self._repeat = repeat
         self._handles: list[DisplayHandle] = []
         self._shown: list[dict[str, Any]] = []
         self._strip: _Strip | None = None
@@ -127,7 +139,11 @@ class LiveCards:
         for number, run in enumerate(self.runs):
             bundle = run.bundle(typical_s=self._typical[number])
             if bundle != self._shown[number]:
-                self._handles[number].update(bundle, raw=True)
+                handle = self._handles[number]
+                with _sending:
+                    handle.update(bundle, raw=True)
+                    if self._repeat:
+                        _sent[handle.display_id] = handle, bundle
                 self._shown[number] = bundle
         if self._strip is not None:
             self._strip.update(self._typical)
@@ -188,12 +204,14 @@ class _Strip:
             if run.done:
                 _set(button.layout, "display", "none")
                 continue
+            if button.disabled and not run.cancel_wanted:
+                # The cancel was answered, and the run still goes on: it may be asked for again.
+                button.disabled = False
             cancel = run.can_cancel
             if button.description != (word := "Cancel" if cancel else "Stop waiting"):
                 button.description = word
                 stop = f"Stop watching run {run.id}; it goes on and may be charged"
                 button.tooltip = f"Cancel run {run.id}" if cancel else stop
-                button.disabled = False
 
     def close(self) -> None:
         """Empty the output; the widget itself stays, for a page that was reloaded and still shows it."""

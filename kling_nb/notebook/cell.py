@@ -13,7 +13,7 @@ from kling_nb.engine import Run, Runs
 from kling_nb.errors import DetachedError, KlingError, WaitTimeoutError
 from kling_nb.models import make_request
 from kling_nb.notebook.arguments import CellOrder, HelpWantedError, cell_help, parse_cell
-from kling_nb.notebook.card import flush, show_runs
+from kling_nb.notebook.card import show_runs
 from kling_nb.notebook.commands import show_plan
 from kling_nb.notebook.shown import Shown, put
 from kling_nb.plan import Ask
@@ -159,8 +159,6 @@ def wait_for(runs: list[Run], timeout_s: float | None, *, headless: bool) -> Non
         if headless:
             raise
         return
-    finally:
-        flush()
     failed = [run.error for run in runs if run.error is not None]
     if failed:
         raise failed[0]

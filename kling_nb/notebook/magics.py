@@ -5,6 +5,7 @@ magic is the paid act, the line magic never creates a run; the line reaches us u
 rewrite `$0.70` and braces; an error of ours is one line without a traceback.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -77,13 +78,7 @@ class KlingMagics(Magics):
         from kling_nb.notebook.commands import run_command
         from kling_nb.notebook.shown import put
 
-        session = self._session()
-        try:
-            return put(run_command(session, line, self.shell.user_ns))
-        finally:
-            if session.surroundings().headless and "kling_nb.notebook.card" in sys.modules:
-                # What is shown after this cell would not be stored.
-                sys.modules["kling_nb.notebook.card"].flush()
+        return put(run_command(self._session(), line, self.shell.user_ns))
 
     def _session(self) -> Any:
         from kling_nb.api import current
@@ -110,6 +105,25 @@ class KlingMagics(Magics):
         return {name: str(v) if isinstance(v, float) else v for name, v in values.items() if v is not None}
 
 
+class _RoomBelow:
+    """Put an empty line below a `%%kling` line that stands alone in its cell.
+
+    IPython itself refuses a cell magic without a body, before we could read `--file`, show `--help`, or bind
+    the destination and say that the prompt is empty.
+    """
+
+    # So that IPython in a terminal does not ask it whether the cell is complete: there, more is being typed.
+    has_side_effects = True
+
+    def __call__(self, lines: list[str]) -> list[str]:
+        if len(lines) == 1 and re.fullmatch(r"%%kling(\s.*)?", lines[0].rstrip("\n")):
+            return [lines[0].rstrip("\n") + "\n", "\n"]
+        return lines
+
+
+_room_below = _RoomBelow()
+
+
 def load(ip: Any) -> None:
     """Register the magics, their settings and the completion of their flags.
 
@@ -119,6 +133,8 @@ def load(ip: Any) -> None:
     from kling_nb.notebook import completion
 
     ip.register_magics(KlingMagics(parent=ip, shell=ip))
+    if _room_below not in ip.input_transformers_cleanup:
+        ip.input_transformers_cleanup.append(_room_below)
     completion.install(ip)
 
 
@@ -131,6 +147,8 @@ def unload(ip: Any) -> None:
     from kling_nb.notebook import completion
 
     completion.remove(ip)
+    if _room_below in ip.input_transformers_cleanup:
+        ip.input_transformers_cleanup.remove(_room_below)
     for kind in ("cell", "line"):
         ip.magics_manager.magics[kind].pop("kling", None)
     ip.magics_manager.registry.pop("KlingMagics", None)

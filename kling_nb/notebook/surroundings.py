@@ -6,6 +6,7 @@ each cell and only read elsewhere, because a background thread cannot ask the ke
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ def attach(ip: Any) -> ShellSurroundings:
     api.set_surroundings(here)
     here.look()
     ip.events.register("pre_run_cell", here.look)
-    ip.events.register("post_run_cell", _wait_for_submits)
+    ip.events.register("post_run_cell", _end_cell)
     for module, name in _SHOWN:
         ip.display_formatter.ipython_display_formatter.for_type_by_name(module, name, _show)
     return here
@@ -96,7 +97,7 @@ def detach(ip: Any) -> None:
     if not isinstance(here, ShellSurroundings):
         return
     api.set_surroundings(None)
-    for event, hook in (("pre_run_cell", here.look), ("post_run_cell", _wait_for_submits)):
+    for event, hook in (("pre_run_cell", here.look), ("post_run_cell", _end_cell)):
         if hook in ip.events.callbacks[event]:
             ip.events.unregister(event, hook)
     for module, name in _SHOWN:
@@ -118,15 +119,19 @@ def _show(thing: Any) -> None:
         show_runs([thing] if isinstance(thing, Run) else list(thing))
 
 
-def _wait_for_submits(*_: object) -> None:
-    """Wait for what a headless cell submitted through the API: later updates would not be stored."""
+def _end_cell(*_: object) -> None:
+    """At the end of a headless cell, wait for what the API submitted in it and bring its cards up to date.
+
+    Later updates would not be stored; and an error raised here would be swallowed, so none is.
+    """
     api = sys.modules.get("kling_nb.api")
     if api is None:
         return
     runs: list[Run] = api.take_submitted()
-    if runs and api.current().surroundings().headless:
+    if not api.current().surroundings().headless:
+        return
+    with suppress(KeyboardInterrupt):
         for run in runs:
             run.wait()
-        from kling_nb.notebook.card import flush
-
-        flush()
+        if "kling_nb.notebook.card" in sys.modules:
+            sys.modules["kling_nb.notebook.card"].flush()
