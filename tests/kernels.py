@@ -1,0 +1,275 @@
+"""Real kernels for tests: notebooks run headless, one kernel spoken to as a page does, a sandbox beside them.
+
+Invariants: what was started is ended; every wait is for a condition and has a limit; outputs are read as
+a saved notebook or a page would show them.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty
+
+import av
+import nbformat
+from jupyter_client.manager import KernelManager
+from nbclient import NotebookClient
+
+from kling_nb.receipt import RECEIPT_MIME, from_receipt
+
+#: Made up; it must appear nowhere.
+KEY = "made-up-key-of-a-test-7Qm2"
+LIMIT_S = 90
+WIRES = {
+    "runflow": ("RUNFLOW_API_KEY", "KLING_NB_RUNFLOW_URL"),
+    "runcomfy": ("RUNCOMFY_API_TOKEN", "KLING_NB_RUNCOMFY_URL"),
+}
+
+
+# -- a sandbox in a process of its own ------------------------------------------------
+class Sandbox:
+    """`kling-nb sandbox serve`, running."""
+
+    def __init__(self, process, urls):
+        self.process = process
+        self.urls = urls
+
+    def stats(self):
+        """Give the submissions it saw and the runs it made."""
+        url = self.urls["runcomfy"].removesuffix("/runcomfy")
+        with urllib.request.urlopen(f"{url}/_sandbox/stats", timeout=LIMIT_S) as reply:
+            return json.load(reply)
+
+    def counts(self):
+        """Give (submissions seen, runs created)."""
+        stats = self.stats()
+        return stats["submissions"], stats["accepted"]
+
+    def environment(self, wire, **more):
+        """Give the variables that make it the provider of this wire."""
+        key, url = WIRES[wire]
+        return {key: KEY, url: self.urls[wire], **more}
+
+
+@contextmanager
+def sandbox_process(*, wait_scale=0, faults=()):
+    """Run a sandbox as a user would."""
+    command = [str(Path(sys.executable).with_name("kling-nb")), "sandbox", "serve"]
+    command += ["--wait-scale", str(wait_scale), *(f"--fault={fault}" for fault in faults)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Sandbox(process, json.loads(process.stdout.readline()))
+        finally:
+            process.terminate()
+
+
+# -- headless notebooks ---------------------------------------------------------------
+def notebook(*sources):
+    """Make a notebook of code cells; one that starts with `# parameters` is papermill's."""
+    made = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    )
+    for number, source in enumerate(sources):
+        tags = {"tags": ["parameters"]} if source.startswith("# parameters") else {}
+        made.cells.append(nbformat.v4.new_code_cell(source, id=f"cell{number}", metadata=tags))
+    return made
+
+
+def execute(made, folder, **options):
+    """Run a notebook in a fresh kernel of the folder, with the environment as it is now."""
+    NotebookClient(
+        made,
+        timeout=LIMIT_S,
+        kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(folder)}},
+        **options,
+    ).execute()
+    return made
+
+
+def texts(cell):
+    """Give what a cell shows, as text."""
+    shown = []
+    for output in cell.outputs:
+        if output.output_type == "error":
+            shown.append(f"{output.ename}: {output.evalue}\n")
+        elif output.output_type == "stream":
+            # One print may come in several pieces.
+            shown.append(output.text)
+        else:
+            shown.append(output.data.get("text/plain", "") + "\n")
+    return "".join(shown)
+
+
+def records(made):
+    """Give the record on each card, in order of the page."""
+    return [
+        from_receipt(output.data[RECEIPT_MIME])
+        for cell in made.cells
+        for output in cell.get("outputs", [])
+        if RECEIPT_MIME in output.get("data", {})
+    ]
+
+
+def errors(made):
+    """Give every error output."""
+    return [o for cell in made.cells for o in cell.get("outputs", []) if o.output_type == "error"]
+
+
+def check_saved(made, folder):
+    """Check that a saved notebook reads true alone: final cards, no widget, each clip playing beside it.
+
+    Give how many clips there are.
+    """
+    assert "widgets" not in made.metadata
+    sources, done = set(), set()
+    for cell in made.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            assert "application/vnd.jupyter.widget-view+json" not in data
+            page = data.get("text/html", "")
+            assert len(page.encode()) < 40_000
+            if RECEIPT_MIME in data:
+                record = from_receipt(data[RECEIPT_MIME])
+                assert record.status.ended, data["text/plain"]
+                done |= {record.id} if record.status == "succeeded" else set()
+                sources |= set(re.findall(r'<video [^>]*src="([^"]*)"', page))
+    assert len(sources) == len(done)
+    for source in sources:
+        assert source.startswith("kling_media/")
+        with av.open(str(folder / source)) as clip:
+            assert next(clip.decode(video=0)).width > 0
+    return len(sources)
+
+
+# -- one kernel, spoken to as a page does ----------------------------------------------
+class Answer:
+    """What came of one cell."""
+
+    def __init__(self, reply, outputs):
+        self.reply = reply
+        self.outputs = outputs
+
+    @property
+    def status(self):
+        """`ok` or `error`."""
+        return self.reply["status"]
+
+    @property
+    def error(self):
+        """The traceback lines."""
+        return self.reply.get("traceback", [])
+
+    @property
+    def text(self):
+        """What the cell shows, as text."""
+        return "\n".join(o.get("text", "") or o.get("data", {}).get("text/plain", "") for o in self.outputs)
+
+    @property
+    def page(self):
+        """What a pager shows."""
+        return "\n".join(p["data"]["text/plain"] for p in self.reply["payload"] if p["source"] == "page")
+
+
+class Kernel:
+    """A kernel and its client; `displays` holds the present content of each display id."""
+
+    def __init__(self, manager, client):
+        self.manager = manager
+        self.client = client
+        self.displays = {}
+
+    def run(self, code, *, watched=True):
+        """Run one cell to its end; `watched` as by a page, else as headless."""
+        return self.finish(self.start(code, watched=watched))
+
+    def start(self, code, *, watched=True):
+        """Send one cell, and wait until it has begun."""
+        message = self.client.execute(code, allow_stdin=watched)
+        self._outputs = []
+        self._until(message, lambda kind, content: kind == "execute_input")
+        return message
+
+    def until_shown(self, message):
+        """Wait until a running cell shows something."""
+        self._until(message, lambda kind, content: kind == "display_data")
+
+    def finish(self, message):
+        """Wait for the end of a cell."""
+        self._until(message, lambda kind, content: content.get("execution_state") == "idle")
+        end = time.monotonic() + LIMIT_S
+        while True:
+            reply = self.client.get_shell_msg(timeout=max(0.1, end - time.monotonic()))
+            if reply["parent_header"].get("msg_id") == message:
+                return Answer(reply["content"], self._outputs)
+
+    def value(self, expression):
+        """Give a Python value of the notebook, by way of JSON."""
+        answer = self.run(f"import json as _json; print(_json.dumps({expression}, default=str))")
+        assert answer.status == "ok", answer.error
+        return json.loads(answer.text)
+
+    def complete(self, code, cursor=None):
+        """Give what the Tab key offers."""
+        message = self.client.complete(code, len(code) if cursor is None else cursor)
+        while True:
+            reply = self.client.get_shell_msg(timeout=LIMIT_S)
+            if reply["parent_header"].get("msg_id") == message:
+                return reply["content"]["matches"]
+
+    def wait_display(self, words):
+        """Wait until some display shows this text, and give all that are shown."""
+        end = time.monotonic() + LIMIT_S
+        while not any(words in data.get("text/plain", "") for data in self.displays.values()):
+            assert time.monotonic() < end, self.displays
+            self._read(0.2)
+        return list(self.displays.values())
+
+    def _until(self, message, condition):
+        end = time.monotonic() + LIMIT_S
+        while True:
+            assert time.monotonic() < end, "the kernel did not answer"
+            got = self._read(1)
+            if got and got["parent_header"].get("msg_id") == message:
+                kind, content = got["msg_type"], got["content"]
+                if kind in {"stream", "display_data", "execute_result", "error"}:
+                    self._outputs.append(content)
+                if condition(kind, content):
+                    return
+
+    def _read(self, timeout_s):
+        try:
+            message = self.client.get_iopub_msg(timeout=timeout_s)
+        except Empty:
+            return None
+        if message["msg_type"] in {"display_data", "update_display_data"}:
+            display_id = message["content"].get("transient", {}).get("display_id")
+            if display_id:
+                self.displays[display_id] = message["content"]["data"]
+        return message
+
+
+@contextmanager
+def kernel_in(folder):
+    """Start a kernel whose working folder this is, with the environment as it is now."""
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(
+        cwd=str(folder),
+        env=dict(os.environ),
+        extra_arguments=["--log-level=ERROR"],
+        stderr=subprocess.DEVNULL,
+    )
+    client = manager.blocking_client()
+    try:
+        client.start_channels()
+        client.wait_for_ready(timeout=LIMIT_S)
+        yield Kernel(manager, client)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
