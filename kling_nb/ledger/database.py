@@ -1,0 +1,294 @@
+"""The ledger as a place: a file or a database address.
+
+Invariants: every write is one transaction that begins with BEGIN IMMEDIATE, so that a look and the
+insert that rests on it cannot be split by another process; an ended run's money changes only through
+`change`; a program older than the schema refuses to write; whatever goes wrong is a `LedgerError`.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from kling_nb.errors import LedgerError
+from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS, STEPS
+from kling_nb.ledger.transaction import Transaction
+from kling_nb.records import RunRecord, RunStatus, Totals, utc_now
+
+__all__ = ["LeaseLostError", "Ledger"]
+
+
+class LeaseLostError(LedgerError):
+    """Another process drives the run by now, so this one may not change it."""
+
+
+class Ledger:
+    """The ledger at a path or a database address.
+
+    Args:
+        where: A file path, or an SQLAlchemy URL.
+
+    Raises:
+        LedgerError: It cannot be opened, or a newer program wrote it.
+
+    Example:
+        >>> import tempfile
+        >>> Ledger(Path(tempfile.mkdtemp()) / "ledger.db").runs()
+        []
+    """
+
+    def __init__(self, where: str | Path) -> None:
+        text = str(where)
+        # Until the address is read it may hold a password anywhere.
+        self.where = "address" if "://" in text else text
+        try:
+            url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
+            self.where = url.set(query={}).render_as_string(hide_password=True) if "://" in text else text
+            if sqlite := url.get_backend_name() == "sqlite":
+                _make_room(url)
+            self._engine = sa.create_engine(url)
+            if sqlite:
+                sa.event.listen(self._engine, "connect", _prepare_sqlite)
+                sa.event.listen(self._engine, "begin", _begin_sqlite)
+            self._migrate()
+        except (SQLAlchemyError, ImportError, OSError, ValueError) as error:
+            raise self._broken(error) from None
+
+    def _broken(self, error: Exception) -> LedgerError:
+        cause = getattr(error, "orig", None) or error
+        # The parser of an address repeats it, and it may hold a password.
+        unread = isinstance(error, ArgumentError)
+        why = "its address cannot be understood" if unread else str(cause).rstrip(".")
+        return LedgerError(
+            f"The ledger {self.where} cannot be used: {why}.",
+            cure="Nothing was sent. Mend the disk or the permissions, or point KLING_NB_LEDGER elsewhere.",
+        )
+
+    def _migrate(self) -> None:
+        with self._transaction() as connection:
+            MIGRATIONS.create(connection, checkfirst=True)
+            done = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(MIGRATIONS.c.number), 0))) or 0
+            if done > len(STEPS):
+                raise LedgerError(
+                    f"A newer kling_nb wrote the ledger {self.where}: schema {done}, not {len(STEPS)}.",
+                    cure="Upgrade kling_nb, or point KLING_NB_LEDGER elsewhere.",
+                )
+            for number, (name, step) in enumerate(STEPS[done:], start=done + 1):
+                step(connection)
+                connection.execute(
+                    sa.insert(MIGRATIONS).values(number=number, name=name, applied_at=utc_now().isoformat())
+                )
+
+    @contextmanager
+    def _transaction(self, *, writing: bool = True) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.connect() as connection:
+                connection = connection.execution_options(writing=writing)  # noqa: PLW2901 - the same connection, marked
+                with connection.begin():
+                    yield connection
+        except SQLAlchemyError as error:
+            raise self._broken(error) from None
+
+    @contextmanager
+    def writing(self) -> Iterator[Transaction]:
+        """Open one write transaction; nobody else writes until it ends.
+
+        Raises:
+            LedgerError: The ledger cannot be written.
+        """
+        with self._transaction() as connection:
+            yield Transaction(connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        """Open one read transaction: a consistent view, holding up nobody."""
+        with self._transaction(writing=False) as connection:
+            yield Transaction(connection)
+
+    def change(self, run_id: str, kind: str, /, **changes: Any) -> RunRecord:
+        """Change fields of a run and append the event that explains it.
+
+        Args:
+            run_id: Our id.
+            kind: The name of the event.
+            **changes: Fields of `RunRecord`.
+
+        Returns:
+            The new record.
+
+        Raises:
+            LedgerError: There is no such run, or the ledger cannot be written.
+        """
+        return self._change(run_id, kind, changes)
+
+    def change_as(
+        self, owner: str, run_id: str, kind: str, /, *, at: RunStatus | None = None, **changes: Any
+    ) -> RunRecord:
+        """Do the same as the process that drives the run, and only while it still does.
+
+        A laptop that slept wakes up in the middle of its work; meanwhile another process may have taken the
+        run over, and even sent it.
+
+        Args:
+            owner: The name under which the run was claimed.
+            run_id: Our id.
+            kind: The name of the event.
+            at: The state it must be in.
+            **changes: Fields of `RunRecord`.
+
+        Returns:
+            The new record.
+
+        Raises:
+            LeaseLostError: Another process drives the run, or it is in another state by now.
+            LedgerError: As for `change`.
+        """
+
+        def allow(transaction: Transaction, record: RunRecord) -> None:
+            if transaction.owner(run_id) != owner or (at is not None and record.status != at):
+                raise LeaseLostError(
+                    f"Another process carries run {run_id} by now.", charged=record.charged, run_id=run_id
+                )
+
+        return self._change(run_id, kind, changes, allow)
+
+    def _change(
+        self,
+        run_id: str,
+        kind: str,
+        changes: dict[str, Any],
+        allow: Callable[[Transaction, RunRecord], None] | None = None,
+    ) -> RunRecord:
+        with self.writing() as transaction:
+            record = transaction.get(run_id)
+            if record is None:
+                raise LedgerError(f"There is no run {run_id} in {self.where}.", cure="See `%kling list`.")
+            if allow is not None:
+                allow(transaction, record)
+            new = RunRecord.model_validate({**record.model_dump(), **changes})
+            transaction.write(
+                new, kind, **{k: v for k, v in changes.items() if k not in {"request", "status"}}
+            )
+        return new
+
+    def claim(self, run_id: str, owner: str, ttl_s: float) -> bool:
+        """Take or renew the right to drive a run.
+
+        Args:
+            run_id: Our id.
+            owner: A name of this process that no other shares.
+            ttl_s: Seconds until others may take over.
+
+        Returns:
+            Whether the run is ours now.
+        """
+        with self.writing() as transaction:
+            return transaction.claim(run_id, owner, ttl_s)
+
+    def release(self, run_id: str, owner: str) -> None:
+        """Give the right to drive a run back."""
+        with self._transaction() as connection:
+            connection.execute(
+                sa.update(RUNS)
+                .where(RUNS.c.id == run_id, RUNS.c.owner == owner)
+                .values(owner=None, owned_until=None)
+            )
+
+    def get(self, run_id: str) -> RunRecord | None:
+        """Give one run by our id, or None."""
+        with self._transaction(writing=False) as connection:
+            return Transaction(connection).get(run_id)
+
+    def runs(
+        self,
+        *,
+        statuses: Sequence[RunStatus] | None = None,
+        session_id: str | None = None,
+        provider_run_id: str | None = None,
+        limit: int | None = None,
+    ) -> list[RunRecord]:
+        """List runs, newest first.
+
+        Args:
+            statuses: Only these.
+            session_id: Only of this session.
+            provider_run_id: Only with this id at the provider.
+            limit: At most so many.
+
+        Returns:
+            Records.
+        """
+        query = sa.select(RUNS.c.record).order_by(RUNS.c.created_at.desc(), RUNS.c.id)
+        if statuses is not None:
+            query = query.where(RUNS.c.status.in_([status.value for status in statuses]))
+        if session_id is not None:
+            query = query.where(RUNS.c.session_id == session_id)
+        if provider_run_id is not None:
+            query = query.where(RUNS.c.provider_run_id == provider_run_id)
+        with self._transaction(writing=False) as connection:
+            return [RunRecord.model_validate_json(text) for text in connection.scalars(query.limit(limit))]
+
+    def totals(self, session_id: str, *, play: bool) -> Totals:
+        """Add up a session's money."""
+        with self._transaction(writing=False) as connection:
+            return Transaction(connection).totals(session_id, play=play)
+
+    def events(self, run_id: str) -> list[tuple[str, str, dict[str, Any]]]:
+        """Give a run's history: time, kind and data of each event, oldest first."""
+        query = sa.select(EVENTS.c.at, EVENTS.c.kind, EVENTS.c.data).where(EVENTS.c.run_id == run_id)
+        with self._transaction(writing=False) as connection:
+            return [
+                (at, kind, json.loads(data))
+                for at, kind, data in connection.execute(query.order_by(EVENTS.c.number))
+            ]
+
+    def waits(self, provider: str, model: str, duration: int, *, limit: int = 50) -> list[float]:
+        """Give the seconds that this user's own finished runs of this kind took, newest first."""
+        query = (
+            sa.select(RUNS.c.seconds)
+            .where(
+                RUNS.c.provider == provider,
+                RUNS.c.model == model,
+                RUNS.c.duration == duration,
+                RUNS.c.status == RunStatus.SUCCEEDED.value,
+                RUNS.c.seconds.is_not(None),
+            )
+            .order_by(RUNS.c.created_at.desc())
+            .limit(limit)
+        )
+        with self._transaction(writing=False) as connection:
+            return list(connection.scalars(query))
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def forget(self) -> None:
+        """Drop the connections without closing them: what a forked child must do with its parent's."""
+        self._engine.dispose(close=False)
+
+
+def _make_room(url: sa.URL) -> None:
+    if url.database in {None, "", ":memory:"} or "mode=memory" in str(url.database):
+        raise ValueError("it would be gone with this process, and every thread would have its own")
+    Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # SQLAlchemy's begin event must be the one that begins: the driver's own habit would begin too late.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout = 30000")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # FULL: the intent must survive a power cut before the POST leaves, which NORMAL does not promise in WAL.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    writing = connection.get_execution_options().get("writing", True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

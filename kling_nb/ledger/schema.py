@@ -1,0 +1,99 @@
+"""The tables of the ledger, and the numbered steps that lead to them.
+
+Invariants: events are only ever appended; at most one run per run key is live; a step that was released is
+never edited.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+from kling_nb.records import RunRecord
+
+__all__ = ["EVENTS", "MIGRATIONS", "RUNS", "STEPS", "row_of"]
+
+_schema = sa.MetaData()
+
+RUNS = sa.Table(
+    "runs",
+    _schema,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("request_key", sa.String, nullable=False, index=True),
+    sa.Column("run_key", sa.String, nullable=False),
+    sa.Column("provider", sa.String, nullable=False),
+    sa.Column("model", sa.String, nullable=False),
+    sa.Column("provider_run_id", sa.String),
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("charged", sa.String, nullable=False),
+    sa.Column("play", sa.Boolean, nullable=False),
+    sa.Column("session_id", sa.String, nullable=False, index=True),
+    sa.Column("project", sa.String, nullable=False),
+    sa.Column("user", sa.String, nullable=False),
+    sa.Column("created_at", sa.String, nullable=False, index=True),
+    sa.Column("seconds", sa.Float),
+    sa.Column("duration", sa.Integer, nullable=False),
+    sa.Column("reserved_micros", sa.BigInteger, nullable=False),
+    sa.Column("settled_micros", sa.BigInteger),
+    sa.Column("owner", sa.String),
+    sa.Column("owned_until", sa.String),
+    sa.Column("record", sa.Text, nullable=False),
+)
+_LIVE = ("created", "submitting", "queued", "running", "saving", "lost")
+sa.Index(
+    "one_live_run_per_key",
+    RUNS.c.run_key,
+    unique=True,
+    sqlite_where=RUNS.c.status.in_(_LIVE),
+    postgresql_where=RUNS.c.status.in_(_LIVE),
+)
+EVENTS = sa.Table(
+    "events",
+    _schema,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("run_id", sa.String, nullable=False, index=True),
+    sa.Column("at", sa.String, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+)
+MIGRATIONS = sa.Table(
+    "migrations",
+    _schema,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("applied_at", sa.String, nullable=False),
+)
+
+
+def _create_tables(connection: sa.Connection) -> None:
+    RUNS.create(connection)
+    EVENTS.create(connection)
+
+
+# Numbered from 1 in this order, each applied and recorded in one transaction. Never edit one that was
+# released: append.
+STEPS: tuple[tuple[str, Callable[[sa.Connection], None]], ...] = (("create runs and events", _create_tables),)
+
+
+def row_of(record: RunRecord) -> dict[str, Any]:
+    """Give a record as a row of `RUNS`: the whole of it, and beside it what is searched by."""
+    return {
+        "id": record.id,
+        "request_key": record.request_key,
+        "run_key": record.run_key,
+        "provider": record.provider,
+        "model": record.model,
+        "provider_run_id": record.provider_run_id,
+        "status": record.status.value,
+        "charged": record.charged,
+        "play": record.play,
+        "session_id": record.session_id,
+        "project": record.project,
+        "user": record.user,
+        "created_at": record.created_at.isoformat(),
+        "seconds": record.seconds,
+        "duration": record.request.duration,
+        "reserved_micros": record.reserved_micros,
+        "settled_micros": record.settled_micros,
+        "record": record.model_dump_json(),
+    }

@@ -1,0 +1,101 @@
+"""One transaction of the ledger: the looks and the writes that belong together.
+
+Invariants: whatever is done in one happens whole or not at all; a run's state and the event that explains it
+are written together.
+"""
+
+import json
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from kling_nb.ledger.schema import EVENTS, RUNS, row_of
+from kling_nb.records import RunRecord, RunStatus, Totals, utc_now
+
+__all__ = ["Transaction"]
+
+
+class Transaction:
+    """One write transaction: everything in it happens, or nothing does."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def find(self, request_keys: Collection[str]) -> list[RunRecord]:
+        """Give every run of these requests, oldest first."""
+        query = (
+            sa.select(RUNS.c.record).where(RUNS.c.request_key.in_(request_keys)).order_by(RUNS.c.created_at)
+        )
+        return [RunRecord.model_validate_json(text) for text in self._connection.scalars(query)]
+
+    def get(self, run_id: str) -> RunRecord | None:
+        """Give one run by our id."""
+        text = self._connection.scalar(sa.select(RUNS.c.record).where(RUNS.c.id == run_id))
+        return None if text is None else RunRecord.model_validate_json(text)
+
+    def totals(self, session_id: str, *, play: bool) -> Totals:
+        """Add up a session's money; runs whose charge is unknown are counted beside the sums."""
+        ended = RUNS.c.status.in_([s.value for s in RunStatus if s.ended])
+        settled, reserved, unknown = self._connection.execute(
+            sa.select(
+                sa.func.coalesce(sa.func.sum(RUNS.c.settled_micros), 0),
+                sa.func.coalesce(sa.func.sum(RUNS.c.reserved_micros), 0),
+                sa.func.coalesce(
+                    sa.func.sum(sa.case((ended & RUNS.c.settled_micros.is_(None), 1), else_=0)), 0
+                ),
+            ).where(RUNS.c.session_id == session_id, RUNS.c.play == play)
+        ).one()
+        return Totals(
+            settled_micros=int(settled), reserved_micros=int(reserved), unknown=int(unknown), play=play
+        )
+
+    def committed(self, *, play: bool, since: datetime | None = None, **equal: str) -> int:
+        """Add up what is spent or held back, in micro-dollars.
+
+        Args:
+            play: Play money or real money.
+            since: Only runs made at or after it.
+            **equal: Only runs whose `project`, `user` or `session_id` is this.
+
+        Returns:
+            Settled and reserved micro-dollars together.
+        """
+        query = sa.select(
+            sa.func.coalesce(
+                sa.func.sum(sa.func.coalesce(RUNS.c.settled_micros, 0) + RUNS.c.reserved_micros), 0
+            )
+        ).where(RUNS.c.play == play, *(RUNS.c[name] == value for name, value in equal.items()))
+        if since is not None:
+            query = query.where(RUNS.c.created_at >= since.isoformat())
+        return int(self._connection.scalar(query) or 0)
+
+    def insert(self, record: RunRecord, kind: str = "created", **data: Any) -> None:
+        """Add a run and its first event."""
+        self._connection.execute(sa.insert(RUNS).values(**row_of(record)))
+        self._append(record.id, kind, {"status": record.status.value, **data})
+
+    def write(self, record: RunRecord, kind: str, **data: Any) -> None:
+        """Replace a run's current state and append the event that explains it."""
+        self._connection.execute(sa.update(RUNS).where(RUNS.c.id == record.id).values(**row_of(record)))
+        self._append(record.id, kind, {"status": record.status.value, **data})
+
+    def claim(self, run_id: str, owner: str, ttl_s: float) -> bool:
+        """Take or renew the right to drive a run; see `Ledger.claim`."""
+        now = utc_now()
+        free = RUNS.c.owner.is_(None) | (RUNS.c.owner == owner) | (RUNS.c.owned_until < now.isoformat())
+        until = (now + timedelta(seconds=ttl_s)).isoformat()
+        query = sa.update(RUNS).where(RUNS.c.id == run_id, free).values(owner=owner, owned_until=until)
+        return self._connection.execute(query).rowcount == 1
+
+    def owner(self, run_id: str) -> str | None:
+        """Say who drives a run."""
+        owner: str | None = self._connection.scalar(sa.select(RUNS.c.owner).where(RUNS.c.id == run_id))
+        return owner
+
+    def _append(self, run_id: str, kind: str, data: dict[str, Any]) -> None:
+        text = json.dumps(data, default=str, sort_keys=True)
+        self._connection.execute(
+            sa.insert(EVENTS).values(run_id=run_id, at=utc_now().isoformat(), kind=kind, data=text)
+        )
