@@ -3,17 +3,20 @@
 Invariants: the loop never runs on the notebook's own thread, so a blocking cell cannot freeze a run;
 work is handed over in an empty context, so that its output belongs to no cell (nbclient would drop
 it otherwise); tasks are made by the C task type, so that a user's `nest_asyncio.apply()` cannot break
-them; a forked child starts without the parent's loop.
+them; a forked child starts without the parent's loop; what was handed over can still reach the disk while
+the interpreter is ending.
 """
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import sys
 import threading
 from _asyncio import Task  # the C type itself: `nest_asyncio` swaps the name in `asyncio`
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 __all__ = ["Loop", "run_sync"]
@@ -46,7 +49,7 @@ class Loop:
                 loop = asyncio.new_event_loop()
                 loop.set_task_factory(_c_task)
                 # Blocking doors (ledger, disk) wait here; the default of a small machine would be six.
-                loop.set_default_executor(ThreadPoolExecutor(16, thread_name_prefix="kling_nb"))
+                loop.set_default_executor(_Hands(16))
                 ready = threading.Event()
 
                 def run() -> None:
@@ -82,6 +85,56 @@ class Loop:
             return self._loop is not None and asyncio.get_running_loop() is self._loop
         except RuntimeError:
             return False
+
+
+class _Hands(ThreadPoolExecutor):
+    """Threads that work to the very end of the interpreter.
+
+    The library's own pool takes no work once the main thread has ended, which is before `atexit`: the id of
+    a run that was just paid for would then not reach the ledger. It is one only in name, because asyncio
+    takes no other kind as its default.
+
+    Args:
+        most: Threads at most.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self._most = most
+        self._waiting: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._working: list[threading.Thread] = []
+        self._growing = threading.Lock()
+        # From Python 3.12 on no thread can be started at the end, so there must be one before.
+        self._grow()
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Have a function called by one of the threads."""
+        future: Future[T] = Future()
+
+        def work() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = fn(*args, **kwargs)
+                except BaseException as error:  # noqa: BLE001 - whatever it is belongs to who waits for it
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+
+        self._waiting.put(work)
+        with self._growing:
+            if len(self._working) < self._most:
+                with contextlib.suppress(RuntimeError):
+                    self._grow()
+        return future
+
+    def _grow(self) -> None:
+        thread = threading.Thread(target=self._work, name="kling_nb hand", daemon=True)
+        thread.start()
+        self._working.append(thread)
+
+    def _work(self) -> None:
+        while True:
+            self._waiting.get()()
 
 
 def _c_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> Any:

@@ -55,7 +55,12 @@ class Clips:
         name = plan.digest
         future = self._files.get(name)
         if future is None or (future.done() and (future.cancelled() or future.exception() is not None)):
-            future = asyncio.get_running_loop().run_in_executor(self._worker, self._make, plan)
+            loop = asyncio.get_running_loop()
+            try:
+                future = loop.run_in_executor(self._worker, self._make, plan)
+            except RuntimeError as error:  # the interpreter is ending and takes no more work
+                future = loop.create_future()
+                future.set_exception(error)
             # Whoever asks looks at the failure; asyncio shall not report it a second time.
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._files[name] = future
