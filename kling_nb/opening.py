@@ -22,6 +22,8 @@ from kling_nb.store import Store
 
 __all__ = ["Opening"]
 
+_LIVE = frozenset({*(status for status in RunStatus if status.pending), RunStatus.LOST})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
@@ -58,7 +60,13 @@ class Opening:
         keys = [request_key(self.ask.request, self.model.id, take) for take in self.ask.takes]
         known = transaction.find(keys)
         ids = {record.id for record in known}
-        strangers = [_stranger(r) for r in self.store.sidecars(request_keys=keys) if r.id not in ids]
+        # What the ledger itself has on its way comes before a stranger's run of the same key.
+        live = {record.run_key for record in known if record.status in _LIVE}
+        strangers = [
+            _stranger(record)
+            for record in self.store.sidecars(request_keys=keys)
+            if record.id not in ids and not (record.status in _LIVE and record.run_key in live)
+        ]
         return plan_takes(
             self.ask,
             self.model.id,
@@ -89,9 +97,7 @@ class Opening:
                 self.wallet.reserve(transaction, self.ask, self.price, new)
                 self.store.check_room()
             opened = [self._open_take(transaction, take) for take in takes]
-        for record, reused in opened:
-            if not reused:
-                self._write_first_sidecar(record)
+        self._write_first_sidecars([record for record, reused in opened if not reused])
         return [self._show(record, reused=reused) for record, reused in opened]
 
     def _open_take(self, transaction: Transaction, take: Take) -> tuple[RunRecord, bool]:
@@ -106,6 +112,8 @@ class Opening:
                 **self.shared,
             )
             transaction.insert(record)
+            # Claimed at once, so that nobody who looks after what is left behind takes it for that.
+            transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s)
             return record, False
         record = decision.record
         in_ledger = transaction.get(record.id) is not None
@@ -119,20 +127,23 @@ class Opening:
             transaction.insert(record, "attached from the folder")
         return record, True
 
-    def _write_first_sidecar(self, record: RunRecord) -> None:
+    def _write_first_sidecars(self, records: list[RunRecord]) -> None:
         try:
-            self.store.write_sidecar(record)
+            for record in records:
+                self.store.write_sidecar(record)
         except StoreError:
-            self.ledger.change(
-                record.id,
-                "no sidecar",
-                status=RunStatus.FAILED,
-                reason="provider",
-                charged="no",
-                message="the media folder cannot be written",
-                settled_micros=0,
-                reserved_micros=0,
-            )
+            # All or nothing: none of them may be sent, and each gives its money back.
+            for record in records:
+                self.ledger.change(
+                    record.id,
+                    "no sidecar",
+                    status=RunStatus.FAILED,
+                    reason="provider",
+                    charged="no",
+                    message="the media folder could not be written",
+                    settled_micros=0,
+                    reserved_micros=0,
+                )
             raise
 
     def _located(self, record: RunRecord) -> RunRecord | None:

@@ -8,6 +8,7 @@ configured one; no call creates a run except `open`.
 import asyncio
 import atexit
 import os
+import secrets
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -60,7 +61,7 @@ class Surroundings:
 
 def _script() -> Surroundings:
     """A plain Python process: no kernel, so a missing terminal means that nobody is watching."""
-    watching = sys.stdin is not None and sys.stdin.isatty()
+    watching = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
     return Surroundings(folder=Path.cwd(), headless=is_headless(None, watching))
 
 
@@ -84,7 +85,8 @@ class Session:
         engine_options: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> None:
-        self.id = f"s-{utc_now():%Y%m%d-%H%M%S}-{os.getpid()}"
+        # Two sessions of one second, or of two containers, must not share a budget.
+        self.id = f"s-{utc_now():%Y%m%d-%H%M%S}-{os.getpid()}-{secrets.token_hex(2)}"
         self.started_at = utc_now()
         self.overrides = {name: value for name, value in overrides.items() if value is not None}
         self._configured: dict[str, Any] = {}

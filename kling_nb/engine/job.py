@@ -19,7 +19,7 @@ from kling_nb.calls import Call, Reply
 from kling_nb.engine.pace import back_off
 from kling_nb.engine.run import Run
 from kling_nb.errors import LedgerError, StoreError
-from kling_nb.ledger import Ledger
+from kling_nb.ledger import LeaseLostError, Ledger
 from kling_nb.providers.base import Provider, Snapshot
 from kling_nb.records import RunRecord, RunStatus
 from kling_nb.store import Store
@@ -60,19 +60,39 @@ class Limits:
 
 @dataclass(kw_only=True)
 class Job:
-    """One run being driven."""
+    """One run being driven.
+
+    Args:
+        run: Its handle.
+        provider: The adapter, at its configured address.
+        key: The key, or None for a provider that needs none.
+        account: The key's fingerprint.
+        owner: The name under which this process drives it.
+        ledger: Where its state is committed.
+        store: Where its clip goes.
+        transport: The network.
+        clock: Time and chance.
+        limits: How long each step may take.
+        may_send: Whether the run may be sent if it was not yet; looking after what is there may not.
+        wake: Set when somebody has a wish.
+        detach_wanted: Whether somebody wants the watching to end.
+        resting: Whether nothing is on its way to the provider just now.
+    """
 
     run: Run
     provider: Provider
     key: SecretStr | None
     account: str
+    owner: str
     ledger: Ledger
     store: Store
     transport: Transport
     clock: Clock
     limits: Limits
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    may_send: bool = True
     detach_wanted: bool = False
+    resting: bool = False
 
     @property
     def record(self) -> RunRecord:
@@ -106,12 +126,23 @@ class Job:
             reply = replace(reply, body=reply.body.replace(secret, b"[key]"))
         return reply
 
-    async def change(self, kind: str, /, **changes: Any) -> RunRecord:
-        """Commit a change and tell the handle; unchanged states are not written again."""
+    async def change(self, kind: str, /, *, at: RunStatus | None = None, **changes: Any) -> RunRecord:
+        """Commit a change and tell the handle; unchanged states are not written again.
+
+        Args:
+            kind: The name of the event.
+            at: The state the ledger must have it in; it is given before anything is sent.
+            **changes: Fields of the record.
+
+        Raises:
+            LeaseLostError: Another process drives the run by now.
+        """
         before = self.record
-        if all(getattr(before, name) == value for name, value in changes.items()):
+        if at is None and all(getattr(before, name) == value for name, value in changes.items()):
             return before
-        record = await self._commit(kind, changes)
+        record = await asyncio.to_thread(
+            lambda: self.ledger.change_as(self.owner, before.id, kind, at=at, **changes)
+        )
         self.run.publish(record)
         return record
 
@@ -129,6 +160,8 @@ class Job:
             try:
                 record = await self._commit(kind, changes)
                 break
+            except LeaseLostError:
+                raise
             except LedgerError:
                 tries += 1
                 if tries == 1 and not copy.status.ended:
@@ -144,7 +177,10 @@ class Job:
 
     async def _commit(self, kind: str, changes: dict[str, Any]) -> RunRecord:
         run_id = self.record.id
-        return await asyncio.to_thread(lambda: self.ledger.change(run_id, kind, **changes))
+        if "provider_run_id" in changes:
+            # Whoever drives the run by now: an id that was paid for is always written down.
+            return await asyncio.to_thread(lambda: self.ledger.change(run_id, kind, **changes))
+        return await asyncio.to_thread(lambda: self.ledger.change_as(self.owner, run_id, kind, **changes))
 
     async def _write_sidecar(self, record: RunRecord) -> None:
         with contextlib.suppress(StoreError):
@@ -160,13 +196,29 @@ class Job:
             snapshot = self.provider.read_poll(await self.send(snapshot.follow), run_id)
         return snapshot
 
+    async def sleep(self, seconds: float) -> None:
+        """Wait; nothing is on its way meanwhile."""
+        self.resting = True
+        try:
+            await self.clock.sleep(seconds)
+        finally:
+            self.resting = False
+
     async def pause(self, seconds: float) -> None:
         """Wait, but wake at once when somebody has a wish."""
         sleeping = asyncio.ensure_future(self.clock.sleep(seconds))
-        waking = asyncio.ensure_future(self.wake.wait())
         try:
-            await asyncio.wait({sleeping, waking}, return_when=asyncio.FIRST_COMPLETED)
+            await self.unless_woken(sleeping)
         finally:
             sleeping.cancel()
+
+    async def unless_woken(self, work: asyncio.Future[Any]) -> None:
+        """Wait for something, with nothing on its way, but only until somebody has a wish."""
+        waking = asyncio.ensure_future(self.wake.wait())
+        self.resting = True
+        try:
+            await asyncio.wait({work, waking}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.resting = False
             waking.cancel()
             self.wake.clear()

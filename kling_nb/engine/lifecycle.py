@@ -1,7 +1,8 @@
 """The engine: it carries runs from intent to clip, and hands out their handles.
 
 Invariants: one handle and at most one driver per run in this process; a run is driven only under its
-lease, and followed through the ledger otherwise; the end of a driver never ends a run.
+lease, and followed through the ledger otherwise; the end of a driver never ends a run; only `handle`, that
+is a call of the user's own, sends what was not sent yet; closing waits for an answer that is on its way.
 """
 
 import asyncio
@@ -20,10 +21,11 @@ from pydantic import SecretStr
 from kling_nb.engine.job import Clock, Job, Limits
 from kling_nb.engine.run import Run
 from kling_nb.engine.save import save
-from kling_nb.engine.submit import recover, submit
+from kling_nb.engine.submit import cancel_unsent, not_sent, recover, submit
+from kling_nb.engine.verdict import detached
 from kling_nb.engine.watch import watch
-from kling_nb.errors import KlingError, LedgerError, TransportError
-from kling_nb.ledger import Ledger
+from kling_nb.errors import KlingError, LedgerError, TransportError, UsageError
+from kling_nb.ledger import LeaseLostError, Ledger
 from kling_nb.loop import Loop
 from kling_nb.providers.base import Provider
 from kling_nb.records import RunRecord, RunStatus, Totals
@@ -84,11 +86,13 @@ class Engine:
         self.page_folder: Path | None = None
         self._reach = reach
         self._totals = totals
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        #: Under this name runs are claimed; no other engine shares it.
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._transport = Transport()
         self._runs: dict[str, Run] = {}
         self._jobs: dict[str, Job] = {}
-        self._driven: set[str] = set()
+        self._driven: dict[str, asyncio.Task[None]] = {}
+        self._closed = False
         self._stores: dict[str, Store] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._posters: dict[str, str | None] = {}
@@ -110,8 +114,8 @@ class Engine:
             return Run(record, self, reused=reused)
         run = self.peek(record)
         run.reused = reused
-        if not run.detached:
-            self.loop.hand(self._drive(run))
+        run.stop(None)
+        self.loop.hand(self._drive(run, may_send=True))
         return run
 
     def peek(self, record: RunRecord) -> Run:
@@ -132,10 +136,17 @@ class Engine:
 
     def resume(self, run: Run) -> Run:
         """Take up the watching of a run again; nothing new is ever sent for it."""
+        job = self._jobs.get(run.id)
+        if job is not None:
+            job.detach_wanted = False
         run.stop(None)
-        if run.status.pending:
-            self.loop.hand(self._drive(run))
+        self.attend(run)
         return run
+
+    def attend(self, run: Run) -> None:
+        """See to it that a run somebody waits for is watched; nothing new is ever sent for it."""
+        if not run.done and run.id not in self._driven:
+            self.loop.hand(self._drive(run, may_send=False))
 
     def detach(self, run: Run) -> None:
         """Stop watching a run."""
@@ -145,53 +156,22 @@ class Engine:
             self.loop.hand(_wake(job))
 
     # -- driving -----------------------------------------------------------
-    async def _drive(self, run: Run) -> None:
-        if run.id in self._driven:
+    async def _drive(self, run: Run, *, may_send: bool) -> None:
+        if run.id in self._driven or run.status.ended:
             return
-        self._driven.add(run.id)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine of the loop always runs in a task
+        self._driven[run.id] = task
         try:
-            await self._drive_once(run)
-        finally:
-            self._driven.discard(run.id)
-
-    async def _drive_once(self, run: Run) -> None:
-        try:
-            reach = await asyncio.to_thread(self._reach, run.record)
+            if self._closed:
+                raise asyncio.CancelledError  # noqa: TRY301 - as if it had been closed a moment later
+            await self._drive_once(run, may_send=may_send)
         except KlingError as error:
             run.stop(error)
-            return
-        job = self._jobs[run.id] = Job(
-            run=run,
-            provider=reach.provider,
-            key=reach.key,
-            account=reach.account,
-            ledger=self.ledger,
-            store=self.store(run.record.folder),
-            transport=self._transport,
-            clock=self.clock,
-            limits=self.limits,
-        )
-        try:
-            while not await asyncio.to_thread(self.ledger.claim, run.id, self._owner, self.limits.lease_s):
-                # Another process drives it: follow what it commits, and take over when its lease runs out.
-                await job.pause(1.0)
-                record = await asyncio.to_thread(self.ledger.get, run.id)
-                if record is not None and record != run.record:
-                    run.publish(record)
-                if run.status.ended or job.detach_wanted:
-                    return
-            fresh = await asyncio.to_thread(self.ledger.get, run.id)
-            if fresh is not None and fresh != run.record:
-                run.publish(fresh)
-            beating = asyncio.ensure_future(self._beat(run.id))
-            try:
-                await self._carry(job)
-            finally:
-                beating.cancel()
-                with contextlib.suppress(LedgerError):
-                    await asyncio.to_thread(self.ledger.release, run.id, self._owner)
-        except KlingError as error:
-            run.stop(error)
+        except asyncio.CancelledError:
+            what = f"kling_nb was closed while run {run.id} was {run.status.value}."
+            cure = f"It is on record: `%kling resume {run.id}` goes on."
+            run.stop(detached(run.record, what, cure, run.record.charged))
         except Exception as error:  # noqa: BLE001 - a fault of ours must end as words on the run, not vanish in a thread
             run.stop(
                 KlingError(
@@ -202,18 +182,77 @@ class Engine:
                 )
             )
         finally:
-            self._jobs.pop(run.id, None)
+            del self._driven[run.id]
+
+    async def _drive_once(self, run: Run, *, may_send: bool) -> None:
+        reach = await asyncio.to_thread(self._reach, run.record)
+        job = self._jobs[run.id] = Job(
+            run=run,
+            provider=reach.provider,
+            key=reach.key,
+            account=reach.account,
+            owner=self.owner,
+            ledger=self.ledger,
+            store=self.store(run.record.folder),
+            transport=self._transport,
+            clock=self.clock,
+            limits=self.limits,
+            may_send=may_send,
+        )
+        try:
+            while await self._claim(job):
+                beating = asyncio.ensure_future(self._beat(run.id))
+                try:
+                    await self._carry(job)
+                except LeaseLostError:
+                    # This machine slept, and another process took the run over: follow it.
+                    continue
+                finally:
+                    beating.cancel()
+                    with contextlib.suppress(LedgerError):
+                        await asyncio.to_thread(self.ledger.release, run.id, self.owner)
+                break
+        finally:
+            del self._jobs[run.id]
+
+    async def _claim(self, job: Job) -> bool:
+        """Wait until the run is ours to drive; False where it ended before."""
+        run = job.run
+        while True:
+            mine = await asyncio.to_thread(self.ledger.claim, run.id, self.owner, self.limits.lease_s)
+            record = await asyncio.to_thread(self.ledger.get, run.id)
+            if record is None:
+                raise UsageError(
+                    f"Run {run.id} is known from the media folder only.",
+                    charged=run.record.charged,
+                    cure="Run its cell again: that takes it into the ledger and sends nothing.",
+                    run_id=run.id,
+                )
+            if record != run.record:
+                run.publish(record)
+            if mine or run.status.ended:
+                return mine
+            if job.detach_wanted:
+                what = f"We stopped watching run {run.id}, which another process carries."
+                raise detached(run.record, what, f"`%kling resume {run.id}` watches it again.")
+            # Another process drives it: follow what it commits, and take over when its lease runs out.
+            await job.pause(1.0)
 
     async def _beat(self, run_id: str) -> None:
         while True:
             await asyncio.sleep(self.limits.lease_s / 3)
             with contextlib.suppress(LedgerError):
-                await asyncio.to_thread(self.ledger.claim, run_id, self._owner, self.limits.lease_s)
+                await asyncio.to_thread(self.ledger.claim, run_id, self.owner, self.limits.lease_s)
 
     async def _carry(self, job: Job) -> None:
         snapshot = None
-        if job.at(RunStatus.CREATED, RunStatus.SUBMITTING):
-            async with self._slot(job.record.account):
+        if job.at(RunStatus.CREATED) and not job.may_send:
+            await cancel_unsent(job, "whoever asked for it was gone before it was sent")
+        elif job.at(RunStatus.CREATED, RunStatus.SUBMITTING):
+            slot = self._slot(job.record.account)
+            if not await _have(slot, job):
+                return
+            try:
                 if job.at(RunStatus.SUBMITTING):
                     # Another process was killed between the intent and the answer.
                     await recover(job, "the process that sent it ended before the answer came")
@@ -221,6 +260,8 @@ class Engine:
                     await submit(job)
                 if job.at(RunStatus.QUEUED, RunStatus.RUNNING):
                     snapshot = await watch(job)
+            finally:
+                slot.release()
         elif job.at(RunStatus.QUEUED, RunStatus.RUNNING):
             snapshot = await watch(job)
         if job.at(RunStatus.SAVING):
@@ -251,45 +292,81 @@ class Engine:
     async def _cancel(self, run: Run) -> str:
         run.cancel_wanted = True
         try:
-            for _ in range(600):
-                if run.status.ended or run.record.provider_run_id is not None:
-                    break
-                if job := self._jobs.get(run.id):
-                    job.wake.set()
-                await asyncio.sleep(0.05)
+            await self._await_id(run)
             if run.status.ended:
                 return "canceled" if run.status == RunStatus.CANCELED else "not_cancellable"
-            reach = await asyncio.to_thread(self._reach, run.record)
-            provider = reach.provider
-            call = provider.cancel_call(run.record.provider_run_id or "")
-            if call is None or not provider.can_cancel(run.status.value):
-                run.note = f"{provider.label} cannot cancel it now; it goes on and may be charged."
-                run.publish(run.record)
-                return "not_cancellable"
-            outcome = provider.read_cancel(
-                await self._transport.send(call, key=reach.key, origin=provider.base_url)
-            )
-            if outcome == "not_cancellable":
-                run.note = f"{provider.label} says it is too late to cancel; it goes on and may be charged."
-            elif outcome == "unknown":
-                run.note = f"{provider.label} did not say whether the cancel took effect."
-            run.publish(run.record)
-            if job := self._jobs.get(run.id):
-                job.wake.set()
-            else:
-                self.resume(run)
-            return str(outcome)
+            if run.record.provider_run_id is None:
+                run.note = "It was not accepted yet, so nobody can cancel it; try again."
+                return "unknown"
+            return await self._ask_cancel(run)
         except TransportError as error:
             run.note = f"The cancel could not be sent: {error.what}"
-            run.publish(run.record)
             return "unknown"
         finally:
             run.cancel_wanted = False
+            run.publish(run.record)
 
-    def close(self) -> None:
-        """Close the connections; runs on their way stay on record and can be resumed."""
+    async def _await_id(self, run: Run) -> None:
+        """Wait a while for the provider's id, or for the end of a run that was not sent."""
+        for _ in range(600):
+            if run.status.ended or run.record.provider_run_id is not None:
+                break
+            if job := self._jobs.get(run.id):
+                job.wake.set()
+            elif run.status == RunStatus.CREATED and not run.done:
+                # Nobody here drives it; being looked after, it ends without being sent.
+                self.attend(run)
+            await asyncio.sleep(0.05)
+
+    async def _ask_cancel(self, run: Run) -> str:
+        reach = await asyncio.to_thread(self._reach, run.record)
+        provider = reach.provider
+        call = provider.cancel_call(run.record.provider_run_id or "")
+        if call is None or not provider.can_cancel(run.status.value):
+            run.note = f"{provider.label} cannot cancel it now; it goes on and may be charged."
+            return "not_cancellable"
+        reply = await self._transport.send(call, key=reach.key, origin=provider.base_url)
+        outcome = provider.read_cancel(reply)
+        if outcome == "not_cancellable":
+            run.note = f"{provider.label} says it is too late to cancel; it goes on and may be charged."
+        elif outcome == "unknown":
+            run.note = f"{provider.label} did not say whether the cancel took effect."
+        if job := self._jobs.get(run.id):
+            job.wake.set()
+        else:
+            self.resume(run)
+        return str(outcome)
+
+    def close(self, grace_s: float = 10) -> None:
+        """Stop driving and close the connections; runs on their way stay on record and can be resumed.
+
+        Args:
+            grace_s: Seconds for answers to submits that are on their way: an id that comes then is kept.
+
+        Raises:
+            TimeoutError: The loop does not answer.
+        """
         if self.loop.running:
-            self.loop.hand(self._transport.aclose()).result(5)
+            self.loop.hand(self._close(grace_s)).result(grace_s + 10)
+
+    async def _close(self, grace_s: float) -> None:
+        for _ in range(round(grace_s / 0.02)):
+            if not any(map(self._submitting, self._driven)):
+                break
+            await asyncio.sleep(0.02)
+        self._closed = True
+        tasks = list(self._driven.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._transport.aclose()
+
+    def _submitting(self, run_id: str) -> bool:
+        # A play run has no answer worth waiting for: its sandbox ends with this process.
+        if self._runs[run_id].record.play:
+            return False
+        job = self._jobs.get(run_id)
+        return job is None or (job.at(RunStatus.CREATED, RunStatus.SUBMITTING) and not job.resting)
 
     # -- what the handles show -------------------------------------------------
     def totals(self, *, play: bool) -> Totals | None:
@@ -319,3 +396,22 @@ class Engine:
 
 async def _wake(job: Job) -> None:
     job.wake.set()
+
+
+async def _have(slot: asyncio.Semaphore, job: Job) -> bool:
+    """Wait for a place in flight; False where the run was canceled before."""
+    having, kept = asyncio.ensure_future(slot.acquire()), False
+    try:
+        while not having.done():
+            await job.unless_woken(having)
+            if job.detach_wanted and job.at(RunStatus.CREATED):
+                raise not_sent(job)
+            if job.run.cancel_wanted and job.at(RunStatus.CREATED):
+                await cancel_unsent(job, "before it was sent")
+                return False
+        kept = True
+        return True
+    finally:
+        # Given up, perhaps in the very moment the place came free: then it is given back.
+        if not kept and not having.cancel():
+            slot.release()

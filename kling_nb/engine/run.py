@@ -166,6 +166,8 @@ class Run:
     def wait(self, timeout_s: float | None = None) -> "Run":
         """Wait until it has ended; Ctrl-C stops the waiting, not the run.
 
+        A run that was only looked up is watched from here on; nothing new is ever sent for it.
+
         Args:
             timeout_s: Seconds to wait at most; None waits without end.
 
@@ -175,6 +177,7 @@ class Run:
         Raises:
             WaitTimeoutError: The time was over first; the run goes on.
         """
+        self._engine.attend(self)
         # Short steps: a plain result() reacts late to Ctrl-C.
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._settled.done():
@@ -193,6 +196,7 @@ class Run:
         return self
 
     def __await__(self) -> Generator[Any, None, "Run"]:
+        self._engine.attend(self)
         # Wakes by itself ten times a second: an interrupt during a plain `await` is only seen at its end.
         while not self._settled.done():
             yield from asyncio.sleep(0.1).__await__()

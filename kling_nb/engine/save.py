@@ -6,13 +6,16 @@ paid for are never deleted, also when they are no video.
 """
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kling_nb.engine.job import Job
 from kling_nb.engine.pace import back_off
-from kling_nb.engine.watch import reported_micros
-from kling_nb.errors import StoreError, TransportError
+from kling_nb.engine.verdict import detached
+from kling_nb.engine.watch import FORGOTTEN_READS, reported_micros, wrong_account
+from kling_nb.errors import KlingError, StoreError, TransportError
 from kling_nb.providers.base import Snapshot
 from kling_nb.records import MediaFacts, RunRecord, RunStatus, utc_now
 from kling_nb.store import NotVideoError
@@ -33,34 +36,63 @@ async def save(job: Job, snapshot: Snapshot | None = None) -> None:
 
     Raises:
         StoreError: The clip cannot be had now; the run stays `saving` and may be resumed.
+        DetachedError: Somebody stopped it.
+        KlingError: The account is not allowed to read the run.
     """
-    strange, last = 0, "the provider gave no link to the clip"
+    strange, forgotten, last = 0, 0, "the provider gave no link to the clip."
     for tries in range(job.limits.save_tries):
-        if tries:
-            first_s = 0.2 if job.loopback else 1.5
-            await job.pause(back_off(tries, random=job.clock.random, first_s=first_s, most_s=30))
-        part = job.store.part(job.record)
-        try:
-            # A new reading signs the links anew, which is the cure for an expired one.
-            snapshot = snapshot if snapshot is not None and snapshot.video_urls else await _read_again(job)
-            if snapshot is None or not snapshot.video_urls:
-                continue
-            media = await _fetch(job, snapshot.video_urls[0], part)
-        except NotVideoError as error:
-            last, snapshot, strange = error.what, None, strange + 1
-            if strange >= STRANGE_TRIES:
-                await _strange(job, part, last)
-                return
-        except (DownloadError, TransportError) as error:
-            last, snapshot = error.what, None
-            if isinstance(error, DownloadError) and error.host_unknown:
-                break
-        else:
-            await _settle(job, media, snapshot)
-            return
-        finally:
-            part.unlink(missing_ok=True)
+        await _pause(job, tries)
+        with _part(job) as part:
+            try:
+                # A new reading signs the links anew, which is the cure for an expired one.
+                if snapshot is None or not snapshot.video_urls:
+                    snapshot = await _read_again(job)
+                forgotten += snapshot.state == "not_found"
+                if forgotten >= FORGOTTEN_READS:
+                    return await _expired(job, snapshot.message)
+                if snapshot.video_urls:
+                    media = await _fetch(job, snapshot.video_urls[0], part)
+                    return await _settle(job, media, snapshot)
+            except NotVideoError as error:
+                last, snapshot, strange = error.what, None, strange + 1
+                if strange >= STRANGE_TRIES:
+                    return await _strange(job, part, last)
+            except (DownloadError, TransportError) as error:
+                last, snapshot = error.what, None
+                if isinstance(error, DownloadError) and error.host_unknown:
+                    break
     raise not_fetched(job.record, last)
+
+
+async def _pause(job: Job, tries: int) -> None:
+    if tries:
+        first_s = 0.2 if job.loopback else 1.5
+        await job.pause(back_off(tries, random=job.clock.random, first_s=first_s, most_s=30))
+    if job.detach_wanted:
+        what = f"We stopped fetching the clip of run {job.record.id}."
+        raise detached(job.record, what, _cure(job.record), job.record.charged)
+
+
+@contextlib.contextmanager
+def _part(job: Job) -> Iterator[Path]:
+    """Give a file to download into, gone afterwards; trouble with the disk ends the fetching.
+
+    A full disk is not mended by fetching again, and what its error says of money it says of a submit.
+    """
+    part = None
+    try:
+        part = job.store.part(job.record)
+        yield part
+    except (NotVideoError, DownloadError):
+        raise
+    except StoreError as error:
+        raise not_fetched(job.record, error.what) from None
+    except OSError as error:
+        raise not_fetched(job.record, f"{error.strerror or type(error).__name__}.") from None
+    finally:
+        if part is not None:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 def not_fetched(record: RunRecord, why: str) -> StoreError:
@@ -68,18 +100,36 @@ def not_fetched(record: RunRecord, why: str) -> StoreError:
     return StoreError(
         f"The clip of run {record.id} is made but not fetched: {why}",
         charged=record.charged,
-        cure=f"`%kling resume {record.id}` fetches it again for free.",
+        cure=_cure(record),
         run_id=record.id,
         provider=record.provider,
         provider_run_id=record.provider_run_id,
     )
 
 
-async def _read_again(job: Job) -> Snapshot | None:
+def _cure(record: RunRecord) -> str:
+    return f"`%kling resume {record.id}` fetches it again for free."
+
+
+async def _read_again(job: Job) -> Snapshot:
     if job.record.provider_run_id is None:
-        return None
+        return Snapshot(state="unreadable")
     snapshot = await job.read()
-    return snapshot if snapshot.state == "succeeded" else None
+    if snapshot.state == "wrong_account" or (snapshot.state == "not_found" and not job.same_account):
+        raise wrong_account(job)
+    # Done is done: what the provider says of it later, other than where the clip is, changes nothing.
+    gone = snapshot.state in {"succeeded", "not_found"}
+    return snapshot if gone else Snapshot(state="unreadable")
+
+
+async def _expired(job: Job, words: str) -> None:
+    await job.settle(
+        "expired",
+        status=RunStatus.FAILED,
+        reason="expired",
+        message=words or "the provider no longer knows the run",
+        **_money(job),
+    )
 
 
 async def _fetch(job: Job, url: str, part: Path) -> MediaFacts:
@@ -105,13 +155,12 @@ async def _strange(job: Job, part: Path, why: str) -> None:
 async def _settle(job: Job, media: MediaFacts, snapshot: Snapshot) -> None:
     if job.record.reported_micros is None and not job.record.play:
         # The figure may come later than the clip: ask once more, now that the download took its time.
-        try:
-            again = await _read_again(job)
-        except TransportError:
-            again = None
-        reported = reported_micros(again or snapshot)
-        if reported is not None:
-            await job.change("reported", reported_micros=reported)
+        readings = [snapshot]
+        with contextlib.suppress(KlingError):
+            readings.insert(0, await _read_again(job))
+        figures = [figure for reading in readings if (figure := reported_micros(reading)) is not None]
+        if figures:
+            await job.change("reported", reported_micros=figures[0])
     await job.settle(
         "saved",
         status=RunStatus.SUCCEEDED,

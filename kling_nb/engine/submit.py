@@ -12,11 +12,12 @@ from typing import Any
 from kling_nb.calls import Call
 from kling_nb.engine.job import Job
 from kling_nb.engine.pace import back_off
-from kling_nb.errors import KeyMissingError, SettingsError, TransportError, UsageError
+from kling_nb.engine.verdict import detached
+from kling_nb.errors import DetachedError, KeyMissingError, SettingsError, TransportError, UsageError
 from kling_nb.providers.base import Accepted, Refused, Snapshot
 from kling_nb.records import RunStatus, utc_now
 
-__all__ = ["recover", "submit"]
+__all__ = ["cancel_unsent", "not_sent", "recover", "submit"]
 
 #: Pages of one list that are read before it is called unclear.
 MOST_PAGES = 50
@@ -30,7 +31,15 @@ async def submit(job: Job) -> None:
     """
     effort = Effort(job.clock.monotonic())
     while not job.run.cancel_wanted:
-        await job.change("submitting", status=RunStatus.SUBMITTING, submitted_at=utc_now(), message="")
+        if job.detach_wanted:
+            raise not_sent(job)
+        await job.change(
+            "submitting",
+            at=RunStatus.CREATED,
+            status=RunStatus.SUBMITTING,
+            submitted_at=utc_now(),
+            message="",
+        )
         try:
             answer = job.provider.read_submit(await job.send(submit_call(job)))
         except TransportError as error:
@@ -51,8 +60,21 @@ async def submit(job: Job) -> None:
             )
         if not await _limited(job, effort, answer):
             return await refuse(job, answer)
-    return await end(
-        job, "canceled", RunStatus.CANCELED, reason="canceled", charged="no", message="before it was sent"
+    return await cancel_unsent(job, "before it was sent")
+
+
+async def cancel_unsent(job: Job, why: str) -> None:
+    """End a run that was certainly never sent."""
+    await end(job, "canceled", RunStatus.CANCELED, reason="canceled", charged="no", message=why)
+
+
+def not_sent(job: Job) -> DetachedError:
+    """Say that we stopped before the run was sent."""
+    return detached(
+        job.record,
+        f"We stopped before run {job.record.id} was sent.",
+        "Run the cell again to send it.",
+        charged="no",
     )
 
 
@@ -74,6 +96,9 @@ class Effort:
 async def _unsent(job: Job, effort: Effort, error: TransportError) -> bool:
     """Wait after a try that provably did not leave; False, and the run ended, after too many."""
     effort.unsent += 1
+    if job.record.play and effort.unsent >= 2:
+        await sandbox_gone(job)
+        return False
     if effort.unsent >= job.limits.unsent_tries:
         words = f"{error.what} Nothing was sent in {effort.unsent} tries."
         await end(job, "unreachable", RunStatus.FAILED, reason="provider", charged="no", message=words)
@@ -140,6 +165,12 @@ async def end(job: Job, kind: str, status: RunStatus, **changes: Any) -> None:
     )
 
 
+async def sandbox_gone(job: Job) -> None:
+    """End a play run: its sandbox most likely died with its kernel, and no money is at stake."""
+    words = "the sandbox that ran it is gone"
+    await end(job, "sandbox gone", RunStatus.FAILED, reason="expired", charged="no", message=words)
+
+
 async def recover(job: Job, why: str) -> None:
     """Find out what became of a POST whose answer never came.
 
@@ -147,8 +178,14 @@ async def recover(job: Job, why: str) -> None:
         job: A run in `submitting`, also one that another process left behind.
         why: What is known of the failure.
     """
+    if job.record.play:
+        await sandbox_gone(job)
+        return
     if job.provider.can_look_up:
         found = await _look_twice(job)
+        if found is True and not job.may_send:
+            await cancel_unsent(job, "it never reached the provider")
+            return
         if found is True:
             # Two full reads proved that there is no such run: the same POST may go out once more.
             why = await _resend(job) or why
@@ -163,7 +200,7 @@ async def recover(job: Job, why: str) -> None:
 
 async def _resend(job: Job) -> str:
     """Send the same POST once more; give what is unclear about it, or '' where it was accepted."""
-    await job.change("resent", submitted_at=utc_now())
+    await job.change("resent", at=RunStatus.SUBMITTING, submitted_at=utc_now())
     for tries in range(1, 6):
         try:
             answer = job.provider.read_submit(await job.send(submit_call(job)))
@@ -179,7 +216,7 @@ async def _resend(job: Job) -> str:
             # A refusal other than for the rate (say, of a duplicate) does not speak for the first POST.
             if not isinstance(answer, Refused) or not answer.resend:
                 return why
-        await job.clock.sleep(back_off(tries, random=job.clock.random) if wait is None else wait)
+        await job.sleep(back_off(tries, random=job.clock.random) if wait is None else wait)
     return why
 
 
@@ -187,7 +224,7 @@ async def _look_twice(job: Job) -> str | bool | None:
     """Give the id of the run that carries our reference, True for a proven absence, None for unclear."""
     for number in range(2):
         if number:
-            await job.clock.sleep(job.look_again_s)
+            await job.sleep(job.look_again_s)
         found = await _look(job)
         if found is not True:
             return found
@@ -217,5 +254,5 @@ async def _look(job: Job) -> str | bool | None:
             complete = False
         if complete:
             return True
-        await job.clock.sleep(back_off(tries, random=job.clock.random, first_s=0.2 if job.loopback else 2.0))
+        await job.sleep(back_off(tries, random=job.clock.random, first_s=0.2 if job.loopback else 2.0))
     return None

@@ -5,10 +5,18 @@ Invariants: pure; every answer says what happened, whether it was charged, and w
 
 from typing import Any
 
-from kling_nb.errors import KlingError, ModeratedError, RunCanceledError, RunFailedError, RunLostError
+from kling_nb.errors import (
+    Charged,
+    DetachedError,
+    KlingError,
+    ModeratedError,
+    RunCanceledError,
+    RunFailedError,
+    RunLostError,
+)
 from kling_nb.records import RunRecord, RunStatus
 
-__all__ = ["error_of"]
+__all__ = ["detached", "error_of"]
 
 
 def error_of(record: RunRecord) -> KlingError | None:
@@ -57,6 +65,28 @@ def error_of(record: RunRecord) -> KlingError | None:
             **ids,
         )
     return None
+
+
+def detached(record: RunRecord, what: str, cure: str, charged: Charged = "unknown") -> DetachedError:
+    """Say that only our watching of a run is over.
+
+    Args:
+        record: The run.
+        what: What happened, as one sentence.
+        cure: What is safe to do now, as one sentence.
+        charged: Whether it was charged, as far as anybody knows.
+
+    Returns:
+        The error.
+    """
+    return DetachedError(
+        what,
+        charged=charged,
+        cure=cure,
+        run_id=record.id,
+        provider=record.provider,
+        provider_run_id=record.provider_run_id,
+    )
 
 
 def retry_cure(record: RunRecord) -> str:

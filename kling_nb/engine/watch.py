@@ -11,11 +11,12 @@ from typing import Any
 
 from kling_nb.engine.job import Job
 from kling_nb.engine.pace import back_off, poll_delay, typical
-from kling_nb.errors import DetachedError, KlingError, TransportError
+from kling_nb.engine.verdict import detached
+from kling_nb.errors import KlingError, TransportError
 from kling_nb.providers.base import Snapshot
 from kling_nb.records import RunStatus, micros, utc_now
 
-__all__ = ["ended_money", "reported_micros", "watch"]
+__all__ = ["FORGOTTEN_READS", "ended_money", "reported_micros", "watch", "wrong_account"]
 
 FORGOTTEN_READS = 3
 
@@ -67,10 +68,14 @@ async def watch(job: Job) -> Snapshot | None:
 
 def _check_deadline(job: Job, began: float) -> None:
     if job.detach_wanted:
-        raise detached(job, "We stopped watching run {id}")
+        raise detached(job.record, f"We stopped watching run {job.record.id}.", _goes_on(job))
     if job.clock.monotonic() - began > job.limits.watch_s:
-        minutes = job.limits.watch_s / 60
-        raise detached(job, f"Run {{id}} has not ended in {minutes:.0f} minutes, so we stopped watching")
+        what = f"Run {job.record.id} has not ended in {job.limits.watch_s / 60:.0f} minutes"
+        raise detached(job.record, f"{what}, so we stopped watching.", _goes_on(job))
+
+
+def _goes_on(job: Job) -> str:
+    return f"It goes on at {job.provider.label}: `%kling resume {job.record.id}`, or run the cell again."
 
 
 @dataclass
@@ -102,7 +107,7 @@ async def _read(job: Job, trouble: Trouble) -> Snapshot | None:
         return None
     trouble.failures = 0
     if snapshot.state == "wrong_account" or (snapshot.state == "not_found" and not job.same_account):
-        raise _wrong_account(job)
+        raise wrong_account(job)
     if snapshot.state != "not_found":
         trouble.forgotten = 0
         return snapshot
@@ -114,7 +119,8 @@ async def _read(job: Job, trouble: Trouble) -> Snapshot | None:
     return None
 
 
-def _wrong_account(job: Job) -> KlingError:
+def wrong_account(job: Job) -> KlingError:
+    """Say that the run is there, but not for this key."""
     record = job.record
     return KlingError(
         f"Run {record.id} belongs to another {job.provider.label} account.",
@@ -185,16 +191,3 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
         "seed": snapshot.seed,
         "timing": dict(snapshot.timing) if snapshot.timing is not None else None,
     }
-
-
-def detached(job: Job, what: str) -> DetachedError:
-    """Say that only the watching is over."""
-    record = job.record
-    return DetachedError(
-        what.format(id=record.id) + ".",
-        charged="unknown",
-        cure=f"It goes on at {job.provider.label}: `%kling resume {record.id}`, or run the cell again.",
-        run_id=record.id,
-        provider=record.provider,
-        provider_run_id=record.provider_run_id,
-    )
