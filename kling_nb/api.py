@@ -4,8 +4,9 @@ Invariants: there is one session at a time (`connect` makes the next one; runs o
 function that can cost money says so in its first line.
 """
 
+import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -125,6 +126,7 @@ def _ask(
 ) -> Ask:
     if isinstance(take, bool) or not isinstance(take, int) or take < 0:
         raise UsageError("take: should be a whole number, 0 or more.", cure="Nothing was sent.")
+    _check_options(options)
     if isinstance(prompt, TextToVideo):
         given = sorted(name for name, value in fields.items() if value is not None)
         if given:
@@ -143,6 +145,31 @@ def _ask(
     )
 
 
+def _check_options(options: Mapping[str, Any]) -> None:
+    for name in ("provider", "model"):
+        if not isinstance(options.get(name), str | None):
+            raise UsageError(f"{name}: should be a name.", cure="Nothing was sent.")
+    tags, metadata = options.get("tags", {}), options.get("metadata", {})
+    if not _plain(tags) or not all(isinstance(text, str) for pair in tags.items() for text in pair):
+        raise UsageError("tags: should be names with texts, e.g. {'scene': '3'}.", cure="Nothing was sent.")
+    if not _plain(metadata):
+        raise UsageError("metadata: should be an object of plain JSON.", cure="Nothing was sent.")
+
+
+def _listed(things: object) -> object:
+    return list(things) if isinstance(things, Iterable) and not isinstance(things, str) else things
+
+
+def _plain(value: object) -> bool:
+    """Whether this is an object that JSON can carry as it is: no NaN, no half character, no foreign thing."""
+    try:
+        return isinstance(value, Mapping) and bool(
+            json.dumps(dict(value), ensure_ascii=False, allow_nan=False).encode()
+        )
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
 def _usd(name: str, value: Decimal | str | int | None) -> Decimal | None:
     if value is None:
         return None
@@ -152,7 +179,7 @@ def _usd(name: str, value: Decimal | str | int | None) -> Decimal | None:
         )
     try:
         amount = Decimal(value)
-    except ArithmeticError:
+    except (ArithmeticError, TypeError, ValueError):
         raise UsageError(
             f"{name}: {str(value)!r:.40} is no amount of dollars.", cure="Nothing was sent."
         ) from None
@@ -231,7 +258,7 @@ def submit(
             "metadata": metadata or {},
         },
         fields={
-            "shots": list(shots) if shots is not None else None,
+            "shots": _listed(shots),
             "duration": duration,
             "aspect_ratio": aspect_ratio,
             "audio": audio,
@@ -289,11 +316,15 @@ def estimate(prompt: str | TextToVideo | None = None, **options: Any) -> Estimat
     """
     names = ("shots", "duration", "aspect_ratio", "audio", "negative_prompt", "cfg_scale", "shot_type")
     fields = {name: options.pop(name, None) for name in names}
-    price, options["allow_unpriced"] = options.pop("price", None), True
-    options = {name: value for name, value in options.items() if name in Ask.__dataclass_fields__}
-    ask = _ask(
-        prompt, take=0, max_cost=options.pop("max_cost", None), price=price, options=options, fields=fields
-    )
+    given = {name: options.pop(name, None) for name in ("max_cost", "price")}
+    take = options.pop("take", 0)
+    unknown = sorted(options.keys() - Ask.__dataclass_fields__.keys() | options.keys() & {"request", "takes"})
+    if unknown:
+        # A price for something else than was meant is worse than none.
+        raise UsageError(f"There is no option {', '.join(unknown)}.", cure="See `help(kling.submit)`.")
+    options = {name: value for name, value in options.items() if value is not None}
+    options["allow_unpriced"] = True
+    ask = _ask(prompt, take=take, options=options, fields=fields, **given)
     return current().price(ask)
 
 

@@ -79,7 +79,9 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check this machine: versions, folders, ledger, keys; sends nothing unless asked."""
-    _command("doctor --online" if online else "doctor", as_json=as_json)
+    findings = _command("doctor --online" if online else "doctor", as_json=as_json)
+    if any(finding["state"] == "fail" for finding in findings):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -128,7 +130,7 @@ def collect(
         raise typer.Exit(1)
 
 
-def _command(line: str, *, as_json: bool) -> None:
+def _command(line: str, *, as_json: bool) -> Any:
     from kling_nb.api import current
     from kling_nb.notebook.commands import run_command
 
@@ -137,6 +139,7 @@ def _command(line: str, *, as_json: bool) -> None:
         _print_json(shown.value)
     else:
         _print(shown.text)
+    return shown.value
 
 
 @sandbox_app.command("serve")
@@ -155,4 +158,9 @@ def sandbox_serve(
         faults = parse_faults(fault or [])
     except ValueError as error:
         raise errors.UsageError(f"{error}.") from None
-    serve(port, load_settings().sandbox_wait if wait_scale is None else wait_scale, faults)
+    try:
+        serve(port, load_settings().sandbox_wait if wait_scale is None else wait_scale, faults)
+    except OSError as error:
+        raise errors.UsageError(
+            f"The sandbox cannot listen on port {port}: {error.strerror}.", cure="Choose another one."
+        ) from None
