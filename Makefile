@@ -9,8 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
-# Whatever the tests leave behind stays in this folder.
-PYTEST = TMPDIR="$(CURDIR)/build/tmp" KLING_NB_TEST_CHROMIUM="$$(cat build/chromium)" \
+PYTEST = CHROMIUM_FOR_TESTS="$$(cat build/chromium)" \
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 define NO_VENV
@@ -80,7 +79,7 @@ clean: ## Remove the virtual environment and whatever was built
 # Finding or installing a browser is a step of its own, so that a failure is loud and not a skipped test.
 .PHONY: chromium
 chromium: venv
-	@mkdir -p build/tmp
+	@mkdir -p build
 	@$(BIN)/python tests/chromium.py --install >build/chromium
 	@echo "Chromium: $$(cat build/chromium)"
 

@@ -1,6 +1,6 @@
 """Find a Chromium for the browser tests, or install one, and print where it is.
 
-The order: `KLING_NB_TEST_CHROMIUM`, one of this machine, Playwright's, and then with `--install` a
+The order: `CHROMIUM_FOR_TESTS`, one of this machine, Playwright's, and then with `--install` a
 download by Playwright, and as root the system's package. A browser counts only when it starts.
 Where nothing helps, the end is a failure that names the cure, so that no browser test is passed over.
 """
@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-VARIABLE = "KLING_NB_TEST_CHROMIUM"
+VARIABLE = "CHROMIUM_FOR_TESTS"
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
 PLACES = (
     "/Applications/Chromium.app/Contents/MacOS/Chromium",

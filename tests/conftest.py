@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import HealthCheck, settings
 
-KEEP = {"KLING_NB_TEST_CHROMIUM"}
+KEEP = {"CHROMIUM_FOR_TESTS"}
 
 # The same cases in every run; slow examples are this machine's business and no failure.
 settings.register_profile(

@@ -202,7 +202,7 @@ def test_a_clip_that_is_not_here_is_said_to_be_missing():
         markup, words = look(record(**DONE), **options)
         assert "<video" not in markup
         assert "a-red-fox-kl7m2q.mp4 is not here." in words
-        assert "%kling restore kl7m2q" in words
+        assert "run the cell again" in words
     assert "the clip is not here" in line(record(**DONE), totals=None, now=NOW)
 
 

@@ -80,7 +80,8 @@ def _findings(session: "Session", *, online: bool) -> Iterator[Finding]:
     except KlingError as error:
         yield _failed("settings", error)
         return
-    yield from (Finding("settings", "warn", note) for note in settings.notes)
+    cure = "Correct its name, or unset it; `%kling config` lists the settings."
+    yield from (Finding("settings", "warn", note, cure) for note in settings.notes)
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("media folder", partial(_media, session, settings)),
         ("ledger", partial(_ledger, session, settings)),
