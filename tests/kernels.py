@@ -196,9 +196,9 @@ class Kernel:
         self._until(message, lambda kind, content: kind == "execute_input")
         return message
 
-    def until_shown(self, message):
+    def until_shown_or_printed(self, message):
         """Wait until a running cell shows something."""
-        self._until(message, lambda kind, content: kind == "display_data")
+        self._until(message, lambda kind, content: kind in {"display_data", "stream"})
 
     def finish(self, message):
         """Wait for the end of a cell."""

@@ -148,7 +148,7 @@ def wait_for(runs: list[Run], timeout_s: float | None, *, headless: bool) -> Non
         for run in runs:
             run.wait(None if end is None else max(0.0, end - time.monotonic()))
     except KeyboardInterrupt:
-        going = [run.id for run in runs if not run.done]
+        going = [run.id for run in runs if not run.done] or [runs[-1].id]
         raise DetachedError(
             f"Interrupted: no longer waiting for {', '.join(going)}.",
             charged="unknown",

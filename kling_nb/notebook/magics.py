@@ -13,7 +13,7 @@ from typing import Any
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 from traitlets import Bool, Float, Int, Unicode, Union
 
-from kling_nb.errors import KlingError
+from kling_nb.errors import DetachedError, KlingError
 
 __all__ = ["KlingMagics", "load", "unload"]
 
@@ -91,12 +91,18 @@ class KlingMagics(Magics):
 
     @staticmethod
     def _guarded(act: Callable[..., Any], *args: Any) -> Any:
-        """Let an error of ours end the cell with one line, and no traceback."""
+        """Let an error of ours, and an interrupt, end the cell with one line and no traceback."""
         try:
             return act(*args)
         except KlingError as error:
             error.plain = True
             raise
+        except KeyboardInterrupt:
+            stopped = DetachedError(
+                "Interrupted.", charged="unknown", cure="What is on its way goes on: see `%kling status`."
+            )
+            stopped.plain = True
+            raise stopped from None
 
     def overrides(self) -> dict[str, Any]:
         """Give the settings that were set here."""
