@@ -22,6 +22,8 @@ from kling_nb.store import Store
 
 __all__ = ["Opening"]
 
+FROM_FOLDER = "attached from the folder"
+
 _LIVE = frozenset({*(status for status in RunStatus if status.pending), RunStatus.LOST})
 
 
@@ -41,6 +43,7 @@ class Opening:
         store: The media folder.
         shared: Fields that every new record gets.
         reachable: Whether the provider of a record can be asked about it now.
+        fetchable: The same, and with the key that made it.
     """
 
     ask: Ask
@@ -54,6 +57,7 @@ class Opening:
     store: Store
     shared: Mapping[str, Any]
     reachable: Callable[[RunRecord], bool]
+    fetchable: Callable[[RunRecord], bool]
 
     def takes(self, transaction: Transaction) -> tuple[Take, ...]:
         """Decide about every take, as things stand in this transaction."""
@@ -74,6 +78,7 @@ class Opening:
             known + strangers,
             loopback=is_loopback,
             verified=lambda record: self._located(record) is not None,
+            fetchable=self.fetchable,
         )
 
     def open(self) -> list[Run]:
@@ -90,7 +95,9 @@ class Opening:
             for take in takes:
                 if take.error is not None:
                     raise take.error
-            new = sum(take.word == "new" for take in takes)
+            # An intent that another session left unsent is sent by us, and counts as ours.
+            left = [take for take in takes if self._take_over(transaction, take)]
+            new = sum(take.word == "new" for take in takes) + len(left)
             if new:
                 allowed = self.ask.allow_unpriced or self.ask.price is not None
                 require_priced(self.price, allow_unpriced=allowed)
@@ -99,6 +106,16 @@ class Opening:
             opened = [self._open_take(transaction, take) for take in takes]
         self._write_first_sidecars([record for record, reused in opened if not reused])
         return [self._show(record, reused=reused) for record, reused in opened]
+
+    def _take_over(self, transaction: Transaction, take: Take) -> bool:
+        record = take.decision.record if take.decision else None
+        if (
+            record is None
+            or record.status != RunStatus.CREATED
+            or record.session_id == self.wallet.session_id
+        ):
+            return False
+        return transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s)
 
     def _open_take(self, transaction: Transaction, take: Take) -> tuple[RunRecord, bool]:
         decision = take.decision
@@ -122,9 +139,12 @@ class Opening:
             record = record.model_copy(update={"status": RunStatus.SAVING, "message": words})
             if in_ledger:
                 transaction.write(record, "refetch")
-        if not in_ledger and record.status.pending and self.reachable(record):
+        if in_ledger and self._take_over(transaction, take):
             record = record.model_copy(update={"session_id": self.wallet.session_id})
-            transaction.insert(record, "attached from the folder")
+            transaction.write(record, "taken over")
+        if not in_ledger and record.status.pending and self.reachable(record):
+            # It keeps the session and the user it names: what it costs is theirs, and in no sum of ours.
+            transaction.insert(record, FROM_FOLDER)
         return record, True
 
     def _write_first_sidecars(self, records: list[RunRecord]) -> None:

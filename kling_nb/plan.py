@@ -161,6 +161,7 @@ def plan_takes(
     *,
     loopback: Callable[[str], bool],
     verified: Callable[[RunRecord], bool],
+    fetchable: Callable[[RunRecord], bool],
 ) -> tuple[Take, ...]:
     """Decide about every take of a call.
 
@@ -171,6 +172,7 @@ def plan_takes(
         candidates: Every known run of any of its request keys.
         loopback: Whether an origin is on this machine.
         verified: Whether a finished run's file is here and whole.
+        fetchable: Whether its provider can be asked for the file again.
 
     Returns:
         One entry a take, in order.
@@ -180,7 +182,14 @@ def plan_takes(
         key = request_key(ask.request, model, take)
         mine = [record for record in candidates if record.request_key == key]
         try:
-            decision = decide(mine, wish, loopback=loopback, verified=verified, title=title_of(ask.request))
+            decision = decide(
+                mine,
+                wish,
+                loopback=loopback,
+                verified=verified,
+                fetchable=fetchable,
+                title=title_of(ask.request),
+            )
         except KlingError as error:
             planned.append(Take(take=take, request_key=key, decision=None, error=error))
         else:

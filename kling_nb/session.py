@@ -93,6 +93,7 @@ class Session:
         self.surroundings = surroundings
         self.last: Run | Runs | None = None
         self.loop = Loop()
+        self._keyring_hung = False
         self._engine_options = dict(engine_options or {})
         self._lock = threading.RLock()
         self._ledger: Ledger | None = None
@@ -166,10 +167,18 @@ class Session:
         return find_key(provider, keyring_lookup=self._keyring, headless=self.surroundings().headless)
 
     def _keyring(self, provider: str) -> str | None:
+        if self._keyring_hung or self.loop.here:
+            # A thread still waits for it, or the loop itself would: once more would only pile up.
+            raise TimeoutError
+
         async def ask() -> str | None:
             return await asyncio.wait_for(asyncio.to_thread(ask_keyring, provider), KEYRING_LIMIT_S)
 
-        return self.loop.hand(ask()).result()
+        try:
+            return self.loop.hand(ask()).result()
+        except TimeoutError:
+            self._keyring_hung = True
+            raise
 
     def adapter(self, provider: str) -> Provider:
         """Give the adapter of a provider at its configured address."""
@@ -299,6 +308,7 @@ class Session:
                 "version": version("kling-nb"),
             },
             reachable=self._reachable,
+            fetchable=self._fetchable,
         )
 
     def plan(self, ask: Ask) -> Plan:
@@ -345,6 +355,13 @@ class Session:
             # Started before the transaction: the address is part of the record.
             opening = replace(opening, shared={**opening.shared, "origin": self._sandbox_url(settings)})
         return opening.open()
+
+    def _fetchable(self, record: RunRecord) -> bool:
+        try:
+            reach = self._reach(record)
+        except KlingError:
+            return False
+        return record.provider_run_id is not None and record.account in {"", reach.account}
 
     def _reachable(self, record: RunRecord) -> bool:
         try:

@@ -63,6 +63,7 @@ def decide(
     *,
     loopback: Callable[[str], bool],
     verified: Callable[[RunRecord], bool],
+    fetchable: Callable[[RunRecord], bool] = lambda _record: True,
     title: str = "this request",
 ) -> Decision:
     """Decide about one take.
@@ -72,6 +73,7 @@ def decide(
         wish: What the call allows.
         loopback: Whether an origin is on this machine.
         verified: Whether a finished run's file is here and whole.
+        fetchable: Whether its provider can be asked for the file again, with the key that made it.
         title: The request in a few words, for messages.
 
     Returns:
@@ -105,9 +107,23 @@ def decide(
         return Decision(act="attach", record=pending)
     if not wish.no_cache:
         if finished and not finished[-1].play:
+            if not fetchable(finished[-1]):
+                raise _not_here(finished[-1])
             return Decision(act="refetch", record=finished[-1])
         _check_last_failure(known, wish)
     return Decision(act="new", attempt=max((record.attempt for record in known), default=0) + 1)
+
+
+def _not_here(record: RunRecord) -> BlockedError:
+    return BlockedError(
+        f"The clip of run {record.id} was made and paid for, but its file is not here, "
+        "and it cannot be fetched again with the present key.",
+        charged="no",
+        cure="Nothing was sent. Put the file back, set the key that made it, or buy it anew with `--no-cache`.",
+        run_id=record.id,
+        provider=record.provider,
+        provider_run_id=record.provider_run_id,
+    )
 
 
 def _pending(known: Sequence[RunRecord], wish: Wish) -> RunRecord | None:

@@ -14,7 +14,7 @@ from typing import Any
 from kling_nb.engine.job import Job
 from kling_nb.engine.pace import back_off
 from kling_nb.engine.verdict import detached
-from kling_nb.engine.watch import FORGOTTEN_READS, reported_micros, wrong_account
+from kling_nb.engine.watch import FORGOTTEN_READS, reported_micros, sandbox_gone, wrong_account
 from kling_nb.errors import KlingError, StoreError, TransportError
 from kling_nb.providers.base import Snapshot
 from kling_nb.records import MediaFacts, RunRecord, RunStatus, utc_now
@@ -59,6 +59,8 @@ async def save(job: Job, snapshot: Snapshot | None = None) -> None:
                     return await _strange(job, part, last)
             except (DownloadError, TransportError) as error:
                 last, snapshot = error.what, None
+                if job.record.play and isinstance(error, TransportError) and not error.sent and tries:
+                    return await sandbox_gone(job)
                 if isinstance(error, DownloadError) and error.host_unknown:
                     break
     raise not_fetched(job.record, last)

@@ -5,6 +5,7 @@ provably never left, where the provider refused it for its rate, or where two re
 run (once); everything else is `lost`, and stays so until a person resolves it.
 """
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,15 @@ from kling_nb.calls import Call
 from kling_nb.engine.job import Job
 from kling_nb.engine.pace import back_off
 from kling_nb.engine.verdict import detached
-from kling_nb.errors import DetachedError, KeyMissingError, SettingsError, TransportError, UsageError
+from kling_nb.engine.watch import sandbox_gone, wrong_account
+from kling_nb.errors import (
+    DetachedError,
+    KeyMissingError,
+    KlingError,
+    SettingsError,
+    TransportError,
+    UsageError,
+)
 from kling_nb.providers.base import Accepted, Refused, Snapshot
 from kling_nb.records import RunStatus, utc_now
 
@@ -38,6 +47,8 @@ async def submit(job: Job) -> None:
             at=RunStatus.CREATED,
             status=RunStatus.SUBMITTING,
             submitted_at=utc_now(),
+            # The key may have changed since the intent was written: this is the account that answers for it.
+            account=job.account or job.record.account,
             message="",
         )
         try:
@@ -165,37 +176,75 @@ async def end(job: Job, kind: str, status: RunStatus, **changes: Any) -> None:
     )
 
 
-async def sandbox_gone(job: Job) -> None:
-    """End a play run: its sandbox most likely died with its kernel, and no money is at stake."""
-    words = "the sandbox that ran it is gone"
-    await end(job, "sandbox gone", RunStatus.FAILED, reason="expired", charged="no", message=words)
-
-
 async def recover(job: Job, why: str) -> None:
     """Find out what became of a POST whose answer never came.
 
     Args:
         job: A run in `submitting`, also one that another process left behind.
         why: What is known of the failure.
+
+    Raises:
+        KlingError: It cannot be found out now, or not with this key, or not by us; the run stays as it is.
     """
     if job.record.play:
         await sandbox_gone(job)
         return
-    if job.provider.can_look_up:
+    if not job.same_account:
+        # Another account's silence proves nothing.
+        raise wrong_account(job)
+    found: str | bool | None = await asyncio.to_thread(_kept_id, job)
+    if found is None and job.provider.can_look_up:
         found = await _look_twice(job)
-        if found is True and not job.may_send:
-            await cancel_unsent(job, "it never reached the provider")
-            return
+        if found is None:
+            raise _unclear(job, why)
         if found is True:
+            if not await asyncio.to_thread(_is_ours, job):
+                raise _not_ours(job)
+            if not job.may_send:
+                await cancel_unsent(job, "it never reached the provider")
+                return
             # Two full reads proved that there is no such run: the same POST may go out once more.
             why = await _resend(job) or why
             if job.record.status != RunStatus.SUBMITTING:
                 return
             found = await _look_twice(job)
-        if isinstance(found, str):
-            await accept(job, Accepted(provider_run_id=found, snapshot=Snapshot(state="queued")))
-            return
+    if isinstance(found, str):
+        await accept(job, Accepted(provider_run_id=found, snapshot=Snapshot(state="queued")))
+        return
     await job.settle("lost", status=RunStatus.LOST, charged="unknown", message=why, finished_at=utc_now())
+
+
+def _kept_id(job: Job) -> str | None:
+    """Give the provider's id from the folder: it is written there too when the ledger cannot be."""
+    known = job.store.sidecars(request_keys=[job.record.request_key])
+    return next((r.provider_run_id for r in known if r.id == job.record.id and r.provider_run_id), None)
+
+
+def _is_ours(job: Job) -> bool:
+    """Whether this ledger made the run, and did not only learn of it from a folder."""
+    return job.ledger.events(job.record.id)[0][1] == "created"
+
+
+def _ids(job: Job) -> dict[str, Any]:
+    return {"run_id": job.record.id, "provider": job.record.provider}
+
+
+def _unclear(job: Job, why: str) -> KlingError:
+    return KlingError(
+        f"Whether {job.provider.label} made run {job.record.id} could not be found out: {why}",
+        charged="unknown",
+        cure=f"Nothing was sent again. `%kling resume {job.record.id}` looks once more.",
+        **_ids(job),
+    )
+
+
+def _not_ours(job: Job) -> KlingError:
+    return KlingError(
+        f"Run {job.record.id} is known from the folder only, and {job.provider.label} has no such run yet.",
+        charged="unknown",
+        cure="Whoever made it may still send it, so nothing was sent here. Ask them, or change the prompt.",
+        **_ids(job),
+    )
 
 
 async def _resend(job: Job) -> str:

@@ -5,6 +5,7 @@ definite word does, or, for a run it no longer knows, that word three times over
 watching, not the run.
 """
 
+import asyncio
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -12,13 +13,15 @@ from typing import Any
 from kling_nb.engine.job import Job
 from kling_nb.engine.pace import back_off, poll_delay, typical
 from kling_nb.engine.verdict import detached
-from kling_nb.errors import KlingError, TransportError
+from kling_nb.errors import KlingError, LedgerError, TransportError
 from kling_nb.providers.base import Snapshot
 from kling_nb.records import RunStatus, micros, utc_now
 
-__all__ = ["FORGOTTEN_READS", "ended_money", "reported_micros", "watch", "wrong_account"]
+__all__ = ["FORGOTTEN_READS", "ended_money", "reported_micros", "sandbox_gone", "watch", "wrong_account"]
 
 FORGOTTEN_READS = 3
+#: What becomes of runs of an in-process sandbox when its kernel ends.
+SANDBOX_GONE = "the sandbox that ran it is gone"
 
 
 async def watch(job: Job) -> Snapshot | None:
@@ -35,7 +38,7 @@ async def watch(job: Job) -> Snapshot | None:
         KlingError: The account is not allowed to read the run.
     """
     record = job.record
-    expected = typical(job.ledger.waits(record.provider, record.model, record.request.duration))
+    expected = typical(await asyncio.to_thread(_waits, job))
     # The pace follows the run's own age; the deadline counts from when we began to watch.
     began = job.clock.monotonic()
     started = began - max(0.0, (utc_now() - (record.accepted_at or utc_now())).total_seconds())
@@ -66,6 +69,15 @@ async def watch(job: Job) -> Snapshot | None:
         await job.pause(snapshot.retry_after_s or wait)
 
 
+def _waits(job: Job) -> list[float]:
+    record = job.record
+    try:
+        return job.ledger.waits(record.provider, record.model, record.request.duration)
+    except LedgerError:
+        # Only the pace hangs on it; a paid run is watched all the same.
+        return []
+
+
 def _check_deadline(job: Job, began: float) -> None:
     if job.detach_wanted:
         raise detached(job.record, f"We stopped watching run {job.record.id}.", _goes_on(job))
@@ -94,9 +106,7 @@ async def _read(job: Job, trouble: Trouble) -> Snapshot | None:
     except TransportError as error:
         trouble.failures += 1
         if job.record.play and not error.sent and trouble.failures >= 2:
-            # An in-process sandbox died with its kernel and took its runs along.
-            gone = "the sandbox that ran it is gone"
-            return Snapshot(state="failed", reason="expired", charged="no", message=gone)
+            return Snapshot(state="failed", reason="expired", charged="no", message=SANDBOX_GONE)
         await job.pause(back_off(trouble.failures, random=random, first_s=first_s, most_s=30))
         return None
     if snapshot.state == "unreadable":
@@ -117,6 +127,11 @@ async def _read(job: Job, trouble: Trouble) -> Snapshot | None:
         return Snapshot(state="failed", reason="expired", message=words)
     await job.pause(back_off(trouble.forgotten, random=random, first_s=0.3 if job.loopback else 5.0))
     return None
+
+
+async def sandbox_gone(job: Job) -> None:
+    """End a play run whose sandbox died with its kernel: no money is at stake."""
+    await finish(job, Snapshot(state="failed", reason="expired", charged="no", message=SANDBOX_GONE))
 
 
 def wrong_account(job: Job) -> KlingError:
