@@ -270,8 +270,9 @@ def submit(
     session = current()
     run = session.open(ask)[0]
     session.last = run
-    with _lock:
-        _submitted.append(run)
+    if _surroundings is not None:
+        with _lock:
+            _submitted.append(run)
     return run
 
 

@@ -90,6 +90,9 @@ class Opening:
         Raises:
             KlingError: The call is refused; nothing was sent.
         """
+        with self.ledger.reading() as transaction:
+            # Hashes clips now, so that nobody else's write has to wait for it below.
+            self.takes(transaction)
         with self.ledger.writing() as transaction:
             takes = self.takes(transaction)
             for take in takes:

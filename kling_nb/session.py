@@ -31,7 +31,7 @@ from kling_nb.loop import Loop
 from kling_nb.opening import Opening
 from kling_nb.places import is_headless, media_folder
 from kling_nb.plan import Ask, Plan, Wallet, payloads
-from kling_nb.pricing import estimate
+from kling_nb.pricing import estimate, learn_price
 from kling_nb.providers import Provider, make_provider
 from kling_nb.records import Estimate, RunRecord, RunStatus, Totals, utc_now
 from kling_nb.settings import Settings, load_settings, provider_origin
@@ -154,6 +154,7 @@ class Session:
                     **self._engine_options,
                 )
                 self._ledger, self._ledger_where = ledger, settings.ledger
+            self._engine.max_in_flight = settings.max_in_flight
             where = self.surroundings()
             self._engine.page_folder = where.folder
             return self._ledger, self._engine
@@ -249,10 +250,16 @@ class Session:
         )
         model.offer(provider)
         make_provider(provider, None).check(ask.request)
-        return provider, model, estimate(ask.request, model, provider, price_usd_per_s=ask.price)
+        # What the provider itself billed outranks its list, also where it bills above it.
+        learned = None
+        if provider != "sandbox":
+            origin, audio = provider_origin(settings, provider), ask.request.audio
+            learned = learn_price(self.ledger().bills(provider, model.id, origin=origin, audio=audio))
+        price = estimate(ask.request, model, provider, price_usd_per_s=ask.price, learned=learned)
+        return provider, model, price
 
     def price(self, ask: Ask) -> Estimate:
-        """Say what one new run of a call would cost; asks nobody and looks at no ledger.
+        """Say what one new run of a call would cost; asks no provider.
 
         Raises:
             KlingError: The request cannot be served.

@@ -95,7 +95,7 @@ class Engine:
         self._driven: dict[str, asyncio.Task[None]] = {}
         self._closed = False
         self._stores: dict[str, Store] = {}
-        self._slots: dict[str, asyncio.Semaphore] = {}
+        self._slots: dict[tuple[str, int], asyncio.Semaphore] = {}
         self._posters: dict[str, str | None] = {}
         self._lock = threading.Lock()
 
@@ -114,7 +114,9 @@ class Engine:
             # Each call has its own handle of what is over: one may be new and another reused.
             return Run(record, self, reused=reused)
         run = self.peek(record)
-        run.reused = reused
+        # The handle is shared with the cell that sent it, which must not read "reused" afterwards.
+        run.reused = reused and not (run.name or run.sent_here)
+        run.sent_here = run.sent_here or not reused
         run.stop(None)
         self.loop.hand(self._drive(run, may_send=True))
         return run
@@ -269,7 +271,7 @@ class Engine:
             await save(job, snapshot)
 
     def _slot(self, account: str) -> asyncio.Semaphore:
-        return self._slots.setdefault(account, asyncio.Semaphore(self.max_in_flight))
+        return self._slots.setdefault((account, self.max_in_flight), asyncio.Semaphore(self.max_in_flight))
 
     # -- cancel --------------------------------------------------------------
     def can_cancel(self, record: RunRecord) -> bool:

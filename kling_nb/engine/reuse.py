@@ -10,6 +10,7 @@ from typing import Literal
 
 from kling_nb.engine.verdict import error_of
 from kling_nb.errors import BlockedError, KlingError, NotCachedError
+from kling_nb.providers import PROVIDERS
 from kling_nb.records import RunRecord, RunStatus
 
 __all__ = ["Decision", "Wish", "decide"]
@@ -119,7 +120,7 @@ def _not_here(record: RunRecord) -> BlockedError:
         f"The clip of run {record.id} was made and paid for, but its file is not here, "
         "and it cannot be fetched again with the present key.",
         charged="no",
-        cure="Nothing was sent. Put the file back, set the key that made it, or buy it anew with `--no-cache`.",
+        cure="Nothing was sent. Put the file back, set the key that made it, or buy anew: `--no-cache`.",
         run_id=record.id,
         provider=record.provider,
         provider_run_id=record.provider_run_id,
@@ -144,12 +145,16 @@ def _pending(known: Sequence[RunRecord], wish: Wish) -> RunRecord | None:
 
 def _check_last_failure(known: Sequence[RunRecord], wish: Wish) -> None:
     ended = [r for r in known if r.status in {RunStatus.FAILED, RunStatus.CANCELED}]
-    if ended and (ended[-1].reason == "moderated" or (ended[-1].charged != "no" and not wish.retry)):
+    if ended and ended[-1].reason == "moderated":
         raise blocked(ended[-1])
+    # Any of them, not only the last: an open charge is not closed by a later failure that was free.
+    paid = [record for record in ended if record.charged != "no"]
+    if paid and not wish.retry:
+        raise blocked(paid[-1])
 
 
 def _counts(record: RunRecord, wish: Wish, loopback: Callable[[str], bool]) -> bool:
-    if wish.named and record.provider != wish.provider:
+    if record.provider not in PROVIDERS or (wish.named and record.provider != wish.provider):
         return False
     if wish.keyless:
         return True

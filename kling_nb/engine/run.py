@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from decimal import Decimal
@@ -82,6 +82,7 @@ class Run:
         self.name: str | None = None
         self.note = ""
         self.cancel_wanted = False
+        self.sent_here = False
         self._engine = engine
         self._stopped: KlingError | None = None
         self._settled: Future[None] = Future()
@@ -269,8 +270,8 @@ class Run:
     def publish(self, record: RunRecord) -> None:
         """Take over a newly committed state."""
         self.record = record
-        if record.status.ended and not self._settled.done():
-            self._settled.set_result(None)
+        if record.status.ended:
+            self._settle()
         self._call_back()
 
     def stop(self, why: KlingError | None) -> None:
@@ -279,15 +280,22 @@ class Run:
         if why is None:
             if self._settled.done() and self.record.status.pending:
                 self._settled = Future()
-        elif not self._settled.done():
-            self._settled.set_result(None)
+        else:
+            self._settle()
         self._call_back()
+
+    def _settle(self) -> None:
+        # Loop and user may both come to the end at once; once is enough.
+        with contextlib.suppress(InvalidStateError):
+            self._settled.set_result(None)
 
     def _call_back(self) -> None:
         with self._lock:
             listeners = list(self._listeners)
         for listener in listeners:
-            listener(self)
+            # A faulty listener is its owner's matter: it must not end the carrying of a paid run.
+            with contextlib.suppress(Exception):
+                listener(self)
 
     # -- showing ---------------------------------------------------------
     def __repr__(self) -> str:

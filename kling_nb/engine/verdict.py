@@ -15,6 +15,7 @@ from kling_nb.errors import (
     RunLostError,
 )
 from kling_nb.records import RunRecord, RunStatus
+from kling_nb.wording import provider_label
 
 __all__ = ["detached", "error_of"]
 
@@ -32,7 +33,7 @@ def error_of(record: RunRecord) -> KlingError | None:
         >>> error_of.__name__
         'error_of'
     """
-    label = record.provider
+    label = provider_label(record.provider)
     ids: dict[str, Any] = {
         "run_id": record.id,
         "provider": record.provider,
@@ -101,4 +102,4 @@ def retry_cure(record: RunRecord) -> str:
         return "Correct the key (`%kling keys`), then run the cell again."
     if record.charged == "no":
         return "Running the cell again makes a new attempt."
-    return f"`%kling resume {record.id}` looks again for free; `--retry` buys a new attempt."
+    return "It was, or may have been, charged: `--retry` buys a new attempt all the same."

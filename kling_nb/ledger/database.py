@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from kling_nb.errors import LedgerError
 from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS, STEPS
 from kling_nb.ledger.transaction import Transaction
+from kling_nb.pricing import Bill
 from kling_nb.records import RunRecord, RunStatus, Totals, utc_now
 
 __all__ = ["LeaseLostError", "Ledger"]
@@ -50,7 +51,8 @@ class Ledger:
             self.where = url.set(query={}).render_as_string(hide_password=True) if "://" in text else text
             if sqlite := url.get_backend_name() == "sqlite":
                 _make_room(url)
-            self._engine = sa.create_engine(url)
+            # As many connections as threads that may ask: a reader must not wait behind waiting writers.
+            self._engine = sa.create_engine(url, pool_size=8, max_overflow=56)
             if sqlite:
                 sa.event.listen(self._engine, "connect", _prepare_sqlite)
                 sa.event.listen(self._engine, "begin", _begin_sqlite)
@@ -263,6 +265,35 @@ class Ledger:
         with self._transaction(writing=False) as connection:
             return list(connection.scalars(query))
 
+    def bills(self, provider: str, model: str, *, origin: str, audio: bool, limit: int = 20) -> list[Bill]:
+        """Give what the provider itself reported for runs of this kind, newest first.
+
+        Args:
+            provider: Whose bills.
+            model: Our id of the model.
+            origin: The address that billed: a stand-in's bills say nothing of the provider's.
+            audio: With or without sound.
+            limit: Look back over so many finished runs.
+
+        Returns:
+            Bills.
+        """
+        query = (
+            sa.select(RUNS.c.record)
+            .where(
+                RUNS.c.provider == provider, RUNS.c.model == model, RUNS.c.status == RunStatus.SUCCEEDED.value
+            )
+            .order_by(RUNS.c.created_at.desc())
+            .limit(limit)
+        )
+        with self._transaction(writing=False) as connection:
+            records = [RunRecord.model_validate_json(text) for text in connection.scalars(query)]
+        return [
+            Bill(micros=r.reported_micros, seconds=r.request.duration, day=r.created_at.date())
+            for r in records
+            if r.reported_micros is not None and r.request.audio == audio and r.origin == origin
+        ]
+
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
@@ -273,7 +304,7 @@ class Ledger:
 
 
 def _make_room(url: sa.URL) -> None:
-    if url.database in {None, "", ":memory:"} or "mode=memory" in str(url.database):
+    if url.database in {None, "", ":memory:"} or url.query.get("mode") == "memory":
         raise ValueError("it would be gone with this process, and every thread would have its own")
     Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["flush", "show_runs"]
 
 _PERIOD_S = 1.0
+_CANCEL = "Cancel"
 _EMPTY = {"text/html": "", "text/plain": ""}
 _open: set["LiveCards"] = set()
 #: By display id, what went out from the background since the last `flush` of a headless notebook.
@@ -184,7 +185,8 @@ class _Strip:
         def clicked(_button: object) -> None:
             # May run on the kernel's thread or on a subshell's: it only signals.
             button.disabled = True
-            if run.can_cancel:
+            # What the button said counts, also where the run has just left the queue.
+            if button.description == _CANCEL:
                 run.request_cancel()
             else:
                 run.detach()
@@ -208,7 +210,7 @@ class _Strip:
                 # The cancel was answered, and the run still goes on: it may be asked for again.
                 button.disabled = False
             cancel = run.can_cancel
-            if button.description != (word := "Cancel" if cancel else "Stop waiting"):
+            if button.description != (word := _CANCEL if cancel else "Stop waiting"):
                 button.description = word
                 stop = f"Stop watching run {run.id}; it goes on and may be charged"
                 button.tooltip = f"Cancel run {run.id}" if cancel else stop

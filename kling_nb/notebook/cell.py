@@ -82,9 +82,17 @@ def run_cell(session: Session, names: dict[str, Any], line: str, body: str) -> N
         bound = _blocking(session, error) or Refused(error)
         bind(session, names, dest, bound)
         raise
+    except Exception as error:
+        # A fault of ours: the destination must not go on holding an older run.
+        words = KlingError(
+            f"kling_nb failed: {type(error).__name__}.", charged="unknown", cure="See `%kling list`."
+        )
+        bind(session, names, order.dest if order is not None else dest_of(line), Refused(words))
+        raise
     many = len(runs) > 1 or len(order.takes) > 1
     for run in runs:
-        run.name = order.dest
+        # A run that an earlier cell already shows keeps the name it has there.
+        run.name = run.name or order.dest
     bind(session, names, order.dest, Runs(runs) if many else runs[0])
     if not order.quiet:
         show_runs(runs)
