@@ -24,7 +24,7 @@ import nbformat
 import psutil
 from playwright.sync_api import Browser, ConsoleMessage, sync_playwright
 
-from tab import CELL_S, Tab
+from tab import CELL_S, READY, Tab
 
 START_S = 90
 ARGUMENTS = (
@@ -46,16 +46,6 @@ QUIET = {
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
 }
 DARK = {"@jupyterlab/apputils-extension:themes": {"theme": "JupyterLab Dark"}}
-
-READY = """async () => {
-  await window.jupyterapp.restored;
-  const panel = window.jupyterapp.shell.currentWidget;
-  if (!panel?.context || !panel.sessionContext) return false;
-  await panel.revealed;
-  await panel.context.ready;
-  await panel.sessionContext.ready;
-  return true;
-}"""
 
 
 @contextmanager

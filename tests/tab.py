@@ -11,6 +11,16 @@ from playwright.sync_api import Error, Locator, Page
 
 CELL_S = 60
 
+READY = """async () => {
+  await window.jupyterapp.restored;
+  const panel = window.jupyterapp.shell.currentWidget;
+  if (!panel?.context || !panel.sessionContext) return false;
+  await panel.revealed;
+  await panel.context.ready;
+  await panel.sessionContext.ready;
+  return true;
+}"""
+
 PLAY = """async () => {
   const until = (ready, limit) => new Promise((resolve) => {
     const end = performance.now() + limit;
@@ -64,6 +74,27 @@ class Tab:
             [cell.element_handle(), before, wait],
             timeout_s,
         )
+
+    def running(self, index: int) -> bool:
+        """Whether a cell runs, or waits for its turn."""
+        return "*" in self._prompt(self.cell(index))
+
+    def during(self, index: int, other: int) -> list[str]:
+        """Give the texts that a cell's outputs show one after the other while another cell runs."""
+        seen: list[str] = []
+        while self.running(other):
+            text = "\n".join(self.outputs(index))
+            # Only what was seen while the other cell was still at it counts.
+            if self.running(other) and seen[-1:] != [text]:
+                seen.append(text)
+            self.page.wait_for_timeout(100)
+        return seen
+
+    def reload(self) -> None:
+        """Load the page anew, as from the browser's button, and wait until the kernel is back."""
+        self.page.reload(timeout=2 * CELL_S * 1000)
+        self.cell(0).wait_for(timeout=2 * CELL_S * 1000)
+        self.page.wait_for_function(READY, timeout=2 * CELL_S * 1000)
 
     def run_all(self, *, wait: bool = True, timeout_s: float = 2 * CELL_S) -> None:
         """Run every cell from the top."""
