@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from kling_nb.errors import LedgerError
+from kling_nb.ledger.forks import ForkGate
 from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS, STEPS
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.pricing import Bill
@@ -53,6 +54,7 @@ class Ledger:
                 _make_room(url)
             # As many connections as threads that may ask: a reader must not wait behind waiting writers.
             self._engine = sa.create_engine(url, pool_size=8, max_overflow=56)
+            self._forks = ForkGate(close=self._engine.dispose)
             if sqlite:
                 sa.event.listen(self._engine, "connect", _prepare_sqlite)
                 sa.event.listen(self._engine, "begin", _begin_sqlite)
@@ -88,7 +90,7 @@ class Ledger:
     @contextmanager
     def _transaction(self, *, writing: bool = True) -> Iterator[sa.Connection]:
         try:
-            with self._engine.connect() as connection:
+            with self._forks, self._engine.connect() as connection:
                 connection = connection.execution_options(writing=writing)  # noqa: PLW2901 - the same connection, marked
                 with connection.begin():
                     yield connection
