@@ -22,9 +22,13 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from starlette.responses import RedirectResponse
+
+from kling_nb.sandbox.asked import asked_path, told
+from kling_nb.sandbox.bodies import Lying, Stall, spoilt
 from kling_nb.sandbox.replies import Cut, Hangup, RefusedError, page
 from kling_nb.sandbox.runs import TERMINAL, Fate, Run, Runs
-from kling_nb.sandbox.switches import STATUSES, WIRES, Wire
+from kling_nb.sandbox.switches import BODIES, STATUSES, WIRES, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,12 +67,25 @@ class Desk:
         self.clips = clips
         self.runs = Runs(clock)
         self.stopping = asyncio.Event()
+        self.hang_up_all: Callable[[], None] = lambda: None
+        """Closes every connection but the asking one; the server puts it here."""
         self._asked: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.replays: dict[tuple[str, str], tuple[str, Any]] = {}
         """Runflow's Idempotency-Keys: (account, key) to (hash of the body, stored answer)."""
         self._epoch = datetime.now(UTC) - timedelta(seconds=clock())
         self._secret = secrets.token_bytes(32)
+
+    def restart(self, *, memory: bool) -> None:
+        """Do as a provider that was started anew: counts and switches stay, for they are the test's.
+
+        Args:
+            memory: Whether it still knows its runs, which then have gone on meanwhile.
+        """
+        if not memory:
+            self.runs.clear()
+            self.replays.clear()
+        self.hang_up_all()
 
     def reset(self) -> None:
         """Forget runs and counts and put every switch back; links signed before stay signed."""
@@ -125,6 +142,10 @@ class Desk:
             raise RefusedError(refuse(429, {"Retry-After": f"{faults.number(wire, 'retry_after_s'):g}"}))
         if moment != "download" and faults.fires(wire, f"{moment}_200_error"):
             raise RefusedError(refuse(200, {}))
+        if moment != "download" and faults.fires(wire, f"{moment}_redirect"):
+            raise RefusedError(RedirectResponse(faults.word(wire, "redirect_to"), 307))
+        if faults.fires(wire, f"{moment}_redirect_here"):
+            raise RefusedError(RedirectResponse(asked_path(), 307))
         for status in STATUSES:
             if faults.fires(wire, f"{moment}_{status}"):
                 raise RefusedError(page(status) if status in {502, 503} else refuse(status, {}))
@@ -148,12 +169,42 @@ class Desk:
             raise RefusedError(refuse(500, {}))
 
     def spoil(self, wire: Wire, moment: str, reply: Response) -> Response:
-        """Damage the answer to work that was done, if the switches ask for it."""
-        if self.faults.fires(wire, f"{moment}_truncated"):
+        """Damage the answer to work that was done, if the switches ask for it: its body, or its way."""
+        if moment != "download":
+            bad = self._spoil_body(wire, moment, reply)
+            if bad is not None:
+                return bad
+        fires = self.faults.fires
+        if fires(wire, f"{moment}_truncated"):
             return Cut(reply)
-        if moment != "download" and self.faults.fires(wire, f"{moment}_junk"):
-            return page(reply.status_code)
+        if fires(wire, f"{moment}_stall"):
+            return Stall(reply, self.faults.number(wire, "hang_s"), self.pause)
+        if fires(wire, f"{moment}_overstated"):
+            return Lying(reply, lambda size: size + 7)
+        if fires(wire, f"{moment}_understated"):
+            return Lying(reply, lambda size: max(0, size - 7))
         return reply
+
+    def _spoil_body(self, wire: Wire, moment: str, reply: Response) -> Response | None:
+        if self.faults.fires(wire, f"{moment}_junk"):
+            return page(reply.status_code)
+        for way in BODIES:
+            if self.faults.fires(wire, f"{moment}_{way}"):
+                return spoilt(reply, way)
+        if self.faults.fires(wire, f"{moment}_mislabeled"):
+            reply.headers["content-type"] = "text/html; charset=utf-8"
+        return None
+
+    def words(self, wire: Wire, own: str) -> str:
+        """What an answer says in words: our own, or what the switches put there."""
+        said = self.faults.word(wire, "message")
+        text = own if said == "own" else said
+        return told(text) if self.faults.word(wire, "echo") == "on" else text
+
+    def strange(self, wire: Wire) -> str | None:
+        """The words that the switches put into every result, if they do."""
+        words = self.words(wire, "")
+        return words or None
 
     def hangup(self, wire: Wire) -> Response:
         """A closed connection in the style that is set."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from kling_nb.sandbox.bodies import FILE_LENGTH, Lying
 from kling_nb.sandbox.replies import Trickle
 
 if TYPE_CHECKING:
@@ -123,4 +124,6 @@ def _dress(desk: Desk, wire: Wire, file: Path) -> Response:
         del reply.headers["content-type"]
     if desk.faults.fires(wire, "download_trickle"):
         reply = Trickle(reply, desk.faults.number(wire, "trickle_bytes_s"), desk.pause)
+    if desk.faults.fires(wire, "download_oversized"):
+        return Lying(reply, lambda _: FILE_LENGTH)
     return desk.spoil(wire, "download", reply)

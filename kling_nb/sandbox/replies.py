@@ -75,7 +75,7 @@ class Hangup(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's form
         """Close the socket and wait until the server has seen it."""
-        await _hang_up(scope, receive, self.style)
+        await hang_up(scope, receive, self.style)
 
 
 class Cut(Response):
@@ -102,7 +102,11 @@ class Cut(Response):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
 
         await self.inner(scope, receive, halved)
-        await _hang_up(scope, receive, "close")
+        await self.between()
+        await hang_up(scope, receive, "close")
+
+    async def between(self) -> None:
+        """What happens between the half and the end: nothing."""
 
 
 class Trickle(Response):
@@ -135,7 +139,14 @@ class Trickle(Response):
         await self.inner(scope, receive, sliced)
 
 
-async def _hang_up(scope: Scope, receive: Receive, style: str) -> None:
+async def hang_up(scope: Scope, receive: Receive, style: str) -> None:
+    """Close the socket of a request and wait until the server has seen it.
+
+    Args:
+        scope: Of the request; holds the socket's transport.
+        receive: Of the request.
+        style: `reset` sends a TCP RST, `close` an orderly end.
+    """
     transport: Any = scope.get(TRANSPORT)
     if not isinstance(transport, asyncio.Transport):
         msg = "a connection can only be dropped under kling_nb.sandbox.serve"

@@ -166,6 +166,9 @@ class RunComfy:
             "status": "failed" if state == "failed" else word,
             "created_at": desk.date(run.born_s).isoformat(),
         }
+        strange = self.desk.strange(WIRE)
+        if strange:
+            body["message"] = strange
         if not unfinished:
             body["finished_at"] = desk.date(run.ended_s()).isoformat()
         if state == "succeeded" and run.fate.outputs:
@@ -203,7 +206,8 @@ class RunComfy:
     ) -> Response:
         """An error as the contract describes it."""
         usual = _CODES.get(status, (status * 1000 + 1, "internal error"))
-        body: dict[str, Any] = {"error_code": code or usual[0], "error_message": message or usual[1]}
+        words = self.desk.words(WIRE, message or usual[1])
+        body: dict[str, Any] = {"error_code": code or usual[0], "error_message": words}
         if errors:
             body["detail"] = [
                 {"loc": ["body", *bad.where], "msg": bad.what, "type": "value_error"} for bad in errors
@@ -275,6 +279,7 @@ class RunComfy:
         text = "the video could not be generated"
         if run.fate.ending == "moderated":
             text = "the generated video was blocked by the content policy"
+        text = self.desk.words(WIRE, text)
         return text if self._word("error_shape") == "string" else {"code": 500001, "message": text}
 
 

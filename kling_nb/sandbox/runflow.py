@@ -240,11 +240,12 @@ class Runflow:
         if state == "failed":
             moderated = run.fate.ending == "moderated"
             body["failure_code"] = "CONTENT_POLICY" if moderated else "PROVIDER_ERROR"
-            body["failure_message"] = (
+            words = (
                 "The generated video was blocked by the content policy."
                 if moderated
                 else "The provider could not finish the video."
             )
+            body["failure_message"] = desk.words(WIRE, words)
             body[self._word("stage_field")] = "moderation" if moderated else "inference"
         return body
 
@@ -259,7 +260,7 @@ class Runflow:
     ) -> Response:
         """An error in the shape that is set."""
         code = code or _CODES.get(status, "INTERNAL_ERROR")
-        message = message or code.replace("_", " ").lower()
+        message = self.desk.words(WIRE, message or code.replace("_", " ").lower())
         told = [{"field": ".".join(map(str, bad.where)), "message": bad.what} for bad in errors or []] or None
         body: dict[str, Any] = {"code": code, "message": message, "errors": told}
         form = self._word("error_form")
@@ -294,11 +295,12 @@ class Runflow:
         if run.fate.outputs == 0:
             return None
         links = [link(self.desk, request, run, number) for number in range(run.fate.outputs)]
+        strange = self.desk.strange(WIRE)
         return {
             "outputs": [{"url": url, "type": "video", "duration": run.plan.seconds} for url in links],
             "nsfw_detected": run.fate.nsfw,
-            "seed": None,
-            "timing": {"inference": run.fate.run_s},
+            "seed": strange,
+            "timing": {"inference": run.fate.run_s, **({strange: strange} if strange else {})},
         }
 
     def _rows(self, request: Request, account: str) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from kling_nb.sandbox.asked import asked_transport, asking
 from kling_nb.sandbox.clips import Clips
 from kling_nb.sandbox.desk import Desk
 from kling_nb.sandbox.faults import Faults, Setting, parse_faults
@@ -68,6 +69,13 @@ class _Server(uvicorn.Server):
             await self.on_tick(0)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.leaving.wait(), 1)
+
+    def hang_up_all(self) -> None:
+        """Close every connection but the one that asks for it."""
+        asking = asked_transport()
+        for connection in list(self.server_state.connections):
+            if connection.transport is not asking:
+                connection.transport.abort()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, then close every connection at once: nobody is owed an answer by a sandbox."""
@@ -149,7 +157,7 @@ class Sandbox:
             raise
         desk = Desk(clock=clock, wait_scale=wait_scale, faults=board, clips=Clips(clips))
         config = uvicorn.Config(
-            build_app(desk),
+            asking(build_app(desk)),
             http=_Protocol,
             ws="none",
             lifespan="off",
@@ -160,6 +168,7 @@ class Sandbox:
             timeout_keep_alive=3600,
         )
         server = _Server(config)
+        desk.hang_up_all = server.hang_up_all
         task = asyncio.create_task(server.serve(sockets=[listener]), name="kling-nb-sandbox")
         ready = asyncio.create_task(server.ready.wait())
         await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
@@ -178,6 +187,14 @@ class Sandbox:
             await asyncio.to_thread(self.desk.clips.close)
         except RuntimeError:  # at the interpreter's exit there are no more threads to be had
             self.desk.clips.close()
+
+    async def restart(self, *, memory: bool = True) -> None:
+        """Do as a provider that was started anew: every connection is closed, in the middle of an answer too.
+
+        Args:
+            memory: Whether it still knows its runs, which go on; else they are known to nobody.
+        """
+        self.desk.restart(memory=memory)
 
     async def settled(self) -> None:
         """Wait until nothing is being rendered: for tests with a clock of their own."""

@@ -42,6 +42,15 @@ MOMENTS: Final = {
     "cancel": "asking for a cancel",
     "download": "fetching the file",
 }
+BODIES: Final = {
+    "cut": "JSON that ends in the middle, its Content-Length right",
+    "types": "JSON in which every value has another type",
+    "nulls": "JSON in which every value is null",
+    "deep": "JSON nested 100,000 levels deep",
+    "huge": "JSON whose numbers are beyond any type",
+    "doubled": "JSON in which every name stands twice, with null first",
+    "oversized": "a body of more than 9 MiB",
+}
 STATUSES: Final = (400, 401, 402, 403, 404, 409, 422, 429, 500, 502, 503)
 
 
@@ -57,6 +66,16 @@ def _moments() -> list[Switch]:
             Switch(
                 f"{moment}_truncated", "rate", f"do {what}, but cut the answer short of its Content-Length"
             ),
+            Switch(
+                f"{moment}_stall",
+                "rate",
+                f"do {what}, but stop for hang_s in the middle of the answer, then close",
+            ),
+            Switch(f"{moment}_overstated", "rate", f"do {what}, but say a Content-Length that is too long"),
+            Switch(f"{moment}_understated", "rate", f"do {what}, but say a Content-Length that is too short"),
+            Switch(
+                f"{moment}_redirect_here", "rate", f"answer {what} with a redirect to itself; nothing done"
+            ),
         ]
         if moment != "download":
             rows += [
@@ -66,6 +85,16 @@ def _moments() -> list[Switch]:
                     "rate",
                     f"answer {what} with HTTP 200 and an error body; nothing done",
                 ),
+                Switch(
+                    f"{moment}_redirect",
+                    "rate",
+                    f"answer {what} with a redirect to redirect_to; nothing done",
+                ),
+                Switch(f"{moment}_mislabeled", "rate", f"do {what}, but call the JSON text/html"),
+            ]
+            rows += [
+                Switch(f"{moment}_{way}", "rate", f"do {what}, but answer with {says}")
+                for way, says in BODIES.items()
             ]
     return rows
 
@@ -93,6 +122,7 @@ _RATES: Final = (
     Switch("download_empty", "rate", "the file has no bytes"),
     Switch("download_trickle", "rate", "the file comes at trickle_bytes_s"),
     Switch("download_redirect", "rate", "the file's address redirects to redirect_to"),
+    Switch("download_oversized", "rate", "the file says that it has 3 GiB, and then has not"),
 )
 
 _NUMBERS: Final = (
@@ -172,7 +202,15 @@ _WORDS: Final = (
     ),
     Switch("ranges", "word", "whether files answer Range requests", "on", ("on", "off")),
     Switch("odd_word", "word", "the state that run_odd tells", "post_processing"),
-    Switch("redirect_to", "word", "where download_redirect points", "http://127.0.0.1:9/elsewhere.mp4"),
+    Switch("redirect_to", "word", "where redirects point", "http://127.0.0.1:9/elsewhere.mp4"),
+    Switch("message", "word", "the words of every error and result; `own` are the sandbox's", "own"),
+    Switch(
+        "echo",
+        "word",
+        "whether these words repeat the request's Authorization header and a signed link",
+        "off",
+        ("on", "off"),
+    ),
     Switch("drop_style", "word", "how a connection is dropped", "reset", ("reset", "close")),
     Switch(
         "idempotency", "word", "Runflow: what Idempotency-Key does on a single run", "off", ("off", "replay")

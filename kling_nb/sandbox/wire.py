@@ -52,6 +52,13 @@ def build_app(desk: Desk) -> Starlette:
         desk.reset()
         return json_reply({"ok": True})
 
+    async def restart(request: Request) -> Response:
+        wanted = read_object(await request.body())
+        if wanted is None or not isinstance(wanted.get("memory", True), bool):
+            return json_reply({"error": 'send a JSON object such as {"memory": true}'}, 400)
+        desk.restart(memory=wanted.get("memory", True))
+        return json_reply({"ok": True})
+
     async def refused(_request: Request, wrong: Exception) -> Response:
         if isinstance(wrong, RefusedError):
             return wrong.reply
@@ -63,6 +70,7 @@ def build_app(desk: Desk) -> Starlette:
             Route("/_sandbox/stats", stats),
             Route("/_sandbox/faults", faults, methods=["POST"]),
             Route("/_sandbox/reset", reset, methods=["POST"]),
+            Route("/_sandbox/restart", restart, methods=["POST"]),
             *media.routes(desk),
             Mount("/runflow", routes=Runflow(desk).routes()),
             Mount("/runcomfy", routes=RunComfy(desk).routes()),
