@@ -24,7 +24,7 @@ from kling_nb.engine.save import save
 from kling_nb.engine.submit import cancel_unsent, not_sent, recover, submit
 from kling_nb.engine.verdict import detached
 from kling_nb.engine.watch import watch
-from kling_nb.errors import KlingError, LedgerError, TransportError, UsageError
+from kling_nb.errors import KlingError, LedgerError, UsageError
 from kling_nb.ledger import LeaseLostError, Ledger
 from kling_nb.loop import Loop
 from kling_nb.providers import PROVIDERS, make_provider
@@ -297,7 +297,7 @@ class Engine:
                 run.note = "It was not accepted yet, so nobody can cancel it; try again."
                 return "unknown"
             return await self._ask_cancel(run)
-        except TransportError as error:
+        except KlingError as error:
             run.note = f"The cancel could not be sent: {error.what}"
             return "unknown"
         finally:
@@ -361,7 +361,7 @@ class Engine:
 
     def _submitting(self, run_id: str) -> bool:
         # A play run has no answer worth waiting for: its sandbox ends with this process.
-        if self._runs[run_id].record.play:
+        if (run := self._runs.get(run_id)) is not None and run.record.play:
             return False
         job = self._jobs.get(run_id)
         return job is None or (job.at(RunStatus.CREATED, RunStatus.SUBMITTING) and not job.resting)
@@ -398,6 +398,8 @@ async def _wake(job: Job) -> None:
 
 async def _have(slot: asyncio.Semaphore, job: Job) -> bool:
     """Wait for a place in flight; False where the run was canceled before."""
+    if not slot.locked():
+        return await slot.acquire()
     having, kept = asyncio.ensure_future(slot.acquire()), False
     try:
         while not having.done():
