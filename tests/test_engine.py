@@ -1,0 +1,584 @@
+"""The engine's steps and handles: pace, verdicts, waiting, canceling, leases, a disk in trouble."""
+
+import asyncio
+import shutil
+import signal
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from clips import make_record
+from house import houses, until
+from kling_nb.engine import Runs, error_of
+from kling_nb.engine.pace import back_off, poll_delay, typical
+from kling_nb.errors import (
+    DetachedError,
+    KeyMissingError,
+    LedgerError,
+    ModeratedError,
+    RunCanceledError,
+    RunFailedError,
+    RunLostError,
+    StoreError,
+    WaitTimeoutError,
+)
+from kling_nb.records import RunStatus
+from sessions import ask
+from stage import QUICK, WIRES, Stage
+
+SLOW = {"queue_s": 0, "dispatch_s": 0, "run_s": 1.0}
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    yield from houses(tmp_path, monkeypatch)
+
+
+@pytest.fixture(params=WIRES)
+def wire(request):
+    return request.param
+
+
+# -- pace -----------------------------------------------------------------------------
+def test_the_usual_range_needs_three_runs_and_ignores_outliers():
+    """Two runs are an anecdote; of twenty, the slowest and the quickest do not count."""
+    assert typical([]) is typical([10, 20]) is None
+    assert typical([30, 10, 20]) == (10, 30)
+    low, high = typical([1.0, *range(100, 118), 9000.0])
+    assert 100 <= low < high <= 117
+
+
+def test_reads_are_sparse_early_and_dense_around_the_expected_end():
+    """The user's own history decides when it is worth asking."""
+    expected = (100.0, 140.0)
+
+    def at(elapsed):
+        return max(poll_delay(elapsed, expected, loopback=False, random=Random(n)) for n in range(50))
+
+    assert at(0) > at(60) > at(94) >= 2
+    assert at(120) < 4
+    assert at(3600) <= 24
+    assert all(
+        0.1 <= poll_delay(t, e, loopback=b, random=Random(t)) <= 30
+        for t in range(0, 4000, 7)
+        for e in (None, expected)
+        for b in (True, False)
+    )
+
+
+def test_a_clip_that_is_ready_early_is_noticed_soon():
+    """Not more than half a minute after it is there, however long it was expected to take."""
+    waits = [poll_delay(t, (600.0, 900.0), loopback=False, random=Random(t)) for t in range(600)]
+    assert max(waits) <= 24
+
+
+def test_backing_off_doubles_up_to_a_limit():
+    """With jitter, so that many runs do not ask in one instant."""
+    random = Random(1)
+    for tries in range(1, 40):
+        wait = back_off(tries, random=random, first_s=1, most_s=60)
+        assert 0.8 * min(2 ** (tries - 1), 60) <= wait <= 1.2 * min(2 ** (tries - 1), 60)
+    assert len({back_off(3, random=random) for _ in range(20)}) == 20
+
+
+# -- verdicts -------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("status", "reason", "charged", "kind", "cure"),
+    [
+        ("lost", None, "unknown", RunLostError, "resolve kl7m2q"),
+        ("canceled", "canceled", "no", RunCanceledError, "again"),
+        ("canceled", "canceled", "unknown", RunCanceledError, "--retry"),
+        ("failed", "moderated", "no", ModeratedError, "Change the prompt"),
+        ("failed", "moderated", "unknown", ModeratedError, "Change the prompt"),
+        ("failed", "invalid", "no", RunFailedError, "Correct the request"),
+        ("failed", "credit", "no", RunFailedError, "Add credit"),
+        ("failed", "auth", "no", RunFailedError, "key"),
+        ("failed", "provider", "no", RunFailedError, "again"),
+        ("failed", "provider", "yes", RunFailedError, "--retry"),
+        ("failed", "provider", "unknown", RunFailedError, "--retry"),
+        ("failed", "expired", "unknown", RunFailedError, "--retry"),
+        ("failed", "expired", "yes", RunFailedError, "--retry"),
+    ],
+)
+def test_every_end_without_a_clip_answers_three_questions(status, reason, charged, kind, cure):
+    """What happened, was it charged, what is safe to do now; on one line, with ids as attributes."""
+    record = make_record(
+        status=RunStatus(status),
+        reason=reason,
+        charged=charged,
+        provider_run_id="p-1",
+        message="two\nlines of the provider",
+    )
+    error = error_of(record)
+    assert type(error) is kind
+    assert str(error).count("\n") == 0
+    assert f"Charged: {charged}." in str(error)
+    assert cure in str(error)
+    assert (error.run_id, error.provider, error.provider_run_id) == ("kl7m2q", "runflow", "p-1")
+    assert error.charged == charged
+    assert getattr(error, "reason", reason) == reason
+
+
+def test_a_success_and_a_run_on_its_way_have_no_error():
+    """Nothing is wrong with them."""
+    for status in RunStatus:
+        if status.pending or status == RunStatus.SUCCEEDED:
+            assert error_of(make_record(status=status)) is None
+
+
+# -- waiting --------------------------------------------------------------------------
+def test_a_wait_that_is_over_leaves_the_run_going(build, wire):
+    """WaitTimeoutError is a TimeoutError, says so in words, and the next wait gets the clip."""
+    house = build(wait_scale=1, faults=SLOW)
+    session = house.session()
+    [run] = session.open(ask(provider=wire))
+    began = time.monotonic()
+    with pytest.raises(WaitTimeoutError, match=run.id) as caught:
+        run.wait(0.3)
+    assert 0.25 < time.monotonic() - began < 1.0
+    assert isinstance(caught.value, TimeoutError)
+    assert "goes on" in str(caught.value)
+    assert (run.done, run.error, run.video) == (False, None, None)
+    with pytest.raises(WaitTimeoutError):
+        run.result(0)
+    assert run.result(30).path.exists()
+    assert house.submissions == 1
+
+
+def test_await_wakes_and_lets_others_work(build):
+    """`await run` and `await runs` in a notebook's loop: other tasks go on, and the end is noticed."""
+    house = build(wait_scale=1, faults=SLOW)
+    session = house.session()
+    runs = Runs(session.open(ask(takes=(0, 1))))
+    ticks = []
+
+    async def tick():
+        while True:
+            ticks.append(1)
+            await asyncio.sleep(0.02)
+
+    async def main():
+        ticking = asyncio.create_task(tick())
+        first = await runs[0]
+        every = await runs
+        ticking.cancel()
+        return first, every
+
+    first, every = asyncio.run(main())
+    assert first is runs[0]
+    assert every is runs
+    assert [run.status for run in every] == ["succeeded"] * 2
+    assert len(ticks) > 20
+
+
+def test_awaiting_may_be_given_up(build):
+    """`asyncio.wait_for` ends the waiting, not the run."""
+    house = build(wait_scale=1, faults=SLOW)
+    [run] = house.session().open(ask())
+
+    async def main():
+        async def waiting():
+            await run
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(waiting(), 0.2)
+
+    asyncio.run(main())
+    assert run.wait(30).status == "succeeded"
+
+
+def test_runs_wait_together(build):
+    """One limit for all of them."""
+    house = build(wait_scale=1, faults=SLOW)
+    runs = Runs(house.session().open(ask(takes=(0, 1, 2))))
+    began = time.monotonic()
+    with pytest.raises(WaitTimeoutError):
+        runs.wait(0.2)
+    assert time.monotonic() - began < 1.0
+    assert len(runs.wait(30).videos) == 3
+    assert len(runs[:2]) == 2
+    assert isinstance(runs[:2], Runs)
+
+
+@pytest.mark.parametrize(
+    ("faults", "kind"),
+    [
+        ({"submit_moderated": 1.0}, ModeratedError),
+        ({"submit_402": 1.0}, RunFailedError),
+        ({"run_canceled": 1.0}, RunCanceledError),
+        ({"submit_drop_after": 1.0}, RunLostError),
+    ],
+)
+def test_result_raises_what_became_of_it(build, faults, kind):
+    """`result()` gives the clip or raises the end, while `wait()` never raises it."""
+    house = build(faults=faults)
+    [run] = house.session().open(ask(provider="runcomfy"))
+    assert run.wait(30) is run
+    with pytest.raises(kind) as caught:
+        run.result()
+    assert type(caught.value) is type(run.error)
+    assert (caught.value.run_id, caught.value.provider) == (run.id, "runcomfy")
+
+
+def test_a_run_that_was_only_looked_up_is_watched_when_somebody_waits(build):
+    """`kling.find(id).wait()` after a restart ends; looking alone asks nobody."""
+    house = build(wait_scale=1, faults=SLOW)
+    first = house.session()
+    [run] = first.open(ask(provider="runflow"))
+    until(lambda: run.provider_run_id)
+    first.close()
+    polls = house.stats()["polls"]
+    second = house.session()
+    found = second.find(run.id)
+    assert second.find(run.provider_run_id) is found
+    assert [r.id for r in second.runs()] == [run.id]
+    time.sleep(0.3)
+    assert house.stats()["polls"] == polls
+    assert found.wait(30).status == "succeeded"
+    assert asyncio.run(_awaited(second.find(run.id))).status == "succeeded"
+    assert house.submissions == 1
+
+
+async def _awaited(run):
+    return await run
+
+
+def test_listeners_hear_every_change_and_a_bad_one_harms_nobody(build):
+    """The card hangs on these; it is told on the background loop."""
+    house = build(wait_scale=0.2)
+    [run] = house.session().open(ask())
+    heard, threads = [], set()
+
+    def listen(changed):
+        heard.append(changed.status)
+        threads.add(threading.current_thread().name)
+
+    run.on_change(listen)
+    assert run.wait(30).status == "succeeded"
+    until(lambda: "succeeded" in heard)
+    assert threads == {"kling_nb"}
+
+
+def test_a_listener_that_raises_harms_no_run(build):
+    """A fault of a card is not a fault of the run it shows."""
+    house = build(wait_scale=0.5)
+    [run] = house.session().open(ask())
+
+    def broken(_run):
+        raise ZeroDivisionError
+
+    run.on_change(broken)
+    assert run.wait(30).status == "succeeded"
+    assert run.error is None
+
+
+def test_one_handle_a_run(build):
+    """Whoever looks a run up while it is on its way holds the same thing."""
+    house = build(wait_scale=1, faults=SLOW)
+    session = house.session()
+    [run] = session.open(ask())
+    assert session.find(run.id) is run
+    assert session.runs()[0] is run
+    assert session.open(ask())[0] is run
+    run.wait(30)
+
+
+def in_order(session, call):
+    """Open a call of which one run at a time is in flight; gives the one that was sent first."""
+    runs = session.open(call)
+    until(lambda: any(run.provider_run_id for run in runs))
+    return sorted(runs, key=lambda run: run.provider_run_id is None)
+
+
+# -- canceling and letting go ------------------------------------------------------------
+def test_a_run_that_waits_for_its_turn_is_canceled_for_free(build, wire):
+    """Not yet sent, it is never sent: at once, uncharged, its money given back."""
+    house = build(wait_scale=1, faults=SLOW)
+    session = house.session(max_in_flight=1)
+    first, second, third = in_order(session, ask(takes=(0, 1, 2), provider=wire))
+    assert second.can_cancel
+    began = time.monotonic()
+    assert second.cancel() == "canceled"
+    assert time.monotonic() - began < 2
+    assert isinstance(second.error, RunCanceledError)
+    assert (second.record.charged, second.record.reserved_micros, second.cost) == ("no", 0, 0)
+    assert [first.wait(30).status, third.wait(30).status] == ["succeeded"] * 2
+    assert house.submissions == 2
+
+
+def test_a_run_that_waits_for_its_turn_can_be_let_go(build):
+    """Stopped before it was sent, it stays on record; running the cell again sends it."""
+    house = build(wait_scale=1, faults=SLOW)
+    session = house.session(max_in_flight=1)
+    first, second = in_order(session, ask(takes=(0, 1)))
+    second.detach()
+    second.wait(5)
+    assert isinstance(second.error, DetachedError)
+    assert second.error.charged == "no"
+    assert second.status == "created"
+    first.wait(30)
+    assert house.submissions == 1
+    [again] = session.open(ask(takes=(second.record.take,)))
+    assert again is second
+    assert again.wait(30).status == "succeeded"
+    assert house.submissions == 2
+
+
+def test_resuming_never_sends_what_was_not_sent(build, wire):
+    """Whoever looks after what others left behind ends it, uncharged, and buys nothing."""
+    house = build(wait_scale=1, faults=SLOW)
+    session = house.session(max_in_flight=1)
+    first, second = in_order(session, ask(takes=(0, 1), provider=wire))
+    session.close()
+    later = house.session()
+    assert later.find(second.id).status == "created"
+    runs = Runs(later.resume()).wait(30)
+    assert {run.id: run.status.value for run in runs} == {first.id: "succeeded", second.id: "canceled"}
+    assert later.find(second.id).record.reserved_micros == 0
+    assert house.submissions == 1
+    again = house.run(later, ask(takes=(second.record.take,), provider=wire))
+    assert (again.status, again.record.attempt) == ("succeeded", 2)
+    assert house.submissions == 2
+
+
+def test_resuming_does_not_resend_what_never_arrived(build):
+    """Looked up twice and absent: it ends uncharged; only a call of the user's own would send again."""
+    house = build(faults={"submit_hang": {"next": 1}, "hang_s": 60})
+    session = house.session()
+    [run] = session.open(ask(provider="runflow"))
+    until(lambda: house.submissions == 1)
+    session.engine().close(0)
+    session.close()
+    later = house.session()
+    assert later.find(run.id).status == "submitting"
+    [ended] = later.resume()
+    assert ended.wait(30).status == "canceled"
+    assert "never reached" in ended.record.message
+    assert (ended.record.charged, ended.record.reserved_micros) == ("no", 0)
+    assert house.stats()["lists"] >= 2
+    assert house.submissions == 1
+
+
+def test_letting_go_and_running_the_cell_again(build, wire):
+    """A detached run is watched again by its own cell, as its words promise."""
+    house = build(wait_scale=1, faults=SLOW)
+    session = house.session()
+    [run] = session.open(ask(provider=wire))
+    until(lambda: run.provider_run_id)
+    run.detach()
+    run.wait(10)
+    assert run.detached
+    assert "run the cell again" in str(run.error)
+    [again] = session.open(ask(provider=wire))
+    assert again is run
+    assert not again.detached
+    assert again.wait(30).status == "succeeded"
+    assert house.submissions == 1
+
+
+def test_letting_go_and_taking_up_in_one_breath(build):
+    """The last wish counts."""
+    house = build(wait_scale=1, faults=SLOW)
+    [run] = house.session().open(ask(provider="runflow"))
+    until(lambda: run.provider_run_id)
+    for _ in range(5):
+        run.detach()
+        run.resume()
+    assert run.wait(30).status == "succeeded"
+    assert run.error is None
+
+
+# -- two processes ------------------------------------------------------------------------
+SLEEPER = """
+import sys
+from dataclasses import replace
+sys.path.insert(0, sys.argv[1])
+from house import QUICK
+from kling_nb.session import Session
+from sessions import ask
+session = Session(engine_options={"limits": replace(QUICK, lease_s=1)})
+[run] = session.open(ask(provider=sys.argv[2]))
+print("open", flush=True)
+print(run.wait(60).status, flush=True)
+"""
+
+
+def test_a_laptop_that_slept_does_not_send_what_another_process_sent(build, wire):
+    """Stopped between two tries and overtaken, it follows the other one when it wakes."""
+    house = build(faults={"submit_429_wait": {"next": 1}, "retry_after_s": 1.5})
+    house.set(BUDGET=5)
+    sleeper = house.start("-c", SLEEPER, __file__.rpartition("/")[0], wire)
+    until(lambda: house.submissions == 1)
+    time.sleep(0.2)
+    sleeper.send_signal(signal.SIGSTOP)
+    try:
+        other = house.run(house.session(limits=replace(QUICK, lease_s=1)), ask(provider=wire))
+        assert other.status == "succeeded"
+    finally:
+        sleeper.send_signal(signal.SIGCONT)
+    code, out, err = house.end(sleeper)
+    assert (code, out.split(), err) == (0, ["open", "succeeded"], "")
+    assert (house.submissions, house.accepted) == (2, 1)
+
+
+def test_another_process_follows_a_run_and_sees_its_end(build):
+    """While one drives, the other reads the ledger and asks nobody; both see the clip."""
+    house = build(wait_scale=1, faults=SLOW)
+    first, second = house.session(), house.session()
+    [driven] = first.open(ask())
+    until(lambda: driven.provider_run_id)
+    [followed] = second.open(ask())
+    assert followed.reused
+    assert followed.id == driven.id
+    assert followed is not driven
+    assert followed.wait(30).status == "succeeded"
+    assert followed.path == driven.wait(5).path
+    assert house.submissions == 1
+
+
+def test_closing_gives_the_lease_back(build):
+    """After a restart nobody waits for a lease of the kernel that is gone."""
+    house = build(wait_scale=1, faults=SLOW)
+    first = house.session(limits=replace(QUICK, lease_s=300))
+    [run] = first.open(ask())
+    until(lambda: run.provider_run_id)
+    first.close()
+    assert run.detached
+    assert "closed" in str(run.error)
+    assert house.run(house.session(), ask()).status == "succeeded"
+    assert house.submissions == 1
+
+
+def test_closing_waits_for_the_answer_to_a_submit(build, wire):
+    """An id that is on its way reaches the disk; a kernel that ends in that second loses no run."""
+    house = build(wait_scale=1, faults={**SLOW, "submit_slow": 1.0, "slow_s": 0.5})
+    session = house.session()
+    [run] = session.open(ask(provider=wire))
+    session.close()
+    assert run.provider_run_id
+    assert run.record.provider_run_id in next(house.media.glob("*.json")).read_text()
+    house.faults(submit_slow=0)
+    assert house.run(house.session(), ask(provider=wire)).status == "succeeded"
+    assert (house.submissions, house.accepted) == (1, 1)
+
+
+# -- disk and ledger in trouble ---------------------------------------------------------------
+def test_a_disk_in_trouble_never_says_that_nothing_was_charged(build, wire):
+    """The folder is gone when the clip is ready: paid, not fetched, and fetched for free later."""
+    house = build(wait_scale=1, faults=SLOW)
+    session = house.session()
+    [run] = session.open(ask(provider=wire))
+    until(lambda: run.provider_run_id)
+    aside = house.media.rename(house.folder / "aside")
+    house.media.write_text("a file in its place")
+    run.wait(30)
+    assert run.status == "saving"
+    assert isinstance(run.error, StoreError)
+    assert run.error.charged == "yes"
+    assert "Nothing was sent" not in str(run.error)
+    assert f"resume {run.id}" in run.error.cure
+    house.media.unlink()
+    aside.rename(house.media)
+    assert run.resume().wait(30).status == "succeeded"
+    assert run.error is None
+    assert house.submissions == 1
+
+
+def test_a_full_disk_at_the_end_is_told_as_paid(build, monkeypatch):
+    """Room that ran out while the clip was made is no reason to say that nothing was sent."""
+    house = build(wait_scale=1, faults=SLOW)
+    session = house.session()
+    [run] = session.open(ask())
+    until(lambda: run.provider_run_id)
+    disk = type(shutil.disk_usage("/"))
+    with monkeypatch.context() as full:
+        full.setattr("kling_nb.store.folder.shutil.disk_usage", lambda _: disk(1, 1, 1000))
+        run.wait(30)
+    assert (run.status, run.error.charged) == ("saving", "yes")
+    assert "MB free" in str(run.error)
+    assert "Nothing was sent" not in str(run.error)
+    assert run.resume().wait(30).status == "succeeded"
+
+
+@pytest.fixture
+def stage(tmp_path, wire):
+    made = Stage(tmp_path, wire, faults={"submit_slow": 1.0, "slow_s": 0.5})
+    yield made
+    made.close()
+
+
+def sql(stage, command):
+    with closing(sqlite3.connect(stage.folder / "ledger.db")) as book, book:
+        book.execute(command)
+
+
+def test_nothing_is_sent_that_is_not_on_disk(stage):
+    """The ledger breaks just before the submit: no POST leaves, and the handle says why."""
+    record = stage.record()
+    sql(stage, "ALTER TABLE events RENAME TO hidden")
+    run = stage.engine.handle(record).wait(20)
+    assert isinstance(run.error, LedgerError)
+    assert run.error.charged == "no"
+    assert stage.stats()["submissions"] == 0
+    sql(stage, "ALTER TABLE hidden RENAME TO events")
+    assert stage.engine.handle(record).wait(20).status == "succeeded"
+    assert stage.stats()["submissions"] == 1
+
+
+def test_an_id_that_the_ledger_cannot_take_is_in_the_folder(stage):
+    """The ledger breaks while the answer is on its way: the sidecar has the id, the ledger gets it later."""
+    run = stage.engine.handle(stage.record())
+    until(lambda: stage.stats()["submissions"] == 1)
+    sql(stage, "ALTER TABLE events RENAME TO hidden")
+    [row] = until(lambda: stage.stats()["runs"])
+    media = stage.folder / "kling_media"
+    until(lambda: any(row["id"] in path.read_text() for path in media.glob("*.json")))
+    assert run.provider_run_id is None, "what is not committed is not told"
+    sql(stage, "ALTER TABLE hidden RENAME TO events")
+    assert run.wait(30).status == "succeeded"
+    assert run.provider_run_id == row["id"]
+    assert stage.stats()["submissions"] == 1
+
+
+def test_a_fault_of_ours_ends_as_words_on_the_run(tmp_path):
+    """Not as a hung wait, and not in a thread that nobody reads."""
+
+    def broken(_record):
+        raise ZeroDivisionError
+
+    stage = Stage(tmp_path, "runflow")
+    try:
+        engine = stage.new_engine()
+        engine._reach = broken
+        run = engine.handle(stage.record()).wait(10)
+        assert "kling_nb failed" in str(run.error)
+        assert "ZeroDivisionError" in str(run.error)
+        assert stage.stats()["submissions"] == 0
+        engine.close()
+    finally:
+        stage.close()
+
+
+def test_without_its_key_a_run_is_told_and_kept(build):
+    """The key is taken away in the middle: the run stays pending, and goes on when the key is back."""
+    house = build(wait_scale=1, faults=SLOW)
+    session = house.session()
+    [run] = session.open(ask(provider="runflow"))
+    until(lambda: run.provider_run_id)
+    run.detach()
+    run.wait(10)
+    house.keys()
+    run.resume().wait(10)
+    assert isinstance(run.error, KeyMissingError)
+    assert run.error.run_id == run.id
+    assert run.status.pending
+    assert run.cancel() == "unknown"
+    assert "no key" in run.note
+    house.keys("runflow")
+    assert run.resume().wait(30).status == "succeeded"
+    assert house.submissions == 1
