@@ -71,6 +71,8 @@ class Desk:
         """Closes every connection but the asking one; the server puts it here."""
         self._asked: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+        self.keys: Counter[str] = Counter()
+        """How often each key came, by the first 12 digits of its SHA-256."""
         self.replays: dict[tuple[str, str], tuple[str, Any]] = {}
         """Runflow's Idempotency-Keys: (account, key) to (hash of the body, stored answer)."""
         self._epoch = datetime.now(UTC) - timedelta(seconds=clock())
@@ -91,12 +93,18 @@ class Desk:
         """Forget runs and counts and put every switch back; links signed before stay signed."""
         self.runs.clear()
         self.counts.clear()
+        self.keys.clear()
         self.replays.clear()
         self.faults.reset()
 
     def count(self, wire: Wire, what: str) -> None:
         """Add one to a counter of a wire."""
         self.counts[f"{wire}.{what}"] += 1
+
+    def note_key(self, request: Request) -> None:
+        """Count a key by its hash, so that a test can tell that the right one came."""
+        _, _, key = request.headers.get("authorization", "").partition(" ")
+        self.keys[hashlib.sha256(key.encode("latin-1")).hexdigest()[:12]] += 1
 
     def date(self, at_s: float | None = None) -> datetime:
         """The simulated date at a reading of the clock, now if none is given."""
@@ -309,6 +317,7 @@ class Desk:
             "wires": wires,
             "runs": runs,
             "rendered": self.clips.rendered,
+            "keys": dict(self.keys),
             "fired": dict(self.faults.fired),
         }
 

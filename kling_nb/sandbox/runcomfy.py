@@ -220,6 +220,7 @@ class RunComfy:
         return self.refuse(status, headers=headers)
 
     def _account(self, request: Request) -> str:
+        self.desk.note_key(request)
         account = account_of(request)
         if account is not None:
             return account
