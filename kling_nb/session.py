@@ -96,9 +96,8 @@ class Session:
         self._keyring_hung = False
         self._engine_options = dict(engine_options or {})
         self._lock = threading.RLock()
-        self._ledger: Ledger | None = None
-        self._ledger_where = ""
-        self._engine: Engine | None = None
+        # By the ledger's address: it may be set anew, and runs of the last one go on.
+        self._stands: dict[str, tuple[Ledger, Engine]] = {}
         self._sandbox: Sandbox | None = None
         os.register_at_fork(after_in_child=self._forget)
         atexit.register(self.close)
@@ -114,9 +113,9 @@ class Session:
     def _forget(self) -> None:
         """A forked child starts clean: the parent's loop, client and database are not its own."""
         self._lock = threading.RLock()
-        if self._ledger is not None:
-            self._ledger.forget()
-        self._ledger, self._ledger_where, self._engine, self._sandbox, self.last = None, "", None, None, None
+        for ledger, _ in self._stands.values():
+            ledger.forget()
+        self._stands, self._sandbox, self.last = {}, None, None
 
     # -- what it stands on -------------------------------------------------
     def settings(self) -> Settings:
@@ -143,9 +142,9 @@ class Session:
 
     def _stand(self, settings: Settings) -> tuple[Ledger, Engine]:
         with self._lock:
-            if self._ledger is None or self._engine is None or self._ledger_where != settings.ledger:
+            if settings.ledger not in self._stands:
                 ledger = Ledger(settings.ledger)
-                self._engine = Engine(
+                engine = Engine(
                     loop=self.loop,
                     ledger=ledger,
                     reach=self._reach,
@@ -153,11 +152,11 @@ class Session:
                     max_in_flight=settings.max_in_flight,
                     **self._engine_options,
                 )
-                self._ledger, self._ledger_where = ledger, settings.ledger
-            self._engine.max_in_flight = settings.max_in_flight
-            where = self.surroundings()
-            self._engine.page_folder = where.folder
-            return self._ledger, self._engine
+                self._stands[settings.ledger] = ledger, engine
+            ledger, engine = self._stands[settings.ledger]
+            engine.max_in_flight = settings.max_in_flight
+            engine.page_folder = self.surroundings().folder
+            return ledger, engine
 
     def key(self, provider: str) -> Key | None:
         """Give the key for a provider, or None.
@@ -404,12 +403,12 @@ class Session:
     def close(self) -> None:
         """Stop the in-process sandbox and close what is open; runs stay on record."""
         with self._lock:
+            stands, self._stands = self._stands, {}
             sandbox, self._sandbox = self._sandbox, None
-            with suppress(TimeoutError):
-                if self._engine is not None:
-                    self._engine.close()
-                if sandbox is not None:
+            for ledger, engine in stands.values():
+                with suppress(TimeoutError):
+                    engine.close()
+                ledger.close()
+            if sandbox is not None:
+                with suppress(TimeoutError):
                     self.loop.hand(sandbox.stop()).result(5)
-            if self._ledger is not None:
-                self._ledger.close()
-            self._ledger, self._engine, self._ledger_where = None, None, ""
