@@ -107,7 +107,9 @@ class Opening:
                 self.wallet.reserve(transaction, self.ask, self.price, new)
                 self.store.check_room()
             opened = [self._open_take(transaction, take) for take in takes]
+        self.engine.checkpoint("intent in the ledger")
         self._write_first_sidecars([record for record, reused in opened if not reused])
+        self.engine.checkpoint("intent in the folder")
         return [self._show(record, reused=reused) for record, reused in opened]
 
     def _take_over(self, transaction: Transaction, take: Take) -> bool:

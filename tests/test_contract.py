@@ -159,13 +159,26 @@ def test_an_ambiguous_answer_without_a_run_is_resent_only_where_absence_is_prove
         assert s.stats()["submissions"] == 1
 
 
-def test_a_submit_that_stays_unclear_is_lost_after_one_resend(stage):
-    """Two ambiguous submits and no run to be found: lost, not a third try."""
+def test_a_submit_that_stays_unclear_is_lost_after_three_proofs(stage):
+    """Each POST that two reads prove unheard is sent again, three times at most; then it is lost."""
     s = stage(faults={"submit_drop": 1.0})
     run = s.go()
     assert run.status == "lost"
-    assert s.stats()["submissions"] == (2 if s.wire == "runflow" else 1)
+    assert s.stats()["submissions"] == (4 if s.wire == "runflow" else 1)
     assert s.stats()["accepted"] == 0
+
+
+def test_a_resend_that_gets_lost_too_is_sent_again_after_a_proof_of_its_own(stage):
+    """Two POSTs in a row that never arrived cost nothing but time on Runflow."""
+    s = stage(faults={"submit_drop": "next:2"})
+    run = s.go()
+    if s.wire == "runflow":
+        assert run.status == "succeeded"
+        assert (s.stats()["submissions"], s.stats()["accepted"]) == (3, 1)
+        kinds = [kind for _, kind, _ in s.ledger.events(run.id)]
+        assert kinds.count("resent") == 2
+    else:
+        assert run.status == "lost"
 
 
 def test_a_slow_answer_is_still_an_answer(stage):

@@ -364,7 +364,9 @@ def test_only_the_holder_of_the_lease_changes_a_run(ledger):
     ledger.claim(run.id, "a", 30)
     ledger.change_as("a", run.id, "submitting", at=RunStatus.CREATED, status=RunStatus.SUBMITTING)
     ledger.claim(run.id, "a", -1)
-    ledger.claim(run.id, "b", 30)
+    assert not ledger.claim(run.id, "b", 30), "it is being sent, and the clock may be wrong"
+    assert ledger.claim(run.id, "b", 30, unmoved=ledger.lease(run.id))
+    assert not ledger.renew(run.id, "a", 30)
     with pytest.raises(LeaseLostError, match=run.id):
         ledger.change_as("a", run.id, "unsent", status=RunStatus.CREATED)
     ledger.release(run.id, "b")

@@ -20,19 +20,53 @@ from kling_nb.engine.pace import back_off
 from kling_nb.engine.run import Run
 from kling_nb.errors import LedgerError, StoreError
 from kling_nb.ledger import LeaseLostError, Ledger
+from kling_nb.placing import Checkpoint, no_checkpoint
 from kling_nb.providers.base import Provider, Snapshot
 from kling_nb.records import RunRecord, RunStatus
 from kling_nb.store import Store
 from kling_nb.transport import Transport
 
-__all__ = ["Clock", "Job", "Limits"]
+__all__ = ["STEPS", "Clock", "Job", "Limits"]
+
+#: What `checkpoint` is called with, in the order of a run's life: each is between two durable facts, and a
+#: process may be killed there. `keep: ...` are the steps of `Store.keep`. Ends other than `saved` have the
+#: same two steps, the folder first.
+STEPS = (
+    "intent in the ledger",
+    "intent in the folder",
+    "submitting in the ledger",
+    "answer read",
+    "accepted in the ledger",
+    "accepted in the folder",
+    "end read",
+    "end in the ledger",
+    "part made",
+    "part whole",
+    "keep: measured",
+    "keep: synced",
+    "keep: named",
+    "keep: folder synced",
+    "keep: done",
+    "clip kept",
+    "saved in the folder",
+    "saved in the ledger",
+    "resent in the ledger",
+)
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Time, so that tests can own it."""
+    """Time, so that tests can own it.
+
+    Args:
+        monotonic: Seconds that are never set; they may stand still while the machine sleeps.
+        wall: Seconds of the day's clock, which goes on meanwhile but may be set.
+        sleep: Waits.
+        random: Chance.
+    """
 
     monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     random: Random = field(default_factory=Random)
 
@@ -74,6 +108,7 @@ class Job:
         clock: Time and chance.
         limits: How long each step may take.
         may_send: Whether the run may be sent if it was not yet; looking after what is there may not.
+        checkpoint: Called after each of `STEPS`.
         wake: Set when somebody has a wish.
         detach_wanted: Whether somebody wants the watching to end.
         resting: Whether nothing is on its way to the provider just now.
@@ -89,6 +124,7 @@ class Job:
     transport: Transport
     clock: Clock
     limits: Limits
+    checkpoint: Checkpoint = no_checkpoint
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     may_send: bool = True
     detach_wanted: bool = False
@@ -153,12 +189,15 @@ class Job:
         first to the ledger, which decides. A folder that cannot be written never holds up the ledger.
         """
         copy = RunRecord.model_validate({**self.record.model_dump(), **changes})
+        # Somebody who slept may have written down the provider's id since: then it is no end.
+        at = self.record.status if copy.status.ended else None
         if copy.status.ended:
             await self._write_sidecar(copy)
+            self.checkpoint(f"{kind} in the folder")
         tries = 0
         while True:
             try:
-                record = await self._commit(kind, changes)
+                record = await self._commit(kind, at, changes)
                 break
             except LeaseLostError:
                 raise
@@ -170,21 +209,39 @@ class Job:
                 if tries >= 8:
                     raise
                 await self.clock.sleep(back_off(tries, random=self.clock.random, first_s=0.2, most_s=30))
+        self.checkpoint(f"{kind} in the ledger")
         if not copy.status.ended:
             await self._write_sidecar(record)
+            self.checkpoint(f"{kind} in the folder")
         self.run.publish(record)
         return record
 
-    async def _commit(self, kind: str, changes: dict[str, Any]) -> RunRecord:
+    async def _commit(self, kind: str, at: RunStatus | None, changes: dict[str, Any]) -> RunRecord:
         run_id = self.record.id
         if "provider_run_id" in changes:
-            # Whoever drives the run by now: an id that was paid for is always written down.
-            return await asyncio.to_thread(lambda: self.ledger.change(run_id, kind, **changes))
-        return await asyncio.to_thread(lambda: self.ledger.change_as(self.owner, run_id, kind, **changes))
+            return await asyncio.to_thread(lambda: self.ledger.accept(self.owner, run_id, kind, **changes))
+        return await asyncio.to_thread(
+            lambda: self.ledger.change_as(self.owner, run_id, kind, at=at, **changes)
+        )
 
     async def _write_sidecar(self, record: RunRecord) -> None:
         with contextlib.suppress(StoreError):
             await asyncio.to_thread(self.store.write_sidecar, record)
+
+    async def commit_to_send(self, kind: str, /, *, at: RunStatus, **changes: Any) -> None:
+        """Commit that the run is being sent, so that the POST may leave on return.
+
+        Should the process be stopped or the machine sleep in between, the lease may have run out, and another
+        process may have sent it: so what took long is committed again, which only the holder can.
+        """
+        while True:
+            since = self.clock.monotonic(), self.clock.wall()
+            await self.change(kind, at=at, **changes)
+            self.checkpoint(f"{kind} in the ledger")
+            passed = max(self.clock.monotonic() - since[0], abs(self.clock.wall() - since[1]))
+            if passed <= self.limits.lease_s / 3:
+                return
+            at = self.record.status
 
     async def read(self) -> Snapshot:
         """Read the run at the provider, following to the reply that decides."""

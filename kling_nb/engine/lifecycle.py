@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -27,6 +28,7 @@ from kling_nb.engine.watch import watch
 from kling_nb.errors import KlingError, LedgerError, UsageError
 from kling_nb.ledger import LeaseLostError, Ledger
 from kling_nb.loop import Loop
+from kling_nb.placing import Checkpoint, no_checkpoint
 from kling_nb.providers import PROVIDERS, make_provider
 from kling_nb.providers.base import Provider
 from kling_nb.records import RunRecord, RunStatus, Totals
@@ -62,6 +64,7 @@ class Engine:
         clock: Time and chance.
         limits: How long each step may take.
         max_in_flight: Runs at the provider at once, per account.
+        checkpoint: Called after each of `STEPS`; a crash test ends the process there.
 
     Example:
         >>> Engine.__name__
@@ -78,12 +81,14 @@ class Engine:
         clock: Clock | None = None,
         limits: Limits | None = None,
         max_in_flight: int = 4,
+        checkpoint: Checkpoint = no_checkpoint,
     ) -> None:
         self.loop = loop
         self.ledger = ledger
         self.clock = clock or Clock()
         self.limits = limits or Limits()
         self.max_in_flight = max_in_flight
+        self.checkpoint = checkpoint
         self.page_folder: Path | None = None
         self._reach = reach
         self._totals = totals
@@ -200,6 +205,7 @@ class Engine:
             transport=self._transport,
             clock=self.clock,
             limits=self.limits,
+            checkpoint=self.checkpoint,
             may_send=may_send,
         )
         try:
@@ -220,9 +226,16 @@ class Engine:
 
     async def _claim(self, job: Job) -> bool:
         """Wait until the run is ours to drive; False where it ended before."""
-        run = job.run
+        run, lease, since = job.run, None, 0.0
         while True:
             mine = await asyncio.to_thread(self.ledger.claim, run.id, self.owner, self.limits.lease_s)
+            if not mine:
+                before, lease = lease, await asyncio.to_thread(self.ledger.lease, run.id)
+                since = since if lease == before else self.clock.monotonic()
+                if lease is not None and self.clock.monotonic() - since > self.limits.lease_s:
+                    # Nobody renews it, whatever the clock on the wall says.
+                    take = partial(self.ledger.claim, unmoved=lease)
+                    mine = await asyncio.to_thread(take, run.id, self.owner, self.limits.lease_s)
             record = await asyncio.to_thread(self.ledger.get, run.id)
             if record is None:
                 raise UsageError(
@@ -245,7 +258,7 @@ class Engine:
         while True:
             await asyncio.sleep(self.limits.lease_s / 3)
             with contextlib.suppress(LedgerError):
-                await asyncio.to_thread(self.ledger.claim, run_id, self.owner, self.limits.lease_s)
+                await asyncio.to_thread(self.ledger.renew, run_id, self.owner, self.limits.lease_s)
 
     async def _carry(self, job: Job) -> None:
         snapshot = None

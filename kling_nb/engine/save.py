@@ -137,10 +137,18 @@ async def _expired(job: Job, words: str) -> None:
 async def _fetch(job: Job, url: str, part: Path) -> MediaFacts:
     await asyncio.to_thread(job.store.check_room)
     with part.open("xb") as sink:
+        job.checkpoint("part made")
         got = await job.transport.download(
             url, sink, allowed_hosts=job.provider.media_hosts, allow_loopback=job.loopback
         )
-    return await asyncio.to_thread(job.store.keep, job.record, part, got.sha256)
+    job.checkpoint("part whole")
+    media = await asyncio.to_thread(
+        lambda: job.store.keep(
+            job.record, part, got.sha256, checkpoint=lambda step: job.checkpoint(f"keep: {step}")
+        )
+    )
+    job.checkpoint("clip kept")
+    return media
 
 
 async def _strange(job: Job, part: Path, why: str) -> None:

@@ -2,7 +2,7 @@
 
 Invariants: `submitting` is committed before the POST leaves; a POST is sent again only where the request
 provably never left, where the provider refused it for its rate, or where two reads proved that it made no
-run (once); everything else is `lost`, and stays so until a person resolves it.
+run, at most three times over; everything else is `lost`, and stays so until a person resolves it.
 """
 
 import asyncio
@@ -28,6 +28,8 @@ from kling_nb.records import RunStatus, utc_now
 
 __all__ = ["cancel_unsent", "not_sent", "recover", "submit"]
 
+#: Proofs that a POST made no run, each by two reads of its own and each good for one more POST.
+MOST_PROOFS = 3
 #: Pages of one list that are read before it is called unclear.
 MOST_PAGES = 50
 
@@ -42,7 +44,7 @@ async def submit(job: Job) -> None:
     while not job.run.cancel_wanted:
         if job.detach_wanted:
             raise not_sent(job)
-        await job.change(
+        await job.commit_to_send(
             "submitting",
             at=RunStatus.CREATED,
             status=RunStatus.SUBMITTING,
@@ -65,6 +67,7 @@ async def submit(job: Job) -> None:
             return await end(
                 job, "unsendable", RunStatus.FAILED, reason=reason, charged="no", message=error.what
             )
+        job.checkpoint("answer read")
         if not isinstance(answer, Refused):
             return await (
                 accept(job, answer) if isinstance(answer, Accepted) else recover(job, answer.message)
@@ -203,11 +206,9 @@ async def recover(job: Job, why: str) -> None:
             if not job.may_send:
                 await cancel_unsent(job, "it never reached the provider")
                 return
-            # Two full reads proved that there is no such run: the same POST may go out once more.
-            why = await _resend(job) or why
+            found, why = await _send_again(job)
             if job.record.status != RunStatus.SUBMITTING:
                 return
-            found = await _look_twice(job)
     if isinstance(found, str):
         await accept(job, Accepted(provider_run_id=found, snapshot=Snapshot(state="queued")))
         return
@@ -247,10 +248,35 @@ def _not_ours(job: Job) -> KlingError:
     )
 
 
-async def _resend(job: Job) -> str:
-    """Send the same POST once more; give what is unclear about it, or '' where it was accepted."""
-    await job.change("resent", at=RunStatus.SUBMITTING, submitted_at=utc_now())
+async def _send_again(job: Job) -> tuple[str | bool | None, str]:
+    """Send a run that two full reads have proved absent, and again after each new proof.
+
+    Returns:
+        What the reads after the last POST found, and what is unclear about it.
+    """
+    found: str | bool | None = True
+    why = ""
+    for _ in range(MOST_PROOFS):
+        answer = await _resend(job)
+        why = answer.message if isinstance(answer, Refused) else answer
+        if job.record.status != RunStatus.SUBMITTING:
+            break
+        found = await _look_twice(job)
+        if found is not True or isinstance(answer, Refused):
+            break
+    return found, why
+
+
+async def _resend(job: Job) -> str | Refused:
+    """Send the same POST once more; give what is unclear about it, or '' where it was accepted.
+
+    A refusal other than for the rate (say, of a duplicate) does not speak for the POSTs before it.
+    """
+    why, wait = "", None
     for tries in range(1, 6):
+        if tries > 1:
+            await job.sleep(back_off(tries - 1, random=job.clock.random) if wait is None else wait)
+        await job.commit_to_send("resent", at=RunStatus.SUBMITTING, submitted_at=utc_now())
         try:
             answer = job.provider.read_submit(await job.send(submit_call(job)))
         except TransportError as error:
@@ -261,11 +287,11 @@ async def _resend(job: Job) -> str:
             if isinstance(answer, Accepted):
                 await accept(job, answer)
                 return ""
-            why, wait = answer.message, answer.retry_after_s if isinstance(answer, Refused) else None
-            # A refusal other than for the rate (say, of a duplicate) does not speak for the first POST.
-            if not isinstance(answer, Refused) or not answer.resend:
-                return why
-        await job.sleep(back_off(tries, random=job.clock.random) if wait is None else wait)
+            if not isinstance(answer, Refused):
+                return answer.message
+            if not answer.resend:
+                return answer
+            why, wait = answer.message, answer.retry_after_s
     return why
 
 

@@ -49,6 +49,7 @@ async def watch(job: Job) -> Snapshot | None:
         if snapshot is None:
             continue
         if snapshot.state == "succeeded":
+            job.checkpoint("end read")
             await job.change(
                 "done at the provider",
                 **_facts(snapshot),
@@ -59,6 +60,7 @@ async def watch(job: Job) -> Snapshot | None:
                 queue_position=None,
                 message="",
             )
+            job.checkpoint("end in the ledger")
             return snapshot
         if snapshot.state in {"failed", "canceled"}:
             await finish(job, snapshot)

@@ -168,30 +168,79 @@ class Ledger:
         allow: Callable[[Transaction, RunRecord], None] | None = None,
     ) -> RunRecord:
         with self.writing() as transaction:
-            record = transaction.get(run_id)
-            if record is None:
-                raise LedgerError(f"There is no run {run_id} in {self.where}.", cure="See `%kling list`.")
+            record = self._known(transaction, run_id)
             if allow is not None:
                 allow(transaction, record)
-            new = RunRecord.model_validate({**record.model_dump(), **changes})
-            transaction.write(
-                new, kind, **{k: v for k, v in changes.items() if k not in {"request", "status"}}
-            )
-        return new
+            return _write(transaction, record, kind, changes)
 
-    def claim(self, run_id: str, owner: str, ttl_s: float) -> bool:
+    def _known(self, transaction: Transaction, run_id: str) -> RunRecord:
+        record = transaction.get(run_id)
+        if record is None:
+            raise LedgerError(f"There is no run {run_id} in {self.where}.", cure="See `%kling list`.")
+        return record
+
+    def accept(
+        self, owner: str, run_id: str, kind: str, /, *, provider_run_id: str, **changes: Any
+    ) -> RunRecord:
+        """Write down the provider's id, also when another process drives the run by now: it was paid for.
+
+        Only where that process has an id of its own is nothing changed; should it be another one, the history
+        tells of both.
+
+        Args:
+            owner: The name under which the run was claimed.
+            run_id: Our id.
+            kind: The name of the event.
+            provider_run_id: The provider's id.
+            **changes: Fields of `RunRecord`.
+
+        Returns:
+            The new record.
+
+        Raises:
+            LeaseLostError: Another process drives the run, and has its id.
+            LedgerError: As for `change`.
+        """
+        changes["provider_run_id"] = provider_run_id
+        with self.writing() as transaction:
+            record = self._known(transaction, run_id)
+            known = None if transaction.owner(run_id) == owner else record.provider_run_id
+            if known is None:
+                return _write(transaction, record, kind, changes)
+            if known != provider_run_id:
+                transaction.write(record, "accepted a second time", provider_run_id=provider_run_id)
+        raise LeaseLostError(f"Another process carries run {run_id} by now.", run_id=run_id)
+
+    def claim(self, run_id: str, owner: str, ttl_s: float, *, unmoved: str | None = None) -> bool:
         """Take or renew the right to drive a run.
+
+        A lease runs out by the wall clock, which may be wrong or set anew. That does no harm where the run is
+        only read. While it is being submitted it would: then, and where the clock was set back, a lease is
+        taken over only by who has seen for its whole length, by a clock that is never set, that nobody
+        renews it.
 
         Args:
             run_id: Our id.
             owner: A name of this process that no other shares.
             ttl_s: Seconds until others may take over.
+            unmoved: What `lease` has given all that time.
 
         Returns:
             Whether the run is ours now.
         """
         with self.writing() as transaction:
-            return transaction.claim(run_id, owner, ttl_s)
+            return transaction.claim(run_id, owner, ttl_s, unmoved=unmoved)
+
+    def renew(self, run_id: str, owner: str, ttl_s: float) -> bool:
+        """Keep the right to drive a run, but never take it; False where it is another's by now."""
+        with self.writing() as transaction:
+            return transaction.owner(run_id) == owner and transaction.claim(run_id, owner, ttl_s)
+
+    def lease(self, run_id: str) -> str | None:
+        """Give what changes with every renewal of a run's lease, or None where nobody holds one."""
+        with self._transaction(writing=False) as connection:
+            until: str | None = connection.scalar(sa.select(RUNS.c.owned_until).where(RUNS.c.id == run_id))
+        return until
 
     def release(self, run_id: str, owner: str) -> None:
         """Give the right to drive a run back."""
@@ -303,6 +352,12 @@ class Ledger:
     def forget(self) -> None:
         """Drop the connections without closing them: what a forked child must do with its parent's."""
         self._engine.dispose(close=False)
+
+
+def _write(transaction: Transaction, record: RunRecord, kind: str, changes: dict[str, Any]) -> RunRecord:
+    new = RunRecord.model_validate({**record.model_dump(), **changes})
+    transaction.write(new, kind, **{k: v for k, v in changes.items() if k not in {"request", "status"}})
+    return new
 
 
 def _make_room(url: sa.URL) -> None:

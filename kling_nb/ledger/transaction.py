@@ -81,10 +81,13 @@ class Transaction:
         self._connection.execute(sa.update(RUNS).where(RUNS.c.id == record.id).values(**row_of(record)))
         self._append(record.id, kind, {"status": record.status.value, **data})
 
-    def claim(self, run_id: str, owner: str, ttl_s: float) -> bool:
+    def claim(self, run_id: str, owner: str, ttl_s: float, *, unmoved: str | None = None) -> bool:
         """Take or renew the right to drive a run; see `Ledger.claim`."""
         now = utc_now()
-        free = RUNS.c.owner.is_(None) | (RUNS.c.owner == owner) | (RUNS.c.owned_until < now.isoformat())
+        run_out = (RUNS.c.owned_until < now.isoformat()) & (RUNS.c.status != RunStatus.SUBMITTING.value)
+        free = RUNS.c.owner.is_(None) | (RUNS.c.owner == owner) | run_out
+        if unmoved is not None:
+            free |= RUNS.c.owned_until == unmoved
         until = (now + timedelta(seconds=ttl_s)).isoformat()
         query = sa.update(RUNS).where(RUNS.c.id == run_id, free).values(owner=owner, owned_until=until)
         return self._connection.execute(query).rowcount == 1

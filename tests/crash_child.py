@@ -1,0 +1,236 @@
+"""Processes to be killed: a nursery that forks one for each trial, and what such a child does.
+
+Run as a script, it is the nursery: it imports everything once, starts no thread, and forks on demand, so that
+a new process costs milliseconds. Imported, it gives tests `Nursery`.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+#: A lease that a dead process holds on to for about a second.
+LIMITS = {
+    "watch_s": 60,
+    "submit_s": 20,
+    "unsent_tries": 3,
+    "save_tries": 4,
+    "look_again_s": 0.6,
+    "lease_s": 0.9,
+}
+
+
+class Nursery:
+    """Children of the nursery process.
+
+    Args:
+        folder: For what the children say.
+    """
+
+    def __init__(self, folder):
+        self.folder, self.count = folder, 0
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def start(self, **spec):
+        """Start a child; see `work` for what it may be told."""
+        self.count += 1
+        spec["out"] = str(self.folder / f"child-{self.count}.json")
+        return Child(self._ask({"start": spec}), Path(spec["out"]), self)
+
+    def run(self, **spec):
+        """Run a child to its end; gives what it says."""
+        return self.start(**spec).said()
+
+    def _ask(self, order):
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def code(self, pid):
+        return self._ask({"wait": pid})
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+
+class Child:
+    """A forked child."""
+
+    def __init__(self, pid, out, nursery):
+        self.pid, self.out, self.nursery, self.code = pid, out, nursery, None
+
+    def signal(self, number):
+        os.kill(self.pid, number)
+
+    def wait(self):
+        """Wait for its end; gives its exit code, negative for a signal."""
+        if self.code is None:
+            self.code = self.nursery.code(self.pid)
+        return self.code
+
+    def said(self):
+        assert self.wait() == 0, self.out.read_text()
+        return json.loads(self.out.read_text())
+
+    def stopped(self):
+        """Whether it is stopped by SIGSTOP."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+# -- in the child ------------------------------------------------------------------------------
+def work(spec):
+    """Do what one process of a user does.
+
+    Args:
+        spec: `env`; `do`, which is `cell`, `collect` or `resume`; for a cell `wire` and `prompts`; `at`, the
+            step at which to get `signal` (9 unless told); `limits` over ours; `shift_s`, by how much the wall
+            clock is wrong; `steps`, whether to give the steps passed.
+    """
+    os.environ.update(spec["env"])
+    os.chdir(spec["folder"])
+    from kling_nb import api
+    from kling_nb.engine import Clock, Limits
+    from kling_nb.session import Session, Surroundings
+
+    passed = []
+
+    def checkpoint(step):
+        passed.append(step)
+        if step == spec.get("at") and passed.count(step) == spec.get("nth", 1):
+            os.kill(os.getpid(), spec.get("signal", signal.SIGKILL))
+            time.sleep(0.05)
+
+    if spec.get("shift_s"):
+        _shift(spec["shift_s"])
+    if spec.get("most_bytes"):
+        import resource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (spec["most_bytes"], resource.RLIM_INFINITY))
+    folder = Path(spec["folder"])
+    where = Surroundings(notebook=folder / "a.ipynb", folder=folder, headless=False)
+    session = Session(
+        surroundings=lambda: where,
+        engine_options={
+            "limits": Limits(**{**LIMITS, **spec.get("limits", {})}),
+            "clock": Clock(),
+            "checkpoint": checkpoint,
+        },
+    )
+    api._session = session
+    said = _DEEDS[spec["do"]](session, spec)
+    session.close()
+    return {"runs": said, "steps": passed}
+
+
+def _cell(session, spec):
+    from kling_nb.errors import KlingError
+    from sessions import ask
+
+    runs = []
+    for prompt in spec["prompts"]:
+        try:
+            runs += session.open(ask(prompt, provider=spec["wire"]))
+        except KlingError as error:
+            runs.append(error)
+    return [_end(run) for run in runs]
+
+
+def _collect(session, spec):
+    return [_end(run) for run in session.resume()]
+
+
+def _tool(session, spec):
+    from kling_nb.cli import main
+
+    before = {run.id for run in session.runs()}
+    sys.argv = ["kling-nb", "collect", "--timeout", "30"]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code not in {0, 1, None}:
+            raise
+    runs = [session.find(name) for name in before]
+    return [{"id": run.id, "status": str(run.record.status.value)} for run in runs]
+
+
+def _resume(session, spec):
+    from kling_nb.notebook.commands import run_command
+
+    shown = run_command(session, "resume", {})
+    return [_end(run) for run in shown.runs]
+
+
+_DEEDS = {"cell": _cell, "collect": _tool, "take up": _collect, "resume": _resume}
+
+
+def _end(run):
+    if isinstance(run, Exception):
+        return {"error": type(run).__name__, "what": str(run)}
+    try:
+        run.wait(40)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the test is told
+        return {"id": run.id, "error": type(error).__name__, "what": str(error)}
+    return {"id": run.id, "status": run.record.status.value, "reused": run.reused}
+
+
+def _shift(seconds):
+    """Set this process's wall clock wrong, wherever the package reads it."""
+    from datetime import timedelta
+
+    from kling_nb import records
+
+    true = records.utc_now
+    for module in list(sys.modules.values()):
+        if getattr(module, "__name__", "").startswith("kling_nb") and vars(module).get("utc_now") is true:
+            module.utc_now = lambda: true() + timedelta(seconds=seconds)
+
+
+# -- the nursery -------------------------------------------------------------------------------
+def _grow_up(spec):
+    code = 1
+    try:
+        said = json.dumps(work(spec))
+        code = 0
+    except BaseException:  # noqa: BLE001 - the child must never go on as a nursery
+        said = traceback.format_exc()
+    Path(spec["out"]).write_text(said)
+    os._exit(code)
+
+
+def _main():
+    import kling_nb.api
+    import kling_nb.cli
+    import kling_nb.engine
+    import kling_nb.notebook.commands
+    import kling_nb.sandbox.serve
+    import kling_nb.session
+    import kling_nb.transport  # noqa: F401 - imported before the fork, so that children need not
+    import sessions  # noqa: F401 - the same
+
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "wait" in order:
+            _, status = os.waitpid(order["wait"], 0)
+            answer = os.waitstatus_to_exitcode(status)
+        else:
+            answer = os.fork()
+            if not answer:
+                devnull = os.open(os.devnull, os.O_RDWR)
+                os.dup2(devnull, 0)
+                os.dup2(devnull, 1)
+                _grow_up(order["start"])
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _main()

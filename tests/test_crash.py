@@ -1,0 +1,246 @@
+"""No paid clip is lost and none is paid twice: processes killed at every step, and real faults.
+
+A child submits and dies by SIGKILL between two durable facts; another process then runs the same cell, or
+resumes. The sandbox counts what was sent.
+"""
+
+import json
+import signal
+from itertools import cycle
+from types import SimpleNamespace
+
+import pytest
+
+from crash_child import Nursery
+from house import KEY, VARIABLE, until
+from kling_nb.engine.job import STEPS
+from kling_nb.ledger import Ledger
+from kling_nb.loop import Loop
+from kling_nb.placing import file_sha256
+from kling_nb.sandbox.serve import Sandbox
+from stage import WIRES
+
+#: Money of one clip of three seconds without sound, in micro-dollars.
+PRICE = 336_000
+INSTANT = {"queue_s": 0, "dispatch_s": 0, "run_s": 0}
+SCHEDULES = {
+    "at once": {},
+    "waits": {"queue_s": 0.1, "dispatch_s": 0.05, "run_s": 0.3},
+    "slow answer": {"submit_slow": 1.0, "slow_s": 0.3},
+    "late list": {"runflow.list_lag_s": 0.3, "runflow.list_filter": "ignored", "run_s": 0.2},
+    "slow download": {"download_slow": 1.0, "slow_s": 0.3},
+    "rough": {"poll_500": {"next": 1}, "download_truncated": {"next": 1}, "submit_429": {"next": 1}},
+}
+#: Where nobody can know whether a POST without an answer was heard: RunComfy has no list to look it up in.
+BLIND = ("submitting in the ledger", "answer read", "on its way")
+NOT_SENT = ("intent in the ledger", "intent in the folder", STEPS[2], "resent in the ledger")
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory):
+    started = Nursery(tmp_path_factory.mktemp("children"))
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    loop = Loop()
+    started = loop.hand(Sandbox.start(wait_scale=1, seed=7)).result(20)
+    yield started
+    loop.hand(started.stop()).result(20)
+
+
+class Trial:
+    """One ledger and one folder, with a sandbox and children."""
+
+    def __init__(self, folder, sandbox, nursery, wire):
+        self.folder, self.sandbox, self.nursery, self.wire = folder, sandbox, nursery, wire
+        self.media, self.where = folder / "kling_media", folder / "ledger.db"
+        self.started = []
+        self.schedule()
+        before = sandbox.stats()
+        self.sent_before, self.accepted_before = before["submissions"], before["accepted"]
+        self.env = {
+            "KLING_NB_RUNFLOW_URL": sandbox.runflow,
+            "KLING_NB_RUNCOMFY_URL": sandbox.runcomfy,
+            "KLING_NB_LEDGER": str(self.where),
+            "KLING_NB_MEDIA": str(self.media),
+            "HOME": str(folder),
+            **dict.fromkeys(VARIABLE.values(), KEY),
+        }
+
+    def schedule(self, **faults):
+        self.sandbox.desk.faults.reset()
+        self.sandbox.set_faults({**INSTANT, **faults})
+
+    def start(self, do="cell", *, prompts=("A red fox in snow",), **spec):
+        spec = {"do": do, "env": self.env, "folder": str(self.folder), "wire": self.wire, **spec}
+        self.started.append(self.nursery.start(prompts=list(prompts), **spec))
+        return self.started[-1]
+
+    def run(self, do="cell", **spec):
+        return self.start(do, **spec).said()["runs"]
+
+    @property
+    def accepted(self):
+        return self.sandbox.stats()["accepted"] - self.accepted_before
+
+    @property
+    def sent(self):
+        return self.sandbox.stats()["submissions"] - self.sent_before
+
+    def rows(self):
+        ledger = Ledger(self.where)
+        try:
+            return [SimpleNamespace(record=r, events=ledger.events(r.id)) for r in ledger.runs()]
+        finally:
+            ledger.close()
+
+    def last(self):
+        [row] = [row for row in self.rows() if row.record.status != "canceled"]
+        return row.record
+
+    def check_kept(self, record, finisher=None):
+        """The clip is whole, and ledger, sidecar and file agree; the books are closed exactly."""
+        assert record.status == "succeeded", record
+        path = self.media / record.media.file
+        assert file_sha256(path) == record.media.sha256
+        [sidecar] = self.media.glob(f"*{record.id}.json")
+        told = json.loads(sidecar.read_text())
+        assert record.media.sha256 in sidecar.read_text()
+        assert told["status"] == "succeeded"
+        assert (record.reserved_micros, record.settled_micros) == (0, PRICE)
+        if finisher is not None:
+            assert not list(self.media.glob(f".*.{finisher.pid}-*.part"))
+
+    def check_books(self):
+        """State and history agree, and nothing is counted twice."""
+        for row in self.rows():
+            assert row.events[-1][2]["status"] == row.record.status.value
+            accepted = [kind for _, kind, _ in row.events if kind.startswith("accepted")]
+            assert len(accepted) <= 1, row.events
+
+    def close(self):
+        for child in self.started:
+            if child.code is None:
+                for number in (signal.SIGCONT, signal.SIGKILL):
+                    try:
+                        child.signal(number)
+                    except ProcessLookupError:
+                        break
+                child.wait()
+
+
+@pytest.fixture
+def trial(tmp_path, sandbox, nursery):
+    made = []
+
+    def build(wire):
+        made.append(Trial(tmp_path, sandbox, nursery, wire))
+        return made[-1]
+
+    yield build
+    for each in made:
+        each.close()
+
+
+def killed(trial, step, schedule):
+    """Let a child die at a step; gives whether the step was reached."""
+    trial.schedule(**SCHEDULES[schedule])
+    if step == "resent in the ledger":
+        trial.sandbox.set_faults({"submit_drop": "next:1"})
+    if step == "on its way":
+        trial.sandbox.set_faults({"submit_hang_after": "next:1", "hang_s": 20})
+        child = trial.start()
+        until(lambda: trial.accepted == 1)
+        child.signal(signal.SIGKILL)
+    elif step == "part half":
+        trial.sandbox.set_faults({"download_trickle": {"next": 1}, "trickle_bytes_s": 40_000})
+        child = trial.start()
+        until(lambda: any(path.stat().st_size > 0 for path in trial.media.glob(".*.part")))
+        child.signal(signal.SIGKILL)
+    else:
+        child = trial.start(at=step)
+    assert child.wait() == -signal.SIGKILL, child.out.read_text()
+
+
+def finish_and_judge(trial, step, how):
+    """Let another process finish, and judge what became of it."""
+    blind = trial.wire == "runcomfy" and step in BLIND
+    before = trial.accepted
+    finisher = trial.start("cell" if how == "cell" else how)
+    finisher.said()
+    if (
+        how != "cell"
+        and step in (*NOT_SENT, "submitting in the ledger", "resent in the ledger")
+        and not blind
+    ):
+        # Looking after what is there never sends: the run ends, uncharged, and the cell sends it once.
+        [row] = trial.rows()
+        assert (row.record.status, row.record.charged) == ("canceled", "no")
+        assert (row.record.reserved_micros, row.record.settled_micros) == (0, 0)
+        assert trial.accepted == 0
+        finisher = trial.start()
+        finisher.said()
+    if blind:
+        record = trial.last()
+        assert (record.status, record.charged) == ("lost", "unknown")
+        assert (record.reserved_micros, record.settled_micros) == (PRICE, None)
+        # And it blocks: the cell is refused, and nothing is sent.
+        [refused] = trial.run()
+        assert refused["error"] == "BlockedError", refused
+        assert trial.accepted == before == (step != "submitting in the ledger")
+        trial.check_books()
+        return
+    trial.check_kept(trial.last(), finisher)
+    trial.check_books()
+    assert trial.accepted == 1
+    # Once more: reused, nothing sent.
+    sent = trial.sent
+    [again] = trial.run()
+    assert (again["status"], again["reused"]) == ("succeeded", True)
+    assert (trial.sent, trial.accepted) == (sent, 1)
+
+
+POINTS = (*STEPS, "on its way", "part half")
+TRIALS = [
+    (wire, step)
+    for step in POINTS
+    for wire in WIRES
+    if not (step == "resent in the ledger" and wire == "runcomfy")
+]
+_schedules, _hows = cycle(SCHEDULES), cycle(["cell", "collect", "resume", "cell"])
+ONE_EACH = [(wire, step, next(_schedules), next(_hows)) for wire, step in TRIALS]
+ALL = [
+    (wire, step, schedule, how)
+    for wire, step in TRIALS
+    for schedule in SCHEDULES
+    for how in ("cell", "collect", "resume")
+]
+
+
+@pytest.mark.parametrize(("wire", "step", "schedule", "how"), ONE_EACH)
+def test_a_kill_at_any_step_is_finished_by_another_process(trial, wire, step, schedule, how):
+    """SIGKILL between two durable facts: sent once, kept whole, booked once; what cannot be known is lost."""
+    t = trial(wire)
+    killed(t, step, schedule)
+    finish_and_judge(t, step, how)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(("wire", "step", "schedule", "how"), ALL)
+def test_a_kill_at_any_step_in_any_schedule(trial, wire, step, schedule, how):
+    """The same for every schedule and every way to go on."""
+    t = trial(wire)
+    killed(t, step, schedule)
+    finish_and_judge(t, step, how)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_every_step_is_passed(trial, wire):
+    """The list of steps is what a run really passes, in its order: no trial tests a step that never comes."""
+    t = trial(wire)
+    passed = t.start().said()["steps"]
+    assert passed == list(STEPS[:-1])
+    t.check_kept(t.last())
