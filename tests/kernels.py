@@ -196,9 +196,9 @@ class Kernel:
         self._until(message, lambda kind, content: kind == "execute_input")
         return message
 
-    def until_shown_or_printed(self, message):
-        """Wait until a running cell shows something."""
-        self._until(message, lambda kind, content: kind in {"display_data", "stream"})
+    def until_printed(self, message):
+        """Wait until a running cell prints something."""
+        self._until(message, lambda kind, content: kind == "stream")
 
     def finish(self, message):
         """Wait for the end of a cell."""

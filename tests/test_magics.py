@@ -238,16 +238,36 @@ def test_the_magic_returns_none(kernel):
 
 
 # -- waiting ------------------------------------------------------------------------------------
+#: Interrupts the kernel as the stop button does, once its main thread stands in one of our waits.
+STOP = """
+import os, signal, sys, threading, time
+def _stop(main):
+    while True:
+        frame = sys._current_frames()[main]
+        while frame is not None:
+            if frame.f_code.co_name == 'wait' and 'kling_nb' in frame.f_code.co_filename:
+                return os.kill(os.getpid(), signal.SIGINT)
+            frame = frame.f_back
+        time.sleep(0.02)
+threading.Thread(target=_stop, args=(threading.get_ident(),), daemon=True).start()
+"""
+
+
 @pytest.mark.parametrize(
-    "cell", ["%%kling fox -d 3 --wait\nA fox", "%kling wait fox", "fox.wait()", "await fox"]
+    "cell", ["%%kling fox -d 3 --wait\nA fox", "%kling wait fox", "fox.wait()", "print('begun')\nawait fox"]
 )
 def test_an_interrupt_stops_the_waiting_and_nothing_else(slow, cell):
     """The stop button frees the notebook while the run is still in the queue, and the run goes on."""
     slow.run("%%kling fox -d 3\nA fox")
-    message = slow.start(f"print('begun')\n{cell}" if not cell.startswith("%%") else cell)
-    slow.until_shown_or_printed(message)
-    slow.manager.interrupt_kernel()
-    answer = slow.finish(message)
+    if "await" in cell:
+        # The thread that awaits stands nowhere in the meantime.
+        message = slow.start(cell)
+        slow.until_printed(message)
+        slow.manager.interrupt_kernel()
+        answer = slow.finish(message)
+    else:
+        slow.run(STOP)
+        answer = slow.run(cell)
     assert answer.status == "error"
     if cell.startswith("%"):
         assert answer.reply["ename"] == "DetachedError"
@@ -257,6 +277,16 @@ def test_an_interrupt_stops_the_waiting_and_nothing_else(slow, cell):
     assert slow.value("len(__import__('kling_nb').runs())") == 1
     assert "canceled" in slow.run("%kling cancel fox").text
     assert slow.value("fox.wait(60).status.value") == "canceled"
+
+
+def test_an_interrupt_anywhere_in_a_magic_is_one_line(kernel):
+    """Also where no wait expects it, the stop button ends a magic with words and without a traceback."""
+    kernel.run("import kling_nb.notebook.commands as commands\ndef stop(*_): raise KeyboardInterrupt")
+    kernel.run("commands.run_command = stop")
+    answer = kernel.run("%kling list")
+    assert answer.reply["ename"] == "DetachedError"
+    assert answer.error == [f"DetachedError: {answer.reply['evalue']}"]
+    assert "%kling status" in answer.reply["evalue"]
 
 
 def test_a_submitting_cell_returns_while_its_run_goes_on(slow):
