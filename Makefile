@@ -56,6 +56,10 @@ tables: venv ## Write the tables of the documentation from the code
 pictures: venv ## Take the pictures of the documentation in a real browser
 	$(BIN)/python docs/pictures.py
 
+.PHONY: bench
+bench: venv ## Time loading and the first cells beside a peer
+	$(BIN)/python tests/bench_load.py
+
 .PHONY: lint
 lint: venv ## Check format, style, types and layers
 	$(BIN)/ruff format --check .

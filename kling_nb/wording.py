@@ -232,7 +232,7 @@ def session_words(totals: Totals) -> str:
     """
     words = f"{'play session' if totals.play else 'session'} {usd(totals.settled_micros)}"
     if totals.reserved_micros:
-        words += f" + {usd(totals.reserved_micros)}" + ("" if totals.play else " reserved")
+        words += f" + {usd(totals.reserved_micros)} {'held' if totals.play else 'reserved'}"
     if totals.unknown:
         words += f" + {totals.unknown} unknown"
     words += f" of {usd(totals.cap_micros)}" if totals.cap_micros is not None else ", no cap"

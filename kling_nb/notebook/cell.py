@@ -90,9 +90,9 @@ def run_cell(session: Session, names: dict[str, Any], line: str, body: str) -> N
         bind(session, names, order.dest if order is not None else dest_of(line), Refused(words))
         raise
     many = len(runs) > 1 or len(order.takes) > 1
-    for run in runs:
+    for number, run in enumerate(runs):
         # A run that an earlier cell already shows keeps the name it has there.
-        run.name = run.name or order.dest
+        run.name = run.name or (f"{order.dest}[{number}]" if many and order.dest else order.dest)
     bind(session, names, order.dest, Runs(runs) if many else runs[0])
     if not order.quiet:
         show_runs(runs)
