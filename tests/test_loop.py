@@ -1,0 +1,188 @@
+"""The background loop: off the notebook's thread, in an empty context, at work to the very end."""
+
+import asyncio
+import contextvars
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from kling_nb.loop import Loop, run_sync
+
+CELL = contextvars.ContextVar("CELL", default="none")
+
+
+def run_script(code, timeout_s=30):
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=timeout_s,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_it_starts_on_first_use_and_never_on_the_callers_thread():
+    """One daemon thread carries everything; a script that never needs it has none."""
+    loop = Loop()
+    assert not loop.running
+
+    async def where():
+        return threading.current_thread()
+
+    threads = {loop.hand(where()).result(5) for _ in range(5)}
+    assert loop.running
+    assert len(threads) == 1
+    [thread] = threads
+    assert thread.daemon
+    assert thread is not threading.current_thread()
+
+
+def test_work_is_handed_over_in_an_empty_context():
+    """Its output belongs to no cell."""
+
+    async def cell():
+        return CELL.get()
+
+    CELL.set("cell 7")
+    assert Loop().hand(cell()).result(5) == "none"
+    assert CELL.get() == "cell 7"
+
+
+def test_a_blocked_caller_does_not_stop_it():
+    """A cell that blocks freezes no run."""
+    loop = Loop()
+    ticks = []
+
+    async def tick():
+        for _ in range(20):
+            ticks.append(time.monotonic())
+            await asyncio.sleep(0.01)
+
+    ticking = loop.hand(tick())
+    time.sleep(0.15)
+    assert len(ticks) >= 5
+    ticking.result(5)
+
+
+def test_it_knows_whether_it_is_asked_on_itself():
+    """Blocking there would be a deadlock, so callers can find out."""
+    loop = Loop()
+
+    async def here():
+        return loop.here
+
+    assert loop.hand(here()).result(5) is True
+    assert loop.here is False
+
+    async def elsewhere():
+        return loop.here
+
+    assert asyncio.run(elsewhere()) is False
+
+
+def test_a_failure_comes_back_to_who_asked():
+    """Whatever it is."""
+
+    async def fail():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Loop().hand(fail()).result(5)
+
+
+def test_blocking_doors_wait_in_threads_of_their_own():
+    """Sixteen at a time, however small the machine; more wait their turn, and failures come back."""
+    loop = Loop()
+    together, most, lock = [0], [0], threading.Lock()
+
+    def block():
+        with lock:
+            together[0] += 1
+            most[0] = max(most[0], together[0])
+        time.sleep(0.05)
+        with lock:
+            together[0] -= 1
+        return threading.current_thread().daemon
+
+    async def all_of_them():
+        return await asyncio.gather(*(asyncio.to_thread(block) for _ in range(40)))
+
+    assert loop.hand(all_of_them()).result(20) == [True] * 40
+    assert 8 <= most[0] <= 16
+
+    async def fail():
+        await asyncio.to_thread(lambda: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        loop.hand(fail()).result(5)
+
+
+LATE = """
+import asyncio, atexit, sys
+from kling_nb.loop import Loop
+loop = Loop()
+async def late():
+    await asyncio.sleep(0.2)
+    return await asyncio.to_thread(lambda: "on disk")
+begun = loop.hand(late())
+@atexit.register
+def end():
+    print(begun.result(5), loop.hand(late()).result(5))
+"""
+
+
+def test_work_for_the_disk_is_done_while_the_interpreter_ends():
+    """The library's own pool refuses by then, and an id that was paid for would be lost."""
+    assert run_script(LATE) == (0, "on disk on disk\n", "")
+
+
+NESTED = """
+import asyncio
+from kling_nb.loop import Loop, run_sync
+loop = Loop()
+async def inner():
+    await asyncio.sleep(0.01)
+    return 20
+async def cell():
+    # What a notebook does: its loop already runs, and the cell calls a plain function.
+    return run_sync(inner()) + run_sync(inner())
+async def other():
+    await asyncio.sleep(0.01)
+    return await asyncio.to_thread(lambda: 2)
+before = loop.hand(other()).result(5)
+print(asyncio.run(cell()) + before, loop.hand(other()).result(5), asyncio.run(inner()))
+"""
+
+
+def test_run_sync_works_where_a_loop_already_runs_and_harms_no_other():
+    """nest_asyncio is applied on that call only, and the background loop does not mind."""
+    assert run_script(NESTED) == (0, "42 2 20\n", "")
+
+
+def test_run_sync_is_plain_where_no_loop_runs():
+    """No patch is applied, and failures come out as they are."""
+
+    async def answer():
+        return 42
+
+    async def fail():
+        raise ZeroDivisionError
+
+    assert run_sync(answer()) == 42
+    with pytest.raises(ZeroDivisionError):
+        run_sync(fail())
+    assert "nest_asyncio" not in sys.modules
+
+
+def test_importing_applies_no_patch():
+    """A user's asyncio stays as it is until he asks for `run_sync`."""
+    code = (
+        "import asyncio, sys; run = asyncio.run\nimport kling_nb as kling\nkling.TextToVideo(prompt='x')\n"
+        "kling.run_sync\nprint(asyncio.run is run, 'nest_asyncio' in sys.modules)"
+    )
+    assert run_script(code) == (0, "True False\n", "")
