@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "adopting": ("adopt",),
     "api": ("Spend", "connect", "estimate", "find", "generate", "resume", "runs", "spend", "submit"),
     "engine": ("Run", "Runs", "Video"),
     "errors": (
@@ -42,6 +43,7 @@ _HOME = {
     "loop": ("run_sync",),
     "models": ("Shot", "TextToVideo"),
     "records": ("Estimate", "MediaFacts", "RunRecord", "RunStatus"),
+    "resolving": ("resolve",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
@@ -77,12 +79,14 @@ __all__ = [
     "Video",
     "WaitTimeoutError",
     "__version__",
+    "adopt",
     "connect",
     "estimate",
     "find",
     "generate",
     "last",
     "load_ipython_extension",
+    "resolve",
     "resume",
     "run_sync",
     "runs",
@@ -92,6 +96,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from kling_nb.adopting import adopt
     from kling_nb.api import Spend, connect, estimate, find, generate, resume, runs, spend, submit
     from kling_nb.engine import Run, Runs, Video
     from kling_nb.errors import (
@@ -119,6 +124,7 @@ if TYPE_CHECKING:
     from kling_nb.loop import run_sync
     from kling_nb.models import Shot, TextToVideo
     from kling_nb.records import Estimate, MediaFacts, RunRecord, RunStatus
+    from kling_nb.resolving import resolve
 
     last: Run | Runs | None
 

@@ -66,6 +66,8 @@ def _told(record: RunRecord, word: Charged) -> tuple[str, str]:
         return _lost(record, at, word)
     if record.status is RunStatus.CANCELED:
         return "The run was canceled before it made a clip.", again
+    if record.abandoned_at is not None and record.provider_run_id is None:
+        return f"The answer from {at} never came, and the run was given up; nothing is held for it.", again
     twice = "" if word == "no" else f" {again}"
     told: dict[str | None, tuple[str, str]] = {
         "moderated": (
@@ -91,7 +93,10 @@ def _place(record: RunRecord) -> str:
 def _again(record: RunRecord, word: Charged) -> str:
     if word == "no":
         return "Run the cell again for a new try."
-    kept = f"The money stays held until `%kling resolve {record.id}`. " if word == "unknown" else ""
+    if record.abandoned_at is not None:
+        return "Run the cell again for a new try, which may be charged as well."
+    held = word == "unknown" and record.reserved_micros
+    kept = f"The money stays held until `%kling resolve {record.id} --abandon`. " if held else ""
     return f"{kept}A new try may be charged as well, so it needs `%%kling --retry`."
 
 

@@ -90,6 +90,7 @@ def to_receipt(record: RunRecord) -> dict[str, Any]:
             "started": _rfc3339(record.started_at),
             "finished": _rfc3339(record.finished_at),
             "saved": _rfc3339(record.saved_at),
+            "abandoned": _rfc3339(record.abandoned_at),
         },
         "price": {
             "currency": record.currency,
@@ -290,6 +291,7 @@ class _Times(_Part):
     started: _Time | None = None
     finished: _Time | None = None
     saved: _Time | None = None
+    abandoned: _Time | None = None
 
 
 class _Price(_Part):

@@ -262,6 +262,7 @@ class RunRecord(_Record):
         reported_micros: What the provider says it cost.
         settled_micros: What is on the books.
         reserved_micros: What is still held back; 0 once settled.
+        abandoned_at: When a person gave it up, so that it holds back nothing and stands in no way.
 
     Example:
         >>> RunStatus("queued").pending
@@ -295,6 +296,7 @@ class RunRecord(_Record):
     started_at: Moment | None = None
     finished_at: Moment | None = None
     saved_at: Moment | None = None
+    abandoned_at: Moment | None = None
 
     estimate: Estimate
     reported_micros: int | None = None

@@ -147,7 +147,7 @@ class Session:
                 engine = Engine(
                     loop=self.loop,
                     ledger=ledger,
-                    reach=self._reach,
+                    reach=self.reach,
                     totals=self._shown_totals,
                     max_in_flight=settings.max_in_flight,
                     **self._engine_options,
@@ -192,7 +192,7 @@ class Session:
                 self._sandbox = self.loop.hand(Sandbox.start(wait_scale=settings.sandbox_wait)).result()
             return self._sandbox.runcomfy
 
-    def _reach(self, record: RunRecord) -> Reach:
+    def reach(self, record: RunRecord) -> Reach:
         """Give what is needed to ask about a run, or say why it cannot be asked about."""
         if record.provider == "sandbox":
             # Its own address: the sandbox of another kernel may still be there, and no key is at stake.
@@ -364,14 +364,14 @@ class Session:
 
     def _fetchable(self, record: RunRecord) -> bool:
         try:
-            reach = self._reach(record)
+            reach = self.reach(record)
         except KlingError:
             return False
         return record.provider_run_id is not None and record.account in {"", reach.account}
 
     def _reachable(self, record: RunRecord) -> bool:
         try:
-            self._reach(record)
+            self.reach(record)
         except KlingError:
             return False
         return True

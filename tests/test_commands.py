@@ -45,8 +45,14 @@ def test_no_command_ever_makes_a_run(session, monkeypatch):
     session.last = run
     before = [record.id for record in session.ledger().runs()]
     monkeypatch.setattr(Session, "open", lambda *_: pytest.fail("a line magic opened the paid door"))
+    refused = {"resolve": "resolve fox --abandon", "adopt": "adopt runcomfy no-such-run"}
     for command in COMMANDS:
-        shown = run_command(session, f"{command.name} {'fox' if 'ID' in command.usage else ''}", {"fox": run})
+        line = f"{command.name} {'fox' if 'ID' in command.usage else ''}"
+        if command.name in refused:
+            with pytest.raises(KlingError):
+                run_command(session, refused[command.name], {"fox": run})
+            continue
+        shown = run_command(session, line, {"fox": run})
         assert shown.text or shown.runs
     assert [record.id for record in session.ledger().runs()] == before
     assert len(before) == 1

@@ -1,7 +1,8 @@
 """The lifecycle of a run: intent, submit, watch, save, settle; and the handle that tells of it."""
 
+from kling_nb.engine.asking import Reach, Seen
 from kling_nb.engine.job import Clock, Limits
-from kling_nb.engine.lifecycle import Engine, Reach
+from kling_nb.engine.lifecycle import Engine
 from kling_nb.engine.reuse import Decision, Wish, decide
 from kling_nb.engine.run import Run, Runs, Video
 from kling_nb.engine.verdict import error_of
@@ -14,6 +15,7 @@ __all__ = [
     "Reach",
     "Run",
     "Runs",
+    "Seen",
     "Video",
     "Wish",
     "decide",

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from kling_nb.addresses import is_loopback
 from kling_nb.calls import Call, Reply
+from kling_nb.engine.asking import MOST_FOLLOWED, Reach, send
 from kling_nb.engine.pace import back_off
 from kling_nb.engine.run import Run
 from kling_nb.errors import LedgerError, StoreError
@@ -156,11 +157,7 @@ class Job:
 
     async def send(self, call: Call) -> Reply:
         """Send one call with this run's key; should the answer repeat the key, it is blotted out."""
-        reply = await self.transport.send(call, key=self.key, origin=self.provider.base_url)
-        secret = self.key.get_secret_value().encode() if self.key else b""
-        if len(secret) >= 8 and secret in reply.body:
-            reply = replace(reply, body=reply.body.replace(secret, b"[key]"))
-        return reply
+        return await send(self.transport, Reach(provider=self.provider, key=self.key), call)
 
     async def change(self, kind: str, /, *, at: RunStatus | None = None, **changes: Any) -> RunRecord:
         """Commit a change and tell the handle; unchanged states are not written again.
@@ -247,7 +244,7 @@ class Job:
         """Read the run at the provider, following to the reply that decides."""
         run_id = self.record.provider_run_id or ""
         snapshot = self.provider.read_poll(await self.send(self.provider.poll_call(run_id)), run_id)
-        for _ in range(3):
+        for _ in range(MOST_FOLLOWED):
             if snapshot.follow is None:
                 break
             snapshot = self.provider.read_poll(await self.send(snapshot.follow), run_id)

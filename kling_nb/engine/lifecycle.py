@@ -13,44 +13,26 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pydantic import SecretStr
-
+from kling_nb.engine.asking import Reach, Seen, look
 from kling_nb.engine.job import Clock, Job, Limits
 from kling_nb.engine.run import Run
 from kling_nb.engine.save import save
-from kling_nb.engine.submit import cancel_unsent, not_sent, recover, submit
+from kling_nb.engine.submit import cancel_unsent, have_place, recover, submit
 from kling_nb.engine.verdict import detached
 from kling_nb.engine.watch import watch
-from kling_nb.errors import KlingError, LedgerError, UsageError
+from kling_nb.errors import KlingError, LedgerError, StoreError, UsageError
 from kling_nb.ledger import LeaseLostError, Ledger
 from kling_nb.loop import Loop
 from kling_nb.placing import Checkpoint, no_checkpoint
 from kling_nb.providers import PROVIDERS, make_provider
-from kling_nb.providers.base import Provider
 from kling_nb.records import RunRecord, RunStatus, Totals
 from kling_nb.store import Store, relative_src
 from kling_nb.transport import Transport
 
-__all__ = ["Engine", "Reach"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reach:
-    """What it takes to ask about a run.
-
-    Args:
-        provider: The adapter, at its configured address.
-        key: The key, or None for a provider that needs none.
-        account: The key's fingerprint, as in `RunRecord.account`.
-    """
-
-    provider: Provider
-    key: SecretStr | None = None
-    account: str = ""
+__all__ = ["Engine"]
 
 
 class Engine:
@@ -163,6 +145,25 @@ class Engine:
             job.detach_wanted = True
             self.loop.hand(_wake(job))
 
+    def drives(self, run_id: str) -> bool:
+        """Whether this process is carrying a run at this moment."""
+        return run_id in self._driven
+
+    def look(self, reach: Reach, provider_run_id: str) -> Seen:
+        """Look at a run at its provider, for free; see `asking.look`."""
+        return self.loop.hand(look(self._transport, reach, provider_run_id)).result()
+
+    def settled(self, record: RunRecord, handle: Run | None = None) -> Run:
+        """Tell of a run whose fate a person settled, also by an old handle; watch it if it is on its way."""
+        with contextlib.suppress(StoreError):
+            self.store(record.folder).write_sidecar(record)
+        with self._lock:
+            known = self._runs.get(record.id)
+            run = self._runs[record.id] = handle or known or Run(record, self)
+        for each in {run, known or run}:
+            each.publish(record)
+        return self.resume(run) if record.status.pending else run
+
     # -- driving -----------------------------------------------------------
     async def _drive(self, run: Run, *, may_send: bool) -> None:
         if run.id in self._driven or run.status.ended:
@@ -266,7 +267,7 @@ class Engine:
             await cancel_unsent(job, "whoever asked for it was gone before it was sent")
         elif job.at(RunStatus.CREATED, RunStatus.SUBMITTING):
             slot = self._slot(job.record.account)
-            if not await _have(slot, job):
+            if not await have_place(slot, job):
                 return
             try:
                 if job.at(RunStatus.SUBMITTING):
@@ -407,24 +408,3 @@ class Engine:
 
 async def _wake(job: Job) -> None:
     job.wake.set()
-
-
-async def _have(slot: asyncio.Semaphore, job: Job) -> bool:
-    """Wait for a place in flight; False where the run was canceled before."""
-    if not slot.locked():
-        return await slot.acquire()
-    having, kept = asyncio.ensure_future(slot.acquire()), False
-    try:
-        while not having.done():
-            await job.unless_woken(having)
-            if job.detach_wanted and job.at(RunStatus.CREATED):
-                raise not_sent(job)
-            if job.run.cancel_wanted and job.at(RunStatus.CREATED):
-                await cancel_unsent(job, "before it was sent")
-                return False
-        kept = True
-        return True
-    finally:
-        # Given up, perhaps in the very moment the place came free: then it is given back.
-        if not kept and not having.cancel():
-            slot.release()

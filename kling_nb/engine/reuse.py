@@ -148,7 +148,7 @@ def _check_last_failure(known: Sequence[RunRecord], wish: Wish) -> None:
     if ended and ended[-1].reason == "moderated":
         raise blocked(ended[-1])
     # Any of them, not only the last: an open charge is not closed by a later failure that was free.
-    paid = [record for record in ended if record.charged != "no"]
+    paid = [record for record in ended if record.charged != "no" and record.abandoned_at is None]
     if paid and not wish.retry:
         raise blocked(paid[-1])
 

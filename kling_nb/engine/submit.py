@@ -26,7 +26,7 @@ from kling_nb.errors import (
 from kling_nb.providers.base import Accepted, Refused, Snapshot
 from kling_nb.records import RunStatus, utc_now
 
-__all__ = ["cancel_unsent", "not_sent", "recover", "submit"]
+__all__ = ["cancel_unsent", "have_place", "not_sent", "recover", "submit"]
 
 #: Proofs that a POST made no run, each by two reads of its own and each good for one more POST.
 MOST_PROOFS = 3
@@ -90,6 +90,27 @@ def not_sent(job: Job) -> DetachedError:
         "Run the cell again to send it.",
         charged="no",
     )
+
+
+async def have_place(slot: asyncio.Semaphore, job: Job) -> bool:
+    """Wait for a place in flight; False where the run was canceled before."""
+    if not slot.locked():
+        return await slot.acquire()
+    having, kept = asyncio.ensure_future(slot.acquire()), False
+    try:
+        while not having.done():
+            await job.unless_woken(having)
+            if job.detach_wanted and job.at(RunStatus.CREATED):
+                raise not_sent(job)
+            if job.run.cancel_wanted and job.at(RunStatus.CREATED):
+                await cancel_unsent(job, "before it was sent")
+                return False
+        kept = True
+        return True
+    finally:
+        # Given up, perhaps in the very moment the place came free: then it is given back.
+        if not kept and not having.cancel():
+            slot.release()
 
 
 @dataclass
@@ -234,7 +255,8 @@ def _unclear(job: Job, why: str) -> KlingError:
     return KlingError(
         f"Whether {job.provider.label} made run {job.record.id} could not be found out: {why}",
         charged="unknown",
-        cure=f"Nothing was sent again. `%kling resume {job.record.id}` looks once more.",
+        cure=f"Nothing was sent again. `%kling resume {job.record.id}` looks once more; if you know better: "
+        f"`%kling resolve {job.record.id} --attach PROVIDER_ID` or `--abandon`.",
         **_ids(job),
     )
 

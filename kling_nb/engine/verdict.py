@@ -100,6 +100,6 @@ def retry_cure(record: RunRecord) -> str:
         return "Add credit at the provider, then run the cell again."
     if record.reason == "auth":
         return "Correct the key (`%kling keys`), then run the cell again."
-    if record.charged == "no":
+    if record.charged == "no" or record.abandoned_at is not None:
         return "Running the cell again makes a new attempt."
     return "It was, or may have been, charged: `--retry` buys a new attempt all the same."

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from kling_nb.records import RunRecord
 
-__all__ = ["EVENTS", "MIGRATIONS", "RUNS", "STEPS", "row_of"]
+__all__ = ["EVENTS", "LIVE", "MIGRATIONS", "RUNS", "STEPS", "row_of"]
 
 _schema = sa.MetaData()
 
@@ -39,13 +39,13 @@ RUNS = sa.Table(
     sa.Column("owned_until", sa.String),
     sa.Column("record", sa.Text, nullable=False),
 )
-_LIVE = ("created", "submitting", "queued", "running", "saving", "lost")
+LIVE = ("created", "submitting", "queued", "running", "saving", "lost")
 sa.Index(
     "one_live_run_per_key",
     RUNS.c.run_key,
     unique=True,
-    sqlite_where=RUNS.c.status.in_(_LIVE),
-    postgresql_where=RUNS.c.status.in_(_LIVE),
+    sqlite_where=RUNS.c.status.in_(LIVE),
+    postgresql_where=RUNS.c.status.in_(LIVE),
 )
 EVENTS = sa.Table(
     "events",

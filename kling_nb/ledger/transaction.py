@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from kling_nb.ledger.schema import EVENTS, RUNS, row_of
+from kling_nb.ledger.schema import EVENTS, LIVE, RUNS, row_of
 from kling_nb.records import RunRecord, RunStatus, Totals, utc_now
 
 __all__ = ["Transaction"]
@@ -33,6 +33,20 @@ class Transaction:
     def get(self, run_id: str) -> RunRecord | None:
         """Give one run by our id."""
         text = self._connection.scalar(sa.select(RUNS.c.record).where(RUNS.c.id == run_id))
+        return None if text is None else RunRecord.model_validate_json(text)
+
+    def holder(self, provider: str, provider_run_id: str) -> RunRecord | None:
+        """Give the run that has this id at its provider."""
+        query = sa.select(RUNS.c.record).where(
+            RUNS.c.provider == provider, RUNS.c.provider_run_id == provider_run_id
+        )
+        text = self._connection.scalar(query.order_by(RUNS.c.created_at).limit(1))
+        return None if text is None else RunRecord.model_validate_json(text)
+
+    def live(self, run_key: str) -> RunRecord | None:
+        """Give the run of this run key that is on its way or lost; there is one at most."""
+        query = sa.select(RUNS.c.record).where(RUNS.c.run_key == run_key, RUNS.c.status.in_(LIVE))
+        text = self._connection.scalar(query)
         return None if text is None else RunRecord.model_validate_json(text)
 
     def totals(self, session_id: str, *, play: bool) -> Totals:

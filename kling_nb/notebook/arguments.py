@@ -34,7 +34,7 @@ from kling_nb.notebook.values import (
     wrong,
 )
 
-__all__ = ["FLAGS", "CellOrder", "HelpWantedError", "cell_help", "parse_cell"]
+__all__ = ["FLAGS", "CellOrder", "HelpWantedError", "cell_help", "parse_cell", "parse_request"]
 
 MAX_TAKES = 100
 _TAG = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]{0,63})=(.{0,500})", re.DOTALL)
@@ -121,13 +121,9 @@ def parse_cell(line: str, body: str, names: Mapping[str, Any], *, folder: Path) 
             raise wrong(f"{_spelling(one)} and {_spelling(other)} exclude each other.", "Leave one out.")
     text, file = read_text(body, given.pop("prompt_file", None), folder)
     text = fill_in(text, names)
-    beneath = given.pop("params", {})
-    fields = beneath | read_storyboard(text) | {name: given.pop(name) for name in _REQUEST if name in given}
+    fields = _fields(given, text)
     if not fields.get("prompt") and not fields.get("shots"):
         raise wrong("The prompt is empty.", f"Write it below the line, e.g. `{EXAMPLE}`.")
-    for name, value in fields.items():
-        if isinstance(value, str):
-            check_text(value, name)
     takes = given.pop("takes", None)
     one_take = given.pop("take", None)
     if given.get("dry_run_as"):
@@ -140,6 +136,42 @@ def parse_cell(line: str, body: str, names: Mapping[str, Any], *, folder: Path) 
         rendered=text.strip(),
         **given,
     )
+
+
+def parse_request(
+    words: list[str], prompt: str, names: Mapping[str, Any], *, folder: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the flags that say what a clip was asked for, where nothing is asked now.
+
+    Args:
+        words: Flags of `%%kling`, with their values.
+        prompt: The prompt, with `{{name}}` as in a cell; empty for none.
+        names: The notebook's variables.
+        folder: What a relative `--file` is relative to.
+
+    Returns:
+        The fields of the request that were given, and the other flags by name.
+
+    Raises:
+        UsageError: Something is wrong with them.
+
+    Example:
+        >>> parse_request(["-d", "3", "--take", "1"], "A red fox", {}, folder=Path())
+        ({'prompt': 'A red fox', 'duration': 3}, {'take': 1})
+    """
+    given, _ = _scan(words, names)
+    text, _ = read_text(prompt, given.pop("prompt_file", None), folder)
+    return _fields(given, fill_in(text, names)), given
+
+
+def _fields(given: dict[str, Any], text: str) -> dict[str, Any]:
+    """Take the fields of the request out of what was given: flags over the text over `--params`."""
+    fields: dict[str, Any] = given.pop("params", {})
+    fields = fields | read_storyboard(text) | {name: given.pop(name) for name in _REQUEST if name in given}
+    for name, value in fields.items():
+        if isinstance(value, str):
+            check_text(value, name)
+    return fields
 
 
 def _spelling(name: str) -> str:

@@ -1,7 +1,7 @@
-"""`%kling` and its subcommands: looking, waiting, canceling, resuming.
+"""`%kling` and its subcommands: looking, waiting, canceling, resuming, resolving, bringing in.
 
-Invariants: nothing here ever makes a run (the one door for that, `Session.open`, is not called from here); a
-subcommand that is not in the table does not exist; what is wrong is a `UsageError` of one line.
+Invariants: nothing here ever makes a run at a provider (the one door for that, `Session.open`, is not called
+from here); a subcommand that is not in the table does not exist; what is wrong is a `UsageError` of one line.
 """
 
 import shlex
@@ -9,19 +9,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.adopting import adopt
 from kling_nb.engine import Run, Runs
 from kling_nb.errors import DetachedError, KlingError, UsageError
 from kling_nb.html import Html, join, prose, tag
 from kling_nb.notebook import overview
+from kling_nb.notebook.arguments import parse_request
 from kling_nb.notebook.doctor import doctor
 from kling_nb.notebook.dryrun import show_plan
 from kling_nb.notebook.shown import Shown
-from kling_nb.notebook.syntax import COMMANDS, Command, cell_help, command_help, normal
+from kling_nb.notebook.syntax import COMMANDS, Command, cell_help, command_help, find_flag, normal
 from kling_nb.notebook.values import check_text, identifier, read_count, read_seconds, shown, wrong
 from kling_nb.providers import make_provider
-from kling_nb.records import RunStatus
+from kling_nb.records import RunStatus, usd
+from kling_nb.resolving import resolve
 from kling_nb.wording import charged, provider_label, state_word
 
 if TYPE_CHECKING:
@@ -107,15 +111,18 @@ def _read(command: Command, words: Sequence[str], session: "Session", names: Map
                 f"`%kling {command.name}` has no flag {shown(spelling)}.",
                 f"{cure}See `%kling help {command.name}`.",
             )
-        if spelling in _WITH_VALUE and not sign:
+        if _takes_value(spelling) and not sign:
             value = next(rest, "")
-        flags[spelling] = value.removesuffix(";")
+        # A prompt is taken exactly; elsewhere a semicolon is IPython's habit.
+        flags[spelling] = value if spelling == "--prompt" else value.removesuffix(";")
     if loose and "ID" not in command.usage and command.name != "help":
         raise wrong(f"`%kling {command.name}` takes nothing after it.", f"See `%kling help {command.name}`.")
     return _Order(session=session, names=names, words=loose, flags=flags)
 
 
-_WITH_VALUE = {"-n", "--timeout"}
+def _takes_value(spelling: str) -> bool:
+    flag = find_flag(spelling)
+    return spelling in {"--attach", "--prompt"} or (flag is not None and bool(flag.metavar))
 
 
 # -- which runs --------------------------------------------------------------------
@@ -279,6 +286,55 @@ def _resume(order: _Order) -> Shown:
     return _sentences(lines, going)
 
 
+def _resolve(order: _Order) -> Shown:
+    runs = _named(order)
+    if len(runs) != 1:
+        raise wrong("`%kling resolve` takes one run.", "Name a variable or an id: see `%kling list`.")
+    attach, abandon = order.flags.get("--attach"), "--abandon" in order.flags
+    if attach is not None and not attach.strip():
+        raise wrong(
+            "--attach needs the provider's id.", f"`%kling resolve {runs[0].id} --attach PROVIDER_ID`."
+        )
+    held = runs[0].record.reserved_micros
+    run = resolve(runs[0], attach=attach, abandon=abandon, session=order.session)
+    play = " in play money" if run.record.play else ""
+    if attach is not None:
+        where = f"{shown(attach, quote=False)} at {provider_label(run.provider)}"
+        return _sentences(
+            [f"`{run.id}` is {where}: nothing was sent, and its money settles as always."], [run]
+        )
+    again = "What it cost, if anything, stays unknown. Its cell makes a new attempt, charged as usual."
+    if run.status is RunStatus.SUCCEEDED:
+        again = "The clip stays; what it cost stays unknown."
+    return _sentences([f"`{run.id}` was given up: {usd(held)}{play} is no longer held. {again}"], [run])
+
+
+def _adopt(order: _Order) -> Shown:
+    if len(order.words) != 2:
+        raise wrong("`%kling adopt` takes a provider and the id of a run there.", "See `%kling help adopt`.")
+    provider, provider_run_id = order.words
+    given = dict(order.flags)
+    prompt = given.pop("--prompt", "")
+    words = [part for spelling, value in given.items() for part in _again(spelling, value)]
+    folder = order.session.surroundings().folder or Path.cwd()
+    fields, rest = parse_request(words, prompt, order.names, folder=folder)
+    known = {record.id for record in order.session.ledger().runs(provider_run_id=provider_run_id)}
+    run = adopt(provider, provider_run_id, **fields, **rest, session=order.session)
+    if run.id in known:
+        return _sentences([f"`{run.id}` is that run already; nothing changed."], [run])
+    return _sentences(
+        [
+            f"`{run.id}` was made elsewhere, at {provider_label(provider)}; nothing was sent for it.",
+            "What it cost stands on its own row and counts against no budget here.",
+        ],
+        [run],
+    )
+
+
+def _again(spelling: str, value: str) -> list[str]:
+    return [spelling, value] if _takes_value(spelling) else [spelling]
+
+
 def _cost(order: _Order) -> Shown:
     whole = "--all" in order.flags
     session = order.session
@@ -300,6 +356,8 @@ _DO: dict[str, Callable[[_Order], Shown]] = {
     "wait": _wait,
     "cancel": _cancel,
     "resume": _resume,
+    "resolve": _resolve,
+    "adopt": _adopt,
     "cost": _cost,
     "models": lambda _order: overview.model_list(),
     "keys": lambda order: overview.keys(order.session),

@@ -140,5 +140,9 @@ def _of_line(text: str) -> tuple[str, tuple[str, ...], str]:
     command = next((command for command in COMMANDS if command.name == words[0]), None)
     if command is None:
         return fragment, (), "keyword"
-    runs = _variables("Run", "Runs") if "ID" in command.usage and not fragment.startswith("-") else ()
-    return fragment, tuple(offer for offer in (*runs, *command.flags) if offer not in words), "param"
+    loose: tuple[str, ...] = ()
+    if not fragment.startswith("-"):
+        chosen = any(word in words for word in command.choices)
+        runs = _variables("Run", "Runs") if "ID" in command.usage and not command.choices else ()
+        loose = () if chosen else command.choices or runs
+    return fragment, tuple(offer for offer in (*loose, *command.flags) if offer not in words), "param"

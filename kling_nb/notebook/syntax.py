@@ -288,6 +288,7 @@ class Command:
         usage: What may follow it.
         help: One line.
         flags: Its own flags.
+        choices: Words worth offering after it; without them, variables that hold runs where it takes an ID.
 
     Example:
         >>> COMMANDS[0].name
@@ -298,6 +299,7 @@ class Command:
     usage: str = ""
     help: str
     flags: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
 
 COMMANDS: tuple[Command, ...] = (
@@ -320,6 +322,24 @@ COMMANDS: tuple[Command, ...] = (
         name="resume",
         usage="[ID ...]",
         help="take up runs again, all pending ones when none is named; never sends a new one",
+    ),
+    Command(
+        name="resolve",
+        usage="ID --attach PROVIDER_ID | --abandon",
+        help="say what became of a lost run: the provider has it under this id, or it is given up",
+        flags=("--attach", "--abandon"),
+    ),
+    Command(
+        name="adopt",
+        usage="PROVIDER ID [--prompt TEXT -d S --ar W:H --no-audio ...]",
+        help="bring in a run made elsewhere; runcomfy does not tell what it was asked for, so say it",
+        flags=(
+            "--prompt",
+            *("-f", "--file", "-d", "--duration", "--ar", "--aspect-ratio", "--audio", "--no-audio"),
+            *("--negative", "--negative-prompt", "--cfg", "--cfg-scale", "--shot-type", "--params"),
+            *("-m", "--model", "--take"),
+        ),
+        choices=("runflow", "runcomfy"),
     ),
     Command(
         name="cost",

@@ -9,6 +9,7 @@ from its configured base; a word it does not know means "still going", never an 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, ClassVar, Literal
 
 from kling_nb.calls import Call, Reply
@@ -19,6 +20,7 @@ __all__ = [
     "Accepted",
     "Account",
     "Ambiguous",
+    "Asked",
     "CancelOutcome",
     "Found",
     "Provider",
@@ -141,6 +143,25 @@ class Account:
     balance_usd: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a provider's own record says a run was asked for, as far as it does.
+
+    Args:
+        client_ref: The reference it was sent with.
+        model: The provider's id of the model, where it is one that the catalog could have.
+        fields: Of the request, by our names; what the record leaves out is absent.
+        strange: Names of inputs that a request of ours cannot hold.
+        created_at: When the provider made it.
+    """
+
+    client_ref: str | None = None
+    model: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    strange: tuple[str, ...] = ()
+    created_at: datetime | None = None
+
+
 class Provider(ABC):
     """One provider's wire.
 
@@ -196,6 +217,10 @@ class Provider(ABC):
     @abstractmethod
     def read_poll(self, reply: Reply, provider_run_id: str) -> Snapshot:
         """Read a run; `follow` names a further call when this reply alone does not decide."""
+
+    def read_asked(self, reply: Reply) -> Asked:
+        """Say what a run was asked for, from any answer about it; says nothing where the wire does not."""
+        return Asked()
 
     def can_cancel(self, status: str) -> bool:
         """Whether a cancel has any effect in this status."""

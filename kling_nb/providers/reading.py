@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ __all__ = [
     "code_text",
     "fields",
     "is_moderated",
+    "moment",
     "money",
     "plain",
     "read_refusal",
@@ -180,6 +182,15 @@ def charged_by(cost: str | None, otherwise: Charged) -> Charged:
     if cost is None:
         return otherwise
     return "yes" if Decimal(cost) > 0 else "no"
+
+
+def moment(text: object) -> datetime | None:
+    """Give a time with its zone, or None where the value is none."""
+    try:
+        found = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return found if found is not None and found.tzinfo is not None else None
 
 
 def plain(value: object, depth: int = 3) -> Any:

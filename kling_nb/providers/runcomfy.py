@@ -17,6 +17,7 @@ from kling_nb.providers.base import (
     Accepted,
     Account,
     Ambiguous,
+    Asked,
     CancelOutcome,
     Provider,
     Refused,
@@ -29,6 +30,7 @@ from kling_nb.providers.reading import (
     code_text,
     fields,
     is_moderated,
+    moment,
     money,
     read_refusal,
     safe_id,
@@ -255,6 +257,11 @@ class RunComfy(Provider):
         ):
             return replace(no_answer, state="not_found")
         return no_answer
+
+    def read_asked(self, reply: Reply) -> Asked:
+        """Say when a request was made, which its result tells; neither answer repeats the input."""
+        data = fields(reply) if reply.ok else None
+        return Asked() if data is None else Asked(created_at=moment(data.get("created_at")))
 
     def can_cancel(self, status: str) -> bool:
         """Whether a cancel has any effect: only while the request is in the queue."""

@@ -8,18 +8,27 @@ a run whose reference differs, whatever the filter claims to have done.
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from kling_nb.calls import Call, Reply
 from kling_nb.errors import UnsupportedError, UsageError
 from kling_nb.models import TextToVideo
-from kling_nb.providers.base import Accepted, Account, Ambiguous, Found, Provider, Snapshot, SubmitAnswer
+from kling_nb.providers.base import (
+    Accepted,
+    Account,
+    Ambiguous,
+    Asked,
+    Found,
+    Provider,
+    Snapshot,
+    SubmitAnswer,
+)
 from kling_nb.providers.reading import (
     charged_by,
     fields,
     is_moderated,
+    moment,
     money,
     plain,
     read_refusal,
@@ -32,6 +41,7 @@ from kling_nb.providers.reading import (
     video_urls,
     word,
 )
+from kling_nb.providers.runflow_input import read_input, write_input
 from kling_nb.records import FailReason
 
 __all__ = ["Runflow"]
@@ -107,7 +117,7 @@ class Runflow(Provider):
         Raises:
             UsageError: The reference cannot be looked up safely.
         """
-        body: dict[str, Any] = {"input": _input(request), "client_ref": _reference(client_ref)}
+        body: dict[str, Any] = {"input": write_input(request), "client_ref": _reference(client_ref)}
         if metadata:
             body["metadata"] = dict(metadata)
         return Call(
@@ -170,6 +180,29 @@ class Runflow(Provider):
         # Without a code, a bare "not found" is also what a wrong path or a gateway says.
         known = found.code or found.words.lower().strip(". ") != "not found"
         return replace(no_answer, state="not_found") if known else no_answer
+
+    def read_asked(self, reply: Reply) -> Asked:
+        """Say what a run was asked for: the run object repeats its `input` and our reference.
+
+        Args:
+            reply: The answer to `poll_call`.
+
+        Returns:
+            What is there; every field may be missing. `model_id` is documented without saying which id it
+            is, so that only one that looks like the model's address counts.
+        """
+        run = fields(reply) if reply.ok else None
+        if run is None:
+            return Asked()
+        known, strange = read_input(run.get("input"))
+        ref, model = run.get("client_ref"), run.get("model_id")
+        return Asked(
+            client_ref=say(ref, limit=255) if isinstance(ref, str) and ref else None,
+            model=say(model, limit=200) if isinstance(model, str) and "/" in model else None,
+            fields=known,
+            strange=strange,
+            created_at=moment(run.get("created_at")),
+        )
 
     def lookup_calls(self, client_ref: str) -> tuple[Call, ...]:
         """Build the look-ups of a lost submit: both documented filter forms, then the plain list.
@@ -249,29 +282,6 @@ class Runflow(Provider):
         return Account(ok=False if reply.status in {401, 403} else None, message=message)
 
 
-def _input(request: TextToVideo) -> dict[str, Any]:
-    body: dict[str, Any] = {}
-    if request.shots:
-        # Runflow documents the list and not its rows. This is our own reading of it: the names it uses
-        # for a whole clip, and the duration as a string as there.
-        body["multi_prompt"] = [{"prompt": s.prompt, "duration": str(s.duration)} for s in request.shots]
-    else:
-        body["prompt"] = request.prompt
-    body |= {
-        "aspect_ratio": request.aspect_ratio,
-        "generate_audio": request.audio,
-        "duration": str(request.duration),
-    }
-    # Shots with seconds are cuts as given; the default is not documented and could be the other one.
-    shot_type = request.shot_type or ("customize" if request.shots else None)
-    extras = {
-        "shot_type": shot_type,
-        "negative_prompt": request.negative_prompt,
-        "cfg_scale": request.cfg_scale,
-    }
-    return body | {name: value for name, value in extras.items() if value is not None}
-
-
 def _reference(client_ref: str) -> str:
     if not _REFERENCE.fullmatch(client_ref):
         raise UsageError("The reference of a run may hold letters, digits, '.', '_', ':' and '-' only.")
@@ -280,20 +290,12 @@ def _reference(client_ref: str) -> str:
 
 def _reaches(runs: list[Mapping[str, Any]], since: str) -> bool:
     """Whether this page is in order, newest first, and its oldest row is older than `since`."""
-    times = [_moment(run.get("created_at")) for run in runs]
+    times = [moment(run.get("created_at")) for run in runs]
     known = [t for t in times if t is not None]
-    limit = _moment(since)
+    limit = moment(since)
     if not known or limit is None or len(known) < len(times):
         return False
     return known == sorted(known, reverse=True) and known[-1] < limit
-
-
-def _moment(text: object) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
-    return moment if moment is not None and moment.tzinfo is not None else None
 
 
 def _snapshot(run: Mapping[str, Any]) -> Snapshot:

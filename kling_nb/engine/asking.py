@@ -1,0 +1,130 @@
+"""One free look at a run through the provider's own answers.
+
+Invariants: looking sends no submit and changes nothing; the key goes out with calls of the provider's origin
+only, and an answer that repeats it has it blotted out; what a look cannot tell is an error with words.
+"""
+
+from dataclasses import dataclass, replace
+
+from pydantic import SecretStr
+
+from kling_nb.calls import Call, Reply
+from kling_nb.errors import ProviderError, TransportError, UsageError
+from kling_nb.providers.base import Asked, Provider, Snapshot
+from kling_nb.transport import Transport
+
+__all__ = ["MOST_FOLLOWED", "Reach", "Seen", "look", "send"]
+
+#: Further calls that one reading may take, until a reply decides.
+MOST_FOLLOWED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """What it takes to ask about a run.
+
+    Args:
+        provider: The adapter, at its configured address.
+        key: The key, or None for a provider that needs none.
+        account: The key's fingerprint, as in `RunRecord.account`.
+    """
+
+    provider: Provider
+    key: SecretStr | None = None
+    account: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What one look at a run told.
+
+    Args:
+        snapshot: Where it is.
+        asked: What it was asked for, as far as the answers say.
+    """
+
+    snapshot: Snapshot
+    asked: Asked
+
+
+async def send(transport: Transport, reach: Reach, call: Call) -> Reply:
+    """Send one call with a key; should the answer repeat the key, it is blotted out.
+
+    Raises:
+        TransportError: There is no whole answer.
+    """
+    reply = await transport.send(call, key=reach.key, origin=reach.provider.base_url)
+    secret = reach.key.get_secret_value().encode() if reach.key else b""
+    if len(secret) >= 8 and secret in reply.body:
+        reply = replace(reply, body=reply.body.replace(secret, b"[key]"))
+    return reply
+
+
+async def look(transport: Transport, reach: Reach, provider_run_id: str) -> Seen:
+    """Look at a run by the provider's id; free, and it may be repeated.
+
+    Args:
+        transport: The network.
+        reach: The provider and the key.
+        provider_run_id: The provider's id.
+
+    Returns:
+        Where the run is, which this account certainly has, and what it was asked for.
+
+    Raises:
+        UsageError: This is no id, or this account has no such run.
+        KlingError: It could not be found out now, or the run is another account's.
+    """
+    provider, label = reach.provider, reach.provider.label
+    again = "Nothing was sent and nothing changed; looking is free, so try again."
+    asked = Asked()
+    try:
+        call: Call | None = provider.poll_call(provider_run_id)
+        snapshot = Snapshot(state="unreadable")
+        for _ in range(1 + MOST_FOLLOWED):
+            if call is None:
+                break
+            reply = await send(transport, reach, call)
+            snapshot = provider.read_poll(reply, provider_run_id)
+            asked = _both(asked, provider.read_asked(reply))
+            call = snapshot.follow
+    except TransportError as error:
+        raise ProviderError(
+            f"{label} could not be asked about {provider_run_id}: {error.what}",
+            charged="unknown",
+            cure=again,
+            provider=provider.name,
+        ) from None
+    if snapshot.state == "not_found":
+        raise UsageError(
+            f"{label} has no run {provider_run_id} for this key.",
+            charged="unknown",
+            cure=f"Nothing changed. Copy the id from {label}'s own list of runs.",
+            provider=provider.name,
+        )
+    if snapshot.state == "wrong_account":
+        raise UsageError(
+            f"{label} says that run {provider_run_id} belongs to another account.",
+            charged="unknown",
+            cure="Nothing changed. Use the key that made it (`%kling keys`).",
+            provider=provider.name,
+        )
+    if snapshot.state == "unreadable":
+        raise ProviderError(
+            f"{snapshot.message or f'{label} gave no answer that can be read'}.",
+            charged="unknown",
+            cure=again,
+            provider=provider.name,
+        )
+    return Seen(snapshot=snapshot, asked=asked)
+
+
+def _both(first: Asked, second: Asked) -> Asked:
+    """Join what two answers say; the first one that says something counts."""
+    return Asked(
+        client_ref=first.client_ref or second.client_ref,
+        model=first.model or second.model,
+        fields=first.fields or second.fields,
+        strange=first.strange or second.strange,
+        created_at=first.created_at or second.created_at,
+    )

@@ -1,0 +1,241 @@
+"""The way out for a run that nobody can find out about: a person says what became of it.
+
+Invariants: nothing here ever sends a submit; an id is taken over only where its provider shows that run to
+this account, and no other run has it; a run is never settled while something carries it; money that nobody
+knows stays unknown, also where nothing is held back for it any more.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from kling_nb.api import current
+from kling_nb.engine import Engine, Reach, Run, Seen
+from kling_nb.errors import UsageError
+from kling_nb.ledger import Ledger, Transaction
+from kling_nb.records import RunRecord, RunStatus, utc_now
+from kling_nb.session import Session
+from kling_nb.wording import charged, clock, state_word
+
+__all__ = ["resolve"]
+
+#: By how much our clock and the provider's may differ.
+_CLOCKS = timedelta(minutes=5)
+_TAIL_S = 5.0
+
+
+def resolve(
+    run: Run | str, *, attach: str | None = None, abandon: bool = False, session: Session | None = None
+) -> Run:
+    """Say what became of a run that nobody can find out about; never sends one.
+
+    Args:
+        run: A lost run, one that is stuck in being sent, or an ended one whose charge is unknown: a handle
+            or an id.
+        attach: It is this run at its provider: looked up for free, then watched, fetched and settled.
+        abandon: There is no such run, or it is given up: its reservation is released, its charge stays
+            unknown, and its cell may make a new attempt.
+        session: Whose ledger it is in; the process's own unless given.
+
+    Returns:
+        The handle.
+
+    Raises:
+        UsageError: There is nothing to resolve, or this id cannot be that run.
+        KlingError: There is no key, or the provider could not be asked.
+
+    Example:
+        >>> resolve("kl7m2q", attach="0192f0c1")   # doctest: +SKIP
+    """
+    if (attach is None) is not abandon:
+        raise UsageError(
+            "A run is resolved in one of two ways.",
+            charged="unknown",
+            cure="Say `--attach PROVIDER_ID` where its provider has it, else `--abandon` to give it up.",
+        )
+    session = session or current()
+    handle = session.find(run) if isinstance(run, str) else run
+    ledger, engine = session.ledger(), session.engine()
+    if attach is None:
+        record = _abandon(handle.id, ledger=ledger, engine=engine)
+    else:
+        record = _attach(handle.id, attach, ledger=ledger, engine=engine, reach=session.reach)
+    return engine.settled(record, handle)
+
+
+def _attach(
+    run_id: str,
+    provider_run_id: str,
+    *,
+    ledger: Ledger,
+    engine: Engine,
+    reach: Callable[[RunRecord], Reach],
+) -> RunRecord:
+    """Commit the provider's id; the reservation is settled by the run's end, as always."""
+    _let_go(ledger, engine, run_id)
+    with ledger.reading() as transaction:
+        record = _attachable(transaction, engine, run_id, provider_run_id)
+    reached = reach(record)
+    seen = engine.look(reached, provider_run_id)
+    _check(record, reached.provider.label, provider_run_id, seen)
+    with ledger.writing() as transaction:
+        record = _attachable(transaction, engine, run_id, provider_run_id)
+        _claim(transaction, engine, record)
+        changes: dict[str, Any] = {
+            "status": RunStatus.QUEUED,
+            "provider_run_id": provider_run_id,
+            # This key can read it, so this is the account that has it.
+            "account": reached.account or record.account,
+            "accepted_at": seen.asked.created_at or record.submitted_at or utc_now(),
+            "finished_at": None,
+            "abandoned_at": None,
+            "reason": None,
+            "charged": "unknown",
+            "message": "",
+            "reserved_micros": record.reserved_micros or record.estimate.reserve_micros,
+        }
+        return _write(transaction, record, "attached by hand", changes)
+
+
+def _abandon(run_id: str, *, ledger: Ledger, engine: Engine) -> RunRecord:
+    """End it and hold back nothing for it; its charge is as unknown as before, and nobody is asked."""
+    _let_go(ledger, engine, run_id)
+    with ledger.writing() as transaction:
+        record = _known(transaction, run_id)
+        open_end = record.status.ended and record.settled_micros is None and charged(record) != "no"
+        if record.status is not RunStatus.SUBMITTING and (not open_end or record.abandoned_at is not None):
+            raise _nothing_to_resolve(record)
+        _check_idle(engine, record)
+        changes: dict[str, Any] = {"reserved_micros": 0, "abandoned_at": utc_now()}
+        if record.status in {RunStatus.LOST, RunStatus.SUBMITTING}:
+            _claim(transaction, engine, record)
+            changes |= {
+                "status": RunStatus.FAILED,
+                "reason": "provider",
+                "charged": "no" if record.play else "unknown",
+                "settled_micros": 0 if record.play else None,
+                "message": "abandoned by the user",
+                "finished_at": record.finished_at or utc_now(),
+            }
+        record = _write(transaction, record, "abandoned", changes)
+    ledger.release(run_id, engine.owner)
+    return record
+
+
+def _let_go(ledger: Ledger, engine: Engine, run_id: str) -> None:
+    """Wait a moment for what has just carried a run to its end, and is still putting its things away."""
+    record, end = ledger.get(run_id), time.monotonic() + _TAIL_S
+    while record is not None and record.status.ended and engine.drives(run_id) and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def _known(transaction: Transaction, run_id: str) -> RunRecord:
+    record = transaction.get(run_id)
+    if record is None:
+        raise UsageError(
+            f"Run {run_id} is known from the media folder only.",
+            charged="unknown",
+            cure="Nothing changed. Run its cell again: that takes it into the ledger and sends nothing.",
+            run_id=run_id,
+        )
+    return record
+
+
+def _attachable(transaction: Transaction, engine: Engine, run_id: str, provider_run_id: str) -> RunRecord:
+    record = _known(transaction, run_id)
+    given_up = record.abandoned_at is not None and record.status is RunStatus.FAILED
+    if record.provider_run_id is not None or not (
+        given_up or record.status in {RunStatus.LOST, RunStatus.SUBMITTING}
+    ):
+        raise _nothing_to_resolve(record)
+    _check_idle(engine, record)
+    holder = transaction.holder(record.provider, provider_run_id)
+    if holder is not None:
+        raise UsageError(
+            f"{provider_run_id} is run {holder.id} of this ledger already ({state_word(holder)}).",
+            charged=charged(record),
+            cure=f"Nothing changed. `%kling show {holder.id}` shows it.",
+            run_id=record.id,
+        )
+    live = transaction.live(record.run_key)
+    if live is not None and live.id != record.id:
+        raise UsageError(
+            f"Run {live.id}, made after run {record.id} was given up, is still {live.status.value}.",
+            charged=charged(record),
+            cure=f"Nothing changed. Wait for it (`%kling wait {live.id}`), then try again.",
+            run_id=record.id,
+        )
+    return record
+
+
+def _check_idle(engine: Engine, record: RunRecord) -> None:
+    if engine.drives(record.id):
+        raise _carried(record)
+
+
+def _claim(transaction: Transaction, engine: Engine, record: RunRecord) -> None:
+    """Take the run, so that nothing else begins to look for it meanwhile."""
+    mine = transaction.claim(record.id, engine.owner, engine.limits.lease_s)
+    # Whoever still has the lease of an ended run does nothing with it any more.
+    if not mine and record.status.pending:
+        raise _carried(record)
+
+
+def _carried(record: RunRecord) -> UsageError:
+    return UsageError(
+        f"Run {record.id} is just being sent or looked for, here or in another process.",
+        charged=charged(record),
+        cure=f"Nothing changed. Wait a minute (`%kling wait {record.id}`), then try again.",
+        run_id=record.id,
+        provider=record.provider,
+    )
+
+
+def _nothing_to_resolve(record: RunRecord) -> UsageError:
+    cures = {
+        RunStatus.CREATED: f"It was never sent: `%kling cancel {record.id}` ends it.",
+        RunStatus.SUCCEEDED: f"`%kling show {record.id}` shows it.",
+    }
+    on_its_way = f"`%kling resume {record.id}` watches it; it buys nothing."
+    ended = f"`%kling show {record.id}` says what is safe now."
+    return UsageError(
+        f"Run {record.id} needs no resolving: {state_word(record)}, charged: {charged(record)}.",
+        charged=charged(record),
+        cure="Nothing changed. " + cures.get(record.status, on_its_way if record.status.pending else ended),
+        run_id=record.id,
+        provider=record.provider,
+        provider_run_id=record.provider_run_id,
+    )
+
+
+def _check(record: RunRecord, label: str, provider_run_id: str, seen: Seen) -> None:
+    """Refuse a run that is certainly another one, by what its provider's record says."""
+    asked = seen.asked
+    if asked.client_ref == record.client_ref:
+        return
+    other = ""
+    if asked.client_ref is not None:
+        other = f"it carries another reference, {asked.client_ref}"
+    elif record.request.prompt and asked.fields.get("prompt", record.request.prompt) != record.request.prompt:
+        other = "it was asked for another prompt"
+    elif asked.created_at is not None and asked.created_at < _sent(record) - _CLOCKS:
+        other = f"it was made at {clock(asked.created_at, date=True)}, before this one was sent"
+    if other:
+        raise UsageError(
+            f"{provider_run_id} at {label} is not run {record.id}: {other}.",
+            charged=charged(record),
+            cure="Nothing changed. Look for another id; `%kling adopt` brings in runs made elsewhere.",
+            run_id=record.id,
+            provider=record.provider,
+        )
+
+
+def _sent(record: RunRecord) -> datetime:
+    return record.submitted_at or record.created_at
+
+
+def _write(transaction: Transaction, record: RunRecord, kind: str, changes: dict[str, Any]) -> RunRecord:
+    new = RunRecord.model_validate({**record.model_dump(), **changes})
+    transaction.write(new, kind, **{name: value for name, value in changes.items() if name != "status"})
+    return new
