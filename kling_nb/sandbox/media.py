@@ -46,6 +46,9 @@ def link(desk: Desk, request: Request, run: Run, number: int = 0) -> str:
     Returns:
         An absolute URL.
     """
+    elsewhere = desk.faults.word(run.wire, "file_link")
+    if elsewhere != "own":
+        return elsewhere
     path = f"/media/{run.wire}/{run.id}/{number}.mp4"
     if run.wire == "runcomfy":
         return origin(request) + path

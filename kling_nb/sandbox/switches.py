@@ -203,6 +203,7 @@ _WORDS: Final = (
     Switch("ranges", "word", "whether files answer Range requests", "on", ("on", "off")),
     Switch("odd_word", "word", "the state that run_odd tells", "post_processing"),
     Switch("redirect_to", "word", "where redirects point", "http://127.0.0.1:9/elsewhere.mp4"),
+    Switch("file_link", "word", "where results say that the file is; `own` is the sandbox's own link", "own"),
     Switch("message", "word", "the words of every error and result; `own` are the sandbox's", "own"),
     Switch(
         "echo",
