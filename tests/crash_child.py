@@ -92,7 +92,8 @@ def work(spec):
     Args:
         spec: `env`; `do`, which is `cell`, `collect` or `resume`; for a cell `wire` and `prompts`; `at`, the
             step at which to get `signal` (9 unless told); `limits` over ours; `shift_s`, by how much the wall
-            clock is wrong; `steps`, whether to give the steps passed.
+            clock is wrong; `most_bytes`, beyond which no file can grow, from the step `full_at` on if that
+            is told.
     """
     os.environ.update(spec["env"])
     os.chdir(spec["folder"])
@@ -100,21 +101,22 @@ def work(spec):
     from kling_nb.engine import Clock, Limits
     from kling_nb.session import Session, Surroundings
 
+    # Ignored here, in the main thread: writing too much is then an error, as on a full disk.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     passed = []
 
     def checkpoint(step):
         passed.append(step)
+        if step == spec.get("full_at"):
+            _fill_disk(spec["most_bytes"])
         if step == spec.get("at") and passed.count(step) == spec.get("nth", 1):
             os.kill(os.getpid(), spec.get("signal", signal.SIGKILL))
             time.sleep(0.05)
 
     if spec.get("shift_s"):
         _shift(spec["shift_s"])
-    if spec.get("most_bytes"):
-        import resource
-
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (spec["most_bytes"], resource.RLIM_INFINITY))
+    if spec.get("most_bytes") and "full_at" not in spec:
+        _fill_disk(spec["most_bytes"])
     folder = Path(spec["folder"])
     where = Surroundings(notebook=folder / "a.ipynb", folder=folder, headless=False)
     session = Session(
@@ -141,7 +143,7 @@ def _cell(session, spec):
             runs += session.open(ask(prompt, provider=spec["wire"]))
         except KlingError as error:
             runs.append(error)
-    return [_end(run) for run in runs]
+    return [_end(run, spec.get("patience_s", 40)) for run in runs]
 
 
 def _collect(session, spec):
@@ -172,14 +174,25 @@ def _resume(session, spec):
 _DEEDS = {"cell": _cell, "collect": _tool, "take up": _collect, "resume": _resume}
 
 
-def _end(run):
+def _end(run, patience_s=40):
+    from kling_nb.placing import file_sha256
+
     if isinstance(run, Exception):
         return {"error": type(run).__name__, "what": str(run)}
     try:
-        run.wait(40)
+        run.wait(patience_s)
     except Exception as error:  # noqa: BLE001 - whatever it is, the test is told
         return {"id": run.id, "error": type(error).__name__, "what": str(error)}
-    return {"id": run.id, "status": run.record.status.value, "reused": run.reused}
+    whole = run.video is not None and file_sha256(run.video.path) == run.record.media.sha256
+    said = {"id": run.id, "status": run.record.status.value, "reused": run.reused, "whole": whole}
+    return said | ({"stopped": type(run.error).__name__, "what": str(run.error)} if run.error else {})
+
+
+def _fill_disk(most_bytes):
+    """Let no file grow beyond so many bytes: as a full disk does it, writing fails in the middle."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
 
 
 def _shift(seconds):

@@ -6,6 +6,7 @@ resumes. The sandbox counts what was sent.
 
 import json
 import signal
+import time
 from itertools import cycle
 from types import SimpleNamespace
 
@@ -244,3 +245,117 @@ def test_every_step_is_passed(trial, wire):
     passed = t.start().said()["steps"]
     assert passed == list(STEPS[:-1])
     t.check_kept(t.last())
+
+
+# -- sleep, clocks and two processes ------------------------------------------------------------
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize(
+    "step", ["intent in the folder", "submitting in the ledger", "answer read", "end read"]
+)
+def test_a_machine_that_slept_through_its_lease_sends_nothing(trial, wire, step):
+    """Stopped at a step, overtaken by another process, and woken: no second submit, no end undone."""
+    t = trial(wire)
+    sleeper = t.start(at=step, signal=signal.SIGSTOP)
+    until(sleeper.stopped)
+    other = t.start()
+    other.said()
+    before = t.last()
+    assert before.status == ("lost" if wire == "runcomfy" and step in BLIND else "succeeded")
+    assert t.accepted == (not (wire == "runcomfy" and step == "submitting in the ledger"))
+    sleeper.signal(signal.SIGCONT)
+    sleeper.said()
+    after = t.last()
+    assert t.sent <= 1
+    if wire == "runcomfy" and step == "answer read":
+        # The sleeper had the answer: the id that was paid for is written down, and the clip is kept.
+        t.check_kept(after)
+    else:
+        assert (after.status, after.provider_run_id) == (before.status, before.provider_run_id)
+    t.check_books()
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("shift_s", [86_400, -86_400], ids=["a day ahead", "a day behind"])
+def test_a_clock_that_is_a_day_wrong_harms_nobody(trial, wire, shift_s):
+    """A killed run is taken over in time although its lease seems to last for a day more, or long gone."""
+    t = trial(wire)
+    child = t.start(at="accepted in the folder")
+    assert child.wait() == -signal.SIGKILL
+    began = time.monotonic()
+    finisher = t.start(shift_s=shift_s)
+    finisher.said()
+    assert time.monotonic() - began < 25
+    t.check_kept(t.last(), finisher)
+    assert t.accepted == 1
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_clock_that_jumps_ahead_steals_no_submit(trial, wire):
+    """Another process, a day ahead, takes the lease for run out while the POST waits for its answer."""
+    t = trial(wire)
+    t.schedule(submit_slow=1.0, slow_s=3)
+    first = t.start()
+    until(lambda: t.sent == 1)
+    [second] = t.start(shift_s=86_400).said()["runs"]
+    assert second["status"] == "succeeded"
+    assert first.said()["runs"][0]["status"] == "succeeded"
+    assert (t.sent, t.accepted) == (1, 1)
+    t.check_kept(t.last())
+
+
+# -- real faults ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("wire", WIRES)
+def test_nothing_is_sent_when_the_ledger_has_no_room(trial, wire):
+    """The intent cannot be committed, so there is no POST; with room again the cell sends it once."""
+    t = trial(wire)
+    t.run("take up")
+    [refused] = t.run(most_bytes=4096)
+    assert refused["error"] in {"LedgerError", "StoreError"}, refused
+    assert t.sent == 0
+    [sent] = t.run()
+    assert sent["status"] == "succeeded"
+    assert t.sent == 1
+    t.check_kept(t.last())
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_disk_full_in_the_middle_of_a_download_is_no_loss(trial, wire):
+    """The clip does not fit: the run stays `saving`, charged; with room again a resume fetches it."""
+    t = trial(wire)
+    killed(t, "end in the ledger", "at once")
+    [full] = t.run("take up", most_bytes=8192, full_at="part made")
+    assert (full["status"], full["stopped"]) == ("saving", "StoreError"), full
+    assert "Charged: yes" in full["what"]
+    assert t.last().status == "saving"
+    assert not list(t.media.glob("*.mp4"))
+    finisher = t.start("resume")
+    finisher.said()
+    t.check_kept(t.last(), finisher)
+    assert t.accepted == 1
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_link_that_has_expired_is_signed_anew(trial, wire):
+    """403 for the file means a new reading, not a lost clip."""
+    t = trial(wire)
+    killed(t, "part made", "at once")
+    t.sandbox.set_faults({"download_403": {"next": 2}})
+    finisher = t.start()
+    finisher.said()
+    t.check_kept(t.last(), finisher)
+    assert t.accepted == 1
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_run_that_its_provider_forgot_ends_in_words_and_is_not_sent_again(trial, wire):
+    """404 three times over: expired, its charge unknown, its money still held; the cell is refused."""
+    t = trial(wire)
+    killed(t, "accepted in the folder", "waits")
+    t.sandbox.set_faults({"poll_404": 1.0})
+    [ended] = t.run()
+    assert ended["status"] == "failed"
+    record = t.last()
+    assert (record.reason, record.charged, record.reserved_micros) == ("expired", "unknown", PRICE)
+    [refused] = t.run()
+    assert refused["error"] == "BlockedError"
+    assert (t.sent, t.accepted) == (1, 1)
