@@ -23,6 +23,8 @@ __all__ = ["resolve"]
 #: By how much our clock and the provider's may differ.
 _CLOCKS = timedelta(minutes=5)
 _TAIL_S = 5.0
+#: A lease that ran out so long ago: its process is gone, or may not go on without a new one.
+_GONE = timedelta(minutes=10)
 
 
 def resolve(
@@ -81,7 +83,7 @@ def _attach(
     _check(record, reached.provider.label, provider_run_id, seen)
     with ledger.writing() as transaction:
         record = _attachable(transaction, engine, run_id, provider_run_id)
-        _claim(transaction, engine, record)
+        _claim(transaction, engine, record, ledger.lease(run_id))
         changes: dict[str, Any] = {
             "status": RunStatus.QUEUED,
             "provider_run_id": provider_run_id,
@@ -109,7 +111,7 @@ def _abandon(run_id: str, *, ledger: Ledger, engine: Engine) -> RunRecord:
         _check_idle(engine, record)
         changes: dict[str, Any] = {"reserved_micros": 0, "abandoned_at": utc_now()}
         if record.status in {RunStatus.LOST, RunStatus.SUBMITTING}:
-            _claim(transaction, engine, record)
+            _claim(transaction, engine, record, ledger.lease(run_id))
             changes |= {
                 "status": RunStatus.FAILED,
                 "reason": "provider",
@@ -174,9 +176,11 @@ def _check_idle(engine: Engine, record: RunRecord) -> None:
         raise _carried(record)
 
 
-def _claim(transaction: Transaction, engine: Engine, record: RunRecord) -> None:
+def _claim(transaction: Transaction, engine: Engine, record: RunRecord, lease: str | None) -> None:
     """Take the run, so that nothing else begins to look for it meanwhile."""
-    mine = transaction.claim(record.id, engine.owner, engine.limits.lease_s)
+    gone = lease is not None and lease < (utc_now() - _GONE).isoformat()
+    unmoved = lease if gone else None
+    mine = transaction.claim(record.id, engine.owner, engine.limits.lease_s, unmoved=unmoved)
     # Whoever still has the lease of an ended run does nothing with it any more.
     if not mine and record.status.pending:
         raise _carried(record)

@@ -288,3 +288,21 @@ def test_a_run_that_is_carried_is_not_resolved(build):
             resolve_in(one, run.id, abandon=True)
     assert run.wait(30).status == "lost"
     assert house.submissions == 1
+
+
+@pytest.mark.parametrize("minutes", [1, 60])
+def test_a_run_that_a_dead_process_was_sending_can_be_resolved_in_time(build, minutes):
+    """A lease holds while its process may be alive; long after, a person's word is enough, with no key."""
+    house = build()
+    session = house.session()
+    run = lost(house, session)
+    session.ledger().change(run.id, "test", status=RunStatus.SUBMITTING, finished_at=None)
+    session.ledger().claim(run.id, "a process that was killed", -60 * minutes)
+    house.keys()
+    if minutes == 1:
+        with pytest.raises(UsageError, match="just being sent"):
+            resolve_in(session, run.id, abandon=True)
+        return
+    resolve_in(session, run.id, abandon=True)
+    assert session.find(run.id).status == "failed"
+    assert session.totals().reserved_micros == 0
