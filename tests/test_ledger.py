@@ -457,6 +457,8 @@ child = os.fork()
 if child == 0:
     code = 1
     try:
+        files = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in range(200)]
+        assert not [file for file in files if "ledger.db" in file], files
         [again] = session.open(ask())
         [new] = session.open(ask("In the child"))
         new.wait(30)
