@@ -173,11 +173,7 @@ def finish_and_judge(trial, step, how):
     before = trial.accepted
     finisher = trial.start("cell" if how == "cell" else how)
     finisher.said()
-    if (
-        how != "cell"
-        and step in (*NOT_SENT, "submitting in the ledger", "resent in the ledger")
-        and not blind
-    ):
+    if how != "cell" and (step in NOT_SENT or trial.refused_first) and not blind:
         # Looking after what is there never sends: the run ends, uncharged, and the cell sends it once.
         [row] = trial.rows()
         assert (row.record.status, row.record.charged) == ("canceled", "no")
