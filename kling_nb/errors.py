@@ -30,6 +30,7 @@ KlingError
 ```
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 __all__ = [
@@ -96,11 +97,12 @@ class KlingError(Exception):
         self.provider_run_id = provider_run_id
         super().__init__(" ".join(part for part in (self.what, f"Charged: {charged}.", self.cure) if part))
 
-    def _render_traceback_(self) -> list[str]:
-        """Give IPython the one line to show; raising here makes it fall back to its own traceback."""
+    @property
+    def _render_traceback_(self) -> Callable[[], list[str]]:
+        """What IPython shows instead of a traceback; absent for errors in a user's own code."""
         if not self.plain:
-            raise NotImplementedError
-        return [f"{type(self).__name__}: {self}"]
+            raise AttributeError
+        return lambda: [f"{type(self).__name__}: {self}"]
 
 
 def one_line(text: str) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "KEY_VARIABLES",
     "Key",
     "ask_keyring",
+    "checked_key",
     "find_key",
     "find_keys",
     "fingerprint",
@@ -119,15 +120,36 @@ def find_key(
     if provider not in KEY_VARIABLES:
         return None
     for source, secret in _places(provider, environ, user_file, None if headless else keyring_lookup):
-        problem = _problem(secret)
-        if problem:
-            raise KeyMissingError(
-                f"The key from {source} is malformed: it {problem}.",
-                cure="Set it again, without quotes, a prefix or line breaks.",
-                provider=provider,
-            )
-        return Key(secret, source)
+        return checked_key(provider, secret, source)
     return None
+
+
+def checked_key(provider: str, secret: SecretStr, source: str) -> Key:
+    """Make a key of what was found or typed.
+
+    Args:
+        provider: Whose key it is.
+        secret: What was found.
+        source: Where, in words.
+
+    Returns:
+        The key.
+
+    Raises:
+        KeyMissingError: It cannot be a key; the message does not repeat it.
+
+    Example:
+        >>> checked_key("runflow", SecretStr("rf_live_1"), "typed in this session").source
+        'typed in this session'
+    """
+    problem = _problem(secret)
+    if problem:
+        raise KeyMissingError(
+            f"The key from {source} is malformed: it {problem}.",
+            cure="Set it again, without quotes, a prefix or line breaks.",
+            provider=provider,
+        )
+    return Key(secret, source)
 
 
 def find_keys(

@@ -5,7 +5,6 @@ changed environment counts at once; a record's own origin is never trusted with 
 configured one; no call creates a run except `open`.
 """
 
-import asyncio
 import atexit
 import os
 import secrets
@@ -25,7 +24,8 @@ from kling_nb.catalog import Model, find_model
 from kling_nb.choice import choose_provider
 from kling_nb.engine import Engine, Reach, Run, Runs, Wish
 from kling_nb.errors import KeyMissingError, KlingError, UsageError
-from kling_nb.keys import KEYRING_LIMIT_S, Key, ask_keyring, find_key, fingerprint
+from kling_nb.keyholder import KeyHolder
+from kling_nb.keys import Key, fingerprint
 from kling_nb.ledger import Ledger
 from kling_nb.loop import Loop
 from kling_nb.opening import Opening
@@ -93,7 +93,7 @@ class Session:
         self.surroundings = surroundings
         self.last: Run | Runs | None = None
         self.loop = Loop()
-        self._keyring_hung = False
+        self.keys = KeyHolder(self.loop, lambda: self.surroundings().headless)
         self._engine_options = dict(engine_options or {})
         self._lock = threading.RLock()
         # By the ledger's address: it may be set anew, and runs of the last one go on.
@@ -159,26 +159,8 @@ class Session:
             return ledger, engine
 
     def key(self, provider: str) -> Key | None:
-        """Give the key for a provider, or None.
-
-        Raises:
-            SettingsError: A key is malformed, or its place cannot be read.
-        """
-        return find_key(provider, keyring_lookup=self._keyring, headless=self.surroundings().headless)
-
-    def _keyring(self, provider: str) -> str | None:
-        if self._keyring_hung or self.loop.here:
-            # A thread still waits for it, or the loop itself would: once more would only pile up.
-            raise TimeoutError
-
-        async def ask() -> str | None:
-            return await asyncio.wait_for(asyncio.to_thread(ask_keyring, provider), KEYRING_LIMIT_S)
-
-        try:
-            return self.loop.hand(ask()).result()
-        except TimeoutError:
-            self._keyring_hung = True
-            raise
+        """Give the key for a provider, or None; see `KeyHolder.find`."""
+        return self.keys.find(provider)
 
     def adapter(self, provider: str) -> Provider:
         """Give the adapter of a provider at its configured address."""

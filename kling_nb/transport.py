@@ -1,9 +1,9 @@
 """The one door to the network: calls to a provider, and downloads of finished clips.
 
 Invariants: a key travels to its own provider's origin only, and over plain http to this machine only;
-no redirect of a call is followed; a paid call is written to a socket at most once; a failed call says
-whether it can have been sent, and says "yes" wherever that is not known; no message holds a query, a
-header or a key.
+an answer that repeats the key has it blotted out; no redirect of a call is followed; a paid call is written
+to a socket at most once; a failed call says whether it can have been sent, and says "yes" wherever that is
+not known; no message holds a query, a header or a key.
 
 Behind a proxy from the environment the final address of a download is resolved by the proxy, so the
 check of resolved addresses cannot see it; scheme, host list and redirect rules hold all the same.
@@ -11,9 +11,12 @@ Loopback addresses never go through a proxy.
 """
 
 import asyncio
+import json
 import re
 import ssl
+from dataclasses import replace
 from typing import BinaryIO, Self
+from urllib.parse import quote
 
 import httpx
 from aiohttp.abc import AbstractResolver
@@ -31,6 +34,8 @@ __all__ = ["DownloadError", "Downloaded", "Transport", "is_loopback"]
 _KEY = re.compile(r"[\x21-\x7e]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 _MAX_REPLY_BYTES = 8 << 20
+#: Characters below which a key is no secret and blotting it out would only spoil answers.
+_SHORTEST_BLOTTED = 8
 _MAX_CLIP_BYTES = 2 << 30
 
 
@@ -118,7 +123,7 @@ class Transport:
                     attempting(place, once=call.paid) as attempt,
                     asyncio.timeout(self._total_timeout_s),
                 ):
-                    return await _exchange(client, request, place, call)
+                    return _without_key(await _exchange(client, request, place, call), key)
             except KlingError:
                 raise
             except Exception as exc:  # noqa: BLE001 - every failure must say whether it was sent
@@ -279,6 +284,18 @@ async def _exchange(client: httpx.AsyncClient, request: httpx.Request, place: Or
         raise _ambiguous(call, f"The answer of {place.host} is not as long as it says.")
     kept = {name.lower(): text for name, text in response.headers.items() if name.lower() != "set-cookie"}
     return Reply(status=response.status_code, headers=kept, body=bytes(body))
+
+
+def _without_key(reply: Reply, key: SecretStr | None) -> Reply:
+    """Blot the key out of an answer that repeats it, however JSON or a link spells it."""
+    secret = key.get_secret_value() if key is not None else ""
+    if len(secret) < _SHORTEST_BLOTTED:
+        return reply
+    escaped = json.dumps(secret)[1:-1]
+    body = reply.body
+    for spelling in {secret, escaped, escaped.replace("/", "\\/"), quote(secret, safe="")}:
+        body = body.replace(spelling.encode(), b"[key]")
+    return replace(reply, body=body)
 
 
 def _failed(exc: Exception, call: Call, place: Origin, *, unsent: bool) -> TransportError:

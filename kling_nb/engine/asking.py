@@ -1,19 +1,21 @@
 """One free look at a run through the provider's own answers.
 
-Invariants: looking sends no submit and changes nothing; the key goes out with calls of the provider's origin
-only, and an answer that repeats it has it blotted out; what a look cannot tell is an error with words.
+Invariants: looking sends no submit and changes nothing; what a look cannot tell is an error with words.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from kling_nb.calls import Call, Reply
 from kling_nb.errors import ProviderError, TransportError, UsageError
 from kling_nb.providers.base import Asked, Provider, Snapshot
 from kling_nb.transport import Transport
 
-__all__ = ["MOST_FOLLOWED", "Reach", "Seen", "look", "send"]
+if TYPE_CHECKING:
+    from kling_nb.calls import Call
+
+__all__ = ["MOST_FOLLOWED", "Reach", "Seen", "look"]
 
 #: Further calls that one reading may take, until a reply decides.
 MOST_FOLLOWED = 3
@@ -47,19 +49,6 @@ class Seen:
     asked: Asked
 
 
-async def send(transport: Transport, reach: Reach, call: Call) -> Reply:
-    """Send one call with a key; should the answer repeat the key, it is blotted out.
-
-    Raises:
-        TransportError: There is no whole answer.
-    """
-    reply = await transport.send(call, key=reach.key, origin=reach.provider.base_url)
-    secret = reach.key.get_secret_value().encode() if reach.key else b""
-    if len(secret) >= 8 and secret in reply.body:
-        reply = replace(reply, body=reply.body.replace(secret, b"[key]"))
-    return reply
-
-
 async def look(transport: Transport, reach: Reach, provider_run_id: str) -> Seen:
     """Look at a run by the provider's id; free, and it may be repeated.
 
@@ -84,7 +73,7 @@ async def look(transport: Transport, reach: Reach, provider_run_id: str) -> Seen
         for _ in range(1 + MOST_FOLLOWED):
             if call is None:
                 break
-            reply = await send(transport, reach, call)
+            reply = await transport.send(call, key=reach.key, origin=provider.base_url)
             snapshot = provider.read_poll(reply, provider_run_id)
             asked = _both(asked, provider.read_asked(reply))
             call = snapshot.follow

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from kling_nb.addresses import is_loopback
 from kling_nb.calls import Call, Reply
-from kling_nb.engine.asking import MOST_FOLLOWED, Reach, send
+from kling_nb.engine.asking import MOST_FOLLOWED
 from kling_nb.engine.pace import back_off
 from kling_nb.engine.run import Run
 from kling_nb.errors import LedgerError, StoreError
@@ -156,8 +156,8 @@ class Job:
         return min(self.limits.look_again_s, 1.0) if self.loopback else self.limits.look_again_s
 
     async def send(self, call: Call) -> Reply:
-        """Send one call with this run's key; should the answer repeat the key, it is blotted out."""
-        return await send(self.transport, Reach(provider=self.provider, key=self.key), call)
+        """Send one call with this run's key."""
+        return await self.transport.send(call, key=self.key, origin=self.provider.base_url)
 
     async def change(self, kind: str, /, *, at: RunStatus | None = None, **changes: Any) -> RunRecord:
         """Commit a change and tell the handle; unchanged states are not written again.

@@ -4,6 +4,7 @@ Invariants: nothing here ever makes a run at a provider (the one door for that, 
 from here); a subcommand that is not in the table does not exist; what is wrong is a `UsageError` of one line.
 """
 
+import getpass
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
 
 from kling_nb.adopting import adopt
 from kling_nb.engine import Run, Runs
@@ -64,8 +67,8 @@ def run_command(session: "Session", line: str, names: Mapping[str, Any]) -> Show
         KlingError: The subcommand failed.
 
     Example:
-        >>> run_command(None, "help keys", {}).text
-        '%kling keys\n  for which providers there is a key, and where it comes from'
+        >>> run_command(None, "help models", {}).text
+        '%kling models\n  models, who offers them, and their prices with source and date'
     """
     check_text(line, "the line")
     try:
@@ -122,7 +125,7 @@ def _read(command: Command, words: Sequence[str], session: "Session", names: Map
 
 def _takes_value(spelling: str) -> bool:
     flag = find_flag(spelling)
-    return spelling in {"--attach", "--prompt"} or (flag is not None and bool(flag.metavar))
+    return spelling in {"--attach", "--ask", "--prompt"} or (flag is not None and bool(flag.metavar))
 
 
 # -- which runs --------------------------------------------------------------------
@@ -349,6 +352,19 @@ def _help(order: _Order) -> Shown:
     return Shown(html=Html(tag("pre", text, style="white-space:pre-wrap;font-size:12px")), text=text)
 
 
+def _keys(order: _Order) -> Shown:
+    provider = order.flags.get("--ask")
+    if provider is not None:
+        if order.session.surroundings().headless:
+            raise wrong(
+                "Nobody is there to type a key.", "Set it in the environment before the kernel starts."
+            )
+        # Looked up now: a kernel puts its own in place for the time of a cell.
+        typed = getpass.getpass(f"Key for {provider} (not shown, not stored): ")
+        order.session.keys.take(provider, SecretStr(typed))
+    return overview.keys(order.session)
+
+
 _DO: dict[str, Callable[[_Order], Shown]] = {
     "status": _status,
     "list": _list,
@@ -360,7 +376,7 @@ _DO: dict[str, Callable[[_Order], Shown]] = {
     "adopt": _adopt,
     "cost": _cost,
     "models": lambda _order: overview.model_list(),
-    "keys": lambda order: overview.keys(order.session),
+    "keys": _keys,
     "config": lambda order: overview.config(order.session),
     "doctor": lambda order: doctor(order.session, online="--online" in order.flags),
     "help": _help,

@@ -348,7 +348,12 @@ COMMANDS: tuple[Command, ...] = (
         flags=("--all",),
     ),
     Command(name="models", help="models, who offers them, and their prices with source and date"),
-    Command(name="keys", help="for which providers there is a key, and where it comes from"),
+    Command(
+        name="keys",
+        usage="[--ask PROVIDER]",
+        help="for which providers there is a key, and where from; --ask takes one for this session, unseen",
+        flags=("--ask",),
+    ),
     Command(name="config", help="the settings as they are now, and where each comes from"),
     Command(
         name="doctor",
@@ -401,8 +406,8 @@ def command_help(name: str | None = None) -> str:
         Plain text, made from `COMMANDS`.
 
     Example:
-        >>> command_help("keys")
-        '%kling keys\n  for which providers there is a key, and where it comes from'
+        >>> command_help("models")
+        '%kling models\n  models, who offers them, and their prices with source and date'
     """
     rows = [(f"%kling {command.name} {command.usage}".rstrip(), command.help) for command in COMMANDS]
     if name is not None:
