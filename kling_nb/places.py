@@ -71,8 +71,8 @@ def media_folder(settings: "Settings", notebook: Path | None, cwd: Path) -> Path
 
     Example:
         >>> from kling_nb.settings import Settings
-        >>> media_folder(Settings(), Path("/work/a.ipynb"), Path("/tmp")).as_posix()
-        '/work/kling_media'
+        >>> media_folder(Settings(), Path("/home/ada/a.ipynb"), Path("/tmp")).as_posix()
+        '/home/ada/kling_media'
     """
     if settings.media is not None:
         return Path(settings.media)
