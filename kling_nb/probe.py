@@ -179,7 +179,10 @@ def _opened(file: BinaryIO, kind: Kind) -> "InputContainer":
 
     file.seek(0)
     demuxer = "mov" if kind in {"mp4", "mov"} else "matroska"
-    return av.open(file, mode="r", format=demuxer, io_open=refuse, metadata_errors="replace")
+    # A stranger's tags may be no UTF-8. PyAV 19 dropped the argument, and bears them by itself.
+    lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+    container: InputContainer = av.open(file, mode="r", format=demuxer, io_open=refuse, **lenient)
+    return container
 
 
 def _video(container: "InputContainer") -> "VideoStream":
