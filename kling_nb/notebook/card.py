@@ -147,7 +147,7 @@ class LiveCards:
                         _sent[handle.display_id] = handle, bundle
                 self._shown[number] = bundle
         if self._strip is not None:
-            self._strip.update(self._typical)
+            self._strip.update()
 
     def __hash__(self) -> int:
         return id(self)
@@ -176,7 +176,7 @@ class _Strip:
                 )
             )
         self._box = ipywidgets.VBox(boxes)
-        self.update([None] * len(runs))
+        self.update()
         self._handle = DisplayHandle(f"kling-strip-{next(_numbers)}")
         display(self._box, display_id=self._handle.display_id)
 
@@ -193,7 +193,7 @@ class _Strip:
 
         return clicked
 
-    def update(self, _typical: Sequence[tuple[float, float] | None]) -> None:
+    def update(self) -> None:
         """Bring words and buttons up to date."""
         for run, label, button in self._rows:
             words = status_line(run.record, now=utc_now())
