@@ -9,7 +9,8 @@ from pathlib import Path
 
 from kling_nb.catalog import models
 from kling_nb.keys import KEY_VARIABLES
-from kling_nb.notebook.syntax import COMMANDS, FLAGS
+from kling_nb.notebook.subcommands import COMMANDS
+from kling_nb.notebook.syntax import FLAGS
 from kling_nb.options import Options
 from kling_nb.sandbox.switches import SWITCHES
 from kling_nb.settings import PREFIX

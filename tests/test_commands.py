@@ -7,9 +7,10 @@ import pytest
 
 from kling_nb.errors import KlingError, UsageError, WaitTimeoutError
 from kling_nb.notebook.arguments import CellOrder
-from kling_nb.notebook.commands import COMMANDS, run_command
+from kling_nb.notebook.commands import run_command
 from kling_nb.notebook.dryrun import show_plan
 from kling_nb.notebook.overview import cost_word
+from kling_nb.notebook.subcommands import COMMANDS
 from kling_nb.records import RunStatus
 from kling_nb.session import Session
 from sessions import KEY, ask, both_wires, sessions_in
@@ -47,7 +48,7 @@ def test_no_command_ever_makes_a_run(session, monkeypatch):
     monkeypatch.setattr(Session, "open", lambda *_: pytest.fail("a line magic opened the paid door"))
     refused = {"resolve": "resolve fox --abandon", "adopt": "adopt runcomfy no-such-run"}
     for command in COMMANDS:
-        line = f"{command.name} {'fox' if 'ID' in command.usage else ''}"
+        line = f"{command.name} {'fox' if command.loose and 'ID' in command.usage else ''}"
         if command.name in refused:
             with pytest.raises(KlingError):
                 run_command(session, refused[command.name], {"fox": run})

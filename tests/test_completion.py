@@ -11,7 +11,8 @@ from traitlets.config import Config
 
 from kling_nb.catalog import models
 from kling_nb.notebook import completion
-from kling_nb.notebook.syntax import COMMANDS, FLAGS
+from kling_nb.notebook.subcommands import COMMANDS
+from kling_nb.notebook.syntax import FLAGS
 from kling_nb.providers import PROVIDERS
 
 

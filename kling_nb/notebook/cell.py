@@ -14,7 +14,7 @@ from kling_nb.errors import DetachedError, KlingError, WaitTimeoutError
 from kling_nb.models import make_request
 from kling_nb.notebook.arguments import CellOrder, HelpWantedError, cell_help, parse_cell
 from kling_nb.notebook.card import show_runs
-from kling_nb.notebook.commands import show_plan
+from kling_nb.notebook.dryrun import show_plan
 from kling_nb.notebook.shown import Shown, put
 from kling_nb.plan import Ask
 from kling_nb.session import Session

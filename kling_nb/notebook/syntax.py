@@ -1,21 +1,17 @@
-"""What can be typed after `%%kling` and `%kling`, as two tables.
+"""What can be typed after `%%kling`, as one table.
 
-Invariants: the parser, the help, completion and the documentation all read these tables, so that none can
-promise what another does not keep; nothing heavy is imported, because completion reads them on a key press.
+Invariants: the parser, the help, completion and the documentation all read this table, so that none can
+promise what another does not keep; nothing heavy is imported, because completion reads it on a key press.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 __all__ = [
-    "COMMANDS",
     "EXAMPLE",
     "FLAGS",
     "REFUSED",
-    "Command",
     "Flag",
     "cell_help",
-    "command_help",
     "find_flag",
     "normal",
 ]
@@ -279,97 +275,6 @@ def find_flag(spelling: str) -> Flag | None:
     return _BY_SPELLING.get(normal(spelling))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """One subcommand of `%kling`.
-
-    Args:
-        name: As typed.
-        usage: What may follow it.
-        help: One line.
-        flags: Its own flags.
-        choices: Words worth offering after it; without them, variables that hold runs where it takes an ID.
-
-    Example:
-        >>> COMMANDS[0].name
-        'status'
-    """
-
-    name: str
-    usage: str = ""
-    help: str
-    flags: tuple[str, ...] = ()
-    choices: tuple[str, ...] = ()
-
-
-COMMANDS: tuple[Command, ...] = (
-    Command(name="status", help="what is on its way, the last run, and the money"),
-    Command(
-        name="list",
-        usage="[--all] [-n N]",
-        help="the newest 20 runs of the ledger, or N, or all",
-        flags=("--all", "-n"),
-    ),
-    Command(name="show", usage="[ID ...]", help="draw the card of a run again, of the last one by default"),
-    Command(
-        name="wait",
-        usage="[ID ...] [--timeout S]",
-        help="wait for runs; for all on their way in this kernel when none is named",
-        flags=("--timeout",),
-    ),
-    Command(name="cancel", usage="ID ...", help="cancel a run, where its provider still can"),
-    Command(
-        name="resume",
-        usage="[ID ...]",
-        help="take up runs again, all pending ones when none is named; never sends a new one",
-    ),
-    Command(
-        name="resolve",
-        usage="ID --attach PROVIDER_ID | --abandon",
-        help="say what became of a lost run: the provider has it under this id, or it is given up",
-        flags=("--attach", "--abandon"),
-    ),
-    Command(
-        name="adopt",
-        usage="PROVIDER ID [--prompt TEXT -d S --ar W:H --no-audio ...]",
-        help="bring in a run made elsewhere; runcomfy does not tell what it was asked for, so say it",
-        flags=(
-            "--prompt",
-            *("-f", "--file", "-d", "--duration", "--ar", "--aspect-ratio", "--audio", "--no-audio"),
-            *("--negative", "--negative-prompt", "--cfg", "--cfg-scale", "--shot-type", "--params"),
-            *("-m", "--model", "--take"),
-        ),
-        choices=("runflow", "runcomfy"),
-    ),
-    Command(
-        name="cost",
-        usage="[--all]",
-        help="spent, reserved and left, by provider and model; with --all of the whole ledger",
-        flags=("--all",),
-    ),
-    Command(name="models", help="models, who offers them, and their prices with source and date"),
-    Command(
-        name="keys",
-        usage="[--ask PROVIDER]",
-        help="for which providers there is a key, and where from; --ask takes one for this session, unseen",
-        flags=("--ask",),
-    ),
-    Command(name="config", help="the settings as they are now, and where each comes from"),
-    Command(
-        name="doctor",
-        usage="[--online]",
-        help="check this place; with --online also the keys, for free",
-        flags=("--online",),
-    ),
-    Command(name="help", usage="[COMMAND]", help="this"),
-)
-
-
-def _columns(rows: list[tuple[str, str]]) -> Iterator[str]:
-    wide = max(len(left) for left, _ in rows)
-    return (f"  {left:<{wide}}  {right}" for left, right in rows)
-
-
 def cell_help() -> str:
     """Write the help of `%%kling`.
 
@@ -394,23 +299,3 @@ def cell_help() -> str:
         lines += ["", f"{group}:"]
         lines += [f"  {flag.shown:<{wide}}  {flag.help}" for flag in FLAGS if flag.group == group]
     return "\n".join([*lines, "", "Underscores and hyphens are the same: --max_cost is --max-cost."])
-
-
-def command_help(name: str | None = None) -> str:
-    r"""Write the help of `%kling`, or of one subcommand.
-
-    Args:
-        name: A subcommand that exists, or None for all.
-
-    Returns:
-        Plain text, made from `COMMANDS`.
-
-    Example:
-        >>> command_help("models")
-        '%kling models\n  models, who offers them, and their prices with source and date'
-    """
-    rows = [(f"%kling {command.name} {command.usage}".rstrip(), command.help) for command in COMMANDS]
-    if name is not None:
-        usage, words = rows[[command.name for command in COMMANDS].index(name)]
-        return f"{usage}\n  {words}"
-    return "\n".join(["%kling looks at runs and money; it never makes a run.", "", *_columns(rows)])

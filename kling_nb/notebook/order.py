@@ -1,0 +1,94 @@
+"""One line of `%kling` as read: the runs that it names, and the sentences that answer it.
+
+Invariants: looking up runs asks no provider; a variable that holds runs outranks an id.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kling_nb.engine import Run, Runs
+from kling_nb.errors import KlingError, UsageError
+from kling_nb.html import join, prose, tag
+from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.values import identifier, wrong
+from kling_nb.records import RunStatus
+from kling_nb.wording import plain
+
+if TYPE_CHECKING:
+    from kling_nb.session import Session
+
+__all__ = ["PENDING", "Order", "held", "here", "named", "sentences"]
+
+#: The states of runs on their way.
+PENDING = tuple(status for status in RunStatus if status.pending)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """One line, read.
+
+    Args:
+        session: Of this kernel.
+        names: The notebook's variables.
+        words: What is no flag.
+        flags: Values by spelling, empty for a switch.
+    """
+
+    session: "Session"
+    names: Mapping[str, Any]
+    words: list[str] = field(default_factory=list)
+    flags: dict[str, str] = field(default_factory=dict)
+
+
+def held(thing: object) -> list[Run]:
+    """Give the runs that a variable holds."""
+    if isinstance(thing, Run):
+        return [thing]
+    if isinstance(thing, Runs | list | tuple):
+        return [run for run in thing if isinstance(run, Run)]
+    return []
+
+
+def named(order: Order) -> list[Run]:
+    """Find the runs that the line names: variables first, then ids, ours or the provider's."""
+    runs: list[Run] = []
+    for word in order.words:
+        name = identifier(word)
+        found = held(order.names.get(name)) if name is not None else []
+        runs += found or [_find(order, word)]
+    return list({run.id: run for run in runs}.values())
+
+
+def _find(order: Order, word: str) -> Run:
+    try:
+        return order.session.find(word)
+    except UsageError as error:
+        if word in order.names:
+            value = order.names[word]
+            why = getattr(value, "error", None)
+            kind = (
+                f"a {type(value).__name__}" if not isinstance(why, KlingError) else f"a refusal: {why.what}"
+            )
+            raise wrong(
+                f"The variable {word} holds no run but {kind.rstrip('.')}.", "See `%kling list`."
+            ) from None
+        raise error from None
+
+
+def here(order: Order) -> list[Run]:
+    """Give the runs on their way that belong to this kernel: its session's, a variable's, the last cell's."""
+    session = order.session
+    mine = {run.id for value in order.names.values() if isinstance(value, Run | Runs) for run in held(value)}
+    mine |= {run.id for run in held(session.last)}
+    return [
+        run for run in session.runs(statuses=PENDING) if run.id in mine or run.record.session_id == session.id
+    ]
+
+
+def sentences(lines: Sequence[str], runs: Sequence[Run] = (), value: Any = None) -> Shown:
+    """Answer with sentences, and with the cards of runs below them."""
+    page = join([tag("div", prose(line)) for line in lines])
+    return Shown(
+        html=page, text="\n".join(plain(line).replace("`", "") for line in lines), runs=runs, value=value
+    )

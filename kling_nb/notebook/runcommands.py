@@ -1,0 +1,191 @@
+"""The subcommands of `%kling` about runs: looking, waiting, canceling, resuming, resolving, bringing in.
+
+Invariants: nothing here ever makes a run at a provider (the one door for that, `Session.open`, is not called
+from here); what is wrong is a `UsageError` of one line.
+"""
+
+import time
+from pathlib import Path
+
+from kling_nb.adopting import adopt as _adopt_run
+from kling_nb.engine import Run, Runs
+from kling_nb.errors import DetachedError, KlingError
+from kling_nb.notebook import overview
+from kling_nb.notebook.arguments import parse_request
+from kling_nb.notebook.order import PENDING, Order, held, here, named, sentences
+from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.subcommands import COMMANDS
+from kling_nb.notebook.values import read_count, read_seconds, shown, wrong
+from kling_nb.providers import make_provider
+from kling_nb.records import RunStatus, usd
+from kling_nb.resolving import resolve as _resolve_run
+from kling_nb.wording import charged, provider_label, state_word
+
+__all__ = ["adopt", "cancel", "list_runs", "resolve", "resume", "show", "status", "wait"]
+
+_LISTED = 20
+_ADOPT = next(command for command in COMMANDS if command.name == "adopt")
+
+
+def _kept(order: Order) -> overview.Held:
+    """Gather the variables that hold runs, and the runs that nobody here watches any more."""
+    found: dict[str, str] = {}
+    for name, value in dict(order.names).items():
+        if not name.startswith("_") and isinstance(value, Run | Runs):
+            for number, run in enumerate(held(value)):
+                found.setdefault(run.id, name if isinstance(value, Run) else f"{name}[{number}]")
+    detached = {run.id for run in order.session.engine().known() if run.detached}
+    return overview.Held(names=found, detached=detached)
+
+
+def status(order: Order) -> Shown:
+    """Show what is on its way, the last run, and the money."""
+    session = order.session
+    pending = session.ledger().runs(statuses=PENDING)
+    last = [run.record for run in held(session.last)]
+    return overview.status(session, pending, last, _kept(order))
+
+
+def list_runs(order: Order) -> Shown:
+    """Show the newest runs of the ledger."""
+    limit: int | None = _LISTED
+    if "-n" in order.flags:
+        limit = read_count("-n", order.flags["-n"], low=1, high=100_000)
+    elif "--all" in order.flags:
+        limit = None
+    records = order.session.ledger().runs(limit=None if limit is None else limit + 1)
+    more = limit is not None and len(records) > limit
+    return overview.listing(records[:limit], _kept(order), more=more)
+
+
+def show(order: Order) -> Shown:
+    """Draw the cards of runs again."""
+    runs = named(order) if order.words else held(order.session.last)
+    if not runs:
+        raise wrong("`%kling show` needs a run.", "Name a variable or an id: see `%kling list`.")
+    return Shown(runs=runs)
+
+
+def wait(order: Order) -> Shown:
+    """Wait for runs; one that failed fails the line only where nobody is watching."""
+    timeout_s = read_seconds("--timeout", order.flags["--timeout"]) if "--timeout" in order.flags else None
+    runs = named(order) if order.words else here(order)
+    if not runs:
+        return sentences(
+            ["Nothing of this kernel is on its way; `%kling resume` takes up the runs of others."]
+        )
+    end = None if timeout_s is None else time.monotonic() + timeout_s
+    for run in runs:
+        if run.status.pending:
+            run.resume()
+    try:
+        for run in runs:
+            run.wait(None if end is None else max(0.0, end - time.monotonic()))
+    except KeyboardInterrupt:
+        going = [run.id for run in runs if not run.done]
+        raise DetachedError(
+            f"Interrupted: no longer waiting for {', '.join(going) or 'anything'}.",
+            charged="unknown",
+            cure="Nothing was canceled; `%kling wait` waits again, `%kling cancel ID` cancels.",
+        ) from None
+    errors = [run.error for run in runs if run.error is not None]
+    if errors and order.session.surroundings().headless:
+        raise errors[0]
+    lines = [f"`{run.id}` {state_word(run.record, detached=run.detached)}{_why(run.error)}" for run in runs]
+    return sentences(lines)
+
+
+def _why(error: KlingError | None) -> str:
+    return f": {error}" if error is not None else ""
+
+
+def cancel(order: Order) -> Shown:
+    """Cancel runs where their providers still can."""
+    runs = named(order)
+    if not runs:
+        raise wrong("`%kling cancel` needs a run.", "Name a variable or an id: see `%kling status`.")
+    lines = []
+    for run in runs:
+        outcome = "ended" if run.status.ended else run.cancel()
+        play = " All of it in play money." if run.record.play else ""
+        lines.append(f"`{run.id}`: {_cancel_words(run, outcome)}{play}")
+    return sentences(lines)
+
+
+def _cancel_words(run: Run, outcome: str) -> str:
+    if outcome == "ended" or (run.status.ended and outcome != "canceled"):
+        return f"it has ended already ({state_word(run.record)}). Charged: {charged(run.record)}."
+    if outcome == "canceled":
+        word = charged(run.record) if run.status.ended else "unknown until the provider says"
+        return f"canceled. Charged: {word}."
+    label = provider_label(run.provider)
+    stop = f"To stop waiting for it: `kling.find('{run.id}').detach()`."
+    if outcome == "unknown":
+        what = f"nobody knows whether that took effect. {run.note}".rstrip()
+        return f"{what} It may go on and be charged: `%kling show {run.id}`."
+    if make_provider(run.provider).cancel_call("x") is None:
+        return f"{label} has no cancel: the run goes on and may be charged. {stop}"
+    return f"too late, {label} is already making it: it goes on and may be charged. {stop}"
+
+
+def resume(order: Order) -> Shown:
+    """Take up runs again; never sends one."""
+    if not order.words:
+        runs = order.session.resume()
+        return Shown(runs=runs) if runs else sentences(["Nothing is pending."])
+    asked = named(order)
+    going = [run.resume() for run in asked if run.status.pending]
+    ended = [run for run in asked if run not in going]
+    lines = [f"`{run.id}` has ended ({state_word(run.record)}): there is nothing to resume." for run in ended]
+    return sentences(lines, going)
+
+
+def resolve(order: Order) -> Shown:
+    """End a run that nobody can find out about."""
+    runs = named(order)
+    if len(runs) != 1:
+        raise wrong("`%kling resolve` takes one run.", "Name a variable or an id: see `%kling list`.")
+    attach, abandon = order.flags.get("--attach"), "--abandon" in order.flags
+    if attach is not None and not attach.strip():
+        raise wrong(
+            "--attach needs the provider's id.", f"`%kling resolve {runs[0].id} --attach PROVIDER_ID`."
+        )
+    held = runs[0].record.reserved_micros
+    run = _resolve_run(runs[0], attach=attach, abandon=abandon, session=order.session)
+    play = " in play money" if run.record.play else ""
+    if attach is not None:
+        where = f"{shown(attach, quote=False)} at {provider_label(run.provider)}"
+        return sentences(
+            [f"`{run.id}` is {where}: nothing was sent, and its money settles as always."], [run]
+        )
+    again = "What it cost, if anything, stays unknown. Its cell makes a new attempt, charged as usual."
+    if run.status is RunStatus.SUCCEEDED:
+        again = "The clip stays; what it cost stays unknown."
+    return sentences([f"`{run.id}` was given up: {usd(held)}{play} is no longer held. {again}"], [run])
+
+
+def adopt(order: Order) -> Shown:
+    """Bring in a run that was made elsewhere."""
+    if len(order.words) != 2:
+        raise wrong("`%kling adopt` takes a provider and the id of a run there.", "See `%kling help adopt`.")
+    provider, provider_run_id = order.words
+    given = dict(order.flags)
+    prompt = given.pop("--prompt", "")
+    words = [part for spelling, value in given.items() for part in _again(spelling, value)]
+    folder = order.session.surroundings().folder or Path.cwd()
+    fields, rest = parse_request(words, prompt, order.names, folder=folder)
+    known = {record.id for record in order.session.ledger().runs(provider_run_id=provider_run_id)}
+    run = _adopt_run(provider, provider_run_id, **fields, **rest, session=order.session)
+    if run.id in known:
+        return sentences([f"`{run.id}` is that run already; nothing changed."], [run])
+    return sentences(
+        [
+            f"`{run.id}` was made elsewhere, at {provider_label(provider)}; nothing was sent for it.",
+            "What it cost stands on its own row and counts against no budget here.",
+        ],
+        [run],
+    )
+
+
+def _again(spelling: str, value: str) -> list[str]:
+    return [spelling, value] if spelling in _ADOPT.values else [spelling]
