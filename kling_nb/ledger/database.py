@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from kling_nb.errors import LedgerError
 from kling_nb.ledger.forks import ForkGate
+from kling_nb.ledger.rows import Records, read_rows
 from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS, STEPS
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.pricing import Bill
@@ -263,8 +264,8 @@ class Ledger:
         session_id: str | None = None,
         provider_run_id: str | None = None,
         limit: int | None = None,
-    ) -> list[RunRecord]:
-        """List runs, newest first.
+    ) -> Records:
+        """List runs, newest first; rows that cannot be read are counted, and left out.
 
         Args:
             statuses: Only these.
@@ -275,7 +276,7 @@ class Ledger:
         Returns:
             Records.
         """
-        query = sa.select(RUNS.c.record).order_by(RUNS.c.created_at.desc(), RUNS.c.id)
+        query = sa.select(RUNS.c.id, RUNS.c.record).order_by(RUNS.c.created_at.desc(), RUNS.c.id)
         if statuses is not None:
             query = query.where(RUNS.c.status.in_([status.value for status in statuses]))
         if session_id is not None:
@@ -283,7 +284,7 @@ class Ledger:
         if provider_run_id is not None:
             query = query.where(RUNS.c.provider_run_id == provider_run_id)
         with self._transaction(writing=False) as connection:
-            return [RunRecord.model_validate_json(text) for text in connection.scalars(query.limit(limit))]
+            return read_rows((run_id, text) for run_id, text in connection.execute(query.limit(limit)))
 
     def totals(self, session_id: str, *, play: bool) -> Totals:
         """Add up a session's money."""
@@ -330,7 +331,7 @@ class Ledger:
             Bills.
         """
         query = (
-            sa.select(RUNS.c.record)
+            sa.select(RUNS.c.id, RUNS.c.record)
             .where(
                 RUNS.c.provider == provider, RUNS.c.model == model, RUNS.c.status == RunStatus.SUCCEEDED.value
             )
@@ -338,7 +339,7 @@ class Ledger:
             .limit(limit)
         )
         with self._transaction(writing=False) as connection:
-            records = [RunRecord.model_validate_json(text) for text in connection.scalars(query)]
+            records = read_rows((run_id, text) for run_id, text in connection.execute(query))
         return [
             Bill(micros=r.reported_micros, seconds=r.request.duration, day=r.created_at.date())
             for r in records
@@ -369,6 +370,8 @@ def _make_room(url: sa.URL) -> None:
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     # SQLAlchemy's begin event must be the one that begins: the driver's own habit would begin too late.
     connection.isolation_level = None
+    # Bytes that are no text make one row unreadable, and not the ledger.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout = 30000")
     cursor.execute("PRAGMA journal_mode = WAL")

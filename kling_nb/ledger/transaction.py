@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kling_nb.ledger.rows import read_row
 from kling_nb.ledger.schema import EVENTS, LIVE, RUNS, row_of
 from kling_nb.records import RunRecord, RunStatus, Totals, utc_now
 
@@ -23,31 +24,40 @@ class Transaction:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
 
+    @property
+    def connection(self) -> sa.Connection:
+        """What the other tables of this package are read and written through."""
+        return self._connection
+
     def find(self, request_keys: Collection[str]) -> list[RunRecord]:
-        """Give every run of these requests, oldest first."""
-        query = (
-            sa.select(RUNS.c.record).where(RUNS.c.request_key.in_(request_keys)).order_by(RUNS.c.created_at)
-        )
-        return [RunRecord.model_validate_json(text) for text in self._connection.scalars(query)]
+        """Give every run of these requests, oldest first; one that cannot be read blocks: it may be paid for.
+
+        Raises:
+            LedgerError: One of their rows cannot be read.
+        """
+        query = sa.select(RUNS.c.id, RUNS.c.record).where(RUNS.c.request_key.in_(request_keys))
+        rows = self._connection.execute(query.order_by(RUNS.c.created_at))
+        return [read_row(run_id, text) for run_id, text in rows]
 
     def get(self, run_id: str) -> RunRecord | None:
         """Give one run by our id."""
-        text = self._connection.scalar(sa.select(RUNS.c.record).where(RUNS.c.id == run_id))
-        return None if text is None else RunRecord.model_validate_json(text)
+        return self._one(sa.select(RUNS.c.id, RUNS.c.record).where(RUNS.c.id == run_id))
 
     def holder(self, provider: str, provider_run_id: str) -> RunRecord | None:
         """Give the run that has this id at its provider."""
-        query = sa.select(RUNS.c.record).where(
+        query = sa.select(RUNS.c.id, RUNS.c.record).where(
             RUNS.c.provider == provider, RUNS.c.provider_run_id == provider_run_id
         )
-        text = self._connection.scalar(query.order_by(RUNS.c.created_at).limit(1))
-        return None if text is None else RunRecord.model_validate_json(text)
+        return self._one(query.order_by(RUNS.c.created_at).limit(1))
 
     def live(self, run_key: str) -> RunRecord | None:
         """Give the run of this run key that is on its way or lost; there is one at most."""
-        query = sa.select(RUNS.c.record).where(RUNS.c.run_key == run_key, RUNS.c.status.in_(LIVE))
-        text = self._connection.scalar(query)
-        return None if text is None else RunRecord.model_validate_json(text)
+        query = sa.select(RUNS.c.id, RUNS.c.record).where(RUNS.c.run_key == run_key, RUNS.c.status.in_(LIVE))
+        return self._one(query)
+
+    def _one(self, query: sa.Select[tuple[str, str]]) -> RunRecord | None:
+        row = self._connection.execute(query).first()
+        return None if row is None else read_row(row.id, row.record)
 
     def totals(self, session_id: str, *, play: bool) -> Totals:
         """Add up a session's money; runs whose charge is unknown are counted beside the sums."""

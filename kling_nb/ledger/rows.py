@@ -1,0 +1,83 @@
+"""Rows of the ledger read back, one of which a newer program may have written, or a bad disk.
+
+Invariants: a row that cannot be read is never taken for one that is not there: a listing counts it, and
+whoever asks for that very run is told.
+"""
+
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+from kling_nb.errors import LedgerError
+from kling_nb.records import RunRecord
+
+__all__ = ["Records", "read_row", "read_rows"]
+
+
+class Records(list[RunRecord]):
+    """Records, in order, and what stood between them.
+
+    Args:
+        records: What could be read.
+        unreadable: Our ids of the runs whose rows could not be read.
+
+    Example:
+        >>> Records([], unreadable=["kl7m2q"]).unreadable
+        ('kl7m2q',)
+    """
+
+    def __init__(self, records: Iterable[RunRecord] = (), *, unreadable: Iterable[str] = ()) -> None:
+        super().__init__(records)
+        self.unreadable = tuple(unreadable)
+
+
+def read_row(run_id: str, text: str) -> RunRecord:
+    """Read the record of one run.
+
+    Args:
+        run_id: Our id.
+        text: The record as it was written.
+
+    Returns:
+        The record.
+
+    Raises:
+        LedgerError: It cannot be read.
+
+    Example:
+        >>> read_row("kl7m2q", "{}")
+        Traceback (most recent call last):
+        kling_nb.errors.LedgerError: The ledger's row of run kl7m2q cannot be read: ...
+    """
+    try:
+        return RunRecord.model_validate_json(text)
+    except ValidationError:
+        raise LedgerError(
+            f"The ledger's row of run {run_id} cannot be read: a newer kling_nb wrote it, or it is damaged.",
+            charged="unknown",
+            cure="Nothing was sent now, and what the run holds back still counts. Upgrade kling_nb; to buy "
+            "all the same, ask for another take, e.g. `--take 1`.",
+            run_id=run_id,
+        ) from None
+
+
+def read_rows(rows: Iterable[tuple[str, str]]) -> Records:
+    """Read the records of a listing, and note which cannot be read.
+
+    Args:
+        rows: Our ids and the records as they were written.
+
+    Returns:
+        What could be read, in order.
+
+    Example:
+        >>> read_rows([("kl7m2q", "{}")]).unreadable
+        ('kl7m2q',)
+    """
+    records, unreadable = [], []
+    for run_id, text in rows:
+        try:
+            records.append(read_row(run_id, text))
+        except LedgerError:
+            unreadable.append(run_id)
+    return Records(records, unreadable=unreadable)
