@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from kling_nb.records import RunRecord
 
-__all__ = ["EVENTS", "LIVE", "MIGRATIONS", "RUNS", "STEPS", "row_of"]
+__all__ = ["EVENTS", "LIVE", "MIGRATIONS", "RUNS", "STEPS", "VOTES", "row_of"]
 
 _schema = sa.MetaData()
 
@@ -56,6 +56,21 @@ EVENTS = sa.Table(
     sa.Column("kind", sa.String, nullable=False),
     sa.Column("data", sa.Text, nullable=False),
 )
+VOTES = sa.Table(
+    "votes",
+    _schema,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("run_a", sa.String, nullable=False, index=True),
+    sa.Column("run_b", sa.String, nullable=False, index=True),
+    sa.Column("left", sa.String, nullable=False),
+    sa.Column("vote", sa.String, nullable=False),
+    sa.Column("axes", sa.Text, nullable=False),
+    sa.Column("rater", sa.String, nullable=False, index=True),
+    sa.Column("at", sa.String, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("session_id", sa.String, nullable=False),
+    sa.Column("project", sa.String, nullable=False),
+)
 MIGRATIONS = sa.Table(
     "migrations",
     _schema,
@@ -70,9 +85,16 @@ def _create_tables(connection: sa.Connection) -> None:
     EVENTS.create(connection)
 
 
+def _create_votes(connection: sa.Connection) -> None:
+    VOTES.create(connection)
+
+
 # Numbered from 1 in this order, each applied and recorded in one transaction. Never edit one that was
 # released: append.
-STEPS: tuple[tuple[str, Callable[[sa.Connection], None]], ...] = (("create runs and events", _create_tables),)
+STEPS: tuple[tuple[str, Callable[[sa.Connection], None]], ...] = (
+    ("create runs and events", _create_tables),
+    ("create votes", _create_votes),
+)
 
 
 def row_of(record: RunRecord) -> dict[str, Any]:
