@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from clips import make_record
 from kling_nb.errors import LedgerError
 from kling_nb.ledger import LeaseLostError, Ledger
+from kling_nb.ledger.schema import STEPS
 from kling_nb.records import RunStatus
 from stage import Stage
 
@@ -164,7 +165,7 @@ def test_a_newer_schema_is_refused_and_left_alone(where):
     with pytest.raises(LedgerError, match="newer kling_nb") as caught:
         Ledger(where)
     assert "Upgrade" in caught.value.cure
-    assert len(look(where, "SELECT * FROM migrations")) == 2
+    assert len(look(where, "SELECT * FROM migrations")) == len(STEPS) + 1
 
 
 def test_many_processes_may_open_a_new_ledger_at_once(tmp_path):
