@@ -6,46 +6,22 @@ sees when it was true; nothing that opens on a click is on a card that is still 
 redraw would shut it.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
-from ipaddress import ip_address
 
 from kling_nb import html, receiptview, wording
+from kling_nb.cardparts import all_words, clip_words, colour, mark, marked, picture, story, words
 from kling_nb.endings import ending
 from kling_nb.errors import one_line
-from kling_nb.html import DOT, Html, join, prose, safe_url, tag
-from kling_nb.models import Shot
+from kling_nb.html import DOT, Html, join, prose, tag
 from kling_nb.records import RunRecord, RunStatus, Totals
 
 __all__ = ["card", "line", "status_line"]
 
-#: The picture's box by aspect ratio: width in pixels, and height in per cent of the width.
-_BOXES = {"16:9": (340, "56.25%"), "9:16": (158, "177.78%"), "1:1": (220, "100%")}
-_COLOURS = {
-    RunStatus.CREATED: html.GREY,
-    RunStatus.SUBMITTING: html.GREY,
-    RunStatus.QUEUED: html.GREY,
-    RunStatus.RUNNING: html.BLUE,
-    RunStatus.SAVING: html.BLUE,
-    RunStatus.SUCCEEDED: html.GREEN,
-    RunStatus.FAILED: html.RED,
-    RunStatus.CANCELED: html.GREY,
-    RunStatus.LOST: html.AMBER,
-}
-#: What the empty box says until there is a clip.
-_PLACES = {
-    RunStatus.CREATED: "not sent yet",
-    RunStatus.SUBMITTING: "being sent",
-    RunStatus.QUEUED: "in the queue",
-    RunStatus.RUNNING: "being made",
-    RunStatus.SAVING: "being saved",
-}
 _FILL = "rgba(128,128,128,0.12)"
 _COLUMNS = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:10px 16px"
 _BAND = "rgba(128,128,128,0.42)"
 _WRAP = "overflow-wrap:break-word"
 _FAINT = "opacity:0.72"
-_HEAD_CHARS, _HEAD_LINES, _SHOT_CHARS = 220, 4, 56
 
 
 def card(
@@ -90,11 +66,11 @@ def card(
     shown = live or record.status is RunStatus.SUCCEEDED
     seen = [
         _head(record, name, reused=reused, detached=detached),
-        _private(record) if private else _words(record, live=live),
+        _private(record) if private else words(record, live=live),
         tag("div", join(wording.ask_words(record), DOT), style=_FAINT),
         "" if record.status.ended else _wait(record, now, typical_s, bar=live),
-        _story(record, detached=detached),
-        _file(record, src, embed),
+        story(record, detached=detached),
+        clip_words(record, src, embed),
         _money(record, totals, reused=reused),
         _attached(record, reused=reused),
         tag("div", prose(note), style=f"{_FAINT};margin-top:6px", dir="auto") if note else "",
@@ -103,7 +79,7 @@ def card(
     right = tag("div", *seen, style="flex:1 1 300px;min-width:0")
     return tag(
         "div",
-        _picture(record, src=src, poster=poster, embed=embed) if shown else "",
+        picture(record, src=src, poster=poster, embed=embed) if shown else "",
         right,
         style=f"{_COLUMNS};{html.FRAME};{html.FONT};{_WRAP}",
     )
@@ -139,7 +115,7 @@ def line(
     """
     state = wording.state_word(record, reused=reused, detached=detached)
     first = [
-        f"{record.id}{f' ({one_line(name)})' if name else ''} {state}{_mark(record, ' [{}]')}",
+        f"{record.id}{f' ({one_line(name)})' if name else ''} {state}{mark(record, ' [{}]')}",
         ", ".join(one_line(word) for word in wording.ask_words(record)),
         wording.money_words(record, reused=reused),
     ]
@@ -152,7 +128,7 @@ def line(
         [one_line(" ".join([told.what, one_line(record.message), told.charged, told.cure]))] if told else []
     )
     if not told and not private:
-        second.append(f'"{wording.short(one_line(_all_words(record)), 72)}"')
+        second.append(f'"{wording.short(one_line(all_words(record)), 72)}"')
     second += [one_line(note)] if note else []
     second += [wording.session_words(totals)] if totals is not None else []
     return wording.plain(first) + ("\n  " + wording.plain(second) if second else "")
@@ -176,74 +152,17 @@ def status_line(record: RunRecord, *, now: datetime, typical_s: tuple[float, flo
 
 def _head(record: RunRecord, name: str | None, *, reused: bool, detached: bool) -> Html:
     word = wording.state_word(record, reused=reused, detached=detached)
-    colour = html.GREY if detached and record.status.pending else _COLOURS[record.status]
-    frame = f"display:inline-block;border:{html.LINE};border-radius:10px;padding:0 9px;font-size:12px"
-    mark = _mark(record, "{}")
-    left = tag("span", html.pill(word, colour), *([" ", tag("span", mark, style=frame)] if mark else []))
+    pill = html.pill(word, colour(record, detached=detached))
+    left = tag("span", pill, " ", marked(record)) if mark(record) else pill
     ids = [tag("bdi", part) for part in (name, record.id) if part]
     right = tag("span", join(ids, DOT), style=f"opacity:0.65;{html.MONO}")
     row = "display:flex;flex-wrap:wrap;justify-content:space-between;align-items:baseline;gap:4px 12px"
     return tag("div", left, right, style=row)
 
 
-def _mark(record: RunRecord, form: str) -> str:
-    """Name what is not a real run: the sandbox, or a provider's wire spoken by something on loopback."""
-    if record.play or record.provider == "sandbox":
-        return form.format("Sandbox")
-    return form.format("Stand-in, not the provider") if _loopback(record.origin) else ""
-
-
-def _loopback(origin: str) -> bool:
-    host = wording.host(origin)
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def _all_words(record: RunRecord) -> str:
-    shots = [f"[{shot.duration}s] {shot.prompt}" for shot in record.request.shots or ()]
-    return " ".join([record.request.prompt or "", *shots]).strip()
-
-
 def _private(record: RunRecord) -> Html:
     words = ["private prompt", tag("span", f"{record.request_key[:15]}…", style=html.MONO)]
     return tag("div", join(words, DOT), style=f"margin:8px 0 6px;{_FAINT}")
-
-
-def _words(record: RunRecord, *, live: bool) -> Html:
-    prompt, shots = record.request.prompt, record.request.shots or ()
-    parts = [_prompt(prompt, live=live)] if prompt else []
-    if shots:
-        parts.append(_shots(shots, live=live))
-    return tag("div", *parts, style="margin:8px 0 6px")
-
-
-def _prompt(text: str, *, live: bool) -> Html:
-    look = f"font-size:14px;white-space:pre-wrap;{_WRAP}"
-    head = "\n".join(text.strip().splitlines()[:_HEAD_LINES])
-    if head == text.strip() and len(head) <= _HEAD_CHARS * 1.25:
-        return tag("div", text.strip(), style=look, dir="auto")
-    first = tag("div", wording.short(head, _HEAD_CHARS).removesuffix("…") + "…", style=look, dir="auto")
-    if live:
-        return join([first, tag("div", f"{len(text):,} characters in all", style=_FAINT)])
-    whole = tag("div", text.strip(), style=f"{look};margin-top:4px", dir="auto")
-    return join([first, html.details(f"whole prompt, {len(text):,} characters", whole)])
-
-
-def _shots(shots: Sequence[Shot], *, live: bool) -> Html:
-    cut = "flex:1 1 auto;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
-    brief = [_shot(shot, cut) for shot in shots]
-    if live or all(len(shot.prompt) <= _SHOT_CHARS and "\n" not in shot.prompt for shot in shots):
-        return tag("div", *brief)
-    full = [_shot(shot, f"flex:1 1 auto;min-width:0;white-space:pre-wrap;{_WRAP}") for shot in shots]
-    return tag("div", *brief, html.details(f"whole storyboard, {len(shots)} shots", *full))
-
-
-def _shot(shot: Shot, look: str) -> Html:
-    seconds = tag("span", f"{shot.duration} s", style="flex:0 0 34px;text-align:right;opacity:0.65")
-    words = tag("span", shot.prompt.strip(), style=look, dir="auto")
-    return tag("div", seconds, words, style="display:flex;gap:8px;padding:1px 0")
 
 
 def _wait(record: RunRecord, now: datetime, typical_s: tuple[float, float] | None, *, bar: bool) -> Html:
@@ -269,36 +188,6 @@ def _bar(waited_s: float, low_s: float, high_s: float) -> Html:
     )
 
 
-def _story(record: RunRecord, *, detached: bool) -> Html:
-    told = ending(record, detached=detached)
-    if told is None:
-        return Html()
-    said = tag("div", tag("bdi", one_line(record.message)), style=_FAINT) if record.message else ""
-    colour = html.GREY if record.status.pending else _COLOURS[record.status]
-    return html.callout(
-        colour, tag("div", told.what), said, tag("div", tag("b", told.charged), " ", prose(told.cure))
-    )
-
-
-def _file(record: RunRecord, src: str | None, embed: str | None) -> Html:
-    if record.status is not RunStatus.SUCCEEDED:
-        return Html()
-    took = [f"took {wording.minutes(record.seconds)}"] if record.seconds is not None else []
-    named = tag("bdi", record.media.file) if record.media else Html("the clip")
-    facts = wording.file_words(record.media)[:2] if record.media else []
-    if safe_url(src):
-        row = [*took, html.link(named, src), *facts]
-        return tag("div", join(row, DOT), style=_FAINT)
-    if safe_url(embed, data="video"):
-        return tag("div", join([*took, named, "kept inside this notebook", *facts], DOT), style=_FAINT)
-    cure = (
-        "Put the file back, or run the cell again: what the provider still has is fetched again, and nothing "
-        "is bought. Its SHA-256 is in the receipt."
-    )
-    told = html.callout(html.AMBER, tag("div", tag("b", named, " is not here.")), tag("div", prose(cure)))
-    return join([tag("div", join([*took, *facts], DOT), style=_FAINT), told])
-
-
 def _money(record: RunRecord, totals: Totals | None, *, reused: bool) -> Html:
     words = tag("div", prose(wording.money_words(record, reused=reused)), style="margin-top:6px")
     if totals is None:
@@ -312,32 +201,3 @@ def _attached(record: RunRecord, *, reused: bool) -> Html:
     return tag(
         "div", "This run was under way already: nothing new was sent.", style=f"{_FAINT};margin-top:6px"
     )
-
-
-def _picture(record: RunRecord, *, src: str | None, poster: str | None, embed: str | None) -> Html:
-    width, height = _BOXES[record.request.aspect_ratio]
-    inside = "position:absolute;left:0;top:0;width:100%;height:100%"
-    played = safe_url(embed, data="video") or safe_url(src)
-    still = safe_url(poster, data="image")
-    done = record.status is RunStatus.SUCCEEDED
-    if done and played:
-        look = f"{inside};background:#000"
-        held = tag(
-            "video",
-            controls=True,
-            loop=True,
-            preload="none",
-            width=width,
-            style=look,
-            poster=still,
-            src=played,
-        )
-    elif done and still:
-        # A clip that is not here still shows what it was.
-        held = tag("img", src=still, alt="first frame", style=f"{inside};opacity:0.6")
-    else:
-        centre = "display:flex;align-items:center;justify-content:center;opacity:0.6;font-size:12px"
-        held = tag("div", _PLACES.get(record.status, "clip not here"), style=f"{inside};{centre}")
-    # The sanitizer drops `aspect-ratio`; padding in per cent of the width keeps the box in shape as well.
-    frame = f"position:relative;padding-bottom:{height};border-radius:6px;overflow:hidden;background:{_FILL}"
-    return tag("div", tag("div", held, style=frame), style=f"flex:0 1 {width}px;min-width:140px")

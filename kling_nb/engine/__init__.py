@@ -4,7 +4,8 @@ from kling_nb.engine.asking import Reach, Seen
 from kling_nb.engine.job import Clock, Limits
 from kling_nb.engine.lifecycle import Engine
 from kling_nb.engine.reuse import Decision, Wish, decide
-from kling_nb.engine.run import Run, Runs, Video
+from kling_nb.engine.run import Run, Video
+from kling_nb.engine.runs import Runs
 from kling_nb.engine.verdict import error_of
 
 __all__ = [

@@ -8,13 +8,13 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from kling_nb.cardview import card, line
 from kling_nb.engine.verdict import error_of
@@ -25,7 +25,7 @@ from kling_nb.records import MediaFacts, RunRecord, RunStatus, Totals, utc_now
 if TYPE_CHECKING:
     from kling_nb.engine.lifecycle import Engine
 
-__all__ = ["Run", "Runs", "Video"]
+__all__ = ["Run", "Video"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,10 +320,14 @@ class Run:
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         return self.bundle()
 
+    def shown_clip(self) -> tuple[str | None, str | None]:
+        """Give the clip's address as the notebook reaches it, and a still; None for what is not here."""
+        return self._engine.shown_clip(self.record)
+
     def bundle(self, *, typical_s: tuple[float, float] | None = None) -> dict[str, Any]:
         """Give the card, its text line and the receipt, as one MIME bundle."""
         now, totals = utc_now(), self.totals
-        src, poster = self._engine.shown_clip(self.record)
+        src, poster = self.shown_clip()
         html = card(
             self.record,
             totals=totals,
@@ -347,69 +351,3 @@ class Run:
             note=self.shown_note,
         )
         return {"text/html": html, "text/plain": text, RECEIPT_MIME: to_receipt(self.record)}
-
-
-class Runs(Sequence[Run]):
-    """The runs of one cell, in order of take.
-
-    Args:
-        runs: Handles.
-
-    Example:
-        >>> len(Runs([]))
-        0
-    """
-
-    def __init__(self, runs: Sequence[Run]) -> None:
-        self._runs = tuple(runs)
-
-    @overload
-    def __getitem__(self, index: int) -> Run: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Runs": ...
-    def __getitem__(self, index: int | slice) -> "Run | Runs":
-        return Runs(self._runs[index]) if isinstance(index, slice) else self._runs[index]
-
-    def __len__(self) -> int:
-        return len(self._runs)
-
-    def __repr__(self) -> str:
-        return "\n".join(repr(run) for run in self._runs) or "no runs"
-
-    @property
-    def videos(self) -> list[Video]:
-        """The clips that are there."""
-        return [run.video for run in self._runs if run.video]
-
-    def wait(self, timeout_s: float | None = None) -> "Runs":
-        """Wait for all of them.
-
-        Args:
-            timeout_s: Seconds for all together; None waits without end.
-
-        Returns:
-            The runs.
-
-        Raises:
-            WaitTimeoutError: The time was over first; the runs go on.
-        """
-        end = None if timeout_s is None else time.monotonic() + timeout_s
-        for run in self._runs:
-            run.wait(None if end is None else max(0.0, end - time.monotonic()))
-        return self
-
-    def __await__(self) -> Generator[Any, None, "Runs"]:
-        for run in self._runs:
-            yield from run.__await__()
-        return self
-
-    def cancel(self) -> list[str]:
-        """Cancel all of them; see `Run.cancel`."""
-        return [run.cancel() for run in self._runs]
-
-    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        bundles = [run.bundle() for run in self._runs]
-        return {
-            "text/html": "".join(bundle["text/html"] for bundle in bundles),
-            "text/plain": "\n".join(bundle["text/plain"] for bundle in bundles),
-        }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ShellSurroundings", "attach", "detach"]
 
-_SHOWN = (("kling_nb.engine.run", "Run"), ("kling_nb.engine.run", "Runs"), ("kling_nb.engine.run", "Video"))
+_SHOWN = (("kling_nb.engine.run", "Run"), ("kling_nb.engine.runs", "Runs"), ("kling_nb.engine.run", "Video"))
 
 
 class ShellSurroundings:

@@ -1,0 +1,113 @@
+"""The handles of one cell, or of a search, as one sequence: waited for, canceled and shown together.
+
+Invariants: waiting and showing change nothing; several runs share one card, and what it says of each is what
+the run's own card says.
+"""
+
+import time
+from collections.abc import Generator, Sequence
+from typing import Any, overload
+
+from kling_nb.engine.run import Run, Video
+from kling_nb.gridview import Tile, grid, grid_text
+from kling_nb.receipt import RECEIPT_MIME
+from kling_nb.receiptlist import to_receipts
+from kling_nb.records import utc_now
+
+__all__ = ["Runs"]
+
+
+class Runs(Sequence[Run]):
+    """The runs of one cell, in order of take.
+
+    Args:
+        runs: Handles.
+
+    Example:
+        >>> len(Runs([]))
+        0
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._runs = tuple(runs)
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Runs": ...
+    def __getitem__(self, index: int | slice) -> "Run | Runs":
+        return Runs(self._runs[index]) if isinstance(index, slice) else self._runs[index]
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __repr__(self) -> str:
+        return "\n".join(repr(run) for run in self._runs) or "no runs"
+
+    @property
+    def videos(self) -> list[Video]:
+        """The clips that are there."""
+        return [run.video for run in self._runs if run.video]
+
+    def wait(self, timeout_s: float | None = None) -> "Runs":
+        """Wait for all of them.
+
+        Args:
+            timeout_s: Seconds for all together; None waits without end.
+
+        Returns:
+            The runs.
+
+        Raises:
+            WaitTimeoutError: The time was over first; the runs go on.
+        """
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        for run in self._runs:
+            run.wait(None if end is None else max(0.0, end - time.monotonic()))
+        return self
+
+    def __await__(self) -> Generator[Any, None, "Runs"]:
+        for run in self._runs:
+            yield from run.__await__()
+        return self
+
+    def cancel(self) -> list[str]:
+        """Cancel all of them; see `Run.cancel`."""
+        return [run.cancel() for run in self._runs]
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        return self.bundle()
+
+    def bundle(self, typical_s: Sequence[tuple[float, float] | None] | None = None) -> dict[str, Any]:
+        """Give one card for all of them, its text lines and the receipts, as one MIME bundle.
+
+        Args:
+            typical_s: The usual span of each, shortest and longest in seconds.
+
+        Returns:
+            By MIME type.
+        """
+        if len(self) == 1:
+            return self[0].bundle(typical_s=typical_s[0] if typical_s else None)
+        spans = typical_s or [None] * len(self)
+        tiles = [_tile(run, span) for run, span in zip(self, spans, strict=True)]
+        totals = self[0].totals if tiles else None
+        return {
+            "text/html": grid(tiles, totals=totals, now=utc_now()),
+            "text/plain": grid_text(tiles, totals=totals, now=utc_now()),
+            RECEIPT_MIME: to_receipts([run.record for run in self]),
+        }
+
+
+def _tile(run: Run, typical_s: tuple[float, float] | None) -> Tile:
+    src, poster = run.shown_clip()
+    return Tile(
+        record=run.record,
+        name=run.name,
+        src=src,
+        poster=poster,
+        typical_s=typical_s,
+        reused=run.reused,
+        note=run.shown_note,
+        detached=run.detached,
+    )

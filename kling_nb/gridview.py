@@ -1,0 +1,193 @@
+"""One card for the runs of one cell: what they share is said once, each has a tile of its own.
+
+Invariants: a tile says of its run what its own card says, in fewer words: state, money, end, clip, receipt;
+play money and real money are never in one sum, and an amount nobody knows is counted, never added; nothing
+that opens on a click is in a tile that is still redrawn.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from kling_nb import cardparts, cardview, html, receiptview, wording
+from kling_nb.errors import one_line
+from kling_nb.html import DOT, Html, join, prose, tag
+from kling_nb.records import RunRecord, RunStatus, Totals, usd
+
+__all__ = ["Tile", "grid", "grid_text"]
+
+_FAINT = "opacity:0.72"
+_WIDTHS = {"16:9": 240, "9:16": 158, "1:1": 190}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One run of a grid; the fields are those of `cardview.card`.
+
+    Args:
+        record: The run.
+        name: The variable that holds it, if any.
+        src: The clip's address as the notebook reaches it; None where the file is not here.
+        poster: A small JPEG as a data address.
+        typical_s: The usual span from asked to done, shortest and longest in seconds.
+        reused: Whether nothing was sent for this cell.
+        note: A further sentence of ours.
+        detached: Whether we stopped watching.
+
+    Example:
+        >>> Tile.__name__
+        'Tile'
+    """
+
+    record: RunRecord
+    name: str | None = None
+    src: str | None = None
+    poster: str | None = None
+    typical_s: tuple[float, float] | None = None
+    reused: bool = False
+    note: str = ""
+    detached: bool = False
+
+
+def grid(tiles: Sequence[Tile], *, totals: Totals | None, now: datetime) -> Html:
+    """Draw the runs of one cell as one card.
+
+    Args:
+        tiles: The runs, in the order of the page.
+        totals: What the session has spent and may spend, or None to leave that out.
+        now: The time of this look.
+
+    Returns:
+        One element, complete without scripts, style sheets or trust.
+
+    Example:
+        >>> "no runs" in grid([], totals=None, now=datetime.now())
+        True
+    """
+    if not tiles:
+        return tag("div", "no runs", style=f"{html.FONT};{_FAINT}")
+    shared = _shared(tiles)
+    going = any(tile.record.status.pending for tile in tiles)
+    head = [tag("b", f"{len(tiles)} runs"), ", ".join(_counts(tiles))]
+    head += [f"as of {wording.clock(now)}"] if going else []
+    parts: list[object] = [tag("div", join(head, DOT))]
+    if shared is not None:
+        parts += [cardparts.words(shared, live=going), tag("div", join(_alike(tiles), DOT), style=_FAINT)]
+    look = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:14px 14px;margin:10px 0 4px"
+    parts.append(tag("div", *(_tile(tile, now, alone=shared is None) for tile in tiles), style=look))
+    parts += [tag("div", prose(line)) for line in _sums(tiles)]
+    if totals is not None:
+        parts.append(tag("div", prose(wording.session_words(totals)), style=_FAINT))
+    return tag("div", *parts, style=f"{html.FRAME};{html.FONT};overflow-wrap:break-word")
+
+
+def grid_text(tiles: Sequence[Tile], *, totals: Totals | None, now: datetime) -> str:
+    """Write the same for a terminal: a head, a line a run, and the sums.
+
+    Args:
+        tiles: The runs.
+        totals: What the session has spent and may spend, or None to leave that out.
+        now: The time of this look.
+
+    Returns:
+        Lines.
+    """
+    if not tiles:
+        return "no runs"
+    lines = [f"{len(tiles)} runs: {', '.join(_counts(tiles))}"]
+    lines += [
+        cardview.line(
+            tile.record,
+            totals=None,
+            now=now,
+            name=tile.name,
+            file=tile.src,
+            reused=tile.reused,
+            detached=tile.detached,
+            note=tile.note,
+        )
+        for tile in tiles
+    ]
+    ends = [*_sums(tiles), *([wording.session_words(totals)] if totals is not None else [])]
+    return "\n".join([*lines, *(wording.plain(end) for end in ends)])
+
+
+def _shared(tiles: Sequence[Tile]) -> RunRecord | None:
+    """Give a run that speaks for all of them, where all were asked for the same."""
+    asked = {(tile.record.request.model_dump_json(), tile.record.model) for tile in tiles}
+    return tiles[0].record if len(asked) == 1 else None
+
+
+def _alike(tiles: Sequence[Tile]) -> list[str]:
+    """List what all of them have in common; the rest stands in the tiles."""
+    every = [wording.ask_words(tile.record) for tile in tiles]
+    return [word for word in every[0] if all(word in words for words in every)]
+
+
+def _counts(tiles: Sequence[Tile]) -> list[str]:
+    words = Counter(_state(tile).lower() for tile in tiles)
+    return [f"{count} {word}" for word, count in words.items()]
+
+
+def _state(tile: Tile) -> str:
+    return wording.state_word(tile.record, reused=tile.reused, detached=tile.detached)
+
+
+def _tile(tile: Tile, now: datetime, *, alone: bool) -> Html:
+    record = tile.record
+    ids = [part for part in (tile.name, record.id) if part]
+    words = wording.ask_words(record) if alone else [f"take {record.take}"]
+    words += [f"try {record.attempt}"] if record.attempt > 1 and not alone else []
+    pill = html.pill(_state(tile), cardparts.colour(record, detached=tile.detached))
+    width = _WIDTHS[record.request.aspect_ratio]
+    parts: list[object] = [
+        cardparts.picture(record, src=tile.src, poster=tile.poster),
+        tag("div", pill, " ", cardparts.marked(record), style="margin-top:6px"),
+        tag("div", join([tag("bdi", part) for part in ids], DOT), style=f"opacity:0.65;{html.MONO}"),
+    ]
+    if alone:
+        text = wording.short(one_line(cardparts.all_words(record)), 90)
+        parts.append(tag("div", text, dir="auto"))
+    parts.append(tag("div", join(words, DOT), style=_FAINT))
+    if record.status.pending:
+        waits = wording.wait_words(record, now=now, typical_s=tile.typical_s)
+        parts.append(tag("div", join(waits, DOT), style=_FAINT))
+    parts.append(cardparts.story(record, detached=tile.detached))
+    parts.append(cardparts.clip_words(record, tile.src, None))
+    parts.append(tag("div", prose(wording.money_words(record, reused=tile.reused)), style="margin-top:4px"))
+    if tile.note:
+        parts.append(tag("div", prose(tile.note), style=_FAINT, dir="auto"))
+    if record.status.ended:
+        parts.append(receiptview.receipt(record, private=False))
+    return tag("div", *parts, style=f"flex:1 1 {width}px;min-width:140px;max-width:{width + 30}px")
+
+
+def _sums(tiles: Sequence[Tile]) -> list[str]:
+    """Say what these runs cost together: real and play money in a sentence of their own."""
+    lines = []
+    for play in (False, True):
+        records = [tile.record for tile in tiles if tile.record.play is play]
+        if not records:
+            continue
+        again = {
+            tile.record.id for tile in tiles if tile.reused and tile.record.status is RunStatus.SUCCEEDED
+        }
+        new = [record for record in records if record.id not in again]
+        words = [_sum(new)] if new else []
+        words += [f"{len(records) - len(new)} reused, **$0.00** this time"] if len(new) < len(records) else []
+        lines.append(f"these runs{' (play money)' if play else ''}: {'; '.join(words)}")
+    return lines
+
+
+def _sum(records: Sequence[RunRecord]) -> str:
+    settled = [record.settled_micros for record in records if record.settled_micros is not None]
+    held = sum(record.reserved_micros for record in records)
+    unknown = sum(
+        record.status.ended and record.settled_micros is None and wording.charged(record) != "no"
+        for record in records
+    )
+    words = [f"**{usd(sum(settled))}** charged"] if settled or not held else []
+    words += [f"**{usd(held)}** reserved"] if held else []
+    words += [f"{unknown} unknown"] if unknown else []
+    return " + ".join(words)
