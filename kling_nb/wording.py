@@ -240,6 +240,21 @@ def session_words(totals: Totals) -> str:
     return f"{words}, **over by {usd(-left)}**" if left is not None and left < 0 else words
 
 
+def unread_words(count: int) -> str:
+    """Say that rows of the ledger could not be read; empty where all could.
+
+    Example:
+        >>> unread_words(0), unread_words(2)[:25]
+        ('', '2 runs of the ledger can')
+    """
+    if not count:
+        return ""
+    what = (
+        "1 run of the ledger cannot be read" if count == 1 else f"{count} runs of the ledger cannot be read"
+    )
+    return f"{what}: a newer kling_nb wrote it, or it is damaged. What it holds back still counts."
+
+
 def charged(record: RunRecord) -> Charged:
     """Say whether a run was charged; a lost one that still holds money is unknown, whatever its row says."""
     if record.settled_micros:

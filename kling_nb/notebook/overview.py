@@ -17,9 +17,18 @@ from kling_nb.notebook.shown import Shown
 from kling_nb.options import Options
 from kling_nb.records import RunRecord, Totals, usd, utc_now
 from kling_nb.settings import CAPS, PREFIX
-from kling_nb.wording import charged, plain, provider_label, session_words, short, state_word
+from kling_nb.wording import (
+    charged,
+    plain,
+    provider_label,
+    session_words,
+    short,
+    state_word,
+    unread_words,
+)
 
 if TYPE_CHECKING:
+    from kling_nb.ledger.rows import Records
     from kling_nb.session import Session
 
 __all__ = ["Held", "config", "cost", "keys", "listing", "model_list", "status"]
@@ -61,7 +70,7 @@ class Held:
     detached: Collection[str] = ()
 
 
-def status(session: "Session", pending: Sequence[RunRecord], last: Sequence[RunRecord], held: Held) -> Shown:
+def status(session: "Session", pending: "Records", last: Sequence[RunRecord], held: Held) -> Shown:
     """Show what is on its way, the last run, and the money.
 
     Args:
@@ -74,6 +83,7 @@ def status(session: "Session", pending: Sequence[RunRecord], last: Sequence[RunR
         The answer; its value is plain data.
     """
     parts: list[_Part] = [_run_table(pending, held) if pending else "Nothing is on its way."]
+    parts += _unread(pending)
     if ended := [record for record in last if record.status.ended]:
         parts += ["Last:", _run_table(ended, held)]
     money = _money(session)
@@ -82,23 +92,30 @@ def status(session: "Session", pending: Sequence[RunRecord], last: Sequence[RunR
     return _answer(parts, value)
 
 
-def listing(records: Sequence[RunRecord], held: Held, *, more: bool) -> Shown:
+def listing(found: "Records", held: Held, *, limit: int | None = None) -> Shown:
     """Show a table of runs.
 
     Args:
-        records: Newest first.
+        found: Newest first, and one more than the limit if there are more.
         held: What this kernel holds of them.
-        more: Whether there are older ones.
+        limit: Show so many.
 
     Returns:
         The answer; its value is plain data, a dict a run.
     """
-    if not records:
+    records = found[:limit]
+    parts: list[_Part] = [_run_table(records, held)] if records else []
+    parts += _unread(found)
+    if not parts:
         return _answer(["There are no runs in the ledger yet."], [])
-    parts: list[_Part] = [_run_table(records, held)]
-    if more:
+    if limit is not None and len(found) + len(found.unreadable) > limit:
         parts.append("There are older ones: `%kling list --all`, or `-n N`.")
     return _answer(parts, [_run_data(record, held) for record in records])
+
+
+def _unread(records: "Records") -> list[str]:
+    words = unread_words(len(records.unreadable))
+    return [words] if words else []
 
 
 def _run_table(records: Sequence[RunRecord], held: Held) -> tuple[list[str], list[Row], str]:
@@ -214,7 +231,7 @@ def _totals(totals: Totals) -> dict[str, Any]:
     }
 
 
-def cost(session: "Session", records: Sequence[RunRecord], *, whole: bool) -> Shown:
+def cost(session: "Session", records: "Records", *, whole: bool) -> Shown:
     """Show what was spent, by provider and model.
 
     Args:
@@ -235,6 +252,7 @@ def cost(session: "Session", records: Sequence[RunRecord], *, whole: bool) -> Sh
             parts.append((heads, [list(row) for row in group], "llrrrr"))
         elif not play:
             parts.append("Nothing was spent.")
+    parts += _unread(records)
     money = _money(session)
     for totals in money:
         left = totals.left_micros

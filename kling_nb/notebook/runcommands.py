@@ -53,9 +53,8 @@ def list_runs(order: Order) -> Shown:
         limit = read_count("-n", order.flags["-n"], low=1, high=100_000)
     elif "--all" in order.flags:
         limit = None
-    records = order.session.ledger().runs(limit=None if limit is None else limit + 1)
-    more = limit is not None and len(records) > limit
-    return overview.listing(records[:limit], _kept(order), more=more)
+    found = order.session.ledger().runs(limit=None if limit is None else limit + 1)
+    return overview.listing(found, _kept(order), limit=limit)
 
 
 def show(order: Order) -> Shown:
