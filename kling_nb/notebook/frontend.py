@@ -1,0 +1,251 @@
+"""What live views have in common: their scripts, bytes of clips, and an output that empties itself.
+
+Invariants: a page gets only clips that its view was made for, and only bytes that were checked against the
+recorded SHA-256; no path, address or key goes to a page; a script is a file of this package and is never
+put together from foreign text; `anywidget` loads on first use.
+"""
+
+import atexit
+import contextlib
+import itertools
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from kling_nb.errors import one_line
+from kling_nb.placing import open_plain
+from kling_nb.records import RunRecord, RunStatus
+
+if TYPE_CHECKING:
+    from kling_nb.store import Store
+
+__all__ = ["ClipSource", "LiveView", "answer_at_once", "make_widget", "static_text"]
+
+#: A clip beyond this stays on disk: a page holds what it plays in memory.
+CLIP_BYTES = 256 * 1024 * 1024
+#: Of one message. Servers and proxies take a megabyte everywhere, and other messages get through between two.
+CHUNK_BYTES = 1024 * 1024
+
+_EMPTY = {"text/html": "", "text/plain": ""}
+_TYPES = {"mov": "video/quicktime", "webm": "video/webm", "mkv": "video/x-matroska"}
+_open: "weakref.WeakSet[LiveView]" = weakref.WeakSet()
+_numbers = itertools.count(1)
+
+
+def static_text(*names: str) -> str:
+    """Join files of `static/` into one text: a widget's module is one text, so there is nothing to import.
+
+    Args:
+        *names: In order; each may use what stands in those before it, and only the last one exports.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> static_text("clips.js").startswith("//")
+        True
+    """
+    folder = files("kling_nb.notebook") / "static"
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+def make_widget(name: str, scripts: Sequence[str], styles: Sequence[str], state: Mapping[str, Any]) -> Any:
+    """Make a widget of this package.
+
+    Args:
+        name: Its kind, one word; style sheets are told apart by it.
+        scripts: Files of `static/`; the last one has the `export default { render }`.
+        styles: Files of `static/`.
+        state: What the page is told, as plain JSON: `model.get("state")`.
+
+    Returns:
+        An `anywidget.AnyWidget` with the one trait `state`.
+
+    Example:
+        >>> make_widget("compare", ["clips.js"], ["live.css"], {"clips": []}).state
+        {'clips': []}
+    """
+    widget = _kind(name, tuple(scripts), tuple(styles))(state=dict(state))
+    answer_at_once(widget)
+    return widget
+
+
+@cache
+def _kind(name: str, scripts: tuple[str, ...], styles: tuple[str, ...]) -> Any:
+    import anywidget
+    import traitlets
+
+    inside = {
+        "_esm": static_text(*scripts),
+        "_css": static_text(*styles),
+        "state": traitlets.Dict().tag(sync=True),
+        "__module__": __name__,
+    }
+    return type(f"Kling{name.capitalize()}", (anywidget.AnyWidget,), inside)
+
+
+def answer_at_once(widget: Any) -> None:
+    """Let messages of a widget through while a cell blocks.
+
+    ipykernel 7.4 sends a browser's message to the subshell that published last on its comm, which for a
+    widget made in a cell is the blocked main one, although JupyterLab asked for another (measured). The
+    attribute is private, hence the guard; older and later kernels do without.
+
+    Args:
+        widget: One that takes clicks or asks for bytes.
+    """
+    if hasattr(widget.comm, "_reply_subshell_for"):
+        widget.comm._reply_subshell_for = lambda _data, default: default  # noqa: SLF001 - see above
+
+
+class ClipSource:
+    """The clips that one view may play, sent piece by piece when its page asks.
+
+    The page says `{"kind": "clip", "id": ID, "at": OFFSET}` and gets the same back with `size`, `type` and
+    one buffer of at most `CHUNK_BYTES`, or with `why`: words that stand where the clip would.
+
+    Args:
+        records: The runs.
+        store: Gives the store of a media folder, e.g. `session.engine().store`.
+        limit_bytes: A larger clip is not sent.
+
+    Example:
+        >>> ClipSource([], store=Store).answer({"kind": "clip", "id": "kl7m2q", "at": 0})  # doctest: +SKIP
+        ({'kind': 'clip', 'id': 'kl7m2q', 'at': 0, 'why': 'This view has no such clip.'}, [])
+    """
+
+    def __init__(
+        self,
+        records: Sequence[RunRecord],
+        *,
+        store: "Callable[[str], Store]",
+        limit_bytes: int = CLIP_BYTES,
+    ) -> None:
+        self._records = {record.id: record for record in records}
+        self._store = store
+        self._limit = limit_bytes
+
+    def why_not(self, run_id: str) -> str | None:
+        """Say in a sentence why a clip cannot be played, or None where it can.
+
+        Args:
+            run_id: Ours.
+
+        Returns:
+            Plain text. The clip is read to the end for this, once, and again only after a change.
+        """
+        record = self._records.get(run_id)
+        if record is None:
+            return "This view has no such clip."
+        media = record.media
+        if record.status is not RunStatus.SUCCEEDED or media is None:
+            return f"There is no clip: the run is {record.status.value}."
+        store = self._store(record.folder)
+        if store.path(record) is None:
+            return f"The clip is not here: {one_line(media.file)} is missing from the media folder."
+        if not store.verify(record):
+            return (
+                f"The clip is damaged or was replaced: {one_line(media.file)} has other bytes than recorded."
+            )
+        if media.size > self._limit:
+            return (
+                f"The clip is too large for a live view: {media.size / 1e6:,.0f} MB, "
+                f"at most {self._limit / 1e6:,.0f} MB. It plays from its card."
+            )
+        return None
+
+    def answer(self, content: Mapping[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
+        """Answer a page that asks for a piece of a clip.
+
+        Args:
+            content: What it sent; it may be anything.
+
+        Returns:
+            The message and its buffers.
+        """
+        run_id, at = content.get("id"), content.get("at")
+        reply: dict[str, Any] = {"kind": "clip", "id": run_id if isinstance(run_id, str) else "", "at": at}
+        why = self.why_not(reply["id"])
+        record = self._records.get(reply["id"])
+        if why is not None or record is None or record.media is None:
+            return {**reply, "why": why}, []
+        size = record.media.size
+        if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at < size:
+            return {**reply, "why": "The page asked for a piece that the clip does not have."}, []
+        try:
+            piece = self._read(record, at)
+        except OSError as error:
+            return {**reply, "why": f"The clip cannot be read: {error.strerror or type(error).__name__}."}, []
+        kind = _TYPES.get(record.media.container, "video/mp4")
+        return {**reply, "size": size, "type": kind}, [piece]
+
+    def _read(self, record: RunRecord, at: int) -> bytes:
+        path = self._store(record.folder).path(record)
+        if path is None:
+            raise FileNotFoundError(2, "it has just gone")
+        with open_plain(path.resolve(strict=True)) as file:
+            file.seek(at)
+            return file.read(CHUNK_BYTES)
+
+    def serve(self, widget: Any) -> None:
+        """Answer the page of this widget from now on.
+
+        Args:
+            widget: From `make_widget`.
+        """
+
+        def heard(_widget: object, content: Any, _buffers: object) -> None:
+            if isinstance(content, Mapping) and content.get("kind") == "clip":
+                message, buffers = self.answer(content)
+                widget.send(message, buffers)
+
+        widget.on_msg(heard)
+
+
+class LiveView:
+    """A widget in an output of its own, which is emptied when it is closed and when the kernel ends.
+
+    A saved notebook cannot show a widget without its kernel, so what is worth keeping stands in another
+    output.
+
+    Args:
+        widget: From `make_widget`. Its page closes it by sending `{"kind": "close"}`.
+
+    Example:
+        >>> LiveView(widget).show()  # doctest: +SKIP
+    """
+
+    def __init__(self, widget: Any) -> None:
+        self.widget = widget
+        self._handle: Any = None
+        widget.on_msg(self._heard)
+
+    def show(self) -> None:
+        """Put it below the cell; to be called in the cell."""
+        from IPython.display import DisplayHandle, display
+
+        self._handle = DisplayHandle(f"kling-live-{next(_numbers)}")
+        display(self.widget, display_id=self._handle.display_id)
+        _open.add(self)
+
+    def close(self) -> None:
+        """Empty the output and forget the widget; twice does no harm."""
+        _open.discard(self)
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.update(_EMPTY, raw=True)
+            self.widget.close()
+
+    def _heard(self, _widget: object, content: Any, _buffers: object) -> None:
+        if isinstance(content, Mapping) and content.get("kind") == "close":
+            self.close()
+
+
+@atexit.register
+def _close_all() -> None:
+    for view in list(_open):
+        # The page may be gone already, and so may the connection to it.
+        with contextlib.suppress(Exception):
+            view.close()
