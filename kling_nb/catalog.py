@@ -1,6 +1,7 @@
 """Models and prices, read from `catalog.toml`.
 
-Invariants: a price is a decimal with a source and a date, or it is unknown; an alias names one model.
+Invariants: a price is a decimal with a source and a date, or it is unknown; what a file of the user's says
+stands beside the list and never replaces it; an alias names one model.
 """
 
 import tomllib
@@ -8,18 +9,42 @@ from datetime import date
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from kling_nb.errors import UnsupportedError, UsageError
 
-__all__ = ["DEFAULT_MODEL", "Model", "Offer", "find_model", "models"]
+__all__ = ["DEFAULT_MODEL", "Model", "Offer", "Price", "PriceKind", "find_model", "models"]
 
 DEFAULT_MODEL = "kling-3.0-pro"
 
 
 class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+PriceKind = Literal["list", "own", "project"]
+
+
+class Price(_Entry):
+    """One price that somebody states.
+
+    Args:
+        usd_per_s: Dollars per second of video.
+        source: Where it stands; empty where its author does not say.
+        as_of: Its date.
+        kind: `list` for the catalog, `own` for the user's file, `project` for a project's.
+
+    Example:
+        >>> find_model("pro").offer("runcomfy").price(audio=True).usd_per_s
+        Decimal('0.168')
+    """
+
+    usd_per_s: Decimal
+    source: str
+    as_of: date
+    kind: PriceKind = "list"
 
 
 class Offer(_Entry):
@@ -31,6 +56,7 @@ class Offer(_Entry):
         usd_per_s_audio: Dollars per second with sound, or None for unknown.
         source: Where the price stands.
         as_of: The date of the price.
+        stated: What outranks the listed price, silent and with sound; None where nothing does.
 
     Example:
         >>> find_model("pro").providers["runflow"].usd_per_s(audio=True) is None
@@ -42,10 +68,21 @@ class Offer(_Entry):
     usd_per_s_audio: Decimal | None = None
     source: str
     as_of: date
+    stated: tuple[Price | None, Price | None] = (None, None)
+
+    def listed(self, *, audio: bool) -> Price | None:
+        """Give the price of the list, or None for unknown."""
+        amount = self.usd_per_s_audio if audio else self.usd_per_s_silent
+        return None if amount is None else Price(usd_per_s=amount, source=self.source, as_of=self.as_of)
+
+    def price(self, *, audio: bool) -> Price | None:
+        """Give the price that is in force, or None for unknown."""
+        return self.stated[audio] or self.listed(audio=audio)
 
     def usd_per_s(self, *, audio: bool) -> Decimal | None:
         """Give the price per second of video in dollars, or None for unknown."""
-        return self.usd_per_s_audio if audio else self.usd_per_s_silent
+        price = self.price(audio=audio)
+        return None if price is None else price.usd_per_s
 
 
 class Model(_Entry):
@@ -94,7 +131,7 @@ class Model(_Entry):
 
     def dearest_usd_per_s(self) -> Decimal:
         """Give the highest price anybody is known to ask for this model, in dollars per second."""
-        prices = [p for o in self.providers.values() for p in (o.usd_per_s_silent, o.usd_per_s_audio)]
+        prices = [o.usd_per_s(audio=audio) for o in self.providers.values() for audio in (False, True)]
         return max(price for price in prices if price is not None)
 
 

@@ -1,8 +1,8 @@
 """What a run should cost, and how anybody knows.
 
 Invariants: money is `Decimal` or whole micro-dollars, and a float is refused; an unknown price stays
-unknown in every sum, and is never nought; what is held back is rounded up; a basis always names its
-source and date.
+unknown in every sum, and is never nought; what is held back is rounded up, and is the dearest that anybody
+says; a basis always names its source and date, and the age of an old one.
 """
 
 from collections.abc import Iterable
@@ -11,15 +11,26 @@ from datetime import date
 from decimal import ROUND_CEILING, Decimal
 from itertools import islice
 
-from kling_nb.catalog import Model
+from kling_nb.catalog import Model, Price
 from kling_nb.errors import UnpricedError, UsageError
 from kling_nb.models import TextToVideo
 from kling_nb.records import MICROS, Estimate, usd
 
-__all__ = ["Bill", "LearnedPrice", "Quote", "estimate", "learn_price", "require_priced", "total"]
+__all__ = [
+    "Bill",
+    "LearnedPrice",
+    "Quote",
+    "age_words",
+    "estimate",
+    "learn_price",
+    "price_words",
+    "require_priced",
+    "total",
+]
 
 _MAX_USD_PER_S = 1000
 _LOOK_BACK = 3
+_OLD_DAYS = 90
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +93,50 @@ class Quote:
         return f"{usd(self.known_micros)} + {unknown}" if self.known_micros else unknown
 
 
+def age_words(as_of: date, today: date | None) -> str:
+    """Say how old a price is, once it is old enough to matter.
+
+    Args:
+        as_of: The date of the price.
+        today: The day it is looked at; None for a day that nobody knows.
+
+    Returns:
+        e.g. `7 months old`; empty for less than 90 days.
+
+    Example:
+        >>> age_words(date(2026, 4, 6), date(2026, 11, 21))
+        '7 months old'
+    """
+    if today is None or (today - as_of).days < _OLD_DAYS:
+        return ""
+    months = (today.year - as_of.year) * 12 + today.month - as_of.month - (today.day < as_of.day)
+    return f"{months} months old" if months < 24 else f"{months // 12} years old"
+
+
+def price_words(price: Price | LearnedPrice, today: date | None = None) -> str:
+    """Say whose price it is, of what day, and how old where it is old.
+
+    Args:
+        price: A stated or a learned price.
+        today: The day it is looked at.
+
+    Example:
+        >>> price_words(LearnedPrice(usd_per_s=Decimal("0.168"), as_of=date(2026, 11, 20), bills=3))
+        'from your last 3 runs, 2026-11-20'
+    """
+    parts = (_whose(price), price.as_of.isoformat(), age_words(price.as_of, today))
+    return ", ".join(part for part in parts if part)
+
+
+def _whose(price: Price | LearnedPrice) -> str:
+    if isinstance(price, LearnedPrice):
+        return "from your last run" if price.bills == 1 else f"from your last {price.bills} runs"
+    if price.kind == "list":
+        return price.source
+    owner = "your own price" if price.kind == "own" else "the price of this project"
+    return f"{owner} ({price.source})" if price.source else owner
+
+
 def estimate(
     request: TextToVideo,
     model: Model,
@@ -89,19 +144,23 @@ def estimate(
     *,
     price_usd_per_s: Decimal | None = None,
     learned: LearnedPrice | None = None,
+    today: date | None = None,
 ) -> Estimate:
     """Say what one run should cost.
 
-    A price learned from the provider's own bills outranks the list. Where neither knows, the charge is
-    unknown, and what is held back is the price the user gave, else the dearest known price of the model.
+    A price learned from the provider's own bills outranks what anybody states; a stated one is the
+    user's own, a project's higher one, or the list. Held back is the dearest of them. Where nobody
+    knows, the charge is unknown, and what is held back is the price the user gave, else the dearest known
+    price of the model.
 
     Args:
         request: What is asked.
-        model: The model.
+        model: The model, with the prices that are in force.
         provider: `runflow`, `runcomfy` or `sandbox`.
         price_usd_per_s: The user's own price (`--price`), dollars per second, above 0 and at most 1000.
             Beside a known price it can only raise what is held back.
         learned: The price learned for this provider, model and sound.
+        today: The day it is asked, so that an old price can say its age.
 
     Returns:
         The estimate.
@@ -118,20 +177,22 @@ def estimate(
     offer = model.offer(provider)
     sound = "with sound" if request.audio else "silent"
     floor = _user_price(price_usd_per_s)
-    if learned is not None:
-        known: Decimal | None = learned.usd_per_s
-        source, day = f"{provider}'s own bills ({learned.bills})", learned.as_of
-    else:
-        known, source, day = offer.usd_per_s(audio=request.audio), offer.source, offer.as_of
-    if known is not None:
-        amount = known * request.duration
+    stated = offer.price(audio=request.audio)
+    best: Price | LearnedPrice | None = learned or stated
+    if best is not None:
+        held, whose = best.usd_per_s, ""
+        if stated is not None and stated.usd_per_s > held:
+            held, whose = stated.usd_per_s, price_words(stated, today)
+        if floor is not None and floor > held:
+            held, whose = floor, "the price given with the call"
+        basis = f"${best.usd_per_s:f}/s {sound}, {price_words(best, today)}"
         return Estimate(
-            micros=_up(amount),
-            reserve_micros=max(_up(amount), _up((floor or known) * request.duration)),
-            usd_per_s=f"{known:f}",
-            basis=f"${known:f}/s {sound}, {source}, {day.isoformat()}",
-            source=source,
-            as_of=day.isoformat(),
+            micros=_up(best.usd_per_s * request.duration),
+            reserve_micros=_up(held * request.duration),
+            usd_per_s=f"{best.usd_per_s:f}",
+            basis=f"{basis}; held back at ${held:f}/s, {whose}" if whose else basis,
+            source=_whose(best).removeprefix("from "),
+            as_of=best.as_of.isoformat(),
         )
     held = floor or model.dearest_usd_per_s()
     why = "the price given with the call" if floor else f"the dearest known price of {model.label}"
@@ -139,8 +200,8 @@ def estimate(
         micros=None,
         reserve_micros=_up(held * request.duration),
         basis=f"price {sound} unknown; held back at ${held:f}/s, {why}",
-        source=source,
-        as_of=day.isoformat(),
+        source=offer.source,
+        as_of=offer.as_of.isoformat(),
     )
 
 

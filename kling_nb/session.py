@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from kling_nb.loop import Loop
 from kling_nb.opening import Opening
 from kling_nb.places import is_headless, media_folder
 from kling_nb.plan import Ask, Plan, Wallet, payloads
+from kling_nb.pricefile import in_force
 from kling_nb.pricing import estimate, learn_price
 from kling_nb.providers import Provider, make_provider
 from kling_nb.records import Estimate, RunRecord, RunStatus, Totals, utc_now
@@ -71,6 +73,7 @@ class Session:
     Args:
         surroundings: Tells where a call comes from.
         engine_options: Passed to `Engine`, for tests.
+        today: Gives the day (UTC), by which prices are old.
         **overrides: Settings that outrank environment and files.
 
     Example:
@@ -83,6 +86,7 @@ class Session:
         *,
         surroundings: Callable[[], Surroundings] = _script,
         engine_options: Mapping[str, Any] | None = None,
+        today: Callable[[], date] = lambda: utc_now().date(),
         **overrides: Any,
     ) -> None:
         # Two sessions of one second, or of two containers, must not share a budget.
@@ -91,6 +95,7 @@ class Session:
         self.overrides = {name: value for name, value in overrides.items() if value is not None}
         self._configured: dict[str, Any] = {}
         self.surroundings = surroundings
+        self.today = today
         self.last: Run | Runs | None = None
         self.loop = Loop()
         self.keys = KeyHolder(self.loop, lambda: self.surroundings().headless)
@@ -218,7 +223,7 @@ class Session:
 
     # -- before the act --------------------------------------------------------
     def _resolve(self, ask: Ask, settings: Settings) -> tuple[str, Model, Estimate]:
-        model = find_model(ask.model or settings.model)
+        model = in_force(find_model(ask.model or settings.model), settings.prices)
         if ask.provider == "auto":
             settings = replace(settings, provider="auto")
         provider = choose_provider(
@@ -236,7 +241,8 @@ class Session:
         if provider != "sandbox":
             origin, audio = provider_origin(settings, provider), ask.request.audio
             learned = learn_price(self.ledger().bills(provider, model.id, origin=origin, audio=audio))
-        price = estimate(ask.request, model, provider, price_usd_per_s=ask.price, learned=learned)
+        own, today = ask.price, self.today()
+        price = estimate(ask.request, model, provider, price_usd_per_s=own, learned=learned, today=today)
         return provider, model, price
 
     def price(self, ask: Ask) -> Estimate:

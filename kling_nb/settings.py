@@ -28,6 +28,7 @@ from kling_nb.catalog import DEFAULT_MODEL
 from kling_nb.configfile import APP, ProjectTable, find_project, read_user_file
 from kling_nb.errors import SettingsError, UsageError, one_line
 from kling_nb.options import Options, ProviderName, check_options
+from kling_nb.pricefile import GivenPrice, project_notes, read_prices
 from kling_nb.providers.runcomfy import RunComfy
 from kling_nb.providers.runflow import Runflow
 from kling_nb.records import MICROS, usd
@@ -75,6 +76,7 @@ class Settings:
         project: The name that the project's cap counts under.
         user: The name that the user's caps count under.
         allow_origin: Further origins that a key may go to.
+        prices: What the user's own file and a project's state beside the list.
         sources: Where each of these came from, by field name.
         notes: What has no effect and should be known, one line each.
 
@@ -101,6 +103,7 @@ class Settings:
     project: str = "unnamed"
     user: str = "unnamed"
     allow_origin: tuple[str, ...] = ()
+    prices: tuple[GivenPrice, ...] = ()
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
 
@@ -163,11 +166,16 @@ def load_settings(
     table = find_project(top)
     variables, notes = _variables(environ)
     layers: dict[Source, Options] = {
-        "user file": check_options(own.settings, lambda name: f"{name} in {own.path}"),
+        "user file": check_options(_plain(own.settings), lambda name: f"{name} in {own.path}"),
         "project": _project_options(table),
         "environment": check_options(variables, lambda name: PREFIX + name.upper()),
         "argument": check_options({k: v for k, v in (overrides or {}).items() if v is not None}, str),
     }
+    prices = read_prices(own.settings.get("prices"), str(own.path), "own")
+    if table is not None:
+        where = f"[tool.{APP}] of {table.path}"
+        prices += read_prices(table.settings.get("prices"), where, "project")
+    notes += project_notes(prices)
     values, sources = _weigh(layers, notes)
     _check_origins(values, sources)
     if table and sources.get("media") == "project":
@@ -187,9 +195,15 @@ def load_settings(
             if source != "project"
             for cap in CAPS
         ),
+        prices=prices,
         sources={f.name: named.get(f.name, "default") for f in fields(Settings)},
         notes=tuple(notes),
     )
+
+
+def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is no single setting."""
+    return {name: value for name, value in table.items() if name != "prices"}
 
 
 def _field(name: str) -> str:
@@ -213,7 +227,7 @@ def _variables(environ: Mapping[str, str] | None) -> tuple[dict[str, str], list[
 def _project_options(table: ProjectTable | None) -> Options:
     if table is None:
         return Options()
-    for name in table.settings:
+    for name in _plain(table.settings):
         if name not in _PROJECT_MAY_SET:
             known = name in Options.model_fields
             raise SettingsError(
@@ -222,7 +236,7 @@ def _project_options(table: ProjectTable | None) -> Options:
                 if known
                 else f"It may set {', '.join(sorted(_PROJECT_MAY_SET))}. Keys belong in the environment.",
             )
-    options = check_options(table.settings, lambda name: f"{name} of [tool.{APP}] in {table.path}")
+    options = check_options(_plain(table.settings), lambda name: f"{name} of [tool.{APP}] in {table.path}")
     if options.media is not None and not _is_inside(table.path.parent, options.media):
         raise SettingsError(
             f"media of [tool.{APP}] in {table.path} must be a folder inside that project.",

@@ -137,7 +137,8 @@ def test_a_learned_price_outranks_the_list_and_says_so():
     assert learned == LearnedPrice(usd_per_s=Decimal("0.14"), as_of=date(2026, 11, 20), bills=2)
     price = estimate(clip(8), PRO, "runflow", learned=learned)
     assert (price.micros, price.reserve_micros) == (1_120_000, 1_120_000)
-    assert price.basis == "$0.14/s silent, runflow's own bills (2), 2026-11-20"
+    assert price.basis == "$0.14/s silent, from your last 2 runs, 2026-11-20"
+    assert price.source == "your last 2 runs"
 
 
 def test_a_learned_price_makes_an_unknown_one_known():

@@ -1,0 +1,253 @@
+"""The prices that a person writes into a file: the user's own, and a project's.
+
+Invariants: an amount is decimal text or digits, never a float; an error names the place and never repeats a
+value; a project's price only ever raises what is known or held back, because its file may be a stranger's.
+
+In the user's own file:
+
+    [prices.runflow."kling-3.0-pro"]
+    silent = "0.112"
+    audio = "0.20"
+    as_of = 2026-11-01
+    source = "contract"
+
+In a project, the same below `[tool.kling_nb.prices...]`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from kling_nb.catalog import Model, Price, PriceKind, find_model
+from kling_nb.errors import SettingsError, UsageError
+
+__all__ = ["GivenPrice", "in_force", "project_notes", "read_prices"]
+
+_AMOUNT = re.compile(r"[0-9]{1,4}(\.[0-9]{1,9})?")
+_MAX_USD_PER_S = 1000
+_PROVIDERS = ("runflow", "runcomfy")
+_SOUNDS: tuple[tuple[Literal["silent", "audio"], bool], ...] = (("silent", False), ("audio", True))
+_WORDS = {
+    "extra_forbidden": "is nothing that a price has: silent, audio, as_of, source",
+    "missing": "is missing",
+    "model_type": "must be a table with silent, audio, as_of and source",
+    "date_type": "must be a day such as 2026-11-01",
+    "string_type": "must be a text",
+    "string_too_long": "must be a text of at most 80 characters",
+}
+_CURE = 'Write it as in [prices.runflow."kling-3.0-pro"] with silent = "0.112" and as_of = 2026-11-01.'
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenPrice:
+    """One price from a file.
+
+    Args:
+        provider: `runflow` or `runcomfy`.
+        model: Our id of the model.
+        audio: With or without sound.
+        price: The price.
+    """
+
+    provider: str
+    model: str
+    audio: bool
+    price: Price
+
+
+def _amount(value: object) -> Decimal:
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        value = f"{value:f}" if isinstance(value, Decimal) else str(value)
+    if not isinstance(value, str) or not _AMOUNT.fullmatch(value.strip()):
+        raise ValueError('must be decimal dollars per second, such as "0.112"')
+    amount = Decimal(value.strip())
+    if not 0 < amount <= _MAX_USD_PER_S:
+        raise ValueError("must be dollars per second, above 0 and at most 1000")
+    return amount
+
+
+def _day(value: object) -> date:
+    # Not pydantic's own reading, which takes a number for seconds since 1970.
+    if isinstance(value, str):
+        try:
+            value = date.fromisoformat(value.strip())
+        except ValueError:
+            value = None
+    if type(value) is not date:
+        raise ValueError("must be a day such as 2026-11-01")
+    return value
+
+
+def _line(value: object) -> object:
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError("must be one line of text")
+    return value.strip() if isinstance(value, str) else value
+
+
+_Amount = Annotated[Decimal, BeforeValidator(_amount)]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    silent: _Amount | None = None
+    audio: _Amount | None = None
+    as_of: Annotated[date, BeforeValidator(_day)]
+    source: Annotated[str, BeforeValidator(_line), Field(max_length=80)] = ""
+
+
+def read_prices(table: object, place: str, kind: PriceKind) -> tuple[GivenPrice, ...]:
+    """Read one file's `prices`.
+
+    Args:
+        table: What stands there; None for nothing.
+        place: The file, for messages.
+        kind: `own` or `project`.
+
+    Returns:
+        The prices, in the order of the file.
+
+    Raises:
+        SettingsError: Something is wrong; the first fault is told, without its value.
+
+    Example:
+        >>> row = {"silent": "0.10", "as_of": "2026-11-01"}
+        >>> [found] = read_prices({"runflow": {"pro": row}}, "config.toml", "own")
+        >>> found.model, str(found.price.usd_per_s)
+        ('kling-3.0-pro', '0.10')
+    """
+    found: dict[tuple[str, str, bool], GivenPrice] = {}
+    for provider, rows in _tables(table, "prices", place):
+        if provider not in _PROVIDERS:
+            raise SettingsError(
+                f"A name below prices in {place} is no provider with prices of its own.",
+                cure=f"Name {' or '.join(_PROVIDERS)}; the sandbox is play money.",
+            )
+        for name, content in _tables(rows, f"prices.{provider}", place):
+            model = _model(name, provider, place)
+            row = _row(content, f"prices.{provider}.{model.id}", place)
+            for sound, audio in _SOUNDS:
+                amount = getattr(row, sound)
+                if amount is None:
+                    continue
+                if (provider, model.id, audio) in found:
+                    raise SettingsError(
+                        f"prices.{provider}.{model.id}.{sound} stands twice in {place}.",
+                        cure="An alias is the same model: leave one out.",
+                    )
+                price = Price(usd_per_s=amount, source=row.source, as_of=row.as_of, kind=kind)
+                found[provider, model.id, audio] = GivenPrice(
+                    provider=provider, model=model.id, audio=audio, price=price
+                )
+    return tuple(found.values())
+
+
+def _tables(table: object, name: str, place: str) -> Iterable[tuple[str, Any]]:
+    if table is None:
+        return ()
+    if not isinstance(table, Mapping):
+        raise SettingsError(f"{name} in {place} must be a table.", cure=_CURE)
+    return table.items()
+
+
+def _model(name: str, provider: str, place: str) -> Model:
+    try:
+        model = find_model(name)
+        model.offer(provider)
+    except UsageError as error:
+        cure = error.cure
+    else:
+        return model
+    # Out here, so that no chained traceback carries the name: a key may stand on the wrong line.
+    raise SettingsError(
+        f"A name below prices.{provider} in {place} is no model that {provider} offers.", cure=cure
+    )
+
+
+def _row(content: object, name: str, place: str) -> _Row:
+    try:
+        row = _Row.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        words = _WORDS.get(fault["type"], fault["msg"]).removeprefix("Value error, ")
+        known = bool(fault["loc"]) and fault["loc"][0] in _Row.model_fields
+        field = f".{fault['loc'][0]}" if known else ""
+        what = "A name below" if fault["loc"] and not known else ""
+    else:
+        if row.silent is not None or row.audio is not None:
+            return row
+        field, words, what = "", "has neither silent nor audio", ""
+    raise SettingsError(f"{what} {name}{field} in {place} {words}.".lstrip(), cure=_CURE)
+
+
+def in_force(model: Model, given: Iterable[GivenPrice]) -> Model:
+    """Give a model with the prices that are in force: the user's own before the list, a project's if higher.
+
+    Where nobody states a price, a project's counts from the dearest known price of the model upwards:
+    below that it would lower what is held back.
+
+    Args:
+        model: From the catalog.
+        given: Prices of files.
+
+    Returns:
+        The model; the same one where no file says anything of it.
+
+    Example:
+        >>> in_force(find_model("pro"), ()) is find_model("pro")
+        True
+    """
+    mine = [one for one in given if one.model == model.id]
+    for kind in ("own", "project"):
+        for one in mine:
+            if one.price.kind == kind and (kind == "own" or _raises(model, one)):
+                model = _with(model, one)
+    return model
+
+
+def _raises(model: Model, one: GivenPrice) -> bool:
+    known = model.offer(one.provider).usd_per_s(audio=one.audio)
+    if known is None:
+        return one.price.usd_per_s >= model.dearest_usd_per_s()
+    return one.price.usd_per_s > known
+
+
+def _with(model: Model, one: GivenPrice) -> Model:
+    offer = model.offer(one.provider)
+    silent, audio = offer.stated
+    stated = (silent, one.price) if one.audio else (one.price, audio)
+    offers = model.providers | {one.provider: offer.model_copy(update={"stated": stated})}
+    return model.model_copy(update={"providers": offers})
+
+
+def project_notes(given: Iterable[GivenPrice]) -> list[str]:
+    """Say which prices of a project have no effect, one line each.
+
+    Args:
+        given: Prices of all files.
+
+    Example:
+        >>> project_notes(())
+        []
+    """
+    every = list(given)
+    notes = []
+    for one in every:
+        model = in_force(find_model(one.model), every)
+        price = model.offer(one.provider).price(audio=one.audio)
+        if one.price.kind != "project" or price == one.price:
+            continue
+        sound = "with sound" if one.audio else "silent"
+        if price is None:
+            why = f"none is known, and ${model.dearest_usd_per_s():f}/s is held back"
+        elif price.usd_per_s == one.price.usd_per_s:
+            continue
+        else:
+            why = f"a project only raises a price, and ${price.usd_per_s:f}/s is known"
+        notes.append(f"The project's price of {one.model} {sound} at {one.provider} has no effect: {why}.")
+    return notes
