@@ -224,11 +224,11 @@ def _basis(record: RunRecord, amount: int) -> str:
 
 
 def session_words(totals: Totals) -> str:
-    """Say what the session has spent, holds back and may spend.
+    """Say what the session has spent, holds back, and what is left of its budget.
 
     Example:
         >>> session_words(Totals(settled_micros=1120000, reserved_micros=560000, cap_micros=10000000))
-        'session $1.12 + $0.56 reserved of $10.00'
+        'session $1.12 + $0.56 reserved of $10.00, **$8.32** left'
     """
     words = f"{'play session' if totals.play else 'session'} {usd(totals.settled_micros)}"
     if totals.reserved_micros:
@@ -237,7 +237,9 @@ def session_words(totals: Totals) -> str:
         words += f" + {totals.unknown} unknown"
     words += f" of {usd(totals.cap_micros)}" if totals.cap_micros is not None else ", no cap"
     left = totals.left_micros
-    return f"{words}, **over by {usd(-left)}**" if left is not None and left < 0 else words
+    if left is None:
+        return words
+    return f"{words}, **over by {usd(-left)}**" if left < 0 else f"{words}, **{usd(left)}** left"
 
 
 def unread_words(count: int) -> str:

@@ -255,7 +255,7 @@ def test_a_bill_above_the_estimate_is_shown():
 
 def test_the_session_line_adds_up():
     """Spent, held, unknown, cap, and how far over it."""
-    assert session_words(TOTALS) == "session $1.12 + $0.56 reserved of $10.00"
+    assert session_words(TOTALS) == "session $1.12 + $0.56 reserved of $10.00, **$8.32** left"
     assert session_words(Totals(settled_micros=1_120_000)) == "session $1.12, no cap"
     over = Totals(settled_micros=10_400_000, unknown=2, cap_micros=10_000_000)
     assert session_words(over) == "session $10.40 + 2 unknown of $10.00, **over by $0.40**"

@@ -134,7 +134,7 @@ def test_a_run_is_listed_with_its_name_state_cost_and_file(session):
     status = run_command(session, "status", names).text
     assert "Nothing is on its way." in status
     assert runs[-1].id in status
-    assert "Play session $1.008 of $10.00." in status
+    assert "Play session $1.008 of $10.00, $8.992 left." in status
     assert run_command(session, "list", {}).value[0]["name"] is None
 
 

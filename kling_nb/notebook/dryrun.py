@@ -85,10 +85,7 @@ def _facts(plan: Plan, order: CellOrder) -> list[str]:
             f"That is {'within' if fits else '**more than**'} its `--max-cost` of ${order.max_cost:f}."
         )
     if plan.totals is not None:
-        left = plan.totals.left_micros
-        facts.append(
-            f"Now: {session_words(plan.totals)}" + ("." if left is None else f", **{usd(left)}** left.")
-        )
+        facts.append(f"Now: {session_words(plan.totals)}.")
     return facts
 
 

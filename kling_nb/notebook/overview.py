@@ -254,12 +254,7 @@ def cost(session: "Session", records: "Records", *, whole: bool) -> Shown:
             parts.append("Nothing was spent.")
     parts += _unread(records)
     money = _money(session)
-    for totals in money:
-        left = totals.left_micros
-        parts.append(
-            f"{session_words(totals).capitalize()}"
-            + (f", **{usd(left)}** left." if left is not None else ".")
-        )
+    parts += [f"{session_words(totals).capitalize()}." for totals in money]
     value = {
         "totals": [_totals(totals) for totals in money],
         "rows": [
