@@ -358,7 +358,7 @@ def find(name: str) -> Run:
 
 def resume() -> Runs:
     """Take up every pending run of the ledger; never sends a new one."""
-    return Runs(current().resume())
+    return current().resume()
 
 
 @dataclass(frozen=True, kw_only=True)

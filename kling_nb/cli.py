@@ -114,10 +114,9 @@ def collect(
 ) -> None:
     """Finish everything pending: ask, download, settle; creates no run."""
     from kling_nb.api import current
-    from kling_nb.engine import Runs
     from kling_nb.receipt import to_receipt
 
-    taken = Runs(current().resume())
+    taken = current().resume()
     try:
         taken.wait(timeout)
     except errors.WaitTimeoutError as error:

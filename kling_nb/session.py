@@ -37,6 +37,7 @@ from kling_nb.pricing import estimate, learn_price
 from kling_nb.providers import Provider, make_provider
 from kling_nb.records import Estimate, RunRecord, RunStatus, Totals, utc_now
 from kling_nb.settings import Settings, load_settings, provider_origin
+from kling_nb.wording import unread_words
 
 if TYPE_CHECKING:
     from kling_nb.sandbox.serve import Sandbox
@@ -367,8 +368,8 @@ class Session:
     # -- looking ---------------------------------------------------------------
     def runs(self, *, statuses: Sequence[RunStatus] | None = None, limit: int | None = None) -> Runs:
         """List runs of the ledger, newest first; looking at them asks nobody."""
-        engine = self.engine()
-        return Runs([engine.peek(record) for record in self.ledger().runs(statuses=statuses, limit=limit)])
+        engine, found = self.engine(), self.ledger().runs(statuses=statuses, limit=limit)
+        return Runs([engine.peek(record) for record in found], note=unread_words(len(found.unreadable)))
 
     def find(self, name: str) -> Run:
         """Find a run by our id or the provider's.
@@ -377,16 +378,20 @@ class Session:
             UsageError: Nobody knows it.
         """
         engine, ledger = self.engine(), self.ledger()
-        record = ledger.get(name) or next(iter(ledger.runs(provider_run_id=name)), None)
+        record = ledger.get(name)
+        if record is None:
+            found = ledger.runs(provider_run_id=name)
+            # Asked for by the provider's id, one that cannot be read says so, and is not "unknown".
+            record = found[0] if found else next(map(ledger.get, found.unreadable), None)
         if record is None:
             raise UsageError(f"There is no run {name!r} in the ledger.", cure="See `%kling list`.")
         return engine.peek(record)
 
-    def resume(self) -> list[Run]:
+    def resume(self) -> Runs:
         """Take up every pending run of the ledger; nothing new is ever sent."""
         engine = self.engine()
-        pending = [status for status in RunStatus if status.pending]
-        return [engine.resume(engine.peek(record)) for record in self.ledger().runs(statuses=pending)]
+        found = self.runs(statuses=[status for status in RunStatus if status.pending])
+        return Runs([engine.resume(run) for run in found], note=found.note)
 
     def close(self) -> None:
         """Stop the in-process sandbox and close what is open; runs stay on record."""

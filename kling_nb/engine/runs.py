@@ -10,6 +10,7 @@ from typing import Any, overload
 
 from kling_nb.engine.run import Run, Video
 from kling_nb.gridview import Tile, grid, grid_text
+from kling_nb.html import join, prose, tag
 from kling_nb.receipt import RECEIPT_MIME
 from kling_nb.receiptlist import to_receipts
 from kling_nb.records import utc_now
@@ -22,14 +23,16 @@ class Runs(Sequence[Run]):
 
     Args:
         runs: Handles.
+        note: What a listing says beside them, e.g. that a row of the ledger could not be read.
 
     Example:
         >>> len(Runs([]))
         0
     """
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[Run], *, note: str = "") -> None:
         self._runs = tuple(runs)
+        self.note = note
 
     @overload
     def __getitem__(self, index: int) -> Run: ...
@@ -42,7 +45,8 @@ class Runs(Sequence[Run]):
         return len(self._runs)
 
     def __repr__(self) -> str:
-        return "\n".join(repr(run) for run in self._runs) or "no runs"
+        lines = [repr(run) for run in self._runs] or ["no runs"]
+        return "\n".join([*lines, self.note] if self.note else lines)
 
     @property
     def videos(self) -> list[Video]:
@@ -76,7 +80,11 @@ class Runs(Sequence[Run]):
         return [run.cancel() for run in self._runs]
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        return self.bundle()
+        bundle = self.bundle()
+        if self.note:
+            bundle["text/html"] = join([bundle["text/html"], tag("div", prose(self.note))])
+            bundle["text/plain"] += f"\n{self.note}"
+        return bundle
 
     def bundle(self, typical_s: Sequence[tuple[float, float] | None] | None = None) -> dict[str, Any]:
         """Give one card for all of them, its text lines and the receipts, as one MIME bundle.

@@ -131,7 +131,8 @@ def resume(order: Order) -> Shown:
     """Take up runs again; never sends one."""
     if not order.words:
         runs = order.session.resume()
-        return Shown(runs=runs) if runs else sentences(["Nothing is pending."])
+        lines = [] if runs else ["Nothing is pending."]
+        return sentences([*lines, runs.note] if runs.note else lines, runs)
     asked = named(order)
     going = [run.resume() for run in asked if run.status.pending]
     ended = [run for run in asked if run not in going]
