@@ -17,6 +17,7 @@ from kling_nb.errors import UsageError
 from kling_nb.html import text_table
 from kling_nb.pricing import estimate
 from kling_nb.receipt import RECEIPT_MIME, from_receipt
+from kling_nb.receiptlist import receipts_in
 from kling_nb.records import RunRecord, usd
 from kling_nb.wording import provider_label
 
@@ -193,8 +194,7 @@ def _records(notebook: object) -> tuple[RunRecord, ...]:
     found: dict[str, RunRecord] = {}
     for cell in notebook.cells:  # type: ignore[attr-defined]
         for output in cell.get("outputs", []):
-            receipt = output.get("data", {}).get(RECEIPT_MIME)
-            if receipt is not None:
+            for receipt in receipts_in(output.get("data", {}).get(RECEIPT_MIME)):
                 record = from_receipt(receipt)
                 found[record.id] = record
     return tuple(found.values())

@@ -75,7 +75,8 @@ def grid(tiles: Sequence[Tile], *, totals: Totals | None, now: datetime) -> Html
     if shared is not None:
         parts += [cardparts.words(shared, live=going), tag("div", join(_alike(tiles), DOT), style=_FAINT)]
     look = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:14px 14px;margin:10px 0 4px"
-    parts.append(tag("div", *(_tile(tile, now, alone=shared is None) for tile in tiles), style=look))
+    drawn = [_tile(tile, now, alone=shared is None, going=going) for tile in tiles]
+    parts.append(tag("div", *drawn, style=look))
     parts += [tag("div", prose(line)) for line in _sums(tiles)]
     if totals is not None:
         parts.append(tag("div", prose(wording.session_words(totals)), style=_FAINT))
@@ -134,7 +135,7 @@ def _state(tile: Tile) -> str:
     return wording.state_word(tile.record, reused=tile.reused, detached=tile.detached)
 
 
-def _tile(tile: Tile, now: datetime, *, alone: bool) -> Html:
+def _tile(tile: Tile, now: datetime, *, alone: bool, going: bool) -> Html:
     record = tile.record
     ids = [part for part in (tile.name, record.id) if part]
     words = wording.ask_words(record) if alone else [f"take {record.take}"]
@@ -158,7 +159,7 @@ def _tile(tile: Tile, now: datetime, *, alone: bool) -> Html:
     parts.append(tag("div", prose(wording.money_words(record, reused=tile.reused)), style="margin-top:4px"))
     if tile.note:
         parts.append(tag("div", prose(tile.note), style=_FAINT, dir="auto"))
-    if record.status.ended:
+    if not going:
         parts.append(receiptview.receipt(record, private=False))
     return tag("div", *parts, style=f"flex:1 1 {width}px;min-width:140px;max-width:{width + 30}px")
 

@@ -128,6 +128,7 @@ class Options(BaseModel):
         max_in_flight: Runs in flight for one account, 1 to 100.
         sandbox_wait: A multiplier of every simulated wait, 0 to 100.
         project: The name that `project_daily` counts under, at most 100 characters.
+        notify: Whether the page tells when a run has ended.
         allow_origin: Further origins that a key may go to; a text may hold several, with commas.
 
     Example:
@@ -152,6 +153,7 @@ class Options(BaseModel):
     max_in_flight: Annotated[int, BeforeValidator(_number), Field(ge=1, le=100)] | None = None
     sandbox_wait: Annotated[float, BeforeValidator(_number), Field(ge=0, le=100)] | None = None
     project: Annotated[_Line, Field(max_length=100)] | None = None
+    notify: bool | None = None
     allow_origin: (
         Annotated[tuple[Annotated[_Line, AfterValidator(_origin)], ...], BeforeValidator(_split)] | None
     ) = None

@@ -75,6 +75,7 @@ class Settings:
         sandbox_wait: A multiplier of every simulated wait, 0 to 100.
         project: The name that the project's cap counts under.
         user: The name that the user's caps count under.
+        notify: Whether the page tells when a run has ended.
         allow_origin: Further origins that a key may go to.
         prices: What the user's own file and a project's state beside the list.
         sources: Where each of these came from, by field name.
@@ -102,6 +103,7 @@ class Settings:
     sandbox_wait: float = 1.0
     project: str = "unnamed"
     user: str = "unnamed"
+    notify: bool = False
     allow_origin: tuple[str, ...] = ()
     prices: tuple[GivenPrice, ...] = ()
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)

@@ -21,6 +21,7 @@ from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
 from kling_nb.receipt import RECEIPT_MIME, from_receipt
+from kling_nb.receiptlist import receipts_in
 
 #: Made up; it must appear nowhere.
 KEY = "made-up-key-of-a-test-7Qm2"
@@ -110,10 +111,10 @@ def texts(cell):
 def records(made):
     """Give the record on each card, in order of the page."""
     return [
-        from_receipt(output.data[RECEIPT_MIME])
+        from_receipt(receipt)
         for cell in made.cells
         for output in cell.get("outputs", [])
-        if RECEIPT_MIME in output.get("data", {})
+        for receipt in receipts_in(output.get("data", {}).get(RECEIPT_MIME))
     ]
 
 
@@ -135,8 +136,8 @@ def check_saved(made, folder):
             assert "application/vnd.jupyter.widget-view+json" not in data
             page = data.get("text/html", "")
             assert len(page.encode()) < 40_000
-            if RECEIPT_MIME in data:
-                record = from_receipt(data[RECEIPT_MIME])
+            for receipt in receipts_in(data.get(RECEIPT_MIME)):
+                record = from_receipt(receipt)
                 assert record.status.ended, data["text/plain"]
                 done |= {record.id} if record.status == "succeeded" else set()
                 sources |= set(re.findall(r'<video [^>]*src="([^"]*)"', page))

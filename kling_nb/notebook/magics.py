@@ -50,6 +50,7 @@ class KlingMagics(Magics):
     )
     sandbox_wait = Float(None, allow_none=True, help="Multiplier of the sandbox's waits").tag(config=True)
     project = _text("Name of the project in the books")
+    notify = Bool(None, allow_none=True, help="Tell in the page when a run has ended").tag(config=True)
     allow_origin = _text("Further origins a base address may have, separated by commas")
 
     shell: Any

@@ -1,0 +1,138 @@
+"""The strip of controls below a live card: a line and a button for each run on its way.
+
+Invariants: a click only signals, as it may come in on any thread; what the button said counts; the strip is
+for a watched kernel and is emptied at the end, because a widget in a saved notebook is an error line.
+"""
+
+import itertools
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from IPython.display import DisplayHandle, display
+
+from kling_nb.cardview import status_line
+from kling_nb.engine import Run
+from kling_nb.html import escape
+from kling_nb.records import utc_now
+from kling_nb.wording import money_words, plain, state_word
+
+__all__ = ["Strip", "answer_at_once"]
+
+_CANCEL = "Cancel"
+_EMPTY = {"text/html": "", "text/plain": ""}
+_numbers = itertools.count(1)
+
+
+class Strip:
+    """One line and one button for each run on its way.
+
+    Args:
+        runs: Handles, each with the usual span from asked to done, shortest and longest in seconds.
+        notify: Whether the page tells when a run has ended.
+    """
+
+    def __init__(
+        self, runs: Sequence[tuple[Run, tuple[float, float] | None]], *, notify: bool = False
+    ) -> None:
+        import ipywidgets
+
+        self._rows: list[tuple[Run, tuple[float, float] | None, Any, Any]] = []
+        self._bell = _bell()() if notify else None
+        self._told: set[str] = set()
+        boxes = [] if self._bell is None else [self._bell]
+        for run, typical in runs:
+            label = ipywidgets.HTML()
+            button = ipywidgets.Button(layout=ipywidgets.Layout(width="auto"))
+            answer_at_once(button)
+            button.on_click(self._clicked(run, button))
+            self._rows.append((run, typical, label, button))
+            boxes.append(
+                ipywidgets.HBox(
+                    [button, label], layout=ipywidgets.Layout(align_items="center", grid_gap="8px")
+                )
+            )
+        self._box = ipywidgets.VBox(boxes)
+        self.update()
+        self._handle = DisplayHandle(f"kling-strip-{next(_numbers)}")
+
+    def show(self) -> None:
+        """Put it under the cell."""
+        display(self._box, display_id=self._handle.display_id)
+
+    @staticmethod
+    def _clicked(run: Run, button: Any) -> Any:
+        def clicked(_button: object) -> None:
+            # May run on the kernel's thread or on a subshell's: it only signals.
+            button.disabled = True
+            # What the button said counts, also where the run has just left the queue.
+            if button.description == _CANCEL:
+                run.request_cancel()
+            else:
+                run.detach()
+
+        return clicked
+
+    def update(self) -> None:
+        """Bring words and buttons up to date."""
+        for run, typical, label, button in self._rows:
+            words = plain(
+                [status_line(run.record, now=utc_now(), typical_s=typical), money_words(run.record)]
+            )
+            text = f"<code>{escape(run.name or run.id)}</code> {escape(words)}"
+            if run.done:
+                self._tell(run)
+                text += f" <span>— redraw with <code>%kling show {escape(run.id)}</code></span>"
+            elif run.note:
+                text += f" — {escape(run.note)}"
+            _set(label, "value", text)
+            if run.done:
+                _set(button.layout, "display", "none")
+                continue
+            if button.disabled and not run.cancel_wanted:
+                # The cancel was answered, and the run still goes on: it may be asked for again.
+                button.disabled = False
+            cancel = run.can_cancel
+            if button.description != (word := _CANCEL if cancel else "Stop waiting"):
+                button.description = word
+                stop = f"Stop watching run {run.id}; it goes on and may be charged"
+                button.tooltip = f"Cancel run {run.id}" if cancel else stop
+
+    def _tell(self, run: Run) -> None:
+        if self._bell is None or run.id in self._told:
+            return
+        self._told.add(run.id)
+        title = f"{run.name or run.id}: {state_word(run.record, detached=run.detached)}"
+        self._bell.send({"title": title, "body": plain(money_words(run.record))})
+
+    def close(self) -> None:
+        """Empty the output; the widget itself stays, for a page that was reloaded and still shows it."""
+        self._handle.update(_EMPTY, raw=True)
+
+
+def _set(widget: Any, name: str, value: str) -> None:
+    if getattr(widget, name) != value:
+        setattr(widget, name, value)
+
+
+def answer_at_once(widget: Any) -> None:
+    """Let clicks through while a cell blocks.
+
+    ipykernel 7.4 sends a browser's message to the subshell that published last on its comm, which for a
+    widget made in a cell is the blocked main one, although JupyterLab asked for another (measured). The
+    attribute is private, hence the guard; older and later kernels do without.
+    """
+    if hasattr(widget.comm, "_reply_subshell_for"):
+        widget.comm._reply_subshell_for = lambda _data, default: default  # noqa: SLF001 - see above
+
+
+@cache
+def _bell() -> Any:
+    """Make the class on first use: anywidget is heavy, and few ask for it."""
+    import anywidget
+
+    class Bell(anywidget.AnyWidget):
+        _esm = (Path(__file__).parent / "static" / "bell.js").read_text(encoding="utf-8")
+
+    return Bell
