@@ -8,6 +8,7 @@ old key changes.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +23,7 @@ __all__ = [
     "Shot",
     "TextToVideo",
     "make_request",
+    "problems_of",
     "request_key",
     "run_key",
 ]
@@ -179,6 +181,32 @@ def make_request(**fields: Any) -> TextToVideo:
         raise UsageError(_explain(error), cure="Nothing was sent; correct it and run again.") from None
 
 
+def problems_of(fields: Mapping[str, Any], model: type[BaseModel] = TextToVideo) -> dict[str, str]:
+    """Say what is wrong with a request, field by field, for a face that shows words beside each.
+
+    Args:
+        fields: As for `make_request`.
+        model: The request model.
+
+    Returns:
+        Words by the place of the field, e.g. `shots.2.prompt`; empty where nothing is wrong. What concerns
+        no single field names the one to change.
+
+    Example:
+        >>> problems_of({"prompt": "A red fox", "duration": 99})
+        {'duration': 'must be at most 15'}
+    """
+    try:
+        model.model_validate({k: v for k, v in fields.items() if v is not None})
+    except ValidationError as error:
+        found = [_problem(problem) for problem in error.errors(include_url=False, include_input=False)]
+        return {
+            where or words.partition(":")[0]: words if where else words.partition(": ")[2]
+            for where, words in found
+        }
+    return {}
+
+
 _WORDS = {
     "extra_forbidden": "there is no such field",
     "missing": "is missing",
@@ -213,18 +241,19 @@ _OTHER_NAMES = {
 
 
 def _explain(error: ValidationError) -> str:
-    problems = []
-    for problem in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(p + 1) if isinstance(p, int) else p[:60] for p in problem["loc"])
-        kind, facts = problem["type"], problem.get("ctx", {})
-        if kind == "extra_forbidden":
-            words = _no_such_field(str(problem["loc"][-1]))
-        elif kind in _WORDS:
-            words = _WORDS[kind].format_map(facts)
-        else:
-            words = problem["msg"].removeprefix("Value error, ")
-        problems.append(f"{where}: {words}" if where else words)
+    found = [_problem(problem) for problem in error.errors(include_url=False, include_input=False)]
+    problems = [f"{where}: {words}" if where else words for where, words in found]
     return "Bad request: " + "; ".join(problems[:5]) + "."
+
+
+def _problem(problem: Any) -> tuple[str, str]:
+    where = ".".join(str(p + 1) if isinstance(p, int) else p[:60] for p in problem["loc"])
+    kind, facts = problem["type"], problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        return where, _no_such_field(str(problem["loc"][-1]))
+    if kind in _WORDS:
+        return where, _WORDS[kind].format_map(facts)
+    return where, problem["msg"].removeprefix("Value error, ")
 
 
 def _no_such_field(name: str) -> str:
