@@ -5,7 +5,7 @@ means unknown, never zero; times are UTC; no field holds a key or a signed query
 """
 
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -16,9 +16,11 @@ from kling_nb.models import TextToVideo
 
 __all__ = [
     "MICROS",
+    "Cap",
     "Charged",
     "Estimate",
     "FailReason",
+    "Level",
     "MediaFacts",
     "RunRecord",
     "RunStatus",
@@ -30,7 +32,9 @@ __all__ = [
 ]
 
 MICROS = 1_000_000
+_EXACT = Context(prec=1000)
 
+Level = Literal["session", "project_daily", "user_daily", "user_total"]
 FailReason = Literal["moderated", "invalid", "credit", "auth", "provider", "expired", "canceled"]
 
 
@@ -92,7 +96,8 @@ def micros(amount: Decimal) -> int:
         >>> micros(Decimal("0.56"))
         560000
     """
-    return int((amount * MICROS).to_integral_value(rounding=ROUND_HALF_EVEN))
+    # With the usual 28 digits a longer amount would be rounded twice.
+    return int(_EXACT.multiply(amount, MICROS).to_integral_value(rounding=ROUND_HALF_EVEN))
 
 
 def dollars(amount: int | None) -> Decimal | None:
@@ -168,6 +173,39 @@ class Estimate(_Record):
         return dollars(self.micros)
 
 
+class Cap(_Record):
+    """One limit on money, and what counts against it.
+
+    Args:
+        level: Whose limit it is.
+        whose: The name of that session, project or user.
+        cap_micros: What may be spent, in micro-dollars; None for no limit.
+        settled_micros: On the books, in micro-dollars.
+        reserved_micros: Held back for runs that are not settled, in micro-dollars.
+        unknown: How many ended runs have a charge nobody knows.
+        since: Only runs made at or after it count; None for all.
+
+    Example:
+        >>> Cap(level="session", cap_micros=5000000, settled_micros=560000).left_micros
+        4440000
+    """
+
+    level: Level
+    whose: str = ""
+    cap_micros: int | None = None
+    settled_micros: int = 0
+    reserved_micros: int = 0
+    unknown: int = 0
+    since: Moment | None = None
+
+    @property
+    def left_micros(self) -> int | None:
+        """What may still be spent, in micro-dollars; below 0 where it is overrun, None without a limit."""
+        return (
+            None if self.cap_micros is None else self.cap_micros - self.settled_micros - self.reserved_micros
+        )
+
+
 class Totals(_Record):
     """What a session has spent, holds back and may spend.
 
@@ -175,8 +213,9 @@ class Totals(_Record):
         settled_micros: On the books, in micro-dollars.
         reserved_micros: Held back for runs that are not settled, in micro-dollars.
         unknown: How many ended runs have a charge nobody knows (their reservation is in `reserved_micros`).
-        cap_micros: The tightest cap, or None for none.
+        cap_micros: The cap of the session, or None for none.
         play: Whether this is the sandbox's play money.
+        tightest: The cap that leaves least, where another one than the session's may.
 
     Example:
         >>> Totals(settled_micros=1120000, reserved_micros=560000, cap_micros=10000000).left_micros
@@ -188,10 +227,13 @@ class Totals(_Record):
     unknown: int = 0
     cap_micros: int | None = None
     play: bool = False
+    tightest: Cap | None = None
 
     @property
     def left_micros(self) -> int | None:
-        """What may still be spent, in micro-dollars; None where there is no cap."""
+        """What may still be spent under every cap, in micro-dollars; None where there is no cap."""
+        if self.tightest is not None:
+            return self.tightest.left_micros
         return (
             None if self.cap_micros is None else self.cap_micros - self.settled_micros - self.reserved_micros
         )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
+from kling_nb.addresses import is_loopback
 from kling_nb.calls import Call, Reply
 from kling_nb.models import TextToVideo
 from kling_nb.records import Charged, FailReason
@@ -144,6 +145,30 @@ class Account:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What a provider's own catalog says a model costs; for which settings, it does not say.
+
+    Args:
+        base_usd: Decimal dollars as text, if it states any.
+        unit: What that is the price of, in the provider's words.
+        note: The provider's remark, one line.
+
+    Example:
+        >>> Listing(base_usd="0.112", unit="second").per_second
+        True
+    """
+
+    base_usd: str | None
+    unit: str = ""
+    note: str = ""
+
+    @property
+    def per_second(self) -> bool:
+        """Whether the unit is plainly a second of video."""
+        return self.unit.strip().lower() in {"second", "per second", "per_second", "s", "sec"}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Asked:
     """What a provider's own record says a run was asked for, as far as it does.
 
@@ -186,6 +211,11 @@ class Provider(ABC):
 
     def __init__(self, base_url: str | None = None) -> None:
         self.base_url = (base_url or self.default_url).rstrip("/")
+
+    @property
+    def loopback(self) -> bool:
+        """Whether it is a server on this machine."""
+        return is_loopback(self.base_url)
 
     @abstractmethod
     def check(self, request: TextToVideo) -> None:
@@ -249,3 +279,7 @@ class Provider(ABC):
     @abstractmethod
     def read_account(self, reply: Reply) -> Account:
         """Read the answer to `account_call`."""
+
+    def read_listing(self, reply: Reply) -> Listing | None:
+        """Read a price off the answer to `account_call`, where that is the model's catalog row."""
+        return None

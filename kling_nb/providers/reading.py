@@ -9,11 +9,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import urlsplit
 
+from kling_nb.addresses import is_loopback
 from kling_nb.calls import Reply
 from kling_nb.errors import UsageError, one_line
 from kling_nb.providers.base import Ambiguous, Refused, Snapshot
@@ -42,6 +43,7 @@ __all__ = [
 
 MAX_MESSAGE_CHARS = 300
 MAX_URL_CHARS = 8192
+MAX_DIGITS = 100
 #: More dollars than any clip costs; beyond it the figure is junk and would not fit micro-dollars in 64 bits.
 MAX_USD = 1_000_000_000
 
@@ -69,8 +71,8 @@ def fields(reply: Reply) -> Mapping[str, Any] | None:
         reply: A whole answer.
 
     Returns:
-        The JSON object; None for HTML, an empty body, junk or another kind of JSON. NaN and infinity
-        become None, so that one odd number does not hide a paid run.
+        The JSON object; None for HTML, an empty body, junk or another kind of JSON. What is no number we
+        can hold becomes None, and so does a name with two values: one odd field does not hide a paid run.
 
     Example:
         >>> fields(Reply(status=200, headers={}, body=b'{"cost": 0.10}'))
@@ -82,7 +84,13 @@ def fields(reply: Reply) -> Mapping[str, Any] | None:
 
 def _parse(body: bytes) -> Any:
     try:
-        return json.loads(body, parse_float=_exact, parse_constant=lambda _: None)
+        return json.loads(
+            body,
+            parse_float=_exact,
+            parse_int=_integer,
+            parse_constant=lambda _: None,
+            object_pairs_hook=_said_once,
+        )
     except (ValueError, RecursionError):
         return None
 
@@ -92,6 +100,21 @@ def _exact(digits: str) -> Decimal | None:
         return Decimal(digits)
     except InvalidOperation:
         return None
+
+
+def _integer(digits: str) -> int | None:
+    # Python refuses some thousands of digits, and with them it would refuse the run's id beside them.
+    return int(digits) if len(digits) <= MAX_DIGITS else None
+
+
+def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for name, value in pairs:
+            # Not the last one wins: which of two ids, states or costs is meant, nobody can tell.
+            if found[name] != value:
+                found[name] = None
+    return found
 
 
 def usable_id(value: object) -> str | None:
@@ -185,12 +208,13 @@ def charged_by(cost: str | None, otherwise: Charged) -> Charged:
 
 
 def moment(text: object) -> datetime | None:
-    """Give a time with its zone, or None where the value is none."""
+    """Give a time in UTC, or None where the value is none, or names no zone."""
     try:
         found = datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
+        # The first and the last day of the calendar may have no time in UTC.
+        return found.astimezone(UTC) if found is not None and found.tzinfo is not None else None
+    except (ValueError, OverflowError):
         return None
-    return found if found is not None and found.tzinfo is not None else None
 
 
 def plain(value: object, depth: int = 3) -> Any:
@@ -209,20 +233,22 @@ def plain(value: object, depth: int = 3) -> Any:
     return small
 
 
-def video_urls(output: object) -> tuple[str, ...]:
+def video_urls(output: object, *, loopback: bool = False) -> tuple[str, ...]:
     """Find every video address in an output, whatever its shape.
 
     Args:
         output: A bare address, a list, or an object with `video`, `videos`, `outputs` or `url`.
+        loopback: Whether the provider is a server on this machine, which may name clips of its own by http.
 
     Returns:
-        Each http or https address once, in order; entries of a `type` other than video are left out.
+        Each address that may be fetched once, in order; entries of a `type` other than video are left out.
 
     Example:
         >>> video_urls({"videos": [{"url": "https://h.example/a.mp4"}, "ftp://h.example/b.mp4"]})
         ('https://h.example/a.mp4',)
     """
-    return tuple(dict.fromkeys(_addresses(output, 4)))
+    found = dict.fromkeys(_addresses(output, 4))
+    return tuple(url for url in found if url.lower().startswith("https:") or (loopback and is_loopback(url)))
 
 
 def _addresses(output: object, depth: int) -> Iterator[str]:

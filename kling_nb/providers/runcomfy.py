@@ -19,6 +19,7 @@ from kling_nb.providers.base import (
     Ambiguous,
     Asked,
     CancelOutcome,
+    Listing,
     Provider,
     Refused,
     Snapshot,
@@ -208,7 +209,7 @@ class RunComfy(Provider):
         if state in {"queued", "running"}:
             position = whole(data.get("queue_position"))
             return Snapshot(state=state, word=said, queue_position=position, message=message)
-        urls, cost = video_urls(data.get("output")), money(data.get("cost"))
+        urls, cost = video_urls(data.get("output"), loopback=self.loopback), money(data.get("cost"))
         result = Call(
             method="GET",
             url=self._request_url(provider_run_id, "result"),
@@ -311,6 +312,17 @@ class RunComfy(Provider):
         found = trouble(data)
         refused = found is not None and (found.code == _BAD_TOKEN or reply.status in {401, 403})
         return Account(ok=False if refused else None, message=unreadable(reply, self.label).message)
+
+    def read_listing(self, reply: Reply) -> Listing | None:
+        """Read the price off a catalog row; None where the answer is none."""
+        data = fields(reply)
+        if not reply.ok or data is None or code_text(data.get("error_code")):
+            return None
+        return Listing(
+            base_usd=money(data.get("base_price_usd")),
+            unit=say(data.get("price_unit"), limit=40),
+            note=say(data.get("pricing_note"), limit=200),
+        )
 
     def _request_url(self, provider_run_id: str, leaf: str) -> str:
         return f"{self.base_url}/v1/requests/{safe_id(provider_run_id, self.label)}/{leaf}"

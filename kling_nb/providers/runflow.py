@@ -144,7 +144,7 @@ class Runflow(Provider):
         run_id = usable_id(run.get("id")) if run is not None else None
         if run is None or run_id is None:
             return Ambiguous(message=f"{self.label} answered HTTP {reply.status} without a usable run id")
-        return Accepted(provider_run_id=run_id, snapshot=_snapshot(run))
+        return Accepted(provider_run_id=run_id, snapshot=_snapshot(run, self.loopback))
 
     def poll_call(self, provider_run_id: str) -> Call:
         """Build the call that reads a run; it also signs the clip's address afresh.
@@ -167,7 +167,7 @@ class Runflow(Provider):
         run = fields(reply)
         if reply.ok and run is not None and ("id" in run or "status_code" in run):
             if same_id(run.get("id"), provider_run_id):
-                return _snapshot(run)
+                return _snapshot(run, self.loopback)
             return Snapshot(state="unreadable", message=f"{self.label} answered about another run")
         found = trouble(run)
         no_answer = unreadable(reply, self.label)
@@ -298,7 +298,7 @@ def _reaches(runs: list[Mapping[str, Any]], since: str) -> bool:
     return known == sorted(known, reverse=True) and known[-1] < limit
 
 
-def _snapshot(run: Mapping[str, Any]) -> Snapshot:
+def _snapshot(run: Mapping[str, Any], loopback: bool) -> Snapshot:  # noqa: FBT001 - told by place, as the run is
     said = word(run.get("status_code"))
     state = _STATES.get(said)
     cost = money(run.get("cost"))
@@ -323,12 +323,13 @@ def _snapshot(run: Mapping[str, Any]) -> Snapshot:
         charged = charged_by(cost, "no")
         reason = _reason(complaint, run.get("failure_code"))
         return Snapshot(state=state, word=said, cost=cost, reason=reason, charged=charged, message=complaint)
-    return _finished(run, said, cost, complaint)
+    return _finished(run, said, cost, complaint, video_urls(run.get("output"), loopback=loopback))
 
 
-def _finished(run: Mapping[str, Any], said: str, cost: str | None, complaint: str) -> Snapshot:
+def _finished(
+    run: Mapping[str, Any], said: str, cost: str | None, complaint: str, urls: tuple[str, ...]
+) -> Snapshot:
     output = run.get("output")
-    urls = video_urls(output)
     if not urls and said == "partial_succeeded":
         charged = charged_by(cost, "unknown")
         return Snapshot(
