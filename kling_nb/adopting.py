@@ -16,6 +16,7 @@ from kling_nb.catalog import Model, find_model
 from kling_nb.engine import Engine, Reach, Run
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.keys import KEY_VARIABLES, Key, fingerprint
+from kling_nb.leaks import strings
 from kling_nb.ledger import Ledger, Transaction
 from kling_nb.models import Shot, TextToVideo, make_request, request_key, run_key
 from kling_nb.places import media_folder
@@ -263,19 +264,21 @@ def adopt(
     session = session or current()
     settings, where = session.settings(), session.surroundings()
     ledger, engine = session.ledger(), session.engine()
+    given = {
+        "prompt": prompt,
+        "shots": shots,
+        "duration": duration,
+        "aspect_ratio": aspect_ratio,
+        "audio": audio,
+        "negative_prompt": negative_prompt,
+        "cfg_scale": cfg_scale,
+        "shot_type": shot_type,
+    }
+    session.keys.refuse({"the id": provider_run_id, "the request": "\n".join(strings(given))})
     adoption = Adoption(
         provider=_adoptable(settings, provider, provider_run_id),
         provider_run_id=provider_run_id,
-        given={
-            "prompt": prompt,
-            "shots": shots,
-            "duration": duration,
-            "aspect_ratio": aspect_ratio,
-            "audio": audio,
-            "negative_prompt": negative_prompt,
-            "cfg_scale": cfg_scale,
-            "shot_type": shot_type,
-        },
+        given=given,
         model=model,
         default_model=settings.model,
         take=take,

@@ -5,13 +5,24 @@ calling thread; no key is shown, stored or repeated in a message.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from pydantic import SecretStr
 
 from kling_nb.errors import UsageError
-from kling_nb.keys import KEY_VARIABLES, KEYRING_LIMIT_S, Key, ask_keyring, checked_key, find_key
+from kling_nb.keys import (
+    KEY_VARIABLES,
+    KEYRING_LIMIT_S,
+    Key,
+    all_keys,
+    ask_keyring,
+    checked_key,
+    find_key,
+    fingerprint,
+)
+from kling_nb.leaks import refuse_keys
 from kling_nb.loop import Loop
+from kling_nb.wording import provider_label
 
 __all__ = ["KeyHolder"]
 
@@ -32,6 +43,7 @@ class KeyHolder:
         self._loop = loop
         self._headless = headless
         self._typed: dict[str, Key] = {}
+        self._met: dict[tuple[str, str], Key] = {}
         self._hung = False
 
     def find(self, provider: str) -> Key | None:
@@ -40,9 +52,13 @@ class KeyHolder:
         Raises:
             SettingsError: A key is malformed, or its place cannot be read.
         """
-        if provider in self._typed:
-            return self._typed[provider]
-        return find_key(provider, keyring_lookup=self._keyring, headless=self._headless())
+        key = self._typed.get(provider)
+        if key is None:
+            key = find_key(provider, keyring_lookup=self._keyring, headless=self._headless())
+        if key is not None:
+            # A keyring's or a typed one that was taken back is still a key, wherever it turns up.
+            self._met[provider, fingerprint(key)] = key
+        return key
 
     def take(self, provider: str, typed: SecretStr) -> None:
         """Use a key that a person typed where it is not shown.
@@ -60,8 +76,22 @@ class KeyHolder:
         text = typed.get_secret_value().strip()
         if text:
             self._typed[provider] = checked_key(provider, SecretStr(text), "typed in this session")
+            self._met[provider, fingerprint(self._typed[provider])] = self._typed[provider]
         else:
             self._typed.pop(provider, None)
+
+    def refuse(self, texts: Mapping[str, str], *, shapes: bool = True) -> None:
+        """Refuse texts that hold a key of this user, or what looks like any key.
+
+        Args:
+            texts: What would be sent, kept or repeated, by what it is, e.g. `the prompt`.
+            shapes: Whether to refuse also what only looks like a key.
+
+        Raises:
+            UsageError: One of them does; the message repeats no part of it.
+        """
+        known = [(name, key.reveal()) for (name, _), key in self._met.items()] + list(all_keys())
+        refuse_keys(texts, ((provider_label(name), text) for name, text in known), shapes=shapes)
 
     def _keyring(self, provider: str) -> str | None:
         if self._hung or self._loop.here:

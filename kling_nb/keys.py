@@ -6,6 +6,7 @@ leads to the sandbox; nothing here starts a thread, so the keyring is asked thro
 session gives, which keeps its own time limit.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -15,15 +16,19 @@ from typing import NoReturn
 
 from pydantic import SecretStr
 
+from kling_nb.addresses import is_loopback
 from kling_nb.configfile import read_user_file
 from kling_nb.errors import KeyMissingError, SettingsError
+from kling_nb.leaks import SHORTEST_KEY
 
 __all__ = [
     "KEYRING_LIMIT_S",
     "KEYRING_SERVICE",
     "KEY_VARIABLES",
     "Key",
+    "all_keys",
     "ask_keyring",
+    "check_length",
     "checked_key",
     "find_key",
     "find_keys",
@@ -150,6 +155,56 @@ def checked_key(provider: str, secret: SecretStr, source: str) -> Key:
             provider=provider,
         )
     return Key(secret, source)
+
+
+def check_length(provider: str, key: Key, origin: str) -> None:
+    """Refuse what is too short to be a key, before it goes to a real provider.
+
+    A stand-in on this machine takes any key; anywhere else a few letters are a slip of the pen, and could not
+    be told from words in an answer that repeats them.
+
+    Args:
+        provider: Whose key it is.
+        key: The key.
+        origin: Where it would go.
+
+    Raises:
+        KeyMissingError: It is no key; the message does not repeat it.
+
+    Example:
+        >>> check_length("runflow", Key(SecretStr("test"), "the keyring"), "http://127.0.0.1:8000")
+    """
+    if len(key.reveal()) < SHORTEST_KEY and not is_loopback(origin):
+        raise KeyMissingError(
+            f"The key from {key.source} is not a key: it has fewer than {SHORTEST_KEY} characters.",
+            cure="Nothing was sent. Copy the whole key from the provider's page.",
+            provider=provider,
+        )
+
+
+def all_keys(
+    *, environ: Mapping[str, str] | None = None, user_file: Path | None = None
+) -> Iterator[tuple[str, str]]:
+    """Give whatever stands where keys stand, to look for it where it must not be; asks no keyring.
+
+    Args:
+        environ: The environment; by default the process's own.
+        user_file: The user's own file; by default its usual place.
+
+    Yields:
+        Provider and text, also of keys that another one outranks and of malformed ones.
+
+    Example:
+        >>> list(all_keys(environ={"RUNCOMFY_TOKEN": "t"}))
+        [('runcomfy', 't')]
+    """
+    for provider, names in KEY_VARIABLES.items():
+        for name in names:
+            for _, secret in _named("", (os.environ if environ is None else environ).get(name)):
+                yield provider, secret.get_secret_value()
+    with contextlib.suppress(SettingsError):
+        for provider, text in read_user_file(user_file).keys.items():
+            yield provider, text.strip()
 
 
 def find_keys(

@@ -57,6 +57,7 @@ def resolve(
             cure="Say `--attach PROVIDER_ID` where its provider has it, else `--abandon` to give it up.",
         )
     session = session or current()
+    session.keys.refuse({"the id": attach or ""})
     handle = session.find(run) if isinstance(run, str) else run
     ledger, engine = session.ledger(), session.engine()
     if attach is None:

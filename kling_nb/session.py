@@ -26,7 +26,8 @@ from kling_nb.choice import choose_provider
 from kling_nb.engine import Engine, Reach, Run, Runs, Wish
 from kling_nb.errors import KeyMissingError, KlingError, UsageError
 from kling_nb.keyholder import KeyHolder
-from kling_nb.keys import Key, fingerprint
+from kling_nb.keys import Key, check_length, fingerprint
+from kling_nb.leaks import texts_of
 from kling_nb.ledger import Ledger
 from kling_nb.loop import Loop
 from kling_nb.opening import Opening
@@ -261,6 +262,13 @@ class Session:
         folder = media_folder(settings, where.notebook, where.folder or Path.cwd())
         play = provider == "sandbox"
         key = None if play else self.key(provider)
+        if key is not None:
+            check_length(provider, key, provider_origin(settings, provider))
+        self.keys.refuse(texts_of(ask.request, tags=ask.tags, metadata=ask.metadata))
+        self.keys.refuse(
+            {"the media folder's path": str(folder), "the project's name": settings.project},
+            shapes=False,
+        )
         return Opening(
             ask=ask,
             model=model,

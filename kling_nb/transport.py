@@ -11,12 +11,10 @@ Loopback addresses never go through a proxy.
 """
 
 import asyncio
-import json
 import re
 import ssl
 from dataclasses import replace
 from typing import BinaryIO, Self
-from urllib.parse import quote
 
 import httpx
 from aiohttp.abc import AbstractResolver
@@ -28,14 +26,13 @@ from kling_nb.connections import AddressRefused, Kind, Lane, attempting, open_cl
 from kling_nb.download import Downloaded, DownloadError, Progress, check_link, declared_size, fetch
 from kling_nb.errors import KeyMissingError, KlingError, SettingsError, TransportError, UsageError
 from kling_nb.failures import find_cause, was_unsent, why
+from kling_nb.leaks import SHORTEST_KEY, blot
 
 __all__ = ["DownloadError", "Downloaded", "Transport", "is_loopback"]
 
 _KEY = re.compile(r"[\x21-\x7e]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 _MAX_REPLY_BYTES = 8 << 20
-#: Characters below which a key is no secret and blotting it out would only spoil answers.
-_SHORTEST_BLOTTED = 8
 _MAX_CLIP_BYTES = 2 << 30
 
 
@@ -255,6 +252,11 @@ def _headers(call: Call, key: SecretStr | None, place: Origin) -> dict[str, str]
                 f"The key for {place.host} is empty, or not all of it is visible ASCII.",
                 cure="Copy the key again.",
             )
+        if len(secret) < SHORTEST_KEY and not is_loopback_host(place.host):
+            raise KeyMissingError(
+                f"The key for {place.host} is not a key: it has fewer than {SHORTEST_KEY} characters.",
+                cure="Copy the whole key from the provider's page.",
+            )
         headers["authorization"] = f"Bearer {secret}"
     return headers
 
@@ -288,14 +290,11 @@ async def _exchange(client: httpx.AsyncClient, request: httpx.Request, place: Or
 
 def _without_key(reply: Reply, key: SecretStr | None) -> Reply:
     """Blot the key out of an answer that repeats it, however JSON or a link spells it."""
-    secret = key.get_secret_value() if key is not None else ""
-    if len(secret) < _SHORTEST_BLOTTED:
+    if key is None:
         return reply
-    escaped = json.dumps(secret)[1:-1]
-    body = reply.body
-    for spelling in {secret, escaped, escaped.replace("/", "\\/"), quote(secret, safe="")}:
-        body = body.replace(spelling.encode(), b"[key]")
-    return replace(reply, body=body)
+    secret = key.get_secret_value()
+    headers = {name: blot(text.encode(), secret).decode() for name, text in reply.headers.items()}
+    return replace(reply, headers=headers, body=blot(reply.body, secret))
 
 
 def _failed(exc: Exception, call: Call, place: Origin, *, unsent: bool) -> TransportError:

@@ -68,6 +68,8 @@ def run_cell(session: Session, names: dict[str, Any], line: str, body: str) -> N
     """
     order: CellOrder | None = None
     try:
+        # First of all: whatever is wrong with the line is repeated in messages.
+        session.keys.refuse({"the line": line, "the cell": body}, shapes=False)
         order = parse_cell(line, body, names, folder=session.surroundings().folder or Path.cwd())
         ask = ask_of(order)
         if order.dry_run:

@@ -16,6 +16,7 @@ from kling_nb.html import Html, tag
 from kling_nb.notebook import overview, runcommands
 from kling_nb.notebook.doctor import doctor
 from kling_nb.notebook.order import Order
+from kling_nb.notebook.prices import model_list
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.subcommands import COMMANDS, Command, command_help
 from kling_nb.notebook.syntax import cell_help, normal
@@ -44,10 +45,12 @@ def run_command(session: "Session", line: str, names: Mapping[str, Any]) -> Show
         KlingError: The subcommand failed.
 
     Example:
-        >>> run_command(None, "help models", {}).text
-        '%kling models\n  models, who offers them, and their prices with source and date'
+        >>> run_command(None, "help config", {}).text
+        '%kling config\n  the settings as they are now, and where each comes from'
     """
     check_text(line, "the line")
+    if session is not None:
+        session.keys.refuse({"the line": line})
     try:
         words = shlex.split(line)
     except ValueError:
@@ -137,7 +140,7 @@ _DO: dict[str, Callable[[Order], Shown]] = {
     "resolve": runcommands.resolve,
     "adopt": runcommands.adopt,
     "cost": _cost,
-    "models": lambda _order: overview.model_list(),
+    "models": model_list,
     "keys": _keys,
     "config": lambda order: overview.config(order.session),
     "doctor": lambda order: doctor(order.session, online="--online" in order.flags),

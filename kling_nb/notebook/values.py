@@ -13,11 +13,11 @@ from decimal import Decimal
 from typing import Any
 
 from kling_nb.errors import UsageError, one_line
+from kling_nb.leaks import looks_secret
 
 __all__ = [
     "check_text",
     "identifier",
-    "looks_secret",
     "read_count",
     "read_json",
     "read_money",
@@ -27,12 +27,6 @@ __all__ = [
     "wrong",
 ]
 
-# Runflow's keys are documented to begin with rf_live_; the others are the well-known shapes of keys.
-_SECRET = re.compile(
-    r"\brf_(?:live|test)_\w{4,}|\b(?:sk|pk|rk)[-_][A-Za-z0-9_-]{20,}|\b(?:gh[pousr]|hf|rc)_[A-Za-z0-9]{20,}"
-    r"|\bAKIA[0-9A-Z]{16}\b|\beyJ[\w-]{8,}\.[\w-]{8,}|\bBearer\s+[\w.~+/=-]{20,}",
-    re.IGNORECASE | re.ASCII,
-)
 _LONG_WORD = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])\S{24,}")
 _NUMBER = re.compile(r"\d{1,9}(?:\.\d{0,6})?|\.\d{1,6}", re.ASCII)
 _COUNT = re.compile(r"\d{1,6}", re.ASCII)
@@ -41,16 +35,6 @@ _COUNT = re.compile(r"\d{1,6}", re.ASCII)
 def wrong(what: str, cure: str = "See `%kling help`.") -> UsageError:
     """Make the error of a cell that cannot be read."""
     return UsageError(what, cure=f"Nothing was sent. {cure}")
-
-
-def looks_secret(text: str) -> bool:
-    """Whether there is something in a text that can hardly be anything but a key.
-
-    Example:
-        >>> looks_secret("rf_live_0123456789"), looks_secret("a bearer of bad news")
-        (True, False)
-    """
-    return _SECRET.search(text) is not None
 
 
 def check_text(text: str, where: str) -> None:
