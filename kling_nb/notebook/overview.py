@@ -1,4 +1,4 @@
-"""The looks of `%kling`: runs, money, models, keys, settings.
+"""The looks of `%kling`: runs, money, keys, settings.
 
 Invariants: looking asks no provider and changes nothing; play money never mixes with real money; what nobody
 knows is a word; no key and no part of one is shown.
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.catalog import models
 from kling_nb.errors import KlingError, one_line
 from kling_nb.html import join, prose, table, tag, text_table
 from kling_nb.keys import KEY_VARIABLES
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from kling_nb.ledger.rows import Records
     from kling_nb.session import Session
 
-__all__ = ["Held", "config", "cost", "keys", "listing", "model_list", "status"]
+__all__ = ["Held", "config", "cost", "keys", "listing", "status"]
 
 Row = list[object]
 _Part = str | tuple[list[str], list[Row], str]
@@ -286,39 +285,6 @@ def _by_model(records: Sequence[RunRecord], *, play: bool) -> list[tuple[object,
 
 
 # -- what there is -----------------------------------------------------------------
-def model_list() -> Shown:
-    """Show models, who offers them, and for how much."""
-    heads = ["model", "also", "provider", "silent", "with sound", "source", "as of", "its id there"]
-    rows: list[Row] = []
-    for model in models().values():
-        for name, offer in model.providers.items():
-            prices = [offer.usd_per_s(audio=audio) for audio in (False, True)]
-            words = ["unknown" if price is None else f"${price:f}/s" for price in prices]
-            also = ", ".join(model.aliases)
-            rows.append(
-                [
-                    model.id,
-                    also,
-                    provider_label(name),
-                    *words,
-                    offer.source,
-                    offer.as_of.isoformat(),
-                    offer.id,
-                ]
-            )
-    value = [
-        dict(
-            zip(
-                ("model", "aliases", "provider", "silent", "audio", "source", "as_of", "id"), row, strict=True
-            )
-        )
-        for row in rows
-    ]
-    return _answer(
-        [(heads, rows, "lllrrlll"), "Dollars per second of video; the sandbox counts in play money."], value
-    )
-
-
 def keys(session: "Session") -> Shown:
     """Show for which providers there is a key and where it comes from; never any part of it."""
     rows: list[Row] = []

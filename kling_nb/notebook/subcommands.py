@@ -99,7 +99,12 @@ COMMANDS: tuple[Command, ...] = (
         help="spent, reserved and left, by provider and model; with --all of the whole ledger",
         switches=("--all",),
     ),
-    Command(name="models", help="models, who offers them, and their prices with source and date"),
+    Command(
+        name="models",
+        usage="[--live]",
+        help="models, and every price with source, date and age; --live reads RunComfy's own row, for free",
+        switches=("--live",),
+    ),
     Command(
         name="keys",
         usage="[--ask PROVIDER]",
@@ -132,8 +137,8 @@ def command_help(name: str | None = None) -> str:
         Plain text, made from `COMMANDS`.
 
     Example:
-        >>> command_help("models")
-        '%kling models\n  models, who offers them, and their prices with source and date'
+        >>> command_help("config")
+        '%kling config\n  the settings as they are now, and where each comes from'
     """
     rows = [(f"%kling {command.name} {command.usage}".rstrip(), command.help) for command in COMMANDS]
     if name is not None:

@@ -50,6 +50,18 @@ _CODES: Final = {
 """The documented codes; those of 422 and 429 are the sandbox's own words for a silence."""
 
 
+_ODD_ROWS: Final[dict[str, dict[str, Any]]] = {
+    "dearer": {"base_price_usd": 0.15},
+    "clip": {"base_price_usd": 0.56, "price_unit": "video", "pricing_note": "5 s, 720p"},
+    "junk": {"base_price_usd": ["0.1"], "price_unit": {"per": 1}, "pricing_note": 7},
+    "markup": {
+        "price_unit": "<img src=x onerror=alert(1)>",
+        "pricing_note": "$$\\href{javascript:alert(1)}{x}$$ <script>alert(1)</script>\u202e https://a.example/?sig=1",
+    },
+}
+"""Catalog rows as they might also come."""
+
+
 class RunComfy:
     """The routes of one wire."""
 
@@ -87,15 +99,15 @@ class RunComfy:
         if name not in PRICES:
             return self._wrong_model()
         silent, sounding = PRICES[name]
-        return json_reply(
-            {
-                "model_id": name,
-                "base_price_usd": float(silent),
-                "price_unit": "second",
-                "pricing_note": f"{sounding} USD per second with sound",
-                "input_schema": _SCHEMA,
-            }
-        )
+        told: dict[str, Any] = {
+            "base_price_usd": float(silent),
+            "price_unit": "second",
+            "pricing_note": f"{sounding} USD per second with sound",
+        }
+        word = self._word("price_row")
+        if word == "none":
+            told = {}
+        return json_reply({"model_id": name, **told, **_ODD_ROWS.get(word, {}), "input_schema": _SCHEMA})
 
     async def submit(self, request: Request) -> Response:
         """The paid POST."""

@@ -291,6 +291,13 @@ _WORDS: Final = (
     ),
     Switch("not_ready", "word", "RunComfy: how an unfinished result answers", "state", ("state", "400005")),
     Switch("error_shape", "word", "RunComfy: shape of the error in a result", "string", ("string", "object")),
+    Switch(
+        "price_row",
+        "word",
+        "RunComfy: what its catalog row says of the price",
+        "second",
+        ("second", "dearer", "clip", "none", "junk", "markup"),
+    ),
     Switch("cost_told", "word", "whether a run's cost is ever told", "on", ("on", "never")),
     Switch("bill_failed", "word", "whether failed and cancelled runs are billed", "off", ("on", "off")),
     Switch(

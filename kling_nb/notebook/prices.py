@@ -1,0 +1,164 @@
+"""`%kling models`: every price with its source, date and age; on request what RunComfy says now.
+
+Invariants: nobody is asked but with `--live`, and that costs nothing; foreign words are cut short and
+escaped; a price that nobody states is a word; what a catalog row says is shown and counted with nowhere.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from kling_nb.catalog import Model, Price, find_model, models
+from kling_nb.errors import KeyMissingError, KlingError, one_line
+from kling_nb.html import join, prose, table, tag, text_table
+from kling_nb.keys import KEY_VARIABLES
+from kling_nb.notebook.order import Order
+from kling_nb.notebook.shown import Shown
+from kling_nb.pricefile import in_force
+from kling_nb.pricelist import PriceRow, compared, price_rows
+from kling_nb.pricing import LearnedPrice, learn_price, price_words
+from kling_nb.providers import make_provider
+from kling_nb.providers.base import Listing
+from kling_nb.settings import provider_origin
+from kling_nb.wording import plain, provider_label
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from kling_nb.session import Session
+    from kling_nb.settings import Settings
+
+__all__ = ["model_list"]
+
+_HEADS = ["model", "provider", "sound", "price", "from", "outranked"]
+_WHAT = (
+    "Dollars per second of video; the sandbox counts in play money. What a provider billed outranks what is "
+    "stated, and the dearest of them is held back."
+)
+_NAMES = ["model", "also", "provider", "its id there"]
+_LIVE = ["model", "base price", "unit", "note", "beside the price here"]
+
+
+def model_list(order: Order) -> Shown:
+    """Show models, who offers them, and every price that anybody states."""
+    session = order.session
+    settings, today = session.settings(), session.today()
+
+    def learn(provider: str, model: str, audio: bool) -> LearnedPrice | None:  # noqa: FBT001 - the shape of Learn
+        origin = provider_origin(settings, provider)
+        return learn_price(session.ledger().bills(provider, model, origin=origin, audio=audio))
+
+    rows = price_rows(settings, learn)
+    # A column that says nothing only takes room.
+    wide = len(_HEADS) if any(row.others for row in rows) else len(_HEADS) - 1
+    cells, heads = [_cells(row, today)[:wide] for row in rows], _HEADS[:wide]
+    names = [
+        [model.id, ", ".join(model.aliases), provider_label(name), offer.id]
+        for model in models().values()
+        for name, offer in model.providers.items()
+    ]
+    facts = [_WHAT, *settings.notes]
+    page = [table(heads, cells, align="lllrll"[:wide]), *(tag("div", prose(fact)) for fact in facts)]
+    text = [
+        text_table(heads, cells, align="lllrll"[:wide]),
+        *(plain(fact).replace("`", "") for fact in facts),
+    ]
+    value: dict[str, Any] = {
+        "prices": [_data(row) for row in rows],
+        "ids": [dict(zip(("model", "aliases", "provider", "id"), name, strict=True)) for name in names],
+    }
+    page.append(table(_NAMES, names))
+    text += ["", text_table(_NAMES, names)]
+    if "--live" in order.flags:
+        live = _live(session, settings)
+        seen = [[m.id, *_said(listing), words] for m, listing, words in live]
+        told = "RunComfy's own catalog, read now. A base price does not say for which settings it holds, so "
+        told += "no estimate counts with it."
+        bold = [[*row[:-1], prose(str(row[-1]))] for row in seen]
+        page += [tag("div", prose(told)), table(_LIVE, bold)]
+        text += ["", told, text_table(_LIVE, [[*row[:-1], plain(str(row[-1]))] for row in seen])]
+        value["live"] = [
+            {
+                "model": m.id,
+                "base_price_usd": listing.base_usd if listing else None,
+                "unit": listing.unit if listing else None,
+                "note": listing.note if listing else None,
+                "beside": words.replace("**", ""),
+            }
+            for m, listing, words in live
+        ]
+    return Shown(html=join(page), text="\n".join(text), value=value)
+
+
+def _cells(row: PriceRow, today: "date") -> list[object]:
+    price = "unknown" if row.best is None else f"${row.best.usd_per_s:f}/s"
+    others = "; ".join(f"${one.usd_per_s:f}/s {price_words(one, today)}" for one in row.others)
+    source = f"${row.held_usd_per_s:f}/s is held back" if row.best is None else price_words(row.best, today)
+    sound = "with sound" if row.audio else "silent"
+    return [row.model, provider_label(row.provider), sound, price, source, others]
+
+
+def _data(row: PriceRow) -> dict[str, Any]:
+    best = row.best
+    return {
+        "model": row.model,
+        "provider": row.provider,
+        "audio": row.audio,
+        "usd_per_s": None if best is None else f"{best.usd_per_s:f}",
+        "kind": None if best is None else _kind(best),
+        "source": None if best is None else getattr(best, "source", None),
+        "as_of": None if best is None else best.as_of.isoformat(),
+        "runs": best.bills if isinstance(best, LearnedPrice) else None,
+        "held_usd_per_s": f"{row.held_usd_per_s:f}",
+        "outranked": [
+            {
+                "usd_per_s": f"{one.usd_per_s:f}",
+                "kind": one.kind,
+                "source": one.source,
+                "as_of": one.as_of.isoformat(),
+            }
+            for one in row.others
+        ],
+    }
+
+
+def _kind(price: Price | LearnedPrice) -> str:
+    return "learned" if isinstance(price, LearnedPrice) else price.kind
+
+
+# -- what RunComfy says now ----------------------------------------------------------
+def _said(listing: Listing | None) -> list[str]:
+    if listing is None:
+        return ["", "", ""]
+    return [f"${listing.base_usd}" if listing.base_usd else "none", listing.unit, listing.note]
+
+
+def _live(session: "Session", settings: "Settings") -> list[tuple[Model, Listing | None, str]]:
+    """Read RunComfy's catalog rows, with the user's key; free of charge."""
+    from kling_nb.transport import Transport
+
+    name = "runcomfy"
+    key = session.key(name)
+    if key is None:
+        raise KeyMissingError(
+            "RunComfy's catalog is read with a key, and there is none.",
+            cure=f"Set {KEY_VARIABLES[name][0]}, or leave --live out.",
+            provider=name,
+        )
+    adapter = make_provider(name, provider_origin(settings, name))
+    offered = [find_model(model_id) for model_id, model in models().items() if name in model.providers]
+
+    async def read(model: Model) -> tuple[Model, Listing | None, str]:
+        try:
+            async with Transport(total_timeout_s=20) as transport:
+                call = adapter.account_call(model.offer(name).id)
+                reply = await transport.send(call, key=key.secret, origin=adapter.base_url)
+        except KlingError as error:
+            return model, None, one_line(error.what)
+        listing = adapter.read_listing(reply)
+        if listing is None:
+            return model, None, adapter.read_account(reply).message
+        return model, listing, compared(listing, in_force(model, settings.prices).offer(name))
+
+    async def every() -> list[tuple[Model, Listing | None, str]]:
+        return [await read(model) for model in offered]
+
+    return session.loop.hand(every()).result(90)
