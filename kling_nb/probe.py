@@ -7,6 +7,7 @@ only read. PyAV and Pillow load on first use.
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from PIL.Image import Image
 
-__all__ = ["Kind", "Measured", "NotVideoError", "poster", "probe", "sniff"]
+__all__ = ["Kind", "Measured", "NotVideoError", "poster", "probe", "sniff", "stills"]
 
 Kind = Literal["mp4", "mov", "webm", "mkv"]
 
@@ -139,6 +140,49 @@ def poster(path: Path, width: int = 320) -> str | None:
     # A still is a comfort: whatever a decoder makes of a broken file must not cost the card.
     except Exception:  # noqa: BLE001 - see the line above
         return None
+
+
+def stills(path: Path, seconds: Sequence[float], *, width: int, most_bytes: int) -> list[str | None]:
+    """Make small stills of what a clip shows at some moments.
+
+    Args:
+        path: The clip.
+        seconds: The moments, from the clip's start; one beyond the end gives the last frame.
+        width: Pixels, at most; a tall picture is made smaller still.
+        most_bytes: Of each JPEG, before it becomes text a third longer.
+
+    Returns:
+        `data:image/jpeg` addresses in the same order; None for each that cannot be had.
+
+    Example:
+        >>> stills(Path(__file__), [0.0], width=160, most_bytes=3000)
+        [None]
+    """
+    try:
+        with open_plain(path) as file:
+            kind = _kind(file.read(64))
+            if kind is None:
+                return [None] * len(seconds)
+            with _opened(file, kind) as container:
+                stream = _video(container)
+                found = [_frame_at(container, stream, moment) for moment in seconds]
+                return [None if frame is None else _data_uri(frame, width, most_bytes) for frame in found]
+    # As for `poster`.
+    except Exception:  # noqa: BLE001 - see the line above
+        return [None] * len(seconds)
+
+
+def _frame_at(container: "InputContainer", stream: "VideoStream", seconds: float) -> "VideoFrame | None":
+    start = float((stream.start_time or 0) * (stream.time_base or 0))
+    container.seek(round((start + seconds) * 1_000_000))
+    # It goes to a frame that stands alone; from there the way is walked.
+    found = None
+    for frame in container.decode(stream):
+        # A hair of tolerance: times of frames are rounded to the clock of the file.
+        if found is not None and frame.time is not None and frame.time - start > seconds + 0.001:
+            break
+        found = frame
+    return found
 
 
 def _not_playable(why: str) -> NotVideoError:
@@ -299,7 +343,7 @@ def _image(frame: "VideoFrame") -> "Image":
     return cast("Image", frame.to_image())  # type: ignore[no-untyped-call]
 
 
-def _data_uri(frame: "VideoFrame", width: int) -> str:
+def _data_uri(frame: "VideoFrame", width: int, most_bytes: int = _POSTER_BYTES) -> str:
     image = _image(frame)
     jpeg = b""
     for side in (width, width * 3 // 4, width // 2, width // 4):
@@ -307,7 +351,7 @@ def _data_uri(frame: "VideoFrame", width: int) -> str:
         small.thumbnail((side, side * 4 // 3))
         for quality in (75, 65, 55, 45, 35, 25):
             jpeg = _jpeg(small, quality)
-            if len(jpeg) <= _POSTER_BYTES:
+            if len(jpeg) <= most_bytes:
                 return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 

@@ -23,12 +23,14 @@ class Shown:
         text: For terminals and diffs.
         value: What the command gives back to Python.
         runs: Runs whose cards are drawn below it.
+        view: What IPython displays below that, e.g. a comparison; it has a text of its own.
     """
 
     html: str = ""
     text: str = ""
     value: Any = None
     runs: "Sequence[Run]" = ()
+    view: Any = None
 
 
 class Answer:
@@ -81,4 +83,8 @@ def put(shown: Shown) -> Answer | None:
         from kling_nb.notebook.card import show_runs
 
         show_runs(shown.runs)
+    if shown.view is not None:
+        from IPython.display import display
+
+        display(shown.view)
     return None if shown.value is None else Answer(shown)

@@ -15,10 +15,11 @@ from IPython.display import DisplayHandle, display
 from kling_nb.cardview import status_line
 from kling_nb.engine import Run
 from kling_nb.html import escape
+from kling_nb.notebook.frontend import answer_at_once
 from kling_nb.records import utc_now
 from kling_nb.wording import money_words, plain, state_word
 
-__all__ = ["Strip", "answer_at_once"]
+__all__ = ["Strip"]
 
 _CANCEL = "Cancel"
 _EMPTY = {"text/html": "", "text/plain": ""}
@@ -114,17 +115,6 @@ class Strip:
 def _set(widget: Any, name: str, value: str) -> None:
     if getattr(widget, name) != value:
         setattr(widget, name, value)
-
-
-def answer_at_once(widget: Any) -> None:
-    """Let clicks through while a cell blocks.
-
-    ipykernel 7.4 sends a browser's message to the subshell that published last on its comm, which for a
-    widget made in a cell is the blocked main one, although JupyterLab asked for another (measured). The
-    attribute is private, hence the guard; older and later kernels do without.
-    """
-    if hasattr(widget.comm, "_reply_subshell_for"):
-        widget.comm._reply_subshell_for = lambda _data, default: default  # noqa: SLF001 - see above
 
 
 @cache
