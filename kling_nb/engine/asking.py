@@ -1,4 +1,4 @@
-"""One free look at a run through the provider's own answers.
+"""One free look, at a run or at an account's balance, through the provider's own answers.
 
 Invariants: looking sends no submit and changes nothing; what a look cannot tell is an error with words.
 """
@@ -15,7 +15,7 @@ from kling_nb.transport import Transport
 if TYPE_CHECKING:
     from kling_nb.calls import Call
 
-__all__ = ["MOST_FOLLOWED", "Reach", "Seen", "look"]
+__all__ = ["MOST_FOLLOWED", "Reach", "Seen", "balance", "look"]
 
 #: Further calls that one reading may take, until a reply decides.
 MOST_FOLLOWED = 3
@@ -106,6 +106,30 @@ async def look(transport: Transport, reach: Reach, provider_run_id: str) -> Seen
             provider=provider.name,
         )
     return Seen(snapshot=snapshot, asked=asked)
+
+
+async def balance(transport: Transport, reach: Reach) -> str:
+    """Read what is left on an account; free.
+
+    Args:
+        transport: The network.
+        reach: The provider and the key.
+
+    Returns:
+        Decimal dollars as text.
+
+    Raises:
+        KlingError: It is not offered at this address, or was not told.
+    """
+    provider = reach.provider
+    call, home = provider.balance_call(), provider.balance_url
+    if call is None or home is None:
+        raise ProviderError(f"{provider.label} tells no balance at its present address.", charged="no")
+    reply = await transport.send(call, key=reach.key, origin=home)
+    told = provider.read_balance(reply)
+    if told is None:
+        raise ProviderError(f"{provider.label} answered HTTP {reply.status} with no balance.", charged="no")
+    return told
 
 
 def _both(first: Asked, second: Asked) -> Asked:

@@ -272,6 +272,19 @@ class Provider(ABC):
         """Find runs with exactly our reference; `since` (RFC 3339) says how far back to page."""
         return Found(readable=False)
 
+    @property
+    def balance_url(self) -> str | None:
+        """The address that tells the account's balance and may be given the key; None where there is none."""
+        return None
+
+    def balance_call(self) -> Call | None:
+        """Build the free call that reads the account's balance, or None where none is offered."""
+        return None
+
+    def read_balance(self, reply: Reply) -> str | None:
+        """Give decimal dollars as text, or None where the reply names no amount."""
+        return None
+
     @abstractmethod
     def account_call(self, provider_model: str) -> Call:
         """Build a call that checks the key and costs nothing."""

@@ -7,9 +7,11 @@ request costs is documented nowhere, so it stays unknown unless RunComfy reports
 
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
+from kling_nb.addresses import is_loopback
 from kling_nb.calls import Call, Reply
 from kling_nb.errors import UnsupportedError
 from kling_nb.models import MAX_PROMPT_CHARS, TextToVideo
@@ -58,6 +60,8 @@ _STATES: Mapping[str, Literal["queued", "running", "succeeded", "failed", "cance
     "canceled": "canceled",
 }
 _BAD_TOKEN, _NO_BALANCE, _WRONG_MODEL = "400004", "400002", "400001"
+#: Of its account API; the only other host that may be given the token (RunComfy's API documentation, 2026).
+_BALANCE_URL = "https://api.runcomfy.net"
 _NOT_READY, _NOT_YOURS, _NO_REQUEST = "400005", "403001", "404001"
 _REASONS: Mapping[str, FailReason] = {
     _BAD_TOKEN: "auth",
@@ -323,6 +327,38 @@ class RunComfy(Provider):
             unit=say(data.get("price_unit"), limit=40),
             note=say(data.get("pricing_note"), limit=200),
         )
+
+    @property
+    def balance_url(self) -> str | None:
+        """The host that RunComfy documents for it, where the base address is RunComfy's own.
+
+        A stand-in on loopback tells it itself. Any other base address (a proxy, say) has none: its key is not
+        known to be RunComfy's, and goes nowhere else.
+        """
+        if self.base_url == RunComfy.default_url:
+            return _BALANCE_URL
+        return self.base_url if is_loopback(self.base_url) else None
+
+    def balance_call(self) -> Call | None:
+        """Build the free call that reads the account's balance, or None where none is offered."""
+        base = self.balance_url
+        return None if base is None else Call(method="GET", url=f"{base}/prod/v2/balance")
+
+    def read_balance(self, reply: Reply) -> str | None:
+        """Read the balance.
+
+        Args:
+            reply: The answer to `balance_call`.
+
+        Returns:
+            Decimal dollars as text; None where it is in another currency.
+        """
+        data = fields(reply) if reply.ok else None
+        if data is None or data.get("currency", "USD") != "USD":
+            return None
+        micros = whole(data.get("balance_microdollars"))
+        exact = None if micros is None else f"{Decimal(micros) / 1_000_000:f}"
+        return money(exact) or money(data.get("balance_usd"))
 
     def _request_url(self, provider_run_id: str, leaf: str) -> str:
         return f"{self.base_url}/v1/requests/{safe_id(provider_run_id, self.label)}/{leaf}"

@@ -8,6 +8,7 @@ a run whose reference differs, whatever the filter claims to have done.
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -39,6 +40,7 @@ from kling_nb.providers.reading import (
     unreadable,
     usable_id,
     video_urls,
+    whole,
     word,
 )
 from kling_nb.providers.runflow_input import read_input, write_input
@@ -280,6 +282,31 @@ class Runflow(Provider):
             return Account(ok=True, message="The key works.")
         message = unreadable(reply, self.label).message
         return Account(ok=False if reply.status in {401, 403} else None, message=message)
+
+    @property
+    def balance_url(self) -> str | None:
+        """The base address itself."""
+        return self.base_url
+
+    def balance_call(self) -> Call | None:
+        """Build the free call that reads the account's balance."""
+        return Call(method="GET", url=f"{self.base_url}/v1/billing/balance")
+
+    def read_balance(self, reply: Reply) -> str | None:
+        """Read the balance.
+
+        Args:
+            reply: The answer to `balance_call`.
+
+        Returns:
+            Decimal dollars as text: `balance`, or `balance_cents`, as another of its pages writes it.
+        """
+        data = fields(reply) if reply.ok else None
+        if data is None:
+            return None
+        cents = whole(data.get("balance_cents"))
+        in_cents = None if cents is None else f"{Decimal(cents) / 100:.2f}"
+        return money(data.get("balance")) or money(in_cents)
 
 
 def _reference(client_ref: str) -> str:
