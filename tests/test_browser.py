@@ -152,6 +152,39 @@ def test_notebook_7_shows_the_same(browser, folder, environment):
         assert jupyter.errors == []
 
 
+def test_takes_share_a_card_and_their_ends_are_told(browser, folder, environment):
+    """Three takes in one output: one is canceled, the page tells of each end, and the two clips play."""
+    write_notebook(
+        folder / "a.ipynb",
+        "%load_ext kling_nb\n%config KlingMagics.notify = True",
+        "%%kling fox -n 3 -d 3\nA red fox in snow",
+        "%%kling fox -n 2 -d 3\nA red fox in snow",
+    )
+    # One at a time: the last of them has not been sent yet, and can be canceled however slow the page is.
+    variables = {**environment, "KLING_NB_MAX_IN_FLIGHT": "1", "KLING_NB_SANDBOX_WAIT": "1"}
+    with Lab(folder, browser, env=variables) as jupyter:
+        tab = jupyter.open("a.ipynb")
+        tab.run_cell(0)
+        tab.run_cell(1, wait=False)
+        tab.page.get_by_role("button", name="Cancel").last.click()
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        told = tab.page.locator(".kling-toast")
+        told.first.wait_for()
+        tab.screenshot(SHOTS / "takes-live.png")
+        tab.page.wait_for_function("() => document.querySelectorAll('.kling-toast').length === 3")
+        words = sorted(text.split("\n")[0].split(": ")[1] for text in told.all_inner_texts())
+        assert words == ["Canceled", "Done", "Done"]
+        tab.page.wait_for_function("() => !document.querySelector('.jp-OutputArea button')")
+        card, strip = tab.outputs(1)
+        assert (card.count("A red fox in snow"), card.count("Receipt"), strip) == (1, 3, "")
+        assert ("2 done" in card, "1 canceled" in card) == (True, True)
+        tab.screenshot(SHOTS / "takes-ended.png")
+        _check_plays(tab, clips=2)
+        tab.run_cell(2)
+        tab.page.wait_for_function("() => !document.querySelector('.jp-OutputArea button')")
+        assert jupyter.errors == []
+
+
 CELLS = (
     "%load_ext kling_nb",
     "%%kling fox -d 3 --negative 'blur, text'\nA red fox crosses fresh snow at dawn, $5 in its mouth",
