@@ -138,7 +138,51 @@ class KeyMissingError(SettingsError):
 
 
 class BudgetError(KlingError):
-    """A cap, an unknown price or missing consent stopped the run before anything was sent."""
+    """A cap, an unknown price or missing consent stopped the run before anything was sent.
+
+    Args:
+        what: What happened, as one sentence.
+        level: Which cap: `cell`, `session`, `project_daily`, `user_daily` or `user_total`; None where no cap
+            was the reason. It and the sums below are attributes.
+        cap_micros: That cap, in micro-dollars.
+        spent_micros: What is settled under it, in micro-dollars.
+        reserved_micros: What is held back under it, in micro-dollars.
+        asked_micros: What the refused call would have held back, in micro-dollars.
+        **ids: As for `KlingError`.
+
+    Example:
+        >>> BudgetError("It does not fit.", level="session", asked_micros=560000).asked_micros
+        560000
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        charged: Charged = "no",
+        cure: str = "",
+        run_id: str | None = None,
+        provider: str | None = None,
+        provider_run_id: str | None = None,
+        level: str | None = None,
+        cap_micros: int | None = None,
+        spent_micros: int | None = None,
+        reserved_micros: int | None = None,
+        asked_micros: int | None = None,
+    ) -> None:
+        self.level = level
+        self.cap_micros = cap_micros
+        self.spent_micros = spent_micros
+        self.reserved_micros = reserved_micros
+        self.asked_micros = asked_micros
+        super().__init__(
+            what,
+            charged=charged,
+            cure=cure,
+            run_id=run_id,
+            provider=provider,
+            provider_run_id=provider_run_id,
+        )
 
 
 class UnpricedError(BudgetError):

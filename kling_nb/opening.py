@@ -4,18 +4,19 @@ Invariants: look and insert are one write transaction; nothing is inserted unles
 be; a record that only a folder knows never brings money with it, and is asked about only through `reachable`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kling_nb.addresses import is_loopback
+from kling_nb.budgets import Wallet
 from kling_nb.catalog import Model
 from kling_nb.engine import Engine, Run, Wish
-from kling_nb.errors import StoreError
+from kling_nb.errors import BudgetError, KlingError, StoreError
 from kling_nb.ledger import Ledger, Transaction
 from kling_nb.models import request_key
-from kling_nb.plan import Ask, Take, Wallet, new_record, plan_takes
+from kling_nb.plan import Ask, Take, new_record, plan_takes
 from kling_nb.pricing import require_priced
 from kling_nb.records import Estimate, RunRecord, RunStatus
 from kling_nb.store import Store
@@ -81,6 +82,16 @@ class Opening:
             fetchable=self.fetchable,
         )
 
+    def obstacle(self, transaction: Transaction, takes: Sequence[Take]) -> KlingError | None:
+        """Say what would refuse the new runs of a call their money, as things stand in this transaction."""
+        new = sum(take.word == "new" for take in takes)
+        try:
+            if new:
+                self._afford(transaction, [self.price.reserve_micros] * new)
+        except BudgetError as error:
+            return error
+        return None
+
     def open(self) -> list[Run]:
         """Reuse, reattach or send.
 
@@ -99,30 +110,47 @@ class Opening:
                 if take.error is not None:
                     raise take.error
             # An intent that another session left unsent is sent by us, and counts as ours.
-            left = [take for take in takes if self._take_over(transaction, take)]
-            new = sum(take.word == "new" for take in takes) + len(left)
-            if new:
-                allowed = self.ask.allow_unpriced or self.ask.price is not None
-                require_priced(self.price, allow_unpriced=allowed)
-                self.wallet.reserve(transaction, self.ask, self.price, new)
+            left = {take.take: record for take in takes if (record := self._take_over(transaction, take))}
+            new = sum(take.word == "new" for take in takes)
+            if new or left:
+                amounts = [self.price.reserve_micros] * new + [r.reserved_micros for r in left.values()]
+                self._afford(transaction, amounts)
                 self.store.check_room()
-            opened = [self._open_take(transaction, take) for take in takes]
+            opened = [self._open_take(transaction, take, left.get(take.take)) for take in takes]
         self.engine.checkpoint("intent in the ledger")
         self._write_first_sidecars([record for record, reused in opened if not reused])
         self.engine.checkpoint("intent in the folder")
         return [self._show(record, reused=reused) for record, reused in opened]
 
-    def _take_over(self, transaction: Transaction, take: Take) -> bool:
+    def _afford(self, transaction: Transaction, amounts: Sequence[int]) -> None:
+        allowed = self.ask.allow_unpriced or self.ask.price is not None
+        require_priced(self.price, allow_unpriced=allowed)
+        self.wallet.reserve(transaction, amounts, max_cost=self.ask.max_cost, no_cache=self.ask.no_cache)
+
+    def _take_over(self, transaction: Transaction, take: Take) -> RunRecord | None:
+        """Claim an intent whose process is gone, and let go of its money, so that it is not counted twice.
+
+        Returns:
+            The intent as it was, but for whose it is now; None where there is nothing to take over.
+        """
         record = take.decision.record if take.decision else None
         if (
             record is None
             or record.status != RunStatus.CREATED
             or record.session_id == self.wallet.session_id
+            or record.play != self.wallet.play
+            # Ours, from before this kernel's session was named: it keeps the session that it counts under.
+            or transaction.owner(record.id) == self.engine.owner
+            or not transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s)
         ):
-            return False
-        return transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s)
+            return None
+        who = {name: self.shared[name] for name in ("session_id", "project", "user")}
+        transaction.write(record.model_copy(update={"reserved_micros": 0}), "left behind")
+        return record.model_copy(update=who)
 
-    def _open_take(self, transaction: Transaction, take: Take) -> tuple[RunRecord, bool]:
+    def _open_take(
+        self, transaction: Transaction, take: Take, left: RunRecord | None
+    ) -> tuple[RunRecord, bool]:
         decision = take.decision
         if decision is None or decision.record is None:
             record = new_record(
@@ -144,9 +172,9 @@ class Opening:
             record = record.model_copy(update={"status": RunStatus.SAVING, "message": words})
             if in_ledger:
                 transaction.write(record, "refetch")
-        if in_ledger and self._take_over(transaction, take):
-            record = record.model_copy(update={"session_id": self.wallet.session_id})
-            transaction.write(record, "taken over")
+        if left is not None:
+            record = left
+            transaction.write(record, "taken over", session_id=record.session_id)
         if not in_ledger and record.status.pending and self.reachable(record):
             # It keeps the session and the user it names: what it costs is theirs, and in no sum of ours.
             transaction.insert(record, FROM_FOLDER)

@@ -12,13 +12,12 @@ from typing import Any
 
 from kling_nb.catalog import Model
 from kling_nb.engine import Decision, Wish, decide
-from kling_nb.errors import BudgetError, ConsentError, KlingError
-from kling_nb.ledger import Transaction
+from kling_nb.errors import KlingError
 from kling_nb.models import TextToVideo, request_key, run_key
 from kling_nb.providers import make_provider
-from kling_nb.records import Estimate, RunRecord, Totals, usd, utc_now
+from kling_nb.records import Estimate, RunRecord, Totals, utc_now
 
-__all__ = ["Ask", "Plan", "Take", "Wallet", "new_id", "new_record", "payloads", "plan_takes", "title_of"]
+__all__ = ["Ask", "Plan", "Take", "new_id", "new_record", "payloads", "plan_takes", "title_of"]
 
 # No vowels and no look-alikes: ids are read aloud, and spell no words.
 _ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
@@ -102,6 +101,7 @@ class Plan:
         estimate: Of one new run.
         payloads: The exact body by provider name, or why that provider refuses it.
         totals: The session's money before it.
+        obstacle: What would refuse its new runs their money, if something would.
     """
 
     ask: Ask
@@ -111,6 +111,7 @@ class Plan:
     estimate: Estimate
     payloads: Mapping[str, Mapping[str, Any] | str] = field(default_factory=dict)
     totals: Totals | None = None
+    obstacle: KlingError | None = None
 
     @property
     def new(self) -> int:
@@ -195,94 +196,6 @@ def plan_takes(
         else:
             planned.append(Take(take=take, request_key=key, decision=decision))
     return tuple(planned)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wallet:
-    """What may be spent, and who says so.
-
-    Args:
-        session_id: Whose money is counted.
-        cap_micros: The session's cap.
-        declared: Whether a person declared a budget (the default cap is a cap, not consent).
-        yes: Consent given by `KLING_NB_YES`.
-        headless: Whether nobody is there to see it.
-        play: Whether it is play money.
-        project: Whose daily cap counts.
-        user: Whose daily and total caps count.
-        project_daily_micros: Cap of the project for a day (UTC), or None.
-        user_daily_micros: Cap of the user for a day (UTC), or None.
-        user_total_micros: Cap of the user for ever, or None.
-    """
-
-    session_id: str
-    cap_micros: int
-    declared: bool
-    yes: bool
-    headless: bool
-    play: bool
-    project: str = ""
-    user: str = ""
-    project_daily_micros: int | None = None
-    user_daily_micros: int | None = None
-    user_total_micros: int | None = None
-
-    def reserve(self, transaction: Transaction, ask: Ask, estimate: Estimate, new: int) -> None:
-        """Refuse what does not fit; to be called in the transaction that inserts the runs.
-
-        Raises:
-            BudgetError: A cap does not hold it; the message shows the sum.
-            ConsentError: A headless run at a real provider without budget or consent.
-        """
-        if new == 0:
-            return
-        if self.headless and not self.play and not self.yes and not self.declared and ask.max_cost is None:
-            raise ConsentError(
-                "This runs without anybody watching, at a real provider, and no budget was declared.",
-                cure="Nothing was sent. Set KLING_NB_BUDGET or `--max-cost`, or KLING_NB_YES=1 to consent.",
-            )
-        if self.headless and not self.play and not self.yes and ask.no_cache:
-            raise ConsentError(
-                "`--no-cache` would buy the same clip again on every pass of a headless notebook.",
-                cure="Nothing was sent. Set KLING_NB_YES=1 if that is meant.",
-            )
-        need = estimate.reserve_micros * new
-        each = f"{new} x {usd(estimate.reserve_micros)} = {usd(need)}" if new > 1 else usd(need)
-        if ask.max_cost is not None and Decimal(need) > ask.max_cost * 1_000_000:
-            raise BudgetError(
-                f"This cell may cost {each}, more than its --max-cost of ${ask.max_cost:f}.",
-                cure="Nothing was sent. Ask for less, or raise --max-cost.",
-            )
-        totals = transaction.totals(self.session_id, play=self.play)
-        if totals.settled_micros + totals.reserved_micros + need > self.cap_micros:
-            kind = "play budget" if self.play else "session budget"
-            raise BudgetError(
-                f"{each} does not fit: {usd(totals.settled_micros)} spent + "
-                f"{usd(totals.reserved_micros)} reserved of a {kind} of {usd(self.cap_micros)}.",
-                cure="Nothing was sent. Ask for less, or raise the budget (`%config KlingMagics.budget`).",
-            )
-        self._check_long_caps(transaction, need, each)
-
-    def _check_long_caps(self, transaction: Transaction, need: int, each: str) -> None:
-        today = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
-        caps: list[tuple[str, int | None, dict[str, Any]]] = [
-            (
-                "daily budget of this project",
-                self.project_daily_micros,
-                {"project": self.project, "since": today},
-            ),
-            ("daily budget of this user", self.user_daily_micros, {"user": self.user, "since": today}),
-            ("total budget of this user", self.user_total_micros, {"user": self.user}),
-        ]
-        for kind, cap, whose in caps:
-            if cap is None:
-                continue
-            gone = transaction.committed(play=self.play, **whose)
-            if gone + need > cap:
-                raise BudgetError(
-                    f"{each} does not fit: {usd(gone)} spent or reserved of a {kind} of {usd(cap)}.",
-                    cure="Nothing was sent. Ask for less, or raise that budget.",
-                )
 
 
 def new_record(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from kling_nb.addresses import is_loopback
+from kling_nb.budgets import Wallet
 from kling_nb.catalog import Model, find_model
 from kling_nb.choice import choose_provider
 from kling_nb.engine import Engine, Reach, Run, Runs, Wish
@@ -32,7 +33,7 @@ from kling_nb.ledger import Ledger
 from kling_nb.loop import Loop
 from kling_nb.opening import Opening
 from kling_nb.places import is_headless, media_folder
-from kling_nb.plan import Ask, Plan, Wallet, payloads
+from kling_nb.plan import Ask, Plan, payloads
 from kling_nb.pricefile import in_force
 from kling_nb.pricing import estimate, learn_price
 from kling_nb.providers import Provider, make_provider
@@ -212,11 +213,16 @@ class Session:
         return Reach(provider=adapter, key=key.secret, account=fingerprint(key))
 
     # -- money ---------------------------------------------------------------
+    def _wallet(self, settings: Settings, *, play: bool) -> Wallet:
+        headless = self.surroundings().headless
+        return Wallet.of(settings, session_id=self.id, headless=headless, play=play)
+
     def totals(self, *, play: bool = False) -> Totals:
-        """Add up this session's money."""
+        """Add up this session's money, with the cap that leaves least."""
         settings = self.settings()
         ledger, _ = self._stand(settings)
-        return ledger.totals(self.id, play=play).model_copy(update={"cap_micros": settings.budget_micros})
+        with ledger.reading() as transaction:
+            return self._wallet(settings, play=play).totals(transaction)
 
     def _shown_totals(self, play: bool) -> Totals | None:  # noqa: FBT001 - the engine's callback
         with suppress(KlingError):
@@ -282,19 +288,7 @@ class Session:
                 cached_only=ask.cached_only or settings.cached_only,
                 retry=ask.retry,
             ),
-            wallet=Wallet(
-                session_id=self.id,
-                cap_micros=settings.budget_micros,
-                declared=settings.budget_declared,
-                yes=settings.yes,
-                headless=where.headless,
-                play=play,
-                project=settings.project,
-                user=settings.user,
-                project_daily_micros=settings.project_daily_micros,
-                user_daily_micros=settings.user_daily_micros,
-                user_total_micros=settings.user_total_micros,
-            ),
+            wallet=self._wallet(settings, play=play),
             ledger=ledger,
             engine=engine,
             store=engine.store(folder),
@@ -329,6 +323,7 @@ class Session:
         opening = self._opening(ask, self.settings())
         with opening.ledger.reading() as transaction:
             takes = opening.takes(transaction)
+            obstacle = opening.obstacle(transaction, takes)
         return Plan(
             ask=ask,
             provider=opening.provider,
@@ -337,6 +332,7 @@ class Session:
             estimate=opening.price,
             payloads=payloads(ask, opening.model, opening.provider),
             totals=self.totals(play=opening.wallet.play),
+            obstacle=obstacle,
         )
 
     # -- the act -----------------------------------------------------------------

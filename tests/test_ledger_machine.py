@@ -20,10 +20,9 @@ from hypothesis.stateful import (
 )
 
 from clips import make_record
+from kling_nb.budgets import Wallet
 from kling_nb.errors import BudgetError, LedgerError
 from kling_nb.ledger import LeaseLostError, Ledger
-from kling_nb.models import make_request
-from kling_nb.plan import Ask, Wallet
 from kling_nb.records import Estimate, RunStatus
 
 CAP = 2_000_000
@@ -73,7 +72,6 @@ class LedgerMachine(RuleBasedStateMachine):
             status=RunStatus.CREATED,
             charged="no",
         )
-        ask = Ask(request=make_request(prompt="A red fox", duration=3))
         wallet = Wallet(
             session_id=SESSION, cap_micros=CAP, declared=True, yes=True, headless=False, play=False
         )
@@ -81,7 +79,7 @@ class LedgerMachine(RuleBasedStateMachine):
         before = self.committed()
         try:
             with self.ledger.writing() as transaction:
-                wallet.reserve(transaction, ask, record.estimate, 1)
+                wallet.reserve(transaction, [PRICE])
                 transaction.insert(record)
                 transaction.claim(run_id, owner, 30)
         except BudgetError:
@@ -96,6 +94,12 @@ class LedgerMachine(RuleBasedStateMachine):
         self.told[run_id] = record
         self.events[run_id] = 0
         return run_id
+
+    @rule(target=runs, owner=st.sampled_from(OWNERS))
+    def rush(self, owner):
+        """A cell after the other, until the cap is full."""
+        made = [self.insert(prompt=prompt, owner=owner) for prompt in range(8)]
+        return multiple(*(run for run in made if isinstance(run, str)))
 
     def step(self, run_id, owner, kind, at, **changes):
         """One step of whoever believes to drive the run; only the holder, at that state, succeeds."""

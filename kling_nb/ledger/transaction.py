@@ -1,7 +1,7 @@
 """One transaction of the ledger: the looks and the writes that belong together.
 
 Invariants: whatever is done in one happens whole or not at all; a run's state and the event that explains it
-are written together.
+are written together; every event says what the run holds and what is settled after it.
 """
 
 import json
@@ -59,24 +59,8 @@ class Transaction:
         row = self._connection.execute(query).first()
         return None if row is None else read_row(row.id, row.record)
 
-    def totals(self, session_id: str, *, play: bool) -> Totals:
-        """Add up a session's money; runs whose charge is unknown are counted beside the sums."""
-        ended = RUNS.c.status.in_([s.value for s in RunStatus if s.ended])
-        settled, reserved, unknown = self._connection.execute(
-            sa.select(
-                sa.func.coalesce(sa.func.sum(RUNS.c.settled_micros), 0),
-                sa.func.coalesce(sa.func.sum(RUNS.c.reserved_micros), 0),
-                sa.func.coalesce(
-                    sa.func.sum(sa.case((ended & RUNS.c.settled_micros.is_(None), 1), else_=0)), 0
-                ),
-            ).where(RUNS.c.session_id == session_id, RUNS.c.play == play)
-        ).one()
-        return Totals(
-            settled_micros=int(settled), reserved_micros=int(reserved), unknown=int(unknown), play=play
-        )
-
-    def committed(self, *, play: bool, since: datetime | None = None, **equal: str) -> int:
-        """Add up what is spent or held back, in micro-dollars.
+    def sums(self, *, play: bool, since: datetime | None = None, **equal: str) -> Totals:
+        """Add up money; runs whose charge is unknown are counted beside the sums.
 
         Args:
             play: Play money or real money.
@@ -84,26 +68,45 @@ class Transaction:
             **equal: Only runs whose `project`, `user` or `session_id` is this.
 
         Returns:
-            Settled and reserved micro-dollars together.
+            The sums, without any cap.
         """
+        ended = RUNS.c.status.in_([s.value for s in RunStatus if s.ended])
         query = sa.select(
-            sa.func.coalesce(
-                sa.func.sum(sa.func.coalesce(RUNS.c.settled_micros, 0) + RUNS.c.reserved_micros), 0
-            )
+            sa.func.coalesce(sa.func.sum(RUNS.c.settled_micros), 0),
+            sa.func.coalesce(sa.func.sum(RUNS.c.reserved_micros), 0),
+            sa.func.coalesce(sa.func.sum(sa.case((ended & RUNS.c.settled_micros.is_(None), 1), else_=0)), 0),
         ).where(RUNS.c.play == play, *(RUNS.c[name] == value for name, value in equal.items()))
         if since is not None:
             query = query.where(RUNS.c.created_at >= since.isoformat())
-        return int(self._connection.scalar(query) or 0)
+        settled, reserved, unknown = self._connection.execute(query).one()
+        return Totals(
+            settled_micros=int(settled), reserved_micros=int(reserved), unknown=int(unknown), play=play
+        )
+
+    def totals(self, session_id: str, *, play: bool) -> Totals:
+        """Add up a session's money."""
+        return self.sums(play=play, session_id=session_id)
+
+    def committed(self, *, play: bool, since: datetime | None = None, **equal: str) -> int:
+        """Add up what is spent or held back, in micro-dollars; the arguments are those of `sums`."""
+        sums = self.sums(play=play, since=since, **equal)
+        return sums.settled_micros + sums.reserved_micros
+
+    def began(self, session_id: str) -> datetime | None:
+        """Say when the first run of a session was made, or None where it has none."""
+        query = sa.select(sa.func.min(RUNS.c.created_at)).where(RUNS.c.session_id == session_id)
+        text = self._connection.scalar(query)
+        return None if text is None else datetime.fromisoformat(text)
 
     def insert(self, record: RunRecord, kind: str = "created", **data: Any) -> None:
         """Add a run and its first event."""
         self._connection.execute(sa.insert(RUNS).values(**row_of(record)))
-        self._append(record.id, kind, {"status": record.status.value, **data})
+        self._append(record, kind, data)
 
     def write(self, record: RunRecord, kind: str, **data: Any) -> None:
         """Replace a run's current state and append the event that explains it."""
         self._connection.execute(sa.update(RUNS).where(RUNS.c.id == record.id).values(**row_of(record)))
-        self._append(record.id, kind, {"status": record.status.value, **data})
+        self._append(record, kind, data)
 
     def claim(self, run_id: str, owner: str, ttl_s: float, *, unmoved: str | None = None) -> bool:
         """Take or renew the right to drive a run; see `Ledger.claim`."""
@@ -121,8 +124,10 @@ class Transaction:
         owner: str | None = self._connection.scalar(sa.select(RUNS.c.owner).where(RUNS.c.id == run_id))
         return owner
 
-    def _append(self, run_id: str, kind: str, data: dict[str, Any]) -> None:
-        text = json.dumps(data, default=str, sort_keys=True)
+    def _append(self, record: RunRecord, kind: str, data: dict[str, Any]) -> None:
+        # The money after each event, so that what was held at any moment can be proved from the events alone.
+        money = {"reserved_micros": record.reserved_micros, "settled_micros": record.settled_micros}
+        text = json.dumps({"status": record.status.value, **money, **data}, default=str, sort_keys=True)
         self._connection.execute(
-            sa.insert(EVENTS).values(run_id=run_id, at=utc_now().isoformat(), kind=kind, data=text)
+            sa.insert(EVENTS).values(run_id=record.id, at=utc_now().isoformat(), kind=kind, data=text)
         )
