@@ -33,8 +33,9 @@ from kling_nb.notebook.values import (
     shown,
     wrong,
 )
+from kling_nb.plan import Ask
 
-__all__ = ["FLAGS", "CellOrder", "HelpWantedError", "cell_help", "parse_cell", "parse_request"]
+__all__ = ["FLAGS", "CellOrder", "HelpWantedError", "ask_of", "cell_help", "parse_cell", "parse_request"]
 
 MAX_TAKES = 100
 _TAG = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]{0,63})=(.{0,500})", re.DOTALL)
@@ -135,6 +136,30 @@ def parse_cell(line: str, body: str, names: Mapping[str, Any], *, folder: Path) 
         prompt_file=file,
         rendered=text.strip(),
         **given,
+    )
+
+
+def ask_of(order: CellOrder) -> Ask:
+    """Turn a parsed cell into a call.
+
+    Raises:
+        UsageError: The request it describes cannot be made.
+    """
+    from kling_nb.models import make_request
+
+    return Ask(
+        request=make_request(**order.fields),
+        takes=order.takes,
+        provider=order.provider,
+        model=order.model,
+        max_cost=order.max_cost,
+        price=order.price,
+        allow_unpriced=order.allow_unpriced,
+        no_cache=order.no_cache,
+        cached_only=order.cached_only,
+        retry=order.retry,
+        tags=order.tags,
+        metadata=order.metadata,
     )
 
 

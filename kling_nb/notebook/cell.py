@@ -11,12 +11,10 @@ from typing import Any
 
 from kling_nb.engine import Run, Runs
 from kling_nb.errors import DetachedError, KlingError, WaitTimeoutError
-from kling_nb.models import make_request
-from kling_nb.notebook.arguments import CellOrder, HelpWantedError, cell_help, parse_cell
+from kling_nb.notebook.arguments import CellOrder, HelpWantedError, ask_of, cell_help, parse_cell
 from kling_nb.notebook.card import show_runs
 from kling_nb.notebook.dryrun import show_plan
 from kling_nb.notebook.shown import Shown, put
-from kling_nb.plan import Ask
 from kling_nb.session import Session
 
 __all__ = ["Refused", "run_cell"]
@@ -101,24 +99,6 @@ def run_cell(session: Session, names: dict[str, Any], line: str, body: str) -> N
     headless = session.surroundings().headless
     if headless if order.wait is None else order.wait:
         wait_for(runs, order.timeout_s, headless=headless)
-
-
-def ask_of(order: CellOrder) -> Ask:
-    """Turn a parsed cell into a call."""
-    return Ask(
-        request=make_request(**order.fields),
-        takes=order.takes,
-        provider=order.provider,
-        model=order.model,
-        max_cost=order.max_cost,
-        price=order.price,
-        allow_unpriced=order.allow_unpriced,
-        no_cache=order.no_cache,
-        cached_only=order.cached_only,
-        retry=order.retry,
-        tags=order.tags,
-        metadata=order.metadata,
-    )
 
 
 def dest_of(line: str) -> str | None:
