@@ -7,13 +7,20 @@ Exit codes: 0 done, 1 something ended badly, 2 wrong use, 3 refused for money.
 """
 
 import json
+import shlex
 import sys
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kling_nb import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kling_nb.engine import Run
 
 __all__ = ["app", "main"]
 
@@ -28,6 +35,7 @@ sandbox_app = typer.Typer(help="The loopback server that plays both providers.",
 app.add_typer(sandbox_app, name="sandbox")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds to wait at most.")]
 
 
 def main() -> None:
@@ -109,7 +117,7 @@ def spend(*, as_json: Json = False) -> None:
 @app.command()
 def collect(
     *,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to wait at most.")] = None,
+    timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
     """Finish everything pending: ask, download, settle; creates no run."""
@@ -117,16 +125,69 @@ def collect(
     from kling_nb.receipt import to_receipt
 
     taken = current().resume()
-    try:
-        taken.wait(timeout)
-    except errors.WaitTimeoutError as error:
-        sys.stderr.write(f"kling-nb: {error}\n")
+    _wait(taken, timeout)
     if as_json:
         _print_json([to_receipt(run.record) for run in taken])
     else:
         _print(repr(taken))
     if any(run.video is None for run in taken):
         raise typer.Exit(1)
+
+
+@app.command()
+def resolve(
+    run: Annotated[str, typer.Argument(metavar="ID", help="The run: our id or the provider's.")],
+    *,
+    attach: Annotated[
+        str | None, typer.Option(metavar="PROVIDER_ID", help="Its provider has it under this id.")
+    ] = None,
+    abandon: Annotated[bool, typer.Option("--abandon", help="There is none, or it is given up.")] = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Say what became of a lost run; sends none. An attached one is fetched and settled."""
+    words = [run, *([] if attach is None else [f"--attach={attach}"]), *(["--abandon"] if abandon else [])]
+    _follow("resolve", words, timeout, as_json=as_json, clip=not abandon)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def adopt(
+    rest: typer.Context,
+    provider: Annotated[str, typer.Argument(metavar="PROVIDER", help="runflow or runcomfy.")],
+    provider_id: Annotated[str, typer.Argument(metavar="ID", help="The run's id there.")],
+    *,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Bring in a run made elsewhere; sends none, fetches its clip.
+
+    What RunComfy does not tell is said as in a cell: --prompt TEXT -d S --ar W:H --no-audio ...
+    """
+    _follow("adopt", [provider, provider_id, *rest.args], timeout, as_json=as_json)
+
+
+def _follow(name: str, words: list[str], timeout: float | None, *, as_json: bool, clip: bool = True) -> None:
+    from kling_nb.api import current
+    from kling_nb.notebook.commands import run_command
+    from kling_nb.receipt import to_receipt
+
+    shown = run_command(current(), shlex.join([name, *words]), {})
+    _wait(shown.runs, timeout)
+    if as_json:
+        _print_json([to_receipt(run.record) for run in shown.runs])
+    else:
+        _print("\n".join([shown.text, *map(repr, shown.runs)]))
+    if clip and any(run.video is None for run in shown.runs):
+        raise typer.Exit(1)
+
+
+def _wait(runs: "Sequence[Run]", timeout: float | None) -> None:
+    end = None if timeout is None else time.monotonic() + timeout
+    try:
+        for run in runs:
+            run.wait(None if end is None else max(0.0, end - time.monotonic()))
+    except errors.WaitTimeoutError as error:
+        sys.stderr.write(f"kling-nb: {error}\n")
 
 
 def _command(line: str, *, as_json: bool) -> Any:
