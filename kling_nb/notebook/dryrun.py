@@ -6,7 +6,7 @@ a prompt cannot leave its quotes, whatever is pasted where.
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pprint import pformat
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from kling_nb.wording import plain, provider_label, session_words
 if TYPE_CHECKING:
     from kling_nb.session import Session
 
-__all__ = ["as_curl", "as_python", "show_plan"]
+__all__ = ["as_curl", "as_python", "blocks_page", "payload_blocks", "show_plan"]
 
 _PRE = f"{MONO};white-space:pre-wrap;overflow-wrap:anywhere;margin:4px 0 8px 0"
 
@@ -49,18 +49,36 @@ def show_plan(plan: Plan, order: CellOrder, session: "Session") -> Shown:
     ]
     heads = ["take", "would be", "run", "why not"][: 4 if any(row[3] for row in takes) else 3]
     takes = [row[: len(heads)] for row in takes]
-    blocks = [
-        (_payload_title(name), _pretty(body) if isinstance(body, Mapping) else one_line(body))
-        for name, body in plan.payloads.items()
-    ]
+    blocks = payload_blocks(plan.payloads)
     if order.dry_run_as is not None:
         blocks = _as_code(plan, order.dry_run_as, session.settings())
     facts = _facts(plan, order)
     page = [tag("div", prose(fact)) for fact in facts] + [table(heads, takes)]
-    page += [Html(tag("div", tag("b", title)) + tag("pre", body, style=_PRE)) for title, body in blocks]
+    page.append(blocks_page(blocks))
     text = [*(plain(fact).replace("`", "") for fact in facts), "", text_table(heads, takes)]
     text += [f"\n{title}\n{body}" for title, body in blocks]
     return Shown(html=join(page), text="\n".join(text), value=_value(plan))
+
+
+def payload_blocks(payloads: Mapping[str, Mapping[str, Any] | str]) -> list[tuple[str, str]]:
+    """Write out the body for each provider, or why there is none, under a title.
+
+    Args:
+        payloads: As `Plan.payloads`.
+
+    Example:
+        >>> payload_blocks({"runflow": "Runflow takes a prompt or shots, not both."})[0][0]
+        'Payload for Runflow'
+    """
+    return [
+        (_payload_title(name), _pretty(body) if isinstance(body, Mapping) else one_line(body))
+        for name, body in payloads.items()
+    ]
+
+
+def blocks_page(blocks: Sequence[tuple[str, str]]) -> Html:
+    """Draw titled blocks of code under each other."""
+    return join([Html(tag("div", tag("b", title)) + tag("pre", body, style=_PRE)) for title, body in blocks])
 
 
 def _facts(plan: Plan, order: CellOrder) -> list[str]:

@@ -208,6 +208,8 @@ class Provider(ABC):
     history_url: ClassVar[str] = ""
     #: Whether a submit can be looked up by our own reference.
     can_look_up: ClassVar[bool] = False
+    #: Seconds of the shortest shot that it takes.
+    min_shot_s: ClassVar[int] = 1
 
     def __init__(self, base_url: str | None = None) -> None:
         self.base_url = (base_url or self.default_url).rstrip("/")
