@@ -21,7 +21,7 @@ from kling_nb.records import RunRecord, RunStatus
 if TYPE_CHECKING:
     from kling_nb.store import Store
 
-__all__ = ["ClipSource", "LiveView", "answer_at_once", "make_widget", "static_text"]
+__all__ = ["ClipSource", "LiveView", "answer_at_once", "make_widget", "static_text", "watched"]
 
 #: A clip beyond this stays on disk: a page holds what it plays in memory.
 CLIP_BYTES = 256 * 1024 * 1024
@@ -32,6 +32,19 @@ _EMPTY = {"text/html": "", "text/plain": ""}
 _TYPES = {"mov": "video/quicktime", "webm": "video/webm", "mkv": "video/x-matroska"}
 _open: "weakref.WeakSet[LiveView]" = weakref.WeakSet()
 _numbers = itertools.count(1)
+
+
+def watched() -> bool:
+    """Whether there is a kernel with a page that somebody looks at, so that a live view makes sense.
+
+    Example:
+        >>> watched()
+        False
+    """
+    from kling_nb.api import current, surroundings_of_process
+
+    kernel = getattr(surroundings_of_process(), "kernel", False)
+    return bool(kernel) and not current().surroundings().headless
 
 
 def static_text(*names: str) -> str:

@@ -1,0 +1,259 @@
+// Several videos in lock step: one clock, one position, one range.
+//
+// Invariants: while nothing plays, every clip stands at the same moment, near the middle of a frame, so that
+// one step is one frame; while they play, none is a frame away from the one that leads, or all of them stop
+// and gather; when one cannot go on, all wait for it; the newest wish always wins.
+//
+// The frames are those of the fastest clip: a slower one has no new picture at some steps, and no picture of
+// any clip is skipped. A clip that is over holds its last frame.
+//
+// Shared by joining files (see frontend.py): it has no imports and no exports.
+
+// Where in a frame a clip stands: off the middle, so that it is on no edge of a frame of another rate.
+const WITHIN = 0.53;
+// Seconds that are too short to correct, and in which a drift is made good.
+const STILL = 0.002;
+const MEND = 0.15;
+// Frames of drift at which mending takes too long.
+const TOO_FAR = 3;
+const RATES = [0.25, 0.5, 0.75, 1, 1.25, 1.5, 2];
+
+class LockStep {
+  // `clips` are { video, fps, frames }, loaded; `changed()` is called after every change, and while playing.
+  constructor(clips, changed = () => {}) {
+    this.clips = clips;
+    this.changed = changed;
+    this.fps = Math.max(...clips.map((clip) => clip.fps));
+    this.rate = 1;
+    this.loop = true;
+    this.end = "longest";
+    this.frame = 0;
+    this.wanted = false; // whether it should play
+    this.playing = false; // whether it does
+    this.drift = 0; // seconds between the first and the last clip, now
+    this.words = ""; // what stands in the way, if anything does
+    this.turn = 0;
+    this.whole();
+    this.hidden = () => document.hidden && this.pause();
+    document.addEventListener("visibilitychange", this.hidden);
+    this.gather();
+  }
+
+  // -- what it is ----------------------------------------------------------
+  length(clip) {
+    return clip.frames / clip.fps;
+  }
+
+  // Frames in all.
+  get frames() {
+    const lengths = this.clips.map((clip) => this.length(clip));
+    const seconds = this.end === "longest" ? Math.max(...lengths) : Math.min(...lengths);
+    return Math.max(1, Math.round(seconds * this.fps));
+  }
+
+  time(frame) {
+    return (frame + WITHIN) / this.fps;
+  }
+
+  // Where a clip stands at a time: no further than in its last frame.
+  within(clip, seconds) {
+    return Math.min(seconds, (clip.frames - 1 + WITHIN) / clip.fps);
+  }
+
+  // -- what people do --------------------------------------------------------
+  toggle() {
+    if (this.wanted) this.pause();
+    else this.play();
+  }
+
+  play() {
+    this.wanted = true;
+    if (this.frame >= this.to || this.frame < this.from) this.frame = this.from;
+    this.gather();
+  }
+
+  pause() {
+    if (!this.wanted && !this.playing) return;
+    this.note();
+    this.wanted = false;
+    this.gather();
+  }
+
+  // Goes to a frame; what plays goes on from there.
+  go(frame) {
+    this.frame = Math.min(Math.max(0, Math.round(frame)), this.frames - 1);
+    this.gather();
+  }
+
+  step(frames) {
+    this.note();
+    this.wanted = false;
+    this.go(this.frame + frames);
+  }
+
+  setRate(rate) {
+    this.rate = Math.min(Math.max(rate, RATES[0]), RATES.at(-1));
+    for (const { video } of this.clips) video.playbackRate = this.rate;
+    this.changed();
+  }
+
+  setEnd(end) {
+    this.end = end;
+    this.whole();
+    this.note();
+    this.go(this.frame);
+  }
+
+  setLoop(loop) {
+    this.loop = loop;
+    this.changed();
+  }
+
+  // Frames of the loop, the last one included.
+  setRange(from, to) {
+    this.from = Math.min(Math.max(0, from), this.frames - 1);
+    this.to = Math.min(Math.max(this.from, to), this.frames - 1);
+    this.loop = true;
+    this.changed();
+  }
+
+  whole() {
+    this.from = 0;
+    this.to = this.frames - 1;
+  }
+
+  // -- the clock ---------------------------------------------------------------
+  // The clip that leads: one that is heard, because a change of speed would be; else the longest.
+  leader(clips) {
+    const heard = clips.find(({ video }) => !video.muted);
+    return heard ?? clips.reduce((a, b) => (this.length(b) > this.length(a) ? b : a));
+  }
+
+  going() {
+    return this.clips.filter(({ video }) => !video.ended && !video.paused);
+  }
+
+  // Keeps the position that was reached.
+  note() {
+    const going = this.playing ? this.going() : [];
+    if (!going.length) return;
+    const reached = Math.floor(this.leader(going).video.currentTime * this.fps);
+    this.frame = Math.min(Math.max(0, reached), this.frames - 1);
+  }
+
+  // Brings every clip to the same moment; then they stand, or start together if that is wanted.
+  async gather() {
+    const turn = ++this.turn;
+    this.playing = false;
+    this.words = "";
+    const at = this.time(this.frame);
+    for (const { video } of this.clips) video.pause();
+    this.drift = 0;
+    this.changed();
+    await Promise.all(this.clips.map((clip) => place(clip.video, this.within(clip, at))));
+    if (turn !== this.turn) return;
+    if (this.wanted) await this.start(turn, at);
+  }
+
+  async start(turn, at) {
+    const going = this.clips.filter((clip) => at < this.length(clip) - 0.5 / clip.fps);
+    const late = setTimeout(() => {
+      if (turn !== this.turn) return;
+      this.words = "Waiting for a clip";
+      this.changed();
+    }, 300);
+    await Promise.all(going.map(({ video }) => ready(video)));
+    clearTimeout(late);
+    if (turn !== this.turn) return;
+    this.words = "";
+    this.playing = true;
+    for (const { video } of going) {
+      video.playbackRate = this.rate;
+      video.play().catch((error) => this.refused(error, turn, video));
+    }
+    this.tick(turn);
+  }
+
+  refused(error, turn, video) {
+    if (turn !== this.turn || error.name === "AbortError") return;
+    if (error.name === "NotAllowedError" && !video.muted) {
+      // Browsers let nobody be startled by sound: silent, it may play.
+      video.muted = true;
+      this.gather();
+      return;
+    }
+    this.pause();
+    this.words = "The browser does not play a clip";
+    this.changed();
+  }
+
+  // All clips are read in one turn of the page, which per-frame callbacks of several videos would not give.
+  tick(turn) {
+    if (turn !== this.turn) return;
+    const going = this.going();
+    const last = (this.to + 1) / this.fps;
+    const leader = going.length ? this.leader(going) : null;
+    // A turn of the page takes some 16 ms: the frame after the range must not be seen.
+    if (!leader || leader.video.currentTime >= last - 0.012 * this.rate) {
+      this.reached();
+      return;
+    }
+    if (going.some(({ video }) => !video.seeking && video.readyState < 3 && video.currentTime > 0)) {
+      this.note();
+      this.gather(); // one has nothing to show: all wait for it
+      return;
+    }
+    const times = going.map(({ video }) => video.currentTime);
+    this.drift = Math.max(...times) - Math.min(...times);
+    if (this.drift * this.fps > TOO_FAR) {
+      this.note();
+      this.gather();
+      return;
+    }
+    const now = leader.video.currentTime;
+    for (const clip of going) if (clip !== leader) this.mend(clip.video, clip.video.currentTime - now);
+    this.frame = Math.min(Math.floor(now * this.fps), this.to);
+    this.changed();
+    requestAnimationFrame(() => this.tick(turn));
+  }
+
+  // A clip ahead goes slower for a moment, one behind goes faster.
+  mend(video, ahead) {
+    const share = Math.abs(ahead) < STILL ? 0 : Math.min(Math.max(ahead / MEND, -0.5), 0.5);
+    const rate = Math.round(this.rate * (1 - share) * 50) / 50;
+    if (video.playbackRate !== rate) video.playbackRate = rate;
+  }
+
+  reached() {
+    this.frame = this.loop ? this.from : this.to;
+    this.wanted = this.loop;
+    this.gather();
+  }
+
+  close() {
+    this.turn += 1;
+    document.removeEventListener("visibilitychange", this.hidden);
+    for (const { video } of this.clips) {
+      video.pause();
+      video.removeAttribute("src");
+      video.load();
+    }
+  }
+}
+
+// Moves a paused video to a time and waits until that picture is there.
+function place(video, seconds) {
+  if (!video.seeking && Math.abs(video.currentTime - seconds) < 1e-4) return Promise.resolve();
+  return new Promise((done) => {
+    video.addEventListener("seeked", done, { once: true });
+    video.currentTime = seconds;
+  });
+}
+
+// Waits until a video can go on playing.
+async function ready(video) {
+  if (video.readyState >= 3) return;
+  await new Promise((done) => {
+    for (const event of ["canplay", "error"]) video.addEventListener(event, done, { once: true });
+  });
+}
