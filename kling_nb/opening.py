@@ -105,18 +105,7 @@ class Opening:
             # Hashes clips now, so that nobody else's write has to wait for it below.
             self.takes(transaction)
         with self.ledger.writing() as transaction:
-            takes = self.takes(transaction)
-            for take in takes:
-                if take.error is not None:
-                    raise take.error
-            # An intent that another session left unsent is sent by us, and counts as ours.
-            left = {take.take: record for take in takes if (record := self._take_over(transaction, take))}
-            new = sum(take.word == "new" for take in takes)
-            if new or left:
-                amounts = [self.price.reserve_micros] * new + [r.reserved_micros for r in left.values()]
-                self._afford(transaction, amounts)
-                self.store.check_room()
-            opened = [self._open_take(transaction, take, left.get(take.take)) for take in takes]
+            opened = self.admit(transaction)
         self.engine.checkpoint("intent in the ledger")
         self._write_first_sidecars([record for record, reused in opened if not reused])
         self.engine.checkpoint("intent in the folder")
@@ -126,6 +115,31 @@ class Opening:
         allowed = self.ask.allow_unpriced or self.ask.price is not None
         require_priced(self.price, allow_unpriced=allowed)
         self.wallet.reserve(transaction, amounts, max_cost=self.ask.max_cost, no_cache=self.ask.no_cache)
+
+    def admit(self, transaction: Transaction) -> list[tuple[RunRecord, bool]]:
+        """Decide, reserve and insert; whoever only wants to know rolls the transaction back.
+
+        Args:
+            transaction: A write transaction.
+
+        Returns:
+            The record of each take, and whether it was there before.
+
+        Raises:
+            KlingError: The call is refused, and nothing of it was inserted.
+        """
+        takes = self.takes(transaction)
+        for take in takes:
+            if take.error is not None:
+                raise take.error
+        # An intent that another session left unsent is sent by us, and counts as ours.
+        left = {take.take: record for take in takes if (record := self._take_over(transaction, take))}
+        new = sum(take.word == "new" for take in takes)
+        if new or left:
+            amounts = [self.price.reserve_micros] * new + [r.reserved_micros for r in left.values()]
+            self._afford(transaction, amounts)
+            self.store.check_room()
+        return [self._open_take(transaction, take, left.get(take.take)) for take in takes]
 
     def _take_over(self, transaction: Transaction, take: Take) -> RunRecord | None:
         """Claim an intent whose process is gone, and let go of its money, so that it is not counted twice.
