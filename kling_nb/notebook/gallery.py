@@ -1,0 +1,235 @@
+"""Many runs at a glance: a contact sheet that is saved, and a live one that plays, filters and selects.
+
+Invariants: nothing is sent to a page before somebody looks at it (a still when its tile comes into view, a
+clip under the pointer or the focus); what is selected is told in the order of the sheet; headless there is no
+widget, and a page that was shut is no error.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kling_nb.engine import Run, Runs
+from kling_nb.errors import UsageError, one_line
+from kling_nb.notebook.frontend import ClipSource, LiveView, make_widget, watched
+from kling_nb.notebook.order import Order, held, named
+from kling_nb.notebook.overview import cost_word
+from kling_nb.notebook.sheet import Tile, sheet, sheet_text
+from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.values import wrong
+from kling_nb.records import RunRecord, RunStatus
+from kling_nb.wording import ask_words, provider_label, short, state_word
+
+if TYPE_CHECKING:
+    from kling_nb.session import Session
+
+__all__ = ["Gallery", "gallery", "gallery_line"]
+
+#: Without a word of which runs, the newest so many.
+_NEWEST = 100
+#: A live sheet has no more tiles: a page holds each of them.
+_MOST_LIVE = 1000
+_PROMPT = 300
+_SCRIPTS = ("page.js", "clips.js", "gallery.js")
+_STYLES = ("live.css", "gallery.css")
+
+
+def gallery(runs: "Run | Runs | Sequence[Run] | None" = None) -> "Gallery":
+    """Make a contact sheet of runs; show it by naming it last in a cell.
+
+    Args:
+        runs: Which; the newest hundred of the ledger when left out.
+
+    Returns:
+        The gallery: `selected` gives what was picked in it.
+
+    Raises:
+        UsageError: These are no runs.
+        LedgerError: The ledger cannot be read.
+
+    Example:
+        >>> sheet = gallery(kling.runs())   # doctest: +SKIP
+        >>> sheet.selected                  # doctest: +SKIP
+        no runs
+    """
+    from kling_nb.api import current
+
+    session = current()
+    if runs is None:
+        return Gallery(session.runs(limit=_NEWEST), session)
+    found = held(runs)
+    if len(found) != (1 if isinstance(runs, Run) else len(runs)):
+        raise UsageError("A gallery is of runs.", cure="`kling.runs()` lists them.")
+    return Gallery(Runs(found), session)
+
+
+def gallery_line(order: Order) -> Shown:
+    """Answer `%kling gallery`."""
+    session = order.session
+    if order.words and order.flags:
+        raise wrong("`%kling gallery` takes runs, or --all, or --tag.", "See `%kling help gallery`.")
+    if order.words:
+        found = Runs(named(order))
+    elif "--tag" in order.flags:
+        key, sign, value = order.flags["--tag"].partition("=")
+        if not key or not sign:
+            raise wrong("--tag needs a name and a value.", "E.g. `%kling gallery --tag scene=3`.")
+        found = Runs([run for run in session.runs() if run.record.tags.get(key) == value])
+    else:
+        found = session.runs(limit=None if "--all" in order.flags else _NEWEST)
+    view = Gallery(found, session)
+    return Shown(view=view, value=view)
+
+
+class Gallery:
+    """A contact sheet of runs.
+
+    Args:
+        runs: In the order in which they stand.
+        session: Whose clips are shown.
+    """
+
+    def __init__(self, runs: Runs, session: "Session") -> None:
+        self.runs = Runs(list({run.id: run for run in runs}.values()))
+        self._session = session
+        self._chosen: frozenset[str] = frozenset()
+        self._widget: Any = None
+        self._handle: Any = None
+        self._live = {run.id: run for run in self.runs[:_MOST_LIVE]}
+
+    def __repr__(self) -> str:
+        return sheet_text([_tile(run, still=False) for run in self.runs])
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    @property
+    def selected(self) -> Runs:
+        """The runs that are selected now, in the order of the sheet."""
+        return Runs([run for run in self.runs if run.id in self._chosen])
+
+    @property
+    def value(self) -> list[dict[str, Any]]:
+        """Every run as plain data, with whether it is selected."""
+        return [{**_words(run), "selected": run.id in self._chosen} for run in self.runs]
+
+    @property
+    def html(self) -> str:
+        """The sheet as it is saved."""
+        return sheet([_tile(run, still=True) for run in self.runs])
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import DisplayHandle
+
+        self._handle = DisplayHandle()
+        self._handle.display(self._bundle(), raw=True)
+        if self.runs and watched():
+            with contextlib.suppress(ImportError):
+                self._show_live()
+
+    def _bundle(self) -> dict[str, Any]:
+        return {"text/html": self.html, "text/plain": repr(self)}
+
+    def _show_live(self) -> None:
+        left = len(self.runs) - len(self._live)
+        note = f"The first {len(self._live)} of {len(self.runs)} runs." if left > 0 else ""
+        state = {"tiles": [_words(run) for run in self._live.values()], "note": note}
+        self._widget = make_widget("gallery", _SCRIPTS, _STYLES, state)
+        self._source = self._clips()
+        self._widget.on_msg(self._heard)
+        LiveView(self._widget).show()
+        for run in self._live.values():
+            if run.status.pending:
+                run.on_change(self._changed)
+
+    def _clips(self) -> ClipSource:
+        records = [run.record for run in self._live.values()]
+        return ClipSource(records, store=self._session.engine().store)
+
+    # -- what the page says ------------------------------------------------------
+    def _heard(self, widget: Any, content: Any, _buffers: object) -> None:
+        if not isinstance(content, Mapping):
+            return
+        kind = content.get("kind")
+        if kind == "clip":
+            message, buffers = self._source.answer(content)
+            widget.send(message, buffers)
+        elif kind == "stills":
+            for run in self._of(content):
+                _, still = run.shown_clip()
+                widget.send({"kind": "still", "id": run.id, "uri": still})
+        elif kind == "select":
+            self._chosen = frozenset(run.id for run in self._of(content))
+            self._tell_chosen(widget)
+        elif kind == "hello":
+            self._tell_chosen(widget)
+
+    def _of(self, content: Mapping[str, Any]) -> list[Run]:
+        """Give the runs that a page names; whatever else it names is passed over."""
+        ids = content.get("ids")
+        asked = ids if isinstance(ids, list) else []
+        return [self._live[i] for i in asked if isinstance(i, str) and i in self._live]
+
+    def _tell_chosen(self, widget: Any) -> None:
+        # To every page that shows it: two windows on one notebook agree.
+        widget.send({"kind": "selected", "ids": [run.id for run in self.selected]})
+
+    # -- what the runs say -------------------------------------------------------
+    def _changed(self, run: Run) -> None:
+        """Bring a tile up to date; called on the background loop, so it only sends words."""
+        self._source = self._clips()
+        self._widget.send({"kind": "tile", "tile": _words(run)})
+        if run.done and all(other.done for other in self._live.values()):
+            self._session.loop.hand(self._redraw())
+
+    async def _redraw(self) -> None:
+        bundle = await asyncio.to_thread(self._bundle)
+        self._handle.update(bundle, raw=True)
+
+
+def _prompt(run: Run) -> str:
+    return "private prompt" if _private(run.record) else one_line(run.prompt)
+
+
+def _private(record: RunRecord) -> bool:
+    return bool(getattr(record, "private", False))
+
+
+def _tile(run: Run, *, still: bool) -> Tile:
+    record = run.record
+    src, poster = run.shown_clip() if still else (None, None)
+    return Tile(
+        id=run.id,
+        name=run.name,
+        state=state_word(record, detached=run.detached),
+        cost=cost_word(record),
+        seconds=record.request.duration,
+        prompt=_prompt(run),
+        tall=record.request.aspect_ratio == "9:16",
+        src=src,
+        poster=poster,
+        file=record.media.file if record.media else "",
+    )
+
+
+def _words(run: Run) -> dict[str, Any]:
+    """Say of a run what a page shows of it, as plain data."""
+    record = run.record
+    asked = ask_words(record)
+    return {
+        "id": run.id,
+        "name": run.name or "",
+        "state": state_word(record, detached=run.detached),
+        "plays": record.status is RunStatus.SUCCEEDED and record.media is not None,
+        "pending": record.status.pending,
+        "prompt": short(_prompt(run), _PROMPT),
+        "model": asked[0],
+        "provider": provider_label(record.provider),
+        "tags": [short(f"{key}={value}", 80) for key, value in sorted(record.tags.items())],
+        "cost": cost_word(record),
+        "micros": record.settled_micros,
+        "seconds": record.request.duration,
+        "shape": record.request.aspect_ratio,
+        "created": record.created_at.isoformat(),
+    }

@@ -1,0 +1,158 @@
+"""The contact sheet as it is saved: a still, the state and the cost of each run, with a link to its clip.
+
+Invariants: one piece of HTML, complete without scripts, style sheets or trust; below half a megabyte, however
+many runs there are; a run without a clip has its state in words where the still would be.
+"""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kling_nb.html import DOT, FONT, Html, join, link, safe_url, tag, text_table
+from kling_nb.wording import short
+
+__all__ = ["MOST", "Tile", "sheet", "sheet_text", "smaller"]
+
+#: So many tiles a saved sheet has at most; the live one and `%kling list` have the rest.
+MOST = 200
+_STILLS_BYTES = 240_000
+_PROMPT = 90
+_WIDE, _TALL = 168, 108
+_BOX = "width:100%;box-sizing:border-box;border-radius:6px"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One run of the sheet, in words.
+
+    Args:
+        id: Ours.
+        name: The variable that holds it, if any.
+        state: e.g. `Done` or `Failed: moderated`.
+        cost: e.g. `$0.56` or `unknown`.
+        seconds: Ordered.
+        prompt: One line; of a private run something that tells nothing.
+        tall: Whether it is higher than wide.
+        src: The clip's address as the notebook reaches it, or None.
+        poster: A small JPEG as a data address, or None.
+        file: Its name, for the plain text.
+    """
+
+    id: str
+    name: str | None = None
+    state: str
+    cost: str
+    seconds: int
+    prompt: str
+    tall: bool = False
+    src: str | None = None
+    poster: str | None = None
+    file: str = ""
+
+
+def sheet(tiles: Sequence[Tile], *, title: str = "") -> Html:
+    """Draw the sheet.
+
+    Args:
+        tiles: In order; those beyond `MOST` are counted and left out.
+        title: What it is a sheet of.
+
+    Returns:
+        One element.
+
+    Example:
+        >>> "no runs" in sheet([])
+        True
+    """
+    if not tiles:
+        return tag("div", "no runs", style=FONT)
+    shown = tiles[:MOST]
+    each = min(6_200, _STILLS_BYTES // len(shown))
+    head: list[object] = [tag("b", title)] if title else []
+    head += [f"{len(tiles)} runs", ", ".join(_counts(tiles))]
+    parts = [tag("div", join(head, DOT), style="margin-bottom:8px")]
+    look = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px"
+    parts.append(tag("div", *(_tile(tile, each) for tile in shown), style=look))
+    if len(tiles) > MOST:
+        left = f"{len(tiles) - MOST} more are not on this sheet; `%kling list --all` has them."
+        parts.append(tag("div", left.replace("`", ""), style="margin-top:8px"))
+    return tag("div", *parts, style=f"{FONT};overflow-wrap:break-word")
+
+
+def sheet_text(tiles: Sequence[Tile]) -> str:
+    """Write the same as plain text, a line a run."""
+    if not tiles:
+        return "no runs"
+    rows = [
+        [
+            tile.id,
+            tile.name or "",
+            tile.state,
+            tile.cost,
+            f"{tile.seconds} s",
+            short(tile.prompt, 48),
+            tile.file,
+        ]
+        for tile in tiles
+    ]
+    heads = ["run", "name", "state", "cost", "length", "prompt", "file"]
+    return f"{len(tiles)} runs: {', '.join(_counts(tiles))}\n{text_table(heads, rows, align='lllrrll')}"
+
+
+def _counts(tiles: Sequence[Tile]) -> list[str]:
+    return [f"{count} {word.lower()}" for word, count in Counter(tile.state for tile in tiles).items()]
+
+
+def _tile(tile: Tile, each: int) -> Html:
+    still = safe_url(smaller(tile.poster, each), data="image") if tile.poster else None
+    if still is not None:
+        picture = tag("img", src=still, alt=f"Still of run {tile.id}", style=_BOX)
+    else:
+        # What there is to say stands where the still would be, so that a failure is not an empty place.
+        words = tile.state if tile.src is None else "no still"
+        picture = tag("div", words, style=f"{_BOX};border:1px solid rgba(128,128,128,0.5);padding:24px 8px")
+    name = tag("b", tile.name or tile.id)
+    caption = [name, *([tile.id] if tile.name else []), tile.state, tile.cost, f"{tile.seconds} s"]
+    return tag(
+        "div",
+        link(picture, tile.src),
+        tag("div", join(caption, DOT)),
+        tag("div", short(tile.prompt, _PROMPT), dir="auto", style="opacity:0.75"),
+        style=f"width:{_TALL if tile.tall else _WIDE}px",
+    )
+
+
+def smaller(poster: str, most: int) -> str | None:
+    """Shrink a still until its address has so many letters at most.
+
+    Args:
+        poster: A `data:image/jpeg` address of ours.
+        most: Letters.
+
+    Returns:
+        The address of a smaller picture, the same where it is small enough, or None where none is.
+
+    Example:
+        >>> smaller("data:image/jpeg;base64,AAAA", 100)
+        'data:image/jpeg;base64,AAAA'
+    """
+    if len(poster) <= most:
+        return poster
+    from PIL import Image
+
+    head, _, data = poster.partition(",")
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(data)), formats=["JPEG"]) as picture:
+            for side, quality in ((200, 60), (168, 50), (140, 40), (112, 30), (88, 25)):
+                small = picture.convert("RGB")
+                small.thumbnail((side, side))
+                buffer = io.BytesIO()
+                small.save(buffer, "JPEG", quality=quality, optimize=True)
+                shrunk = f"{head},{base64.b64encode(buffer.getvalue()).decode()}"
+                if len(shrunk) <= most:
+                    return shrunk
+    except (OSError, ValueError):
+        return None
+    return None

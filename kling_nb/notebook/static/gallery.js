@@ -1,0 +1,341 @@
+// A contact sheet: tiles with stills that come when they are seen, and clips that play under the pointer.
+//
+// Invariants: no still is asked for before its tile is near the window, and no clip before it is under the
+// pointer or the focus; one clip plays at a time, without sound; who prefers less motion starts it with a
+// key; the clips kept in the page are bounded, and given back at the end.
+//
+// Joined behind page.js and clips.js (see frontend.py).
+
+const KEPT_CLIPS = 8;
+const KEPT_BYTES = 96 * 1024 * 1024;
+const LINGER_MS = 150; // a pointer that only passes by asks for nothing
+
+const number = (value) => (value === null ? -1 : value);
+const SORTS = {
+  given: ["As given", (a, b) => a.place - b.place],
+  newest: ["Newest first", (a, b) => b.words.created.localeCompare(a.words.created)],
+  oldest: ["Oldest first", (a, b) => a.words.created.localeCompare(b.words.created)],
+  dearest: ["Dearest first", (a, b) => number(b.words.micros) - number(a.words.micros)],
+  longest: ["Longest first", (a, b) => b.words.seconds - a.words.seconds],
+  name: ["By name", (a, b) => a.title.localeCompare(b.title)],
+};
+
+class Tile {
+  constructor(words, place, sheet) {
+    this.sheet = sheet;
+    this.place = place;
+    this.box = make("div", { class: "kling-box" });
+    this.told = make("div", { class: "kling-told" });
+    this.mark = make("span", { class: "kling-mark", text: "Selected" });
+    this.caption = make("div", { class: "kling-caption" });
+    this.text = make("div", { class: "kling-words", dir: "auto" });
+    this.node = make(
+      "div",
+      { class: "kling-tile", role: "option", tabindex: -1, "aria-selected": "false" },
+      this.box,
+      this.caption,
+      this.text,
+    );
+    this.node.klingTile = this;
+    this.update(words);
+  }
+
+  update(words) {
+    this.words = words;
+    this.title = words.name || words.id;
+    const facts = [words.state, words.cost, `${words.seconds} s`, words.model, words.provider, ...words.tags];
+    this.caption.replaceChildren(
+      this.mark,
+      make("b", { text: this.title }),
+      make("span", { text: ` ${[...(words.name ? [words.id] : []), ...facts].join(" \u00b7 ")}` }),
+    );
+    this.text.textContent = words.prompt;
+    this.found = [words.id, words.name, words.prompt, ...facts].join(" ").toLowerCase();
+    this.box.style.aspectRatio = words.shape.replace(":", " / ");
+    if (!this.image) {
+      const why = words.plays ? "" : words.state;
+      this.box.replaceChildren(make("span", { class: "kling-why", text: why }), this.told);
+    }
+  }
+
+  still(uri) {
+    if (!uri || this.image) return;
+    this.image = make("img", { src: uri, alt: "", decoding: "async" });
+    this.box.replaceChildren(this.image, this.told);
+  }
+
+  say(words) {
+    this.told.textContent = words;
+  }
+
+  select(on) {
+    this.selected = on;
+    this.node.setAttribute("aria-selected", String(on));
+    this.node.classList.toggle("kling-chosen", on);
+  }
+
+  play(url) {
+    this.video = make("video", { src: url, muted: true, loop: true, playsinline: true, tabindex: -1 });
+    this.video.muted = true;
+    this.box.append(this.video);
+    this.video.play().catch((error) => error.name === "AbortError" || this.say("The browser does not play it"));
+  }
+
+  stop() {
+    if (!this.video) return;
+    this.video.pause();
+    this.video.removeAttribute("src");
+    this.video.load();
+    this.video.remove();
+    this.video = null;
+  }
+}
+
+class Gallery {
+  constructor(model, root) {
+    this.model = model;
+    this.root = root;
+    this.still = window.matchMedia("(prefers-reduced-motion: reduce)");
+    this.turn = 0;
+    this.kept = new Map();
+    const { tiles, note } = model.get("state");
+    this.tiles = tiles.map((words, place) => new Tile(words, place, this));
+    this.byId = new Map(this.tiles.map((tile) => [tile.words.id, tile]));
+    this.clips = new Clips(model, (id, words) => this.byId.get(id)?.say(words));
+    this.build(note);
+    this.heard = (message) => this.hear(message);
+    model.on("msg:custom", this.heard);
+    model.send({ kind: "hello" });
+    this.watch();
+  }
+
+  build(note) {
+    const { root } = this;
+    root.className += " kling-live kling-gallery";
+    root.setAttribute("role", "group");
+    root.setAttribute("aria-label", `Gallery of ${this.tiles.length} runs`);
+    // Keys typed here are meant for the sheet, not for the notebook's own commands.
+    root.setAttribute("data-lm-suppress-shortcuts", "true");
+    this.filter = make("input", { type: "search", on: { input: () => this.arrange() } });
+    const find = make("label", {}, make("span", { text: "Filter" }), this.filter);
+    const sorts = Object.entries(SORTS).map(([value, [words]]) => [value, words]);
+    this.sort = "given";
+    const sort = choice("Sort", sorts, "given", (value) => {
+      this.sort = value;
+      this.arrange();
+    });
+    const all = button("Select shown", () => this.choose(this.shown(), true));
+    const none = button("Clear", () => this.choose(this.tiles, false), { name: "Clear the selection" });
+    const close = button("Close", () => this.dismiss(), { name: "Close the live gallery" });
+    const head = make("div", { class: "kling-head" }, find, sort, all, none, close);
+    this.status = make("div", { class: "kling-status", role: "status" });
+    const how = this.still.matches ? "Enter plays a clip" : "A clip plays under the pointer or the focus, Enter stops it";
+    this.hint = make("div", { class: "kling-hint", text: `Arrows move, Space selects. ${how}. ${note}` });
+    this.list = make(
+      "div",
+      { class: "kling-tiles", role: "listbox", "aria-multiselectable": "true", "aria-label": "Runs" },
+      ...this.tiles.map((tile) => tile.node),
+    );
+    root.replaceChildren(head, this.status, this.list, this.hint);
+    const on = (event, act) => this.list.addEventListener(event, act);
+    on("keydown", (event) => this.key(event));
+    on("click", (event) => this.clicked(event));
+    on("pointerover", (event) => this.want(tileOf(event.target)));
+    on("pointerleave", () => this.want(null));
+    on("focusin", (event) => this.focused(tileOf(event.target)));
+    on("focusout", () => this.want(null));
+    this.arrange();
+  }
+
+  // -- what is seen ------------------------------------------------------------
+  watch() {
+    const ask = (entries) => {
+      const seen = entries.filter((entry) => entry.isIntersecting).map((entry) => entry.target.klingTile);
+      const ids = seen.filter((tile) => tile.words.plays && !tile.image).map((tile) => tile.words.id);
+      for (const tile of seen) if (tile.words.plays) this.observer.unobserve(tile.node);
+      if (ids.length) this.model.send({ kind: "stills", ids });
+    };
+    this.observer = new IntersectionObserver(ask, { root: this.list, rootMargin: "200px" });
+    for (const tile of this.tiles) this.observer.observe(tile.node);
+  }
+
+  hear(message) {
+    if (message.kind === "still") this.byId.get(message.id)?.still(message.uri);
+    if (message.kind === "selected") {
+      const ids = new Set(message.ids);
+      for (const tile of this.tiles) tile.select(ids.has(tile.words.id));
+      this.count();
+    }
+    if (message.kind === "tile") {
+      const tile = this.byId.get(message.tile.id);
+      tile?.update(message.tile);
+      if (tile?.words.plays) this.observer.observe(tile.node);
+      this.arrange();
+    }
+  }
+
+  shown() {
+    return [...this.list.children].map((node) => node.klingTile).filter((tile) => !tile.node.hidden);
+  }
+
+  arrange() {
+    const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const tile of this.tiles) tile.node.hidden = !words.every((word) => tile.found.includes(word));
+    const order = [...this.tiles].sort(SORTS[this.sort][1]);
+    // Moving what stands right already would stop what plays, and lose the focus.
+    order.forEach((tile, at) => {
+      if (this.list.children[at] !== tile.node) this.list.insertBefore(tile.node, this.list.children[at] ?? null);
+    });
+    if (!this.current || this.current.node.hidden) this.here(this.shown()[0] ?? null);
+    this.count();
+  }
+
+  count() {
+    const chosen = this.tiles.filter((tile) => tile.selected).length;
+    this.status.textContent = `${this.shown().length} of ${this.tiles.length} runs shown, ${chosen} selected`;
+  }
+
+  // -- what people do ------------------------------------------------------------
+  here(tile) {
+    this.current?.node.setAttribute("tabindex", "-1");
+    this.current = tile;
+    tile?.node.setAttribute("tabindex", "0");
+  }
+
+  focused(tile) {
+    if (!tile) return;
+    this.here(tile);
+    this.want(tile);
+  }
+
+  choose(tiles, on) {
+    for (const tile of tiles) tile.select(on);
+    this.count();
+    const ids = this.tiles.filter((tile) => tile.selected).map((tile) => tile.words.id);
+    this.model.send({ kind: "select", ids });
+  }
+
+  clicked(event) {
+    const tile = tileOf(event.target);
+    if (!tile) return;
+    tile.node.focus({ preventScroll: true });
+    this.choose([tile], !tile.selected);
+  }
+
+  key(event) {
+    const tile = tileOf(event.target);
+    if (!tile || event.altKey || event.metaKey) return;
+    const shown = this.shown();
+    const at = shown.indexOf(tile);
+    const top = tile.node.offsetTop;
+    const columns = Math.max(1, shown.filter((other) => other.node.offsetTop === shown[0].node.offsetTop).length);
+    const moves = {
+      ArrowRight: at + 1,
+      ArrowLeft: at - 1,
+      ArrowDown: at + columns,
+      ArrowUp: at - columns,
+      Home: 0,
+      End: shown.length - 1,
+    };
+    if (event.key in moves) {
+      shown[Math.min(Math.max(0, moves[event.key]), shown.length - 1)].node.focus();
+    } else if (event.key === " ") {
+      this.choose([tile], !tile.selected);
+    } else if (event.key === "Enter") {
+      if (this.playing === tile) this.want(null);
+      else this.want(tile, true);
+    } else if (event.key === "a" && event.ctrlKey) {
+      this.choose(shown, true);
+    } else {
+      return;
+    }
+    event.preventDefault();
+  }
+
+  // -- what plays ----------------------------------------------------------------
+  // Plays the clip of a tile, or none. `asked` says that somebody pressed a key for it.
+  async want(tile, asked = false) {
+    if (tile === this.wanted && !asked) return;
+    this.halt();
+    if (!tile || !tile.words.plays || (this.still.matches && !asked)) return;
+    const turn = this.turn;
+    this.wanted = tile;
+    await new Promise((done) => setTimeout(done, asked ? 0 : LINGER_MS));
+    if (turn !== this.turn) return;
+    const { id } = tile.words;
+    try {
+      const url = await this.clips.get(id);
+      if (turn !== this.turn) return;
+      this.keep(id);
+      this.playing = tile;
+      tile.play(url);
+    } catch (error) {
+      if (turn === this.turn) tile.say(error.message);
+    }
+  }
+
+  halt() {
+    this.turn += 1;
+    const { wanted } = this;
+    this.wanted = this.playing = null;
+    if (!wanted) return;
+    wanted.stop();
+    wanted.say("");
+    // What is still on its way is not worth waiting for.
+    if (!this.kept.has(wanted.words.id)) this.clips.forget(wanted.words.id);
+  }
+
+  keep(id) {
+    const size = this.clips.loading.get(id)?.size ?? 0;
+    this.kept.delete(id);
+    this.kept.set(id, size);
+    let bytes = [...this.kept.values()].reduce((sum, each) => sum + each, 0);
+    for (const [oldest, its] of this.kept) {
+      if (oldest === id || (this.kept.size <= KEPT_CLIPS && bytes <= KEPT_BYTES)) break;
+      this.kept.delete(oldest);
+      this.clips.forget(oldest);
+      bytes -= its;
+    }
+  }
+
+  dismiss() {
+    this.halt();
+    this.model.send({ kind: "close" });
+  }
+
+  close() {
+    this.halt();
+    this.observer.disconnect();
+    this.model.off("msg:custom", this.heard);
+    this.clips.close();
+  }
+}
+
+function tileOf(node) {
+  return node.closest?.(".kling-tile")?.klingTile ?? null;
+}
+
+// The saved sheet stands in the output above: while the live one is there, nobody needs both.
+function coverSaved(el) {
+  const saved = el.closest(".jp-OutputArea-child")?.previousElementSibling;
+  if (!saved) return () => {};
+  saved.style.display = "none";
+  return () => {
+    saved.style.display = "";
+  };
+}
+
+export default {
+  render({ model, el }) {
+    const gallery = new Gallery(model, el);
+    let uncover = () => {};
+    const late = requestAnimationFrame(() => {
+      uncover = coverSaved(el);
+    });
+    return () => {
+      cancelAnimationFrame(late);
+      uncover();
+      gallery.close();
+    };
+  },
+};
