@@ -42,6 +42,8 @@ _HOME = {
     ),
     "loop": ("run_sync",),
     "models": ("Shot", "TextToVideo"),
+    "notebook.gallery": ("gallery",),
+    "ratings": ("Ratings",),
     "records": ("Estimate", "MediaFacts", "RunRecord", "RunStatus"),
     "resolving": ("resolve",),
 }
@@ -60,6 +62,7 @@ __all__ = [
     "ModeratedError",
     "NotCachedError",
     "ProviderError",
+    "Ratings",
     "Run",
     "RunCanceledError",
     "RunFailedError",
@@ -83,6 +86,7 @@ __all__ = [
     "connect",
     "estimate",
     "find",
+    "gallery",
     "generate",
     "last",
     "load_ipython_extension",
@@ -123,6 +127,8 @@ if TYPE_CHECKING:
     )
     from kling_nb.loop import run_sync
     from kling_nb.models import Shot, TextToVideo
+    from kling_nb.notebook.gallery import gallery
+    from kling_nb.ratings import Ratings
     from kling_nb.records import Estimate, MediaFacts, RunRecord, RunStatus
     from kling_nb.resolving import resolve
 

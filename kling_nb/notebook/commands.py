@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from kling_nb.html import Html, tag
 from kling_nb.notebook import overview, runcommands
 from kling_nb.notebook.doctor import doctor
+from kling_nb.notebook.gallery import gallery_line
 from kling_nb.notebook.order import Order
 from kling_nb.notebook.prices import model_list
 from kling_nb.notebook.shown import Shown
@@ -134,6 +135,7 @@ _DO: dict[str, Callable[[Order], Shown]] = {
     "status": runcommands.status,
     "list": runcommands.list_runs,
     "show": runcommands.show,
+    "gallery": gallery_line,
     "wait": runcommands.wait,
     "cancel": runcommands.cancel,
     "resume": runcommands.resume,

@@ -58,6 +58,14 @@ COMMANDS: tuple[Command, ...] = (
         help="draw the card of a run again, of the last one by default",
     ),
     Command(
+        name="gallery",
+        usage="[ID ...] [--all | --tag K=V]",
+        loose=True,
+        help="a contact sheet of runs, the newest hundred by default; plays, filters, sorts and selects",
+        switches=("--all",),
+        values=("--tag",),
+    ),
+    Command(
         name="wait",
         usage="[ID ...] [--timeout S]",
         loose=True,
