@@ -54,7 +54,7 @@ def test_no_command_ever_makes_a_run(session, monkeypatch):
                 run_command(session, refused[command.name], {"fox": run})
             continue
         shown = run_command(session, line, {"fox": run})
-        assert shown.text or shown.runs
+        assert shown.text or shown.runs or shown.view is not None
     assert [record.id for record in session.ledger().runs()] == before
     assert len(before) == 1
 
@@ -249,17 +249,17 @@ def test_cost_keeps_play_money_and_unknown_charges_apart(session):
             real = {"id": run_id, "run_key": f"k1:{run_id}", "play": False, "provider": "runcomfy"}
             transaction.insert(run.record.model_copy(update={**real, **changes}))
     shown = run_command(session, "cost", {})
-    real_row, play_row = shown.value["rows"]
-    assert (real_row["spent"], real_row["held"], real_row["unknown"], real_row["runs"]) == (
-        "$0.56",
-        "$0.84",
+    real_row, play_row = shown.value.rows
+    assert (real_row["settled"], real_row["reserved"], real_row["settled_unknown"], real_row["runs"]) == (
+        "0.56",
+        "0.84",
         1,
         2,
     )
-    assert (play_row["provider"], play_row["spent"], play_row["play"]) == ("Sandbox", "$0.336", True)
+    assert (play_row["provider"], play_row["settled"], play_row["play"]) == ("sandbox", "0.336", True)
     assert "Session $0.56 + $0.84 reserved + 1 unknown of $10.00, $8.60 left." in shown.text
     assert "Play session $0.336 of $10.00" in shown.text
-    assert run_command(session, "cost --all", {}).value["rows"][0]["runs"] == 3
+    assert run_command(session, "cost --all", {}).value.rows[0]["runs"] == 3
     assert cost_word(session.ledger().get("kunknown")) == "unknown, $0.84 held"
 
 

@@ -92,8 +92,8 @@ def compare_line(order: Order) -> Shown:
     end = order.flags.get("--end", "longest")
     if end not in {"longest", "shortest"}:
         raise wrong(f"--end takes longest or shortest, not {shown(end)}.")
-    view = compare(runs, end=cast("End", end))
-    return Shown(text=repr(view), view=view)
+    view = Comparison(runs, store=order.session.engine().store, end=cast("End", end))
+    return Shown(view=view)
 
 
 class Comparison:

@@ -13,6 +13,7 @@ from kling_nb.errors import DetachedError, KlingError
 from kling_nb.notebook import overview
 from kling_nb.notebook.arguments import parse_request
 from kling_nb.notebook.order import PENDING, Order, held, here, named, sentences
+from kling_nb.notebook.player import Player
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.subcommands import COMMANDS
 from kling_nb.notebook.values import read_count, read_seconds, shown, wrong
@@ -62,6 +63,10 @@ def show(order: Order) -> Shown:
     runs = named(order) if order.words else held(order.session.last)
     if not runs:
         raise wrong("`%kling show` needs a run.", "Name a variable or an id: see `%kling list`.")
+    if "--player" in order.flags:
+        if len(runs) != 1:
+            raise wrong("--player takes one run.", "`%kling compare` plays several in lock step.")
+        return Shown(view=Player(runs[0], store=order.session.engine().store))
     return Shown(runs=runs)
 
 
