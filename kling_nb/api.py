@@ -15,6 +15,7 @@ from typing import Any
 from kling_nb.engine import Run, Runs, Video
 from kling_nb.errors import UsageError
 from kling_nb.models import Shot, TextToVideo, make_request
+from kling_nb.places import script
 from kling_nb.plan import Ask
 from kling_nb.records import Estimate, RunStatus, Totals, dollars
 from kling_nb.session import Session, Surroundings
@@ -44,7 +45,7 @@ def current() -> Session:
     global _session  # noqa: PLW0603 - the one session of the process lives here
     with _lock:
         if _session is None:
-            _session = Session(surroundings=_surroundings) if _surroundings else Session()
+            _session = Session(surroundings=_surroundings or script)
         return _session
 
 
@@ -77,6 +78,7 @@ def connect(
     budget: Decimal | str | int | None = None,
     ledger: str | Path | None = None,
     media: str | Path | None = None,
+    session: str | None = None,
     **settings: Any,
 ) -> Session:
     """Begin a new session with these settings; they outrank environment and files.
@@ -87,6 +89,7 @@ def connect(
         budget: Dollars this session may spend; declaring it is consent to spend up to it headless.
         ledger: Path or database address of the ledger.
         media: Folder for clips.
+        session: A name under which the session goes on in other kernels, with what it has spent.
         **settings: Any other setting by its name, e.g. `max_in_flight=2`.
 
     Returns:
@@ -109,10 +112,10 @@ def connect(
         **settings,
     }
     with _lock:
-        session = Session(surroundings=_surroundings, **given) if _surroundings else Session(**given)
-        session.settings()
-        _session = session
-        return session
+        made = Session(surroundings=_surroundings or script, name=session, **given)
+        made.settings()
+        _session = made
+        return made
 
 
 def _ask(

@@ -5,18 +5,41 @@ sends clips into another notebook's folder.
 """
 
 import re
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kling_nb.settings import Settings
 
-__all__ = ["MEDIA_FOLDER", "is_headless", "media_folder", "notebook_path"]
+__all__ = ["MEDIA_FOLDER", "Surroundings", "is_headless", "media_folder", "notebook_path", "script"]
 
 MEDIA_FOLDER = "kling_media"
 # VS Code names its sessions on a remote server `<notebook>-jvsc-<uuid>` (microsoft/vscode-jupyter).
 _VS_CODE_SUFFIX = re.compile(r"-jvsc-[0-9a-f-]+(?=\.ipynb$|$)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """Where a call comes from; a notebook face fills it in.
+
+    Args:
+        notebook: The notebook's file, if it is known.
+        folder: The folder that relative addresses in outputs are resolved against.
+        headless: Whether nobody is watching.
+    """
+
+    notebook: Path | None = None
+    folder: Path | None = None
+    headless: bool = False
+
+
+def script() -> Surroundings:
+    """Tell of a plain Python process: no kernel, so a missing terminal means that nobody is watching."""
+    watching = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+    return Surroundings(folder=Path.cwd(), headless=is_headless(None, watching))
 
 
 def notebook_path(

@@ -8,36 +8,34 @@ configured one; no call creates a run except `open`.
 import atexit
 import os
 import secrets
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import date
+from dataclasses import replace
+from datetime import date, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
-
 from kling_nb.addresses import is_loopback
-from kling_nb.budgets import Wallet
+from kling_nb.budgets import Wallet, named_session
 from kling_nb.catalog import Model, find_model
 from kling_nb.choice import choose_provider
 from kling_nb.engine import Engine, Reach, Run, Runs, Wish
-from kling_nb.errors import KeyMissingError, KlingError, UsageError
+from kling_nb.errors import KlingError, UsageError
 from kling_nb.keyholder import KeyHolder
 from kling_nb.keys import Key, check_length, fingerprint
 from kling_nb.leaks import texts_of
 from kling_nb.ledger import Ledger
 from kling_nb.loop import Loop
 from kling_nb.opening import Opening
-from kling_nb.places import is_headless, media_folder
+from kling_nb.places import Surroundings, media_folder, script
 from kling_nb.plan import Ask, Plan, payloads
 from kling_nb.pricefile import in_force
 from kling_nb.pricing import estimate, learn_price
 from kling_nb.providers import Provider, make_provider
-from kling_nb.records import Estimate, RunRecord, RunStatus, Totals, utc_now
+from kling_nb.reaching import reach_run
+from kling_nb.records import Cap, Estimate, RunRecord, RunStatus, Totals, utc_now
 from kling_nb.settings import Settings, load_settings, provider_origin
 from kling_nb.wording import unread_words
 
@@ -46,29 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "Surroundings"]
 
-SANDBOX_KEY = SecretStr("sandbox")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """Where a call comes from; a notebook face fills it in.
-
-    Args:
-        notebook: The notebook's file, if it is known.
-        folder: The folder that relative addresses in outputs are resolved against.
-        headless: Whether nobody is watching.
-    """
-
-    notebook: Path | None = None
-    folder: Path | None = None
-    headless: bool = False
-
-
-def _script() -> Surroundings:
-    """A plain Python process: no kernel, so a missing terminal means that nobody is watching."""
-    watching = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
-    return Surroundings(folder=Path.cwd(), headless=is_headless(None, watching))
-
 
 class Session:
     """One process's work with Kling: its runs, its money, its clips.
@@ -76,6 +51,7 @@ class Session:
     Args:
         surroundings: Tells where a call comes from.
         engine_options: Passed to `Engine`, for tests.
+        name: Joins the session of this name; see `join`.
         today: Gives the day (UTC), by which prices are old.
         **overrides: Settings that outrank environment and files.
 
@@ -87,8 +63,9 @@ class Session:
     def __init__(
         self,
         *,
-        surroundings: Callable[[], Surroundings] = _script,
+        surroundings: Callable[[], Surroundings] = script,
         engine_options: Mapping[str, Any] | None = None,
+        name: str | None = None,
         today: Callable[[], date] = lambda: utc_now().date(),
         **overrides: Any,
     ) -> None:
@@ -107,12 +84,16 @@ class Session:
         # By the ledger's address: it may be set anew, and runs of the last one go on.
         self._stands: dict[str, tuple[Ledger, Engine]] = {}
         self._sandbox: Sandbox | None = None
+        #: The name under which other kernels may join it, if it has one.
+        self.name: str | None = None
+        if name is not None:
+            self.join(name)
         os.register_at_fork(after_in_child=self._forget)
         atexit.register(self.close)
 
     def come_from(self, surroundings: Callable[[], Surroundings] | None) -> None:
         """Let another face tell where calls come from; None means a plain script."""
-        self.surroundings = surroundings or _script
+        self.surroundings = surroundings or script
 
     def configure(self, overrides: Mapping[str, Any]) -> None:
         """Let `%config KlingMagics` outrank what was given before; it is told anew at each call."""
@@ -184,38 +165,43 @@ class Session:
 
     def reach(self, record: RunRecord) -> Reach:
         """Give what is needed to ask about a run, or say why it cannot be asked about."""
-        if record.provider == "sandbox":
-            # Its own address: the sandbox of another kernel may still be there, and no key is at stake.
-            if not is_loopback(record.origin):
-                raise UsageError(f"Run {record.id} claims a sandbox at another machine.", run_id=record.id)
-            return Reach(provider=make_provider("sandbox", record.origin), key=SANDBOX_KEY, account="sandbox")
-        settings = self.settings()
-        adapter = make_provider(record.provider, provider_origin(settings, record.provider))
-        if adapter.base_url != record.origin:
-            raise UsageError(
-                f"Run {record.id} was made at another address of {adapter.label} than the present one.",
-                charged=record.charged,
-                cure=f"Set KLING_NB_{record.provider.upper()}_URL as it was, then run the cell again.",
-                run_id=record.id,
-                provider=record.provider,
-                provider_run_id=record.provider_run_id,
-            )
-        key = self.key(record.provider)
-        if key is None:
-            raise KeyMissingError(
-                f"Run {record.id} is pending at {adapter.label}, and there is no key to ask about it.",
-                charged=record.charged,
-                cure="Nothing was sent. Set the key (`%kling keys`), then run the cell again.",
-                run_id=record.id,
-                provider=record.provider,
-                provider_run_id=record.provider_run_id,
-            )
-        return Reach(provider=adapter, key=key.secret, account=fingerprint(key))
+        return reach_run(record, settings=self.settings, find_key=self.key)
 
     # -- money ---------------------------------------------------------------
     def _wallet(self, settings: Settings, *, play: bool) -> Wallet:
         headless = self.surroundings().headless
         return Wallet.of(settings, session_id=self.id, headless=headless, play=play)
+
+    def join(self, name: str) -> None:
+        """Count what is asked for from now on under a session that has a name, with all that it has spent.
+
+        Its id is made of the name, the user and the project, so that it outlives this kernel. Runs that were
+        asked for before, also those on their way, stay with the session that they were asked for in.
+
+        Args:
+            name: One line of at most 60 characters.
+
+        Raises:
+            UsageError: This is no name.
+            SettingsError: A setting makes no sense.
+        """
+        # It stays in the ledger and in every sidecar.
+        self.keys.refuse({"the session's name": name})
+        settings = self.settings()
+        self.id = named_session(name, user=settings.user, project=settings.project)
+        self.name = name.strip()
+
+    def caps(self, *, play: bool = False) -> tuple[list[Cap], datetime | None]:
+        """Give every level of money beyond the cell, also those without a cap, and when the session began.
+
+        Returns:
+            The levels, and when the first run of this session was asked for; None where there is none yet.
+        """
+        settings = self.settings()
+        ledger, _ = self._stand(settings)
+        with ledger.reading() as transaction:
+            caps = self._wallet(settings, play=play).caps(transaction, unlimited=True)
+            return caps, transaction.began(self.id)
 
     def totals(self, *, play: bool = False) -> Totals:
         """Add up this session's money, with the cap that leaves least."""
