@@ -42,6 +42,9 @@ _HOME = {
     ),
     "loop": ("run_sync",),
     "models": ("Shot", "TextToVideo"),
+    "notebook.compare": ("compare",),
+    "notebook.player": ("play",),
+    "reconciling": ("costs",),
     "notebook.gallery": ("gallery",),
     "ratings": ("Ratings",),
     "records": ("Estimate", "MediaFacts", "RunRecord", "RunStatus"),
@@ -83,13 +86,16 @@ __all__ = [
     "WaitTimeoutError",
     "__version__",
     "adopt",
+    "compare",
     "connect",
+    "costs",
     "estimate",
     "find",
     "gallery",
     "generate",
     "last",
     "load_ipython_extension",
+    "play",
     "resolve",
     "resume",
     "run_sync",
@@ -127,8 +133,11 @@ if TYPE_CHECKING:
     )
     from kling_nb.loop import run_sync
     from kling_nb.models import Shot, TextToVideo
+    from kling_nb.notebook.compare import compare
     from kling_nb.notebook.gallery import gallery
+    from kling_nb.notebook.player import play
     from kling_nb.ratings import Ratings
+    from kling_nb.reconciling import costs
     from kling_nb.records import Estimate, MediaFacts, RunRecord, RunStatus
     from kling_nb.resolving import resolve
 
@@ -142,7 +151,7 @@ def __getattr__(name: str) -> Any:
     module = _WHERE.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if module == "api":
+    if module == "api" or module.startswith("notebook."):
         _attach()
     return getattr(import_module(f"kling_nb.{module}"), name)
 

@@ -109,9 +109,25 @@ def runs(
 
 
 @app.command()
-def spend(*, as_json: Json = False) -> None:
-    """Say what was spent, by the ledger."""
-    _command("cost --all", as_json=as_json)
+def spend(
+    *,
+    by: Annotated[str | None, typer.Option(help="provider, model, day, tag[:KEY], project, run ...")] = None,
+    since: Annotated[str | None, typer.Option(metavar="DAY", help="The first day, UTC.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="DAY", help="The last day, UTC.")] = None,
+    project: Annotated[str | None, typer.Option(metavar="NAME", help="Only this project.")] = None,
+    reconcile: Annotated[
+        bool, typer.Option("--reconcile", help="Ask the providers again about unsure charges, for free.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what was spent, by the ledger; the same numbers as `%kling cost --all`."""
+    from kling_nb.reconciling import costs
+
+    report = costs(by=by, everything=True, since=since, until=until, project=project, reconcile=reconcile)
+    if as_json:
+        _print_json(report.data())
+    else:
+        _print(repr(report))
 
 
 @app.command()

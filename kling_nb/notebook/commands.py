@@ -14,6 +14,8 @@ from pydantic import SecretStr
 
 from kling_nb.html import Html, tag
 from kling_nb.notebook import overview, runcommands
+from kling_nb.notebook.compare import compare_line
+from kling_nb.notebook.cost import cost
 from kling_nb.notebook.doctor import doctor
 from kling_nb.notebook.gallery import gallery_line
 from kling_nb.notebook.order import Order
@@ -104,13 +106,6 @@ def _read(command: Command, words: Sequence[str], session: "Session", names: Map
     return Order(session=session, names=names, words=loose, flags=flags)
 
 
-def _cost(order: Order) -> Shown:
-    whole = "--all" in order.flags
-    session = order.session
-    records = session.ledger().runs(session_id=None if whole else session.id)
-    return overview.cost(session, records, whole=whole)
-
-
 def _help(order: Order) -> Shown:
     text = f"{cell_help()}\n\n{command_help()}"
     if order.words:
@@ -135,13 +130,14 @@ _DO: dict[str, Callable[[Order], Shown]] = {
     "status": runcommands.status,
     "list": runcommands.list_runs,
     "show": runcommands.show,
+    "compare": compare_line,
     "gallery": gallery_line,
     "wait": runcommands.wait,
     "cancel": runcommands.cancel,
     "resume": runcommands.resume,
     "resolve": runcommands.resolve,
     "adopt": runcommands.adopt,
-    "cost": _cost,
+    "cost": cost,
     "models": model_list,
     "keys": _keys,
     "config": lambda order: overview.config(order.session),

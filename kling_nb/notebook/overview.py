@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.costreport import totals_data
 from kling_nb.errors import KlingError, one_line
 from kling_nb.html import join, prose, table, tag, text_table
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.shown import Shown
 from kling_nb.options import Options
-from kling_nb.records import RunRecord, Totals, usd, utc_now
+from kling_nb.reconciling import session_money
+from kling_nb.records import RunRecord, usd, utc_now
 from kling_nb.settings import CAPS, PREFIX
 from kling_nb.wording import (
     charged,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from kling_nb.ledger.rows import Records
     from kling_nb.session import Session
 
-__all__ = ["Held", "config", "cost", "keys", "listing", "status"]
+__all__ = ["Held", "config", "keys", "listing", "status"]
 
 Row = list[object]
 _Part = str | tuple[list[str], list[Row], str]
@@ -85,9 +87,12 @@ def status(session: "Session", pending: "Records", last: Sequence[RunRecord], he
     parts += _unread(pending)
     if ended := [record for record in last if record.status.ended]:
         parts += ["Last:", _run_table(ended, held)]
-    money = _money(session)
+    money = session_money(session)
     parts += [f"{session_words(totals).capitalize()}." for totals in money]
-    value = {"pending": [_run_data(record, held) for record in pending], "money": [_totals(t) for t in money]}
+    value = {
+        "pending": [_run_data(record, held) for record in pending],
+        "money": [totals_data(t) for t in money],
+    }
     return _answer(parts, value)
 
 
@@ -207,81 +212,8 @@ def age(then: datetime, now: datetime) -> str:
     return f"{seconds} s"
 
 
-# -- money -----------------------------------------------------------------------
-def _money(session: "Session") -> list[Totals]:
-    """Give the session's totals: real, and play where there is any."""
-    play = session.totals(play=True)
-    used = play.settled_micros or play.reserved_micros or play.unknown
-    return [session.totals(), *([play] if used else [])]
-
-
 def _usd(micros: int | None) -> str | None:
     return None if micros is None else usd(micros).replace("$", "")
-
-
-def _totals(totals: Totals) -> dict[str, Any]:
-    return {
-        "play": totals.play,
-        "spent_usd": _usd(totals.settled_micros),
-        "reserved_usd": _usd(totals.reserved_micros),
-        "unknown": totals.unknown,
-        "cap_usd": _usd(totals.cap_micros),
-        "left_usd": _usd(totals.left_micros),
-    }
-
-
-def cost(session: "Session", records: "Records", *, whole: bool) -> Shown:
-    """Show what was spent, by provider and model.
-
-    Args:
-        session: Whose caps are shown.
-        records: The runs to add up.
-        whole: Whether these are all runs of the ledger, and not only this session's.
-
-    Returns:
-        The answer; its value is plain data.
-    """
-    parts: list[_Part] = [f"{'All runs of this ledger' if whole else 'This session'}, real money:"]
-    groups = [_by_model(records, play=play) for play in (False, True)]
-    heads = ["provider", "model", "runs", "spent", "held", "charge unknown"]
-    for play, group in zip((False, True), groups, strict=True):
-        if play and group:
-            parts.append("The sandbox, play money (what it would have cost):")
-        if group:
-            parts.append((heads, [list(row) for row in group], "llrrrr"))
-        elif not play:
-            parts.append("Nothing was spent.")
-    parts += _unread(records)
-    money = _money(session)
-    parts += [f"{session_words(totals).capitalize()}." for totals in money]
-    value = {
-        "totals": [_totals(totals) for totals in money],
-        "rows": [
-            dict(zip(("provider", "model", "runs", "spent", "held", "unknown"), row, strict=True))
-            | {"play": play}
-            for play, group in zip((False, True), groups, strict=True)
-            for row in group
-        ],
-    }
-    return _answer(parts, value)
-
-
-def _by_model(records: Sequence[RunRecord], *, play: bool) -> list[tuple[object, ...]]:
-    groups: dict[tuple[str, str], list[RunRecord]] = {}
-    for record in records:
-        if record.play is play:
-            groups.setdefault((record.provider, record.model), []).append(record)
-    return [
-        (
-            provider_label(provider),
-            model,
-            len(group),
-            usd(sum(record.settled_micros or 0 for record in group)),
-            usd(sum(record.reserved_micros for record in group)),
-            sum(record.status.ended and record.settled_micros is None for record in group),
-        )
-        for (provider, model), group in sorted(groups.items())
-    ]
 
 
 # -- what there is -----------------------------------------------------------------

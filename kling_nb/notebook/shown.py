@@ -56,6 +56,15 @@ class Answer:
         """The answer as plain Python data."""
         return self._shown.value
 
+    def __getattr__(self, name: str) -> Any:
+        # What the value can do, the answer can: `(%kling cost).df`. Pages ask for names that begin with `_`.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._shown.value, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self._shown.value)})
+
     def __repr__(self) -> str:
         return self._shown.text
 

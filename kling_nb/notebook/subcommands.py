@@ -53,9 +53,17 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         name="show",
-        usage="[ID ...]",
+        usage="[ID ...] [--player]",
         loose=True,
-        help="draw the card of a run again, of the last one by default",
+        help="draw the card of a run again, of the last one by default; --player also plays it frame by frame",
+        switches=("--player",),
+    ),
+    Command(
+        name="compare",
+        usage="ID ID ... [--end WHICH]",
+        loose=True,
+        help="clips side by side in lock step, until the longest is over or the shortest",
+        values=("--end",),
     ),
     Command(
         name="gallery",
@@ -103,9 +111,11 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         name="cost",
-        usage="[--all]",
-        help="spent, reserved and left, by provider and model; with --all of the whole ledger",
-        switches=("--all",),
+        usage="[--all] [--by WHAT] [--since DAY] [--until DAY] [--project NAME] [--reconcile]",
+        help="estimated, reported and settled, by provider and model, day and tag, or by what is said; of "
+        "this session, or of the ledger; --reconcile asks the providers again, for free",
+        switches=("--all", "--reconcile"),
+        values=("--by", "--since", "--until", "--project"),
     ),
     Command(
         name="models",

@@ -1,0 +1,421 @@
+"""What was spent, as one object with one set of numbers: page, text, data frame, CSV file and JSON document.
+
+Invariants: every view is made from the same rows; real money and play money stand apart in all of them;
+nothing that opens in a spreadsheet can be a formula there; the page needs no script and no trust, and its
+bars say nothing that is not also a number beside them.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kling_nb.errors import UsageError, one_line
+from kling_nb.html import BLUE, FONT, Html, join, prose, table, tag, text_table
+from kling_nb.records import RunRecord, Totals, dollars
+from kling_nb.spending import (
+    OVERVIEW,
+    Group,
+    Sums,
+    add_up,
+    amount,
+    columns,
+    difference,
+    group,
+    is_open,
+    read_dimensions,
+    row_of,
+)
+from kling_nb.wording import plain, provider_label, session_words, unread_words
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+__all__ = ["BalanceLine", "Check", "CostReport", "totals_data"]
+
+#: A page stays small; the data holds every row.
+_MOST_ROWS = 40
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_OUTLINE = "1px solid rgba(128,128,128,0.9)"
+_HELD = "rgba(128,128,128,0.45)"
+_LEGEND = "Bars: outlined is estimated; below it, solid is settled and grey is held."
+_Part = str | tuple[list[str], list[list[object]], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """What asking a provider again about one run's charge came to.
+
+    Args:
+        run_id: Our id.
+        provider: Who was asked.
+        provider_run_id: The provider's id, if there is one.
+        outcome: `settled` (the charge was unknown), `corrected`, `confirmed`, `open` (asked, and no figure
+            was told) or `not asked`.
+        words: Why, where that needs words.
+        was_micros: What was on the books, in micro-dollars; None for unknown.
+        is_micros: What is on them now.
+        currency: ISO 4217.
+
+    Example:
+        >>> Check(run_id="kl7m2q", provider="runcomfy", outcome="open", was_micros=560000).difference_micros
+    """
+
+    run_id: str
+    provider: str
+    provider_run_id: str | None = None
+    outcome: Literal["settled", "corrected", "confirmed", "open", "not asked"]
+    words: str = ""
+    was_micros: int | None = None
+    is_micros: int | None = None
+    currency: str = "USD"
+
+    @property
+    def difference_micros(self) -> int | None:
+        """By how much the books changed, in micro-dollars; None where one side is unknown."""
+        known = self.was_micros is not None and self.is_micros is not None
+        return (self.is_micros or 0) - (self.was_micros or 0) if known else None
+
+    def data(self) -> dict[str, Any]:
+        """Give it as plain data."""
+        figures = {"was": self.was_micros, "is": self.is_micros, "difference": self.difference_micros}
+        row: dict[str, Any] = {"run": self.run_id, "provider": self.provider}
+        row |= {"provider_run_id": self.provider_run_id, "outcome": self.outcome, "words": self.words}
+        for name, micros in figures.items():
+            row |= {f"{name}_micros": micros, name: _decimal(micros)}
+        return row | {"currency": self.currency}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalanceLine:
+    """What a provider says is left on an account.
+
+    Args:
+        provider: Whose.
+        usd: Decimal dollars as text; None where it does not tell.
+        words: Why not.
+    """
+
+    provider: str
+    usd: str | None
+    words: str = ""
+
+    def __str__(self) -> str:
+        told = f"**${self.usd}**" if self.usd is not None else f"not told ({self.words})"
+        return f"Balance at {provider_label(self.provider)}: {told}."
+
+
+class CostReport:
+    """What some runs were estimated at, reported to cost and settled at.
+
+    Args:
+        records: The runs.
+        by: What the rows are arranged by; see `spending.DIMENSIONS`.
+        scope: Which runs these are, in words.
+        money: What the session has spent and may spend, real money first.
+        checks: What asking the providers again came to, run by run.
+        balances: What the providers say is left.
+        unread: How many rows of the ledger could not be read, so that they are in no figure.
+
+    Example:
+        >>> report = CostReport([])
+        >>> report.rows, report.totals
+        ([], [])
+        >>> print(report)
+        This session: nothing was asked for.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[RunRecord],
+        *,
+        by: str | Sequence[str] | None = None,
+        scope: str = "this session",
+        money: Sequence[Totals] = (),
+        checks: Sequence[Check] | None = None,
+        balances: Sequence[BalanceLine] = (),
+        unread: int = 0,
+    ) -> None:
+        self.dimensions = read_dimensions(by)
+        self.scope = scope
+        self.money = tuple(money)
+        self.checks = None if checks is None else tuple(checks)
+        self.balances = tuple(balances)
+        self.unread = unread
+        self._arranged = by is not None
+        self._records = tuple(records)
+        self._groups = group(self._records, self.dimensions)
+
+    def by(self, dimensions: str | Sequence[str]) -> "CostReport":
+        """Arrange the same runs anew.
+
+        Args:
+            dimensions: e.g. `day`, `tag:scene`, `provider,day` or `run`.
+
+        Raises:
+            UsageError: There is no such dimension.
+
+        Example:
+            >>> CostReport([]).by("day").dimensions
+            ('day',)
+        """
+        return CostReport(
+            self._records,
+            by=dimensions,
+            scope=self.scope,
+            money=self.money,
+            checks=self.checks,
+            balances=self.balances,
+            unread=self.unread,
+        )
+
+    # -- data ------------------------------------------------------------------------
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows as plain data: whole micro-dollars, exact decimal text, and None for unknown."""
+        return [row_of(self.dimensions, each) for each in self._groups]
+
+    @property
+    def totals(self) -> list[dict[str, Any]]:
+        """The sums of all runs, each counted once: real money, then play money."""
+        return [row_of((), each) for each in group(self._records, ())]
+
+    @property
+    def df(self) -> "DataFrame":
+        """The rows as a pandas data frame.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError:
+            raise UsageError(
+                "A data frame needs pandas, which is not installed.",
+                cure="`pip install pandas`, or take `.rows` or `.to_csv()`: the same numbers.",
+            ) from None
+        frame = DataFrame(self.rows, columns=columns(self.dimensions))
+        whole = [name for name in frame.columns if name.endswith(("_micros", "_unknown"))]
+        return frame.astype(dict.fromkeys([*whole, "runs", "pending"], "Int64"))
+
+    def to_csv(self, path: str | Path | None = None) -> str | None:
+        """Write the rows as CSV.
+
+        Args:
+            path: The file, in UTF-8; without one the text is given back.
+
+        Returns:
+            The text, or None where a file was written. An unknown amount is an empty cell beside its count; a
+            text that a spreadsheet would take for a formula stands behind an apostrophe.
+
+        Example:
+            >>> CostReport([]).to_csv().splitlines()[0][:28]
+            'play,currency,provider,model'
+        """
+        page = io.StringIO()
+        writer = csv.DictWriter(page, columns(self.dimensions), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in self.rows)
+        if path is None:
+            return page.getvalue()
+        Path(path).write_text(page.getvalue(), encoding="utf-8", newline="")
+        return None
+
+    def data(self) -> dict[str, Any]:
+        """Give everything as one JSON document."""
+        document: dict[str, Any] = {
+            "scope": self.scope,
+            "by": list(self.dimensions),
+            "rows": self.rows,
+            "totals": self.totals,
+            "session": [totals_data(totals) for totals in self.money],
+            "unread": self.unread,
+        }
+        if self.checks is not None:
+            document["reconciled"] = [check.data() for check in self.checks]
+            document["balances"] = [
+                {"provider": line.provider, "balance": line.usd, "words": line.words}
+                for line in self.balances
+            ]
+        return document
+
+    # -- pages -----------------------------------------------------------------------
+    def __repr__(self) -> str:
+        text = []
+        for part in self._parts():
+            if isinstance(part, str):
+                text += [plain(part).replace("`", "")] if part != _LEGEND else []
+            else:
+                heads, rows, align = part
+                text.append(text_table(heads, rows, align=align))
+        return "\n".join(text)
+
+    def _repr_html_(self) -> str:
+        page: list[Html] = []
+        for part in self._parts():
+            if isinstance(part, str):
+                page.append(tag("div", prose(part)))
+            else:
+                heads, rows, align = part
+                page.append(table(heads, rows, align=align))
+        return tag("div", *page, style=FONT)
+
+    def _parts(self) -> Iterator[_Part]:
+        scope = self.scope[0].upper() + self.scope[1:]
+        everything = add_up(self._records)
+        if not everything:
+            yield f"{scope}: nothing was asked for."
+        for sums in everything:
+            yield f"{scope}, {_account_words(sums)}: {_sums_words(sums)}."
+            for by in self._sections():
+                yield from _table(by, self._records, sums)
+        if everything:
+            yield _LEGEND
+        if self.unread:
+            yield unread_words(self.unread)
+        yield from (f"{session_words(totals).capitalize()}." for totals in self.money)
+        yield from self._checked()
+
+    def _sections(self) -> list[tuple[str, ...]]:
+        if self._arranged:
+            return [self.dimensions]
+        tagged = any(record.tags for record in self._records)
+        return [OVERVIEW, ("day",), *([("tag",)] if tagged else [])]
+
+    def _checked(self) -> Iterator[_Part]:
+        if self.checks is None:
+            unsure = sum(is_open(record) and not record.play for record in self._records)
+            if unsure:
+                what = "1 charge is" if unsure == 1 else f"{unsure} charges are"
+                yield f"{what} not the provider's own word: `%kling cost --reconcile` asks, for free."
+            return
+        if not self.checks:
+            yield "Every charge is the provider's own word: there was nothing to ask."
+        else:
+            yield "Asked again:"
+            rows: list[list[object]] = [
+                [
+                    check.run_id,
+                    provider_label(check.provider),
+                    amount(check.was_micros, check.currency),
+                    amount(check.is_micros, check.currency),
+                    difference(check.difference_micros, check.currency),
+                    ": ".join(part for part in (check.outcome, one_line(check.words)) if part),
+                ]
+                for check in self.checks
+            ]
+            yield (["run", "provider", "was", "is", "difference", "outcome"], rows, "llrrrl")
+        yield from (str(line) for line in self.balances)
+
+
+def totals_data(totals: Totals) -> dict[str, Any]:
+    """Give a session's money as plain data."""
+    figures = {
+        "spent": totals.settled_micros,
+        "reserved": totals.reserved_micros,
+        "cap": totals.cap_micros,
+        "left": totals.left_micros,
+    }
+    row: dict[str, Any] = {"play": totals.play, "unknown": totals.unknown}
+    for name, micros in figures.items():
+        row |= {f"{name}_micros": micros, f"{name}_usd": _decimal(micros)}
+    return row | {"tightest": totals.tightest.level if totals.tightest else None}
+
+
+def _decimal(micros: int | None) -> str | None:
+    exact = dollars(micros)
+    return None if exact is None else f"{exact:f}"
+
+
+def _cell(value: object) -> object:
+    """Keep a spreadsheet from running a text: see OWASP, CSV Injection."""
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+# -- drawing -----------------------------------------------------------------------------
+def _account_words(sums: Sums) -> str:
+    words = "play money, what the sandbox would have cost" if sums.play else "real money"
+    return words if sums.currency == "USD" else f"{words} in {sums.currency}"
+
+
+def _sums_words(sums: Sums) -> str:
+    runs = f"{sums.runs} run{'' if sums.runs == 1 else 's'}"
+    pending = f", {sums.pending} on the way" if sums.pending else ""
+    estimated, reported, settled, held = _figures(sums)
+    return (
+        f"{runs}{pending}; estimated **{estimated}**, reported **{reported}**, settled **{settled}**, "
+        f"**{held}** held"
+    )
+
+
+def _figures(sums: Sums) -> tuple[str, str, str, str]:
+    return (
+        sums.estimated.words(sums.currency),
+        sums.reported.words(sums.currency, "not reported"),
+        sums.settled.words(sums.currency),
+        amount(sums.reserved_micros, sums.currency),
+    )
+
+
+def _table(by: Sequence[str], records: Sequence[RunRecord], whole: Sums) -> Iterator[_Part]:
+    groups = [each for each in group(records, by) if each.sums.account == whole.account]
+    shown = groups[:_MOST_ROWS]
+    most = max((max(_lengths(each.sums)) for each in shown), default=0)
+    rows: list[list[object]] = [
+        [
+            tag("div", _label(by, each), _bars(each.sums, most), style="min-width:110px"),
+            each.sums.runs,
+            *_figures(each.sums),
+            difference(each.sums.difference_micros, each.sums.currency),
+        ]
+        for each in shown
+    ]
+    heads = [", ".join(by), "runs", "estimated", "reported", "settled", "held", "difference"]
+    yield (heads, rows, "lrrrrrr")
+    if len(groups) > len(shown):
+        yield f"There are {len(groups) - len(shown)} more rows: `.df`, `.rows` and `.to_csv()` have them all."
+    if "tag" in by and sum(each.sums.runs for each in groups) > whole.runs:
+        yield "A run with several tags is in each of their rows, so these add up to more."
+
+
+def _label(by: Sequence[str], each: Group) -> Html:
+    words = [
+        f"no {name.removeprefix('tag:')}"
+        if value is None
+        else provider_label(value)
+        if name == "provider"
+        else one_line(value)
+        for name, value in zip(by, each.labels, strict=True)
+    ]
+    return join([tag("bdi", word) for word in words], ", ")
+
+
+def _lengths(sums: Sums) -> tuple[int, int]:
+    return max(sums.estimated.known, 0), max(sums.settled.known, 0) + sums.reserved_micros
+
+
+def _bars(sums: Sums, most: int) -> Html:
+    """Draw estimated over settled and held, to the scale of the table."""
+    if not most:
+        return Html()
+    estimated, gone = _lengths(sums)
+    box = "box-sizing:border-box;height:6px;border-radius:2px"
+    first = tag("div", style=f"{box};width:{_share(estimated, most)};border:{_OUTLINE}") if estimated else ""
+    settled = max(sums.settled.known, 0)
+    parts = [
+        tag("div", style=f"{box};width:{_share(length, most)};background:{colour}")
+        for length, colour in ((settled, BLUE), (gone - settled, _HELD))
+        if length
+    ]
+    second = tag("div", *parts, style="display:flex;gap:1px;margin-top:2px") if parts else ""
+    return tag("div", first, second, style="margin-top:3px;margin-bottom:3px")
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{max(part * 1000 // whole, 8) / 10:.1f}%"

@@ -1,0 +1,232 @@
+"""What was spent, and whether the providers say the same: reports, and a second look at charges.
+
+Invariants: nothing here ever sends a submit; only the provider's own figure, or its contract's definite "not
+charged" for a run that ended without a clip, changes the books, in one transaction with the event that says
+what they were before, and once; whatever else a provider says leaves them as they are; a key goes to its own
+provider alone.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from kling_nb.api import current
+from kling_nb.costreport import BalanceLine, Check, CostReport
+from kling_nb.engine import Reach, Seen
+from kling_nb.engine.asking import balance, look
+from kling_nb.engine.watch import reported_micros
+from kling_nb.errors import KlingError
+from kling_nb.keys import KEY_VARIABLES, fingerprint
+from kling_nb.providers.base import Snapshot
+from kling_nb.records import RunRecord, RunStatus, Totals
+from kling_nb.session import Session
+from kling_nb.spending import is_open, read_day, read_dimensions, select
+from kling_nb.transport import Transport
+from kling_nb.wording import charged
+
+__all__ = ["balances", "costs", "session_money"]
+
+_AT_ONCE = 8
+_ENDS = frozenset({"succeeded", "failed", "canceled"})
+
+
+def costs(
+    *,
+    by: str | Sequence[str] | None = None,
+    everything: bool = False,
+    since: date | str | None = None,
+    until: date | str | None = None,
+    project: str | None = None,
+    reconcile: bool = False,
+    session: Session | None = None,
+) -> CostReport:
+    """Report what runs were estimated at, reported to cost and settled at; sends nothing, costs nothing.
+
+    Args:
+        by: What the rows are arranged by: provider, model, day, tag, session, user, project, notebook or run,
+            with commas between; `tag:KEY` for the values of one tag.
+        everything: The whole ledger, and not this session alone; so do days and a project.
+        since: The first day (UTC), as a date or `YYYY-MM-DD`.
+        until: The last day.
+        project: Only this project.
+        reconcile: Ask the providers again about each of these runs whose charge is unknown, or on the books
+            without their own word; and for the balances of the accounts.
+        session: Whose ledger it is; the process's own unless given.
+
+    Returns:
+        The report.
+
+    Raises:
+        UsageError: There is no such dimension or day.
+        LedgerError: The ledger cannot be read, or, reconciling, not be written.
+
+    Example:
+        >>> costs().totals
+        []
+    """
+    read_dimensions(by)
+    first = read_day(since, "since") if isinstance(since, str) else since
+    last = read_day(until, "until") if isinstance(until, str) else until
+    session = session or current()
+    wide = everything or first is not None or last is not None or project is not None
+    found = session.ledger().runs(session_id=None if wide else session.id)
+    records = select(found, since=first, until=last, project=project)
+    checks = None
+    if reconcile:
+        checks = _reconcile(session, [record for record in records if is_open(record) and not record.play])
+        now = {check.run_id: session.ledger().get(check.run_id) for check in checks}
+        records = [now.get(record.id) or record for record in records]
+    return CostReport(
+        records,
+        by=by,
+        scope=_scope(first, last, project) if wide else "this session",
+        money=session_money(session),
+        checks=checks,
+        balances=balances(session) if reconcile else (),
+        unread=len(found.unreadable),
+    )
+
+
+def _scope(first: date | None, last: date | None, project: str | None) -> str:
+    words = "all runs of this ledger" if project is None else f"project {project}"
+    words += f" since {first.isoformat()}" if first else ""
+    return words + (f" until {last.isoformat()}" if last else "")
+
+
+def session_money(session: Session) -> list[Totals]:
+    """Give a session's totals: of real money, and of play money where there is any."""
+    play = session.totals(play=True)
+    used = play.settled_micros or play.reserved_micros or play.unknown
+    return [session.totals(), *([play] if used else [])]
+
+
+# -- asking again ----------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Answer:
+    """What came of asking about one run."""
+
+    record: RunRecord
+    seen: Seen | None = None
+    why_not: str = ""
+
+
+def _reconcile(session: Session, records: Sequence[RunRecord]) -> list[Check]:
+    """Ask about each run, then write down what became known."""
+    if not records:
+        return []
+    ready: list[_Answer | tuple[RunRecord, Reach]] = []
+    for record in records:
+        if record.provider_run_id is None:
+            cure = "" if record.abandoned_at else f"; see `%kling resolve {record.id}`"
+            ready.append(_Answer(record, why_not=f"its id at the provider is not known{cure}"))
+            continue
+        try:
+            ready.append((record, session.reach(record)))
+        except KlingError as error:
+            ready.append(_Answer(record, why_not=error.what))
+    answers = session.loop.hand(_ask(ready)).result()
+    return [_settle(session, answer) for answer in answers]
+
+
+async def _ask(ready: Sequence[_Answer | tuple[RunRecord, Reach]]) -> list[_Answer]:
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(what: _Answer | tuple[RunRecord, Reach]) -> _Answer:
+        if isinstance(what, _Answer):
+            return what
+        record, reach = what
+        async with gate:
+            try:
+                return _Answer(record, await look(transport, reach, record.provider_run_id or ""))
+            except KlingError as error:
+                return _Answer(record, why_not=error.what)
+
+    async with Transport(total_timeout_s=20) as transport:
+        return list(await asyncio.gather(*map(one, ready)))
+
+
+def _settle(session: Session, answer: _Answer) -> Check:
+    """Put what became known on the books, if they are still as they were when it was asked."""
+    before = answer.record
+    if answer.seen is None:
+        return _check(before, before, "not asked", answer.why_not)
+    figures, words = _told(before, answer.seen.snapshot)
+    if figures is None:
+        return _check(before, before, "open", words)
+    with session.ledger().writing() as transaction:
+        now = transaction.get(before.id)
+        if now is None or now != before:
+            return _check(before, now or before, "not asked", "it changed meanwhile; ask again")
+        after = RunRecord.model_validate({**before.model_dump(), **figures})
+        transaction.write(after, "reconciled", **figures, was_settled_micros=before.settled_micros)
+    if "://" in after.folder or Path(after.folder).is_dir():
+        session.engine().settled(after)
+    else:
+        # Its folder is gone, and a sidecar alone would only bring it back.
+        session.engine().peek(after)
+    if before.settled_micros is None:
+        return _check(before, after, "settled", words)
+    same = before.settled_micros == after.settled_micros
+    return _check(before, after, "confirmed" if same else "corrected", words)
+
+
+def _told(record: RunRecord, snapshot: Snapshot) -> tuple[dict[str, Any] | None, str]:
+    """Say what a reading does to the books: fields, or None; and why, in words."""
+    if snapshot.state not in _ENDS:
+        return None, f"it is still {snapshot.word or snapshot.state} there"
+    figure = reported_micros(snapshot)
+    if figure is not None:
+        told = {"reported_micros": figure, "settled_micros": figure, "reserved_micros": 0}
+        return told | {"charged": "yes" if figure else "no"}, ""
+    unknown = record.settled_micros is None and charged(record) == "unknown"
+    without_clip = record.status is not RunStatus.SUCCEEDED and snapshot.state != "succeeded"
+    if snapshot.charged == "no" and unknown and without_clip:
+        words = "it ended without a clip, which this provider does not charge"
+        return {"settled_micros": 0, "reserved_micros": 0, "charged": "no"}, words
+    return None, "the provider tells no figure"
+
+
+def _check(before: RunRecord, after: RunRecord, outcome: Any, words: str = "") -> Check:
+    return Check(
+        run_id=before.id,
+        provider=before.provider,
+        provider_run_id=before.provider_run_id,
+        outcome=outcome,
+        words=words,
+        was_micros=before.settled_micros,
+        is_micros=after.settled_micros,
+        currency=after.currency,
+    )
+
+
+# -- balances ----------------------------------------------------------------------------
+def balances(session: Session, names: Sequence[str] = tuple(KEY_VARIABLES)) -> list[BalanceLine]:
+    """Ask the providers what is left on the accounts of the present keys; free.
+
+    Args:
+        session: Whose keys and addresses are used.
+        names: Which providers.
+
+    Returns:
+        One line for each provider with a key.
+    """
+    lines: list[BalanceLine] = []
+    for name in names:
+        try:
+            key = session.key(name)
+            if key is None:
+                continue
+            reach = Reach(provider=session.adapter(name), key=key.secret, account=fingerprint(key))
+            usd, words = session.loop.hand(_balance(reach)).result(60), ""
+        except KlingError as error:
+            usd, words = None, error.what
+        lines.append(BalanceLine(provider=name, usd=usd, words=words.rstrip(".")))
+    return lines
+
+
+async def _balance(reach: Reach) -> str:
+    async with Transport(total_timeout_s=20) as transport:
+        return await balance(transport, reach)

@@ -1,0 +1,393 @@
+"""What runs were estimated at, reported to cost and settled at, added up by whatever is asked.
+
+Invariants: pure, and asks nobody; every sum is whole micro-dollars and is the ledger's own; play money and
+real money, and two currencies, are never in one sum; an amount nobody knows is counted beside a sum, is never
+in it, and is never 0; a run is counted once in each group that it belongs to.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from kling_nb.errors import UsageError, one_line
+from kling_nb.records import RunRecord, dollars, usd
+from kling_nb.wording import charged
+
+__all__ = [
+    "DIMENSIONS",
+    "OVERVIEW",
+    "Account",
+    "Figure",
+    "Group",
+    "Sums",
+    "add_up",
+    "amount",
+    "columns",
+    "difference",
+    "group",
+    "is_open",
+    "read_day",
+    "read_dimensions",
+    "row_of",
+    "select",
+]
+
+#: What a report may be arranged by.
+DIMENSIONS = ("provider", "model", "day", "tag", "session", "user", "project", "notebook", "run")
+#: What it is arranged by unless asked otherwise.
+OVERVIEW = ("provider", "model")
+_FACTS = (
+    *("status", "charged", "asked_at", "seconds", "audio", "take", "attempt", "provider_run_id"),
+    *("price_per_second", "price_basis", "price_source", "price_as_of"),
+)
+
+Account = tuple[bool, str]
+"""Whether it is play money, and the currency: what may be in one sum."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One sum, and how many amounts are missing from it.
+
+    Args:
+        known: The sum of what is known, in micro-dollars.
+        counted: How many amounts that is.
+        unknown: How many nobody knows.
+
+    Example:
+        >>> str(Figure(known=1120000, counted=2, unknown=2)), str(Figure(unknown=1)), str(Figure())
+        ('$1.12 + 2 unknown', '1 unknown', 'none')
+    """
+
+    known: int = 0
+    counted: int = 0
+    unknown: int = 0
+
+    @property
+    def micros(self) -> int | None:
+        """The sum of what is known in micro-dollars; None where nothing is."""
+        return self.known if self.counted else None
+
+    def words(self, currency: str = "USD", missing: str = "unknown") -> str:
+        """Write it for people."""
+        left = [amount(self.micros, currency)] if self.micros is not None else []
+        return " + ".join([*left, *([f"{self.unknown} {missing}"] if self.unknown else [])]) or "none"
+
+    def __str__(self) -> str:
+        return self.words()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """The figures of some runs of one account.
+
+    Args:
+        account: Play or real money, and its currency.
+        runs: How many runs.
+        pending: How many of them are on their way.
+        estimated: What they should cost.
+        reported: What their providers say they cost; unknown where a run may be billed and none was told.
+        settled: What is on the books; unknown where a run has ended and nobody knows its charge.
+        reserved_micros: What is held back for runs that are not settled.
+        difference_micros: Settled less estimated, over the runs that have both; None where none has.
+    """
+
+    account: Account
+    runs: int
+    pending: int
+    estimated: Figure
+    reported: Figure
+    settled: Figure
+    reserved_micros: int
+    difference_micros: int | None
+
+    @property
+    def play(self) -> bool:
+        """Whether it is the sandbox's play money."""
+        return self.account[0]
+
+    @property
+    def currency(self) -> str:
+        """ISO 4217."""
+        return self.account[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Runs that have something in common.
+
+    Args:
+        labels: Each dimension's value; None where the run has none.
+        sums: Their figures.
+        records: The runs.
+    """
+
+    labels: tuple[str | None, ...]
+    sums: Sums
+    records: tuple[RunRecord, ...]
+
+
+def amount(micros: int | None, currency: str = "USD") -> str:
+    """Write an amount in its currency; unknown is a word.
+
+    Example:
+        >>> amount(560000), amount(560000, "EUR"), amount(None)
+        ('$0.56', '0.56 EUR', 'unknown')
+    """
+    return usd(micros) if currency == "USD" or micros is None else f"{dollars(micros):f} {currency}"
+
+
+def difference(micros: int | None, currency: str = "USD") -> str:
+    """Write a difference with its sign; empty where there is none to tell.
+
+    Example:
+        >>> difference(20000), difference(-560000), difference(0), difference(None)
+        ('+$0.02', '-$0.56', '$0.00', '')
+    """
+    if micros is None:
+        return ""
+    return f"+{amount(micros, currency)}" if micros > 0 else amount(micros, currency)
+
+
+def is_open(record: RunRecord) -> bool:
+    """Whether an ended run's charge is unknown, or is on the books without the provider's own word."""
+    return record.status.ended and record.reported_micros is None and charged(record) != "no"
+
+
+# -- which runs --------------------------------------------------------------------
+def read_day(text: str, name: str = "the day") -> date:
+    """Read a day.
+
+    Args:
+        text: `YYYY-MM-DD`.
+        name: How messages call it.
+
+    Raises:
+        UsageError: It is none.
+
+    Example:
+        >>> read_day("2026-11-21").isoformat()
+        '2026-11-21'
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"{name} takes a day, not {text[:40]!r}.", cure="Write it as 2026-11-21; days are UTC."
+        ) from None
+
+
+def select(
+    records: Iterable[RunRecord],
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    project: str | None = None,
+) -> list[RunRecord]:
+    """Give the runs of some days and one project.
+
+    Args:
+        records: Any runs.
+        since: The first day (UTC) on which a run was asked for.
+        until: The last day.
+        project: Only this project.
+
+    Returns:
+        Those runs, in the same order.
+
+    Example:
+        >>> select([], since=date(2026, 11, 21))
+        []
+    """
+    return [
+        record
+        for record in records
+        if (since is None or record.created_at.date() >= since)
+        and (until is None or record.created_at.date() <= until)
+        and (project is None or record.project == project)
+    ]
+
+
+# -- sums --------------------------------------------------------------------------
+def read_dimensions(by: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Read what a report is arranged by.
+
+    Args:
+        by: Some of `DIMENSIONS`, as a sequence or with commas between; `tag:KEY` for one tag's values; None
+            for provider and model.
+
+    Raises:
+        UsageError: There is no such dimension, or one stands there twice.
+
+    Example:
+        >>> read_dimensions("provider,tag:scene")
+        ('provider', 'tag:scene')
+    """
+    if by is None:
+        return OVERVIEW
+    words = by.split(",") if isinstance(by, str) else [str(word) for word in by]
+    names = tuple(word if word.startswith("tag:") else word.strip().lower() for word in words)
+    wrong = [name for name in names if not (name in DIMENSIONS or re.fullmatch(r"(?s)tag:.+", name))]
+    if wrong or not names or len(set(names)) < len(names):
+        what = f"Costs cannot be arranged by {one_line(', '.join(wrong or names))[:60]!r}."
+        raise UsageError(what, cure=f"There are {', '.join(DIMENSIONS)} and tag:KEY, each once.")
+    return names
+
+
+def group(records: Iterable[RunRecord], by: Sequence[str] = OVERVIEW) -> list[Group]:
+    """Put runs into groups and add each up.
+
+    Args:
+        records: Any runs.
+        by: Dimensions, from `read_dimensions`. A run with several tags is in each of their groups, so
+            that groups by `tag` may add up to more than there is.
+
+    Returns:
+        Real money first; then by label, but the newest day or run first.
+
+    Example:
+        >>> group([])
+        []
+    """
+    found: dict[tuple[Account, tuple[str | None, ...]], list[RunRecord]] = {}
+    for record in records:
+        for labels in _labels(record, by):
+            found.setdefault(((record.play, record.currency), labels), []).append(record)
+    keys = sorted(found, key=lambda key: tuple(label or "" for label in key[1]))
+    for place in reversed([n for n, name in enumerate(by) if name == "day"]):
+        keys.sort(key=lambda key: key[1][place] or "", reverse=True)
+    if "run" in by:
+        keys.sort(key=lambda key: found[key][0].created_at, reverse=True)
+    keys.sort(key=lambda key: key[0])
+    return [
+        Group(labels=labels, sums=_sums(account, runs), records=tuple(runs))
+        for account, labels in keys
+        for runs in [found[account, labels]]
+    ]
+
+
+def add_up(records: Iterable[RunRecord]) -> list[Sums]:
+    """Add all runs up, one sum for each account, real money first.
+
+    Example:
+        >>> add_up([])
+        []
+    """
+    return [each.sums for each in group(records, ())]
+
+
+def _labels(record: RunRecord, by: Sequence[str]) -> list[tuple[str | None, ...]]:
+    rows: list[tuple[str | None, ...]] = [()]
+    for name in by:
+        rows = [(*row, value) for row in rows for value in _values(record, name)]
+    return rows
+
+
+def _values(record: RunRecord, name: str) -> list[str | None]:
+    if name == "tag":
+        return [f"{key}={value}" for key, value in sorted(record.tags.items())] or [None]
+    if name.startswith("tag:"):
+        return [record.tags.get(name[4:])]
+    if name == "day":
+        return [record.created_at.date().isoformat()]
+    field = {"session": "session_id", "run": "id"}.get(name, name)
+    return [getattr(record, field) or None]
+
+
+def _sums(account: Account, records: Sequence[RunRecord]) -> Sums:
+    both = [
+        record.settled_micros - micros
+        for record in records
+        if record.settled_micros is not None and (micros := _estimate(record)) is not None
+    ]
+    return Sums(
+        account=account,
+        runs=len(records),
+        pending=sum(record.status.pending for record in records),
+        estimated=_figure([_estimate(record) for record in records]),
+        reported=_figure(
+            [r.reported_micros for r in records if r.reported_micros is not None or is_open(r)],
+        ),
+        settled=_figure(
+            [r.settled_micros for r in records if r.settled_micros is not None or r.status.ended]
+        ),
+        reserved_micros=sum(record.reserved_micros for record in records),
+        difference_micros=sum(both) if both else None,
+    )
+
+
+def _estimate(record: RunRecord) -> int | None:
+    # A list in another currency says nothing in the currency of the bill.
+    return record.estimate.micros if record.estimate.currency == record.currency else None
+
+
+def _figure(amounts: Sequence[int | None]) -> Figure:
+    known = [micros for micros in amounts if micros is not None]
+    return Figure(known=sum(known), counted=len(known), unknown=len(amounts) - len(known))
+
+
+# -- as plain data -------------------------------------------------------------------
+def row_of(by: Sequence[str], each: Group) -> dict[str, Any]:
+    """Give a group as plain data: one row of the data frame, the CSV file and the JSON document.
+
+    Args:
+        by: Its dimensions.
+        each: The group.
+
+    Returns:
+        Micro-dollars as whole numbers, the same as exact decimal text, unknown as None beside a count.
+    """
+    sums = each.sums
+    row: dict[str, Any] = {"play": sums.play, "currency": sums.currency}
+    row |= dict(zip(by, each.labels, strict=True))
+    if "run" in by:
+        row |= _facts(each.records[0])
+    row |= {"runs": sums.runs, "pending": sums.pending}
+    figures: Mapping[str, Figure] = {
+        "estimated": sums.estimated,
+        "reported": sums.reported,
+        "settled": sums.settled,
+    }
+    for name, figure in figures.items():
+        row |= _money(name, figure.micros) | {f"{name}_unknown": figure.unknown}
+    return row | _money("reserved", sums.reserved_micros) | _money("difference", sums.difference_micros)
+
+
+def columns(by: Sequence[str]) -> list[str]:
+    """Name the columns of the rows, also where there is no row.
+
+    Example:
+        >>> columns(("day",))[:5]
+        ['play', 'currency', 'day', 'runs', 'pending']
+    """
+    facts = _FACTS if "run" in by else ()
+    figures = ("estimated", "reported", "settled")
+    money = [column for name in figures for column in (f"{name}_micros", name, f"{name}_unknown")]
+    rest = [column for name in ("reserved", "difference") for column in (f"{name}_micros", name)]
+    return ["play", "currency", *by, *facts, "runs", "pending", *money, *rest]
+
+
+def _money(name: str, micros: int | None) -> dict[str, Any]:
+    exact = dollars(micros)
+    return {f"{name}_micros": micros, name: None if exact is None else f"{exact:f}"}
+
+
+def _facts(record: RunRecord) -> dict[str, Any]:
+    """Give what one run's figures rest on; its prompt is nobody's business here."""
+    facts = (
+        record.status.value,
+        charged(record),
+        record.created_at.isoformat().replace("+00:00", "Z"),
+        record.request.duration,
+        record.request.audio,
+        record.take,
+        record.attempt,
+        record.provider_run_id,
+        record.estimate.usd_per_s,
+        one_line(record.estimate.basis),
+        one_line(record.estimate.source),
+        record.estimate.as_of,
+    )
+    return dict(zip(_FACTS, facts, strict=True))
