@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from kling_nb.catalog import find_model
 from kling_nb.errors import Charged, UsageError
-from kling_nb.records import MediaFacts, RunRecord, RunStatus, Totals, usd
+from kling_nb.records import Level, MediaFacts, RunRecord, RunStatus, Totals, usd
 
 __all__ = [
     "ask_words",
@@ -48,6 +48,13 @@ _REASONS = {
     "provider": "provider error",
     "expired": "expired",
     "canceled": "canceled",
+}
+#: Which cap leaves least, where it is not the session's own.
+_CAPS: dict[Level, str] = {
+    "session": "",
+    "project_daily": " today (project)",
+    "user_daily": " today (user)",
+    "user_total": " in all (user)",
 }
 _CODECS = {"h264": "H.264", "hevc": "HEVC", "av1": "AV1", "vp9": "VP9"}
 _LABELS = {"runcomfy": "RunComfy"}
@@ -239,14 +246,18 @@ def session_words(totals: Totals) -> str:
     left = totals.left_micros
     if left is None:
         return words
-    return f"{words}, **over by {usd(-left)}**" if left < 0 else f"{words}, **{usd(left)}** left"
+    # What is left is what the tightest cap leaves, so that one is named where it is not the session's.
+    which = _CAPS[totals.tightest.level] if totals.tightest is not None else ""
+    if left < 0:
+        return f"{words}, **over by {usd(-left)}{which}**"
+    return f"{words}, **{usd(left)}** left{which}"
 
 
 def unread_words(count: int) -> str:
     """Say that rows of the ledger could not be read; empty where all could.
 
     Example:
-        >>> unread_words(0), unread_words(2)[:25]
+        >>> unread_words(0), unread_words(2)[:24]
         ('', '2 runs of the ledger can')
     """
     if not count:
