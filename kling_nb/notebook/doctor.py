@@ -19,7 +19,8 @@ from kling_nb.errors import KlingError, one_line
 from kling_nb.html import AMBER, GREEN, RED, pill, table, text_table
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.shown import Shown
-from kling_nb.wording import provider_label
+from kling_nb.reconciling import balances
+from kling_nb.wording import plain, provider_label
 
 if TYPE_CHECKING:
     from kling_nb.session import Session
@@ -262,18 +263,17 @@ def _key(session: "Session", settings: "Settings", name: str, *, online: bool) -
     if name not in model.providers:
         model = next(other for other in models().values() if name in other.providers)
 
-    async def ask() -> tuple[bool | None, str, str | None]:
+    async def ask() -> tuple[bool | None, str]:
         async with Transport(total_timeout_s=20) as transport:
             call = adapter.account_call(model.offer(name).id)
             account = adapter.read_account(
                 await transport.send(call, key=key.secret, origin=adapter.base_url)
             )
-            return account.ok, one_line(account.message), account.balance_usd
+            return account.ok, one_line(account.message)
 
-    ok, words, balance = session.loop.hand(ask()).result(60)
-    found = ", ".join(
-        part for part in (f"from {key.source}", words, f"balance ${balance}" if balance else "") if part
-    )
+    ok, words = session.loop.hand(ask()).result(60)
+    told = [plain(str(line)) for line in balances(session, (name,))] if ok else []
+    found = ", ".join(part for part in (f"from {key.source}", words, *told) if part)
     if ok:
         return Finding(check, "ok", f"accepted, {found}")
     if ok is None:

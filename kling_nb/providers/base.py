@@ -136,12 +136,10 @@ class Account:
     Args:
         ok: True, False, or None where the reply does not tell.
         message: One line.
-        balance_usd: Decimal dollars as text, if the reply has them.
     """
 
     ok: bool | None
     message: str = ""
-    balance_usd: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
