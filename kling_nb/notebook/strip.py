@@ -6,8 +6,6 @@ for a watched kernel and is emptied at the end, because a widget in a saved note
 
 import itertools
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from IPython.display import DisplayHandle, display
@@ -15,7 +13,7 @@ from IPython.display import DisplayHandle, display
 from kling_nb.cardview import status_line
 from kling_nb.engine import Run
 from kling_nb.html import escape
-from kling_nb.notebook.frontend import answer_at_once
+from kling_nb.notebook.frontend import answer_at_once, make_widget
 from kling_nb.records import utc_now
 from kling_nb.wording import money_words, plain, state_word
 
@@ -40,7 +38,7 @@ class Strip:
         import ipywidgets
 
         self._rows: list[tuple[Run, tuple[float, float] | None, Any, Any]] = []
-        self._bell = _bell()() if notify else None
+        self._bell = make_widget("bell", ["bell.js"], [], {}) if notify else None
         self._told: set[str] = set()
         boxes = [] if self._bell is None else [self._bell]
         for run, typical in runs:
@@ -115,14 +113,3 @@ class Strip:
 def _set(widget: Any, name: str, value: str) -> None:
     if getattr(widget, name) != value:
         setattr(widget, name, value)
-
-
-@cache
-def _bell() -> Any:
-    """Make the class on first use: anywidget is heavy, and few ask for it."""
-    import anywidget
-
-    class Bell(anywidget.AnyWidget):
-        _esm = (Path(__file__).parent / "static" / "bell.js").read_text(encoding="utf-8")
-
-    return Bell
