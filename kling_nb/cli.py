@@ -109,6 +109,29 @@ def runs(
 
 
 @app.command()
+def estimate(
+    notebook: Annotated[Path, typer.Argument(help="A .ipynb, a .py in the percent format, or a .md.")],
+    *,
+    headless: Annotated[bool, typer.Option("--headless", help="Judge as where nobody is watching.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what running a notebook would cost, without running it; exit code 3 where a cap would refuse it."""
+    flags = ["--headless"] if headless else []
+    if _command(shlex.join(["estimate", *flags, str(notebook)]), as_json=as_json)["refused"]:
+        raise typer.Exit(3)
+
+
+@app.command()
+def models(
+    *,
+    live: Annotated[bool, typer.Option("--live", help="Also read RunComfy's own catalog, for free.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List models, and every price with its source, date and age."""
+    _command("models --live" if live else "models", as_json=as_json)
+
+
+@app.command()
 def spend(
     *,
     by: Annotated[str | None, typer.Option(help="provider, model, day, tag[:KEY], project, run ...")] = None,

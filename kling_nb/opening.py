@@ -106,6 +106,8 @@ class Opening:
             self.takes(transaction)
         with self.ledger.writing() as transaction:
             opened = self.admit(transaction)
+            if any(not reused for _, reused in opened):
+                self.store.check_room()
         self.engine.checkpoint("intent in the ledger")
         self._write_first_sidecars([record for record, reused in opened if not reused])
         self.engine.checkpoint("intent in the folder")
@@ -138,7 +140,6 @@ class Opening:
         if new or left:
             amounts = [self.price.reserve_micros] * new + [r.reserved_micros for r in left.values()]
             self._afford(transaction, amounts)
-            self.store.check_room()
         return [self._open_take(transaction, take, left.get(take.take)) for take in takes]
 
     def _take_over(self, transaction: Transaction, take: Take) -> RunRecord | None:

@@ -294,6 +294,17 @@ class Session:
             fetchable=self._fetchable,
         )
 
+    def opening(self, ask: Ask) -> Opening:
+        """Give what a call would work with: what `open` does, done by somebody who takes it back."""
+        return self._opening(ask, self.settings())
+
+    def beside(self, surroundings: Callable[[], Surroundings]) -> "Session":
+        """Make a session that looks on behalf of this one: its money and keys, from another place."""
+        given = {**self.overrides, **self._configured}
+        other = Session(surroundings=surroundings, today=self.today, **given)
+        other.id, other.keys = self.id, self.keys
+        return other
+
     def plan(self, ask: Ask) -> Plan:
         """Say what a call would do and cost, without doing it.
 

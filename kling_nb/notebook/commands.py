@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from kling_nb.html import Html, tag
-from kling_nb.notebook import overview, runcommands
+from kling_nb.notebook import billview, overview, runcommands
 from kling_nb.notebook.compare import compare_line
 from kling_nb.notebook.cost import cost
 from kling_nb.notebook.doctor import doctor
@@ -138,6 +138,7 @@ _DO: dict[str, Callable[[Order], Shown]] = {
     "resolve": runcommands.resolve,
     "adopt": runcommands.adopt,
     "cost": cost,
+    "estimate": billview.estimate,
     "models": model_list,
     "keys": _keys,
     "config": lambda order: overview.config(order.session),

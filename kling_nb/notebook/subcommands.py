@@ -118,6 +118,13 @@ COMMANDS: tuple[Command, ...] = (
         values=("--by", "--since", "--until", "--project"),
     ),
     Command(
+        name="estimate",
+        usage="[NOTEBOOK] [--headless]",
+        loose=True,
+        help="what running a saved notebook, or this one, would cost, cell by cell; without running it",
+        switches=("--headless",),
+    ),
+    Command(
         name="models",
         usage="[--live]",
         help="models, and every price with source, date and age; --live reads RunComfy's own row, for free",

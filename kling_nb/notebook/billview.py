@@ -1,0 +1,192 @@
+"""The bill of a notebook as a table and sentences, and as plain data for programs.
+
+Invariants: a sum with an unknown part says so; play money stands apart; what is foreign is escaped.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from kling_nb.errors import one_line
+from kling_nb.html import AMBER, BLUE, GREEN, GREY, RED, join, pill, prose, table, tag, text_table
+from kling_nb.notebook.bill import CellBill, NotebookBill, State, estimate_notebook
+from kling_nb.notebook.order import Order
+from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.values import wrong
+from kling_nb.pricing import Quote
+from kling_nb.records import Totals, usd
+from kling_nb.wording import clock, plain, session_words, short
+
+__all__ = ["estimate", "show_bill"]
+
+_HEADS = ["cell", "name", "what", "would be", "takes", "cost", "why"]
+_ALIGN = "rllllrl"
+_COLOURS: dict[State, str] = {
+    "new": BLUE,
+    "pending": BLUE,
+    "reused": GREEN,
+    "dry run": GREY,
+    "refused": RED,
+    "unpriced": RED,
+    "blocked": RED,
+    "invalid": RED,
+    "unknown": AMBER,
+}
+
+
+def estimate(order: Order) -> Shown:
+    """Say what running a notebook would cost: the one that is open, or the one that is named."""
+    where = order.session.surroundings()
+    if len(order.words) > 1:
+        raise wrong("`%kling estimate` takes one notebook.", "Put a name with spaces in quotes.")
+    if order.words:
+        path = (where.folder or Path.cwd()) / Path(order.words[0]).expanduser()
+    elif where.notebook is not None:
+        path = where.notebook
+    else:
+        raise wrong(
+            "Where this notebook is saved is not known here.", "Name it: `%kling estimate NOTEBOOK.ipynb`."
+        )
+    if not path.is_file():
+        raise wrong(f"There is no file {path}.", "Save the notebook, or name another one.")
+    return show_bill(estimate_notebook(order.session, path, headless="--headless" in order.flags))
+
+
+def show_bill(bill: NotebookBill) -> Shown:
+    """Show a bill.
+
+    Args:
+        bill: Of a notebook.
+
+    Returns:
+        The answer; its value is plain data.
+    """
+    facts = _facts(bill)
+    rows = [_row(cell) for cell in bill.cells]
+    kept = [n for n, head in enumerate(_HEADS) if head != "name" or any(row[n] for row in rows)]
+    heads, align = [_HEADS[n] for n in kept], "".join(_ALIGN[n] for n in kept)
+    page, text = [], []
+    if rows:
+        marked = [
+            [pill(row[n], _COLOURS[cell.state]) if _HEADS[n] == "would be" else row[n] for n in kept]
+            for cell, row in zip(bill.cells, rows, strict=True)
+        ]
+        page.append(table(heads, marked, align=align))
+        text.append(text_table(heads, [[row[n] for n in kept] for row in rows], align=align))
+    page += [tag("div", prose(fact)) for fact in facts]
+    text += [plain(fact).replace("`", "") for fact in facts]
+    return Shown(html=join(page), text="\n".join(text), value=_value(bill))
+
+
+def _row(cell: CellBill) -> list[str]:
+    counts = ((cell.new, "new"), (cell.pending, "pending"), (cell.reused, "reused"))
+    basis = cell.price.basis if cell.price is not None else ""
+    why = "; ".join(part for part in (one_line(cell.why), basis if cell.state == "new" else "") if part)
+    place = f"{cell.cell}:{cell.line}" if cell.line > 1 else str(cell.cell)
+    cost = "" if cell.state in {"blocked", "invalid"} else str(cell.quote) + (" play" if cell.play else "")
+    if cell.state == "unknown":
+        cost = "unknown"
+    takes = ", ".join(f"{count} {word}" for count, word in counts if count)
+    return [place, cell.name or "", short(cell.words, 40), cell.state, takes, cost, why]
+
+
+def _facts(bill: NotebookBill) -> list[str]:
+    saved = clock(bill.saved_at, date=True)
+    file = f"`{one_line(bill.notebook.name)}` as saved at {saved}"
+    facts = [f"{file}: nothing was run, nothing was sent. What has changed since is not in it; save first."]
+    if not bill.cells:
+        return [*facts, "No cell of it asks for a clip.", *bill.notes]
+    counts = (
+        (bill.count("new"), "new"),
+        (bill.count("pending"), "pending"),
+        (bill.count("reused"), "reused"),
+    )
+    told = ", ".join(f"{count} {word}" for count, word in counts if count) or "no runs that are known"
+    for totals in bill.totals:
+        quote = bill.quote(play=totals.play)
+        if totals.play:
+            facts.append(f"In play money it would cost **{quote}**.")
+        else:
+            facts.append(f"Running all of it would cost **{quote}**{_held(quote)} ({told}).")
+        facts.append(_budget(totals, quote))
+    facts.append(_end(bill))
+    if bill.consent is not None:
+        facts.append(f"Where nobody is watching it would be refused: {bill.consent}")
+    elif bill.quote().reserve_micros:
+        facts.append("Where nobody is watching it needs no further consent.")
+    return [*facts, *bill.notes]
+
+
+def _held(quote: Quote) -> str:
+    return f", {usd(quote.reserve_micros)} held back" if quote.reserve_micros != quote.known_micros else ""
+
+
+def _budget(totals: Totals, quote: Quote) -> str:
+    words = f"Now: {session_words(totals)}"
+    if totals.left_micros is None:
+        return f"{words}."
+    after = totals.left_micros - quote.reserve_micros
+    return f"{words}; " + (
+        f"**{usd(after)}** left after it." if after >= 0 else f"**{usd(-after)} too little**."
+    )
+
+
+def _end(bill: NotebookBill) -> str:
+    stop = bill.stops_at
+    unknown = any(cell.state == "unknown" for cell in bill.cells)
+    if stop is None:
+        return (
+            "What is known of it fits every cap; what is unknown may not."
+            if unknown
+            else "It fits every cap."
+        )
+    why = one_line(f"{stop.why} {stop.cure}")
+    return f"**Run All would stop at cell {stop.cell}**, which would be {stop.state}: {why}"
+
+
+def _value(bill: NotebookBill) -> dict[str, Any]:
+    stop, left = bill.stops_at, bill.totals[0].left_micros
+    return {
+        "notebook": str(bill.notebook),
+        "saved_at": bill.saved_at.isoformat(),
+        "would_cost_usd": _dollars(bill.quote()),
+        "play_usd": _dollars(bill.quote(play=True)) if any(cell.play for cell in bill.cells) else None,
+        "runs": {what: bill.count(what) for what in ("new", "pending", "reused")},
+        "refused": bill.refused,
+        "stops_at_cell": None if stop is None else stop.cell,
+        "needs_consent_headless": bill.consent is not None,
+        "left_usd": None if left is None else _plain_usd(left),
+        "cells": [_cell_value(cell) for cell in bill.cells],
+        "notes": list(bill.notes),
+    }
+
+
+def _cell_value(cell: CellBill) -> dict[str, Any]:
+    return {
+        "cell": cell.cell,
+        "line": cell.line,
+        "name": cell.name,
+        "prompt": cell.words,
+        "state": cell.state,
+        "new": cell.new,
+        "pending": cell.pending,
+        "reused": cell.reused,
+        "provider": cell.provider,
+        "model": cell.model,
+        "play": cell.play,
+        "cost": _dollars(cell.quote),
+        "basis": cell.price.basis if cell.price else None,
+        "why": cell.why or None,
+        "cure": cell.cure or None,
+    }
+
+
+def _dollars(quote: Quote) -> dict[str, Any]:
+    return {
+        "known": _plain_usd(quote.known_micros),
+        "unknown": quote.unknown,
+        "held": _plain_usd(quote.reserve_micros),
+    }
+
+
+def _plain_usd(micros: int) -> str:
+    return usd(micros).replace("$", "")
