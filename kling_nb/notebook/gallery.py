@@ -18,8 +18,8 @@ from kling_nb.notebook.overview import cost_word
 from kling_nb.notebook.sheet import Tile, sheet, sheet_text
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import wrong
-from kling_nb.records import RunRecord, RunStatus
-from kling_nb.wording import ask_words, provider_label, short, state_word
+from kling_nb.records import RunRecord, RunStatus, utc_now
+from kling_nb.wording import ask_words, clock, provider_label, short, state_word
 
 if TYPE_CHECKING:
     from kling_nb.session import Session
@@ -117,7 +117,9 @@ class Gallery:
     @property
     def html(self) -> str:
         """The sheet as it is saved."""
-        return sheet([_tile(run, still=True) for run in self.runs])
+        going = any(run.status.pending for run in self.runs)
+        note = f"as of {clock(utc_now(), date=True)}" if going else ""
+        return sheet([_tile(run, still=True) for run in self.runs], note=note)
 
     def _ipython_display_(self) -> None:
         from IPython.display import DisplayHandle

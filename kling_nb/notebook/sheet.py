@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kling_nb.html import DOT, FONT, Html, join, link, safe_url, tag, text_table
+from kling_nb.html import DOT, FONT, Html, join, link, prose, safe_url, tag, text_table
 from kling_nb.wording import short
 
 __all__ = ["MOST", "Tile", "sheet", "sheet_text", "smaller"]
@@ -52,12 +52,12 @@ class Tile:
     file: str = ""
 
 
-def sheet(tiles: Sequence[Tile], *, title: str = "") -> Html:
+def sheet(tiles: Sequence[Tile], *, note: str = "") -> Html:
     """Draw the sheet.
 
     Args:
         tiles: In order; those beyond `MOST` are counted and left out.
-        title: What it is a sheet of.
+        note: What stands beside the count, e.g. when it was looked at.
 
     Returns:
         One element.
@@ -70,14 +70,13 @@ def sheet(tiles: Sequence[Tile], *, title: str = "") -> Html:
         return tag("div", "no runs", style=FONT)
     shown = tiles[:MOST]
     each = min(6_200, _STILLS_BYTES // len(shown))
-    head: list[object] = [tag("b", title)] if title else []
-    head += [f"{len(tiles)} runs", ", ".join(_counts(tiles))]
+    head = [tag("b", f"{len(tiles)} runs"), ", ".join(_counts(tiles)), *([note] if note else [])]
     parts = [tag("div", join(head, DOT), style="margin-bottom:8px")]
     look = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px"
     parts.append(tag("div", *(_tile(tile, each) for tile in shown), style=look))
     if len(tiles) > MOST:
-        left = f"{len(tiles) - MOST} more are not on this sheet; `%kling list --all` has them."
-        parts.append(tag("div", left.replace("`", ""), style="margin-top:8px"))
+        left = f"{len(tiles) - MOST} more are not on this sheet: `%kling list --all` has them."
+        parts.append(tag("div", prose(left), style="margin-top:8px"))
     return tag("div", *parts, style=f"{FONT};overflow-wrap:break-word")
 
 
@@ -112,7 +111,7 @@ def _tile(tile: Tile, each: int) -> Html:
     else:
         # What there is to say stands where the still would be, so that a failure is not an empty place.
         words = tile.state if tile.src is None else "no still"
-        picture = tag("div", words, style=f"{_BOX};border:1px solid rgba(128,128,128,0.5);padding:24px 8px")
+        picture = tag("div", words, style=f"{_BOX};border:1px solid rgba(128,128,128,0.5);padding:36px 8px")
     name = tag("b", tile.name or tile.id)
     caption = [name, *([tile.id] if tile.name else []), tile.state, tile.cost, f"{tile.seconds} s"]
     return tag(

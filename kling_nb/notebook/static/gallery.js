@@ -47,7 +47,7 @@ class Tile {
     this.caption.replaceChildren(
       this.mark,
       make("b", { text: this.title }),
-      make("span", { text: ` ${[...(words.name ? [words.id] : []), ...facts].join(" \u00b7 ")}` }),
+      make("span", { text: ` ${[...(words.name ? [words.id] : []), ...facts].join("\u00a0\u00b7 ")}` }),
     );
     this.text.textContent = words.prompt;
     this.found = [words.id, words.name, words.prompt, ...facts].join(" ").toLowerCase();
