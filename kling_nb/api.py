@@ -63,6 +63,13 @@ def set_surroundings(tell: Callable[[], Surroundings] | None) -> None:
             _session.come_from(tell)
 
 
+def await_at_end(runs: Sequence[Run]) -> None:
+    """Have a headless cell wait for these runs at its end."""
+    if _surroundings is not None:
+        with _lock:
+            _submitted.extend(runs)
+
+
 def take_submitted() -> list[Run]:
     """Give the runs submitted through these functions since the last call: a headless cell waits for them."""
     with _lock:
@@ -273,9 +280,7 @@ def submit(
     session = current()
     run = session.open(ask)[0]
     session.last = run
-    if _surroundings is not None:
-        with _lock:
-            _submitted.append(run)
+    await_at_end([run])
     return run
 
 
