@@ -8,7 +8,7 @@ mark in the text, and a provider's words are never mixed in.
 from typing import NamedTuple
 
 from kling_nb.errors import Charged
-from kling_nb.records import RunRecord, RunStatus, usd
+from kling_nb.records import RunRecord, RunStatus, in_currency, usd
 from kling_nb.wording import charged, clock, provider_label
 
 __all__ = ["Ending", "ending"]
@@ -44,7 +44,8 @@ def ending(record: RunRecord, *, detached: bool = False) -> Ending | None:
     if record.status.pending or record.status is RunStatus.SUCCEEDED:
         return None
     word = charged(record)
-    amount = usd(record.settled_micros if record.settled_micros is not None else record.reported_micros)
+    settled = record.settled_micros
+    amount = usd(settled) if settled is not None else in_currency(record.reported_micros, record.currency)
     sure = f"yes, {'amount ' if amount == 'unknown' else ''}{amount}"
     what, cure = _told(record, word)
     return Ending(what, f"Charged: {sure if word == 'yes' else word}{play}.", cure)

@@ -8,7 +8,7 @@ import json
 
 from kling_nb.errors import one_line
 from kling_nb.html import DOT, MONO, Html, details, join, tag
-from kling_nb.records import MediaFacts, RunRecord, RunStatus, usd
+from kling_nb.records import MediaFacts, RunRecord, RunStatus, in_currency, usd
 from kling_nb.wording import charged, file_words, host, provider_label, short
 
 __all__ = ["receipt"]
@@ -68,7 +68,7 @@ def _entries(record: RunRecord, *, private: bool) -> list[tuple[str, object]]:
         ("Estimate", _estimate(record)),
         (
             "Reported",
-            usd(record.reported_micros) if record.reported_micros is not None else f"nothing by {at}",
+            _reported(record, at),
         ),
         ("Settled", _settled(record)),
         ("Extras", join(extras, DOT)),
@@ -84,6 +84,18 @@ def _file_entry(media: MediaFacts | None) -> Html:
 def _estimate(record: RunRecord) -> str:
     estimate = record.estimate
     return f"{usd(estimate.micros)}{f' ({one_line(estimate.basis)})' if estimate.basis else ''}"
+
+
+def _reported(record: RunRecord, at: str) -> str:
+    if record.reported_micros is None:
+        return f"nothing by {at}"
+    words, billed, estimate = (
+        in_currency(record.reported_micros, record.currency),
+        record.billed_micros,
+        record.estimate.micros,
+    )
+    over = billed is not None and estimate is not None and billed > estimate
+    return f"{words}, {usd((billed or 0) - (estimate or 0))} above the estimate" if over else words
 
 
 def _settled(record: RunRecord) -> str:

@@ -17,7 +17,7 @@ from kling_nb.api import current
 from kling_nb.costreport import BalanceLine, Check, CostReport
 from kling_nb.engine import Reach, Seen
 from kling_nb.engine.asking import balance, look
-from kling_nb.engine.watch import reported_micros
+from kling_nb.engine.watch import reported
 from kling_nb.errors import KlingError
 from kling_nb.keys import KEY_VARIABLES, fingerprint
 from kling_nb.providers.base import Snapshot
@@ -177,9 +177,11 @@ def _told(record: RunRecord, snapshot: Snapshot) -> tuple[dict[str, Any] | None,
     """Say what a reading does to the books: fields, or None; and why, in words."""
     if snapshot.state not in _ENDS:
         return None, f"it is still {snapshot.word or snapshot.state} there"
-    figure = reported_micros(snapshot)
-    if figure is not None:
-        told = {"reported_micros": figure, "settled_micros": figure, "reserved_micros": 0}
+    told = reported(snapshot)
+    if told:
+        figure = told["reported_micros"]
+        if told["currency"] == "USD":
+            told |= {"settled_micros": figure, "reserved_micros": 0}
         return told | {"charged": "yes" if figure else "no"}, ""
     unknown = record.settled_micros is None and charged(record) == "unknown"
     without_clip = record.status is not RunStatus.SUCCEEDED and snapshot.state != "succeeded"

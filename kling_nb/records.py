@@ -26,6 +26,7 @@ __all__ = [
     "RunStatus",
     "Totals",
     "dollars",
+    "in_currency",
     "micros",
     "usd",
     "utc_now",
@@ -136,6 +137,26 @@ def usd(amount: int | None) -> str:
     if exact is None:
         return "unknown"
     return f"-${-exact:f}" if exact < 0 else f"${exact:f}"
+
+
+def in_currency(amount: int | None, currency: str) -> str:
+    """Write an amount in its own currency: dollars as `usd` does, others with their code.
+
+    Args:
+        amount: Millionths of a unit, or None for unknown.
+        currency: ISO 4217, and `XXX` for one that nobody knows.
+
+    Returns:
+        e.g. `$0.56` or `0.52 EUR`.
+
+    Example:
+        >>> in_currency(520000, "EUR"), in_currency(560000, "USD")
+        ('0.52 EUR', '$0.56')
+    """
+    exact = dollars(amount)
+    if exact is None or currency == "USD":
+        return usd(amount)
+    return f"{exact:f} {'of an unknown currency' if currency == 'XXX' else currency}"
 
 
 class _Record(BaseModel):
@@ -301,9 +322,10 @@ class RunRecord(_Record):
         provider_run_id: The provider's id, once it is known.
         client_ref: Our name for it at the provider.
         queue_position: Its place in the queue, if the provider says.
-        reported_micros: What the provider says it cost.
+        reported_micros: What the provider says it cost, in millionths of `currency`.
         settled_micros: What is on the books.
         reserved_micros: What is still held back; 0 once settled.
+        currency: Of what the provider reported: what is no dollars is never added to dollars.
         abandoned_at: When a person gave it up, so that it holds back nothing and stands in no way.
 
     Example:
@@ -358,6 +380,11 @@ class RunRecord(_Record):
     seed: int | str | None = None
     timing: dict[str, Any] | None = None
     version: str = ""
+
+    @property
+    def billed_micros(self) -> int | None:
+        """What the provider reported in micro-dollars; None where it reported nothing, or no dollars."""
+        return self.reported_micros if self.currency == "USD" else None
 
     @property
     def cost(self) -> Decimal | None:

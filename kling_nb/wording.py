@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from kling_nb.catalog import find_model
 from kling_nb.errors import Charged, UsageError
-from kling_nb.records import Level, MediaFacts, RunRecord, RunStatus, Totals, usd
+from kling_nb.records import Level, MediaFacts, RunRecord, RunStatus, Totals, in_currency, usd
 
 __all__ = [
     "ask_words",
@@ -204,6 +204,9 @@ def _unknown(record: RunRecord) -> str:
     if record.status.pending:
         return f"price **unknown**{upto}"
     known_charged = record.charged == "yes" or _done(record)
+    if record.reported_micros is not None and record.currency != "USD":
+        said = in_currency(record.reported_micros, record.currency)
+        upto += f"; {provider_label(record.provider)} reports **{said}**, which no dollar sum can count"
     return f"charged, amount **unknown**{upto}" if known_charged else f"charge **unknown**{upto}"
 
 
@@ -215,7 +218,7 @@ def _known(record: RunRecord) -> int | None:
         known = record.estimate.micros is not None
         return (record.reserved_micros or record.estimate.micros) if known else None
     if record.reported_micros is not None:
-        return record.reported_micros
+        return record.billed_micros
     return 0 if not _done(record) and charged(record) == "no" else None
 
 
@@ -226,7 +229,8 @@ def _basis(record: RunRecord, amount: int) -> str:
     elif amount and amount == record.estimate.micros:
         words = ", by the list price"
     if record.estimate.micros is not None and amount > record.estimate.micros:
-        words += f", **above the estimate of {usd(record.estimate.micros)}**"
+        over = usd(amount - record.estimate.micros)
+        words += f", **{over} above the estimate of {usd(record.estimate.micros)}**"
     return words
 
 

@@ -250,7 +250,7 @@ def test_unknown_money_is_a_word(fields, play):
 def test_a_bill_above_the_estimate_is_shown():
     """A provider that bills above the list is never hidden."""
     _, words = look(record(**{**DONE, "reported_micros": 840000, "settled_micros": 840000}), src=SRC)
-    assert "$0.84 charged, as Runflow reports, above the estimate of $0.56" in words
+    assert "$0.84 charged, as Runflow reports, $0.28 above the estimate of $0.56" in words
 
 
 def test_the_session_line_adds_up():

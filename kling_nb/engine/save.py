@@ -14,7 +14,7 @@ from typing import Any
 from kling_nb.engine.job import Job
 from kling_nb.engine.pace import back_off
 from kling_nb.engine.verdict import detached
-from kling_nb.engine.watch import FORGOTTEN_READS, reported_micros, sandbox_gone, wrong_account
+from kling_nb.engine.watch import FORGOTTEN_READS, reported, sandbox_gone, wrong_account
 from kling_nb.errors import KlingError, StoreError, TransportError
 from kling_nb.providers.base import Snapshot
 from kling_nb.records import MediaFacts, RunRecord, RunStatus, utc_now
@@ -168,9 +168,9 @@ async def _settle(job: Job, media: MediaFacts, snapshot: Snapshot) -> None:
         readings = [snapshot]
         with contextlib.suppress(KlingError):
             readings.insert(0, await _read_again(job))
-        figures = [figure for reading in readings if (figure := reported_micros(reading)) is not None]
+        figures = [figure for reading in readings if (figure := reported(reading))]
         if figures:
-            await job.change("reported", reported_micros=figures[0])
+            await job.change("reported", **figures[0])
     await job.settle(
         "saved",
         status=RunStatus.SUCCEEDED,
@@ -184,6 +184,7 @@ async def _settle(job: Job, media: MediaFacts, snapshot: Snapshot) -> None:
 
 def _money(job: Job) -> dict[str, Any]:
     record = job.record
-    settled = record.reported_micros if record.reported_micros is not None else record.estimate.micros
-    # Neither a figure nor a price: the charge is unknown, and what was held back stays held back.
+    settled = record.estimate.micros if record.reported_micros is None else record.billed_micros
+    # Neither a figure nor a price, or a figure in other money: the charge is unknown in dollars, and what was
+    # held back stays held back.
     return {} if settled is None else {"settled_micros": settled, "reserved_micros": 0}

@@ -6,6 +6,7 @@ watching, not the run.
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -17,7 +18,7 @@ from kling_nb.errors import KlingError, LedgerError, TransportError
 from kling_nb.providers.base import Snapshot
 from kling_nb.records import RunStatus, micros, utc_now
 
-__all__ = ["FORGOTTEN_READS", "ended_money", "reported_micros", "sandbox_gone", "watch", "wrong_account"]
+__all__ = ["FORGOTTEN_READS", "ended_money", "reported", "sandbox_gone", "watch", "wrong_account"]
 
 FORGOTTEN_READS = 3
 #: What becomes of runs of an in-process sandbox when its kernel ends.
@@ -56,9 +57,9 @@ async def watch(job: Job) -> Snapshot | None:
                 status=RunStatus.SAVING,
                 charged="no" if record.play else "yes",
                 finished_at=utc_now(),
-                reported_micros=reported_micros(snapshot),
                 queue_position=None,
                 message="",
+                **_known_bill(job, snapshot),
             )
             job.checkpoint("end in the ledger")
             return snapshot
@@ -165,7 +166,7 @@ async def finish(job: Job, snapshot: Snapshot) -> None:
     """End a run that made no clip."""
     canceled = snapshot.state == "canceled"
     charged = "no" if job.record.play else snapshot.charged
-    reported = reported_micros(snapshot)
+    figure = reported(snapshot)
     await job.settle(
         "canceled" if canceled else "failed",
         **_facts(snapshot),
@@ -175,15 +176,22 @@ async def finish(job: Job, snapshot: Snapshot) -> None:
         message=snapshot.message,
         finished_at=utc_now(),
         queue_position=None,
-        reported_micros=reported,
-        **ended_money(job, charged, reported),
+        **figure,
+        **ended_money(job, charged, figure),
     )
 
 
-def ended_money(job: Job, charged: str, reported: int | None) -> dict[str, Any]:
-    """Say what an ended run does to the books; an unknown charge keeps its reservation."""
-    if reported is not None:
-        return {"settled_micros": reported, "reserved_micros": 0}
+def ended_money(job: Job, charged: str, figure: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what an ended run does to the books; an unknown charge keeps its reservation.
+
+    Args:
+        job: The run.
+        charged: Whether it was charged.
+        figure: What `reported` gave.
+    """
+    if figure:
+        dollars = figure["currency"] == "USD" or not figure["reported_micros"]
+        return {"settled_micros": figure["reported_micros"], "reserved_micros": 0} if dollars else {}
     if charged == "no":
         return {"settled_micros": 0, "reserved_micros": 0}
     if charged == "yes" and job.record.estimate.micros is not None:
@@ -191,8 +199,22 @@ def ended_money(job: Job, charged: str, reported: int | None) -> dict[str, Any]:
     return {}
 
 
+def reported(snapshot: Snapshot) -> dict[str, Any]:
+    """Give what a reading does to a record's reported figure; empty where it gives none."""
+    figure = reported_micros(snapshot)
+    return {} if figure is None else {"reported_micros": figure, "currency": snapshot.currency}
+
+
+def _known_bill(job: Job, snapshot: Snapshot) -> dict[str, Any]:
+    """Take the bill down; one above what is held back counts from now on, not only once the clip is here."""
+    figure = reported(snapshot)
+    if figure and figure["currency"] == "USD" and job.record.reserved_micros:
+        figure["reserved_micros"] = max(figure["reported_micros"], job.record.reserved_micros)
+    return figure
+
+
 def reported_micros(snapshot: Snapshot) -> int | None:
-    """Turn the provider's own figure into micro-dollars; None where it gives none."""
+    """Turn the provider's own figure into millionths of its currency; None where it gives none."""
     if snapshot.cost is None:
         return None
     try:

@@ -341,9 +341,9 @@ class Ledger:
         with self._transaction(writing=False) as connection:
             records = read_rows((run_id, text) for run_id, text in connection.execute(query))
         return [
-            Bill(micros=r.reported_micros, seconds=r.request.duration, day=r.created_at.date())
+            Bill(micros=r.billed_micros, seconds=r.request.duration, day=r.created_at.date())
             for r in records
-            if r.reported_micros is not None and r.request.audio == audio and r.origin == origin
+            if r.billed_micros is not None and r.request.audio == audio and r.origin == origin
         ]
 
     def close(self) -> None:

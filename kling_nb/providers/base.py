@@ -43,7 +43,8 @@ class Snapshot:
             for a reading; what the second reply says stands, also where it names a further call.
         queue_position: Place in the queue.
         video_urls: Where the clip is, when `state` is `succeeded`.
-        cost: The charge in decimal dollars as the provider writes it, if it does.
+        cost: The charge as decimal text as the provider writes it, if it does.
+        currency: Of the charge: ISO 4217, and `XXX` for one that cannot be read.
         reason: Why it failed.
         charged: What the contract says about the charge.
         message: The provider's words, one line.
@@ -69,6 +70,7 @@ class Snapshot:
     queue_position: int | None = None
     video_urls: tuple[str, ...] = field(default=(), repr=False)  # signed addresses are secrets
     cost: str | None = None
+    currency: str = "USD"
     reason: FailReason | None = None
     charged: Charged = "unknown"
     message: str = ""

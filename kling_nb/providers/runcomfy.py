@@ -31,6 +31,7 @@ from kling_nb.providers.reading import (
     Trouble,
     charged_by,
     code_text,
+    currency,
     fields,
     is_moderated,
     moment,
@@ -231,6 +232,7 @@ class RunComfy(Provider):
                 word=said,
                 follow=follow,
                 cost=cost,
+                currency=currency(data.get("currency")),
                 reason="canceled" if state == "canceled" else "moderated" if moderated else "provider",
                 charged=charged_by(cost, "unknown"),
                 message=message,
@@ -242,6 +244,7 @@ class RunComfy(Provider):
             follow=follow,
             video_urls=urls[:1],
             cost=cost,
+            currency=currency(data.get("currency")),
             charged="yes",
             message=notes.get(len(urls), f"{self.label} names {len(urls)} videos; the first one is taken."),
         )

@@ -27,6 +27,7 @@ from kling_nb.providers.base import (
 )
 from kling_nb.providers.reading import (
     charged_by,
+    currency,
     fields,
     is_moderated,
     moment,
@@ -326,6 +327,10 @@ def _reaches(runs: list[Mapping[str, Any]], since: str) -> bool:
 
 
 def _snapshot(run: Mapping[str, Any], loopback: bool) -> Snapshot:  # noqa: FBT001 - told by place, as the run is
+    return replace(_told(run, loopback=loopback), currency=currency(run.get("currency")))
+
+
+def _told(run: Mapping[str, Any], *, loopback: bool) -> Snapshot:
     said = word(run.get("status_code"))
     state = _STATES.get(said)
     cost = money(run.get("cost"))
