@@ -1,0 +1,337 @@
+"""Prices beside the list: the user's own, a project's, learned ones, old ones, and what RunComfy says now."""
+
+import json
+from datetime import date
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from house import houses
+from kling_nb.catalog import find_model
+from kling_nb.errors import KeyMissingError, SettingsError, UnpricedError
+from kling_nb.models import TextToVideo
+from kling_nb.notebook.commands import run_command
+from kling_nb.pricefile import in_force, read_prices
+from kling_nb.pricing import age_words, estimate, learn_price
+from kling_nb.records import RunStatus
+from kling_nb.settings import load_settings
+from safehtml import judge
+from sessions import ask
+from test_pricing import bill
+
+DAY = date(2026, 11, 21)
+PRO = 'runflow."kling-3.0-pro"'
+OWN = f'[prices.{PRO}]\nsilent = "0.10"\naudio = "0.2"\nas_of = 2026-11-01\nsource = "contract"\n'
+PROJECT = '[tool.kling_nb.prices.runcomfy.pro]\n{}\nas_of = 2026-11-02\nsource = "the lab"\n'
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Settings from a user file and a project that the test writes."""
+    (tmp_path / "work").mkdir()
+
+    def load(*, user="", project=""):
+        (tmp_path / "config.toml").write_text(user)
+        (tmp_path / "config.toml").chmod(0o600)
+        (tmp_path / "work" / "pyproject.toml").write_text(project)
+        return load_settings(environ={}, start=tmp_path / "work", user_file=tmp_path / "config.toml")
+
+    return load
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    yield from houses(tmp_path, monkeypatch)
+
+
+def price_of(settings, provider, *, audio=False, learned=None, seconds=5, **options):
+    request = TextToVideo(prompt="fox", duration=seconds, audio=audio)
+    model = in_force(find_model("pro"), settings.prices)
+    return estimate(request, model, provider, learned=learned, today=DAY, **options)
+
+
+# -- the user's own ----------------------------------------------------------------------
+def test_the_users_own_price_replaces_the_list_and_says_so(load):
+    """A contract in config.toml is what is estimated and held, above or below the list, exact to the cent."""
+    settings = load(user=OWN)
+    silent, sounding = (price_of(settings, "runflow", audio=audio) for audio in (False, True))
+    assert (silent.micros, silent.reserve_micros) == (500_000, 500_000)
+    assert silent.basis == "$0.10/s silent, your own price (contract), 2026-11-01"
+    assert (sounding.micros, sounding.as_of) == (1_000_000, "2026-11-01")
+    assert price_of(settings, "runcomfy").basis.startswith("$0.112/s silent, RunComfy's public price table")
+
+
+def test_bills_outrank_every_stated_price_and_the_dearest_is_held(load):
+    """What a provider billed is the estimate; a dearer stated price is held back all the same."""
+    learned = learn_price([bill(450_000), bill(450_000), bill(400_000)])
+    dearer = price_of(load(user=OWN), "runflow", learned=learned)
+    assert (dearer.micros, dearer.reserve_micros) == (450_000, 500_000)
+    assert dearer.basis == (
+        "$0.09/s silent, from your last 3 runs, 2026-11-20; "
+        "held back at $0.10/s, your own price (contract), 2026-11-01"
+    )
+    cheaper = price_of(load(user=OWN), "runflow", learned=learn_price([bill(840_000)]), audio=False)
+    assert (cheaper.micros, cheaper.reserve_micros) == (840_000, 840_000)
+    assert cheaper.basis == "$0.168/s silent, from your last run, 2026-11-20"
+    listed = price_of(load(), "runflow", learned=learned)
+    assert listed.reserve_micros == 560_000, "a few cheap bills are no reason to pass a cap"
+    typed = price_of(load(), "runflow", price_usd_per_s=Decimal("0.3"))
+    assert typed.basis.endswith("; held back at $0.3/s, the price given with the call")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("prices = 3", "prices in"),
+        ("[prices]\nrunflow = 3", "prices.runflow in"),
+        ('[prices.sandbox.pro]\nsilent = "1"\nas_of = 2026-11-01', "no provider with prices of its own"),
+        ('[prices.made-up-key.pro]\nsilent = "1"', "no provider with prices of its own"),
+        ('[prices.runflow.made-up-key]\nsilent = "1"', "no model that runflow offers"),
+        ('[prices.runflow.4k]\nsilent = "1"\nas_of = 2026-11-01', "no model that runflow offers"),
+        ("[prices.runflow]\npro = 0.1", "must be a table with silent"),
+        ("[prices.runflow.pro]\nas_of = 2026-11-01", "has neither silent nor audio"),
+        ('[prices.runflow.pro]\nsilent = "0.1"', "as_of in"),
+        ('[prices.runflow.pro]\nsilent = "0.1"\nas_of = "made-up-key"', "must be a day such as"),
+        ('[prices.runflow.pro]\nsilent = "0.1"\nas_of = 20261101', "must be a day such as"),
+        ('[prices.runflow.pro]\nsilent = "made-up-key"\nas_of = 2026-11-01', "decimal dollars per second"),
+        ('[prices.runflow.pro]\nsilent = "1e-9"\nas_of = 2026-11-01', "decimal dollars per second"),
+        ("[prices.runflow.pro]\nsilent = true\nas_of = 2026-11-01", "decimal dollars per second"),
+        ("[prices.runflow.pro]\nsilent = inf\nas_of = 2026-11-01", "decimal dollars per second"),
+        ('[prices.runflow.pro]\nsilent = "0"\nas_of = 2026-11-01', "above 0 and at most 1000"),
+        ('[prices.runflow.pro]\naudio = "1001"\nas_of = 2026-11-01', "above 0 and at most 1000"),
+        (
+            '[prices.runflow.pro]\nsilent = "1"\nas_of = 2026-11-01\nmade-up-key = "x"',
+            "is nothing that a price has",
+        ),
+        ('[prices.runflow.pro]\nsilent = "1"\nas_of = 2026-11-01\nsource = 5', "must be a text"),
+        ('[prices.runflow.pro]\nsilent = "1"\nas_of = 2026-11-01\nsource = "a\\nb"', "one line of text"),
+        (OWN + '[prices.runflow.pro]\nsilent = "1"\nas_of = 2026-11-01', "stands twice"),
+    ],
+)
+def test_a_wrong_price_is_refused_without_its_value(load, text, words):
+    """An error names the place and the rule; a key on the wrong line is not repeated."""
+    with pytest.raises(SettingsError) as caught:
+        load(user=text)
+    said = str(caught.value)
+    assert words in said
+    assert "config.toml" in said
+    assert "made-up-key" not in said
+    assert "\n" not in said
+
+
+@given(st.decimals("0.000000001", "1000", places=9))
+def test_a_price_from_a_file_is_exact(amount):
+    """However it is written, as text or as a number of TOML, no digit is lost."""
+    for written in (f"{amount:f}", amount):
+        table = {"runcomfy": {"pro": {"audio": written, "as_of": DAY}}}
+        [found] = read_prices(table, "a file", "own")
+        assert found.price.usd_per_s == amount
+        assert found.audio
+
+
+# -- a project's ---------------------------------------------------------------------------
+def test_a_project_raises_a_price(load):
+    """What a project states above the known price is estimated and held, and says whose it is."""
+    price = price_of(load(project=PROJECT.format('silent = "0.15"')), "runcomfy")
+    assert (price.micros, price.reserve_micros) == (750_000, 750_000)
+    assert price.basis == "$0.15/s silent, the price of this project (the lab), 2026-11-02"
+
+
+def test_a_project_lowers_no_price(load):
+    """A cheaper price of a project has no effect and is told; the user's own stands above it."""
+    settings = load(project=PROJECT.format('silent = "0.01"\naudio = "0.168"'))
+    assert price_of(settings, "runcomfy").micros == 560_000
+    why = "a project only raises a price, and $0.112/s is known."
+    assert settings.notes == (
+        f"The project's price of kling-3.0-pro silent at runcomfy has no effect: {why}",
+    )
+    own = '[prices.runcomfy.pro]\nsilent = "0.2"\nas_of = 2026-11-01\n'
+    settings = load(user=own, project=PROJECT.format('silent = "0.15"'))
+    assert price_of(settings, "runcomfy").basis == "$0.2/s silent, your own price, 2026-11-01"
+    assert len(settings.notes) == 1
+
+
+def test_a_project_sets_an_unknown_price_from_the_dearest_known_one_upwards(load):
+    """A stranger's file cannot make an unpriced clip look cheap, and so let a cap be passed."""
+    low, high = (
+        load(project=PROJECT.replace("runcomfy", "runflow").format(f'audio = "{usd}"'))
+        for usd in ("0.01", "0.168")
+    )
+    unknown = price_of(low, "runflow", audio=True)
+    assert (unknown.micros, unknown.reserve_micros) == (None, 840_000)
+    assert "none is known, and $0.168/s is held back" in low.notes[0]
+    known = price_of(high, "runflow", audio=True)
+    assert (known.micros, known.reserve_micros) == (840_000, 840_000)
+    assert high.notes == ()
+
+
+@given(
+    listed=st.sampled_from([("runflow", False), ("runflow", True), ("runcomfy", False), ("runcomfy", True)]),
+    own=st.none() | st.decimals("0.001", "3", places=3),
+    project=st.decimals("0.001", "3", places=3),
+)
+def test_no_project_price_ever_lowers_what_is_held(listed, own, project):
+    """With or without the user's own price, a project's file leaves a hold as it was, or raises it."""
+    provider, audio = listed
+
+    def row(amount, kind):
+        table = {provider: {"pro": {"audio" if audio else "silent": f"{amount:f}", "as_of": DAY}}}
+        return read_prices(table, "a file", kind)
+
+    mine = row(own, "own") if own is not None else ()
+    request = TextToVideo(prompt="fox", duration=7, audio=audio)
+    before, after = (
+        estimate(request, in_force(find_model("pro"), prices), provider)
+        for prices in (mine, mine + row(project, "project"))
+    )
+    assert after.reserve_micros >= before.reserve_micros
+    assert before.micros is None or after.micros >= before.micros
+
+
+# -- old prices ----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("as_of", "words"),
+    [
+        (date(2026, 11, 21), ""),
+        (date(2027, 1, 1), ""),
+        (date(2026, 8, 24), ""),
+        (date(2026, 8, 23), "2 months old"),
+        (date(2026, 4, 21), "7 months old"),
+        (date(2026, 4, 22), "6 months old"),
+        (date(2024, 11, 22), "23 months old"),
+        (date(2024, 11, 21), "2 years old"),
+    ],
+)
+def test_an_old_price_says_its_age(as_of, words):
+    """From 90 days on a price tells how old it is, in whole months, then years."""
+    assert age_words(as_of, DAY) == words
+    assert age_words(as_of, None) == ""
+
+
+# -- everything together, over a real session ------------------------------------------------
+def test_a_price_is_learned_from_ones_own_runs_and_shown(build):
+    """After three settled runs the estimate rests on them, and `%kling models` shows the list beside."""
+    house = build()
+    house.keys("runcomfy")
+    session = house.session(today=lambda: DAY)
+    assert session.price(ask()).basis.endswith("RunComfy's public price table, 2026-05-01, 6 months old")
+    runs = session.open(ask(takes=(0, 1, 2)))
+    assert [run.wait(30).status for run in runs] == [RunStatus.SUCCEEDED] * 3
+    price = session.price(ask())
+    assert price.basis.startswith("$0.112/s silent, from your last 3 runs, 20")
+    assert price.micros == 336_000
+    shown = run_command(session, "models", {})
+    row = next(r for r in shown.value["prices"] if (r["provider"], r["audio"]) == ("runcomfy", False))
+    assert (row["kind"], row["usd_per_s"], row["runs"]) == ("learned", "0.112", 3)
+    assert row["outranked"][0]["kind"] == "list"
+    assert "from your last 3 runs" in shown.text
+    other = next(r for r in shown.value["prices"] if (r["provider"], r["audio"]) == ("runcomfy", True))
+    assert other["kind"] == "list", "silent runs say nothing of sound"
+
+
+def test_own_and_project_prices_reach_estimate_reservation_and_table(build, tmp_path):
+    """What the files say is what a session holds back, and `%kling models` shows each with its source."""
+    house = build()
+    (tmp_path / "config" / "kling_nb").mkdir(parents=True)
+    (tmp_path / "config" / "kling_nb" / "config.toml").write_text(OWN)
+    (tmp_path / "pyproject.toml").write_text(PROJECT.format('silent = "0.5"'))
+    session = house.session(today=lambda: DAY)
+    run = house.run(session, ask(provider="runflow"))
+    assert run.record.estimate.reserve_micros == 300_000
+    assert run.record.estimate.basis == "$0.10/s silent, your own price (contract), 2026-11-01"
+    request = ask("Dunes", provider="runcomfy")
+    assert session.plan(request).estimate.reserve_micros == 1_500_000
+    assert session.price(ask("Sea", provider="runflow")).reserve_micros == 336_000, "learned by now"
+    shown = run_command(session, "models", {})
+    for words in (
+        "the price of this project (the lab), 2026-11-02",
+        "$0.112/s RunComfy's public price table, 2026-05-01, 6 months old",
+        "your own price (contract), 2026-11-01",
+    ):
+        assert words in shown.text, words
+    judge(shown.html)
+
+
+def test_with_ones_own_price_a_clip_with_sound_needs_no_leave(build, tmp_path):
+    """Where the user states what nobody else does, the price is known, also to the choice of a provider."""
+    house = build()
+    house.keys("runflow")
+    session = house.session()
+    audio = ask("Waves")
+    audio = type(audio)(request=audio.request.model_copy(update={"audio": True}))
+    with pytest.raises(UnpricedError):
+        session.price(audio)
+    (tmp_path / "config" / "kling_nb").mkdir(parents=True)
+    (tmp_path / "config" / "kling_nb" / "config.toml").write_text(OWN)
+    assert session.price(audio).micros == 600_000
+
+
+# -- what RunComfy says now --------------------------------------------------------------------
+def live(house, **row):
+    house.faults(**row)
+    shown = run_command(house.session(today=lambda: DAY), "models --live", {})
+    judge(shown.html)
+    pro = next(one for one in shown.value["live"] if one["model"] == "kling-3.0-pro")
+    return shown, pro
+
+
+def test_runcomfys_own_row_is_read_on_request_only_and_compared(build):
+    """`--live` asks once a model, for free; a difference stands out; no estimate counts with it."""
+    house = build()
+    house.keys("runcomfy")
+    before = house.session().price(ask())
+    shown, pro = live(house)
+    assert pro == {
+        "model": "kling-3.0-pro",
+        "base_price_usd": "0.112",
+        "unit": "second",
+        "note": "0.168 USD per second with sound",
+        "beside": "the same as the price here, silent",
+    }
+    assert len(shown.value["live"]) == 3
+    shown, pro = live(house, price_row="dearer")
+    assert (pro["base_price_usd"], pro["beside"]) == (
+        "0.15",
+        "differs: here it is $0.112 silent and $0.168 with sound",
+    )
+    assert "<b>differs</b>" in shown.html
+    assert house.session().price(ask()).micros == before.micros
+    assert house.submissions == 0
+    assert "live" not in run_command(house.session(), "models", {}).value
+
+
+@pytest.mark.parametrize(
+    ("row", "price", "beside"),
+    [
+        ("clip", "0.56", "not a price per second: cannot be compared"),
+        ("none", None, "states no price"),
+        ("junk", None, "states no price"),
+        ("markup", "0.112", "not a price per second: cannot be compared"),
+    ],
+)
+def test_odd_rows_are_shown_and_harm_nothing(build, row, price, beside):
+    """Another unit is not taken for seconds, and whatever stands in a row is text."""
+    house = build()
+    house.keys("runcomfy")
+    shown, pro = live(house, price_row=row)
+    assert (pro["base_price_usd"], pro["beside"]) == (price, beside)
+    assert "<script" not in shown.html
+    assert "<img" not in shown.html
+    assert "\u202e" not in json.dumps(shown.value, ensure_ascii=False)
+    assert "sig=1" not in shown.text
+
+
+def test_live_needs_a_key_and_says_what_a_refusal_was(build, monkeypatch):
+    """Without a key nothing is asked; with a bad one each model says so, and the list is still shown."""
+    house = build()
+    house.keys()
+    with pytest.raises(KeyMissingError, match="RUNCOMFY_API_TOKEN"):
+        run_command(house.session(), "models --live", {})
+    house.keys("runcomfy", key="bad-key-of-a-test-7Qm2")
+    shown, pro = live(house)
+    assert pro["base_price_usd"] is None
+    assert "invalid token" in pro["beside"]
+    assert "bad-key" not in shown.text + shown.html
