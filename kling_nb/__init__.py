@@ -46,6 +46,7 @@ _HOME = {
     "notebook.player": ("play",),
     "reconciling": ("costs",),
     "notebook.gallery": ("gallery",),
+    "notebook.rate": ("rate",),
     "ratings": ("Ratings",),
     "records": ("Estimate", "MediaFacts", "RunRecord", "RunStatus"),
     "resolving": ("resolve",),
@@ -96,6 +97,7 @@ __all__ = [
     "last",
     "load_ipython_extension",
     "play",
+    "rate",
     "resolve",
     "resume",
     "run_sync",
@@ -136,6 +138,7 @@ if TYPE_CHECKING:
     from kling_nb.notebook.compare import compare
     from kling_nb.notebook.gallery import gallery
     from kling_nb.notebook.player import play
+    from kling_nb.notebook.rate import rate
     from kling_nb.ratings import Ratings
     from kling_nb.reconciling import costs
     from kling_nb.records import Estimate, MediaFacts, RunRecord, RunStatus

@@ -20,6 +20,7 @@ from kling_nb.notebook.doctor import doctor
 from kling_nb.notebook.gallery import gallery_line
 from kling_nb.notebook.order import Order
 from kling_nb.notebook.prices import model_list
+from kling_nb.notebook.rate import rate_line
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.subcommands import COMMANDS, Command, command_help
 from kling_nb.notebook.syntax import cell_help, normal
@@ -132,6 +133,7 @@ _DO: dict[str, Callable[[Order], Shown]] = {
     "show": runcommands.show,
     "compare": compare_line,
     "gallery": gallery_line,
+    "rate": rate_line,
     "wait": runcommands.wait,
     "cancel": runcommands.cancel,
     "resume": runcommands.resume,

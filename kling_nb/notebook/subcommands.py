@@ -74,6 +74,14 @@ COMMANDS: tuple[Command, ...] = (
         values=("--tag",),
     ),
     Command(
+        name="rate",
+        usage="[ID ...] [--by WHAT] [--axes] [--rater NAME] [--table | --csv FILE [--allow-sandbox]]",
+        loose=True,
+        help="vote on pairs of clips, blind; --table shows the scores, --csv writes the votes",
+        switches=("--axes", "--table", "--allow-sandbox"),
+        values=("--by", "--rater", "--csv"),
+    ),
+    Command(
         name="wait",
         usage="[ID ...] [--timeout S]",
         loose=True,
