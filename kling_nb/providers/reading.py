@@ -44,6 +44,7 @@ __all__ = [
 MAX_MESSAGE_CHARS = 300
 MAX_URL_CHARS = 8192
 MAX_DIGITS = 100
+_ODD = object()
 #: More dollars than any clip costs; beyond it the figure is junk and would not fit micro-dollars in 64 bits.
 MAX_USD = 1_000_000_000
 
@@ -71,8 +72,9 @@ def fields(reply: Reply) -> Mapping[str, Any] | None:
         reply: A whole answer.
 
     Returns:
-        The JSON object; None for HTML, an empty body, junk or another kind of JSON. What is no number we
-        can hold becomes None, and so does a name with two values: one odd field does not hide a paid run.
+        The JSON object; None for HTML, an empty body, junk or another kind of JSON. In place of what is no
+        number we can hold, or of a name with two values, stands a thing that no reader takes for anything:
+        one odd field does not hide a paid run, and is not taken for an absent one.
 
     Example:
         >>> fields(Reply(status=200, headers={}, body=b'{"cost": 0.10}'))
@@ -88,32 +90,33 @@ def _parse(body: bytes) -> Any:
             body,
             parse_float=_exact,
             parse_int=_integer,
-            parse_constant=lambda _: None,
+            parse_constant=lambda _: _ODD,
             object_pairs_hook=_said_once,
         )
     except (ValueError, RecursionError):
         return None
 
 
-def _exact(digits: str) -> Decimal | None:
+def _exact(digits: str) -> object:
     try:
         return Decimal(digits)
     except InvalidOperation:
-        return None
+        return _ODD
 
 
-def _integer(digits: str) -> int | None:
+def _integer(digits: str) -> object:
     # Python refuses some thousands of digits, and with them it would refuse the run's id beside them.
-    return int(digits) if len(digits) <= MAX_DIGITS else None
+    return int(digits) if len(digits) <= MAX_DIGITS else _ODD
 
 
 def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         for name, value in pairs:
-            # Not the last one wins: which of two ids, states or costs is meant, nobody can tell.
-            if found[name] != value:
-                found[name] = None
+            # Not the last one wins: which of two ids, states or costs is meant, nobody can tell. As text,
+            # because to Python 0 and false are the same.
+            if repr(found[name]) != repr(value):
+                found[name] = _ODD
     return found
 
 
