@@ -45,6 +45,7 @@ _HOME = {
     "notebook.compare": ("compare",),
     "notebook.player": ("play",),
     "reconciling": ("costs",),
+    "notebook.form": ("form",),
     "notebook.gallery": ("gallery",),
     "notebook.rate": ("rate",),
     "ratings": ("Ratings",),
@@ -92,6 +93,7 @@ __all__ = [
     "costs",
     "estimate",
     "find",
+    "form",
     "gallery",
     "generate",
     "last",
@@ -136,6 +138,7 @@ if TYPE_CHECKING:
     from kling_nb.loop import run_sync
     from kling_nb.models import Shot, TextToVideo
     from kling_nb.notebook.compare import compare
+    from kling_nb.notebook.form import form
     from kling_nb.notebook.gallery import gallery
     from kling_nb.notebook.player import play
     from kling_nb.notebook.rate import rate

@@ -14,9 +14,11 @@ from pydantic import SecretStr
 
 from kling_nb.html import Html, tag
 from kling_nb.notebook import billview, overview, runcommands
+from kling_nb.notebook.budgeting import budget
 from kling_nb.notebook.compare import compare_line
 from kling_nb.notebook.cost import cost
 from kling_nb.notebook.doctor import doctor
+from kling_nb.notebook.form import form_line
 from kling_nb.notebook.gallery import gallery_line
 from kling_nb.notebook.order import Order
 from kling_nb.notebook.prices import model_list
@@ -134,12 +136,14 @@ _DO: dict[str, Callable[[Order], Shown]] = {
     "compare": compare_line,
     "gallery": gallery_line,
     "rate": rate_line,
+    "form": form_line,
     "wait": runcommands.wait,
     "cancel": runcommands.cancel,
     "resume": runcommands.resume,
     "resolve": runcommands.resolve,
     "adopt": runcommands.adopt,
     "cost": cost,
+    "budget": budget,
     "estimate": billview.estimate,
     "models": model_list,
     "keys": _keys,

@@ -18,7 +18,7 @@ from kling_nb.plan import Ask, Plan, payloads
 from kling_nb.pricefile import in_force
 from kling_nb.pricing import price_words
 from kling_nb.providers import PROVIDERS
-from kling_nb.records import RunStatus, usd
+from kling_nb.records import RunRecord, RunStatus, usd
 from kling_nb.wording import provider_label, session_words, short
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Verdict:
         counts: By the name of an input, how much of it is used.
         takes: What is known of takes of this request; empty for none.
         next_take: The first take that nobody asked for yet.
+        holds_micros: What would be held back for it, in micro-dollars; 0 where nothing is sent.
         unpriced: Whether an unknown price stands in the way, or was allowed.
         blocks: Titled payloads.
         cell: The same call as a cell, or why there is none.
@@ -55,6 +56,7 @@ class Verdict:
     counts: Mapping[str, str] = field(default_factory=dict)
     takes: str = ""
     next_take: int | None = None
+    holds_micros: int = 0
     unpriced: bool = False
     blocks: Sequence[tuple[str, str]] = ()
     cell: str = ""
@@ -90,14 +92,15 @@ def assess(session: "Session", values: Mapping[str, Any]) -> Verdict:
     made = replace(made, cell=_cell(ask), blocks=payload_blocks(payloads(ask, model, named)))
     made = _with_takes(session, made, ask, model)
     try:
-        return _planned(made, session.plan(ask))
+        return _planned(session, made, session.plan(ask))
     except KlingError as error:
         return _blocked(made, error)
 
 
 # -- the button ---------------------------------------------------------------------
-def _planned(made: Verdict, plan: Plan) -> Verdict:
+def _planned(session: "Session", made: Verdict, plan: Plan) -> Verdict:
     made = replace(made, plan=plan, blocks=payload_blocks(plan.payloads))
+    left = _left_unsent(session, plan)
     error = next((take.error for take in plan.takes if take.error is not None), plan.obstacle)
     money = () if plan.totals is None else (f"{session_words(plan.totals).capitalize()}.",)
     unknown = plan.estimate.micros is None and plan.new > 0
@@ -108,7 +111,22 @@ def _planned(made: Verdict, plan: Plan) -> Verdict:
     made = replace(made, words=(*facts, *money), unpriced=unknown)
     if error is not None:
         return _blocked(made, error)
+    due = sum(record.reserved_micros for record in left)
+    made = replace(made, holds_micros=plan.estimate.reserve_micros * plan.new + due)
+    if left:
+        held = usd(due)
+        ids = ", ".join(record.id for record in left)
+        words = f"Run {ids} was written down by an earlier session and never sent: **{held}** for it."
+        also = f" and {_button(plan).lower()}" if plan.new else ""
+        made = replace(made, words=(words, *made.words))
+        return replace(made, button=f"Send what was left unsent - {held}{also}", ready=True)
     return replace(made, button=_button(plan), ready=True)
+
+
+def _left_unsent(session: "Session", plan: Plan) -> list[RunRecord]:
+    """Find intents of sessions that are gone: opening the call sends them, and they cost money then."""
+    records = [take.decision.record for take in plan.takes if take.decision is not None]
+    return [r for r in records if r and r.status is RunStatus.CREATED and r.session_id != session.id]
 
 
 def _button(plan: Plan) -> str:

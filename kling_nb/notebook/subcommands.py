@@ -74,6 +74,12 @@ COMMANDS: tuple[Command, ...] = (
         values=("--tag",),
     ),
     Command(
+        name="form",
+        usage="[ID]",
+        loose=True,
+        help="a form with the price on its button; with ID it is filled in from that run, to vary it",
+    ),
+    Command(
         name="rate",
         usage="[ID ...] [--by WHAT] [--axes] [--rater NAME] [--table | --csv FILE [--allow-sandbox]]",
         loose=True,
@@ -124,6 +130,13 @@ COMMANDS: tuple[Command, ...] = (
         "this session, or of the ledger; --reconcile asks the providers again, for free",
         switches=("--all", "--reconcile"),
         values=("--by", "--since", "--until", "--project"),
+    ),
+    Command(
+        name="budget",
+        usage="[--session NAME]",
+        help="every cap: spent, reserved and left, and which is the tightest; with --session the session's "
+        "sums outlive this kernel, and other kernels that name it share them",
+        values=("--session",),
     ),
     Command(
         name="estimate",

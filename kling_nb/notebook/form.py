@@ -1,0 +1,337 @@
+"""The form: what `%%kling` can ask for, as inputs with live words and the price on the button.
+
+Invariants: only a press of the button, and `Form.submit`, ever open a call; what is sent is what the button
+said, at that price or less; judging and sending happen off the notebook's thread, so that neither typing nor
+a cell waits for them; nothing that is worth keeping stands in a widget, and no key ever does.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from kling_nb.api import await_at_end, current
+from kling_nb.cardview import status_line
+from kling_nb.catalog import find_model
+from kling_nb.engine import Run, Runs
+from kling_nb.errors import KlingError, UsageError
+from kling_nb.html import FONT, Html, details, prose, tag
+from kling_nb.notebook.formdraft import Draft, Source, session_now
+from kling_nb.notebook.formfields import inputs_of, read
+from kling_nb.notebook.formverdict import Verdict, assess, offers
+from kling_nb.notebook.frontend import LiveView, watched
+from kling_nb.notebook.order import Order, named
+from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.values import wrong
+from kling_nb.plan import Ask, title_of
+from kling_nb.records import MICROS, utc_now
+from kling_nb.wording import plain, provider_label, short
+
+if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
+
+    from kling_nb.notebook.formview import FormView
+
+__all__ = ["Form", "form", "form_line"]
+
+#: Typing rests this long before it is judged; while a person types on, only the newest text is.
+_QUIET_S = 0.05
+#: After a press: a page may still hold back the last keys while an earlier message is on its way.
+_SETTLE_S = 0.4
+_LISTED = 8
+
+
+def form(run: Source = None, **fields: Any) -> "Form":
+    """Make a form, empty or filled in from an earlier run; making and showing it costs nothing.
+
+    Args:
+        run: A run or its id to vary, a request, or fields as a dict.
+        **fields: Any input by its name, e.g. `duration=8`, `provider="sandbox"`, `tags={"series": "foxes"}`.
+
+    Returns:
+        The form. As the last line of a cell it is shown.
+
+    Raises:
+        UsageError: There is no such run or input.
+
+    Example:
+        >>> form(prompt="A red fox in snow", duration=8).value.duration
+        8
+    """
+    made = Form()
+    made.fill(run)
+    made.update(**fields)
+    return made
+
+
+def form_line(order: Order) -> Shown:
+    """Carry out `%kling form [ID]`."""
+    runs = named(order)
+    if len(runs) > 1:
+        raise wrong("`%kling form` takes one run to vary.", "Name one: see `%kling list`.")
+    made = form(runs[0] if runs else None)
+    return Shown(view=made, value=made)
+
+
+class Form(Draft):
+    """A form; `form()` makes one.
+
+    Example:
+        >>> Form().problems
+        {'prompt': 'is missing; write a prompt or shots'}
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runs: list[Run] = []
+        self._wanted = 0
+        self._judging = False
+        self._busy = ""
+        self._offered: tuple[str, ...] | None = None
+        self._said = Verdict(button="")
+        self._view: FormView | None = None
+        self._live: LiveView | None = None
+        self._head: DisplayHandle | None = None
+        self._headed: dict[str, Any] = {}
+        self._context: contextvars.Context | None = None
+
+    @property
+    def runs(self) -> Runs:
+        """The runs that it opened, the oldest first."""
+        with self._lock:
+            return Runs(self._runs)
+
+    # -- the act ------------------------------------------------------------------------
+    def submit(self) -> Run | Runs:
+        """Do what the button does, and return at once; costs money unless the clip is already here.
+
+        Returns:
+            The handle, or the handles of several takes.
+
+        Raises:
+            KlingError: The call is refused; nothing was sent.
+        """
+        ask = self.ask
+        runs = session_now().open(ask)
+        self._took(ask, runs)
+        await_at_end(runs)
+        return runs[0] if len(ask.takes) == 1 else Runs(runs)
+
+    def _took(self, ask: Ask, runs: list[Run]) -> list[Run]:
+        """Remember runs, and give those that this form does not show yet."""
+        session_now().last = runs[0] if len(ask.takes) == 1 else Runs(runs)
+        with self._lock:
+            here = {run.id for run in self._runs}
+            new = [run for run in runs if run.id not in here]
+            self._runs += new
+        for run in new:
+            run.on_change(lambda _run: self._judge_soon())
+        self._judge_soon()
+        return new
+
+    # -- showing -----------------------------------------------------------------------------
+    def _ipython_display_(self) -> None:
+        from IPython.display import DisplayHandle
+
+        # Cards that come later belong to this cell, whichever one runs by then.
+        self._context = contextvars.copy_context()
+        live = watched()
+        if self._live is not None:
+            self._live.close()
+            self._view = self._live = None
+        self._headed = self._heading(live=live)
+        self._head = DisplayHandle(f"kling-form-{id(self)}")
+        self._head.display(self._headed, raw=True)
+        if live:
+            from kling_nb.notebook.formview import FormView, Tells
+
+            tells = Tells(put=self._typed, go=self._pressed, take=self._take_next)
+            self._offered = None
+            self._view = FormView(self.fields, tells)
+            self._show_verdict()
+            self._live = LiveView(self._view.widget)
+            self._live.show()
+
+    def __repr__(self) -> str:
+        return plain(f"Form: {self._summary()}").replace("`", "")
+
+    def close(self) -> None:
+        """Take the inputs off the page; its runs go on, and their cards stay."""
+        live, self._live, self._view = self._live, None, None
+        if live is not None:
+            live.close()
+
+    def _summary(self) -> str:
+        with self._lock:
+            values = dict(self._values)
+        reading = read(values)
+        try:
+            model = find_model(values["model"]).label if values["model"] else ""
+        except UsageError:
+            model = str(values["model"])
+        where = [model, provider_label(values["provider"]) if values["provider"] else ""]
+        if reading.ask is None:
+            words = ["not complete"]
+        else:
+            asked = reading.ask.request
+            sound = "with sound" if asked.audio else "silent"
+            words = [title_of(asked), f"{asked.duration} s", asked.aspect_ratio, sound]
+        return ", ".join(word for word in (*words, *where) if word)
+
+    def _heading(self, *, live: bool = True) -> dict[str, Any]:
+        """Say what stays in the notebook: the values, and how the form comes back."""
+        back = "Run this cell to get the form back." if live else "Its inputs need somebody watching."
+        parts: list[Html] = [tag("div", prose(f"**Form**: {self._summary()}. {back}"), dir="auto")]
+        try:
+            text = self.cell
+        except KlingError:
+            text = ""
+        if text:
+            pre = tag("pre", text, style="white-space:pre-wrap;overflow-wrap:anywhere;margin:4px 0")
+            parts.append(details("The same as a cell", pre))
+        html = tag("div", *parts, style=f"{FONT};opacity:0.9")
+        return {"text/html": html, "text/plain": "\n".join(t for t in (f"{self!r}. {back}", text) if t)}
+
+    def _shown_anew(self) -> None:
+        if self._view is not None:
+            self._view.put(self.fields)
+        self._judge_soon()
+
+    # -- what a person does: on the kernel's thread or on a subshell's, so it only tells -----------
+    def _typed(self, name: str, value: Any) -> None:
+        with self._lock:
+            if self._values.get(name) == value:
+                return
+            self._values[name] = value
+            self._changes += 1
+            self._note = ""
+            turned = name == "storyboard"
+            if turned and value and not self._values["shots"]:
+                self._values["shots"] = [_first_shot(self._values)]
+        if turned and self._view is not None:
+            self._view.put(self.fields)
+        self._judge_soon()
+
+    def _take_next(self) -> None:
+        following = self._said.next_take
+        if following is not None:
+            self.update(take=following, takes=1)
+
+    def _pressed(self) -> None:
+        with self._lock:
+            if self._busy or not self._said.ready:
+                return
+            self._busy, self._note = "Checking…", ""
+            said, changes = self._said, self._changes
+        if self._view is not None:
+            self._view.name_button(self._busy, ready=False)
+        current().loop.hand(self._send(said, changes))
+
+    # -- in the background ----------------------------------------------------------------------
+    def _judge_soon(self) -> None:
+        with self._lock:
+            self._wanted += 1
+            if self._judging or self._view is None:
+                return
+            self._judging = True
+        current().loop.hand(self._judge())
+
+    async def _judge(self) -> None:
+        while True:
+            await asyncio.sleep(_QUIET_S)
+            with self._lock:
+                seen = self._wanted
+            await asyncio.to_thread(self._show_verdict)
+            with self._lock:
+                if seen == self._wanted or self._view is None:
+                    self._judging = False
+                    break
+        await asyncio.to_thread(self._show_heading)
+
+    def _show_verdict(self) -> None:
+        view = self._view
+        if view is None:
+            return
+        session = session_now()
+        with self._lock:
+            values, busy = dict(self._values), self._busy
+        try:
+            said = assess(session, values)
+            if self._offered != (values["model"],):
+                self._offered = (values["model"],)
+                view.offer(offers(session, values["model"]))
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not leave an old price on the button
+            said = Verdict(button="Blocked: kling_nb failed", words=(f"{type(error).__name__}. {_NOT_SENT}",))
+        with self._lock:
+            self._said = said
+        view.say(replace(said, words=(self._note, *said.words)) if self._note else said, busy=busy)
+        view.list_runs(self._lines())
+
+    def _show_heading(self) -> None:
+        heading = self._heading()
+        if self._head is not None and heading != self._headed:
+            self._headed = heading
+            self._head.update(heading, raw=True)
+
+    def _lines(self) -> list[str]:
+        with self._lock:
+            newest = self._runs[::-1][:_LISTED]
+        now = utc_now()
+        return [
+            f"`{run.id}` {short(title_of(run.record.request).replace('`', chr(39)), 40)}: "
+            f"{status_line(run.record, now=now)}. Its card is below; `%kling show {run.id}` draws it again."
+            for run in newest
+        ]
+
+    async def _send(self, said: Verdict, changes: int) -> None:
+        await asyncio.sleep(_SETTLE_S)
+        try:
+            await asyncio.to_thread(self._open, said, changes)
+        finally:
+            with self._lock:
+                self._busy = ""
+            self._judge_soon()
+
+    def _open(self, said: Verdict, changes: int) -> None:
+        session = session_now()
+        try:
+            with self._lock:
+                moved, values = changes != self._changes, dict(self._values)
+            now = assess(session, values)
+            ask = now.reading.ask
+            if moved or ask is None or (now.holds_micros and now.button != said.button):
+                self._note = f"The form changed as you pressed. {_NOT_SENT} Look again, and press once more."
+                return
+            runs = session.open(_held_to(ask, now))
+        except KlingError as error:
+            self._note = f"**{error.what}** Charged: {error.charged}. {error.cure}"
+            return
+        except Exception as error:
+            self._note = f"**kling_nb failed: {type(error).__name__}.** See `%kling list` before you go on."
+            raise
+        new = self._took(ask, runs)
+        if new and self._context is not None:
+            from kling_nb.notebook.card import show_runs
+
+            self._context.copy().run(show_runs, new)
+
+
+_NOT_SENT = "Nothing was sent."
+
+
+def _held_to(ask: Ask, verdict: Verdict) -> Ask:
+    """Let a call hold back no more than its button said."""
+    if not verdict.holds_micros:
+        return ask
+    most = Decimal(verdict.holds_micros) / MICROS
+    return replace(ask, max_cost=most if ask.max_cost is None else min(most, ask.max_cost))
+
+
+def _first_shot(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Begin a storyboard with what was written as one prompt, where it fits into a shot."""
+    shots = next(of for of in inputs_of() if of.name == "shots")
+    most = next(column.chars for column in shots.columns if column.name == "prompt")
+    text = str(values.get("prompt") or "")
+    return {"prompt": text if most is None or len(text) <= most else "", "duration": values["duration"]}

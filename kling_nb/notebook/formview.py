@@ -1,0 +1,302 @@
+"""The widgets of a form, put together: what is typed goes to the form, what the form says is shown.
+
+Invariants: nothing here judges or sends; a value that a person did not change is told to nobody; the button
+says what it will do, and clicks only tell.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kling_nb.catalog import models
+from kling_nb.html import BLUE, FONT, GREY, Html, details, escape, join, prose, table, tag
+from kling_nb.keys import KEY_VARIABLES
+from kling_nb.notebook.dryrun import blocks_page
+from kling_nb.notebook.formfields import Field, inputs_of
+from kling_nb.notebook.forminputs import Input, choose, page, press, set_trait
+from kling_nb.notebook.formstory import Board
+from kling_nb.notebook.formverdict import Verdict
+from kling_nb.wording import provider_label
+
+__all__ = ["FormView", "Tells"]
+
+_AUTO = "auto"
+#: Behind "More"; whatever is not named here stands in the open, a field of tomorrow too.
+_MORE = ("shot_type", "take", "max_cost", "price", "metadata", "no_cache", "retry")
+_BELOW_PRICE = "allow_unpriced"
+_SIDE_BY_SIDE = ("duration", "aspect_ratio", "audio")
+_ONE, _BOARD = "one prompt", "storyboard"
+
+# Only for the live widget: its own frame, a focus that is seen on both themes, and room on narrow pages.
+_STYLE = """
+.kling-form{max-width:860px;border:1px solid rgba(128,128,128,.28);border-radius:8px;padding:12px;
+ container-type:inline-size;box-sizing:border-box;overflow:hidden}
+.kling-form>.widget-box,.kling-form .widget-vbox,.kling-form .widget-hbox{overflow:visible}
+.kling-form .widget-label{text-align:left;color:inherit;min-width:7.5em;width:7.5em}
+.kling-form label.widget-label{color:var(--jp-ui-font-color1)}
+.kling-form .widget-html,.kling-form .widget-html-content{min-width:0;height:auto;line-height:1.45}
+.kling-form .widget-html-content{overflow-wrap:anywhere}
+.kling-form .widget-textarea,.kling-form .widget-text,.kling-form .widget-dropdown{min-width:0;width:auto}
+.kling-form textarea{resize:vertical}
+.kling-form ::placeholder{color:var(--jp-ui-font-color2);opacity:1}
+.kling-form :is(input,select,textarea,button,summary):focus-visible{outline:2px solid #6d9cf5!important;
+ outline-offset:1px}
+.kling-form .jupyter-button{height:auto;min-height:30px;white-space:normal;line-height:1.3;padding:4px 12px;
+ overflow:visible;text-overflow:clip}
+.kling-form .kling-row,.kling-form .kling-foot{flex-wrap:wrap;align-items:center;gap:4px 12px}
+.kling-form .kling-shot{border-left:3px solid rgba(128,128,128,.4);padding-left:10px;margin:4px 0}
+.kling-form .kling-choice .widget-radio-box{flex-wrap:wrap;gap:0 14px;width:auto}
+.kling-form .widget-radio{width:auto;height:auto}
+.kling-form .kling-below{margin-left:calc(7.5em + 4px)}
+.kling-form .kling-go .jupyter-button{font-weight:600;min-height:36px;max-width:100%;text-align:left}
+.kling-form .jupyter-button:disabled{opacity:.85}
+.kling-form .widget-checkbox{width:auto;margin-right:14px}
+@container (max-width:520px){
+ .kling-form .widget-inline-hbox:has(textarea),.kling-form .widget-inline-hbox:has(input[type=text]),
+ .kling-form .widget-radio{flex-wrap:wrap;height:auto}
+ .kling-form .widget-inline-hbox textarea,.kling-form .widget-inline-hbox input[type=text]{flex:1 1 100%}
+ .kling-form .kling-below{margin-left:0}}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tells:
+    """Whom the view tells what a person does; each may be called on any thread.
+
+    Args:
+        put: An input's name and what it holds now.
+        go: The button was pressed.
+        take: The next take was asked for.
+    """
+
+    put: Callable[[str, Any], None]
+    go: Callable[[], None]
+    take: Callable[[], None]
+
+
+class FormView:
+    """The widgets.
+
+    Args:
+        values: What they hold at first, by name.
+        tells: Whom they tell.
+    """
+
+    def __init__(self, values: Mapping[str, Any], tells: Tells) -> None:
+        import ipywidgets
+
+        self._tells = tells
+        self.inputs: dict[str, Input] = {}
+        self._boards: list[Board] = []
+        self._prompts: dict[bool, list[Any]] = {True: [], False: []}
+        fields = {of.name: of for of in inputs_of()}
+        self._provider = choose("Provider", _providers(), "")
+        self._model = choose("Model", _models(), "")
+        self._mode = ipywidgets.RadioButtons(
+            options=[("One prompt", _ONE), ("Storyboard", _BOARD)],
+            description="Write",
+            orientation="horizontal",
+            layout=ipywidgets.Layout(width="auto"),
+        )
+        for name, widget in (("provider", self._provider), ("model", self._model)):
+            widget.observe(lambda change, name=name: tells.put(name, change["new"]), "value")
+        self._mode.observe(self._switched, "value")
+        self._offers, self._words, self._left = page(), page(), page()
+        self._takes, self._runs = page(), page()
+        self._go = press("…", "", tells.go)
+        self._next = press("Use the next take", "Ask for the next take of this request", tells.take)
+        self._panes = _Panes()
+        self.widget = ipywidgets.VBox(self._parts(fields))
+        self.widget.add_class("kling-form")
+        self.put(values)
+
+    def _parts(self, fields: Mapping[str, Field]) -> list[Any]:
+        import ipywidgets
+
+        made = [self._make(of) for of in fields.values() if of.name not in {_BELOW_PRICE, *_MORE}]
+        prompt = fields["prompt"]
+        beside = Input(prompt, self._tells.put, label="Beside shots", name="beside")
+        self.inputs["beside"] = beside
+        self._prompts[False].append(self.inputs["prompt"].box)
+        self._prompts[False].append(self.inputs["duration"].box)
+        self._prompts[True] += [*(board.box for board in self._boards), beside.box]
+        first = [self.inputs["prompt"].box, *self._prompts[True]]
+        row = [self.inputs[name].box for name in _SIDE_BY_SIDE if name in self.inputs]
+        rest = [box for box in made if box not in {*first, *row}]
+        more = [self._make(fields[name]) for name in _MORE if name in fields]
+        self._allow = self._make(fields[_BELOW_PRICE])
+        return [
+            ipywidgets.HTML(f"<style>{_STYLE}</style>", layout=ipywidgets.Layout(display="none")),
+            _row([self._provider, self._model]),
+            _below(self._offers),
+            self._mode,
+            *first,
+            _row(row),
+            *rest,
+            self._panes.pane("More", "Further settings of the call", more),
+            _row([self._go, self._left], "kling-go"),
+            self._allow,
+            self._words,
+            _row([self._takes, self._next]),
+            self._panes.row,
+            self._panes.box,
+            self._runs,
+        ]
+
+    def _make(self, of: Field) -> Any:
+        if of.kind == "rows":
+            board = Board(of, self._tells.put)
+            self._boards.append(board)
+            return board.box
+        self.inputs[of.name] = made = Input(of, self._tells.put)
+        return made.box
+
+    def _switched(self, change: Any) -> None:
+        self._tells.put("storyboard", change["new"] == _BOARD)
+
+    # -- what the form tells it ---------------------------------------------------------
+    def put(self, values: Mapping[str, Any]) -> None:
+        """Show what the form holds."""
+        for widget, name in ((self._provider, "provider"), (self._model, "model")):
+            if values[name] in dict(widget.options).values():
+                set_trait(widget, "value", values[name])
+        board = bool(values["storyboard"])
+        set_trait(self._mode, "value", _BOARD if board else _ONE)
+        for way, boxes in self._prompts.items():
+            for box in boxes:
+                set_trait(box.layout, "display", "" if way is board else "none")
+        for name, made in self.inputs.items():
+            made.put(values.get(name, ""))
+        for rows in self._boards:
+            rows.put(values.get(rows.name) or ())
+
+    def offer(self, rows: Sequence[Sequence[str]]) -> None:
+        """Show what each provider of the chosen model can do."""
+        heads = ["provider", "silent", "with sound", "shortest shot", "cancel", "key"]
+        set_trait(self._offers, "value", str(details("What each can do", table(heads, rows))))
+
+    def say(self, verdict: Verdict, *, busy: str = "") -> None:
+        """Show what the form says; `busy` stands on the button while it is at work."""
+        problems, counts = verdict.reading.problems, verdict.counts
+        for name, made in self.inputs.items():
+            place = "prompt" if name == "beside" else name
+            made.say(counts.get(name, ""), problems.get(place, ""))
+        for board in self._boards:
+            board.say(counts, problems)
+        self.name_button(busy or verdict.button, ready=verdict.ready and not busy)
+        totals = verdict.plan.totals if verdict.plan is not None else None
+        left = totals.left_micros if totals is not None else None
+        set_trait(self._left, "value", str(_left(left, play=totals.play if totals else False)))
+        lines = [tag("div", prose(words)) for words in verdict.words]
+        set_trait(self._words, "value", _said(lines))
+        set_trait(self._takes, "value", _said([escape(verdict.takes)] if verdict.takes else []))
+        _show(self._next, when=verdict.next_take is not None)
+        if verdict.next_take is not None:
+            set_trait(self._next, "description", f"Use take {verdict.next_take}")
+        _show(self._allow, when=verdict.unpriced)
+        self._panes.fill(verdict)
+
+    def name_button(self, words: str, *, ready: bool) -> None:
+        """Put words on the button."""
+        set_trait(self._go, "description", words)
+        set_trait(self._go, "tooltip", words)
+        set_trait(self._go, "disabled", not ready)
+        set_trait(self._go.style, "button_color", BLUE if ready else GREY)
+        set_trait(self._go.style, "text_color", "#fff")
+
+    def list_runs(self, lines: Sequence[str]) -> None:
+        """Show a line for each run of the form."""
+        listed = [tag("div", prose(line)) for line in lines]
+        set_trait(self._runs, "value", _said(listed))
+
+
+class _Panes:
+    """What opens on a press, so that it takes no room before: one at a time for payload and cell."""
+
+    def __init__(self) -> None:
+        import ipywidgets
+
+        self._payload, self._cell_words = page(), page()
+        # Typing here is put back: it can be selected and copied from the keyboard, which plain text cannot.
+        self._cell = ipywidgets.Textarea(
+            description="Cell", rows=5, layout=ipywidgets.Layout(width="auto"), continuous_update=False
+        )
+        self._text = ""
+        self._cell.observe(self._put_back, "value")
+        self.row = _row([])
+        self.box = ipywidgets.VBox([], layout=ipywidgets.Layout(width="auto"))
+        self.pane("Payload", "What each provider would be sent", [self._payload])
+        copy = "Select all of it (Ctrl+A or ⌘A) and copy."
+        self._cell_words.value = str(tag("span", copy, style="font-size:12px;opacity:0.8"))
+        self.pane("Copy as cell", "The same call as a %%kling cell", [self._cell, self._cell_words])
+
+    def pane(self, name: str, tooltip: str, parts: Sequence[Any]) -> Any:
+        """Make a part that opens and closes, with its button in the row; More's stands where it is put."""
+        import ipywidgets
+
+        inside = ipywidgets.VBox(list(parts), layout=ipywidgets.Layout(display="none", width="auto"))
+
+        def turn() -> None:
+            opened = inside.layout.display == "none"
+            inside.layout.display = "" if opened else "none"
+            button.description = f"{'▾' if opened else '▸'} {name}"
+
+        button = press(f"▸ {name}", tooltip, turn)
+        self.row.children = (*self.row.children, button)
+        if name == "More":
+            return inside
+        self.box.children = (*self.box.children, inside)
+        return inside
+
+    def fill(self, verdict: Verdict) -> None:
+        """Show payloads and the cell of a verdict."""
+        blocks = blocks_page(verdict.blocks) if verdict.blocks else Html("There is nothing to send yet.")
+        set_trait(self._payload, "value", str(tag("div", blocks, style=FONT)))
+        self._text = verdict.cell
+        set_trait(self._cell, "value", self._text)
+        set_trait(self._cell, "rows", min(14, max(3, self._text.count("\n") + 2)))
+
+    def _put_back(self, _change: Any) -> None:
+        set_trait(self._cell, "value", self._text)
+
+
+def _row(parts: Sequence[Any], name: str = "") -> Any:
+    import ipywidgets
+
+    row = ipywidgets.HBox(list(parts), layout=ipywidgets.Layout(width="auto"))
+    row.add_class("kling-row")
+    if name:
+        row.add_class(name)
+    return row
+
+
+def _below(part: Any) -> Any:
+    part.add_class("kling-below")
+    return part
+
+
+def _show(widget: Any, *, when: bool) -> None:
+    set_trait(widget.layout, "display", "" if when else "none")
+
+
+def _said(lines: Sequence[Html]) -> str:
+    return str(tag("div", join(lines), style=FONT, role="status")) if lines else ""
+
+
+def _left(left: int | None, *, play: bool) -> Html:
+    from kling_nb.records import usd
+
+    if left is None:
+        return Html("")
+    kind = " play money" if play else ""
+    words = f"**{usd(left)}**{kind} left" if left >= 0 else f"**over by {usd(-left)}**"
+    return tag("span", prose(words), style=FONT)
+
+
+def _providers() -> list[tuple[str, str]]:
+    named = [(provider_label(name), name) for name in (*KEY_VARIABLES, "sandbox")]
+    return [("As set up", ""), ("Auto: first with key and price", _AUTO), *named]
+
+
+def _models() -> list[tuple[str, str]]:
+    return [("As set up", ""), *((model.label, model.id) for model in models().values())]
