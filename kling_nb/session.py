@@ -84,6 +84,8 @@ class Session:
         # By the ledger's address: it may be set anew, and runs of the last one go on.
         self._stands: dict[str, tuple[Ledger, Engine]] = {}
         self._sandbox: Sandbox | None = None
+        #: Every id that runs of this kernel were counted under, from before it was named too.
+        self.ids = {self.id}
         #: The name under which other kernels may join it, if it has one.
         self.name: str | None = None
         if name is not None:
@@ -189,6 +191,7 @@ class Session:
         self.keys.refuse({"the session's name": name})
         settings = self.settings()
         self.id = named_session(name, user=settings.user, project=settings.project)
+        self.ids.add(self.id)
         self.name = name.strip()
 
     def caps(self, *, play: bool = False) -> tuple[list[Cap], datetime | None]:

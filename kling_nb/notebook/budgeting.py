@@ -1,0 +1,204 @@
+"""`%kling budget`: every cap, what counts against it, where it was set, and which one leaves least.
+
+Invariants: it makes no run and asks no provider; naming a session moves no run and no money: what was asked
+for before stays where it was counted; play money has a table of its own.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from kling_nb.budgets import LEVELS
+from kling_nb.html import join, prose, table, tag, text_table
+from kling_nb.notebook.order import PENDING, Order
+from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.values import wrong
+from kling_nb.records import Cap, Level, usd, utc_now
+from kling_nb.settings import PREFIX, Settings
+from kling_nb.wording import clock, plain
+
+if TYPE_CHECKING:
+    from kling_nb.session import Session
+
+__all__ = ["budget"]
+
+_NAMES: dict[Level, str] = {
+    "session": "session",
+    "project_daily": "project, today",
+    "user_daily": "user, today",
+    "user_total": "user, in all",
+}
+_PROSE: dict[Level, str] = {
+    "session": "this session's",
+    "project_daily": "the project's for today",
+    "user_daily": "the user's for today",
+    "user_total": "the user's in all",
+}
+_HEADS = ["budget of", "", "cap", "spent", "reserved", "left", "charge unknown", "from"]
+_ALIGN = "llrrrrrl"
+
+
+def budget(order: Order) -> Shown:
+    """Show the caps; with `--session NAME` first join the session of that name.
+
+    Args:
+        order: The line.
+
+    Returns:
+        The answer; its value is plain data.
+
+    Raises:
+        UsageError: The name is none.
+    """
+    session = order.session
+    lines = []
+    if "--session" in order.flags:
+        name = order.flags["--session"]
+        if not name.strip():
+            raise wrong("`%kling budget --session` needs a name.", "E.g. `%kling budget --session pilot`.")
+        lines += _join(session, name)
+    settings, now = session.settings(), utc_now()
+    accounts = [(play, *session.caps(play=play)) for play in (False, True)]
+    value: dict[str, Any] = {
+        "session": {"id": session.id, "name": session.name, "since": None},
+        "day_ends": _midnight(now).isoformat(),
+        "declared": settings.budget_declared,
+        "levels": [],
+    }
+    page, text = [], []
+    for play, caps, began in accounts:
+        if play and not any(cap.settled_micros or cap.reserved_micros or cap.unknown for cap in caps):
+            continue
+        tight = _tightest(caps)
+        rows = [_row(cap, session, settings, tightest=cap is tight) for cap in caps]
+        kept = [n for n, head in enumerate(_HEADS) if head != "charge unknown" or any(r[n] for r in rows)]
+        drawn: list[list[object]] = [[row[n] for n in kept] for row in rows]
+        heads, align = [_HEADS[n] for n in kept], "".join(_ALIGN[n] for n in kept)
+        if play:
+            before = ["Play money, which the same caps bind on an account of its own:"]
+        else:
+            before = [*lines, _whose(session, began)]
+            value["session"]["since"] = None if began is None else began.isoformat()
+        after = [f"{_tight_words(tight, play=play)}"]
+        page += [*map(_div, before), table(heads, drawn, align=align), *map(_div, after)]
+        text += [*map(_flat, before), text_table(heads, drawn, align=align), *map(_flat, after)]
+        value["levels"] += [_data(cap, settings, tightest=cap is tight, play=play) for cap in caps]
+    ends = [*_endings(settings, now), *settings.notes]
+    page += map(_div, ends)
+    text += map(_flat, ends)
+    return Shown(html=join(page), text="\n".join(text), value=value)
+
+
+def _join(session: "Session", name: str) -> list[str]:
+    """Name the session, and say what stays behind."""
+    before = session.id
+    session.join(name)
+    if session.id == before:
+        return []
+    behind = [run.record for run in session.runs(statuses=PENDING) if run.record.session_id == before]
+    lines = [f"What is asked for from now on counts under the session “{session.name}”."]
+    if behind:
+        held = sum(record.reserved_micros for record in behind if not record.play)
+        count = "1 run is" if len(behind) == 1 else f"{len(behind)} runs are"
+        lines.append(
+            f"{count} still on the way and counted under {before}, where **{usd(held)}** stays held for them."
+        )
+    return lines
+
+
+def _whose(session: "Session", began: datetime | None) -> str:
+    since = f"since {clock(began, date=True)}" if began is not None else "no run of it yet"
+    if session.name is None:
+        return f"This kernel's session, `{session.id}`, {since}; it ends with the kernel."
+    return f"Session “{session.name}”, `{session.id}`, {since}; every kernel that names it shares it."
+
+
+def _row(cap: Cap, session: "Session", settings: Settings, *, tightest: bool) -> list[object]:
+    whose = (session.name or "this kernel's") if cap.level == "session" else cap.whose
+    left = "no cap" if cap.left_micros is None else usd(cap.left_micros)
+    return [
+        _NAMES[cap.level],
+        whose,
+        "none" if cap.cap_micros is None else usd(cap.cap_micros),
+        usd(cap.settled_micros),
+        usd(cap.reserved_micros),
+        f"{left}, the tightest" if tightest else left,
+        cap.unknown or "",
+        _source(cap.level, settings),
+    ]
+
+
+def _source(level: Level, settings: Settings) -> str:
+    name = LEVELS[level]
+    source = settings.sources.get(f"{name}_micros", "default")
+    variable = PREFIX + name.upper()
+    if source == "environment":
+        return variable
+    return {
+        "user file": f"user file, {name}",
+        "project": f"project file, {name}",
+        "argument": f"%config or connect(), {name}",
+    }.get(source, f"default; set {variable}")
+
+
+def _data(cap: Cap, settings: Settings, *, tightest: bool, play: bool) -> dict[str, Any]:
+    amounts = {
+        "cap": cap.cap_micros,
+        "spent": cap.settled_micros,
+        "reserved": cap.reserved_micros,
+        "left": cap.left_micros,
+    }
+    return {
+        "level": cap.level,
+        "whose": cap.whose,
+        "play": play,
+        **{f"{name}_usd": None if amount is None else _decimal(amount) for name, amount in amounts.items()},
+        "unknown": cap.unknown,
+        "since": None if cap.since is None else cap.since.isoformat(),
+        "source": settings.sources.get(f"{LEVELS[cap.level]}_micros", "default"),
+        "tightest": tightest,
+    }
+
+
+def _decimal(amount: int) -> str:
+    return usd(amount).replace("$", "")
+
+
+def _tightest(caps: Sequence[Cap]) -> Cap:
+    limited = [cap for cap in caps if cap.left_micros is not None]
+    return min(limited, key=lambda cap: cap.left_micros or 0)
+
+
+def _tight_words(cap: Cap, *, play: bool) -> str:
+    left = cap.left_micros or 0
+    money = " of play money" if play else ""
+    if left < 0:
+        return f"The tightest, {_PROSE[cap.level]}, is **over by {usd(-left)}**{money}: nothing new is sent."
+    rest = "a cell's own `--max-cost` binds beside it"
+    return f"The tightest, {_PROSE[cap.level]}, leaves **{usd(left)}**{money}; {rest}."
+
+
+def _endings(settings: Settings, now: datetime) -> list[str]:
+    left = _midnight(now) - now
+    hours, minutes = divmod(int(left.total_seconds()) // 60, 60)
+    days = (
+        f"Days are UTC: this one ends in {hours} h {minutes} min. A run counts on the day it was asked for."
+    )
+    if settings.budget_declared:
+        return [days, "A budget is declared, so it also holds where nobody is watching."]
+    if settings.yes:
+        return [days, f"{PREFIX}YES consents to spending where nobody is watching, under these caps."]
+    refused = "where nobody is watching, a paid run is refused"
+    return [days, f"No budget is declared (a default is a cap, not consent): {refused}."]
+
+
+def _midnight(now: datetime) -> datetime:
+    return now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+
+
+def _div(sentence: str) -> Any:
+    return tag("div", prose(sentence))
+
+
+def _flat(sentence: str) -> str:
+    return plain(sentence).replace("`", "")
