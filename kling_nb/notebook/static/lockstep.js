@@ -13,9 +13,14 @@
 const WITHIN = 0.53;
 // Seconds that are too short to correct, and in which a drift is made good.
 const STILL = 0.002;
-const MEND = 0.15;
-// Frames of drift at which mending takes too long.
-const TOO_FAR = 3;
+const MEND = 0.1;
+// The share of its speed at which a clip creeps that must wait for another.
+const CREEP = 0.1;
+// Frames of drift at which all stop and gather; more is let pass while they get going, or a slow machine would
+// never get past it.
+const TOO_FAR = 1;
+const FIRST_FAR = 2;
+const FIRST_MS = 400;
 const RATES = [0.25, 0.5, 0.75, 1, 1.25, 1.5, 2];
 
 class LockStep {
@@ -167,8 +172,15 @@ class LockStep {
     if (turn !== this.turn) return;
     this.words = "";
     this.playing = true;
-    for (const { video } of going) {
-      video.playbackRate = this.rate;
+    this.began = at;
+    this.since = performance.now();
+    const leader = this.leader(going);
+    for (const clip of going) {
+      const { video } = clip;
+      // Nobody hears the silent ones, and plain resampling follows a change of speed at once.
+      video.preservesPitch = !video.muted;
+      // A leader with sound takes longest to get going: the others creep until it does.
+      video.playbackRate = clip === leader ? this.rate : this.rate * CREEP;
       video.play().catch((error) => this.refused(error, turn, video));
     }
     this.tick(turn);
@@ -205,22 +217,31 @@ class LockStep {
     }
     const times = going.map(({ video }) => video.currentTime);
     this.drift = Math.max(...times) - Math.min(...times);
-    if (this.drift * this.fps > TOO_FAR) {
+    const first = performance.now() - this.since < FIRST_MS;
+    if (this.drift * this.fps > (first ? FIRST_FAR : TOO_FAR)) {
       this.note();
       this.gather();
       return;
     }
     const now = leader.video.currentTime;
-    for (const clip of going) if (clip !== leader) this.mend(clip.video, clip.video.currentTime - now);
+    this.mend(leader.video, now, going);
     this.frame = Math.min(Math.floor(now * this.fps), this.to);
     this.changed();
     requestAnimationFrame(() => this.tick(turn));
   }
 
-  // A clip ahead goes slower for a moment, one behind goes faster.
-  mend(video, ahead) {
-    const share = Math.abs(ahead) < STILL ? 0 : Math.min(Math.max(ahead / MEND, -0.5), 0.5);
-    const rate = Math.round(this.rate * (1 - share) * 50) / 50;
+  // A clip ahead of the leader goes slower for a moment, one behind goes faster.
+  mend(leader, now, going) {
+    if (now <= this.began) return; // it has not moved yet
+    for (const { video } of going) {
+      if (video === leader) continue;
+      const ahead = video.currentTime - now;
+      this.speed(video, Math.abs(ahead) < STILL ? 1 : Math.min(Math.max(1 - ahead / MEND, CREEP), 1.5));
+    }
+  }
+
+  speed(video, share) {
+    const rate = Math.max(0.0625, Math.round(this.rate * share * 50) / 50);
     if (video.playbackRate !== rate) video.playbackRate = rate;
   }
 
