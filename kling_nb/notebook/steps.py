@@ -107,6 +107,11 @@ class _Reader(ast.NodeVisitor):
     def read(self, number: int, source: str, *, base: int = 0) -> None:
         from IPython.core.inputtransformer2 import TransformerManager
 
+        # IPython drops empty lines at the top, and counts without them.
+        empty = re.match(r"(?:[^\S\n]*\n)*", source)
+        above = empty[0] if empty else ""
+        source = source[len(above) :]
+        base += above.count("\n")
         self.cell, self.base, self.source = number, base, source
         try:
             with warnings.catch_warnings():
