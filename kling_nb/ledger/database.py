@@ -48,6 +48,7 @@ class Ledger:
         text = str(where)
         # Until the address is read it may hold a password anywhere.
         self.where = "address" if "://" in text else text
+        self._closed = False
         try:
             url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
             self.where = url.set(query={}).render_as_string(hide_password=True) if "://" in text else text
@@ -59,7 +60,11 @@ class Ledger:
             if sqlite:
                 sa.event.listen(self._engine, "connect", _prepare_sqlite)
                 sa.event.listen(self._engine, "begin", _begin_sqlite)
-            self._migrate()
+            try:
+                self._migrate()
+            except BaseException:
+                self._engine.dispose()
+                raise
         except (SQLAlchemyError, ImportError, OSError, ValueError) as error:
             raise self._broken(error) from None
 
@@ -90,6 +95,7 @@ class Ledger:
 
     @contextmanager
     def _transaction(self, *, writing: bool = True) -> Iterator[sa.Connection]:
+        pool = self._engine.pool
         try:
             with self._forks, self._engine.connect() as connection:
                 connection = connection.execution_options(writing=writing)  # noqa: PLW2901 - the same connection, marked
@@ -97,6 +103,10 @@ class Ledger:
                     yield connection
         except SQLAlchemyError as error:
             raise self._broken(error) from None
+        finally:
+            if self._closed:
+                # Closed meanwhile: nobody else would close what has just gone back into the pool.
+                pool.dispose()
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:
@@ -347,7 +357,8 @@ class Ledger:
         ]
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, those in use when they are given back."""
+        self._closed = True
         self._engine.dispose()
 
     def forget(self) -> None:
@@ -372,12 +383,15 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     # Bytes that are no text make one row unreadable, and not the ledger.
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout = 30000")
-    cursor.execute("PRAGMA journal_mode = WAL")
-    # FULL: the intent must survive a power cut before the POST leaves, which NORMAL does not promise in WAL.
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.close()
+    try:
+        connection.execute("PRAGMA busy_timeout = 30000")
+        connection.execute("PRAGMA journal_mode = WAL")
+        # FULL: the intent must survive a power cut before the POST leaves; NORMAL promises no such thing.
+        connection.execute("PRAGMA synchronous = FULL")
+    except Exception:
+        # It is in no pool yet, so nobody else would close it.
+        connection.close()
+        raise
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
