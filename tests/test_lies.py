@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
@@ -66,7 +67,7 @@ def judge(house, session, liar, handles):
 
 def check_ledger(house, session, handles):
     """Sound as a database, readable as a whole, and its sums are those of its rows."""
-    with sqlite3.connect(house.folder / "ledger.db") as ledger:
+    with closing(sqlite3.connect(house.folder / "ledger.db")) as ledger, ledger:
         assert ledger.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     records = [run.record for run in session.runs()]
     assert {record.id for record in records} == {run.id for run in handles}

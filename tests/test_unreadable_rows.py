@@ -1,6 +1,7 @@
 """A row of the ledger that cannot be read: left out of listings, counted, never taken for none."""
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -19,7 +20,7 @@ def build(tmp_path, monkeypatch):
 
 def spoil(house, run_id, text=NEWER):
     """Put another record into a run's row, as a newer program or a bad disk would."""
-    with sqlite3.connect(house.folder / "ledger.db") as ledger:
+    with closing(sqlite3.connect(house.folder / "ledger.db")) as ledger, ledger:
         changed = ledger.execute("UPDATE runs SET record = CAST(? AS TEXT) WHERE id = ?", (text, run_id))
         assert changed.rowcount == 1
 
