@@ -12,10 +12,10 @@ from typing import Any
 
 from kling_nb.catalog import Model
 from kling_nb.engine import Decision, Wish, decide
-from kling_nb.errors import KlingError
+from kling_nb.errors import KlingError, UsageError
 from kling_nb.models import TextToVideo, request_key, run_key
 from kling_nb.providers import make_provider
-from kling_nb.records import Estimate, RunRecord, Totals, utc_now
+from kling_nb.records import WHO, Estimate, RunRecord, Totals, utc_now, with_who
 
 __all__ = ["Ask", "Plan", "Take", "new_id", "new_record", "payloads", "plan_takes", "title_of"]
 
@@ -65,6 +65,13 @@ class Ask:
     retry: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if WHO in self.metadata:
+            raise UsageError(
+                f"metadata: the name {WHO} is ours: under it a run tells its provider who spends.",
+                cure="Nothing was sent. Choose another name.",
+            )
 
     @property
     def named(self) -> str | None:
@@ -126,13 +133,18 @@ class Plan:
         return None if self.estimate.micros is None else self.estimate.micros * self.new
 
 
-def payloads(ask: Ask, model: Model, provider: str) -> dict[str, Mapping[str, Any] | str]:
+def payloads(
+    ask: Ask, model: Model, provider: str, *, user: str = "", project: str = "", session_id: str = ""
+) -> dict[str, Mapping[str, Any] | str]:
     """Give the exact body each provider of a model would be sent.
 
     Args:
         ask: The call.
         model: The model.
         provider: Where the call goes; the sandbox is shown only where it does.
+        user: Who asks; it is sent along where the provider takes metadata.
+        project: What for; sent along too.
+        session_id: Under which session it is counted; sent along too.
 
     Returns:
         By provider name: the body, or in words why that provider refuses the request.
@@ -145,7 +157,10 @@ def payloads(ask: Ask, model: Model, provider: str) -> dict[str, Mapping[str, An
         try:
             adapter.check(ask.request)
             call = adapter.submit_call(
-                ask.request, offer.id, client_ref="kling-nb-RUN-ID", metadata=dict(ask.metadata) or None
+                ask.request,
+                offer.id,
+                client_ref="kling-nb-RUN-ID",
+                metadata=with_who(ask.metadata, user=user, project=project, session_id=session_id),
             )
         except KlingError as error:
             bodies[name] = str(error)

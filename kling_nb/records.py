@@ -4,18 +4,21 @@ Invariants: a record is a value (a change makes a new one); money is whole micro
 means unknown, never zero; times are UTC; no field holds a key or a signed query string.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+from kling_nb.amounts import MICROS, dollars, in_currency, micros, usd
 from kling_nb.errors import Charged
 from kling_nb.models import TextToVideo
 
 __all__ = [
     "MICROS",
+    "WHO",
     "Cap",
     "Charged",
     "Estimate",
@@ -30,10 +33,11 @@ __all__ = [
     "micros",
     "usd",
     "utc_now",
+    "with_who",
 ]
 
-MICROS = 1_000_000
-_EXACT = Context(prec=1000)
+#: The key of a run's metadata at its provider under which we say who spends; no user's own has it.
+WHO = "kling_nb"
 
 Level = Literal["session", "project_daily", "user_daily", "user_total"]
 FailReason = Literal["moderated", "invalid", "credit", "auth", "provider", "expired", "canceled"]
@@ -82,81 +86,6 @@ def utc_now() -> datetime:
     """Give the time now, in UTC, to the millisecond."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
-
-
-def micros(amount: Decimal) -> int:
-    """Turn dollars into whole micro-dollars, half to even.
-
-    Args:
-        amount: Dollars.
-
-    Returns:
-        Micro-dollars.
-
-    Example:
-        >>> micros(Decimal("0.56"))
-        560000
-    """
-    # With the usual 28 digits a longer amount would be rounded twice.
-    return int(_EXACT.multiply(amount, MICROS).to_integral_value(rounding=ROUND_HALF_EVEN))
-
-
-def dollars(amount: int | None) -> Decimal | None:
-    """Turn micro-dollars into dollars; unknown stays unknown.
-
-    Args:
-        amount: Micro-dollars, or None for unknown.
-
-    Returns:
-        Dollars, or None.
-
-    Example:
-        >>> dollars(560000)
-        Decimal('0.56')
-    """
-    if amount is None:
-        return None
-    exact = Decimal(amount) / MICROS
-    return exact.quantize(Decimal("0.01")) if exact == exact.quantize(Decimal("0.01")) else exact.normalize()
-
-
-def usd(amount: int | None) -> str:
-    """Write micro-dollars for people, exactly; unknown is a word.
-
-    Args:
-        amount: Micro-dollars, or None for unknown.
-
-    Returns:
-        e.g. `$0.56`, `$0.0042` or `unknown`.
-
-    Example:
-        >>> usd(560000), usd(4200), usd(None)
-        ('$0.56', '$0.0042', 'unknown')
-    """
-    exact = dollars(amount)
-    if exact is None:
-        return "unknown"
-    return f"-${-exact:f}" if exact < 0 else f"${exact:f}"
-
-
-def in_currency(amount: int | None, currency: str) -> str:
-    """Write an amount in its own currency: dollars as `usd` does, others with their code.
-
-    Args:
-        amount: Millionths of a unit, or None for unknown.
-        currency: ISO 4217, and `XXX` for one that nobody knows.
-
-    Returns:
-        e.g. `$0.56` or `0.52 EUR`.
-
-    Example:
-        >>> in_currency(520000, "EUR"), in_currency(560000, "USD")
-        ('0.52 EUR', '$0.56')
-    """
-    exact = dollars(amount)
-    if exact is None or currency == "USD":
-        return usd(amount)
-    return f"{exact:f} {'of an unknown currency' if currency == 'XXX' else currency}"
 
 
 class _Record(BaseModel):
@@ -297,6 +226,29 @@ class MediaFacts(_Record):
     def audio(self) -> bool:
         """Whether there is a sound track."""
         return self.audio_codec is not None
+
+
+def with_who(
+    metadata: Mapping[str, Any], *, user: str, project: str, session_id: str
+) -> dict[str, Any] | None:
+    """Give what is sent along with a run: the user's own metadata, and beside it who spends the money.
+
+    Args:
+        metadata: The user's own.
+        user: Who asks.
+        project: What for.
+        session_id: Under which session it is counted.
+
+    Returns:
+        An object whose key `kling_nb` holds the three, as far as they are known; None for nothing at all.
+
+    Example:
+        >>> with_who({"scene": 3}, user="ada", project="vineyard", session_id="")
+        {'scene': 3, 'kling_nb': {'user': 'ada', 'project': 'vineyard'}}
+    """
+    who = {"user": user, "project": project, "session": session_id}
+    known = {name: value for name, value in who.items() if value}
+    return {**metadata, **({WHO: known} if known else {})} or None
 
 
 class RunRecord(_Record):

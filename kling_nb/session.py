@@ -170,6 +170,10 @@ class Session:
         return reach_run(record, settings=self.settings, find_key=self.key)
 
     # -- money ---------------------------------------------------------------
+    def who(self, settings: Settings) -> dict[str, str]:
+        """Say whom a run is counted under: in its record, and to a provider that takes metadata."""
+        return {"session_id": self.id, "project": settings.project, "user": settings.user}
+
     def _wallet(self, settings: Settings, *, play: bool) -> Wallet:
         headless = self.surroundings().headless
         return Wallet.of(settings, session_id=self.id, headless=headless, play=play)
@@ -286,9 +290,7 @@ class Session:
                 "origin": "" if play else provider_origin(settings, provider),
                 "account": "sandbox" if key is None else fingerprint(key),
                 "play": play,
-                "session_id": self.id,
-                "project": settings.project,
-                "user": settings.user,
+                **self.who(settings),
                 "notebook": where.notebook.name if where.notebook else None,
                 "folder": str(folder),
                 "version": version("kling-nb"),
@@ -320,7 +322,8 @@ class Session:
         Raises:
             KlingError: What would refuse the call.
         """
-        opening = self._opening(ask, self.settings())
+        settings = self.settings()
+        opening = self._opening(ask, settings)
         with opening.ledger.reading() as transaction:
             takes = opening.takes(transaction)
             obstacle = opening.obstacle(transaction, takes)
@@ -330,7 +333,7 @@ class Session:
             model=opening.model.id,
             takes=takes,
             estimate=opening.price,
-            payloads=payloads(ask, opening.model, opening.provider),
+            payloads=payloads(ask, opening.model, opening.provider, **self.who(settings)),
             totals=self.totals(play=opening.wallet.play),
             obstacle=obstacle,
         )

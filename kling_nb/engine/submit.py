@@ -24,7 +24,7 @@ from kling_nb.errors import (
     UsageError,
 )
 from kling_nb.providers.base import Accepted, Refused, Snapshot
-from kling_nb.records import RunStatus, utc_now
+from kling_nb.records import RunStatus, utc_now, with_who
 
 __all__ = ["cancel_unsent", "have_place", "not_sent", "recover", "submit"]
 
@@ -74,7 +74,7 @@ async def submit(job: Job) -> None:
             )
         if not await _limited(job, effort, answer):
             return await refuse(job, answer)
-    return await cancel_unsent(job, "before it was sent")
+    return await cancel_unsent(job, "canceled before")
 
 
 async def cancel_unsent(job: Job, why: str) -> None:
@@ -103,7 +103,7 @@ async def have_place(slot: asyncio.Semaphore, job: Job) -> bool:
             if job.detach_wanted and job.at(RunStatus.CREATED):
                 raise not_sent(job)
             if job.run.cancel_wanted and job.at(RunStatus.CREATED):
-                await cancel_unsent(job, "before it was sent")
+                await cancel_unsent(job, "canceled before")
                 return False
         kept = True
         return True
@@ -164,8 +164,12 @@ async def _limited(job: Job, effort: Effort, answer: Refused) -> bool:
 def submit_call(job: Job) -> Call:
     """Build the POST; the same record always gives the same POST."""
     record = job.record
+    who = {"user": record.user, "project": record.project, "session_id": record.session_id}
     return job.provider.submit_call(
-        record.request, record.provider_model, client_ref=record.client_ref, metadata=record.metadata or None
+        record.request,
+        record.provider_model,
+        client_ref=record.client_ref,
+        metadata=with_who(record.metadata, **who),
     )
 
 
@@ -225,7 +229,7 @@ async def recover(job: Job, why: str) -> None:
             if not await asyncio.to_thread(_is_ours, job):
                 raise _not_ours(job)
             if not job.may_send:
-                await cancel_unsent(job, "it never reached the provider")
+                await cancel_unsent(job, "two reads showed that it has no such run")
                 return
             found, why = await _send_again(job)
             if job.record.status != RunStatus.SUBMITTING:
