@@ -40,6 +40,7 @@ _HOME = {
         "UsageError",
         "WaitTimeoutError",
     ),
+    "exporting": ("export",),
     "loop": ("run_sync",),
     "models": ("Shot", "TextToVideo"),
     "notebook.compare": ("compare",),
@@ -92,6 +93,7 @@ __all__ = [
     "connect",
     "costs",
     "estimate",
+    "export",
     "find",
     "form",
     "gallery",
@@ -135,6 +137,7 @@ if TYPE_CHECKING:
         UsageError,
         WaitTimeoutError,
     )
+    from kling_nb.exporting import export
     from kling_nb.loop import run_sync
     from kling_nb.models import Shot, TextToVideo
     from kling_nb.notebook.compare import compare

@@ -46,7 +46,12 @@ def test_no_command_ever_makes_a_run(session, monkeypatch):
     session.last = run
     before = [record.id for record in session.ledger().runs()]
     monkeypatch.setattr(Session, "open", lambda *_: pytest.fail("a line magic opened the paid door"))
-    refused = {"resolve": "resolve fox --abandon", "adopt": "adopt runcomfy no-such-run"}
+    refused = {
+        "resolve": "resolve fox --abandon",
+        "adopt": "adopt runcomfy no-such-run",
+        "export": "export vbench fox",
+        "estimate": "estimate no-such.ipynb",
+    }
     for command in COMMANDS:
         line = f"{command.name} {'fox' if command.loose and 'ID' in command.usage else ''}"
         if command.name in refused:
@@ -64,7 +69,7 @@ def test_no_command_ever_makes_a_run(session, monkeypatch):
     [
         ("lst", "Did you mean `%kling list`?"),
         ("A red fox in snow", "with two percent signs"),
-        ("budget", "There are status, list"),
+        ("bill", "There are status, list"),
         ("list --al", "Did you mean --all?"),
         ("list -n 0", "from 1 to"),
         ("list -n", "from 1 to"),

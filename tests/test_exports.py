@@ -14,6 +14,7 @@ from kling_nb.errors import StoreError, UsageError
 from kling_nb.exporting import export
 from kling_nb.exports import Sample, _check_case, lay_out
 from kling_nb.layouts import LAYOUTS, find_layout, read_rows
+from kling_nb.notebook.commands import run_command
 from kling_nb.placing import file_sha256
 from kling_nb.records import MediaFacts, RunStatus
 from sessions import ask, sessions_in
@@ -301,3 +302,30 @@ def test_only_verified_clips_go_out(tmp_path):
         made = export(runs, tmp_path / "two", layout="vbench", allow_sandbox=True, session=session)
         assert [gone.why for gone in made.missing] == [f"the clip of {runs[0].id} is not here, or is damaged"]
         assert len(session.ledger().runs()) == 2
+
+
+def test_the_command_exports_what_it_is_told(tmp_path):
+    """`%kling export` with a list of prompts from a file: the clips, what is missing, and no new run."""
+    with contextmanager(sessions_in)(tmp_path) as make:
+        session = make(provider="sandbox")
+        fox = session.open(ask())[0].wait(60)
+        (tmp_path / "list.jsonl").write_text('{"prompt_en": "A red fox in snow"}\n{"prompt_en": "A hare"}\n')
+        line = "export vbench fox --plan list.jsonl --samples 1 --to clips"
+        with pytest.raises(UsageError, match="drawn by the sandbox"):
+            run_command(session, line, {"fox": fox})
+        shown = run_command(session, f"{line} --allow-sandbox", {"fox": fox})
+        assert names(tmp_path / "clips") == {"A red fox in snow-0.mp4"}
+        assert shown.value["missing"] == {"A hare-0.mp4": "no run"}
+        assert shown.text.splitlines()[:2] == [
+            "1 clip that the layout asks for is missing:",
+            "A hare-0.mp4: no run",
+        ]
+        for bad, words in (
+            ("export", "needs a layout"),
+            ("export coco", "There is no layout"),
+            ("export vbench --plan nothing.json", "cannot be read"),
+            ("export vbench --samples 0", "from 1 to"),
+        ):
+            with pytest.raises(UsageError, match=words):
+                run_command(session, bad, {})
+        assert len(session.ledger().runs()) == 1

@@ -18,6 +18,7 @@ from kling_nb.notebook.budgeting import budget
 from kling_nb.notebook.compare import compare_line
 from kling_nb.notebook.cost import cost
 from kling_nb.notebook.doctor import doctor
+from kling_nb.notebook.exportline import export_line
 from kling_nb.notebook.form import form_line
 from kling_nb.notebook.gallery import gallery_line
 from kling_nb.notebook.order import Order
@@ -145,6 +146,7 @@ _DO: dict[str, Callable[[Order], Shown]] = {
     "cost": cost,
     "budget": budget,
     "estimate": billview.estimate,
+    "export": export_line,
     "models": model_list,
     "keys": _keys,
     "config": lambda order: overview.config(order.session),

@@ -55,7 +55,7 @@ COMMANDS: tuple[Command, ...] = (
         name="show",
         usage="[ID ...] [--player]",
         loose=True,
-        help="draw the card of a run again, of the last one by default; --player also plays it frame by frame",
+        help="draw the card of a run again, of the last one by default; --player plays it frame by frame",
         switches=("--player",),
     ),
     Command(
@@ -156,6 +156,18 @@ COMMANDS: tuple[Command, ...] = (
         usage="[--ask PROVIDER]",
         help="for which providers there is a key, and where from; --ask takes one for this session, unseen",
         values=("--ask",),
+    ),
+    Command(
+        name="export",
+        usage="LAYOUT [ID ...] [--to FOLDER] [--plan FILE] [--samples N] [--allow-sandbox]",
+        loose=True,
+        help="lay clips out as a benchmark or dataset asks for them (vbench, videofolder ...), by hard links",
+        switches=("--allow-sandbox",),
+        values=("--to", "--plan", "--samples"),
+        choices=(
+            *("vbench", "vbench-custom", "vbench2", "video-bench", "t2v-compbench", "evalcrafter"),
+            *("phygenbench", "physics-iq", "videogen-eval", "videophy", "videofolder", "webdataset"),
+        ),
     ),
     Command(name="config", help="the settings as they are now, and where each comes from"),
     Command(

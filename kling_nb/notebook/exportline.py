@@ -1,0 +1,98 @@
+"""`%kling export`: clips under the names another tool asks for.
+
+Invariants: nothing is bought and nothing in the store changes; what is missing is told first.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kling_nb.errors import one_line
+from kling_nb.exporting import export
+from kling_nb.exports import Export
+from kling_nb.layouts import LAYOUTS
+from kling_nb.notebook.order import Order, named, sentences
+from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.values import read_count, shown, wrong
+
+__all__ = ["export_line"]
+
+_MAX_PLAN_BYTES = 64 * 1024 * 1024
+_LISTED = 10
+
+
+def export_line(order: Order) -> Shown:
+    """Lay clips out: of the runs that are named, else of the whole ledger."""
+    if not order.words:
+        raise wrong("`%kling export` needs a layout.", f"There are {', '.join(LAYOUTS)}.")
+    layout, *rest = order.words
+    runs = named(Order(session=order.session, names=order.names, words=rest)) if rest else None
+    flags = order.flags
+    folder = (order.session.surroundings().folder or Path.cwd()) / (flags.get("--to") or f"export-{layout}")
+    count = read_count("--samples", flags["--samples"], low=1, high=1000) if "--samples" in flags else None
+    made = export(
+        runs,
+        folder,
+        layout=layout,
+        plan=_read_plan(order, flags["--plan"]) if "--plan" in flags else None,
+        samples=count,
+        allow_sandbox="--allow-sandbox" in flags,
+        session=order.session,
+    )
+    return sentences(_words(made), value=_data(made))
+
+
+def _words(made: Export) -> list[str]:
+    lines = [f"{_clips(len(made.placed))} as {made.layout} in `{made.folder.name}`; the store is as it was."]
+    if made.left_out:
+        lines.append(f"{len(made.left_out)} runs were left out: the layout asks for none of them.")
+    if made.missing:
+        count = len(made.missing)
+        gone = [f"{_clips(count)} that the layout asks for {'is' if count == 1 else 'are'} missing:"]
+        gone += [f"{one_line(one.file)}: {one.why}" for one in made.missing[:_LISTED]]
+        gone += (
+            [f"and {count - _LISTED} more: see `{made.folder.name}.export.json`."] if count > _LISTED else []
+        )
+        return gone + lines
+    return lines
+
+
+def _clips(count: int) -> str:
+    return "1 clip" if count == 1 else f"{count} clips"
+
+
+def _data(made: Export) -> dict[str, Any]:
+    return {
+        "layout": made.layout,
+        "folder": str(made.folder),
+        "clips": {one.file: one.sample.record.id for one in made.placed},
+        "missing": {gone.file: gone.why for gone in made.missing},
+        "left_out": list(made.left_out),
+    }
+
+
+def _read_plan(order: Order, name: str) -> list[Mapping[str, Any] | str]:
+    """Read a suite's list: JSON, JSON lines, or a prompt a line."""
+    path = (order.session.surroundings().folder or Path.cwd()) / name
+    try:
+        if path.stat().st_size > _MAX_PLAN_BYTES:
+            raise wrong(f"The plan {shown(name)} is larger than 64 MB.", "Give the suite's own list.")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise wrong(
+            f"The plan {shown(name)} cannot be read: {why}.", "Name a file beside the notebook."
+        ) from None
+    try:
+        if path.suffix == ".json":
+            listed = json.loads(text)
+        elif path.suffix == ".jsonl":
+            listed = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            listed = [line for line in text.splitlines() if line.strip()]
+    except ValueError:
+        raise wrong(f"The plan {shown(name)} is no readable JSON.", "Nothing was written.") from None
+    if not isinstance(listed, list) or not all(isinstance(row, dict | str) for row in listed):
+        raise wrong(f"The plan {shown(name)} is no list of prompts or rows.", "Nothing was written.")
+    return listed
