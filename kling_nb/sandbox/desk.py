@@ -273,7 +273,12 @@ class Desk:
             return None
         if now < run.ended_s() + faults.number(wire, "cost_lag_s"):
             return None
-        if state != "succeeded" and faults.word(wire, "bill_failed") == "off":
+        return self.bill(run)
+
+    def bill(self, run: Run) -> Decimal:
+        """What the run cost, told or not; 0 while it is on its way."""
+        faults, wire, state = self.faults, run.wire, run.state(self.clock())
+        if state not in TERMINAL or (state != "succeeded" and faults.word(wire, "bill_failed") == "off"):
             return Decimal(0)
         seconds = max(Decimal(run.plan.seconds), Decimal(str(faults.number(wire, "bill_minimum_s"))))
         bill = run.price * seconds * Decimal(str(faults.number(wire, "cost_factor")))
@@ -308,6 +313,8 @@ class Desk:
                 "input": run.input,
                 "seconds": run.plan.seconds,
                 "audio": run.plan.audio,
+                "billed": f"{self.bill(run):f}",
+                "metadata": run.extra.get("metadata"),
             }
             for run in self.runs
         ]
@@ -316,6 +323,7 @@ class Desk:
             **totals,
             "wires": wires,
             "runs": runs,
+            "billed": f"{sum((self.bill(run) for run in self.runs), Decimal(0)):f}",
             "rendered": self.clips.rendered,
             "keys": dict(self.keys),
             "fired": dict(self.faults.fired),

@@ -193,6 +193,8 @@ class RunComfy:
             # the real one would answer 0.
             if cost is not None and (state == "succeeded" or cost):
                 body["cost"] = float(cost)
+                if (currency := self._word("cost_currency")) != "unsaid":
+                    body["currency"] = currency
         return desk.spoil(WIRE, "poll", json_reply(body))
 
     async def cancel(self, request: Request) -> Response:

@@ -205,6 +205,7 @@ class Runflow:
         state = run.state(now)
         ended = state in TERMINAL
         cost = desk.cost(run)
+        currency = desk.faults.word(WIRE, "cost_currency")
         begun = state == "running" or (ended and run.started_s() <= run.ended_s())
         nothing = ("flow_id", "target_version", "context", "cost_breakdown", "batch_id", "request_id", "flow")
         body: dict[str, Any] = {
@@ -219,6 +220,7 @@ class Runflow:
             "output": self._output(request, run) if state == "succeeded" else None,
             "duration_ms": round((run.ended_s() - run.born_s) * 1000) if ended else None,
             "cost": None if cost is None else f"{cost:f}",
+            **({} if cost is None or currency == "unsaid" else {"currency": currency}),
             "nodes_total": 1,
             "nodes_completed": 1 if state == "succeeded" else 0,
             "client_ref": run.extra.get("client_ref"),

@@ -299,6 +299,12 @@ _WORDS: Final = (
         ("second", "dearer", "clip", "none", "junk", "markup"),
     ),
     Switch("cost_told", "word", "whether a run's cost is ever told", "on", ("on", "never")),
+    Switch(
+        "cost_currency",
+        "word",
+        "what a field `currency` beside a cost says; `unsaid` is no such field",
+        "unsaid",
+    ),
     Switch("bill_failed", "word", "whether failed and cancelled runs are billed", "off", ("on", "off")),
     Switch(
         "link_host",
