@@ -104,8 +104,8 @@ def _agreed(found: Agreement) -> str:
         return "No pair was judged by more than one rater, so that there is no agreement to speak of."
     alpha = "not defined" if found.alpha is None else f"{found.alpha:.2f}"
     return (
-        f"{len(found.raters)} raters agree on {found.share:.0%} of their votes on the {found.pairs} pairs that "
-        f"more than one has judged; Krippendorff's alpha is {alpha}."
+        f"On the {found.pairs} pairs that more than one rater has judged, {found.share:.0%} of votes agree; "
+        f"Krippendorff's alpha is {alpha}."
     )
 
 

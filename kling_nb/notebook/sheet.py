@@ -9,6 +9,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kling_nb.html import DOT, FONT, Html, join, link, prose, safe_url, tag, text_table
 from kling_nb.wording import short
@@ -123,6 +124,7 @@ def _tile(tile: Tile, each: int) -> Html:
     )
 
 
+@lru_cache(maxsize=2 * MOST)
 def smaller(poster: str, most: int) -> str | None:
     """Shrink a still until its address has so many letters at most.
 
