@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kling_nb.errors import UsageError, one_line
 from kling_nb.html import BLUE, FONT, Html, join, prose, table, tag, text_table
-from kling_nb.records import RunRecord, Totals, dollars
+from kling_nb.records import RunRecord, Totals, dollars, usd
 from kling_nb.spending import (
     OVERVIEW,
     Group,
     Sums,
     add_up,
-    amount,
     columns,
     difference,
     group,
@@ -59,7 +58,6 @@ class Check:
         words: Why, where that needs words.
         was_micros: What was on the books, in micro-dollars; None for unknown.
         is_micros: What is on them now.
-        currency: ISO 4217.
 
     Example:
         >>> Check(run_id="kl7m2q", provider="runcomfy", outcome="open", was_micros=560000).difference_micros
@@ -72,7 +70,6 @@ class Check:
     words: str = ""
     was_micros: int | None = None
     is_micros: int | None = None
-    currency: str = "USD"
 
     @property
     def difference_micros(self) -> int | None:
@@ -87,7 +84,7 @@ class Check:
         row |= {"provider_run_id": self.provider_run_id, "outcome": self.outcome, "words": self.words}
         for name, micros in figures.items():
             row |= {f"{name}_micros": micros, name: _decimal(micros)}
-        return row | {"currency": self.currency}
+        return row | {"currency": "USD"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,9 +267,11 @@ class CostReport:
         if not everything:
             yield f"{scope}: nothing was asked for."
         for sums in everything:
-            yield f"{scope}, {_account_words(sums)}: {_sums_words(sums)}."
-            for by in self._sections():
-                yield from _table(by, self._records, sums)
+            kind = "play money, what the sandbox would have cost" if sums.play else "real money"
+            yield f"{scope}, {kind}: {_sums_words(sums)}."
+            records = [record for record in self._records if record.play is sums.play]
+            for by in self._sections(records):
+                yield from _table(by, records, sums)
         if everything:
             yield _LEGEND
         if self.unread:
@@ -280,10 +279,10 @@ class CostReport:
         yield from (f"{session_words(totals).capitalize()}." for totals in self.money)
         yield from self._checked()
 
-    def _sections(self) -> list[tuple[str, ...]]:
+    def _sections(self, records: Sequence[RunRecord]) -> list[tuple[str, ...]]:
         if self._arranged:
             return [self.dimensions]
-        tagged = any(record.tags for record in self._records)
+        tagged = any(record.tags for record in records)
         return [OVERVIEW, ("day",), *([("tag",)] if tagged else [])]
 
     def _checked(self) -> Iterator[_Part]:
@@ -301,9 +300,9 @@ class CostReport:
                 [
                     check.run_id,
                     provider_label(check.provider),
-                    amount(check.was_micros, check.currency),
-                    amount(check.is_micros, check.currency),
-                    difference(check.difference_micros, check.currency),
+                    usd(check.was_micros),
+                    usd(check.is_micros),
+                    difference(check.difference_micros),
                     ": ".join(part for part in (check.outcome, one_line(check.words)) if part),
                 ]
                 for check in self.checks
@@ -339,11 +338,6 @@ def _cell(value: object) -> object:
 
 
 # -- drawing -----------------------------------------------------------------------------
-def _account_words(sums: Sums) -> str:
-    words = "play money, what the sandbox would have cost" if sums.play else "real money"
-    return words if sums.currency == "USD" else f"{words} in {sums.currency}"
-
-
 def _sums_words(sums: Sums) -> str:
     runs = f"{sums.runs} run{'' if sums.runs == 1 else 's'}"
     pending = f", {sums.pending} on the way" if sums.pending else ""
@@ -356,15 +350,15 @@ def _sums_words(sums: Sums) -> str:
 
 def _figures(sums: Sums) -> tuple[str, str, str, str]:
     return (
-        sums.estimated.words(sums.currency),
-        sums.reported.words(sums.currency, "not reported"),
-        sums.settled.words(sums.currency),
-        amount(sums.reserved_micros, sums.currency),
+        sums.estimated.words(),
+        sums.reported.words("not reported"),
+        sums.settled.words(),
+        usd(sums.reserved_micros),
     )
 
 
 def _table(by: Sequence[str], records: Sequence[RunRecord], whole: Sums) -> Iterator[_Part]:
-    groups = [each for each in group(records, by) if each.sums.account == whole.account]
+    groups = group(records, by)
     shown = groups[:_MOST_ROWS]
     most = max((max(_lengths(each.sums)) for each in shown), default=0)
     rows: list[list[object]] = [
@@ -372,7 +366,7 @@ def _table(by: Sequence[str], records: Sequence[RunRecord], whole: Sums) -> Iter
             tag("div", _label(by, each), _bars(each.sums, most), style="min-width:110px"),
             each.sums.runs,
             *_figures(each.sums),
-            difference(each.sums.difference_micros, each.sums.currency),
+            difference(each.sums.difference_micros),
         ]
         for each in shown
     ]

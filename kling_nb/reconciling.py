@@ -21,7 +21,7 @@ from kling_nb.engine.watch import reported
 from kling_nb.errors import KlingError
 from kling_nb.keys import KEY_VARIABLES, fingerprint
 from kling_nb.providers.base import Snapshot
-from kling_nb.records import RunRecord, RunStatus, Totals
+from kling_nb.records import RunRecord, RunStatus, Totals, in_currency
 from kling_nb.session import Session
 from kling_nb.spending import is_open, read_day, read_dimensions, select
 from kling_nb.transport import Transport
@@ -167,6 +167,8 @@ def _settle(session: Session, answer: _Answer) -> Check:
     else:
         # Its folder is gone, and a sidecar alone would only bring it back.
         session.engine().peek(after)
+    if after.billed_micros is None and after.reported_micros:
+        return _check(before, after, "open", words)
     if before.settled_micros is None:
         return _check(before, after, "settled", words)
     same = before.settled_micros == after.settled_micros
@@ -179,10 +181,11 @@ def _told(record: RunRecord, snapshot: Snapshot) -> tuple[dict[str, Any] | None,
         return None, f"it is still {snapshot.word or snapshot.state} there"
     told = reported(snapshot)
     if told:
-        figure = told["reported_micros"]
-        if told["currency"] == "USD":
-            told |= {"settled_micros": figure, "reserved_micros": 0}
-        return told | {"charged": "yes" if figure else "no"}, ""
+        figure, currency = told["reported_micros"], told["currency"]
+        told["charged"] = "yes" if figure else "no"
+        if figure and currency != "USD":
+            return told, f"it reports {in_currency(figure, currency)}, which no dollar sum can count"
+        return told | {"settled_micros": figure, "reserved_micros": 0}, ""
     unknown = record.settled_micros is None and charged(record) == "unknown"
     without_clip = record.status is not RunStatus.SUCCEEDED and snapshot.state != "succeeded"
     if snapshot.charged == "no" and unknown and without_clip:
@@ -200,7 +203,6 @@ def _check(before: RunRecord, after: RunRecord, outcome: Any, words: str = "") -
         words=words,
         was_micros=before.settled_micros,
         is_micros=after.settled_micros,
-        currency=after.currency,
     )
 
 

@@ -1,8 +1,8 @@
 """What runs were estimated at, reported to cost and settled at, added up by whatever is asked.
 
 Invariants: pure, and asks nobody; every sum is whole micro-dollars and is the ledger's own; play money and
-real money, and two currencies, are never in one sum; an amount nobody knows is counted beside a sum, is never
-in it, and is never 0; a run is counted once in each group that it belongs to.
+real money are never in one sum, nor is what is no dollars; an amount nobody knows is counted beside a sum, is
+never in it, and is never 0; a run is counted once in each group that it belongs to.
 """
 
 import re
@@ -12,18 +12,16 @@ from datetime import date
 from typing import Any
 
 from kling_nb.errors import UsageError, one_line
-from kling_nb.records import RunRecord, dollars, usd
+from kling_nb.records import RunRecord, dollars, in_currency, usd
 from kling_nb.wording import charged
 
 __all__ = [
     "DIMENSIONS",
     "OVERVIEW",
-    "Account",
     "Figure",
     "Group",
     "Sums",
     "add_up",
-    "amount",
     "columns",
     "difference",
     "group",
@@ -40,11 +38,8 @@ DIMENSIONS = ("provider", "model", "day", "tag", "session", "user", "project", "
 OVERVIEW = ("provider", "model")
 _FACTS = (
     *("status", "charged", "asked_at", "seconds", "audio", "take", "attempt", "provider_run_id"),
-    *("price_per_second", "price_basis", "price_source", "price_as_of"),
+    *("price_per_second", "price_basis", "price_source", "price_as_of", "reported_as"),
 )
-
-Account = tuple[bool, str]
-"""Whether it is play money, and the currency: what may be in one sum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +65,9 @@ class Figure:
         """The sum of what is known in micro-dollars; None where nothing is."""
         return self.known if self.counted else None
 
-    def words(self, currency: str = "USD", missing: str = "unknown") -> str:
+    def words(self, missing: str = "unknown") -> str:
         """Write it for people."""
-        left = [amount(self.micros, currency)] if self.micros is not None else []
+        left = [usd(self.micros)] if self.micros is not None else []
         return " + ".join([*left, *([f"{self.unknown} {missing}"] if self.unknown else [])]) or "none"
 
     def __str__(self) -> str:
@@ -81,20 +76,21 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Sums:
-    """The figures of some runs of one account.
+    """The figures of some runs, in dollars.
 
     Args:
-        account: Play or real money, and its currency.
+        play: Whether it is the sandbox's play money.
         runs: How many runs.
         pending: How many of them are on their way.
         estimated: What they should cost.
-        reported: What their providers say they cost; unknown where a run may be billed and none was told.
+        reported: What their providers say they cost; unknown where a run may be billed and no dollars were
+            told.
         settled: What is on the books; unknown where a run has ended and nobody knows its charge.
         reserved_micros: What is held back for runs that are not settled.
         difference_micros: Settled less estimated, over the runs that have both; None where none has.
     """
 
-    account: Account
+    play: bool
     runs: int
     pending: int
     estimated: Figure
@@ -102,16 +98,6 @@ class Sums:
     settled: Figure
     reserved_micros: int
     difference_micros: int | None
-
-    @property
-    def play(self) -> bool:
-        """Whether it is the sandbox's play money."""
-        return self.account[0]
-
-    @property
-    def currency(self) -> str:
-        """ISO 4217."""
-        return self.account[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,17 +115,7 @@ class Group:
     records: tuple[RunRecord, ...]
 
 
-def amount(micros: int | None, currency: str = "USD") -> str:
-    """Write an amount in its currency; unknown is a word.
-
-    Example:
-        >>> amount(560000), amount(560000, "EUR"), amount(None)
-        ('$0.56', '0.56 EUR', 'unknown')
-    """
-    return usd(micros) if currency == "USD" or micros is None else f"{dollars(micros):f} {currency}"
-
-
-def difference(micros: int | None, currency: str = "USD") -> str:
+def difference(micros: int | None) -> str:
     """Write a difference with its sign; empty where there is none to tell.
 
     Example:
@@ -148,7 +124,7 @@ def difference(micros: int | None, currency: str = "USD") -> str:
     """
     if micros is None:
         return ""
-    return f"+{amount(micros, currency)}" if micros > 0 else amount(micros, currency)
+    return f"+{usd(micros)}" if micros > 0 else usd(micros)
 
 
 def is_open(record: RunRecord) -> bool:
@@ -251,10 +227,10 @@ def group(records: Iterable[RunRecord], by: Sequence[str] = OVERVIEW) -> list[Gr
         >>> group([])
         []
     """
-    found: dict[tuple[Account, tuple[str | None, ...]], list[RunRecord]] = {}
+    found: dict[tuple[bool, tuple[str | None, ...]], list[RunRecord]] = {}
     for record in records:
         for labels in _labels(record, by):
-            found.setdefault(((record.play, record.currency), labels), []).append(record)
+            found.setdefault((record.play, labels), []).append(record)
     keys = sorted(found, key=lambda key: tuple(label or "" for label in key[1]))
     for place in reversed([n for n, name in enumerate(by) if name == "day"]):
         keys.sort(key=lambda key: key[1][place] or "", reverse=True)
@@ -262,14 +238,14 @@ def group(records: Iterable[RunRecord], by: Sequence[str] = OVERVIEW) -> list[Gr
         keys.sort(key=lambda key: found[key][0].created_at, reverse=True)
     keys.sort(key=lambda key: key[0])
     return [
-        Group(labels=labels, sums=_sums(account, runs), records=tuple(runs))
-        for account, labels in keys
-        for runs in [found[account, labels]]
+        Group(labels=labels, sums=_sums(runs, play=play), records=tuple(runs))
+        for play, labels in keys
+        for runs in [found[play, labels]]
     ]
 
 
 def add_up(records: Iterable[RunRecord]) -> list[Sums]:
-    """Add all runs up, one sum for each account, real money first.
+    """Add all runs up: real money, then play money, where there is any.
 
     Example:
         >>> add_up([])
@@ -296,19 +272,19 @@ def _values(record: RunRecord, name: str) -> list[str | None]:
     return [getattr(record, field) or None]
 
 
-def _sums(account: Account, records: Sequence[RunRecord]) -> Sums:
+def _sums(records: Sequence[RunRecord], *, play: bool) -> Sums:
     both = [
         record.settled_micros - micros
         for record in records
         if record.settled_micros is not None and (micros := _estimate(record)) is not None
     ]
     return Sums(
-        account=account,
+        play=play,
         runs=len(records),
         pending=sum(record.status.pending for record in records),
         estimated=_figure([_estimate(record) for record in records]),
         reported=_figure(
-            [r.reported_micros for r in records if r.reported_micros is not None or is_open(r)],
+            [r.billed_micros for r in records if r.reported_micros is not None or is_open(r)],
         ),
         settled=_figure(
             [r.settled_micros for r in records if r.settled_micros is not None or r.status.ended]
@@ -319,8 +295,7 @@ def _sums(account: Account, records: Sequence[RunRecord]) -> Sums:
 
 
 def _estimate(record: RunRecord) -> int | None:
-    # A list in another currency says nothing in the currency of the bill.
-    return record.estimate.micros if record.estimate.currency == record.currency else None
+    return record.estimate.micros if record.estimate.currency == "USD" else None
 
 
 def _figure(amounts: Sequence[int | None]) -> Figure:
@@ -340,7 +315,7 @@ def row_of(by: Sequence[str], each: Group) -> dict[str, Any]:
         Micro-dollars as whole numbers, the same as exact decimal text, unknown as None beside a count.
     """
     sums = each.sums
-    row: dict[str, Any] = {"play": sums.play, "currency": sums.currency}
+    row: dict[str, Any] = {"play": sums.play, "currency": "USD"}
     row |= dict(zip(by, each.labels, strict=True))
     if "run" in by:
         row |= _facts(each.records[0])
@@ -389,5 +364,6 @@ def _facts(record: RunRecord) -> dict[str, Any]:
         one_line(record.estimate.basis),
         one_line(record.estimate.source),
         record.estimate.as_of,
+        None if record.currency == "USD" else in_currency(record.reported_micros, record.currency),
     )
     return dict(zip(_FACTS, facts, strict=True))

@@ -215,24 +215,21 @@ def test_what_nobody_knows_is_counted_and_never_nought():
     assert (total["settled"], total["settled_unknown"], total["reserved"]) == ("0.56", 1, "0.84")
 
 
-def test_play_money_and_currencies_never_share_a_sum():
-    """Whatever a report is arranged by, an account has rows, sums and bars of its own."""
-    runs = [done(), done("kbbbb", play=True), done("kcccc", currency="EUR")]
+def test_play_money_and_what_is_no_dollars_never_share_a_sum():
+    """Whatever a report is arranged by, play money has rows, sums and bars of its own; euros are in none."""
+    runs = [done(), done("kbbbb", play=True), done("kcccc", currency="EUR", settled_micros=None)]
     for by in (*DIMENSIONS, "tag:scene", ("provider", "day")):
-        rows = CostReport(runs, by=by).rows
-        assert [(row["play"], row["currency"], row["settled_micros"]) for row in rows] == [
-            (False, "EUR", 560_000),
-            (False, "USD", 560_000),
-            (True, "USD", 560_000),
-        ]
+        rows = [row for row in CostReport(runs, by=by).rows if row["settled_micros"]]
+        assert [(row["play"], row["settled_micros"]) for row in rows] == [(False, 560_000), (True, 560_000)]
     report = CostReport(runs)
-    assert len(report.totals) == 3
-    # A list in dollars says nothing of a bill in euros.
-    assert report.totals[0]["estimated_micros"] is None
-    text = repr(report)
-    assert "real money in EUR" in text
-    assert "0.56 EUR" in text
-    assert "$1.12" not in text + seen(report._repr_html_())
+    real, play = report.totals
+    assert (real["reported_micros"], real["reported_unknown"], real["settled_unknown"]) == (560_000, 1, 1)
+    assert (play["reported_micros"], play["reported_unknown"]) == (560_000, 0)
+    [told] = [row["reported_as"] for row in report.by("run").rows if row["reported_as"]]
+    assert told == "0.56 EUR"
+    for text in (repr(report), seen(report._repr_html_())):
+        assert "reported $0.56 + 1 not reported" in text
+        assert "play money, what the sandbox would have cost: 1 run" in text
 
 
 def test_a_report_is_arranged_by_whatever_is_asked():

@@ -87,6 +87,22 @@ def test_a_charge_that_is_as_listed_is_confirmed(build, wire):
     assert len(events(session, run.id)) == 1
 
 
+def test_a_figure_in_other_money_changes_no_dollar(build, wire):
+    """It is written down as the provider's word, and what is on the books stays, and stays a guess."""
+    house = build(faults={"cost_told": "never"})
+    session = house.session()
+    run = house.run(session, ask(provider=wire))
+    house.faults(cost_told="on", cost_currency="EUR")
+    report, checks = reconcile(session)
+    check, kept = checks[run.id], session.ledger().get(run.id)
+    assert (check.outcome, check.is_micros) == ("open", EACH)
+    assert "it reports 0.336 EUR, which no dollar sum can count" in repr(report)
+    assert (kept.reported_micros, kept.currency, kept.settled_micros) == (EACH, "EUR", EACH)
+    assert report.totals[0]["reported_unknown"] == 1
+    assert len(events(session, run.id)) == 1
+    assert reconcile(session)[1] == {}
+
+
 @pytest.mark.parametrize("bill", ["off", "on"])
 def test_an_unknown_charge_of_a_failed_run_is_settled_by_the_providers_figure(build, bill):
     """RunComfy says nowhere whether failed runs are charged: its figure settles them, and nothing else."""
