@@ -106,11 +106,12 @@ def clip_state(record: RunRecord, name: str | None, why: str | None) -> dict[str
     fps = media.fps if media is not None and media.fps else 24.0
     seconds = media.duration_s if media is not None else float(record.request.duration)
     counted = media.frames if media is not None else None
-    marked = [mark(record)] if mark(record) else []
+    asked = [one_line(word) for word in ask_words(record)]
+    marked = [mark(record)] if mark(record) and mark(record) not in asked else []
     return {
         "id": record.id,
         "name": one_line(name) if name else None,
-        "facts": [*marked, *map(one_line, ask_words(record)), plain(money_words(record))],
+        "facts": [*marked, *asked, plain(money_words(record))],
         "fps": fps,
         "frames": max(1, counted or round(seconds * fps)),
         "width": media.width if media is not None else 0,
