@@ -122,6 +122,7 @@ def story(record: RunRecord, *, detached: bool) -> Html:
         tag("div", told.what),
         said,
         tag("div", tag("b", told.charged), " ", prose(told.cure)),
+        tag("div", "That is at ", html.link(wording.host(told.site), told.site)) if told.site else "",
     )
 
 
@@ -169,7 +170,11 @@ def picture(record: RunRecord, *, src: str | None, poster: str | None, embed: st
         held = tag("img", src=still, alt="first frame", style=f"{inside};opacity:0.6")
     else:
         centre = "display:flex;align-items:center;justify-content:center;opacity:0.6;font-size:12px"
-        held = tag("div", _PLACES.get(record.status, "clip not here" if done else "no clip"), style=f"{inside};{centre}")
+        held = tag(
+            "div",
+            _PLACES.get(record.status, "clip not here" if done else "no clip"),
+            style=f"{inside};{centre}",
+        )
     # The sanitizer drops `aspect-ratio`; padding in per cent of the width keeps the box in shape as well.
     frame = f"position:relative;padding-bottom:{height};border-radius:6px;overflow:hidden;background:{_FILL}"
     return tag("div", tag("div", held, style=frame), style=f"flex:0 1 {width}px;min-width:140px")

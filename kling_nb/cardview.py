@@ -125,7 +125,13 @@ def line(
         first.append(one_line(file) if file else "the clip is not here")
     told = ending(record, detached=detached)
     second = (
-        [one_line(" ".join([told.what, one_line(record.message), told.charged, told.cure]))] if told else []
+        [
+            one_line(
+                " ".join([told.what, one_line(record.message), told.charged, told.cure, told.site]).strip()
+            )
+        ]
+        if told
+        else []
     )
     if not told and not private:
         second.append(f'"{wording.short(one_line(all_words(record)), 72)}"')

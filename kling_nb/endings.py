@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kling_nb.errors import Charged
 from kling_nb.records import RunRecord, RunStatus, in_currency, usd
-from kling_nb.wording import charged, clock, provider_label
+from kling_nb.wording import SEND_IT, charged, clock, never_sent, provider_label, provider_site
 
 __all__ = ["Ending", "ending"]
 
@@ -21,11 +21,13 @@ class Ending(NamedTuple):
         what: What happened.
         charged: e.g. `Charged: no.`
         cure: What is safe now, with the command to type.
+        site: The address of the provider's own site, where it is to be looked for; empty for none.
     """
 
     what: str
     charged: str
     cure: str
+    site: str = ""
 
 
 def ending(record: RunRecord, *, detached: bool = False) -> Ending | None:
@@ -48,7 +50,8 @@ def ending(record: RunRecord, *, detached: bool = False) -> Ending | None:
     amount = usd(settled) if settled is not None else in_currency(record.reported_micros, record.currency)
     sure = f"yes, {'amount ' if amount == 'unknown' else ''}{amount}"
     what, cure = _told(record, word)
-    return Ending(what, f"Charged: {sure if word == 'yes' else word}{play}.", cure)
+    site = provider_site(record.provider) if record.status is RunStatus.LOST and word != "no" else ""
+    return Ending(what, f"Charged: {sure if word == 'yes' else word}{play}.", cure, site)
 
 
 def _detached(record: RunRecord, play: str) -> Ending:
@@ -66,7 +69,8 @@ def _told(record: RunRecord, word: Charged) -> tuple[str, str]:
     if record.status is RunStatus.LOST:
         return _lost(record, at, word)
     if record.status is RunStatus.CANCELED:
-        return "The run was canceled before it made a clip.", again
+        unsent = never_sent(record)
+        return unsent or "The run was canceled before it made a clip.", SEND_IT if unsent else again
     if record.abandoned_at is not None and record.provider_run_id is None:
         return f"The answer from {at} never came, and the run was given up; nothing is held for it.", again
     twice = "" if word == "no" else f" {again}"
@@ -108,6 +112,6 @@ def _lost(record: RunRecord, at: str, word: Charged) -> tuple[str, str]:
     asked = clock(record.submitted_at or record.created_at, date=True)
     resolve = f"`%kling resolve {record.id}"
     return what, (
-        f"Look through your runs at {at} around {asked}.\n"
+        f"Look for it in your request history at {at} around {asked}.\n"
         f"It is there: {resolve} --attach PROVIDER_ID`\nIt is not: {resolve} --abandon`"
     )

@@ -13,6 +13,7 @@ from kling_nb.errors import Charged, UsageError
 from kling_nb.records import Level, MediaFacts, RunRecord, RunStatus, Totals, in_currency, usd
 
 __all__ = [
+    "SEND_IT",
     "ask_words",
     "charged",
     "clock",
@@ -20,11 +21,14 @@ __all__ = [
     "host",
     "minutes",
     "money_words",
+    "never_sent",
     "plain",
     "provider_label",
+    "provider_site",
     "session_words",
     "short",
     "state_word",
+    "unread_words",
     "wait_words",
     "waited_s",
 ]
@@ -58,6 +62,8 @@ _CAPS: dict[Level, str] = {
 }
 _CODECS = {"h264": "H.264", "hevc": "HEVC", "av1": "AV1", "vp9": "VP9"}
 _LABELS = {"runcomfy": "RunComfy"}
+#: The providers' own public sites, by their documentation; neither documents a page of past runs.
+_SITES = {"runflow": "https://runflow.io", "runcomfy": "https://www.runcomfy.com"}
 
 
 def provider_label(name: str) -> str:
@@ -68,6 +74,37 @@ def provider_label(name: str) -> str:
         'RunComfy'
     """
     return _LABELS.get(name, name.capitalize())
+
+
+#: What is safe to do about a run that was never sent.
+SEND_IT = "Run its cell again to send it."
+
+
+def provider_site(name: str) -> str:
+    """Give the address of a provider's own public site, where its runs can be looked for; '' for none.
+
+    Example:
+        >>> provider_site("runcomfy")
+        'https://www.runcomfy.com'
+    """
+    return _SITES.get(name, "")
+
+
+def never_sent(record: RunRecord) -> str:
+    """Say that a run ended before its provider had it, as one sentence; '' where that is not so.
+
+    Args:
+        record: Any run.
+    """
+    if (
+        record.status is not RunStatus.CANCELED
+        or record.provider_run_id is not None
+        or charged(record) != "no"
+    ):
+        return ""
+    if record.submitted_at is None:
+        return f"Run {record.id} was never sent."
+    return f"Run {record.id} never reached {provider_label(record.provider)}."
 
 
 def clock(moment: datetime, *, date: bool = False) -> str:

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
+from kling_nb.engine.again import fetch_again
 from kling_nb.engine.asking import Reach, Seen, look
 from kling_nb.engine.job import Clock, Job, Limits
 from kling_nb.engine.run import Run
@@ -28,7 +29,7 @@ from kling_nb.ledger import LeaseLostError, Ledger
 from kling_nb.loop import Loop
 from kling_nb.placing import Checkpoint, no_checkpoint
 from kling_nb.providers import PROVIDERS, make_provider
-from kling_nb.records import RunRecord, RunStatus, Totals
+from kling_nb.records import MediaFacts, RunRecord, RunStatus, Totals
 from kling_nb.store import Store, relative_src
 from kling_nb.transport import Transport
 
@@ -153,6 +154,11 @@ class Engine:
         """Look at a run at its provider, for free; see `asking.look`."""
         return self.loop.hand(look(self._transport, reach, provider_run_id)).result()
 
+    def fetch_again(self, reach: Reach, record: RunRecord) -> MediaFacts:
+        """Fetch the clip of an ended run once more, for free; see `again.fetch_again`."""
+        store = self.store(record.folder)
+        return self.loop.hand(fetch_again(self._transport, reach, record, store)).result()
+
     def settled(self, record: RunRecord, handle: Run | None = None) -> Run:
         """Tell of a run whose fate a person settled, also by an old handle; watch it if it is on its way."""
         with contextlib.suppress(StoreError):
@@ -264,7 +270,7 @@ class Engine:
     async def _carry(self, job: Job) -> None:
         snapshot = None
         if job.at(RunStatus.CREATED) and not job.may_send:
-            await cancel_unsent(job, "whoever asked for it was gone before it was sent")
+            await cancel_unsent(job, "the process that asked for it ended before")
         elif job.at(RunStatus.CREATED, RunStatus.SUBMITTING):
             slot = self._slot(job.record.account)
             if not await have_place(slot, job):

@@ -169,7 +169,9 @@ def blocked(record: RunRecord) -> KlingError:
     return BlockedError(
         error.what if error else f"Run {record.id} stands in the way.",
         charged=record.charged,
-        cure=("Nothing was sent now. " + error.cure) if error else "",
+        cure=("Nothing was sent now. " + error.cure.removeprefix("Nothing was sent again. "))
+        if error
+        else "",
         run_id=record.id,
         provider=record.provider,
         provider_run_id=record.provider_run_id,

@@ -229,7 +229,7 @@ async def recover(job: Job, why: str) -> None:
             if not await asyncio.to_thread(_is_ours, job):
                 raise _not_ours(job)
             if not job.may_send:
-                await cancel_unsent(job, "two reads showed that it has no such run")
+                await cancel_unsent(job, "it never reached the provider")
                 return
             found, why = await _send_again(job)
             if job.record.status != RunStatus.SUBMITTING:

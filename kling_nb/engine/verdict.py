@@ -15,7 +15,7 @@ from kling_nb.errors import (
     RunLostError,
 )
 from kling_nb.records import RunRecord, RunStatus
-from kling_nb.wording import provider_label
+from kling_nb.wording import SEND_IT, never_sent, provider_label, provider_site
 
 __all__ = ["detached", "error_of"]
 
@@ -41,19 +41,21 @@ def error_of(record: RunRecord) -> KlingError | None:
     }
     said = f": {record.message}" if record.message else ""
     if record.status == RunStatus.LOST:
+        site = f" ({provider_site(record.provider)})" if provider_site(record.provider) else ""
         return RunLostError(
             f"The answer to the submit of run {record.id} never came, so {label} may have made it.",
             charged="unknown",
-            cure=f"Nothing was sent again. Look at {label}'s own list of runs, then "
+            cure=f"Nothing was sent again. Look for it in your request history at {label}{site}, then "
             f"`%kling resolve {record.id} --attach PROVIDER_ID` or `--abandon`.",
             **ids,
         )
     if record.status == RunStatus.CANCELED:
+        unsent = never_sent(record)
         return RunCanceledError(
-            f"Run {record.id} was canceled{said}.",
+            f"{unsent.removesuffix('.') or f'Run {record.id} was canceled'}{said}.",
             reason="canceled",
             charged=record.charged,
-            cure=retry_cure(record),
+            cure=SEND_IT if unsent else retry_cure(record),
             **ids,
         )
     if record.status == RunStatus.FAILED:

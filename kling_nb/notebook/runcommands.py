@@ -20,7 +20,7 @@ from kling_nb.notebook.values import read_count, read_seconds, shown, wrong
 from kling_nb.providers import make_provider
 from kling_nb.records import RunStatus, usd
 from kling_nb.resolving import resolve as _resolve_run
-from kling_nb.wording import charged, provider_label, state_word
+from kling_nb.wording import SEND_IT, charged, provider_label, state_word
 
 __all__ = ["adopt", "cancel", "list_runs", "resolve", "resume", "show", "status", "wait"]
 
@@ -136,13 +136,25 @@ def resume(order: Order) -> Shown:
     """Take up runs again; never sends one."""
     if not order.words:
         runs = order.session.resume()
-        lines = [] if runs else ["Nothing is pending."]
+        lines = [_not_sent(run) for run in runs if run.status is RunStatus.CREATED]
+        lines += [] if runs else ["Nothing is pending."]
         return sentences([*lines, runs.note] if runs.note else lines, runs)
     asked = named(order)
+    waiting = [run for run in asked if run.status is RunStatus.CREATED]
     going = [run.resume() for run in asked if run.status.pending]
     ended = [run for run in asked if run not in going]
-    lines = [f"`{run.id}` has ended ({state_word(run.record)}): there is nothing to resume." for run in ended]
+    lines = [_not_sent(run) for run in waiting]
+    lines += [
+        f"`{run.id}` has ended ({state_word(run.record)}): there is nothing to resume." for run in ended
+    ]
     return sentences(lines, going)
+
+
+def _not_sent(run: Run) -> str:
+    return (
+        f"`{run.id}` was never sent, and nothing here sends it: unless its own cell still does, it ends "
+        f"without a charge. {SEND_IT}"
+    )
 
 
 def resolve(order: Order) -> Shown:

@@ -204,8 +204,6 @@ class Provider(ABC):
     default_url: ClassVar[str]
     #: Host suffixes a clip may come from; None means any public https host.
     media_hosts: ClassVar[tuple[str, ...] | None] = None
-    #: The provider's own page of past runs, where a person can look for a lost one.
-    history_url: ClassVar[str] = ""
     #: Whether a submit can be looked up by our own reference.
     can_look_up: ClassVar[bool] = False
     #: Seconds of the shortest shot that it takes.

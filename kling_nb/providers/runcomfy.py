@@ -85,7 +85,6 @@ class RunComfy(Provider):
     label = "RunComfy"
     default_url: ClassVar[str] = "https://model-api.runcomfy.net"
     media_hosts: ClassVar[tuple[str, ...] | None] = ("runcomfy.net", "runcomfy.com")
-    history_url = "https://www.runcomfy.com"
     #: Seconds of the shortest shot, as its input table says.
     min_shot_s: ClassVar[int] = 3
 

@@ -81,7 +81,6 @@ class Runflow(Provider):
     name = "runflow"
     label = "Runflow"
     default_url: ClassVar[str] = "https://api.runflow.io"
-    history_url = "https://runflow.io"
     can_look_up = True
 
     def check(self, request: TextToVideo) -> None:

@@ -26,5 +26,4 @@ class Sandbox(RunComfy):
     label = "Sandbox"
     default_url: ClassVar[str] = "http://127.0.0.1"
     media_hosts: ClassVar[tuple[str, ...] | None] = None
-    history_url = ""
     min_shot_s: ClassVar[int] = 1
