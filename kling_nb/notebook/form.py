@@ -149,7 +149,7 @@ class Form(Draft):
 
             tells = Tells(put=self._typed, go=self._pressed, take=self._take_next)
             self._offered = None
-            self._view = FormView(self.fields, tells)
+            self._view = FormView(self.fields, tells, _set_up())
             self._show_verdict()
             self._live = LiveView(self._view.widget)
             self._live.show()
@@ -201,6 +201,7 @@ class Form(Draft):
 
     # -- what a person does: on the kernel's thread or on a subshell's, so it only tells -----------
     def _typed(self, name: str, value: Any) -> None:
+        value = _trimmed(value)
         with self._lock:
             if self._values.get(name) == value:
                 return
@@ -319,6 +320,22 @@ class Form(Draft):
 
 
 _NOT_SENT = "Nothing was sent."
+
+
+def _set_up() -> tuple[str, str]:
+    """Give the provider and the model that the settings name, as far as they can be read."""
+    try:
+        settings = session_now().settings()
+        return settings.provider, find_model(settings.model).label
+    except KlingError:
+        return "", ""
+
+
+def _trimmed(value: Any) -> Any:
+    """Take what was typed as a cell would: without the white space around it."""
+    if isinstance(value, list):
+        return [{name: _trimmed(of) for name, of in row.items()} for row in value]
+    return value.strip() if isinstance(value, str) else value
 
 
 def _held_to(ask: Ask, verdict: Verdict) -> Ask:

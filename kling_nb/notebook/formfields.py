@@ -116,6 +116,8 @@ def _is_model(part: object) -> bool:
 
 def _option(name: str, kind: Kind, label: str, default: Any = None) -> Field:
     words = next(flag.help for flag in FLAGS if flag.name == name)
+    # A box to tick says in full what it means.
+    label = label or words.capitalize()
     return Field(name=name, kind=kind, label=label, help=words, default=default, optional=True)
 
 
@@ -127,9 +129,9 @@ OPTIONS: tuple[Field, ...] = (
     _option("max_cost", "line", "Max cost", ""),
     _option("price", "line", "Price per s", ""),
     _option("metadata", "line", "Metadata", ""),
-    _option("allow_unpriced", "switch", "Allow unknown price", default=False),
-    _option("no_cache", "switch", "Buy again", default=False),
-    _option("retry", "switch", "Retry", default=False),
+    _option("allow_unpriced", "switch", "", default=False),
+    _option("no_cache", "switch", "", default=False),
+    _option("retry", "switch", "", default=False),
 )
 _SPELLING = {"tags": "--tag", "max_cost": "--max-cost", "price": "--price", "metadata": "--metadata"}
 

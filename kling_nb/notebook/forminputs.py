@@ -7,15 +7,16 @@ signs say what is wrong, never a colour alone; whatever takes clicks or keys is 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kling_nb.html import RED, Html, callout, escape, tag
+from kling_nb.html import GREY, RED, Html, callout, escape, tag
 from kling_nb.notebook.formfields import Field
 from kling_nb.notebook.frontend import answer_at_once
 
-__all__ = ["Input", "choose", "page", "press", "set_trait", "shape"]
+__all__ = ["Input", "choose", "page", "press", "set_trait", "shape", "trouble"]
 
 #: Told the name of an input and what it holds now.
 Told = Callable[[str, Any], None]
-_SEE = {"negative_prompt": 2, "tags": 2}
+_MOST_ROWS, _COLUMNS = 12, 80
+_WAITING = ("is missing", "must not be empty")
 
 
 def shape(ratio: str) -> str:
@@ -45,7 +46,7 @@ def page() -> Any:
     """Make a place for HTML; what is put there must be `Html`."""
     import ipywidgets
 
-    return ipywidgets.HTML(layout=ipywidgets.Layout(margin="0", width="auto"))
+    return ipywidgets.HTML(layout=ipywidgets.Layout(width="auto"))
 
 
 def press(words: str, tooltip: str, act: Callable[[], None]) -> Any:
@@ -81,6 +82,17 @@ def choose(label: str, options: Sequence[tuple[str, str]], value: str) -> Any:
     return made
 
 
+def trouble(problem: str) -> Html:
+    """Draw what is wrong with an input; what is only not there yet is no fault.
+
+    Args:
+        problem: In words.
+    """
+    # A sign and words, and no colour of ours for the text: it has to be read on light and dark.
+    waits = problem.startswith(_WAITING)
+    return callout(GREY if waits else RED, tag("b", "○ " if waits else "✗ "), escape(problem))
+
+
 class Input:
     """One input.
 
@@ -100,6 +112,7 @@ class Input:
         answer_at_once(self.widget)
         self._below = page()
         set_trait(self._below.layout, "display", "none")
+        self._below.add_class("kling-below")
         self.box = ipywidgets.VBox([self.widget, self._below], layout=ipywidgets.Layout(width="auto"))
         self.box.add_class(f"kling-{of.kind}")
         self._told = told
@@ -119,13 +132,17 @@ class Input:
 
     def say(self, count: str, problem: str) -> None:
         """Show below it what is used and what is wrong; empty for neither."""
-        parts = [tag("span", count, style="opacity:0.8")] if count else []
+        text = getattr(self.widget, "value", "")
+        if self.of.kind == "text":
+            set_trait(self.widget, "rows", _rows(self.of, text))
+        # What may be left empty need not be counted while it is.
+        used = count and (text or not _left_empty(self.of))
+        parts = [tag("div", count, style="opacity:0.8")] if used else []
         if problem:
-            # A sign and words, and no colour of ours for the text: it has to be read on light and dark.
-            parts.append(callout(RED, tag("b", "✗ "), escape(problem)))
+            parts.append(trouble(problem))
         set_trait(self._below.layout, "display", "" if parts else "none")
-        text = tag("div", *parts, style="font-size:12px;line-height:1.4") if parts else Html("")
-        set_trait(self._below, "value", str(text))
+        words = tag("div", *parts, style="font-size:12px;line-height:1.4") if parts else Html("")
+        set_trait(self._below, "value", str(words))
 
 
 def _widget(of: Field, label: str) -> Any:  # noqa: PLR0911 - one return a kind reads best
@@ -133,8 +150,7 @@ def _widget(of: Field, label: str) -> Any:  # noqa: PLR0911 - one return a kind 
 
     wide = ipywidgets.Layout(width="auto")
     if of.kind == "text":
-        rows = _SEE.get(of.name, 3)
-        return ipywidgets.Textarea(description=label, placeholder=_hint(of), rows=rows, layout=wide)
+        return ipywidgets.Textarea(description=label, placeholder=_hint(of), rows=_rows(of, ""), layout=wide)
     if of.kind == "pairs":
         return ipywidgets.Textarea(
             description=label, placeholder="KEY=VALUE, one a line", rows=2, layout=wide
@@ -161,6 +177,16 @@ def _widget(of: Field, label: str) -> Any:  # noqa: PLR0911 - one return a kind 
             layout=ipywidgets.Layout(width="170px"),
         )
     return ipywidgets.Text(description=label, placeholder=_hint(of), layout=wide)
+
+
+def _left_empty(of: Field) -> bool:
+    return of.optional and of.name != "prompt"
+
+
+def _rows(of: Field, text: str) -> int:
+    """Give a text the room it takes, within bounds, so that a long prompt is seen whole."""
+    least = 2 if _left_empty(of) else 3
+    return min(_MOST_ROWS, max(least, sum(1 + len(line) // _COLUMNS for line in text.split("\n"))))
 
 
 def _hint(of: Field) -> str:

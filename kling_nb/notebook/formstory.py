@@ -7,9 +7,9 @@ the keyboard's focus with them; there are never more rows than the model takes.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kling_nb.html import RED, callout, escape, tag
+from kling_nb.html import escape, tag
 from kling_nb.notebook.formfields import Field
-from kling_nb.notebook.forminputs import Input, Told, page, press, set_trait
+from kling_nb.notebook.forminputs import Input, Told, page, press, set_trait, trouble
 
 __all__ = ["Board"]
 
@@ -60,7 +60,7 @@ class Board:
         """Show totals, limits and what is wrong."""
         parts = [escape(counts.get(self.name, ""))]
         if words := problems.get(self.name):
-            parts.append(callout(RED, tag("b", "✗ "), escape(words)))
+            parts.append(trouble(words))
         set_trait(self._words, "value", str(tag("div", *parts, style="font-size:12px;line-height:1.4")))
         for row in self._made[: len(self._shots)]:
             row.say(counts, problems)

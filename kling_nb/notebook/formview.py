@@ -5,7 +5,7 @@ says what it will do, and clicks only tell.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kling_nb.catalog import models
@@ -25,6 +25,7 @@ _AUTO = "auto"
 _MORE = ("shot_type", "take", "max_cost", "price", "metadata", "no_cache", "retry")
 _BELOW_PRICE = "allow_unpriced"
 _SIDE_BY_SIDE = ("duration", "aspect_ratio", "audio")
+_BESIDE = "Words for the whole clip, at providers that take them beside shots (may be left empty)"
 _ONE, _BOARD = "one prompt", "storyboard"
 
 # Only for the live widget: its own frame, a focus that is seen on both themes, and room on narrow pages.
@@ -32,7 +33,7 @@ _STYLE = """
 .kling-form{max-width:860px;border:1px solid rgba(128,128,128,.28);border-radius:8px;padding:12px;
  container-type:inline-size;box-sizing:border-box;overflow:hidden}
 .kling-form>.widget-box,.kling-form .widget-vbox,.kling-form .widget-hbox{overflow:visible}
-.kling-form .widget-label{text-align:left;color:inherit;min-width:7.5em;width:7.5em}
+.kling-form .widget-label{text-align:left;color:inherit;min-width:8.6em;width:8.6em}
 .kling-form label.widget-label{color:var(--jp-ui-font-color1)}
 .kling-form .widget-html,.kling-form .widget-html-content{min-width:0;height:auto;line-height:1.45}
 .kling-form .widget-html-content{overflow-wrap:anywhere}
@@ -45,12 +46,17 @@ _STYLE = """
  overflow:visible;text-overflow:clip}
 .kling-form .kling-row,.kling-form .kling-foot{flex-wrap:wrap;align-items:center;gap:4px 12px}
 .kling-form .kling-shot{border-left:3px solid rgba(128,128,128,.4);padding-left:10px;margin:4px 0}
-.kling-form .kling-choice .widget-radio-box{flex-wrap:wrap;gap:0 14px;width:auto}
-.kling-form .widget-radio{width:auto;height:auto}
-.kling-form .kling-below{margin-left:calc(7.5em + 4px)}
+.kling-form .widget-radio{display:flex;align-items:center;width:auto;height:auto;padding:0;margin:2px}
+.kling-form .widget-radio>.widget-label{flex:none;margin-right:8px}
+.kling-form .widget-radio-box{flex-wrap:wrap;gap:0 14px;width:auto;margin:0!important}
+.kling-form .widget-radio-box label{display:inline-flex;align-items:center;width:auto;height:28px;margin:0}
+.kling-form .widget-radio-box input{order:-1;float:none;margin:0 6px 0 0;position:static}
+.kling-form .kling-below{margin-left:calc(8.6em + 4px)}
 .kling-form .kling-go .jupyter-button{font-weight:600;min-height:36px;max-width:100%;text-align:left}
 .kling-form .jupyter-button:disabled{opacity:.85}
 .kling-form .widget-checkbox{width:auto;margin-right:14px}
+.kling-form .widget-checkbox .widget-label-basic{display:inline-flex;align-items:center;width:auto}
+.kling-form .widget-checkbox input{margin:0 6px 0 0}
 @container (max-width:520px){
  .kling-form .widget-inline-hbox:has(textarea),.kling-form .widget-inline-hbox:has(input[type=text]),
  .kling-form .widget-radio{flex-wrap:wrap;height:auto}
@@ -80,9 +86,10 @@ class FormView:
     Args:
         values: What they hold at first, by name.
         tells: Whom they tell.
+        set_up: The provider and the model that the settings name.
     """
 
-    def __init__(self, values: Mapping[str, Any], tells: Tells) -> None:
+    def __init__(self, values: Mapping[str, Any], tells: Tells, set_up: tuple[str, str] = ("", "")) -> None:
         import ipywidgets
 
         self._tells = tells
@@ -90,8 +97,8 @@ class FormView:
         self._boards: list[Board] = []
         self._prompts: dict[bool, list[Any]] = {True: [], False: []}
         fields = {of.name: of for of in inputs_of()}
-        self._provider = choose("Provider", _providers(), "")
-        self._model = choose("Model", _models(), "")
+        self._provider = choose("Provider", _providers(set_up[0]), "")
+        self._model = choose("Model", _models(set_up[1]), "")
         self._mode = ipywidgets.RadioButtons(
             options=[("One prompt", _ONE), ("Storyboard", _BOARD)],
             description="Write",
@@ -114,7 +121,7 @@ class FormView:
         import ipywidgets
 
         made = [self._make(of) for of in fields.values() if of.name not in {_BELOW_PRICE, *_MORE}]
-        prompt = fields["prompt"]
+        prompt = replace(fields["prompt"], name="beside", help=_BESIDE)
         beside = Input(prompt, self._tells.put, label="Beside shots", name="beside")
         self.inputs["beside"] = beside
         self._prompts[False].append(self.inputs["prompt"].box)
@@ -293,10 +300,14 @@ def _left(left: int | None, *, play: bool) -> Html:
     return tag("span", prose(words), style=FONT)
 
 
-def _providers() -> list[tuple[str, str]]:
+def _providers(set_up: str) -> list[tuple[str, str]]:
     named = [(provider_label(name), name) for name in (*KEY_VARIABLES, "sandbox")]
-    return [("As set up", ""), ("Auto: first with key and price", _AUTO), *named]
+    return [(_as_set_up(provider_label(set_up)), ""), ("Auto: first with key and price", _AUTO), *named]
 
 
-def _models() -> list[tuple[str, str]]:
-    return [("As set up", ""), *((model.label, model.id) for model in models().values())]
+def _as_set_up(name: str) -> str:
+    return f"As set up: {name}" if name else "As set up"
+
+
+def _models(set_up: str) -> list[tuple[str, str]]:
+    return [(_as_set_up(set_up), ""), *((model.label, model.id) for model in models().values())]
