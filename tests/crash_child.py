@@ -90,8 +90,9 @@ def work(spec):
     """Do what one process of a user does.
 
     Args:
-        spec: `env`; `do`, which is `cell`, `collect` or `resume`; for a cell `wire` and `prompts`; `at`, the
-            step at which to get `signal` (9 unless told); `limits` over ours; `shift_s`, by how much the wall
+        spec: `env`; `do`, which is `cell`, `collect`, `resume` or `hammer`; for a cell `wire` and `prompts`;
+            for a hammer `wire` and `name`, and perhaps `stop`, `tally` and `session`; `at`, the step at which
+            to get `signal` (9 unless told); `limits` over ours; `shift_s`, by how much the wall
             clock is wrong; `most_bytes`, beyond which no file can grow, from the step `full_at` on if that
             is told.
     """
@@ -171,7 +172,30 @@ def _resume(session, spec):
     return [_end(run) for run in shown.runs]
 
 
-_DEEDS = {"cell": _cell, "collect": _tool, "take up": _collect, "resume": _resume}
+def _hammer(session, spec):
+    """Buy clips of $0.56 and try on when refused, until told to stop; where nobody will, until refused."""
+    from kling_nb.errors import BudgetError
+    from kling_nb.models import make_request
+    from kling_nb.plan import Ask
+
+    if "session" in spec:
+        session.join(spec["session"])
+    runs, refused = [], 0
+    stop = Path(spec["stop"]) if "stop" in spec else None
+    while not (stop.exists() if stop else refused):
+        request = make_request(prompt=f"{spec['name']}, number {len(runs)}", duration=5)
+        try:
+            runs += session.open(Ask(request=request, provider=spec["wire"]))
+        except BudgetError:
+            refused += 1
+            if stop:
+                with Path(spec["tally"]).open("ab") as tally:
+                    tally.write(b".")
+            time.sleep(0.005)
+    return [{"refused": refused}, *(_end(run, 60) for run in runs)]
+
+
+_DEEDS = {"hammer": _hammer, "cell": _cell, "collect": _tool, "take up": _collect, "resume": _resume}
 
 
 def _end(run, patience_s=40):
