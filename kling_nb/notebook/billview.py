@@ -10,6 +10,7 @@ from kling_nb.errors import one_line
 from kling_nb.html import AMBER, BLUE, GREEN, GREY, RED, join, pill, prose, table, tag, text_table
 from kling_nb.notebook.bill import CellBill, NotebookBill, State, estimate_notebook
 from kling_nb.notebook.order import Order
+from kling_nb.notebook.prices import whole_days
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import wrong
 from kling_nb.pricing import Quote
@@ -20,6 +21,7 @@ __all__ = ["estimate", "show_bill"]
 
 _HEADS = ["cell", "name", "what", "would be", "takes", "cost", "why"]
 _ALIGN = "rllllrl"
+_WIDE = "width:300px"
 _COLOURS: dict[State, str] = {
     "new": BLUE,
     "pending": BLUE,
@@ -64,17 +66,24 @@ def show_bill(bill: NotebookBill) -> Shown:
     rows = [_row(cell) for cell in bill.cells]
     kept = [n for n, head in enumerate(_HEADS) if head != "name" or any(row[n] for row in rows)]
     heads, align = [_HEADS[n] for n in kept], "".join(_ALIGN[n] for n in kept)
-    page, text = [], []
+    page = [tag("div", prose(fact)) for fact in facts]
+    text = [plain(fact).replace("`", "") for fact in facts]
     if rows:
-        marked = [
-            [pill(row[n], _COLOURS[cell.state]) if _HEADS[n] == "would be" else row[n] for n in kept]
-            for cell, row in zip(bill.cells, rows, strict=True)
-        ]
-        page.append(table(heads, marked, align=align))
-        text.append(text_table(heads, [[row[n] for n in kept] for row in rows], align=align))
-    page += [tag("div", prose(fact)) for fact in facts]
-    text += [plain(fact).replace("`", "") for fact in facts]
+        marked = [_marked(cell, row) for cell, row in zip(bill.cells, rows, strict=True)]
+        page.append(table(heads, [[row[n] for n in kept] for row in marked], align=align))
+        rows = [[text.replace("`", "") for text in row] for row in rows]
+        text += ["", text_table(heads, [[row[n] for n in kept] for row in rows], align=align)]
     return Shown(html=join(page), text="\n".join(text), value=_value(bill))
+
+
+def _marked(cell: CellBill, row: list[str]) -> list[object]:
+    *rest, why = row
+    # A width of its own, or a narrow window would make a tower of it.
+    words = tag("div", prose(why) if "`" in why else whole_days(why), style=_WIDE)
+    state = _HEADS.index("would be")
+    marked: list[object] = [*rest, words]
+    marked[state] = pill(rest[state], _COLOURS[cell.state])
+    return marked
 
 
 def _row(cell: CellBill) -> list[str]:
@@ -83,7 +92,7 @@ def _row(cell: CellBill) -> list[str]:
     why = "; ".join(part for part in (one_line(cell.why), basis if cell.state == "new" else "") if part)
     place = f"{cell.cell}:{cell.line}" if cell.line > 1 else str(cell.cell)
     cost = "" if cell.state in {"blocked", "invalid"} else str(cell.quote) + (" play" if cell.play else "")
-    if cell.state == "unknown":
+    if cell.quote.unknown:
         cost = "unknown"
     takes = ", ".join(f"{count} {word}" for count, word in counts if count)
     return [place, cell.name or "", short(cell.words, 40), cell.state, takes, cost, why]

@@ -4,11 +4,12 @@ Invariants: nobody is asked but with `--live`, and that costs nothing; foreign w
 escaped; a price that nobody states is a word; what a catalog row says is shown and counted with nowhere.
 """
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.catalog import Model, Price, find_model, models
 from kling_nb.errors import KeyMissingError, KlingError, one_line
-from kling_nb.html import join, prose, table, tag, text_table
+from kling_nb.html import Html, join, prose, table, tag, text_table
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.order import Order
 from kling_nb.notebook.shown import Shown
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from kling_nb.session import Session
     from kling_nb.settings import Settings
 
-__all__ = ["model_list"]
+__all__ = ["model_list", "whole_days"]
 
-_HEADS = ["model", "provider", "sound", "price", "from", "outranked"]
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_HEADS = ["model", "provider", "silent", "with sound", "from", "outranked"]
+_ALIGN = "llrrll"
 _WHAT = (
-    "Dollars per second of video; the sandbox counts in play money. What a provider billed outranks what is "
-    "stated, and the dearest of them is held back."
+    "Dollars per second of video. What a provider billed outranks what is stated, and the dearest of them is "
+    "held back. The sandbox plays with the prices of RunComfy's list."
 )
 _NAMES = ["model", "also", "provider", "its id there"]
 _LIVE = ["model", "base price", "unit", "note", "beside the price here"]
@@ -47,18 +50,24 @@ def model_list(order: Order) -> Shown:
         return learn_price(session.ledger().bills(provider, model, origin=origin, audio=audio))
 
     rows = price_rows(settings, learn)
+    pairs = [pair for pair in zip(rows[::2], rows[1::2], strict=True) if pair[0].provider != "sandbox"]
+    cells = [_cells(*pair, today) for pair in pairs]
     # A column that says nothing only takes room.
-    wide = len(_HEADS) if any(row.others for row in rows) else len(_HEADS) - 1
-    cells, heads = [_cells(row, today)[:wide] for row in rows], _HEADS[:wide]
+    wide = len(_HEADS) if any(row[-1] for row in cells) else len(_HEADS) - 1
+    cells, heads, align = [row[:wide] for row in cells], _HEADS[:wide], _ALIGN[:wide]
     names = [
         [model.id, ", ".join(model.aliases), provider_label(name), offer.id]
         for model in models().values()
         for name, offer in model.providers.items()
+        if name != "sandbox"
     ]
     facts = [_WHAT, *settings.notes]
-    page = [table(heads, cells, align="lllrll"[:wide]), *(tag("div", prose(fact)) for fact in facts)]
+    page = [
+        table(heads, [list(map(whole_days, row)) for row in cells], align=align),
+        *(tag("div", prose(fact)) for fact in facts),
+    ]
     text = [
-        text_table(heads, cells, align="lllrll"[:wide]),
+        text_table(heads, cells, align=align),
         *(plain(fact).replace("`", "") for fact in facts),
     ]
     value: dict[str, Any] = {
@@ -88,12 +97,40 @@ def model_list(order: Order) -> Shown:
     return Shown(html=join(page), text="\n".join(text), value=value)
 
 
-def _cells(row: PriceRow, today: "date") -> list[object]:
-    price = "unknown" if row.best is None else f"${row.best.usd_per_s:f}/s"
-    others = "; ".join(f"${one.usd_per_s:f}/s {price_words(one, today)}" for one in row.others)
-    source = f"${row.held_usd_per_s:f}/s is held back" if row.best is None else price_words(row.best, today)
-    sound = "with sound" if row.audio else "silent"
-    return [row.model, provider_label(row.provider), sound, price, source, others]
+def _cells(silent: PriceRow, sounding: PriceRow, today: "date") -> list[str]:
+    pair = (silent, sounding)
+    prices = ["unknown" if row.best is None else f"${row.best.usd_per_s:f}/s" for row in pair]
+    sources = [
+        f"${row.held_usd_per_s:f}/s is held back" if row.best is None else price_words(row.best, today)
+        for row in pair
+    ]
+    others = [
+        "; ".join(f"${one.usd_per_s:f}/s {price_words(one, today)}" for one in row.others) for row in pair
+    ]
+    return [silent.model, provider_label(silent.provider), *prices, _both(sources), _both(others)]
+
+
+def _both(words: list[str]) -> str:
+    """Say once what holds for both, and else which is which."""
+    if words[0] == words[1]:
+        return words[0]
+    named = zip(("silent", "with sound"), words, strict=True)
+    return "; ".join(f"{name}: {said}" for name, said in named if said)
+
+
+def whole_days(text: str) -> Html:
+    """Write a text so that no line of a narrow table ends within a date.
+
+    Example:
+        >>> whole_days("of 2026-11-21")
+        'of <span style="white-space:nowrap">2026-11-21</span>'
+    """
+    parts: list[object] = []
+    at = 0
+    for found in _DAY.finditer(text):
+        parts += [text[at : found.start()], tag("span", found[0], style="white-space:nowrap")]
+        at = found.end()
+    return join([*parts, text[at:]])
 
 
 def _data(row: PriceRow) -> dict[str, Any]:
