@@ -52,6 +52,7 @@ _HOME = {
     "ratings": ("Ratings",),
     "records": ("Estimate", "MediaFacts", "RunRecord", "RunStatus"),
     "resolving": ("resolve",),
+    "restoring": ("restore", "verify_folder"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
@@ -103,12 +104,14 @@ __all__ = [
     "play",
     "rate",
     "resolve",
+    "restore",
     "resume",
     "run_sync",
     "runs",
     "spend",
     "submit",
     "unload_ipython_extension",
+    "verify_folder",
 ]
 
 if TYPE_CHECKING:
@@ -149,6 +152,7 @@ if TYPE_CHECKING:
     from kling_nb.reconciling import costs
     from kling_nb.records import Estimate, MediaFacts, RunRecord, RunStatus
     from kling_nb.resolving import resolve
+    from kling_nb.restoring import restore, verify_folder
 
     last: Run | Runs | None
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kling_nb.engine import Run
+    from kling_nb.notebook.shown import Shown
 
 __all__ = ["app", "main"]
 
@@ -170,6 +171,59 @@ def collect(
     else:
         _print(repr(taken))
     if any(run.video is None for run in taken):
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    folder: Annotated[
+        Path, typer.Argument(help="A folder of clips and receipts, or one with a kling_media.")
+    ],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Check every clip against its receipt; asks nobody. Exit code 1 where one is not well."""
+    from kling_nb.notebook.cacheline import findings
+    from kling_nb.restoring import verify_folder
+
+    _judge(findings(verify_folder(folder)), as_json=as_json)
+
+
+@app.command()
+def restore(
+    notebook: Annotated[Path, typer.Argument(help="A saved notebook.")],
+    *,
+    look_in: Annotated[Path | None, typer.Option("--from", help="A folder to search for the clips.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring back the clips that a notebook's receipts tell of; sends no run."""
+    from kling_nb.notebook.cacheline import findings
+    from kling_nb.restoring import restore as bring_back
+
+    _judge(findings(bring_back(notebook, look_in=look_in)), as_json=as_json)
+
+
+def _judge(shown: "Shown", *, as_json: bool) -> None:
+    if as_json:
+        _print_json(shown.value)
+    else:
+        _print(shown.text)
+    if not all(one["good"] for one in shown.value):
+        raise typer.Exit(1)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def export(
+    rest: typer.Context,
+    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="vbench, videofolder ...")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Lay clips out for another tool; the words after LAYOUT are those of `%kling export`.
+
+    Exit code 1 where a clip that the layout asks for is missing.
+    """
+    if _command(shlex.join(["export", layout, *rest.args]), as_json=as_json)["missing"]:
         raise typer.Exit(1)
 
 

@@ -51,6 +51,7 @@ def test_no_command_ever_makes_a_run(session, monkeypatch):
         "adopt": "adopt runcomfy no-such-run",
         "export": "export vbench fox",
         "estimate": "estimate no-such.ipynb",
+        "restore": "restore no-such.ipynb",
     }
     for command in COMMANDS:
         line = f"{command.name} {'fox' if command.loose and 'ID' in command.usage else ''}"
@@ -207,6 +208,7 @@ def test_cancel_says_honestly_what_became_of_it(slow, make_session):
     text = run_command(slow, "cancel fox", {"fox": run}).text
     assert text.startswith(f"{run.id}: canceled. Charged: ")
     assert "play money" in text
+    run.wait(60)
     again = run_command(slow, f"cancel {run.id}", {}).text
     assert "it has ended already (Canceled)" in again
 

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from kling_nb.html import Html, tag
 from kling_nb.notebook import billview, overview, runcommands
 from kling_nb.notebook.budgeting import budget
+from kling_nb.notebook.cacheline import cache_line, restore_line
 from kling_nb.notebook.compare import compare_line
 from kling_nb.notebook.cost import cost
 from kling_nb.notebook.doctor import doctor
@@ -146,6 +147,8 @@ _DO: dict[str, Callable[[Order], Shown]] = {
     "cost": cost,
     "budget": budget,
     "estimate": billview.estimate,
+    "restore": restore_line,
+    "cache": cache_line,
     "export": export_line,
     "models": model_list,
     "keys": _keys,

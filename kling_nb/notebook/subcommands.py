@@ -158,6 +158,20 @@ COMMANDS: tuple[Command, ...] = (
         values=("--ask",),
     ),
     Command(
+        name="restore",
+        usage="[NOTEBOOK] [--from FOLDER]",
+        loose=True,
+        help="bring back the clips a notebook's receipts tell of: from this machine, else from their providers",
+        values=("--from",),
+    ),
+    Command(
+        name="cache",
+        usage="[--relink] [--prune [NAME ...] [--yes]]",
+        loose=True,
+        help="the clips beside the notebook; --relink finds moved ones by their bytes, --prune lists litter",
+        switches=("--relink", "--prune", "--yes"),
+    ),
+    Command(
         name="export",
         usage="LAYOUT [ID ...] [--to FOLDER] [--plan FILE] [--samples N] [--allow-sandbox]",
         loose=True,

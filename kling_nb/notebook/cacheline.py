@@ -1,0 +1,127 @@
+"""`%kling restore` and `%kling cache`: the clips beside the notebook, whole, gone or left over.
+
+Invariants: nothing is bought; looking is the default, and a file goes only where that was asked for; a
+clip that may have been paid for goes only by its name, and its receipt stays.
+"""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from kling_nb.html import join, prose, table, tag, text_table
+from kling_nb.notebook.order import Order, sentences
+from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.values import wrong
+from kling_nb.places import media_folder
+from kling_nb.receipt import CLIP_SUFFIXES
+from kling_nb.restoring import Found, relink, restore
+from kling_nb.store import Store
+
+__all__ = ["cache_line", "findings", "restore_line"]
+
+_MB = 1_000_000
+
+
+def restore_line(order: Order) -> Shown:
+    """Bring back the clips of a notebook from its receipts."""
+    if len(order.words) > 1:
+        raise wrong("`%kling restore` takes one notebook.", "Put a name with spaces in quotes.")
+    folder = _here(order)
+    notebook = folder / Path(order.words[0]).expanduser() if order.words else None
+    look_in = folder / Path(order.flags["--from"]).expanduser() if "--from" in order.flags else None
+    if look_in is not None and not look_in.is_dir():
+        raise wrong("--from names no folder.", "Name one that holds clips.")
+    return findings(restore(notebook, look_in=look_in, session=order.session))
+
+
+def findings(found: Sequence[Found]) -> Shown:
+    """Show what became of clips: the bad ones first.
+
+    Args:
+        found: From `restoring`.
+
+    Returns:
+        The answer; its value is plain data.
+    """
+    if not found:
+        return sentences(["There are no receipts of clips there."], value=[])
+    ordered = sorted(found, key=lambda one: one.good)
+    heads = ["run", "clip", "state", ""]
+    rows = [[one.run_id, one.file, one.word, one.why] for one in ordered]
+    bad = sum(not one.good for one in found)
+    told = f"**{bad}** of {len(found)} are not well." if bad else f"All {len(found)} are well."
+    return Shown(
+        html=join([tag("div", prose(told)), table(heads, rows)]),
+        text="\n".join([told.replace("**", ""), text_table(heads, rows)]),
+        value=[
+            {"run": o.run_id, "file": o.file, "state": o.word, "good": o.good, "why": o.why} for o in ordered
+        ],
+    )
+
+
+def cache_line(order: Order) -> Shown:
+    """Show the media folder, find its files again, or clean it up."""
+    flags = order.flags
+    if "--relink" in flags:
+        return findings(relink(_here(order), session=order.session))
+    where = order.session.surroundings()
+    settings = order.session.settings()
+    store = order.session.engine().store(media_folder(settings, where.notebook, where.folder or Path.cwd()))
+    if "--prune" not in flags:
+        if order.words:
+            raise wrong("Files are named with `--prune` only.", "See `%kling help cache`.")
+        return _contents(store)
+    return _prune(store, order.words, really="--yes" in flags)
+
+
+def _here(order: Order) -> Path:
+    return order.session.surroundings().folder or Path.cwd()
+
+
+def _contents(store: Store) -> Shown:
+    records = store.sidecars()
+    clips = [path for record in records if (path := store.path(record)) is not None]
+    size = sum(path.stat().st_size for path in clips) / _MB
+    litter = _litter(store, ())
+    lines = [
+        f"`{store.folder.name}`: {len(records)} receipts, {len(clips)} clips, {size:.1f} MB.",
+        f"{len(store.skipped)} files look like receipts and are none." if store.skipped else "",
+        f"{len(litter)} files may go: `%kling cache --prune` lists them." if litter else "",
+    ]
+    value = {"receipts": len(records), "clips": len(clips), "litter": [path.name for path, _ in litter]}
+    return sentences([line for line in lines if line], value=value)
+
+
+def _litter(store: Store, named: Collection[str]) -> list[tuple[Path, str]]:
+    """List the files that may go: the sandbox's clips, and clips that were named."""
+    found = []
+    for record in store.sidecars():
+        path = store.path(record)
+        if path is not None and record.play and record.provider == "sandbox":
+            found.append((path, "drawn by the sandbox; its cell draws it again, for nothing"))
+        elif path is not None and path.name in named:
+            found.append((path, f"named; run {record.id} was paid for, and its receipt stays"))
+    return found
+
+
+def _prune(store: Store, named: Sequence[str], *, really: bool) -> Shown:
+    litter = _litter(store, named)
+    unknown = set(named) - {path.name for path, _ in litter}
+    if unknown or any(Path(name).suffix not in CLIP_SUFFIXES for name in named):
+        raise wrong(
+            "Not every name is that of a clip with a receipt in this folder.",
+            "Nothing was removed; see `%kling cache`.",
+        )
+    if not litter:
+        return sentences(["There is nothing to remove."], value=[])
+    size = sum(path.stat().st_size for path, _ in litter) / _MB
+    rows = [[path.name, why] for path, why in litter]
+    if really:
+        for path, _ in litter:
+            path.unlink()
+    word = "were removed" if really else "would go; add `--yes` to remove them"
+    told = f"{len(litter)} files, {size:.1f} MB, {word}."
+    return Shown(
+        html=join([tag("div", prose(told)), table(["file", "why"], rows)]),
+        text="\n".join([told.replace("`", ""), text_table(["file", "why"], rows)]),
+        value=[path.name for path, _ in litter],
+    )

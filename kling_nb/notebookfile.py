@@ -1,0 +1,64 @@
+"""The receipts that a saved notebook carries in its outputs.
+
+Invariants: a notebook may be a stranger's: it is read as JSON, within limits, and nothing of it is run; every
+receipt is checked before it is believed.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kling_nb.errors import StoreError, UsageError
+from kling_nb.receipt import RECEIPT_MIME, from_receipt
+from kling_nb.receiptlist import receipts_in
+from kling_nb.records import RunRecord
+
+__all__ = ["read_receipts"]
+
+_MAX_BYTES = 256 * 1024 * 1024
+
+
+def read_receipts(path: Path) -> tuple[list[RunRecord], int]:
+    """Read the runs that a notebook's outputs tell of.
+
+    Args:
+        path: An `.ipynb` file.
+
+    Returns:
+        The runs, in the order of the page, each once and as its last output tells of it; and how many
+        receipts could not be believed.
+
+    Raises:
+        UsageError: It cannot be read, or is no notebook.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UsageError(f"{path.name} is larger than 256 MB.", cure="Clear some of its outputs.")
+        notebook = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror or type(error).__name__}.", cure="Name a saved notebook."
+        ) from None
+    except (ValueError, RecursionError):
+        raise UsageError(f"{path.name} is no notebook.", cure="Name an .ipynb file.") from None
+    found: dict[str, RunRecord] = {}
+    bad = 0
+    for receipt in _receipts(notebook):
+        try:
+            record = from_receipt(receipt)
+        except StoreError:
+            bad += 1
+        else:
+            found[record.id] = record
+    return list(found.values()), bad
+
+
+def _receipts(notebook: Any) -> Iterator[Any]:
+    cells = notebook.get("cells") if isinstance(notebook, dict) else None
+    for cell in cells if isinstance(cells, list) else ():
+        outputs = cell.get("outputs") if isinstance(cell, dict) else None
+        for output in outputs if isinstance(outputs, list) else ():
+            data = output.get("data") if isinstance(output, dict) else None
+            if isinstance(data, dict) and RECEIPT_MIME in data:
+                yield from receipts_in(data[RECEIPT_MIME])

@@ -1,0 +1,243 @@
+"""Bringing back clips whose receipts are there and whose files are not; and checking those that are.
+
+Invariants: nothing is bought, and no ledger changes; a clip counts only with its recorded size and SHA-256,
+wherever it comes from; what cannot be brought back is said run by run, with the reason.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kling_nb.api import current
+from kling_nb.errors import KlingError, StoreError, UsageError
+from kling_nb.notebookfile import read_receipts
+from kling_nb.places import media_folder
+from kling_nb.placing import copy_and_hash, file_sha256, place
+from kling_nb.receipt import CLIP_SUFFIXES
+from kling_nb.records import RunRecord, RunStatus
+from kling_nb.session import Session
+from kling_nb.store import Store
+
+__all__ = ["Found", "relink", "restore", "verify_folder"]
+
+Word = Literal[
+    "here", "linked", "fetched", "gone", "changed", "missing", "no clip", "no receipt", "unreadable"
+]
+_BAD = frozenset({"gone", "changed", "missing", "no receipt", "unreadable"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What became of one clip.
+
+    Args:
+        word: `here`, `linked` (from another place of this machine), `fetched` (from the provider), `gone`,
+            `changed` (other bytes), `missing`, `no clip` (the run made none), `no receipt` or `unreadable`.
+        file: Its name.
+        run_id: Of the run, where one is known.
+        why: In words, where it is not well.
+
+    Example:
+        >>> Found(word="gone", file="fox.mp4", why="the provider no longer has it").good
+        False
+    """
+
+    word: Word
+    file: str
+    run_id: str = ""
+    why: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.word not in _BAD
+
+
+def restore(
+    notebook: str | Path | None = None, *, look_in: str | Path | None = None, session: Session | None = None
+) -> list[Found]:
+    """Bring back the clips that a notebook's receipts tell of; costs nothing.
+
+    First from this machine (the folders the ledger knows, and `look_in`), by size and SHA-256; then from the
+    provider, as long as it has the run and the key that made it is set.
+
+    Args:
+        notebook: A saved notebook; the present one unless given.
+        look_in: A further folder to search for the files, with what is below it.
+        session: Whose ledger and keys; the process's own unless given.
+
+    Returns:
+        What became of each clip.
+
+    Raises:
+        UsageError: The notebook cannot be read.
+
+    Example:
+        >>> restore("fox.ipynb")   # doctest: +SKIP
+    """
+    session = session or current()
+    where = session.surroundings()
+    path = Path(notebook) if notebook is not None else where.notebook
+    if path is None:
+        raise UsageError(
+            "Where this notebook is saved is not known here.",
+            cure="Name it: `%kling restore NOTEBOOK.ipynb`.",
+        )
+    records, bad = read_receipts(path)
+    store = session.engine().store(media_folder(session.settings(), path, path.parent))
+    nearby = _files(Path(look_in)) if look_in is not None else {}
+    found = [_restore(record, store, nearby, session) for record in records]
+    unbelieved = f"{bad} receipts in it are damaged, or were changed"
+    return [*found, *([Found(word="unreadable", file=path.name, why=unbelieved)] if bad else [])]
+
+
+def relink(folder: str | Path | None = None, *, session: Session | None = None) -> list[Found]:
+    """Find the clips of this notebook's folder again after files were moved or renamed, by their bytes.
+
+    Args:
+        folder: Where to search, with what is below it; the notebook's own folder unless given.
+        session: Whose folders; the process's own unless given.
+
+    Returns:
+        What became of each clip that a receipt beside it, or the ledger, knows.
+    """
+    session = session or current()
+    where = session.surroundings()
+    here = where.folder or Path.cwd()
+    store = session.engine().store(media_folder(session.settings(), where.notebook, here))
+    nearby = _files(Path(folder) if folder is not None else here)
+    known = {record.id: record for record in store.sidecars()}
+    known |= {r.id: r for r in session.ledger().runs() if Path(r.folder) == store.folder}
+    return [
+        _from_here(record, store, nearby, session) or _missing(record)
+        for record in known.values()
+        if record.media is not None
+    ]
+
+
+def verify_folder(folder: str | Path) -> list[Found]:
+    """Check every clip of a folder against its receipt; asks nobody.
+
+    Args:
+        folder: A media folder, or one that holds a `kling_media`.
+
+    Returns:
+        A finding for each receipt, each clip without one, and each file that only looks like a receipt.
+
+    Raises:
+        UsageError: There is no such folder.
+
+    Example:
+        >>> verify_folder("kling_media")   # doctest: +SKIP
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise UsageError(f"There is no folder {path}.", cure="Name a folder of clips and receipts.")
+    store = Store(path if not (path / "kling_media").is_dir() else path / "kling_media")
+    found, named = [], set()
+    for record in store.sidecars():
+        named |= {record.media.file} if record.media else set()
+        found.append(_check(record, store))
+    found += [Found(word="unreadable", file=name, why=why) for name, why in store.skipped]
+    found += [
+        Found(word="no receipt", file=one.name, why="no receipt beside it names this clip")
+        for one in sorted(store.folder.iterdir())
+        if one.suffix.lower() in CLIP_SUFFIXES and one.name not in named and not one.name.startswith(".")
+    ]
+    return found
+
+
+def _check(record: RunRecord, store: Store) -> Found:
+    if record.media is None:
+        return Found(word="no clip", file="", run_id=record.id, why=record.reason or record.status.value)
+    if store.verify(record):
+        return Found(word="here", file=record.media.file, run_id=record.id)
+    if store.path(record) is None:
+        return _missing(record)
+    why = "its bytes are not those of the receipt"
+    return Found(word="changed", file=record.media.file, run_id=record.id, why=why)
+
+
+def _missing(record: RunRecord) -> Found:
+    name = record.media.file if record.media else ""
+    return Found(word="missing", file=name, run_id=record.id, why="no file here has its bytes")
+
+
+def _restore(record: RunRecord, store: Store, nearby: dict[int, list[Path]], session: Session) -> Found:
+    if record.media is None or record.status is not RunStatus.SUCCEEDED:
+        return Found(word="no clip", file="", run_id=record.id, why=record.reason or record.status.value)
+    found = _from_here(record, store, nearby, session)
+    if found is not None:
+        return found
+    name, here = record.media.file, record.model_copy(update={"folder": str(store.folder)})
+    if record.provider == "sandbox":
+        why = "the sandbox that drew it is gone; its cell draws it again, for nothing"
+        return Found(word="gone", file=name, run_id=record.id, why=why)
+    try:
+        reach = session.reach(here)
+        if record.account not in {"", reach.account}:
+            raise UsageError("Another key made it.", cure="Set that key.")
+        media = session.engine().fetch_again(reach, here)
+        store.write_sidecar(here.model_copy(update={"media": media}))
+    except KlingError as error:
+        return Found(word="gone", file=name, run_id=record.id, why=f"{error.what} {error.cure}".strip())
+    return Found(word="fetched", file=media.file, run_id=record.id)
+
+
+def _from_here(
+    record: RunRecord, store: Store, nearby: dict[int, list[Path]], session: Session
+) -> Found | None:
+    """Look for the clip on this machine: in its place, where the ledger says, and among files given."""
+    if record.media is None:
+        return None
+    name = record.media.file
+    if store.verify(record):
+        return Found(word="here", file=name, run_id=record.id)
+    try:
+        kept = session.ledger().get(record.id)
+        if kept is not None and kept.folder and Store(Path(kept.folder)).verify(kept):
+            brought = store.bring(kept, Path(kept.folder))
+            return Found(word="linked", file=brought.media.file if brought.media else name, run_id=record.id)
+        for path in nearby.get(record.media.size, ()):
+            if file_sha256(path) == record.media.sha256:
+                return Found(word="linked", file=_take_in(record, path, store), run_id=record.id)
+    except (KlingError, OSError):
+        return None
+    return None
+
+
+def _take_in(record: RunRecord, path: Path, store: Store) -> str:
+    """Give a file of another name or place the recorded name, by a hard link where possible."""
+    named = Path(record.media.file if record.media else path.name)
+    part = store.part(record)
+    try:
+        try:
+            os.link(path, part)
+        except OSError:
+            copy_and_hash(path, part)
+        # The bytes are hashed again where they now are; another file of that name is never replaced.
+        final = place(part, named.stem, named.suffix, sha256=file_sha256(part))
+    finally:
+        part.unlink(missing_ok=True)
+    media = record.media.model_copy(update={"file": final.name}) if record.media else None
+    here = record.model_copy(update={"folder": str(store.folder), "media": media})
+    if not store.verify(here):
+        raise StoreError("The file changed while it was linked.")
+    store.write_sidecar(here)
+    return final.name
+
+
+def _files(folder: Path) -> dict[int, list[Path]]:
+    """List the clips below a folder by their size, so that only likely ones are hashed."""
+    found: dict[int, list[Path]] = {}
+    for path in _clips(folder):
+        found.setdefault(path.stat().st_size, []).append(path)
+    return found
+
+
+def _clips(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in CLIP_SUFFIXES and path.is_file() and not path.is_symlink():
+            yield path
