@@ -46,6 +46,8 @@ def current() -> Session:
     with _lock:
         if _session is None:
             _session = Session(surroundings=_surroundings or script)
+        if (told := getattr(_surroundings, "overrides", None)) is not None:
+            _session.configure(told())  # a cap set by `%config` a line ago holds for this line too
         return _session
 
 

@@ -92,6 +92,16 @@ def test_a_reload_orphans_no_run(tmp_path, monkeypatch):
         assert kernel.value("[again.id == fox.id, again.reused]") == [True, True]
 
 
+def test_a_setting_holds_for_the_next_python_call_too(kernel):
+    """`%config` counts for `kling.submit` and the rest at once, with no magic between and none before."""
+    kernel.run('%config KlingMagics.budget = "0.40"\nimport kling_nb as kling')
+    assert kernel.value("kling.spend().cap") == "0.40"
+    kernel.run('%config KlingMagics.budget = "0.10"')
+    refused = kernel.run("kling.submit('A fox', duration=3)")
+    assert "BudgetError" in "".join(refused.error)
+    assert kernel.value("len(kling.runs())") == 0
+
+
 def test_settings_are_listed_take_effect_and_outlive_a_reload(kernel):
     """`%config KlingMagics` explains each setting, and what is set there holds until it is set anew."""
     shown = kernel.run("%config KlingMagics").text

@@ -44,6 +44,11 @@ class ShellSurroundings:
         assert seen is not None  # noqa: S101 - look() has just set it
         return seen
 
+    def overrides(self) -> dict[str, Any]:
+        """Give the settings of `%config KlingMagics` as they are now."""
+        magics = self.ip.magics_manager.registry.get("KlingMagics")
+        return magics.overrides() if magics is not None else {}
+
     def look(self, *_: object) -> None:
         """Look again; to be called on the notebook's own thread."""
         from kling_nb.places import is_headless, notebook_path
