@@ -68,7 +68,7 @@ class Opening:
         # What the ledger itself has on its way comes before a stranger's run of the same key.
         live = {record.run_key for record in known if record.status in _LIVE}
         strangers = [
-            _stranger(record)
+            stranger(record)
             for record in self.store.sidecars(request_keys=keys)
             if record.id not in ids and not (record.status in _LIVE and record.run_key in live)
         ]
@@ -230,7 +230,21 @@ class Opening:
         return self.engine.handle(record, reused=reused)
 
 
-def _stranger(record: RunRecord) -> RunRecord:
+def in_folder(store: Store, name: str) -> RunRecord | None:
+    """Find a run that only a media folder knows.
+
+    Args:
+        store: The folder.
+        name: Our id or the provider's.
+
+    Returns:
+        What its sidecar says, without the money; None where there is none.
+    """
+    found = (record for record in store.sidecars() if name in {record.id, record.provider_run_id})
+    return next(map(stranger, found), None)
+
+
+def stranger(record: RunRecord) -> RunRecord:
     """Take a record that only the folder knows, with its money left out: that is the ledger's alone."""
     changes: dict[str, Any] = {"reserved_micros": 0, "settled_micros": None, "reported_micros": None}
     if record.provider == "sandbox" and record.status.pending:

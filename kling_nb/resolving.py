@@ -14,6 +14,7 @@ from kling_nb.api import current
 from kling_nb.engine import Engine, Reach, Run, Seen
 from kling_nb.errors import UsageError
 from kling_nb.ledger import Ledger, Transaction
+from kling_nb.opening import FROM_FOLDER
 from kling_nb.records import RunRecord, RunStatus, utc_now
 from kling_nb.session import Session
 from kling_nb.wording import charged, clock, state_word
@@ -60,11 +61,38 @@ def resolve(
     session.keys.refuse({"the id": attach or ""})
     handle = session.find(run) if isinstance(run, str) else run
     ledger, engine = session.ledger(), session.engine()
+    _bring_in(ledger, handle.record)
     if attach is None:
         record = _abandon(handle.id, ledger=ledger, engine=engine)
     else:
         record = _attach(handle.id, attach, ledger=ledger, engine=engine, reach=session.reach)
     return engine.settled(record, handle)
+
+
+def _bring_in(ledger: Ledger, record: RunRecord) -> None:
+    """Take a run that only the media folder knows into the ledger: there it can be settled."""
+    with ledger.writing() as transaction:
+        if transaction.get(record.id) is not None:
+            return
+        if not _is_open(record):
+            raise _nothing_to_resolve(record)
+        live = transaction.live(record.run_key)
+        if live is not None:
+            raise UsageError(
+                f"Run {live.id} of the same request is still {live.status.value} in the ledger; run "
+                f"{record.id} is known from the media folder only.",
+                charged=charged(record),
+                cure=f"Nothing changed. Settle that one first: `%kling show {live.id}`.",
+                run_id=record.id,
+            )
+        transaction.insert(record, FROM_FOLDER)
+
+
+def _is_open(record: RunRecord) -> bool:
+    """Whether nobody knows what became of a run, or what it cost."""
+    if record.status.ended and record.status is not RunStatus.LOST:
+        return record.settled_micros is None and charged(record) == "unknown"
+    return record.status in {RunStatus.LOST, RunStatus.SUBMITTING}
 
 
 def _attach(
@@ -90,7 +118,7 @@ def _attach(
             "provider_run_id": provider_run_id,
             # This key can read it, so this is the account that has it.
             "account": reached.account or record.account,
-            "accepted_at": seen.asked.created_at or record.submitted_at or utc_now(),
+            "accepted_at": min(seen.asked.created_at or record.submitted_at or utc_now(), utc_now()),
             "finished_at": None,
             "abandoned_at": None,
             "reason": None,

@@ -28,7 +28,7 @@ from kling_nb.keys import Key, check_length, fingerprint
 from kling_nb.leaks import texts_of
 from kling_nb.ledger import Ledger
 from kling_nb.loop import Loop
-from kling_nb.opening import Opening
+from kling_nb.opening import Opening, in_folder
 from kling_nb.places import Surroundings, media_folder, script
 from kling_nb.plan import Ask, Plan, payloads
 from kling_nb.pricefile import in_force
@@ -390,6 +390,10 @@ class Session:
             found = ledger.runs(provider_run_id=name)
             # Asked for by the provider's id, one that cannot be read says so, and is not "unknown".
             record = found[0] if found else next(map(ledger.get, found.unreadable), None)
+        if record is None:
+            where = self.surroundings()
+            folder = media_folder(self.settings(), where.notebook, where.folder or Path.cwd())
+            record = in_folder(engine.store(folder), name)
         if record is None:
             raise UsageError(f"There is no run {name!r} in the ledger.", cure="See `%kling list`.")
         return engine.peek(record)

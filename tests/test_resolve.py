@@ -306,3 +306,50 @@ def test_a_run_that_a_dead_process_was_sending_can_be_resolved_in_time(build, mi
     resolve_in(session, run.id, abandon=True)
     assert session.find(run.id).status == "failed"
     assert session.totals().reserved_micros == 0
+
+
+def test_a_lost_run_that_only_the_folder_knows_can_be_resolved(build):
+    """A colleague who got the folder, or whoever lost the ledger, has the same way out; nothing is sent."""
+    house = build()
+    session = house.session()
+    run = lost(house, session)
+    other = lost(house, session, prompt="A hare in snow")
+    [theirs, _] = ids(house, "runcomfy")
+    session.close()
+    house.forget_ledger()
+    sent = house.submissions
+    later = house.session()
+    with pytest.raises(BlockedError, match=f"%kling resolve {run.id}"):
+        later.open(ask(provider="runcomfy"))
+    assert later.find(run.id).status == "lost"
+    shown = run_command(later, f"resolve {run.id} --attach {theirs}", {})
+    assert "nothing was sent" in shown.text
+    assert shown.runs[0].wait(30).status == "succeeded"
+    record = later.ledger().get(run.id)
+    assert (record.settled_micros, record.reserved_micros, record.session_id) == (
+        PRICE,
+        0,
+        run.record.session_id,
+    )
+    assert later.totals().settled_micros == 0, "it was the other session's money"
+    given_up = run_command(later, f"resolve {other.id} --abandon", {})
+    assert "was given up" in given_up.text
+    assert later.ledger().get(other.id).status == "failed"
+    assert house.submissions == sent
+    again = house.run(later, ask(provider="runcomfy"))
+    assert (again.id, again.reused) == (run.id, True)
+
+
+def test_a_run_that_only_the_folder_knows_and_that_is_done_needs_no_resolving(build):
+    """It is said plainly, and nothing is written down for it."""
+    house = build()
+    session = house.session()
+    run = house.run(session, ask(provider="runcomfy"))
+    session.close()
+    house.forget_ledger()
+    later = house.session()
+    with pytest.raises(UsageError, match="needs no resolving"):
+        run_command(later, f"resolve {run.id} --abandon", {})
+    with pytest.raises(UsageError, match="There is no run"):
+        run_command(later, "resolve nobody --abandon", {})
+    assert len(later.runs()) == 0
