@@ -115,13 +115,14 @@ class Form(Draft):
         """
         ask = self.ask
         runs = session_now().open(ask)
-        self._took(ask, runs)
+        handle = runs[0] if len(ask.takes) == 1 else Runs(runs)
+        self._took(handle, runs)
         await_at_end(runs)
-        return runs[0] if len(ask.takes) == 1 else Runs(runs)
+        return handle
 
-    def _took(self, ask: Ask, runs: list[Run]) -> list[Run]:
+    def _took(self, handle: Run | Runs, runs: list[Run]) -> list[Run]:
         """Remember runs, and give those that this form does not show yet."""
-        session_now().last = runs[0] if len(ask.takes) == 1 else Runs(runs)
+        session_now().last = handle
         with self._lock:
             here = {run.id for run in self._runs}
             new = [run for run in runs if run.id not in here]
@@ -312,7 +313,7 @@ class Form(Draft):
         except Exception as error:
             self._note = f"**kling_nb failed: {type(error).__name__}.** See `%kling list` before you go on."
             raise
-        new = self._took(ask, runs)
+        new = self._took(runs[0] if len(ask.takes) == 1 else Runs(runs), runs)
         if new and self._context is not None:
             from kling_nb.notebook.card import show_runs
 

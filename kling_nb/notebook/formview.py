@@ -51,7 +51,7 @@ _STYLE = """
 .kling-form .widget-radio-box{flex-wrap:wrap;gap:0 14px;width:auto;margin:0!important}
 .kling-form .widget-radio-box label{display:inline-flex;align-items:center;width:auto;height:28px;margin:0}
 .kling-form .widget-radio-box input{order:-1;float:none;margin:0 6px 0 0;position:static}
-.kling-form .kling-below{margin-left:calc(8.6em + 4px)}
+.kling-form .kling-below{margin-left:calc(8.6em + 18px)}
 .kling-form .kling-go .jupyter-button{font-weight:600;min-height:36px;max-width:100%;text-align:left}
 .kling-form .jupyter-button:disabled{opacity:.85}
 .kling-form .widget-checkbox{width:auto;margin-right:14px}
