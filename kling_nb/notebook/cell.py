@@ -4,7 +4,6 @@ Invariants: the destination is bound whatever happens, before an error is raised
 explains itself; a refused cell ends with one line and no traceback; waiting never owns a run.
 """
 
-import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -133,10 +132,8 @@ def wait_for(runs: list[Run], timeout_s: float | None, *, headless: bool) -> Non
     Raises:
         KlingError: A run ended without a clip, or the wait ended first.
     """
-    end = None if timeout_s is None else time.monotonic() + timeout_s
     try:
-        for run in runs:
-            run.wait(None if end is None else max(0.0, end - time.monotonic()))
+        Runs(runs).wait(timeout_s)
     except KeyboardInterrupt:
         going = [run.id for run in runs if not run.done] or [runs[-1].id]
         raise DetachedError(

@@ -4,7 +4,6 @@ Invariants: nothing here ever makes a run at a provider (the one door for that, 
 from here); what is wrong is a `UsageError` of one line.
 """
 
-import time
 from pathlib import Path
 
 from kling_nb.adopting import adopt as _adopt_run
@@ -78,13 +77,11 @@ def wait(order: Order) -> Shown:
         return sentences(
             ["Nothing of this kernel is on its way; `%kling resume` takes up the runs of others."]
         )
-    end = None if timeout_s is None else time.monotonic() + timeout_s
     for run in runs:
         if run.status.pending:
             run.resume()
     try:
-        for run in runs:
-            run.wait(None if end is None else max(0.0, end - time.monotonic()))
+        Runs(runs).wait(timeout_s)
     except KeyboardInterrupt:
         going = [run.id for run in runs if not run.done]
         raise DetachedError(
