@@ -4,6 +4,8 @@ Run as a script, it is the nursery: it imports everything once, starts no thread
 a new process costs milliseconds. Imported, it gives tests `Nursery`.
 """
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -156,20 +158,27 @@ def _tool(session, spec):
 
     before = {run.id for run in session.runs()}
     sys.argv = ["kling-nb", "collect", "--timeout", "30"]
+    answer = io.StringIO()
     try:
-        main()
+        with contextlib.redirect_stdout(answer):
+            main()
     except SystemExit as end:
         if end.code not in {0, 1, None}:
             raise
-    runs = [session.find(name) for name in before]
-    return [{"id": run.id, "status": str(run.record.status.value)} for run in runs]
+    ends = [session.find(name).record for name in before]
+    return [{"id": end.id, "status": end.status.value, "answer": answer.getvalue()} for end in ends]
 
 
 def _resume(session, spec):
     from kling_nb.notebook.commands import run_command
 
     shown = run_command(session, "resume", {})
-    return [_end(run) for run in shown.runs]
+    return [{**_end(run), "answer": f"{shown.text}\n{run.bundle()['text/plain']}"} for run in shown.runs]
+
+
+def _use(session, spec):
+    """Attach again on next use: a new kernel looks at its runs and waits for them, and calls no cell."""
+    return [{**_end(run), "answer": run.bundle()["text/plain"]} for run in session.runs()]
 
 
 def _hammer(session, spec):
@@ -195,7 +204,14 @@ def _hammer(session, spec):
     return [{"refused": refused}, *(_end(run, 60) for run in runs)]
 
 
-_DEEDS = {"hammer": _hammer, "cell": _cell, "collect": _tool, "take up": _collect, "resume": _resume}
+_DEEDS = {
+    "hammer": _hammer,
+    "cell": _cell,
+    "collect": _tool,
+    "take up": _collect,
+    "resume": _resume,
+    "use": _use,
+}
 
 
 def _end(run, patience_s=40):

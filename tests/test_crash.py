@@ -171,14 +171,17 @@ def finish_and_judge(trial, step, how):
     """Let another process finish, and judge what became of it."""
     blind = trial.wire == "runcomfy" and step in BLIND
     before = trial.accepted
-    finisher = trial.start("cell" if how == "cell" else how)
-    finisher.said()
+    finisher = trial.start(how)
+    [said] = finisher.said()["runs"]
     if how != "cell" and (step in NOT_SENT or trial.refused_first) and not blind:
-        # Looking after what is there never sends: the run ends, uncharged, and the cell sends it once.
+        # Looking after what is there never sends: the run ends, uncharged, and says that its cell sends it.
         [row] = trial.rows()
         assert (row.record.status, row.record.charged) == ("canceled", "no")
         assert (row.record.reserved_micros, row.record.settled_micros) == (0, 0)
         assert trial.accepted == 0
+        assert "never sent" in said["answer"] or "never reached" in said["answer"], said
+        assert "Run its cell again to send it." in said["answer"]
+        # Which leads to the same end: one accepted run, and its clip.
         finisher = trial.start()
         finisher.said()
     if blind:
@@ -209,9 +212,13 @@ TRIALS = [
     for wire in WIRES
     if not (step == "resent in the ledger" and wire == "runcomfy")
 ]
-_schedules, _hows = cycle(SCHEDULES), cycle(["cell", "collect", "resume", "cell"])
+HOWS = ("cell", "collect", "resume", "use")
+_schedules, _hows = cycle(SCHEDULES), cycle([*HOWS, "cell"])
 ONE_EACH = [(wire, step, next(_schedules), next(_hows)) for wire, step in TRIALS]
+#: The cell in every schedule, and each other way in two of them, in turn.
 ALL = [(wire, step, schedule, "cell") for wire, step in TRIALS for schedule in SCHEDULES]
+_in_turn = cycle(SCHEDULES)
+ALL += [(wire, step, next(_in_turn), how) for how in HOWS[1:] for wire, step in TRIALS for _ in range(2)]
 
 
 @pytest.mark.parametrize(("wire", "step", "schedule", "how"), ONE_EACH)
@@ -225,7 +232,7 @@ def test_a_kill_at_any_step_is_finished_by_another_process(trial, wire, step, sc
 @pytest.mark.matrix
 @pytest.mark.parametrize(("wire", "step", "schedule", "how"), ALL)
 def test_a_kill_at_any_step_in_any_schedule(trial, wire, step, schedule, how):
-    """The same for every schedule, the cell being run again."""
+    """The same for every schedule and every way to go on: all reach the same end."""
     t = trial(wire)
     killed(t, step, schedule)
     finish_and_judge(t, step, how)
