@@ -56,6 +56,10 @@ tables: venv ## Write the tables of the documentation from the code
 pictures: venv ## Take the pictures of the documentation in a real browser
 	$(BIN)/python docs/pictures.py
 
+.PHONY: notebooks
+notebooks: venv ## Run the tutorials that are kept with their outputs, and write them
+	$(BIN)/python docs/notebooks.py
+
 .PHONY: bench
 bench: venv ## Time loading and the first cells beside a peer
 	$(BIN)/python tests/bench_load.py

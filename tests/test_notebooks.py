@@ -1,6 +1,8 @@
 """Notebooks run where nobody is watching: what is stored in them at the end, and what was sent for it."""
 
+import importlib.util
 import json
+import re
 import subprocess
 import sys
 import time
@@ -76,6 +78,60 @@ def test_the_tour_is_kept_without_outputs():
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert len(code) > 10
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+
+
+# -- the tutorial on money, which is kept with its outputs ------------------------------------
+MONEY = TOUR.with_name("02_cost_and_budgets.ipynb")
+#: What may differ from one day and process to the next.
+CHANGING = re.compile(
+    r"s-\d{8}-\d{6}-[\da-z]+-[\da-z]+|\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d UTC)?|, \d+ (months|years) old"
+    r"|\d+ h \d+ min|\d+ (h|min)\b"
+)
+
+
+def _builder():
+    spec = importlib.util.spec_from_file_location("notebooks", TOUR.parent.parent / "docs" / "notebooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _shown(made):
+    """What each cell shows, but for times and ids; pandas may draw its own tables anew."""
+    forms = ("text/plain", "text/html")
+    return {
+        cell.id: [
+            CHANGING.sub("...", output.get("evalue") or output.get("text") or output.data.get(form, ""))
+            for output in cell.outputs
+            for form in (forms if output.output_type == "display_data" else forms[:1])
+        ]
+        for cell in made.cells
+        if cell.cell_type == "code"
+    }
+
+
+def test_the_tutorial_on_money_shows_what_it_would_show_now(tmp_path):
+    """Run anew from top to bottom, every cell shows the same figures and bars: else `make notebooks`."""
+    kept = nbformat.read(MONEY, as_version=4)
+    was = _shown(kept)
+    now = _shown(_builder().execute(nbformat.read(MONEY, as_version=4), tmp_path))
+    assert len(was) > 15
+    assert now == was
+    # By hand: 2 x 5 s at 0.112, 7 s at 0.084, 3 s at 0.42 and 8 s with sound at 0.168.
+    assert "estimated $4.312, reported $4.312, settled $4.312, $0.00 held" in was["cost"][0]
+    assert [len(was[name]) > 0 for name in ("max", "over", "frame", "csv")] == [True] * 4
+    assert "height:6px" in was["cost"][1], "the chart is in the saved output"
+
+
+def test_the_tutorial_on_money_tells_nothing_of_the_machine_that_ran_it():
+    """No folder, user, host, port, key or time of a process is in the file, and no script either."""
+    text = MONEY.read_text(encoding="utf-8")
+    assert _builder().leaks(text) == []
+    assert "execution" not in json.loads(text)["cells"][1]["metadata"]
+    assert "<script" not in text
+    assert "<svg" not in text
+    assert len(text.encode()) < 80_000
+    assert _builder().leaks('"http://127.0.0.1:1234/x" "/home/ada/x"') == ["127.0.0.1:1234/x", "/home/ada/x"]
 
 
 # -- every way to run one headless --------------------------------------------------------
