@@ -198,10 +198,15 @@ class Comparison:
         seconds = _moments(record)
         width = _WIDTHS[record.request.aspect_ratio]
         tiles = [
-            tag("div", _still(uri, f"clip {number}, {word}", width), _caption(word, at), style="min-width:0")
+            tag(
+                "div",
+                _still(uri, f"clip {number}, {word}"),
+                _caption(word, at),
+                style=f"flex:0 1 {width}px;min-width:0",
+            )
             for uri, word, at in zip(pictures, _MOMENTS, seconds, strict=True)
         ]
-        return tag("div", *tiles, style="display:flex;flex-wrap:wrap;gap:6px;margin-top:4px")
+        return tag("div", *tiles, style="display:flex;gap:6px;margin-top:4px")
 
     def _look(self, record: RunRecord) -> list[str | None]:
         """Take the stills of a clip, or those taken before."""
@@ -230,10 +235,10 @@ def _moments(record: RunRecord) -> list[float]:
     return [0.0, last / 2, last]
 
 
-def _still(uri: str | None, words: str, width: int) -> Html:
+def _still(uri: str | None, words: str) -> Html:
     if uri is None:
         return tag("div", f"no picture of {words}", style=_FAINT)
-    return tag("img", src=uri, alt=words, style=f"width:{width}px;max-width:100%;border-radius:4px")
+    return tag("img", src=uri, alt=words, style="width:100%;border-radius:4px")
 
 
 def _caption(word: str, seconds: float) -> Html:

@@ -199,7 +199,7 @@ class Slot {
     this.name = name;
     this.words = make("div", { class: "kling-place", text: "Loading" });
     this.box = make("div", { class: "kling-box" }, this.words);
-    if (clip.width && clip.height) this.box.style.setProperty("--kling-own", `${clip.width} / ${clip.height}`);
+    if (clip.width && clip.height && !clip.why) this.box.style.setProperty("--kling-own", `${clip.width} / ${clip.height}`);
     this.muting = button("Sound", () => this.toggle(), { name: `Sound of clip ${number + 1}`, hidden: true });
     const title = make(
       "div",
