@@ -101,7 +101,8 @@ def _reported(record: RunRecord, at: str) -> str:
 def _settled(record: RunRecord) -> str:
     play = " (play money)" if record.play else ""
     if record.settled_micros is not None:
-        return usd(record.settled_micros) + play
+        guess = record.settled_micros and record.billed_micros is None
+        return usd(record.settled_micros) + (", as estimated" if guess else "") + play
     if record.status is not RunStatus.SUCCEEDED and charged(record) == "no":
         return f"nothing charged{play}"
     held = f", {usd(record.reserved_micros)} held" if record.reserved_micros else ""

@@ -261,10 +261,14 @@ def _known(record: RunRecord) -> int | None:
 
 def _basis(record: RunRecord, amount: int) -> str:
     words = ""
-    if record.reported_micros == amount:
-        words = f", as {provider_label(record.provider)} reports"
+    who = provider_label(record.provider)
+    if record.billed_micros == amount:
+        words = f", as {who} reports"
+    elif record.reported_micros:
+        words = f", as estimated; {who} reports **{in_currency(record.reported_micros, record.currency)}**"
     elif amount and amount == record.estimate.micros:
-        words = ", by the list price"
+        # The estimate may rest on the list, on a price of the user's own or on earlier bills.
+        words = f", as estimated; {who} reports nothing"
     if record.estimate.micros is not None and amount > record.estimate.micros:
         over = usd(amount - record.estimate.micros)
         words += f", **{over} above the estimate of {usd(record.estimate.micros)}**"

@@ -253,6 +253,45 @@ def test_a_bill_above_the_estimate_is_shown():
     assert "$0.84 charged, as Runflow reports, $0.28 above the estimate of $0.56" in words
 
 
+def test_a_charge_without_a_report_says_what_it_rests_on():
+    """A guess on the books is called one, and other money is not taken for the dollars beside it."""
+    silent = {**DONE, "reported_micros": None}
+    for fields, said in (
+        (silent, "$0.56 charged, as estimated; Runflow reports nothing"),
+        ({**DONE, "currency": "EUR"}, "$0.56 charged, as estimated; Runflow reports 0.56 EUR"),
+        (DONE, "$0.56 charged, as Runflow reports"),
+    ):
+        _, words = look(record(**fields), src=SRC)
+        assert said in words
+        assert ("$0.56, as estimated" in words) == (fields is not DONE)
+        assert said in line(record(**fields), totals=TOTALS, now=NOW)
+
+
+@pytest.mark.parametrize("play", [False, True])
+@pytest.mark.parametrize(
+    "fields",
+    [*({"status": status} for status in PENDING), *ENDS, DONE, {**DONE, "reused": 1}, {"detached": 1}],
+)
+def test_every_card_says_what_is_left(fields, play):
+    """In every state: the money of this run, what the session spent and holds, and what is left."""
+    fields = dict(fields)
+    options = {name: True for name in ("reused", "detached") if fields.pop(name, False)}
+    run = record(play=play, **{"status": "running", **fields})
+    totals = TOTALS.model_copy(update={"play": play})
+    _, words = look(run, totals=totals, src=SRC, **options)
+    text = line(run, totals=totals, now=NOW, **options)
+    session = (
+        "play session $1.12 + $0.56 held of $10.00, $8.32 left"
+        if play
+        else "session $1.12 + $0.56 reserved of $10.00, $8.32 left"
+    )
+    money = money_words(run, reused="reused" in options).replace("**", "")
+    assert money
+    for shown in (words, text):
+        assert money in shown
+        assert session in shown
+
+
 def test_the_session_line_adds_up():
     """Spent, held, unknown, cap, and how far over it."""
     assert session_words(TOTALS) == "session $1.12 + $0.56 reserved of $10.00, **$8.32** left"
