@@ -582,3 +582,21 @@ def test_without_its_key_a_run_is_told_and_kept(build):
     house.keys("runflow")
     assert run.resume().wait(30).status == "succeeded"
     assert house.submissions == 1
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_what_is_asked_while_a_run_is_being_put_away_is_done(build, wire):
+    """Its clip is gone and asked for again in the very moment of its end: it is fetched, nothing hangs."""
+    house = build()
+    session = house.session()
+    [first] = session.open(ask(provider=wire))
+    opened = threading.Event()
+    # On the loop, at the end: until the next call is made, the driver cannot put its things away.
+    first.on_change(lambda run: run.status == "succeeded" and opened.wait(20))
+    first.wait(30).path.unlink()
+    [second] = session.open(ask(provider=wire))
+    opened.set()
+    assert second.wait(20).status == "succeeded"
+    assert (second.id, house.submissions) == (first.id, 1)
+    until(lambda: not session.engine().drives(first.id))
+    assert session.ledger().lease(first.id) is None

@@ -81,6 +81,8 @@ class Engine:
         self._runs: dict[str, Run] = {}
         self._jobs: dict[str, Job] = {}
         self._driven: dict[str, asyncio.Task[None]] = {}
+        #: The handles they tell of, each until the end of its run; then only its lease is given back.
+        self._told: dict[str, Run] = {}
         self._closed = False
         self._stores: dict[str, Store] = {}
         self._slots: dict[tuple[str, int], asyncio.Semaphore] = {}
@@ -136,7 +138,7 @@ class Engine:
 
     def attend(self, run: Run) -> None:
         """See to it that a run somebody waits for is watched; nothing new is ever sent for it."""
-        if not run.done and run.id not in self._driven:
+        if not run.done:
             self.loop.hand(self._drive(run, may_send=False))
 
     def detach(self, run: Run) -> None:
@@ -172,11 +174,14 @@ class Engine:
 
     # -- driving -----------------------------------------------------------
     async def _drive(self, run: Run, *, may_send: bool) -> None:
+        while run.id in self._driven and self._told.get(run.id) is not run:
+            # Its last driver is about to give its lease back; what somebody wants of the run comes after it.
+            await asyncio.wait([self._driven[run.id]], timeout=0.1)
         if run.id in self._driven or run.status.ended:
             return
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine of the loop always runs in a task
-        self._driven[run.id] = task
+        self._driven[run.id], self._told[run.id] = task, run
         try:
             if self._closed:
                 raise asyncio.CancelledError  # noqa: TRY301 - as if it had been closed a moment later
@@ -188,16 +193,12 @@ class Engine:
             cure = f"It is on record: `%kling resume {run.id}` goes on."
             run.stop(detached(run.record, what, cure, run.record.charged))
         except Exception as error:  # noqa: BLE001 - a fault of ours must end as words on the run, not vanish in a thread
-            run.stop(
-                KlingError(
-                    f"kling_nb failed while it carried run {run.id}: {type(error).__name__}.",
-                    charged=run.record.charged,
-                    cure=f"The run is on record: `%kling resume {run.id}` goes on.",
-                    run_id=run.id,
-                )
-            )
+            what = f"kling_nb failed while it carried run {run.id}: {type(error).__name__}."
+            cure = f"The run is on record: `%kling resume {run.id}` goes on."
+            run.stop(KlingError(what, charged=run.record.charged, cure=cure, run_id=run.id))
         finally:
             del self._driven[run.id]
+            self._told.pop(run.id, None)
 
     async def _drive_once(self, run: Run, *, may_send: bool) -> None:
         reach = await asyncio.to_thread(self._reach, run.record)
@@ -225,6 +226,8 @@ class Engine:
                     continue
                 finally:
                     beating.cancel()
+                    if run.status.ended:
+                        self._told.pop(run.id, None)
                     with contextlib.suppress(LedgerError):
                         await asyncio.to_thread(self.ledger.release, run.id, self.owner)
                 break
