@@ -1,10 +1,11 @@
-"""Models and prices, read from `catalog.toml`.
+"""Models and prices, read from `catalog.toml`, and the models that the user's own file adds.
 
 Invariants: a price is a decimal with a source and a date, or it is unknown; what a file of the user's says
-stands beside the list and never replaces it; an alias names one model.
+stands beside the list and never replaces it; an alias names one model, and the list's come first.
 """
 
 import tomllib
+from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
 from functools import cache
@@ -15,7 +16,17 @@ from pydantic import BaseModel, ConfigDict
 
 from kling_nb.errors import UnsupportedError, UsageError
 
-__all__ = ["DEFAULT_MODEL", "Model", "Offer", "Price", "PriceKind", "find_model", "models"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "Model",
+    "Offer",
+    "Price",
+    "PriceKind",
+    "add_own",
+    "find_model",
+    "models",
+    "shipped",
+]
 
 DEFAULT_MODEL = "kling-3.0-pro"
 
@@ -136,10 +147,24 @@ class Model(_Entry):
 
 
 @cache
-def models() -> dict[str, Model]:
-    """Give every model by our id."""
+def shipped() -> dict[str, Model]:
+    """Give every model of the list by our id."""
     table = tomllib.loads(files("kling_nb").joinpath("catalog.toml").read_text(encoding="utf-8"))
     return {model_id: Model.model_validate({"id": model_id, **entry}) for model_id, entry in table.items()}
+
+
+_own: dict[str, Model] = {}
+
+
+def add_own(own: Iterable[Model]) -> None:
+    """Let the catalog of this process hold what the user's own file adds, and no longer what it added."""
+    global _own  # noqa: PLW0603 - there is one user's own file, and one catalog, in a process
+    _own = {model.id: model for model in own}
+
+
+def models() -> dict[str, Model]:
+    """Give every model by our id: the list's, then the user's own."""
+    return {**shipped(), **_own}
 
 
 def find_model(name: str) -> Model:

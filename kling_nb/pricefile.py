@@ -19,23 +19,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kling_nb.catalog import Model, Price, PriceKind, find_model
 from kling_nb.errors import SettingsError, UsageError
 
-__all__ = ["GivenPrice", "in_force", "project_notes", "read_prices"]
+__all__ = ["GivenPrice", "PriceRow", "check_row", "in_force", "project_notes", "read_prices"]
 
 _AMOUNT = re.compile(r"[0-9]{1,4}(\.[0-9]{1,9})?")
 _MAX_USD_PER_S = 1000
 _PROVIDERS = ("runflow", "runcomfy")
 _SOUNDS: tuple[tuple[Literal["silent", "audio"], bool], ...] = (("silent", False), ("audio", True))
 _WORDS = {
-    "extra_forbidden": "is nothing that a price has: silent, audio, as_of, source",
+    "extra_forbidden": "is none of {fields}",
     "missing": "is missing",
-    "model_type": "must be a table with silent, audio, as_of and source",
+    "model_type": "must be a table with {fields}",
     "date_type": "must be a day such as 2026-11-01",
     "string_type": "must be a text",
     "string_too_long": "must be a text of at most 80 characters",
@@ -92,7 +92,16 @@ def _line(value: object) -> object:
 _Amount = Annotated[Decimal, BeforeValidator(_amount)]
 
 
-class _Row(BaseModel):
+class PriceRow(BaseModel):
+    """Prices as a person writes them down.
+
+    Args:
+        silent: Dollars per second without sound.
+        audio: Dollars per second with sound.
+        as_of: The day of the prices.
+        source: Where they stand.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     silent: _Amount | None = None
@@ -130,7 +139,7 @@ def read_prices(table: object, place: str, kind: PriceKind) -> tuple[GivenPrice,
             )
         for name, content in _tables(rows, f"prices.{provider}", place):
             model = _model(name, provider, place)
-            row = _row(content, f"prices.{provider}.{model.id}", place)
+            row = check_row(PriceRow, content, f"prices.{provider}.{model.id}", place)
             for sound, audio in _SOUNDS:
                 amount = getattr(row, sound)
                 if amount is None:
@@ -169,17 +178,36 @@ def _model(name: str, provider: str, place: str) -> Model:
     )
 
 
-def _row(content: object, name: str, place: str) -> _Row:
+Row = TypeVar("Row", bound=BaseModel)
+
+
+def check_row(kind: type[Row], content: object, name: str, place: str) -> Row:
+    """Check one table of a file.
+
+    Args:
+        kind: What it should be.
+        content: What stands there.
+        name: How its place is called, e.g. `prices.runflow.kling-3.0-pro`.
+        place: The file.
+
+    Returns:
+        The checked table.
+
+    Raises:
+        SettingsError: Something is wrong; the first fault is told, without its value.
+    """
     try:
-        row = _Row.model_validate(content)
+        row = kind.model_validate(content)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
         words = _WORDS.get(fault["type"], fault["msg"]).removeprefix("Value error, ")
-        known = bool(fault["loc"]) and fault["loc"][0] in _Row.model_fields
+        known = bool(fault["loc"]) and fault["loc"][0] in kind.model_fields
         field = f".{fault['loc'][0]}" if known else ""
         what = "A name below" if fault["loc"] and not known else ""
+        if "{fields}" in words:
+            words = words.format(fields=", ".join(kind.model_fields))
     else:
-        if row.silent is not None or row.audio is not None:
+        if not isinstance(row, PriceRow) or row.silent is not None or row.audio is not None:
             return row
         field, words, what = "", "has neither silent nor audio", ""
     raise SettingsError(f"{what} {name}{field} in {place} {words}.".lstrip(), cure=_CURE)

@@ -24,9 +24,10 @@ from typing import Any, Literal
 import platformdirs
 
 from kling_nb.addresses import is_loopback, origin_of
-from kling_nb.catalog import DEFAULT_MODEL
+from kling_nb.catalog import DEFAULT_MODEL, add_own
 from kling_nb.configfile import APP, ProjectTable, find_project, read_user_file
 from kling_nb.errors import SettingsError, UsageError, one_line
+from kling_nb.modelfile import read_models
 from kling_nb.options import Options, ProviderName, check_options
 from kling_nb.pricefile import GivenPrice, project_notes, read_prices
 from kling_nb.providers.runcomfy import RunComfy
@@ -166,9 +167,11 @@ def load_settings(
     top = (start or Path.cwd()).resolve()
     own = read_user_file(user_file)
     table = find_project(top)
+    # Before anything names a model.
+    add_own(read_models(own.settings.get("models"), str(own.path)))
     variables, notes = _variables(environ)
     layers: dict[Source, Options] = {
-        "user file": check_options(_plain(own.settings), lambda name: f"{name} in {own.path}"),
+        "user file": check_options(_plain(own.settings, "models"), lambda name: f"{name} in {own.path}"),
         "project": _project_options(table),
         "environment": check_options(variables, lambda name: PREFIX + name.upper()),
         "argument": check_options({k: v for k, v in (overrides or {}).items() if v is not None}, str),
@@ -203,9 +206,9 @@ def load_settings(
     )
 
 
-def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(table: Mapping[str, Any], *tables: str) -> dict[str, Any]:
     """Leave out what is no single setting."""
-    return {name: value for name, value in table.items() if name != "prices"}
+    return {name: value for name, value in table.items() if name not in {"prices", *tables}}
 
 
 def _field(name: str) -> str:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from house import houses
-from kling_nb.catalog import find_model
-from kling_nb.errors import KeyMissingError, SettingsError, UnpricedError
+from kling_nb.catalog import add_own, find_model
+from kling_nb.errors import KeyMissingError, SettingsError, UnpricedError, UnsupportedError, UsageError
 from kling_nb.models import TextToVideo
 from kling_nb.notebook.commands import run_command
 from kling_nb.pricefile import in_force, read_prices
@@ -45,6 +45,13 @@ def load(tmp_path):
 def build(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     yield from houses(tmp_path, monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def only_the_list():
+    """Whatever a test adds to the catalog leaves with it."""
+    yield
+    add_own(())
 
 
 def price_of(settings, provider, *, audio=False, learned=None, seconds=5, **options):
@@ -104,7 +111,7 @@ def test_bills_outrank_every_stated_price_and_the_dearest_is_held(load):
         ('[prices.runflow.pro]\naudio = "1001"\nas_of = 2026-11-01', "above 0 and at most 1000"),
         (
             '[prices.runflow.pro]\nsilent = "1"\nas_of = 2026-11-01\nmade-up-key = "x"',
-            "is nothing that a price has",
+            "is none of silent, audio, as_of, source",
         ),
         ('[prices.runflow.pro]\nsilent = "1"\nas_of = 2026-11-01\nsource = 5', "must be a text"),
         ('[prices.runflow.pro]\nsilent = "1"\nas_of = 2026-11-01\nsource = "a\\nb"', "one line of text"),
@@ -335,3 +342,90 @@ def test_live_needs_a_key_and_says_what_a_refusal_was(build, monkeypatch):
     assert pro["base_price_usd"] is None
     assert "invalid token" in pro["beside"]
     assert "bad-key" not in shown.text + shown.html
+
+
+# -- models of one's own ---------------------------------------------------------------------
+MODEL = """
+[models."kling-4.0-pro"]
+label = "Kling 4.0 Pro"
+aliases = ["k4"]
+[models."kling-4.0-pro".runcomfy]
+id = "kling/kling-4.0/pro/text-to-video"
+silent = "0.2"
+as_of = 2026-11-20
+source = "model page"
+"""
+
+
+def test_a_model_from_the_users_own_file_can_be_priced_bought_and_reused(build, tmp_path):
+    """A new model needs two tables in config.toml and no new release; taken out, it is unknown again."""
+    house = build(faults={"also_model": "kling/kling-4.0/pro/text-to-video"})
+    (tmp_path / "config" / "kling_nb").mkdir(parents=True)
+    own = tmp_path / "config" / "kling_nb" / "config.toml"
+    own.write_text(f'model = "k4"\n{MODEL}')
+    session = house.session(today=lambda: DAY)
+    price = session.price(ask())
+    assert (price.micros, price.basis) == (600_000, "$0.2/s silent, your own price (model page), 2026-11-20")
+    run = house.run(session, ask())
+    assert (run.status, run.record.model, run.record.provider) == (
+        RunStatus.SUCCEEDED,
+        "kling-4.0-pro",
+        "runcomfy",
+    )
+    assert run.record.settled_micros == 600_000
+    assert house.run(house.session(), ask()).id == run.id
+    assert house.accepted == 1
+    with pytest.raises(UnpricedError):
+        session.price(type(ask())(request=ask().request.model_copy(update={"audio": True})))
+    shown = run_command(session, "models --live", {})
+    assert "kling/kling-4.0/pro/text-to-video" in shown.text
+    assert "kling-4.0-pro" in [row["model"] for row in shown.value["live"]]
+    own.write_text("")
+    with pytest.raises(UsageError, match=r"no model 'k4'"):
+        session.price(ask(model="k4"))
+    assert house.run(house.session(model="pro"), ask("Dunes")).record.model == "kling-3.0-pro"
+
+
+def test_without_a_key_ones_own_model_is_not_played(build, tmp_path):
+    """The sandbox plays what it knows; it does not pretend to be a model that it never heard of."""
+    house = build()
+    house.keys()
+    (tmp_path / "config" / "kling_nb").mkdir(parents=True)
+    (tmp_path / "config" / "kling_nb" / "config.toml").write_text(MODEL)
+    with pytest.raises(UnsupportedError, match=r"sandbox does not offer kling-4\.0-pro"):
+        house.session().price(ask(model="k4"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('label = "Kling 4.0 Pro"', "", "label in"),
+        ('label = "Kling 4.0 Pro"', 'label = ""', "one line of text"),
+        ('"k4"', '"pro"', "a name that another model has: pro"),
+        ('"k4"', '"made-up key"', "small letters, digits"),
+        ("kling/kling-4.0/pro/", "kling/kling-3.0/pro/", "a name that another model has"),
+        ('id = "kling/kling-4.0', 'id = "../made-up-key', "must be the provider's id"),
+        ('id = "kling/kling-4.0', 'id = "made-up-key?', "must be the provider's id"),
+        ('silent = "0.2"', "", "has neither silent nor audio"),
+        ('silent = "0.2"', "silent = false", "decimal dollars per second"),
+        ("as_of = 2026-11-20", "", "as_of in"),
+        ('".runcomfy]', '".sandbox]', "is none of label, aliases, runflow, runcomfy"),
+        ('[models."kling-4.0-pro".runcomfy]', '[models."other"]', "names no provider"),
+        ('[models."kling-4.0-pro"]', '[models."made-up key"]', "small letters, digits"),
+        (MODEL, "models = 3", "models in"),
+    ],
+)
+def test_a_wrong_model_is_refused_without_its_value(load, old, new, words):
+    """A name that is taken, an id that could lead elsewhere, a model without a price."""
+    text = MODEL.replace(old, new)
+    assert text != MODEL
+    with pytest.raises(SettingsError) as caught:
+        load(user=text)
+    assert words in str(caught.value)
+    assert "made-up" not in str(caught.value)
+
+
+def test_a_project_adds_no_model(load):
+    """An id decides what a paid call buys, so a stranger's file has no say in it."""
+    with pytest.raises(SettingsError, match="may not set models"):
+        load(project=MODEL.replace("[models.", "[tool.kling_nb.models."))

@@ -96,9 +96,10 @@ class RunComfy:
         """A row of the catalog: also the free way to check a token."""
         self._account(request)
         name = request.path_params["model"]
-        if name not in PRICES:
+        prices = self._prices(name)
+        if prices is None:
             return self._wrong_model()
-        silent, sounding = PRICES[name]
+        silent, sounding = prices
         told: dict[str, Any] = {
             "base_price_usd": float(silent),
             "price_unit": "second",
@@ -119,10 +120,11 @@ class RunComfy:
         if account == "poor":
             return self.refuse(int(self._word("credit_status")), code=400002, message="insufficient balance")
         name = request.path_params["model"]
-        if name not in PRICES:
+        prices = self._prices(name)
+        if prices is None:
             return self._wrong_model()
         sent, plan = self._read(raw, name)
-        price = PRICES[name][1 if plan.audio else 0]
+        price = prices[1 if plan.audio else 0]
         run = desk.accept(WIRE, account=account, model=name, sent=sent, plan=plan, price=price)
         await desk.created(WIRE, self._fault)
         links = self._links(request, run)
@@ -145,7 +147,8 @@ class RunComfy:
         if sent is None:
             raise RefusedError(self.refuse(422, errors=[Problem((), "the body is not a JSON object")]))
         reader = Reader(WIRE, self.desk.faults, sent)
-        plan = reader.plan(f"runcomfy kling 3.0 {name.split('/')[2]}")
+        tier = name.split("/")[2] if name in PRICES else "of another name"
+        plan = reader.plan(f"runcomfy kling 3.0 {tier}")
         if reader.problems:
             raise RefusedError(self.refuse(422, errors=reader.problems))
         if self.desk.faults.fires(WIRE, "submit_moderated"):
@@ -239,6 +242,10 @@ class RunComfy:
         if account is not None:
             return account
         raise RefusedError(self.refuse(int(self._word("auth_status")), code=400004, message="invalid token"))
+
+    def _prices(self, name: str) -> tuple[Decimal, Decimal] | None:
+        also = self._word("also_model")
+        return PRICES.get(name) or ((Decimal("0.2"), Decimal("0.3")) if name == also else None)
 
     def _wrong_model(self) -> Response:
         return self.refuse(400, code=400001, message="unknown model")

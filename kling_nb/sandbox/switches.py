@@ -292,6 +292,9 @@ _WORDS: Final = (
     Switch("not_ready", "word", "RunComfy: how an unfinished result answers", "state", ("state", "400005")),
     Switch("error_shape", "word", "RunComfy: shape of the error in a result", "string", ("string", "object")),
     Switch(
+        "also_model", "word", "RunComfy: a further model that it has, at 0.2 and 0.3 USD a second", "none"
+    ),
+    Switch(
         "price_row",
         "word",
         "RunComfy: what its catalog row says of the price",
