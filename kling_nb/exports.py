@@ -22,7 +22,7 @@ from kling_nb.receiptlist import to_receipts
 from kling_nb.records import RunRecord, RunStatus
 from kling_nb.wording import short
 
-__all__ = ["Export", "Missing", "Placed", "Sample", "lay_out", "prompt_of"]
+__all__ = ["Export", "Missing", "Placed", "Sample", "check_origin", "lay_out", "prompt_of"]
 
 _NAME_BYTES = 255
 _FORBIDDEN = frozenset('<>:"/\\|?*\0')
@@ -150,7 +150,7 @@ def lay_out(
         UsageError: The runs or the plan do not fit the layout, or a name is not possible here.
         StoreError: A file is in the way, or the folder cannot be written.
     """
-    _check_origin(samples, allow_sandbox=allow_sandbox)
+    check_origin(samples, allow_sandbox=allow_sandbox)
     chosen = _choose(samples)
     wanted = rows if rows is not None else _rows_of(samples)
     placed, missing = _name_all(chosen, wanted, layout, count if count or rows is None else layout.samples)
@@ -166,7 +166,12 @@ def lay_out(
     return made
 
 
-def _check_origin(samples: Iterable[Sample], *, allow_sandbox: bool) -> None:
+def check_origin(samples: Iterable[Sample], *, allow_sandbox: bool) -> None:
+    """Refuse clips that no model made, unless that was asked for.
+
+    Raises:
+        UsageError: There are some.
+    """
     played = [sample.record.id for sample in samples if sample.record.provider == "sandbox" and sample.path]
     if played and not allow_sandbox:
         raise UsageError(

@@ -329,3 +329,22 @@ def test_the_command_exports_what_it_is_told(tmp_path):
             with pytest.raises(UsageError, match=words):
                 run_command(session, bad, {})
         assert len(session.ledger().runs()) == 1
+
+
+def test_a_crate_and_the_methods_by_a_line(tmp_path):
+    """`%kling export crate` packs every attempt; `export methods` writes what a paper needs."""
+    with contextmanager(sessions_in)(tmp_path) as make:
+        session = make(provider="sandbox")
+        fox = session.open(ask())[0].wait(60)
+        with pytest.raises(UsageError, match="drawn by the sandbox"):
+            run_command(session, "export crate --to crate", {})
+        made = run_command(
+            session, "export crate fox --to crate --licence CC0-1.0 --allow-sandbox", {"fox": fox}
+        )
+        assert made.value["clips"] == {f"clips/{fox.path.name}": fox.id}
+        graph = json.loads((tmp_path / "crate" / "ro-crate-metadata.json").read_text())["@graph"]
+        assert [entity["name"] for entity in graph if entity["@id"] == "#licence"] == ["CC0-1.0"]
+        assert (
+            "of 1 attempts every one is on record: 1 gave a clip"
+            in run_command(session, "export methods", {}).text
+        )

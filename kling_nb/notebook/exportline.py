@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.errors import one_line
-from kling_nb.exporting import export
+from kling_nb.exporting import describe_methods, export
 from kling_nb.exports import Export
+from kling_nb.html import tag
 from kling_nb.layouts import LAYOUTS
 from kling_nb.notebook.order import Order, named, sentences
 from kling_nb.notebook.shown import Shown
@@ -25,9 +26,14 @@ _LISTED = 10
 def export_line(order: Order) -> Shown:
     """Lay clips out: of the runs that are named, else of the whole ledger."""
     if not order.words:
-        raise wrong("`%kling export` needs a layout.", f"There are {', '.join(LAYOUTS)}.")
+        raise wrong("`%kling export` needs a layout.", f"There are {', '.join(LAYOUTS)}, crate and methods.")
     layout, *rest = order.words
     runs = named(Order(session=order.session, names=order.names, words=rest)) if rest else None
+    if layout == "methods":
+        text = describe_methods(runs, session=order.session)
+        return Shown(
+            html=tag("pre", text, style="white-space:pre-wrap;font-size:12px"), text=text, value=text
+        )
     flags = order.flags
     folder = (order.session.surroundings().folder or Path.cwd()) / (flags.get("--to") or f"export-{layout}")
     count = read_count("--samples", flags["--samples"], low=1, high=1000) if "--samples" in flags else None
@@ -38,6 +44,7 @@ def export_line(order: Order) -> Shown:
         plan=_read_plan(order, flags["--plan"]) if "--plan" in flags else None,
         samples=count,
         allow_sandbox="--allow-sandbox" in flags,
+        licence=flags.get("--licence", "not stated"),
         session=order.session,
     )
     return sentences(_words(made), value=_data(made))

@@ -1,0 +1,82 @@
+"""The paragraph and the table that a paper needs about how its clips were made.
+
+Invariants: every figure is counted from records; attempts that failed are counted beside those that did not;
+what nobody knows is said to be unknown.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
+
+from kling_nb.records import RunRecord, RunStatus, usd
+from kling_nb.wording import charged, provider_label
+
+__all__ = ["methods"]
+
+
+def methods(records: Sequence[RunRecord]) -> str:
+    """Write how clips were made.
+
+    Args:
+        records: Every attempt, of every take.
+
+    Returns:
+        A paragraph and a table, as Markdown.
+
+    Example:
+        >>> methods([])
+        'No runs.'
+    """
+    if not records:
+        return "No runs."
+    ordered = sorted(records, key=_kind)
+    groups = [(kind, list(group)) for kind, group in groupby(ordered, key=_kind)]
+    heads = ["model", "provider", "s", "shape", "sound", "requests", "takes", "attempts", "clips", "cost"]
+    rows = [[*kind, *_figures(group)] for kind, group in groups]
+    line = "| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads)
+    table = "\n".join([line, *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)])
+    return "\n\n".join([_paragraph(records), table])
+
+
+def _kind(record: RunRecord) -> tuple[str, str, int, str, str]:
+    request = record.request
+    sound = "with sound" if request.audio else "silent"
+    return record.model, provider_label(record.provider), request.duration, request.aspect_ratio, sound
+
+
+def _figures(records: Sequence[RunRecord]) -> list[str]:
+    done = sum(record.status is RunStatus.SUCCEEDED for record in records)
+    takes = {(record.request_key) for record in records}
+    asked = {record.request.model_dump_json() for record in records}
+    return [str(len(asked)), str(len(takes)), str(len(records)), str(done), _cost(records)]
+
+
+def _cost(records: Sequence[RunRecord]) -> str:
+    if any(record.play for record in records):
+        return "play money"
+    known = sum(record.settled_micros or 0 for record in records)
+    unknown = sum(record.settled_micros is None and charged(record) != "no" for record in records)
+    return usd(known) + (f" + {unknown} unknown" if unknown else "")
+
+
+def _paragraph(records: Sequence[RunRecord]) -> str:
+    days = sorted(record.created_at.date().isoformat() for record in records)
+    span = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+    ends = Counter(record.reason or record.status.value for record in records if record.status.ended)
+    done = ends.pop(RunStatus.SUCCEEDED.value, 0)
+    failed = ", ".join(f"{count} {word}" for word, count in sorted(ends.items()))
+    versions = ", ".join(sorted({record.version for record in records if record.version})) or "unknown"
+    models = sorted(
+        {
+            f"{record.model} ({record.provider_model}) at {provider_label(record.provider)}"
+            for record in records
+        }
+    )
+    sampled = len({record.request_key for record in records})
+    return (
+        f"Clips were made with {' and '.join(models)} on {span} (UTC), through kling_nb {versions}. "
+        f"The model takes no seed: {sampled} samples were planned by index before they were run, and of "
+        f"{len(records)} attempts every one is on record: {done} gave a clip"
+        + (f", {failed}" if failed else "")
+        + ". No sample was chosen among clips; a failed attempt was repeated under the same index."
+    )
