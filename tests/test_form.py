@@ -3,16 +3,18 @@
 import json
 import sys
 from decimal import Decimal
+from pathlib import Path
 from typing import Literal
 
 import ipywidgets
+import nbformat
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from IPython.core.inputtransformer2 import TransformerManager
 from pydantic import Field
 
-from kernels import execute, kernel_in, notebook, texts
+from kernels import check_saved, errors, execute, kernel_in, notebook, records, texts
 from kling_nb import api
 from kling_nb.catalog import find_model, models
 from kling_nb.engine import Run, Runs
@@ -32,6 +34,7 @@ from kling_nb.providers import PROVIDERS
 from kling_nb.records import RunStatus
 from sessions import KEY, both_wires, sessions_in
 
+TOUR = Path(__file__).parent.parent / "notebooks" / "03_forms.ipynb"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FOX = {"prompt": "A red fox in snow", "duration": 3}
 
@@ -608,6 +611,25 @@ def test_headless_a_form_is_words_and_submit_is_waited_for(tmp_path, monkeypatch
     assert "Done" in texts(made.cells[3])
     assert texts(made.cells[4]) == "'succeeded'\n"
     assert all("widget-view" not in str(output) for cell in made.cells for output in cell.outputs)
+
+
+def test_the_tour_of_the_form_runs_and_is_kept_clean(tmp_path, monkeypatch):
+    """The notebook about the form works with no key from top to bottom, and is kept without outputs."""
+    monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
+    monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "0")
+    kept = nbformat.read(TOUR, as_version=4)
+    code = [cell for cell in kept.cells if cell.cell_type == "code"]
+    assert len(code) > 8
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    made = execute(kept, tmp_path)
+    assert errors(made) == []
+    assert check_saved(made, tmp_path) == 1
+    said = {cell.id: texts(cell) for cell in made.cells if cell.cell_type == "code"}
+    assert said["wrong"] == "{'duration': 'must be at most 15'}\n"
+    assert said["again"] == "True\n"
+    assert said["vary-python"] == "(1, Decimal('0.336'))\n"
+    assert said["board-cell"].startswith("%%kling\n[5s] Wide")
+    assert records(made)[0].tags == {"series": "foxes"}
 
 
 def test_the_inputs_agree_with_the_flags():
