@@ -77,7 +77,8 @@ def read_user_file(path: Path | None = None) -> UserFile:
     raw, mode = _read(path)
     table = _parse(raw, path)
     keys = table.pop("keys", {})
-    if not isinstance(keys, dict) or not all(isinstance(value, str) for value in keys.values()):
+    keys = _HiddenTable(keys) if isinstance(keys, dict) else None
+    if keys is None or not all(isinstance(value, str) for value in keys.values()):
         raise SettingsError(
             f"[keys] in {path} is not a table of texts.", cure='Write one line a provider: runflow = "...".'
         )
@@ -115,10 +116,28 @@ def find_project(start: Path) -> ProjectTable | None:
     return None
 
 
+class _HiddenText(bytes):
+    """The content of a file that may hold keys: a traceback that draws variables does not show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
+class _HiddenTable(dict[str, Any]):
+    """Keys by provider, hidden in the same way."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
 def _read(path: Path) -> tuple[bytes, int]:
     try:
         with path.open("rb") as file:
-            return file.read(), os.fstat(file.fileno()).st_mode
+            return _HiddenText(file.read()), os.fstat(file.fileno()).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return b"", 0
     except OSError as error:

@@ -73,9 +73,9 @@ class KeyHolder:
         """
         if provider not in KEY_VARIABLES:
             raise UsageError(f"There is no key for {provider!r}.", cure=f"Name {' or '.join(KEY_VARIABLES)}.")
-        text = typed.get_secret_value().strip()
-        if text:
-            self._typed[provider] = checked_key(provider, SecretStr(text), "typed in this session")
+        typed = SecretStr(typed.get_secret_value().strip())
+        if typed:
+            self._typed[provider] = checked_key(provider, typed, "typed in this session")
             self._met[provider, fingerprint(self._typed[provider])] = self._typed[provider]
         else:
             self._typed.pop(provider, None)
@@ -90,7 +90,7 @@ class KeyHolder:
         Raises:
             UsageError: One of them does; the message repeats no part of it.
         """
-        known = [(name, key.reveal()) for (name, _), key in self._met.items()] + list(all_keys())
+        known = [(name, key.secret) for (name, _), key in self._met.items()] + list(all_keys())
         refuse_keys(texts, ((provider_label(name), text) for name, text in known), shapes=shapes)
 
     def _keyring(self, provider: str) -> str | None:

@@ -184,7 +184,7 @@ def check_length(provider: str, key: Key, origin: str) -> None:
 
 def all_keys(
     *, environ: Mapping[str, str] | None = None, user_file: Path | None = None
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, SecretStr]]:
     """Give whatever stands where keys stand, to look for it where it must not be; asks no keyring.
 
     Args:
@@ -196,15 +196,15 @@ def all_keys(
 
     Example:
         >>> list(all_keys(environ={"RUNCOMFY_TOKEN": "t"}))
-        [('runcomfy', 't')]
+        [('runcomfy', SecretStr('**********'))]
     """
     for provider, names in KEY_VARIABLES.items():
         for name in names:
             for _, secret in _named("", (os.environ if environ is None else environ).get(name)):
-                yield provider, secret.get_secret_value()
+                yield provider, secret
     with contextlib.suppress(SettingsError):
         for provider, text in read_user_file(user_file).keys.items():
-            yield provider, text.strip()
+            yield provider, SecretStr(text.strip())
 
 
 def find_keys(

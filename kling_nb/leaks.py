@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from kling_nb.errors import UsageError
 from kling_nb.models import TextToVideo
@@ -81,7 +81,9 @@ def blot(data: bytes, key: str) -> bytes:
     return data
 
 
-def refuse_keys(texts: Mapping[str, str], known: Iterable[tuple[str, str]], *, shapes: bool = True) -> None:
+def refuse_keys(
+    texts: Mapping[str, str], known: Iterable[tuple[str, SecretStr]], *, shapes: bool = True
+) -> None:
     """Refuse texts that hold a key.
 
     Args:
@@ -93,21 +95,31 @@ def refuse_keys(texts: Mapping[str, str], known: Iterable[tuple[str, str]], *, s
         UsageError: One of them does; the message repeats no part of it.
 
     Example:
-        >>> refuse_keys({"the prompt": "A fox fox-7Qm2Vn"}, [("Runflow", "fox-7Qm2Vn")])
+        >>> refuse_keys({"the prompt": "A fox fox-7Qm2Vn"}, [("Runflow", SecretStr("fox-7Qm2Vn"))])
         Traceback (most recent call last):
         ...
         kling_nb.errors.UsageError: The prompt holds your Runflow key. Charged: no. Nothing ...
     """
-    secrets = [(whose, key) for whose, key in known if is_secret(key)]
+    # Found in a frame of its own: one that raises is drawn with its variables by many a traceback.
+    found = _first_in(texts, known)
+    if found is not None:
+        what, whose = found
+        raise UsageError(f"{what[0].upper()}{what[1:]} holds your {whose} key.", cure=_REPLACE)
+    looks = next((what for what, text in texts.items() if shapes and looks_secret(text)), None)
+    if looks is not None:
+        raise UsageError(f"There is what looks like a key in {looks}.", cure=_REPLACE)
+
+
+def _first_in(texts: Mapping[str, str], known: Iterable[tuple[str, SecretStr]]) -> tuple[str, str] | None:
+    secrets = [(whose, key.get_secret_value()) for whose, key in known]
     for what, text in texts.items():
         # A key that was pasted from a narrow window has line ends in it.
         together = "".join(text.split())
         for whose, key in secrets:
             spelled = any(spelling in text for spelling in _spellings(key))
-            if spelled or (len(key) >= _SURELY_A_KEY and key in together):
-                raise UsageError(f"{what[0].upper()}{what[1:]} holds your {whose} key.", cure=_REPLACE)
-        if shapes and looks_secret(text):
-            raise UsageError(f"There is what looks like a key in {what}.", cure=_REPLACE)
+            if is_secret(key) and (spelled or (len(key) >= _SURELY_A_KEY and key in together)):
+                return what, whose
+    return None
 
 
 def texts_of(

@@ -241,27 +241,28 @@ def _check_origin(call: Call, key: SecretStr | None, origin: str) -> Origin:
     return place
 
 
-def _headers(call: Call, key: SecretStr | None, place: Origin) -> dict[str, str]:
+def _headers(call: Call, key: SecretStr | None, place: Origin) -> httpx.Headers:
     headers = {"accept": "application/json", **{name.lower(): text for name, text in call.headers.items()}}
     if "authorization" in headers or not all(map(_HEADER_VALUE.fullmatch, headers.values())):
         raise UsageError(f"A header of the call to {place.host} cannot be sent.")
+    # This kind does not show a key where a traceback draws variables, as many do.
+    bearing = httpx.Headers(headers)
     if key is not None:
-        secret = key.get_secret_value()
-        if not _KEY.fullmatch(secret):
+        if not _KEY.fullmatch(key.get_secret_value()):
             raise KeyMissingError(
                 f"The key for {place.host} is empty, or not all of it is visible ASCII.",
                 cure="Copy the key again.",
             )
-        if len(secret) < SHORTEST_KEY and not is_loopback_host(place.host):
+        if len(key.get_secret_value()) < SHORTEST_KEY and not is_loopback_host(place.host):
             raise KeyMissingError(
                 f"The key for {place.host} is not a key: it has fewer than {SHORTEST_KEY} characters.",
                 cure="Copy the whole key from the provider's page.",
             )
-        headers["authorization"] = f"Bearer {secret}"
-    return headers
+        bearing["authorization"] = f"Bearer {key.get_secret_value()}"
+    return bearing
 
 
-def _build(client: httpx.AsyncClient, call: Call, headers: dict[str, str]) -> httpx.Request:
+def _build(client: httpx.AsyncClient, call: Call, headers: httpx.Headers) -> httpx.Request:
     try:
         # httpx drops an address's own query when it is given parameters, even none.
         url = httpx.URL(call.url).copy_merge_params(dict(call.params))
