@@ -19,8 +19,8 @@ from kling_nb.wording import clock, plain, session_words, short
 
 __all__ = ["estimate", "show_bill"]
 
-_HEADS = ["cell", "name", "what", "would be", "takes", "cost", "why"]
-_ALIGN = "rllllrl"
+_HEADS = ["cell", "name", "what", "would be", "cost", "takes", "why"]
+_ALIGN = "rlllrll"
 _WIDE = "width:300px"
 _COLOURS: dict[State, str] = {
     "new": BLUE,
@@ -95,7 +95,7 @@ def _row(cell: CellBill) -> list[str]:
     if cell.quote.unknown:
         cost = "unknown"
     takes = ", ".join(f"{count} {word}" for count, word in counts if count)
-    return [place, cell.name or "", short(cell.words, 40), cell.state, takes, cost, why]
+    return [place, cell.name or "", short(cell.words, 40), cell.state, cost, takes, why]
 
 
 def _facts(bill: NotebookBill) -> list[str]:
