@@ -201,7 +201,7 @@ COLOURS = """async () => {
 
 
 def test_two_clips_can_be_wiped_and_laid_over_each_other(show):
-    """The wipe cuts clip 2 at the divider, by keyboard and by drag; the overlay has opacity and difference."""
+    """The wipe cuts clip 2 at the divider, by key and by drag; the overlay has opacity and difference."""
     page = show({}, {}).ready()
     page.root.get_by_label("Look").select_option("wipe")
     seen = page.page.evaluate(COLOURS)

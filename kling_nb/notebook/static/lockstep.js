@@ -14,8 +14,9 @@ const WITHIN = 0.53;
 // Seconds that are too short to correct, and in which a drift is made good.
 const STILL = 0.002;
 const MEND = 0.1;
-// The share of its speed at which a clip creeps that must wait for another.
+// The share of its speed at which a clip creeps that is ahead, and at which all but the leader set out.
 const CREEP = 0.1;
+const SET_OUT = 0.5;
 // Frames of drift at which all stop and gather; more is let pass while they get going, or a slow machine would
 // never get past it.
 const TOO_FAR = 1;
@@ -179,8 +180,9 @@ class LockStep {
       const { video } = clip;
       // Nobody hears the silent ones, and plain resampling follows a change of speed at once.
       video.preservesPitch = !video.muted;
-      // A leader with sound takes longest to get going: the others creep until it does.
-      video.playbackRate = clip === leader ? this.rate : this.rate * CREEP;
+      // A leader with sound takes longest to get going, nobody knows how long: the others set out slowly, so
+      // that they are as little ahead when it comes late as they are behind when it comes at once.
+      video.playbackRate = clip === leader ? this.rate : Math.max(0.0625, this.rate * SET_OUT);
       video.play().catch((error) => this.refused(error, turn, video));
     }
     this.tick(turn);
