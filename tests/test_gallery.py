@@ -161,12 +161,12 @@ def test_what_is_selected_is_read_in_the_order_of_the_sheet(stocked):
     view = Gallery(stocked.runs(), stocked)
     page = live(view)
     assert list(view.selected) == []
-    [(told, _)] = page.say(kind="select", ids=["run003", "run018", "run007", "nobody"])
-    assert told == {"kind": "selected", "ids": ["run018", "run007", "run003"]}
+    [(told, _)] = page.say(kind="select", ids=["run003", "run018", "run007", "nobody"], by="me")
+    assert told == {"kind": "selected", "ids": ["run018", "run007", "run003"], "by": "me"}
     assert isinstance(view.selected, Runs)
     assert [run.id for run in view.selected] == ["run018", "run007", "run003"]
     assert [row["id"] for row in view.value if row["selected"]] == ["run018", "run007", "run003"]
-    assert page.say(kind="hello") == [(told, [])]
+    assert page.say(kind="hello") == [({**told, "by": ""}, [])]
     page.say(kind="select", ids=[])
     assert len(view.selected) == 0
 

@@ -163,7 +163,7 @@ class Gallery:
                 widget.send({"kind": "still", "id": run.id, "uri": still})
         elif kind == "select":
             self._chosen = frozenset(run.id for run in self._of(content))
-            self._tell_chosen(widget)
+            self._tell_chosen(widget, content.get("by"))
         elif kind == "hello":
             self._tell_chosen(widget)
 
@@ -173,9 +173,11 @@ class Gallery:
         asked = ids if isinstance(ids, list) else []
         return [self._live[i] for i in asked if isinstance(i, str) and i in self._live]
 
-    def _tell_chosen(self, widget: Any) -> None:
-        # To every page that shows it: two windows on one notebook agree.
-        widget.send({"kind": "selected", "ids": [run.id for run in self.selected]})
+    def _tell_chosen(self, widget: Any, by: object = None) -> None:
+        # To every page that shows it, so that two windows on one notebook agree. The page that said so is
+        # named: it may be ahead of this answer already.
+        said_by = by[:40] if isinstance(by, str) else ""
+        widget.send({"kind": "selected", "ids": [run.id for run in self.selected], "by": said_by})
 
     # -- what the runs say -------------------------------------------------------
     def _changed(self, run: Run) -> None:

@@ -97,6 +97,7 @@ class Gallery {
     this.root = root;
     this.still = window.matchMedia("(prefers-reduced-motion: reduce)");
     this.turn = 0;
+    this.me = Math.random().toString(36).slice(2); // tells this page from others on the same notebook
     this.kept = new Map();
     const { tiles, note } = model.get("state");
     this.tiles = tiles.map((words, place) => new Tile(words, place, this));
@@ -114,8 +115,6 @@ class Gallery {
     root.className += " kling-live kling-gallery";
     root.setAttribute("role", "group");
     root.setAttribute("aria-label", `Gallery of ${this.tiles.length} runs`);
-    // Keys typed here are meant for the sheet, not for the notebook's own commands.
-    root.setAttribute("data-lm-suppress-shortcuts", "true");
     this.filter = make("input", { type: "search", on: { input: () => this.arrange() } });
     const find = make("label", {}, make("span", { text: "Filter" }), this.filter);
     const sorts = Object.entries(SORTS).map(([value, [words]]) => [value, words]);
@@ -137,11 +136,16 @@ class Gallery {
       ...this.tiles.map((tile) => tile.node),
     );
     root.replaceChildren(head, this.status, this.list, this.hint);
+    // Keys typed here are meant for the sheet. The notebook's own commands look from the focus outwards, and
+    // stop only where this stands.
+    for (const node of root.querySelectorAll("button, input, select, .kling-tile")) {
+      node.setAttribute("data-lm-suppress-shortcuts", "true");
+    }
     const on = (event, act) => this.list.addEventListener(event, act);
     on("keydown", (event) => this.key(event));
     on("click", (event) => this.clicked(event));
-    on("pointerover", (event) => this.want(tileOf(event.target)));
-    on("pointerleave", () => this.want(null));
+    on("pointermove", (event) => this.pointed(event));
+    on("pointerleave", () => this.byPointer && this.want(null));
     on("focusin", (event) => this.focused(tileOf(event.target)));
     on("focusout", () => this.want(null));
     this.arrange();
@@ -161,7 +165,7 @@ class Gallery {
 
   hear(message) {
     if (message.kind === "still") this.byId.get(message.id)?.still(message.uri);
-    if (message.kind === "selected") {
+    if (message.kind === "selected" && message.by !== this.me) {
       const ids = new Set(message.ids);
       for (const tile of this.tiles) tile.select(ids.has(tile.words.id));
       this.count();
@@ -202,17 +206,26 @@ class Gallery {
     tile?.node.setAttribute("tabindex", "0");
   }
 
+  // When the sheet scrolls under a pointer that stands still, nobody has pointed at anything.
+  pointed({ clientX, clientY, target }) {
+    if (this.pointer?.clientX === clientX && this.pointer?.clientY === clientY) return;
+    this.pointer = { clientX, clientY };
+    this.want(tileOf(target));
+    this.byPointer = true;
+  }
+
   focused(tile) {
     if (!tile) return;
     this.here(tile);
     this.want(tile);
+    this.byPointer = false;
   }
 
   choose(tiles, on) {
     for (const tile of tiles) tile.select(on);
     this.count();
     const ids = this.tiles.filter((tile) => tile.selected).map((tile) => tile.words.id);
-    this.model.send({ kind: "select", ids });
+    this.model.send({ kind: "select", ids, by: this.me });
   }
 
   clicked(event) {

@@ -40,8 +40,6 @@ class Ballot {
     root.tabIndex = 0;
     root.setAttribute("role", "group");
     root.setAttribute("aria-label", "Blind rating of two clips");
-    // Keys typed here are meant for the ballot, not for the notebook's own commands.
-    root.setAttribute("data-lm-suppress-shortcuts", "true");
     this.status = make("div", { class: "kling-status", role: "status" });
     const close = button("Close", () => this.model.send({ kind: "close" }), { name: "Close the ballot" });
     this.prompt = make("div", { class: "kling-prompt", dir: "auto" });
@@ -75,6 +73,11 @@ class Ballot {
     const hint = `Keys, after a click or Tab into this frame: 1 left, 2 right, 3 both good, 4 both bad (or the arrows left and right), Space plays and stops, N skips, U takes the last vote back.${axisKeys}`;
     const head = make("div", { class: "kling-head" }, this.status, close);
     root.replaceChildren(head, this.body, this.below, make("div", { class: "kling-hint", text: hint }));
+    // Keys typed here are meant for the ballot. The notebook's own commands look from the focus outwards, and
+    // stop only where this stands.
+    for (const node of [root, ...root.querySelectorAll("button, input")]) {
+      node.setAttribute("data-lm-suppress-shortcuts", "true");
+    }
     root.addEventListener("keydown", (event) => this.key(event));
     root.addEventListener("pointerdown", (event) => {
       if (!event.target.closest("button, input, label")) root.focus({ preventScroll: true });
@@ -85,7 +88,7 @@ class Ballot {
   take(message) {
     const { done, whole, why } = message;
     const same = message.paper && this.paper && message.paper.mark === this.paper.mark;
-    this.busy = false;
+    this.wait(false);
     this.undoing.disabled = !message.undo;
     const over = message.paper === null;
     const progress = over ? `All ${whole} pairs are voted` : `${done} of ${whole} pairs voted`;
@@ -201,8 +204,14 @@ class Ballot {
   // -- voting ------------------------------------------------------------------------
   send(message) {
     if (this.busy) return;
-    this.busy = true;
+    this.wait(true);
     this.model.send(message);
+  }
+
+  // Until the kernel has answered nothing counts: a vote on a pair that nobody has seen would be none.
+  wait(on) {
+    this.busy = on;
+    this.root.setAttribute("aria-busy", String(on));
   }
 
   vote(choice) {
