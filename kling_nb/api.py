@@ -379,8 +379,8 @@ class Spend:
         spent: On the books.
         reserved: Held back for runs that are not settled.
         unknown: Ended runs whose charge nobody knows.
-        cap: What may be spent, or None.
-        left: What may still be spent, or None.
+        cap: What this session may spend, or None.
+        left: What may still be spent under the tightest cap (`%kling budget` names it), or None.
         play: The same for the sandbox's play money.
 
     Example:
