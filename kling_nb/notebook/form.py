@@ -17,7 +17,7 @@ from kling_nb.cardview import status_line
 from kling_nb.catalog import find_model
 from kling_nb.engine import Run, Runs
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.html import FONT, Html, details, prose, tag
+from kling_nb.html import FONT, Html, details, join, prose, tag
 from kling_nb.notebook.formdraft import Draft, Source, session_now
 from kling_nb.notebook.formfields import inputs_of, read
 from kling_nb.notebook.formverdict import Verdict, assess, offers
@@ -27,7 +27,7 @@ from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import wrong
 from kling_nb.plan import Ask, title_of
 from kling_nb.records import MICROS, utc_now
-from kling_nb.wording import plain, provider_label, short
+from kling_nb.wording import provider_label, short
 
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle
@@ -156,7 +156,7 @@ class Form(Draft):
             self._live.show()
 
     def __repr__(self) -> str:
-        return plain(f"Form: {self._summary()}").replace("`", "")
+        return f"Form: {self._summary()}"
 
     def close(self) -> None:
         """Take the inputs off the page; its runs go on, and their cards stay."""
@@ -184,7 +184,7 @@ class Form(Draft):
     def _heading(self, *, live: bool = True) -> dict[str, Any]:
         """Say what stays in the notebook: the values, and how the form comes back."""
         back = "Run this cell to get the form back." if live else "Its inputs need somebody watching."
-        parts: list[Html] = [tag("div", prose(f"**Form**: {self._summary()}. {back}"), dir="auto")]
+        parts: list[Html] = [tag("div", tag("b", "Form"), f": {self._summary()}. {back}", dir="auto")]
         try:
             text = self.cell
         except KlingError:
@@ -241,15 +241,20 @@ class Form(Draft):
         current().loop.hand(self._judge())
 
     async def _judge(self) -> None:
-        while True:
-            await asyncio.sleep(_QUIET_S)
-            with self._lock:
-                seen = self._wanted
-            await asyncio.to_thread(self._show_verdict)
-            with self._lock:
-                if seen == self._wanted or self._view is None:
-                    self._judging = False
-                    break
+        over = False
+        try:
+            while not over:
+                await asyncio.sleep(_QUIET_S)
+                with self._lock:
+                    seen = self._wanted
+                await asyncio.to_thread(self._show_verdict)
+                with self._lock:
+                    over = seen == self._wanted or self._view is None
+                    self._judging = not over
+        finally:
+            # Whatever went wrong, the next change is judged again.
+            if not over:
+                self._judging = False
         await asyncio.to_thread(self._show_heading)
 
     def _show_verdict(self) -> None:
@@ -277,13 +282,18 @@ class Form(Draft):
             self._headed = heading
             self._head.update(heading, raw=True)
 
-    def _lines(self) -> list[str]:
+    def _lines(self) -> list[Html]:
         with self._lock:
             newest = self._runs[::-1][:_LISTED]
         now = utc_now()
         return [
-            f"`{run.id}` {short(title_of(run.record.request).replace('`', chr(39)), 40)}: "
-            f"{status_line(run.record, now=now)}. Its card is below; `%kling show {run.id}` draws it again."
+            join(
+                [
+                    tag("code", run.id),
+                    f" {short(title_of(run.record.request), 40)}: {status_line(run.record, now=now)}. ",
+                    prose(f"`%kling show {run.id}` draws its card again."),
+                ]
+            )
             for run in newest
         ]
 

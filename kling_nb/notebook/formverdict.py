@@ -155,12 +155,14 @@ def _blocked(made: Verdict, error: KlingError) -> Verdict:
         why = f"budget: {error.what}"
     if isinstance(error, BlockedError) and error.run_id:
         why = f"run {error.run_id}: {error.what}"
-    said = f"**{error.what}** {error.cure}".strip()
+    said = [f"**{error.what}** {error.cure}".strip()]
+    if "--retry" in error.cure or "--no-cache" in error.cure:
+        said.append("`--retry` and `--no-cache` are boxes to tick under More.")
     return replace(
         made,
         button=short(f"Blocked: {why}", _LABEL_CHARS),
         ready=False,
-        words=(said, *made.words),
+        words=(*said, *made.words),
         unpriced=made.unpriced or unpriced,
     )
 

@@ -211,10 +211,9 @@ class FormView:
         set_trait(self._go.style, "button_color", BLUE if ready else GREY)
         set_trait(self._go.style, "text_color", "#fff")
 
-    def list_runs(self, lines: Sequence[str]) -> None:
+    def list_runs(self, lines: Sequence[Html]) -> None:
         """Show a line for each run of the form."""
-        listed = [tag("div", prose(line)) for line in lines]
-        set_trait(self._runs, "value", _said(listed))
+        set_trait(self._runs, "value", _said([tag("div", line) for line in lines]))
 
 
 class _Panes:
@@ -229,6 +228,8 @@ class _Panes:
             description="Cell", rows=5, layout=ipywidgets.Layout(width="auto"), continuous_update=False
         )
         self._text = ""
+        self._blocks: Sequence[tuple[str, str]] = ()
+        self._opened: frozenset[str] = frozenset()
         self._cell.observe(self._put_back, "value")
         self.row = _row([])
         self.box = ipywidgets.VBox([], layout=ipywidgets.Layout(width="auto"))
@@ -246,6 +247,8 @@ class _Panes:
         def turn() -> None:
             opened = inside.layout.display == "none"
             inside.layout.display = "" if opened else "none"
+            self._opened = self._opened | {name} if opened else self._opened - {name}
+            self._show()
             button.description = f"{'▾' if opened else '▸'} {name}"
 
         button = press(f"▸ {name}", tooltip, turn)
@@ -257,11 +260,17 @@ class _Panes:
 
     def fill(self, verdict: Verdict) -> None:
         """Show payloads and the cell of a verdict."""
-        blocks = blocks_page(verdict.blocks) if verdict.blocks else Html("There is nothing to send yet.")
-        set_trait(self._payload, "value", str(tag("div", blocks, style=FONT)))
-        self._text = verdict.cell
-        set_trait(self._cell, "value", self._text)
-        set_trait(self._cell, "rows", min(14, max(3, self._text.count("\n") + 2)))
+        self._blocks, self._text = verdict.blocks, verdict.cell
+        self._show()
+
+    def _show(self) -> None:
+        # What is closed costs nothing while a person types.
+        if "Payload" in self._opened:
+            page = blocks_page(self._blocks) if self._blocks else Html("There is nothing to send yet.")
+            set_trait(self._payload, "value", str(tag("div", page, style=FONT)))
+        if "Copy as cell" in self._opened:
+            set_trait(self._cell, "value", self._text)
+            set_trait(self._cell, "rows", min(14, max(3, self._text.count("\n") + 2)))
 
     def _put_back(self, _change: Any) -> None:
         set_trait(self._cell, "value", self._text)
