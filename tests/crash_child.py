@@ -92,11 +92,11 @@ def work(spec):
     """Do what one process of a user does.
 
     Args:
-        spec: `env`; `do`, which is `cell`, `collect`, `resume` or `hammer`; for a cell `wire` and `prompts`;
-            for a hammer `wire` and `name`, and perhaps `stop`, `tally` and `session`; `at`, the step at which
-            to get `signal` (9 unless told); `limits` over ours; `shift_s`, by how much the wall
-            clock is wrong; `most_bytes`, beyond which no file can grow, from the step `full_at` on if that
-            is told.
+        spec: `env`; `do`, which is `cell`, `collect`, `resume` or `hammer`; for a cell `wire` and
+            `prompts`; for a hammer `wire` and `name`, and perhaps `stop`, `tally` and `session`; `at`,
+            the step at which to get `signal` (9 unless told); `limits` over ours; `shift_s`, by how much
+            the wall clock is wrong; `woken_s`, by how much it has gone on when a stopped child is woken;
+            `most_bytes`, beyond which no file can grow, from the step `full_at` on if that is told.
     """
     os.environ.update(spec["env"])
     os.chdir(spec["folder"])
@@ -113,8 +113,9 @@ def work(spec):
         if step == spec.get("full_at"):
             _fill_disk(spec["most_bytes"])
         if step == spec.get("at") and passed.count(step) == spec.get("nth", 1):
-            os.kill(os.getpid(), spec.get("signal", signal.SIGKILL))
-            time.sleep(0.05)
+            _stop(spec.get("signal", signal.SIGKILL))
+            if spec.get("woken_s"):
+                _shift(spec["woken_s"])
 
     if spec.get("shift_s"):
         _shift(spec["shift_s"])
@@ -126,7 +127,7 @@ def work(spec):
         surroundings=lambda: where,
         engine_options={
             "limits": Limits(**{**LIMITS, **spec.get("limits", {})}),
-            "clock": Clock(),
+            "clock": Clock(wall=lambda: time.time() + sum(_shifts)),
             "checkpoint": checkpoint,
         },
     )
@@ -134,6 +135,16 @@ def work(spec):
     said = _DEEDS[spec["do"]](session, spec)
     session.close()
     return {"runs": said, "steps": passed}
+
+
+def _stop(number):
+    """Get a signal; not while a heartbeat writes, because whoever is stopped then holds up all the others."""
+    from kling_nb.ledger import forks
+
+    forks._before()
+    os.kill(os.getpid(), number)
+    time.sleep(0.05)
+    forks._in_parent()
 
 
 def _cell(session, spec):
@@ -235,12 +246,17 @@ def _fill_disk(most_bytes):
     resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
 
 
+#: By how much this process's wall clock is wrong.
+_shifts = []
+
+
 def _shift(seconds):
     """Set this process's wall clock wrong, wherever the package reads it."""
     from datetime import timedelta
 
     from kling_nb import records
 
+    _shifts.append(seconds)
     true = records.utc_now
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("kling_nb") and vars(module).get("utc_now") is true:

@@ -274,6 +274,61 @@ def test_a_machine_that_slept_through_its_lease_sends_nothing(trial, wire, step)
     t.check_books()
 
 
+def asleep_for_a_day(t, step):
+    """Stop a process at a step for good, let another go on a day later, and wake the first one then."""
+    sleeper = t.start(at=step, signal=signal.SIGSTOP, woken_s=86_400)
+    until(sleeper.stopped)
+    t.start(shift_s=86_400).said()
+    before, files = t.last(), {path: path.stat().st_ino for path in t.media.glob("*.mp4")}
+    sent = t.sent
+    sleeper.signal(signal.SIGCONT)
+    [woken] = sleeper.said()["runs"]
+    after = t.last()
+    blind = t.wire == "runcomfy" and step in BLIND
+    assert sent <= 1
+    assert t.sent == sent
+    t.check_books()
+    if blind and step == "answer read":
+        # The sleeper had the answer: the id that was paid for is written down, and the clip is kept.
+        t.check_kept(after)
+    elif blind:
+        assert (before.status, after) == ("lost", before)
+    else:
+        assert t.accepted == 1
+        t.check_kept(after)
+        assert (after, woken["status"], woken["whole"]) == (before, "succeeded", True)
+        assert {path: path.stat().st_ino for path in t.media.glob("*.mp4")} == files
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("step", ["submitting in the ledger", "part whole", "saved in the folder"])
+def test_a_machine_asleep_for_a_day_undoes_nothing(trial, wire, step):
+    """Its run is another process's by then: one submit, and nobody overwrites the other's end or its file."""
+    asleep_for_a_day(trial(wire), step)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("step", STEPS[:-1])
+def test_a_machine_asleep_for_a_day_undoes_nothing_full(trial, wire, step):
+    """The same at every step of a run."""
+    asleep_for_a_day(trial(wire), step)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("step", ["intent in the folder", "submitting in the ledger", "end read"])
+def test_a_machine_asleep_for_a_day_goes_on_where_it_was(trial, wire, step):
+    """Nobody took over meanwhile: it sends once, and ends with its clip."""
+    t = trial(wire)
+    sleeper = t.start(at=step, signal=signal.SIGSTOP, woken_s=86_400)
+    until(sleeper.stopped)
+    sleeper.signal(signal.SIGCONT)
+    [woken] = sleeper.said()["runs"]
+    assert (woken["status"], woken["whole"]) == ("succeeded", True)
+    assert (t.sent, t.accepted) == (1, 1)
+    t.check_kept(t.last(), sleeper)
+
+
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("shift_s", [86_400, -86_400], ids=["a day ahead", "a day behind"])
 def test_a_clock_that_is_a_day_wrong_harms_nobody(trial, wire, shift_s):
