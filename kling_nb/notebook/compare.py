@@ -42,6 +42,7 @@ _PAGE_BYTES = 3 * CLIP_BYTES
 _MOMENTS = ("first frame", "middle", "last frame")
 _SCRIPTS = ("page.js", "clips.js", "lockstep.js", "controls.js", "compare.js")
 _STYLES = ("live.css", "compare.css")
+_AGAIN = "To play them in lock step, run this cell again in a live kernel."
 _FAINT = "opacity:0.72"
 _kept: OrderedDict[tuple[str, int], list[str | None]] = OrderedDict()
 
@@ -167,6 +168,8 @@ class Comparison:
         if alike is not None:
             parts.append(cardparts.words(self.runs[0].record, live=False))
         parts += [self._row(number, run, alone=alike is None) for number, run in enumerate(self.runs, 1)]
+        # In a notebook that was saved with its live view open, this stands above the page's error line.
+        parts.append(tag("div", _AGAIN, style=f"{_FAINT};margin-top:8px"))
         page = tag("div", *parts, style=f"{html.FRAME};{html.FONT};overflow-wrap:break-word")
         return {"text/html": page, "text/plain": "\n".join(lines)}
 
