@@ -1,0 +1,231 @@
+"""The page of failures: each of its rows is a promise, and names the tests that keep it."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "failures.md"
+CHARGES = {
+    "no",
+    "yes",
+    "unknown",
+    "nothing new",
+    "as the run ends",
+    "as it tells, else unknown",
+    "as it bills",
+}
+
+#: By the first cell of a row: `file::test`, without `test_` and `.py`.
+PROOFS = {
+    "The line, the prompt or a value is wrong": [
+        "arguments::a_wrong_line_is_refused_in_one_line_with_a_cure",
+        "models::bad_requests_are_refused_in_one_line",
+        "magics::the_name_is_bound_whatever_happens",
+    ],
+    "The provider does not take such a request": [
+        "session::nothing_is_sent_where_anything_is_wrong",
+        "dryrun::a_dry_run_says_why_a_take_is_blocked_and_a_provider_refuses",
+    ],
+    "A provider is named and has no key": ["keys::no_provider_is_better_than_a_wrong_one"],
+    "The ledger cannot be used": [
+        "ledger::a_ledger_that_cannot_be_used_says_why",
+        "crash::nothing_is_sent_when_the_ledger_has_no_room",
+    ],
+    "A newer version wrote the ledger": ["ledger::a_newer_schema_is_refused_and_left_alone"],
+    "The media folder is full or cannot be written": [
+        "store::a_full_disk_is_found_before_money_moves",
+        "store::a_file_in_place_of_the_folder_is_said_in_words",
+    ],
+    "The process dies before the call is sent": [
+        "engine::resuming_never_sends_what_was_not_sent",
+        "crash::a_kill_at_any_step_is_finished_by_another_process",
+    ],
+    "The provider cannot be reached": [
+        "session::a_provider_that_cannot_be_reached_charges_nothing",
+        "transport_unsent::refused_is_unsent",
+    ],
+    "The provider refuses key, credit or request": [
+        "contract::a_refused_submit_fails_with_its_reason_and_costs_nothing",
+        "contract::a_bad_key_fails_as_auth",
+        "reuse::a_failure_that_cost_nothing_is_tried_again",
+    ],
+    "The provider refuses the content": [
+        "contract::a_refused_submit_fails_with_its_reason_and_costs_nothing",
+        "reuse::a_moderated_prompt_blocks_until_no_cache",
+    ],
+    "The provider asks to wait (429)": ["contract::a_rate_limit_is_waited_out"],
+    "The answer does not come, at Runflow": [
+        "contract::an_answer_lost_after_acceptance_never_pays_twice",
+        "contract::an_ambiguous_answer_without_a_run_is_resent_only_where_absence_is_proved",
+        "contract::a_submit_that_stays_unclear_is_lost_after_three_proofs",
+    ],
+    "The answer does not come, at RunComfy": [
+        "contract::an_answer_lost_after_acceptance_never_pays_twice",
+        "reuse::a_lost_run_blocks_whatever_is_asked",
+        "resolve::attach_brings_a_lost_run_to_its_end",
+        "resolve::abandon_releases_the_money_and_lets_the_cell_run_once_more",
+    ],
+    "The process is killed in the middle": [
+        "crash::a_kill_at_any_step_is_finished_by_another_process",
+        "api::collect_finishes_what_a_killed_process_left",
+    ],
+    "The laptop sleeps in the middle": [
+        "crash::a_machine_that_slept_through_its_lease_sends_nothing",
+        "engine::a_laptop_that_slept_does_not_send_what_another_process_sent",
+    ],
+    "The network fails, the provider stutters": [
+        "contract::trouble_while_watching_never_ends_a_run",
+        "survival::spoilt_readings_never_end_a_run",
+    ],
+    "You press stop, or Ctrl-C": [
+        "magics::an_interrupt_stops_the_waiting_and_nothing_else",
+        "api::ctrl_c_ends_the_waiting_and_not_the_run",
+    ],
+    "The kernel is restarted or killed": [
+        "contract::a_new_engine_takes_up_what_the_old_one_left",
+        "reuse::the_same_cell_while_it_runs_is_the_same_run",
+    ],
+    "The run takes longer than we watch": ["contract::the_deadline_detaches_and_resume_finishes"],
+    "You cancel too late": [
+        "contract::a_cancel_that_comes_too_late_says_so",
+        "contract::cancel_is_honest",
+        "commands::a_provider_without_cancel_is_named",
+    ],
+    "The run fails at Runflow": ["contract::a_failed_run_says_why_and_what_is_known_of_its_charge"],
+    "The run fails at RunComfy": [
+        "contract::a_failed_run_says_why_and_what_is_known_of_its_charge",
+        "reuse::a_failure_whose_charge_is_unknown_needs_retry",
+    ],
+    "The provider no longer knows the run": ["contract::a_run_the_provider_forgot_ends_as_expired"],
+    "The key in use is another account's": ["reuse::a_run_of_another_account_is_neither_lost_nor_expired"],
+    "The download breaks off": [
+        "contract::a_bad_download_is_fetched_again_for_free",
+        "contract::no_part_file_is_left_behind",
+        "store::kill_9_leaves_the_whole_clip_or_none",
+    ],
+    "The download keeps failing": ["contract::a_clip_that_cannot_be_had_now_stays_on_its_way"],
+    "The link has expired": [
+        "contract::an_expired_link_is_cured_by_reading_again",
+        "crash::a_link_that_has_expired_is_signed_anew",
+    ],
+    "The disk is full": [
+        "crash::a_disk_full_in_the_middle_of_a_download_is_no_loss",
+        "engine::a_full_disk_at_the_end_is_told_as_paid",
+    ],
+    "What came is no video": ["contract::what_is_no_video_is_kept_and_never_called_a_clip"],
+    "The link leads to a strange or private place": [
+        "foreign::links_to_strange_places_are_not_followed",
+        "transport_links::names_that_lead_inside_are_refused_at_connect",
+        "transport_links::redirect_elsewhere_is_refused",
+        "transport_download::token_is_never_sent",
+    ],
+    "The file is larger than a clip can be": ["transport_download::size_cap"],
+    "The clip's file was changed or deleted": [
+        "reuse::a_clip_whose_bytes_changed_is_fetched_again_and_not_bought",
+        "store::a_changed_clip_is_not_the_recorded_one",
+    ],
+    "The clip is gone here and there": ["reuse::a_clip_that_is_gone_here_and_there_can_be_bought_again"],
+    "The notebook came without its folder": ["restore::a_mailed_notebook_is_restored_beside_itself"],
+    "The notebook is opened with no kernel, key or trust": [
+        "browser::a_card_lives_plays_and_outlives_its_kernel"
+    ],
+    "The page is loaded anew in the middle of a run": ["browser::the_strip_comes_back_after_a_reload"],
+    "A cap does not hold the cell": [
+        "budget::the_tightest_cap_wins_and_is_named",
+        "money::max_cost_covers_the_whole_cell",
+    ],
+    "Many notebooks spend at once": ["money::a_cap_holds_in_a_race_of_processes"],
+    "Nobody is watching and nobody declared a budget": ["money::a_headless_run_needs_a_budget_or_consent"],
+    "The price is not known": [
+        "money::an_unknown_price_is_refused_unless_allowed",
+        "money::a_price_of_the_users_own_is_what_is_held_back",
+    ],
+    "The provider bills more than its list": ["money::billing_above_the_list_is_recorded_and_counts"],
+    "The charge of a failed run is not known": [
+        "money::a_charge_nobody_knows_keeps_its_reservation",
+        "resolve::abandon_releases_a_failed_run_whose_charge_is_unknown",
+    ],
+    "A key stands in a cell, a prompt, a tag or a command": [
+        "leaks::a_known_key_in_any_text_of_a_call_is_refused",
+        "leaks::a_known_key_in_a_cell_is_refused_before_it_is_read",
+        "leaks::a_known_key_in_a_line_command_is_refused",
+        "leaks::what_looks_like_a_key_is_refused_without_a_key_set",
+    ],
+    "A key is too short to be one": ["leaks::a_few_letters_go_to_no_real_provider"],
+    "A key is malformed": ["keys::a_malformed_key_is_an_error"],
+    "The file of keys can be read by others": ["secrets::a_file_of_keys_that_others_can_read_is_refused"],
+    "The keyring is locked or slow": [
+        "keys::a_keyring_that_fails_is_an_error",
+        "keys::a_key_that_cannot_be_read_stops_the_choice",
+    ],
+    "The provider repeats the key in an answer": [
+        "secrets::no_end_of_a_run_shows_a_secret",
+        "leaks::an_answer_is_blotted_in_every_spelling",
+    ],
+    "A cloned project names another server, a key or consent": [
+        "foreign::a_cloned_project_is_refused_whole",
+        "foreign::a_cloned_project_neither_consents_nor_raises_a_cap",
+    ],
+    "A colleague's folder came without the ledger": ["reuse::the_folder_alone_is_enough_to_reuse"],
+    "A receipt is spoilt or forged": [
+        "store::strangers_do_not_stop_the_others",
+        "foreign::a_sidecar_names_no_file_elsewhere",
+        "reuse::a_stranger_brings_no_money",
+    ],
+    "A text is meant to run or to fetch something": [
+        "xss::no_notebook_runs_or_fetches_them",
+        "xss::every_piece_of_markup_shows_them_and_runs_none",
+    ],
+    "A row of the ledger cannot be read": [
+        "unreadable_rows::listings_skip_it_and_say_so",
+        "unreadable_rows::what_it_holds_back_still_counts",
+        "unreadable_rows::asked_for_by_name_it_says_what_is_wrong",
+    ],
+    "The file's name is taken": ["store::a_name_is_never_given_twice"],
+}
+
+
+def rows():
+    """The rows of all tables, cell by cell."""
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    found = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return [cells for cells in found if cells[0] not in {"---", "What goes wrong"}]
+
+
+@cache
+def promises_in(file):
+    """The tests of a file, as pytest would find them, without those that `make test` leaves out."""
+    tree = ast.parse((HERE / f"test_{file}.py").read_text(encoding="utf-8"))
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return {
+        function.name
+        for function in functions
+        if not any(
+            "matrix" in ast.unparse(one) or "skip" in ast.unparse(one) for one in function.decorator_list
+        )
+    }
+
+
+def test_every_row_names_tests_that_exist():
+    """A row without a test, or a test that is gone, fails here: the page cannot drift from what is so."""
+    told = [cells[0] for cells in rows()]
+    assert len(told) == len(set(told)) >= 50
+    assert set(told) == set(PROOFS)
+    missing = [
+        proof
+        for proofs in PROOFS.values()
+        for proof in proofs
+        if f"test_{proof.split('::')[1]}" not in promises_in(proof.split("::")[0])
+    ]
+    assert missing == []
+    assert all(PROOFS.values())
+
+
+def test_every_row_answers_all_questions():
+    """What is charged, what happens, what to do: no cell is empty, and the charge is one of a few words."""
+    for cells in rows():
+        assert len(cells) == 4, cells
+        assert all(cells), cells
+        assert cells[1] in CHARGES, cells
