@@ -257,6 +257,8 @@ class Session:
     def _opening(self, ask: Ask, settings: Settings) -> Opening:
         provider, model, price = self._resolve(ask, settings)
         ledger, engine = self._stand(settings)
+        # Read once: should another thread name the session now, its runs count where they were checked.
+        who = self.who(settings)
         where = self.surroundings()
         folder = media_folder(settings, where.notebook, where.folder or Path.cwd())
         play = provider == "sandbox"
@@ -281,7 +283,7 @@ class Session:
                 cached_only=ask.cached_only or settings.cached_only,
                 retry=ask.retry,
             ),
-            wallet=self._wallet(settings, play=play),
+            wallet=replace(self._wallet(settings, play=play), session_id=who["session_id"]),
             ledger=ledger,
             engine=engine,
             store=engine.store(folder),
@@ -290,7 +292,7 @@ class Session:
                 "origin": "" if play else provider_origin(settings, provider),
                 "account": "sandbox" if key is None else fingerprint(key),
                 "play": play,
-                **self.who(settings),
+                **who,
                 "notebook": where.notebook.name if where.notebook else None,
                 "folder": str(folder),
                 "version": version("kling-nb"),

@@ -212,6 +212,20 @@ def test_a_named_session_goes_on_in_another_kernel(build):
     assert house.submissions == 2
 
 
+def test_a_script_may_name_its_session(build):
+    """`connect(session=)` joins it, and `spend()` counts all of it."""
+    code = (
+        "import sys, kling_nb as kling\n"
+        "kling.connect(session='pilot', budget='5')\n"
+        "kling.generate(sys.argv[1], duration=3, provider='runflow')\n"
+        "print(kling.spend().spent, kling.spend().left)"
+    )
+    house = build()
+    said = [house.script(code, prompt) for prompt in ("one", "two")]
+    assert said == [(0, "0.336 4.664\n", ""), (0, "0.672 4.328\n", "")]
+    assert house.submissions == 2
+
+
 def test_a_name_is_one_users_and_one_projects():
     """Its id is made of all three, and repeats nothing that is no plain letter or digit."""
     ids = {
