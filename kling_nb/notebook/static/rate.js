@@ -69,7 +69,7 @@ class Ballot {
     );
     const note = make("label", { class: "kling-note" }, make("span", { text: "Note" }), this.note);
     this.below = make("div", { class: "kling-row" }, this.skipping, this.undoing, note);
-    const axisKeys = this.axes.length ? ` ${this.axes.map((row) => row.key.toUpperCase()).join(", ")} answer the axes.` : "";
+    const axisKeys = this.axes.map((row) => ` ${row.key.toUpperCase()}: ${row.words.toLowerCase()}.`).join("");
     const hint = `Keys, after a click or Tab into this frame: 1 left, 2 right, 3 both good, 4 both bad (or the arrows left and right), Space plays and stops, N skips, U takes the last vote back.${axisKeys}`;
     const head = make("div", { class: "kling-head" }, this.status, close);
     root.replaceChildren(head, this.body, this.below, make("div", { class: "kling-hint", text: hint }));
@@ -261,6 +261,7 @@ let rows = 0;
 class AxisRow {
   constructor(axis, words) {
     this.axis = axis;
+    this.words = words;
     this.key = AXIS_KEYS[axis];
     this.value = "";
     const name = `kling-axis-${(rows += 1)}`;
