@@ -146,6 +146,14 @@ def trial(tmp_path, sandbox, nursery):
         each.close()
 
 
+def is_clip(part):
+    """Whether a file that is being written is the clip, and not a sidecar."""
+    try:
+        return part.read_bytes()[4:8] == b"ftyp"
+    except FileNotFoundError:
+        return False
+
+
 def killed(trial, step, schedule):
     """Let a child die at a step; gives whether the step was reached."""
     trial.schedule(**SCHEDULES[schedule])
@@ -160,7 +168,7 @@ def killed(trial, step, schedule):
     elif step == "part half":
         trial.sandbox.set_faults({"download_trickle": {"next": 1}, "trickle_bytes_s": 40_000})
         child = trial.start()
-        until(lambda: any(path.stat().st_size > 0 for path in trial.media.glob(".*.part")))
+        until(lambda: any(map(is_clip, trial.media.glob(".*.part"))))
         child.signal(signal.SIGKILL)
     else:
         child = trial.start(at=step)
@@ -172,15 +180,16 @@ def finish_and_judge(trial, step, how):
     blind = trial.wire == "runcomfy" and step in BLIND
     before = trial.accepted
     finisher = trial.start(how)
-    [said] = finisher.said()["runs"]
+    said = finisher.said()["runs"]
     if how != "cell" and (step in NOT_SENT or trial.refused_first) and not blind:
         # Looking after what is there never sends: the run ends, uncharged, and says that its cell sends it.
         [row] = trial.rows()
         assert (row.record.status, row.record.charged) == ("canceled", "no")
         assert (row.record.reserved_micros, row.record.settled_micros) == (0, 0)
         assert trial.accepted == 0
-        assert "never sent" in said["answer"] or "never reached" in said["answer"], said
-        assert "Run its cell again to send it." in said["answer"]
+        [told] = [each["answer"] for each in said]
+        assert "never sent" in told or "never reached" in told
+        assert "Run its cell again to send it." in told
         # Which leads to the same end: one accepted run, and its clip.
         finisher = trial.start()
         finisher.said()
