@@ -353,3 +353,46 @@ def test_a_run_that_only_the_folder_knows_and_that_is_done_needs_no_resolving(bu
     with pytest.raises(UsageError, match="There is no run"):
         run_command(later, "resolve nobody --abandon", {})
     assert len(later.runs()) == 0
+
+
+def test_a_lost_run_says_where_to_look_and_blocks_its_cell(build):
+    """Its card and its error link the provider's own site, and the cell is refused with both ways out."""
+    house = build()
+    session = house.session()
+    run = lost(house, session)
+    page = run.bundle()["text/html"]
+    assert 'href="https://www.runcomfy.com"' in page
+    assert "Look for it in your request history at RunComfy" in page
+    assert "https://www.runcomfy.com" in run.bundle()["text/plain"]
+    assert "(https://www.runcomfy.com)" in str(run.error)
+    sent = house.submissions
+    with pytest.raises(BlockedError) as caught:
+        session.open(ask(provider="runcomfy"))
+    words = str(caught.value)
+    assert words.count("Nothing was sent") == 1
+    assert "Charged: unknown." in words
+    for part in (f"%kling resolve {run.id} --attach PROVIDER_ID", "--abandon", "https://www.runcomfy.com"):
+        assert part in words
+    assert house.submissions == sent
+
+
+def test_what_was_never_sent_is_told_what_sends_it(build):
+    """In the answer of resume, on the card and in the error; and its cell sends it once."""
+    house = build(faults={"run_s": 1.5}, wait_scale=1)
+    session = house.session(max_in_flight=1)
+    waiting = session.open(ask(provider="runcomfy")) + session.open(ask("A hare", provider="runcomfy"))
+    run = waiting[1]
+    session.close()
+    later = house.session()
+    assert later.find(run.id).status == "created"
+    shown = run_command(later, f"resume {run.id}", {})
+    assert "was never sent, and nothing here sends it" in shown.text
+    ended = shown.runs[0].wait(20)
+    assert (ended.status, ended.record.charged, ended.record.reserved_micros) == ("canceled", "no", 0)
+    for words in (*ended.bundle().values(), str(ended.error)):
+        if isinstance(words, str):
+            assert "was never sent" in words
+            assert "Run its cell again to send it." in words
+    assert house.submissions == 1
+    assert house.run(later, ask("A hare", provider="runcomfy")).status == "succeeded"
+    assert house.submissions == 2
