@@ -4,9 +4,12 @@ import json
 import re
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
+import nbformat
 import pytest
 
+from kernels import errors, execute, texts
 from kling_nb.errors import UsageError
 from kling_nb.ledger.votes import votes
 from kling_nb.notebook.commands import run_command
@@ -14,6 +17,8 @@ from kling_nb.notebook.rate import Rating, rate
 from safehtml import judge
 from sessions import sessions_in
 from stock import MODELS, fill
+
+TUTORIAL = Path(__file__).parent.parent / "notebooks" / "04_compare_and_rate.ipynb"
 
 
 class Page:
@@ -316,3 +321,18 @@ def test_three_models_are_all_met_early(tmp_path, make):
         page.vote("left")
     assert len(set(met)) == 3
     assert rating.ballot.whole == 12
+
+
+def test_the_tutorial_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    """Headless it has both sheets, the ballot's line and a table, no widget, and no vote that nobody cast."""
+    monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
+    monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "0")
+    made = execute(nbformat.read(TUTORIAL, as_version=4), tmp_path)
+    assert errors(made) == []
+    by_id = {cell.id: texts(cell) for cell in made.cells if cell.cell_type == "code"}
+    assert "6 runs: 6 done" in by_id["gallery"]
+    assert "2 runs: 2 done" in by_id["gallery-line"]
+    assert "Blind rating by me: 0 of 3 pairs voted" in by_id["rate"]
+    assert "There are no votes yet." in by_id["table"]
+    assert "widget-view" not in nbformat.writes(made)
+    assert len(nbformat.writes(made)) < 300_000
