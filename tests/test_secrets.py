@@ -97,7 +97,8 @@ ERRORS = [
 def debug(caplog):
     """Everything that anybody logs, from the root down."""
     caplog.set_level(logging.DEBUG)
-    for name in ("httpx", "httpcore", "aiohttp", "asyncio", "kling_nb"):
+    loud = {"httpx", "httpcore", "aiohttp.client", "aiohttp.access", "asyncio", "kling_nb", "sqlalchemy"}
+    for name in loud | set(logging.root.manager.loggerDict):
         caplog.set_level(logging.DEBUG, logger=name)
     return caplog
 
@@ -141,6 +142,7 @@ def test_no_end_of_a_run_shows_a_secret(tmp_path, debug, wire):
         stage.close()
     looked += assert_clean(*files_below(tmp_path), debug.text, repr([vars(r) for r in debug.records]))
     assert len(debug.records) > 20
+    assert len({record.name for record in debug.records}) >= 2
     assert len(ends) >= 8, ends
     assert looked > 100_000
 

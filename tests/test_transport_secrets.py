@@ -263,6 +263,39 @@ def test_key_is_in_no_repr():
     assert "hush" not in shown
 
 
+def test_an_answer_that_repeats_the_key_has_it_blotted_out():
+    """In every header and in the body, before anything reads them; only a stand-in may have a short key."""
+
+    async def run(key):
+        secret = key.get_secret_value()
+        echo = answer(
+            f'{{"detail": "{secret}"}}'.encode(), "400 Bad", f"X-Echo: <{secret}>", f"Location: /{secret}"
+        )
+        async with serving(replying(echo)) as wire, Transport(**PATIENT) as transport:
+            reply = await transport.send(get(f"{wire.origin}/v1"), key=key, origin=wire.origin)
+            return wire.heads[0], f"{reply.headers}{reply.body!r}"
+
+    head, shown = asyncio.run(run(KEY))
+    assert "rf_live_secret" in head
+    assert "rf_live" not in shown
+    assert shown.count("[key]") == 3
+    assert asyncio.run(run(SecretStr("k1")))[1].count("k1") == 3
+
+
+def test_a_few_letters_are_sent_to_no_real_provider():
+    """The last door too: what is too short to be a key leaves this machine to nobody."""
+    names = Names({"api.provider.invalid": ["127.0.0.1"]})
+    words = refused_before_sending(
+        lambda here, port: get(f"https://api.provider.invalid:{port}/"),
+        origin="https://api.provider.invalid:{port}",
+        key=SecretStr("rf_live"),
+        kind=KeyMissingError,
+        resolver=names,
+    )
+    assert "fewer than 8 characters" in words
+    assert names.asked == []
+
+
 @pytest.mark.parametrize(
     ("url", "here"),
     [
