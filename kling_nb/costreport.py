@@ -10,9 +10,11 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from kling_nb.amounts import micros as micros_of
 from kling_nb.errors import UsageError, one_line
 from kling_nb.html import BLUE, FONT, Html, join, prose, table, tag, text_table
 from kling_nb.records import RunRecord, Totals, dollars, usd
@@ -102,7 +104,9 @@ class BalanceLine:
     words: str = ""
 
     def __str__(self) -> str:
-        told = f"**${self.usd}**" if self.usd is not None else f"not told ({self.words})"
+        told = f"not told ({self.words})"
+        if self.usd is not None:
+            told = f"**{usd(micros_of(Decimal(self.usd)))}**"
         return f"Balance at {provider_label(self.provider)}: {told}."
 
 
@@ -342,8 +346,9 @@ def _sums_words(sums: Sums) -> str:
     runs = f"{sums.runs} run{'' if sums.runs == 1 else 's'}"
     pending = f", {sums.pending} on the way" if sums.pending else ""
     estimated, reported, settled, held = _figures(sums)
+    told = "reported " if sums.reported.counted or not sums.reported.unknown else ""
     return (
-        f"{runs}{pending}; estimated **{estimated}**, reported **{reported}**, settled **{settled}**, "
+        f"{runs}{pending}; estimated **{estimated}**, {told}**{reported}**, settled **{settled}**, "
         f"**{held}** held"
     )
 

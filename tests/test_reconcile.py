@@ -291,7 +291,7 @@ def test_balances_are_told_by_doctor_and_report(build):
 
     assert not any("Balance" in words for words in found("doctor"))
     assert [
-        "Balance at Runflow: $12.50." in w or "Balance at RunComfy: $12.5." in w
+        "Balance at Runflow: $12.50." in w or "Balance at RunComfy: $12.50." in w
         for w in found("doctor --online")
     ] == [True, True]
     report, _ = reconcile(session)
