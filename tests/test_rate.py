@@ -285,6 +285,7 @@ def test_the_line_shows_the_scores_and_writes_the_votes(stocked, tmp_path):
         run_command(stocked, "rate --table", {}).text,
     )
     assert other.agreement().raters == ("ada", "bo")
+    assert rating.left_share == 3 / 4
 
 
 def test_the_line_takes_what_the_function_takes(stocked):

@@ -169,6 +169,11 @@ class Rating:
         """The votes that count, of all raters, oldest first."""
         return self.ratings.votes
 
+    @property
+    def left_share(self) -> float | None:
+        """How often the clip on the left won; see `Ratings.left_share`."""
+        return self.ratings.left_share
+
     def table(self, axis: Axis | None = None) -> Scores:
         """Give the scores; see `Ratings.table`."""
         return self.ratings.table(axis)
