@@ -55,6 +55,7 @@ tables: venv ## Write the tables of the documentation from the code
 .PHONY: pictures
 pictures: venv ## Take the pictures of the documentation in a real browser
 	$(BIN)/python docs/pictures.py
+	$(BIN)/python docs/pictures_form.py
 	$(BIN)/python docs/pictures_gallery.py
 
 .PHONY: notebooks

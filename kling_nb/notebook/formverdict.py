@@ -152,7 +152,7 @@ def _blocked(made: Verdict, error: KlingError) -> Verdict:
     unpriced = isinstance(error, UnpricedError)
     why = "price unknown" if unpriced else error.what
     if isinstance(error, BudgetError) and not unpriced:
-        why = f"budget: {error.what}"
+        why = f"budget: {error.what.partition(': ')[0]}"
     if isinstance(error, BlockedError) and error.run_id:
         why = f"run {error.run_id}: {error.what}"
     said = [f"**{error.what}** {error.cure}".strip()]

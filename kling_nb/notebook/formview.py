@@ -36,7 +36,8 @@ _STYLE = """
 .kling-form .widget-label{text-align:left;color:inherit;min-width:8.6em;width:8.6em}
 .kling-form label.widget-label{color:var(--jp-ui-font-color1)}
 .kling-form .widget-html,.kling-form .widget-html-content{min-width:0;height:auto;line-height:1.45}
-.kling-form .widget-html-content{overflow-wrap:anywhere}
+.kling-form .widget-html-content{overflow-wrap:break-word}
+.kling-form select{appearance:auto;background-image:none!important}
 .kling-form .widget-textarea,.kling-form .widget-text,.kling-form .widget-dropdown{min-width:0;width:auto}
 .kling-form textarea{resize:vertical}
 .kling-form ::placeholder{color:var(--jp-ui-font-color2);opacity:1}
@@ -55,7 +56,10 @@ _STYLE = """
 .kling-form .kling-go .jupyter-button{font-weight:600;min-height:36px;max-width:100%;text-align:left}
 .kling-form .jupyter-button:disabled{opacity:.85}
 .kling-form .widget-checkbox{width:auto;margin-right:14px}
-.kling-form .widget-checkbox .widget-label-basic{display:inline-flex;align-items:center;width:auto}
+.kling-form .widget-checkbox{height:auto;min-height:28px}
+.kling-form .widget-checkbox .widget-label-basic{display:inline-flex;align-items:center;width:auto;
+ height:auto;white-space:normal;overflow:visible;line-height:1.3}
+.kling-form .kling-go{margin-top:8px}
 .kling-form .widget-checkbox input{margin:0 6px 0 0}
 @container (max-width:520px){
  .kling-form .widget-inline-hbox:has(textarea),.kling-form .widget-inline-hbox:has(input[type=text]),
