@@ -11,12 +11,16 @@
 
 // Where in a frame a clip stands: off the middle, so that it is on no edge of a frame of another rate.
 const WITHIN = 0.53;
-// Seconds that are too short to correct, and in which a drift is made good.
+// Seconds that are too short to correct, and in which a drift is made good: sooner by who is ahead, because
+// waiting costs nothing.
 const STILL = 0.002;
-const MEND = 0.1;
-// The share of its speed at which a clip creeps that is ahead, and at which all but the leader set out.
+const WAIT = 0.05;
+const CATCH_UP = 0.1;
+// The shares of its speed at which a clip far ahead creeps, and at which all but the leader set out, until the
+// leader has gone so many seconds: a clip with sound often moves, stops, and only then begins.
 const CREEP = 0.1;
 const SET_OUT = 0.5;
+const UNDER_WAY = 0.03;
 // Frames of drift at which all stop and gather; more is let pass while they get going, or a slow machine would
 // never get past it.
 const TOO_FAR = 1;
@@ -135,8 +139,13 @@ class LockStep {
     return heard ?? clips.reduce((a, b) => (this.length(b) > this.length(a) ? b : a));
   }
 
+  // The clips that play. One in its last half frame is over: browsers say so only a while later.
   going() {
-    return this.clips.filter(({ video }) => !video.ended && !video.paused);
+    return this.clips.filter((clip) => !clip.video.paused && !this.over(clip, clip.video.currentTime));
+  }
+
+  over(clip, seconds) {
+    return clip.video.ended || seconds >= this.length(clip) - 0.5 / clip.fps;
   }
 
   // Keeps the position that was reached.
@@ -234,11 +243,12 @@ class LockStep {
 
   // A clip ahead of the leader goes slower for a moment, one behind goes faster.
   mend(leader, now, going) {
-    if (now <= this.began) return; // it has not moved yet
+    const most = now - this.began < UNDER_WAY ? SET_OUT : 1.5;
     for (const { video } of going) {
       if (video === leader) continue;
       const ahead = video.currentTime - now;
-      this.speed(video, Math.abs(ahead) < STILL ? 1 : Math.min(Math.max(1 - ahead / MEND, CREEP), 1.5));
+      const share = Math.abs(ahead) < STILL ? 1 : 1 - ahead / (ahead > 0 ? WAIT : CATCH_UP);
+      this.speed(video, Math.min(Math.max(share, CREEP), most));
     }
   }
 
