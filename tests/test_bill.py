@@ -15,6 +15,7 @@ from kling_nb.errors import UsageError
 from kling_nb.notebook.bill import estimate_notebook
 from kling_nb.notebook.billview import show_bill
 from kling_nb.notebook.commands import run_command
+from kling_nb.records import RunStatus
 from safehtml import judge
 from sessions import ask
 
@@ -200,6 +201,27 @@ def test_a_run_on_its_way_is_pending_and_free(build):
     [cell] = bill.cells
     assert (cell.state, cell.new, cell.pending) == ("new", 1, 1)
     assert bill.totals[0].reserved_micros == THREE_S
+
+
+def test_an_intent_that_was_left_unsent_is_paid_by_whoever_runs_its_cell(build):
+    """A session died before it sent: its run counts as new, once, also after a cell that was refused."""
+    house = build()
+    gone = house.session()
+    run = house.run(gone, ask("A red fox", provider="runcomfy"))
+    for file in house.media.iterdir():
+        file.unlink()
+    changes = {"status": RunStatus.CREATED, "media": None, "provider_run_id": None, "settled_micros": None}
+    changes |= {"reported_micros": None, "reserved_micros": THREE_S, "charged": "no"}
+    with gone.ledger().writing() as transaction:
+        transaction.write(run.record.model_copy(update=changes), "test")
+    gone.close()
+    bill = bill_of(house, "%%kling -d 3 --max-cost 0.1\nA red fox", "%%kling -d 3\nA red fox")
+    assert [(cell.state, cell.new, cell.pending) for cell in bill.cells] == [("refused", 0, 1), ("new", 1, 0)]
+    assert bill.cells[1].why == "left unsent by another session"
+    assert bill.quote().micros == THREE_S
+    sent, session = house.accepted, house.session()
+    assert house.run(session, ask("A red fox")).id == run.id
+    assert (house.accepted - sent, session.totals().settled_micros) == (1, THREE_S)
 
 
 # -- nothing is done --------------------------------------------------------------------------------

@@ -280,7 +280,21 @@ class _Rehearsal:
             refused = replace(bill, state=_state(error), why=error.what, cure=error.cure)
             return refused if isinstance(error, BudgetError) else replace(refused, new=0, price=None)
         self.made |= {record.id: (step.cell, record) for record, reused in opened if not reused}
-        return bill
+        # An intent that a session left unsent when it died is sent by whoever runs its cell, and paid by him.
+        whose = {record.id: record.session_id for record, _ in opened}
+        left = sum(
+            one.record is not None and whose.get(one.record.id) != one.record.session_id for one in decided
+        )
+        if not left:
+            return bill
+        return replace(
+            bill,
+            state="new",
+            new=new + left,
+            pending=bill.pending - left,
+            price=opening.price,
+            why="left unsent by another session",
+        )
 
     def _end_earlier(self, opening: Opening, transaction: Transaction) -> set[str]:
         """Let what cells above would make be made, where this cell buys anew or takes only what is here.
