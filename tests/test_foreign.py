@@ -20,6 +20,7 @@ from kling_nb.records import RunStatus, utc_now
 from safehtml import judge
 from sessions import ask, both_wires, sessions_in
 from stage import WIRES, Stage
+from xss import CORPUS
 
 PWN = "window.pwned=1"
 HOSTILE = (
@@ -392,6 +393,20 @@ def test_a_cloned_project_is_refused_whole(tmp_path, make_session, monkeypatch, 
     assert trap.heard == []
     assert not (tmp_path / "stolen.db").exists()
     assert not (tmp_path.parent / "outside").exists()
+
+
+def test_a_project_says_prices_in_words_that_are_only_text(tmp_path, make_session):
+    """The source of a price in a stranger's project is shown with the price, and stays text."""
+    fit = [text for text in CORPUS if len(text) <= 80 and text.isprintable()][::2][:40]
+    head = '[tool.kling_nb.prices.{}."kling-3.0-pro"]'
+    table = f'{head}\nsilent = "9.99"\naudio = "9.99"\nas_of = 2026-11-01\nsource = {{}}\n'
+    session, shown = make_session(), set()
+    for pair in zip(fit[::2], fit[1::2], strict=False):
+        prices = [table.format(wire, json.dumps(text)) for wire, text in zip(WIRES, pair, strict=True)]
+        (tmp_path / "pyproject.toml").write_text("".join(prices))
+        html = run_command(session, "models", {}).html
+        shown |= set(re.findall(r"pwn\d{3}", judge(html)[1]))
+    assert len(shown) == 40
 
 
 def test_a_cloned_project_neither_consents_nor_raises_a_cap(tmp_path, make_session, monkeypatch, wires):
