@@ -193,6 +193,7 @@ def test_a_session_shows_its_settings_and_no_key(make_session, tmp_path, monkeyp
         run = session.open(ask(provider=wire))[0].wait(60)
         assert run.status == "succeeded"
         lines = ["keys", "config", "doctor", "doctor --online", "list", "cost", "models", f"show {run.id}"]
+        lines += ["cost --reconcile --by run"]
         said = []
         for line in lines:
             shown = run_command(session, line, {"fox": run})
