@@ -48,6 +48,7 @@ class Judge:
         self.lookup(reply, answer)
         self.cancel(reply, answer)
         self.account(reply, answer)
+        self.balance(reply, answer)
         self.asked(reply, answer)
 
     def words(self, message):
@@ -183,6 +184,17 @@ class Judge:
             assert Fraction(listing.base_usd) == oracle.amount(answer["base_price_usd"])
             self.words(listing.note)
 
+    def balance(self, reply, answer):
+        """What a field of the answer says, exactly, or nothing."""
+        got = self.provider.read_balance(reply)
+        if got is None:
+            return
+        self.seen["a balance"] += 1
+        assert reply.ok
+        units = {"balance": 1, "balance_usd": 1, "balance_cents": 100, "balance_microdollars": 1_000_000}
+        told = [(oracle.amount(answer.get(name)), unit) for name, unit in units.items()]
+        assert Fraction(got) in {each / unit for each, unit in told if each is not None}
+
     def asked(self, reply, answer):
         """What a run was asked for makes a request of ours, or is refused as none."""
         got = self.provider.read_asked(reply)
@@ -209,7 +221,16 @@ def _coded(answer, code):
 
 ENOUGH = {
     *("Accepted", "Refused", "Ambiguous", "succeeded", "failed", "canceled", "queued", "running", "unknown"),
-    *("unreadable", "not_found", "wrong_account", "with a clip", "with a cost", "key True", "key False"),
+    *(
+        "unreadable",
+        "not_found",
+        "wrong_account",
+        "with a clip",
+        "with a cost",
+        "a balance",
+        "key True",
+        "key False",
+    ),
 }
 ENOUGH_OF = {
     "runflow": ENOUGH | {"found", "absent"},

@@ -268,7 +268,18 @@ def _catalog(chance, _wire):
     return {"model_id": "kling/kling-3.0", "base_price_usd": price, "price_unit": unit, "balance": price}
 
 
-TEMPLATES = (*[_run] * 6, _submitted, _status, _listed, _canceled, _catalog)
+def _balance(chance, _wire):
+    amounts = [12, 1250, 12_500_000, 0, -1, 2**60, "12", True, None, Raw("1e3"), Raw("9" * 5000), Raw("NaN")]
+    return {
+        "balance": chance.choice(COSTS),
+        "balance_cents": chance.choice(amounts),
+        "balance_usd": chance.choice(COSTS),
+        "balance_microdollars": chance.choice(amounts),
+        "currency": chance.choice(["USD", "USD", "EUR", None, 7]),
+    }
+
+
+TEMPLATES = (*[_run] * 6, _submitted, _status, _listed, _canceled, _catalog, _balance)
 HTML = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body>succeeded</body></html>"
 
 
