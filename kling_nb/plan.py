@@ -6,18 +6,25 @@ are decided and reserved in one transaction, all or nothing; a plan that is only
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from kling_nb.catalog import Model
+from kling_nb.catalog import Model, find_model
+from kling_nb.choice import choose_provider
 from kling_nb.engine import Decision, Wish, decide
 from kling_nb.errors import KlingError, UsageError
+from kling_nb.keys import Key
+from kling_nb.ledger import Ledger
 from kling_nb.models import TextToVideo, request_key, run_key
+from kling_nb.pricefile import in_force
+from kling_nb.pricing import estimate, learn_price
 from kling_nb.providers import make_provider
 from kling_nb.records import WHO, Estimate, RunRecord, Totals, utc_now, with_who
+from kling_nb.settings import Settings, provider_origin
 
-__all__ = ["Ask", "Plan", "Take", "new_id", "new_record", "payloads", "plan_takes", "title_of"]
+__all__ = ["Ask", "Plan", "Take", "new_id", "new_record", "offer_for", "payloads", "plan_takes", "title_of"]
 
 # No vowels and no look-alikes: ids are read aloud, and spell no words.
 _ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
@@ -131,6 +138,51 @@ class Plan:
         if self.new == 0:
             return 0
         return None if self.estimate.micros is None else self.estimate.micros * self.new
+
+
+def offer_for(
+    ask: Ask,
+    settings: Settings,
+    *,
+    find: Callable[[str], Key | None],
+    ledger: Callable[[], Ledger],
+    today: date,
+) -> tuple[str, Model, Estimate]:
+    """Say where a call would go, for which model, and what one new run of it would cost; asks no provider.
+
+    Args:
+        ask: The call.
+        settings: As they are now.
+        find: Gives the key for a provider, if there is one.
+        ledger: Opens the ledger, for what the provider itself billed before.
+        today: The day (UTC), by which prices are old.
+
+    Returns:
+        The provider's name, the model with the prices in force, and the estimate.
+
+    Raises:
+        KlingError: The request cannot be served.
+    """
+    model = in_force(find_model(ask.model or settings.model), settings.prices)
+    if ask.provider == "auto":
+        settings = replace(settings, provider="auto")
+    provider = choose_provider(
+        settings,
+        model,
+        audio=ask.request.audio,
+        named=ask.named,
+        find=find,
+        allow_unpriced=ask.allow_unpriced or ask.price is not None,
+    )
+    model.offer(provider)
+    make_provider(provider, None).check(ask.request)
+    # What the provider itself billed outranks its list, also where it bills above it.
+    learned = None
+    if provider != "sandbox":
+        origin, audio = provider_origin(settings, provider), ask.request.audio
+        learned = learn_price(ledger().bills(provider, model.id, origin=origin, audio=audio))
+    price = estimate(ask.request, model, provider, price_usd_per_s=ask.price, learned=learned, today=today)
+    return provider, model, price
 
 
 def payloads(

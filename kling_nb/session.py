@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.addresses import is_loopback
 from kling_nb.budgets import Wallet, named_session
-from kling_nb.catalog import Model, find_model
-from kling_nb.choice import choose_provider
+from kling_nb.catalog import Model
 from kling_nb.engine import Engine, Reach, Run, Runs, Wish
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.keyholder import KeyHolder
@@ -30,9 +29,7 @@ from kling_nb.ledger import Ledger
 from kling_nb.loop import Loop
 from kling_nb.opening import Opening, in_folder
 from kling_nb.places import Surroundings, media_folder, script
-from kling_nb.plan import Ask, Plan, payloads
-from kling_nb.pricefile import in_force
-from kling_nb.pricing import estimate, learn_price
+from kling_nb.plan import Ask, Plan, offer_for, payloads
 from kling_nb.providers import Provider, make_provider
 from kling_nb.reaching import reach_run
 from kling_nb.records import Cap, Estimate, RunRecord, RunStatus, Totals, utc_now
@@ -224,27 +221,7 @@ class Session:
 
     # -- before the act --------------------------------------------------------
     def _resolve(self, ask: Ask, settings: Settings) -> tuple[str, Model, Estimate]:
-        model = in_force(find_model(ask.model or settings.model), settings.prices)
-        if ask.provider == "auto":
-            settings = replace(settings, provider="auto")
-        provider = choose_provider(
-            settings,
-            model,
-            audio=ask.request.audio,
-            named=ask.named,
-            find=self.key,
-            allow_unpriced=ask.allow_unpriced or ask.price is not None,
-        )
-        model.offer(provider)
-        make_provider(provider, None).check(ask.request)
-        # What the provider itself billed outranks its list, also where it bills above it.
-        learned = None
-        if provider != "sandbox":
-            origin, audio = provider_origin(settings, provider), ask.request.audio
-            learned = learn_price(self.ledger().bills(provider, model.id, origin=origin, audio=audio))
-        own, today = ask.price, self.today()
-        price = estimate(ask.request, model, provider, price_usd_per_s=own, learned=learned, today=today)
-        return provider, model, price
+        return offer_for(ask, settings, find=self.key, ledger=self.ledger, today=self.today())
 
     def price(self, ask: Ask) -> Estimate:
         """Say what one new run of a call would cost; asks no provider.
