@@ -91,6 +91,9 @@ def test_a_hundred_of_the_worst_stills_stay_below_half_a_megabyte():
         assert len(whole) < 500_000, count
         judge(whole)
     assert f"{1000 - MOST} more are not on this sheet" in whole
+    text = sheet_text([tile(f"run{n:04}") for n in range(1000)])
+    assert text.count("\n") == MOST + 2
+    assert text.endswith("800 more are not on this sheet: %kling list --all has them.")
 
 
 def test_a_still_is_shrunk_until_it_fits_and_no_further():

@@ -15,10 +15,10 @@ from kling_nb.errors import UsageError, one_line
 from kling_nb.notebook.frontend import ClipSource, LiveView, make_widget, watched
 from kling_nb.notebook.order import Order, held, named
 from kling_nb.notebook.overview import cost_word
-from kling_nb.notebook.sheet import Tile, sheet, sheet_text
+from kling_nb.notebook.sheet import MOST, Tile, sheet, sheet_text
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import wrong
-from kling_nb.records import RunRecord, RunStatus, utc_now
+from kling_nb.records import RunStatus, utc_now
 from kling_nb.wording import ask_words, clock, provider_label, short, state_word
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Gallery:
         """The sheet as it is saved."""
         going = any(run.status.pending for run in self.runs)
         note = f"as of {clock(utc_now(), date=True)}" if going else ""
-        return sheet([_tile(run, still=True) for run in self.runs], note=note)
+        return sheet([_tile(run, still=n < MOST) for n, run in enumerate(self.runs)], note=note)
 
     def _ipython_display_(self) -> None:
         from IPython.display import DisplayHandle
@@ -193,11 +193,7 @@ class Gallery:
 
 
 def _prompt(run: Run) -> str:
-    return "private prompt" if _private(run.record) else one_line(run.prompt)
-
-
-def _private(record: RunRecord) -> bool:
-    return bool(getattr(record, "private", False))
+    return one_line(run.prompt)
 
 
 def _tile(run: Run, *, still: bool) -> Tile:

@@ -20,7 +20,7 @@ from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import wrong
 from kling_nb.pairing import By, grouping
 from kling_nb.ratings import Agreement, Ratings, Scores
-from kling_nb.records import RunRecord, RunStatus
+from kling_nb.records import RunStatus
 from kling_nb.wording import plain
 
 if TYPE_CHECKING:
@@ -283,13 +283,7 @@ def _shown(paper: Paper) -> dict[str, Any]:
         "mark": paper.mark,
         "left": left,
         "right": right,
-        "prompt": _prompt(paper.left),
+        "prompt": request.prompt or "\n".join(shot.prompt for shot in request.shots or ()),
         "shape": request.aspect_ratio,
         "sound": request.audio,
     }
-
-
-def _prompt(record: RunRecord) -> str:
-    if getattr(record, "private", False):
-        return "private prompt"
-    return record.request.prompt or "\n".join(shot.prompt for shot in record.request.shots or ())

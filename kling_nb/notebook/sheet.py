@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from kling_nb.html import DOT, FONT, Html, join, link, prose, safe_url, tag, text_table
-from kling_nb.wording import short
+from kling_nb.wording import plain, short
 
 __all__ = ["MOST", "Tile", "sheet", "sheet_text", "smaller"]
 
@@ -34,7 +34,7 @@ class Tile:
         state: e.g. `Done` or `Failed: moderated`.
         cost: e.g. `$0.56` or `unknown`.
         seconds: Ordered.
-        prompt: One line; of a private run something that tells nothing.
+        prompt: One line.
         tall: Whether it is higher than wide.
         src: The clip's address as the notebook reaches it, or None.
         poster: A small JPEG as a data address, or None.
@@ -76,8 +76,7 @@ def sheet(tiles: Sequence[Tile], *, note: str = "") -> Html:
     look = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px"
     parts.append(tag("div", *(_tile(tile, each) for tile in shown), style=look))
     if len(tiles) > MOST:
-        left = f"{len(tiles) - MOST} more are not on this sheet: `%kling list --all` has them."
-        parts.append(tag("div", prose(left), style="margin-top:8px"))
+        parts.append(tag("div", prose(_left_out(tiles)), style="margin-top:8px"))
     return tag("div", *parts, style=f"{FONT};overflow-wrap:break-word")
 
 
@@ -95,10 +94,15 @@ def sheet_text(tiles: Sequence[Tile]) -> str:
             short(tile.prompt, 48),
             tile.file,
         ]
-        for tile in tiles
+        for tile in tiles[:MOST]
     ]
     heads = ["run", "name", "state", "cost", "length", "prompt", "file"]
-    return f"{len(tiles)} runs: {', '.join(_counts(tiles))}\n{text_table(heads, rows, align='lllrrll')}"
+    text = f"{len(tiles)} runs: {', '.join(_counts(tiles))}\n{text_table(heads, rows, align='lllrrll')}"
+    return f"{text}\n{plain(_left_out(tiles)).replace('`', '')}" if len(tiles) > MOST else text
+
+
+def _left_out(tiles: Sequence[Tile]) -> str:
+    return f"{len(tiles) - MOST} more are not on this sheet: `%kling list --all` has them."
 
 
 def _counts(tiles: Sequence[Tile]) -> list[str]:

@@ -151,8 +151,8 @@ class Ballot {
   drop() {
     this.turn += 1;
     for (const side of SIDES) {
-      const video = this.videos?.[side];
-      if (video) {
+      // Also one that was not ready yet: its address is about to be given back.
+      for (const video of this.boxes[side].querySelectorAll("video")) {
         video.pause();
         video.removeAttribute("src");
         video.load();
