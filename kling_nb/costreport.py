@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kling_nb.amounts import micros as micros_of
+from kling_nb.costview import LEGEND, Part, sums_table, sums_words
 from kling_nb.errors import UsageError, one_line
-from kling_nb.html import BLUE, FONT, Html, join, prose, table, tag, text_table
+from kling_nb.html import FONT, Html, prose, table, tag, text_table
 from kling_nb.records import RunRecord, Totals, dollars, usd
 from kling_nb.spending import (
     OVERVIEW,
-    Group,
-    Sums,
     add_up,
     columns,
     difference,
@@ -37,14 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BalanceLine", "Check", "CostReport", "totals_data"]
 
-#: A page stays small; the data holds every row.
-_MOST_ROWS = 40
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-_OUTLINE = "1px solid rgba(128,128,128,0.9)"
-_HELD = "rgba(128,128,128,0.45)"
-_LEGEND = "Bars: outlined is estimated; below it, solid is settled and grey is held."
-_Part = str | tuple[list[str], list[list[object]], str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +242,7 @@ class CostReport:
         text = []
         for part in self._parts():
             if isinstance(part, str):
-                text += [plain(part).replace("`", "")] if part != _LEGEND else []
+                text += [plain(part).replace("`", "")] if part != LEGEND else []
             else:
                 heads, rows, align = part
                 text.append(text_table(heads, rows, align=align))
@@ -265,19 +258,19 @@ class CostReport:
                 page.append(table(heads, rows, align=align))
         return tag("div", *page, style=FONT)
 
-    def _parts(self) -> Iterator[_Part]:
+    def _parts(self) -> Iterator[Part]:
         scope = self.scope[0].upper() + self.scope[1:]
         everything = add_up(self._records)
         if not everything:
             yield f"{scope}: nothing was asked for."
         for sums in everything:
             kind = "play money, what the sandbox would have cost" if sums.play else "real money"
-            yield f"{scope}, {kind}: {_sums_words(sums)}."
+            yield f"{scope}, {kind}: {sums_words(sums)}."
             records = [record for record in self._records if record.play is sums.play]
             for by in self._sections(records):
-                yield from _table(by, records, sums)
+                yield from sums_table(by, records, sums)
         if everything:
-            yield _LEGEND
+            yield LEGEND
         if self.unread:
             yield unread_words(self.unread)
         yield from (f"{session_words(totals).capitalize()}." for totals in self.money)
@@ -289,7 +282,7 @@ class CostReport:
         tagged = any(record.tags for record in records)
         return [OVERVIEW, ("day",), *([("tag",)] if tagged else [])]
 
-    def _checked(self) -> Iterator[_Part]:
+    def _checked(self) -> Iterator[Part]:
         if self.checks is None:
             unsure = sum(is_open(record) and not record.play for record in self._records)
             if unsure:
@@ -339,82 +332,3 @@ def _cell(value: object) -> object:
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
         return f"'{value}"
     return value
-
-
-# -- drawing -----------------------------------------------------------------------------
-def _sums_words(sums: Sums) -> str:
-    runs = f"{sums.runs} run{'' if sums.runs == 1 else 's'}"
-    pending = f", {sums.pending} on the way" if sums.pending else ""
-    estimated, reported, settled, held = _figures(sums)
-    told = "reported " if sums.reported.counted or not sums.reported.unknown else ""
-    return (
-        f"{runs}{pending}; estimated **{estimated}**, {told}**{reported}**, settled **{settled}**, "
-        f"**{held}** held"
-    )
-
-
-def _figures(sums: Sums) -> tuple[str, str, str, str]:
-    return (
-        sums.estimated.words(),
-        sums.reported.words("not reported"),
-        sums.settled.words(),
-        usd(sums.reserved_micros),
-    )
-
-
-def _table(by: Sequence[str], records: Sequence[RunRecord], whole: Sums) -> Iterator[_Part]:
-    groups = group(records, by)
-    shown = groups[:_MOST_ROWS]
-    most = max((max(_lengths(each.sums)) for each in shown), default=0)
-    rows: list[list[object]] = [
-        [
-            tag("div", _label(by, each), _bars(each.sums, most), style="min-width:110px"),
-            each.sums.runs,
-            *_figures(each.sums),
-            difference(each.sums.difference_micros),
-        ]
-        for each in shown
-    ]
-    heads = [", ".join(by), "runs", "estimated", "reported", "settled", "held", "difference"]
-    yield (heads, rows, "lrrrrrr")
-    if len(groups) > len(shown):
-        yield f"There are {len(groups) - len(shown)} more rows: `.df`, `.rows` and `.to_csv()` have them all."
-    if "tag" in by and sum(each.sums.runs for each in groups) > whole.runs:
-        yield "A run with several tags is in each of their rows, so these add up to more."
-
-
-def _label(by: Sequence[str], each: Group) -> Html:
-    words = [
-        f"no {name.removeprefix('tag:')}"
-        if value is None
-        else provider_label(value)
-        if name == "provider"
-        else one_line(value)
-        for name, value in zip(by, each.labels, strict=True)
-    ]
-    return join([tag("bdi", word) for word in words], ", ")
-
-
-def _lengths(sums: Sums) -> tuple[int, int]:
-    return max(sums.estimated.known, 0), max(sums.settled.known, 0) + sums.reserved_micros
-
-
-def _bars(sums: Sums, most: int) -> Html:
-    """Draw estimated over settled and held, to the scale of the table."""
-    if not most:
-        return Html()
-    estimated, gone = _lengths(sums)
-    box = "box-sizing:border-box;height:6px;border-radius:2px"
-    first = tag("div", style=f"{box};width:{_share(estimated, most)};border:{_OUTLINE}") if estimated else ""
-    settled = max(sums.settled.known, 0)
-    parts = [
-        tag("div", style=f"{box};width:{_share(length, most)};background:{colour}")
-        for length, colour in ((settled, BLUE), (gone - settled, _HELD))
-        if length
-    ]
-    second = tag("div", *parts, style="display:flex;gap:1px;margin-top:2px") if parts else ""
-    return tag("div", first, second, style="margin-top:3px;margin-bottom:3px")
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{max(part * 1000 // whole, 8) / 10:.1f}%"
