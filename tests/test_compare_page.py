@@ -47,7 +47,7 @@ def show(chromium, tmp_path):
                 run_id=f"kl7m2q{number}",
                 colour=(60 * number, 200 - 60 * number, 120),
                 take=number,
-                **{"seconds": 2.0, "codec": "libx264", **shape},
+                **{"seconds": 2.0, "codec": "libx264", **{k: v for k, v in shape.items() if k != "wrong"}},
             )
             for number, shape in enumerate(shapes)
         ]
@@ -55,7 +55,11 @@ def show(chromium, tmp_path):
         for number in breaking:
             Store(tmp_path / "kling_media").path(records[number]).unlink()
         clips = [
-            {**clip_state(record, f"take[{number}]", source.why_not(record.id)), "prompt": None}
+            {
+                **clip_state(record, f"take[{number}]", source.why_not(record.id)),
+                **shapes[number].get("wrong", {}),
+                "prompt": None,
+            }
             for number, record in enumerate(records)
         ]
         state = {"clips": clips, "prompt": prompt, "end": end}
@@ -137,14 +141,22 @@ def test_a_range_is_played_over_and_over_and_never_left(show):
     first, last = 6 / 24, 19 / 24
     assert len(seen) > 20
     assert min(map(min, seen)) >= first - 0.001
-    # One turn of a slow page may pass between the look and the stop.
-    assert max(map(max, seen)) < last + 2 / 24
+    # A machine that is busy with other things may stop the page for a while, and the clips go on.
+    assert sorted(map(max, seen))[int(0.9 * len(seen))] < last + 1 / 24
     assert sum(later[0] < sooner[0] - 0.2 for sooner, later in pairwise(seen)) >= 2
     page.press("l")
     page.page.wait_for_function("() => [...document.querySelectorAll('video')].every((v) => v.paused)")
     page.settle()
     assert _frames(page) == [18] * 2
     page.press("\\", "End")
+    assert _frames(page) == [47] * 2
+
+
+def test_a_receipt_that_tells_nonsense_of_its_clip_is_not_believed(show):
+    """A receipt may be anybody's: rate and frames that cannot be give way to what the browser measures."""
+    page = show({"wrong": {"fps": 9999.0, "frames": 10**15}}, {"wrong": {"frames": 3}}).ready()
+    page.press("End")
+    assert "frame 48 of 48" in page.said()
     assert _frames(page) == [47] * 2
 
 

@@ -130,7 +130,7 @@ class Comparison:
         )
 
     def __repr__(self) -> str:
-        return self.bundle()["text/plain"]
+        return self._text()
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -156,24 +156,30 @@ class Comparison:
 
     def bundle(self) -> dict[str, str]:
         """Give the contact sheet and its text twin, as one MIME bundle."""
-        head = f"Comparison of {len(self.runs)} clips" if len(self.runs) != 1 else "1 clip"
         alike = self._prompt()
-        lines = [head, *([f'"{one_line(alike)}"'] if alike is not None else [])]
-        for run in self.runs:
-            src, _ = run.shown_clip()
-            why = self._source.why_not(run.id)
-            told = line(run.record, totals=None, now=utc_now(), name=run.name, file=src).splitlines()
-            lines += [told[0], *(f"  {why}" for why in [why] if why)]
-        parts: list[object] = [tag("b", head)]
+        parts: list[object] = [tag("b", self._head())]
         if alike is not None:
             parts.append(cardparts.words(self.runs[0].record, live=False))
         parts += [self._row(number, run, alone=alike is None) for number, run in enumerate(self.runs, 1)]
         # In a notebook that was saved with its live view open, this stands above the page's error line.
         parts.append(tag("div", _AGAIN, style=f"{_FAINT};margin-top:8px"))
         page = tag("div", *parts, style=f"{html.FRAME};{html.FONT};overflow-wrap:break-word")
-        return {"text/html": page, "text/plain": "\n".join(lines)}
+        return {"text/html": page, "text/plain": self._text()}
 
     # -- inside ------------------------------------------------------------------------------------
+    def _head(self) -> str:
+        return f"Comparison of {len(self.runs)} clips" if len(self.runs) != 1 else "1 clip"
+
+    def _text(self) -> str:
+        alike = self._prompt()
+        lines = [self._head(), *([f'"{one_line(alike)}"'] if alike is not None else [])]
+        for run in self.runs:
+            src, _ = run.shown_clip()
+            why = self._source.why_not(run.id)
+            told = line(run.record, totals=None, now=utc_now(), name=run.name, file=src).splitlines()
+            lines += [told[0], *(f"  {why}" for why in [why] if why)]
+        return "\n".join(lines)
+
     def _prompt(self) -> str | None:
         """Give the words that all of them share, or None."""
         words = {run.prompt for run in self.runs}

@@ -82,7 +82,7 @@ class Compare {
   // What a comparison has beyond a player: where it ends, how it looks.
   extras(here) {
     const bar = make("div", { class: "kling-bar", role: "group", "aria-label": "Comparison" });
-    const lengths = new Set(here.map(({ clip }) => (clip.frames / clip.fps).toFixed(2)));
+    const lengths = new Set(this.step.clips.map((clip) => this.step.length(clip).toFixed(2)));
     if (lengths.size > 1) {
       const ends = [
         ["longest", "with the longest clip"],

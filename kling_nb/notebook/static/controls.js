@@ -49,7 +49,7 @@ class Controls {
       on: { input: () => step.go(Number(this.slider.value)) },
     });
     this.range = make("div", { class: "kling-range", "aria-hidden": "true" });
-    this.time = make("output", { class: "kling-time" });
+    this.time = make("span", { class: "kling-time" });
     const track = make("div", { class: "kling-track" }, this.slider, this.range);
     return make("div", { class: "kling-position" }, track, this.time);
   }

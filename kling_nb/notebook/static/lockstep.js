@@ -31,9 +31,9 @@ const RATES = [0.25, 0.5, 0.75, 1, 1.25, 1.5, 2];
 class LockStep {
   // `clips` are { video, fps, frames }, loaded; `changed()` is called after every change, and while playing.
   constructor(clips, changed = () => {}) {
-    this.clips = clips;
+    this.clips = clips.map(believable);
     this.changed = changed;
-    this.fps = Math.max(...clips.map((clip) => clip.fps));
+    this.fps = Math.max(...this.clips.map((clip) => clip.fps));
     this.rate = 1;
     this.loop = true;
     this.end = "longest";
@@ -272,6 +272,14 @@ class LockStep {
       video.load();
     }
   }
+}
+
+// Figures come from a receipt, which may be anybody's; the length is what the browser has measured.
+function believable({ video, fps, frames }) {
+  const rate = fps >= 1 && fps <= 240 ? fps : 24;
+  const told = frames / rate;
+  const right = frames >= 1 && Math.abs(told - video.duration) < 0.25;
+  return { video, fps: rate, frames: right ? Math.round(frames) : Math.max(1, Math.round(video.duration * rate)) };
 }
 
 // Moves a paused video to a time and waits until that picture is there.
