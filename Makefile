@@ -57,6 +57,7 @@ pictures: venv ## Take the pictures of the documentation in a real browser
 	$(BIN)/python docs/pictures.py
 	$(BIN)/python docs/pictures_form.py
 	$(BIN)/python docs/pictures_gallery.py
+	$(BIN)/python docs/pictures_compare.py
 
 .PHONY: notebooks
 notebooks: venv ## Run the tutorials that are kept with their outputs, and write them
