@@ -6,7 +6,7 @@ it.
 
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
-__all__ = ["MICROS", "dollars", "in_currency", "micros", "usd"]
+__all__ = ["MICROS", "currency", "dollars", "in_currency", "micros", "usd"]
 
 MICROS = 1_000_000
 _EXACT = Context(prec=1000)
@@ -85,3 +85,22 @@ def in_currency(amount: int | None, currency: str) -> str:
     if exact is None or currency == "USD":
         return usd(amount)
     return f"{exact:f} {'of an unknown currency' if currency == 'XXX' else currency}"
+
+
+def currency(value: object) -> str:
+    """Give the currency of a charge; neither contract has such a field, so its absence means dollars.
+
+    Args:
+        value: What the answer says.
+
+    Returns:
+        ISO 4217, and `XXX` for what is no currency: then nobody may take the figure for dollars.
+
+    Example:
+        >>> currency(None), currency("eur"), currency("credits")
+        ('USD', 'EUR', 'XXX')
+    """
+    if value is None:
+        return "USD"
+    text = value.strip().upper() if isinstance(value, str) else ""
+    return text if len(text) == 3 and text.isascii() and text.isalpha() else "XXX"

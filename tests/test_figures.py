@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 import kling_nb
 from clips import make_record
 from house import houses, until
+from kling_nb.amounts import currency
 from kling_nb.errors import BudgetError, KlingError
 from kling_nb.ledger import Ledger
 from kling_nb.providers import make_provider
-from kling_nb.providers.reading import currency
 from kling_nb.receipt import from_receipt, to_receipt
 from kling_nb.records import Estimate, RunStatus, dollars, in_currency, micros, usd
 from sessions import ask

@@ -203,25 +203,6 @@ def money(value: object) -> str | None:
     return f"{amount:f}" if amount < MAX_USD else None
 
 
-def currency(value: object) -> str:
-    """Give the currency of a charge; neither contract has such a field, so its absence means dollars.
-
-    Args:
-        value: What the answer says.
-
-    Returns:
-        ISO 4217, and `XXX` for what is no currency: then nobody may take the figure for dollars.
-
-    Example:
-        >>> currency(None), currency("eur"), currency("credits")
-        ('USD', 'EUR', 'XXX')
-    """
-    if value is None:
-        return "USD"
-    text = value.strip().upper() if isinstance(value, str) else ""
-    return text if len(text) == 3 and text.isascii() and text.isalpha() else "XXX"
-
-
 def charged_by(cost: str | None, otherwise: Charged) -> Charged:
     """Say whether a run without a clip was charged: a reported cost outranks what the contract says."""
     if cost is None:

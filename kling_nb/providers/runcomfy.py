@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 from kling_nb.addresses import is_loopback
+from kling_nb.amounts import currency
 from kling_nb.calls import Call, Reply
 from kling_nb.errors import UnsupportedError
 from kling_nb.models import MAX_PROMPT_CHARS, TextToVideo
@@ -31,7 +32,6 @@ from kling_nb.providers.reading import (
     Trouble,
     charged_by,
     code_text,
-    currency,
     fields,
     is_moderated,
     moment,

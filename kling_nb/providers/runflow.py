@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl, quote, urlsplit
 
+from kling_nb.amounts import currency
 from kling_nb.calls import Call, Reply
 from kling_nb.errors import UnsupportedError, UsageError
 from kling_nb.models import TextToVideo
@@ -27,7 +28,6 @@ from kling_nb.providers.base import (
 )
 from kling_nb.providers.reading import (
     charged_by,
-    currency,
     fields,
     is_moderated,
     moment,
