@@ -192,7 +192,7 @@ class Opening:
             transaction.write(record, "taken over", session_id=record.session_id)
         if not in_ledger and record.status.pending and self.reachable(record):
             # It keeps the session and the user it names: what it costs is theirs, and in no sum of ours.
-            transaction.insert(record, FROM_FOLDER)
+            transaction.insert(_unpaid(record), FROM_FOLDER)
         return record, True
 
     def _write_first_sidecars(self, records: list[RunRecord]) -> None:
@@ -241,16 +241,24 @@ def in_folder(store: Store, name: str) -> RunRecord | None:
         What its sidecar says, without the money; None where there is none.
     """
     found = (record for record in store.sidecars() if name in {record.id, record.provider_run_id})
-    return next(map(stranger, found), None)
+    return next((_unpaid(stranger(record)) for record in found), None)
 
 
 def stranger(record: RunRecord) -> RunRecord:
-    """Take a record that only the folder knows, with its money left out: that is the ledger's alone."""
-    changes: dict[str, Any] = {"reserved_micros": 0, "settled_micros": None, "reported_micros": None}
-    if record.provider == "sandbox" and record.status.pending:
+    """Take a record that only the folder knows: its money is no money of ours."""
+    if record.status.ended:
+        # What it cost is shown, and in no sum: an ended run of a folder stays out of the ledger.
+        return record.model_copy(update={"reserved_micros": 0})
+    changes: dict[str, Any] = {}
+    if record.provider == "sandbox":
         # Its sandbox was another process, most likely gone; play runs may simply be made again.
-        changes |= {"status": RunStatus.FAILED, "reason": "expired", "charged": "no"}
-    elif record.status.pending and record.provider_run_id is None:
+        changes = {"status": RunStatus.FAILED, "reason": "expired", "charged": "no"}
+    elif record.provider_run_id is None:
         # The folder is written before and after the submit, not during: it may have been sent.
-        changes["status"] = RunStatus.SUBMITTING
-    return record.model_copy(update=changes)
+        changes = {"status": RunStatus.SUBMITTING}
+    return _unpaid(record).model_copy(update=changes)
+
+
+def _unpaid(record: RunRecord) -> RunRecord:
+    """Leave out the figures that a file tells: money is the ledger's alone."""
+    return record.model_copy(update={"reserved_micros": 0, "settled_micros": None, "reported_micros": None})
