@@ -324,7 +324,9 @@ class Form(Draft):
             self._note = f"**kling_nb failed: {type(error).__name__}.** See `%kling list` before you go on."
             raise
         new = self._took(runs[0] if len(ask.takes) == 1 else Runs(runs), runs)
-        if new and self._context is not None:
+        if not new:
+            self._note = f"Nothing was sent: run `{runs[0].id}` is shown already, see below."
+        elif self._context is not None:
             from kling_nb.notebook.card import show_runs
 
             self._context.copy().run(show_runs, new)
