@@ -11,7 +11,7 @@ import re
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
@@ -73,32 +73,32 @@ def execute(source: NotebookNode, folder: Path) -> NotebookNode:
     return made
 
 
-def leaks(text: str, environ: Mapping[str, str] = os.environ) -> list[str]:
+def leaks(text: str, names: Iterable[str] = ()) -> list[str]:
     """Find what an output must not tell of the machine that made it: folders, names, ports.
 
     Args:
         text: A saved notebook.
-        environ: Of this machine.
+        names: Of that machine and its user.
     """
-    names = {
-        getpass.getuser(),
-        socket.gethostname(),
-        environ.get("HOME", ""),
-        tempfile.gettempdir(),
-        str(Path.cwd()),
-    }
     words = [name for name in names if len(name) > 3 and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)]
-    return words + re.findall(r"(?:127\.0\.0\.1|localhost)[^\"\s]*|/(?:home|Users|root)/[^\"\s]*", text)
+    return words + re.findall(r"(?:127\.0\.0\.1|localhost)[^\"\s]*|/(?:home|Users|root|tmp)/[^\"\s]*", text)
 
 
 def main() -> None:
     """Run every tutorial that is kept with its outputs, and write it."""
+    names = {
+        getpass.getuser(),
+        socket.gethostname(),
+        str(Path.home()),
+        tempfile.gettempdir(),
+        str(Path.cwd()),
+    }
     for name in KEPT:
         path = FOLDER / name
         with tempfile.TemporaryDirectory() as folder:
             made = execute(nbformat.read(path, as_version=4), Path(folder))
         text = _SESSION.sub("s-20261121-120000-1-demo", nbformat.writes(made)) + "\n"
-        if found := leaks(text):
+        if found := leaks(text, names):
             raise SystemExit(f"{name} would tell of this machine: {', '.join(found)}")
         path.write_text(text, encoding="utf-8")
         sys.stdout.write(f"notebooks/{name}, {len(text) / 1000:.0f} kB\n")
