@@ -61,6 +61,11 @@ class Camera:
         area.screenshot(path=str(path))
         sys.stdout.write(f"{path}\n")
 
+    def sheet(self, cell: int, name: str) -> None:
+        """Close the view and take the picture of the contact sheet that it covered."""
+        self.tab.cell(cell).get_by_role("button", name="Close the comparison").click()
+        self.shoot(cell, name, ".jp-OutputArea-output")
+
 
 def take(folder: Path, pictures: Path, *, dark: bool, width: int, every: bool) -> None:
     """Run the cells and take a picture of each view."""
@@ -94,8 +99,6 @@ def take(folder: Path, pictures: Path, *, dark: bool, width: int, every: bool) -
         for _ in range(60):
             view.press("ArrowRight")
         camera.shoot(4, "compare")
-        if every:
-            camera.shoot(4, "sheet", ".jp-OutputArea-output")
         camera.choose(4, "Look", "wipe")
         camera.shoot(4, "wipe")
         if every:
@@ -106,7 +109,8 @@ def take(folder: Path, pictures: Path, *, dark: bool, width: int, every: bool) -
             next(folder.glob("kling_media/a-paper-boat*.mp4")).rename(folder / "away.mp4")
             camera.ready(5)
             camera.shoot(5, "missing")
-            camera.shoot(5, "missing-sheet", ".jp-OutputArea-output")
+            camera.sheet(5, "missing-sheet")
+            camera.sheet(4, "sheet")
         camera.ready(6)
         player = tab.cell(6).locator(".kling-live")
         player.press(".")

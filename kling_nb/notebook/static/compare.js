@@ -13,9 +13,10 @@ const LOOKS = [
 ];
 
 class Compare {
-  constructor(model, root) {
+  constructor(model, root, uncover) {
     this.model = model;
     this.root = root;
+    this.uncover = uncover;
     this.state = model.get("state");
     this.look = "beside";
     this.slots = this.state.clips.map((clip, number) => new Slot(clip, number, this));
@@ -176,6 +177,7 @@ class Compare {
   }
 
   dismiss() {
+    this.uncover();
     this.close();
     this.root.replaceChildren();
     this.root.hidden = true;
@@ -267,11 +269,30 @@ class Slot {
   }
 }
 
+// The contact sheet stands in the output above: while the clips themselves are here, nobody needs both.
+function coverSheet(el) {
+  const sheet = el.closest(".jp-OutputArea-child")?.previousElementSibling;
+  if (!sheet) return () => {};
+  sheet.style.display = "none";
+  return () => {
+    sheet.style.display = "";
+  };
+}
+
 export default {
   render({ model, el }) {
     const root = document.createElement("div");
     el.append(root);
-    const view = new Compare(model, root);
-    return () => view.close();
+    let uncover = () => {};
+    // The view is not in its output yet.
+    const late = requestAnimationFrame(() => {
+      uncover = coverSheet(el);
+    });
+    const view = new Compare(model, root, () => uncover());
+    return () => {
+      cancelAnimationFrame(late);
+      uncover();
+      view.close();
+    };
   },
 };
