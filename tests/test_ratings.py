@@ -96,6 +96,25 @@ def test_it_is_the_same_every_time():
     assert scores_of("silent", lines) == scores_of("silent", lines)
 
 
+def test_the_interval_covers_what_it_says():
+    """Of many simulated ballots with known strengths, 95 of 100 intervals hold the true score."""
+    lots, strength = random.Random(7), {"a": 0.0, "b": 0.3, "c": 0.6}
+    mean = sum(strength.values()) / 3
+    held = []
+    for _ in range(80):
+        cast = []
+        for _ in range(60):
+            one, other = lots.sample("abc", 2)
+            odds = 1 / (1 + math.exp(strength[other] - strength[one]))
+            cast.append((one, other, "A" if lots.random() < odds else "B"))
+        rows, remarks = scores_of("silent", cast)
+        assert remarks == []
+        true = {row.item: 1000 + PER_LOG_ODDS * (strength[row.item] - mean) for row in rows}
+        held += [row.low <= true[row.item] <= row.high for row in rows]
+    assert len(held) == 240
+    assert 0.91 < sum(held) / len(held) < 0.99
+
+
 def test_only_ties_make_equals():
     """Items that were always tied have the same score, and an interval."""
     [one, other], _ = scores_of("silent", games("a=b a=b a=b"))

@@ -59,7 +59,11 @@ class Tile {
   }
 
   still(uri) {
-    if (!uri || this.image) return;
+    if (this.image) return;
+    if (!uri) {
+      this.box.firstChild.textContent = "no still";
+      return;
+    }
     this.image = make("img", { src: uri, alt: "", decoding: "async" });
     this.box.replaceChildren(this.image, this.told);
   }
