@@ -431,7 +431,8 @@ def test_what_is_wrong_can_be_held_looked_at_and_corrected():
     for read_it in (lambda: made.value, lambda: made.ask, lambda: made.cell, lambda: made.plan, made.submit):
         with pytest.raises(UsageError, match="duration: must be at most 15"):
             read_it()
-    made.update(duration=8, cfg_scale=None)
+    made.update(duration=8, cfg_scale=None, model="pro")
+    assert made.fields["model"] == "kling-3.0-pro"
     assert made.value == make_request(prompt="A fox", duration=8)
     made.value = {"prompt": "A hare"}
     assert made.value == make_request(prompt="A hare")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.api import current, surroundings_of_process
+from kling_nb.catalog import find_model
 from kling_nb.engine import Run, Runs
 from kling_nb.errors import UsageError
 from kling_nb.models import TextToVideo
@@ -121,7 +122,7 @@ class Draft:
         for name, value in fields.items():
             of = known.get(name)
             if of is None:
-                new[name] = value or ""
+                new[name] = _model_id(value) if name == "model" else value or ""
             else:
                 given = of.default if value is None else value
                 new[name] = _written(name, shown_as(of, given), given)
@@ -165,6 +166,14 @@ def _request_fields(request: TextToVideo) -> dict[str, Any]:
     given = {name: getattr(request, name) for name in type(request).model_fields}
     # The shots say it.
     return given | ({"duration": None} if request.shots else {})
+
+
+def _model_id(name: object) -> object:
+    """Give a model by the id that the list of models has, whatever it was called."""
+    try:
+        return find_model(name).id if isinstance(name, str) and name else name or ""
+    except UsageError:
+        return name
 
 
 def _written(name: str, text: Any, value: Any) -> Any:

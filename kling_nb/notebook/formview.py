@@ -56,7 +56,7 @@ _STYLE = """
 .kling-form .kling-go .jupyter-button{font-weight:600;min-height:36px;max-width:100%;text-align:left}
 .kling-form .jupyter-button:disabled{opacity:.85}
 .kling-form .widget-checkbox{width:auto;margin-right:14px}
-.kling-form .widget-checkbox{height:auto;min-height:28px}
+.kling-form .widget-checkbox{height:auto;min-height:28px;align-items:center}
 .kling-form .widget-checkbox .widget-label-basic{display:inline-flex;align-items:center;width:auto;
  height:auto;white-space:normal;overflow:visible;line-height:1.3}
 .kling-form .kling-go{margin-top:8px}
