@@ -151,6 +151,8 @@ def test_the_saved_notebook_keeps_the_sheet_and_no_dead_widget(chromium, folder,
         for number in (2, 3):
             tab.run_cell(number)
             _ready(tab, number)
+        sheet = tab.cell(2).get_by_text("Comparison of 2 clips")
+        assert not sheet.is_visible()
         # What axe says of both views, in both themes.
         for theme in ("JupyterLab Light", "JupyterLab Dark"):
             tab.page.evaluate(
@@ -163,6 +165,7 @@ def test_the_saved_notebook_keeps_the_sheet_and_no_dead_widget(chromium, folder,
                 assert passed > 8
         tab.cell(2).get_by_role("button", name="Close the comparison").click()
         tab.page.wait_for_function("() => document.querySelectorAll('.kling-compare').length === 0")
+        assert sheet.is_visible()
         tab.save()
         assert [WIDGET in data for data in _saved(folder / "a.ipynb", 2)] == [False, False]
         assert [WIDGET in data for data in _saved(folder / "a.ipynb", 3)] == [False, True]
@@ -182,6 +185,7 @@ def test_the_saved_notebook_keeps_the_sheet_and_no_dead_widget(chromium, folder,
         assert jupyter.errors == []
 
 
+@pytest.mark.matrix
 def test_notebook_7_compares_too(chromium, folder, environment):
     """The other interface has the same view: it loads, steps and wipes."""
     write_notebook(folder / "a.ipynb", "%load_ext kling_nb", TAKES, "%kling compare fox")
