@@ -110,13 +110,14 @@ def _integer(digits: str) -> object:
 
 
 def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        for name, value in pairs:
-            # Not the last one wins: which of two ids, states or costs is meant, nobody can tell. As text,
-            # because to Python 0 and false are the same.
-            if repr(found[name]) != repr(value):
-                found[name] = _ODD
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if found.get(name) is None:
+            found[name] = value
+        elif value is not None and repr(found[name]) != repr(value):
+            # Not the last one wins: which of two ids, states or costs is meant, nobody can tell. Compared as
+            # text, because to Python 0 and false are the same; null beside a value says nothing.
+            found[name] = _ODD
     return found
 
 

@@ -25,9 +25,14 @@ class Number(str):
 
 
 def _object(pairs):
-    found = {}
+    values = {}
     for name, value in pairs:
-        found[name] = Twice() if name in found and repr(found[name]) != repr(value) else value
+        values.setdefault(name, []).append(value)
+    found = {}
+    for name, told in values.items():
+        # Null says nothing; of two other values, nobody can tell which is meant.
+        said = [value for value in told if value is not None]
+        found[name] = None if not said else said[0] if len({*map(repr, said)}) == 1 else Twice()
     return found
 
 
