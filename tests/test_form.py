@@ -243,6 +243,37 @@ def test_a_run_on_its_way_is_reattached(make_session):
     assert run.cancel() in {"canceled", "not_cancellable", "unknown"}
 
 
+def test_what_stands_in_the_way_is_named_with_its_run(session):
+    """A failure that may have been charged blocks the button, until the box for it is ticked."""
+    run = session.open(read(blank() | FOX).ask)[0].wait(60)
+    failed = {"status": RunStatus.FAILED, "reason": "provider", "charged": "unknown", "message": "gone"}
+    session.ledger().change(run.id, "failed", **failed)
+    blocked = judged(session, **FOX)
+    assert blocked.button.startswith(f"Blocked: run {run.id}: ")
+    assert not blocked.ready
+    assert any("boxes to tick under More" in words for words in blocked.words)
+    assert judged(session, **FOX, retry=True).button == "Generate - $0.336 play money"
+
+
+def test_what_was_left_unsent_has_its_price_on_the_button(make_session):
+    """An intent of a process that is gone would be sent by a press, so it is no free reattaching."""
+    gone, here = make_session(), make_session()
+    call = read(blank() | FOX).ask
+    opening = gone._opening(call, gone.settings())
+    with opening.ledger.writing() as transaction:
+        ((record, _),) = opening.admit(transaction)
+    attached = judged(here, **FOX)
+    assert (attached.button, attached.holds_micros) == ("Reattach - on its way", 0)
+    gone.ledger().release(record.id, opening.engine.owner)
+    left = judged(here, **FOX)
+    assert (left.button, left.holds_micros) == ("Send what was left unsent - $0.336", 336_000)
+    with pytest.raises(BudgetError):
+        here.open(form_module._held_to(call, attached))
+    (run,) = here.open(form_module._held_to(call, left))
+    assert run.id == record.id
+    assert here.ledger().totals(here.id, play=True).reserved_micros == 336_000
+
+
 def test_a_missing_key_and_bad_settings_block_with_words(make_session):
     """What stands in the way is said with its cure, and nothing is raised into a page."""
     verdict = judged(make_session(), **FOX, provider="runflow")

@@ -353,8 +353,6 @@ def _trimmed(value: Any) -> Any:
 
 def _held_to(ask: Ask, verdict: Verdict) -> Ask:
     """Let a call hold back no more than its button said."""
-    if not verdict.holds_micros:
-        return ask
     most = Decimal(verdict.holds_micros) / MICROS
     return replace(ask, max_cost=most if ask.max_cost is None else min(most, ask.max_cost))
 

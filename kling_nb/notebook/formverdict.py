@@ -6,6 +6,7 @@ or it is called unknown; a blocked button says why and what helps.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.catalog import Model, find_model
@@ -18,7 +19,7 @@ from kling_nb.plan import Ask, Plan, payloads
 from kling_nb.pricefile import in_force
 from kling_nb.pricing import price_words
 from kling_nb.providers import PROVIDERS
-from kling_nb.records import RunRecord, RunStatus, usd
+from kling_nb.records import RunRecord, RunStatus, usd, utc_now
 from kling_nb.wording import provider_label, session_words, short
 
 if TYPE_CHECKING:
@@ -126,7 +127,15 @@ def _planned(session: "Session", made: Verdict, plan: Plan) -> Verdict:
 def _left_unsent(session: "Session", plan: Plan) -> list[RunRecord]:
     """Find intents of sessions that are gone: opening the call sends them, and they cost money then."""
     records = [take.decision.record for take in plan.takes if take.decision is not None]
-    return [r for r in records if r and r.status is RunStatus.CREATED and r.session_id != session.id]
+    play = plan.provider == "sandbox"
+    left = [r for r in records if r and r.status is RunStatus.CREATED and r.play is play]
+    return [r for r in left if r.session_id != session.id and _is_free(session, r)]
+
+
+def _is_free(session: "Session", record: RunRecord) -> bool:
+    """Whether no process that may still live drives a run."""
+    until = session.ledger().lease(record.id)
+    return until is None or datetime.fromisoformat(until) < utc_now()
 
 
 def _button(plan: Plan) -> str:
