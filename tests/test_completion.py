@@ -64,7 +64,7 @@ def test_an_empty_place_offers_exactly_the_flags(shell):
         ("%%kling --params $se", ["%%kling --params $settings_of_mine"]),
         ("%%kling -d 3 --du", []),
         ("%%kling --tag a=1 --ta", ["--take", "--takes", "--tag"]),
-        ("%kling ca", ["%kling cancel"]),
+        ("%kling can", ["%kling cancel"]),
         ("x = 1\n%kling mod", ["%kling models"]),
         ("%kling help resu", ["%kling help resume"]),
         ("%kling show fox", ["%kling show foxtrot"]),
