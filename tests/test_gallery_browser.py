@@ -1,5 +1,6 @@
 """The contact sheet in a real JupyterLab: a hundred clips that play, are picked and read true later."""
 
+import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
@@ -11,6 +12,7 @@ CELLS = (
     "sheet = kling.gallery(kling.runs())\nsheet",
     "print([run.id for run in sheet.selected])",
 )
+WIDGET = "application/vnd.jupyter.widget-view+json"
 #: Counts in the page what cannot be seen in it: addresses made for clips and given back, and long tasks.
 COUNT = """() => {
   const made = new Set();
@@ -180,6 +182,48 @@ def test_who_prefers_less_motion_starts_a_clip_with_a_key(tmp_path, browser, lab
     page.wait_for_function("() => document.querySelector('.kling-gallery video')?.currentTime > 0")
     page.keyboard.press("Enter")
     page.wait_for_function("() => !document.querySelector('.kling-gallery video')")
+
+
+@pytest.mark.browser
+@pytest.mark.matrix
+def test_a_sheet_follows_its_runs_and_outlives_its_kernel(tmp_path, lab):
+    """What is on its way ends in the sheet, a clip plays while a cell is busy, no dead widget is saved."""
+    make = (
+        "runs = [kling.submit(f'Boat {n}', duration=3, model=model)"
+        " for n in range(2) for model in ('pro', 'standard')]"
+    )
+    write_notebook(
+        tmp_path / "a.ipynb", CELLS[0], make, "%kling gallery", "import time; time.sleep(8)", "%kling rate"
+    )
+    shop = lab(tmp_path, env={**environment(tmp_path), "KLING_NB_SANDBOX_WAIT": "1", "KLING_NB_BUDGET": "50"})
+    tab = shop.open("a.ipynb")
+    page = tab.page
+    for cell in range(3):
+        tab.run_cell(cell)
+    tiles = page.locator(".kling-tile")
+    page.wait_for_function("() => document.querySelectorAll('.kling-tile img').length === 4")
+    assert all("Done" in text for text in tiles.all_inner_texts())
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.jp-OutputArea-output')]"
+        ".some((output) => output.textContent.includes('4 done'))"
+    )
+    tab.run_cell(3, wait=False)
+    tiles.first.hover()
+    page.wait_for_function("() => document.querySelector('.kling-gallery video')?.currentTime > 0")
+    assert tab.running(3)
+    tab.wait_idle()
+    tab.run_cell(4)
+    page.locator(".kling-rate video").nth(1).wait_for()
+    [kernel] = shop.kernels()
+    shop.rest(f"kernels/{kernel}/restart", method="POST")
+    page.wait_for_function("() => !document.querySelector('.kling-live')")
+    tab.cell(2).locator("img").first.wait_for()
+    tab.save()
+    saved = nbformat.read(tmp_path / "a.ipynb", as_version=4)
+    assert not [output for cell in saved.cells for output in cell.outputs if WIDGET in output.data]
+    assert "4 done" in saved.cells[2].outputs[0].data["text/html"]
+    assert "0 of 2 pairs voted" in saved.cells[4].outputs[0].data["text/plain"]
+    assert shop.errors == []
 
 
 @pytest.mark.browser

@@ -177,7 +177,11 @@ class Gallery {
     if (message.kind === "tile") {
       const tile = this.byId.get(message.tile.id);
       tile?.update(message.tile);
-      if (tile?.words.plays) this.observer.observe(tile.node);
+      if (tile?.words.plays) {
+        // What is watched already tells nothing anew.
+        this.observer.unobserve(tile.node);
+        this.observer.observe(tile.node);
+      }
       this.arrange();
     }
   }
