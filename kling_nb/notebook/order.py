@@ -82,7 +82,9 @@ def here(order: Order) -> list[Run]:
     mine = {run.id for value in order.names.values() if isinstance(value, Run | Runs) for run in held(value)}
     mine |= {run.id for run in held(session.last)}
     return [
-        run for run in session.runs(statuses=PENDING) if run.id in mine or run.record.session_id in session.ids
+        run
+        for run in session.runs(statuses=PENDING)
+        if run.id in mine or run.record.session_id in session.ids
     ]
 
 
