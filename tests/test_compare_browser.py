@@ -130,6 +130,11 @@ def test_clips_stay_in_step_beside_a_busy_kernel(chromium, folder, environment):
         view.press("3")
         view.press("m")
         assert tab.page.evaluate(MUTED) == [True, True, False]
+        # A click gives the view the focus, so that the next keys are its own.
+        view.locator(".kling-box").first.click()
+        tab.page.wait_for_function("() => !document.querySelector('.kling-compare video').paused")
+        tab.page.keyboard.press(" ")
+        tab.page.wait_for_function("() => document.querySelector('.kling-compare video').paused")
         assert tab.running(4)
         assert tab.page.evaluate("() => window.hurt") is None
         assert view.get_by_text(HOSTILE, exact=True).count() == 2
@@ -141,7 +146,8 @@ def test_clips_stay_in_step_beside_a_busy_kernel(chromium, folder, environment):
 def test_the_saved_notebook_keeps_the_sheet_and_no_dead_widget(chromium, folder, environment):
     """Closed, or left open when its kernel ends, a view leaves nothing; a stranger sees the contact sheet."""
     play = "import kling_nb as kling\nkling.play(fox[0])"
-    cells = ("%load_ext kling_nb", TAKES, "%kling compare fox", play)
+    long = f"{TAKES} {'and snow ' * 200}"
+    cells = ("%load_ext kling_nb", long, "%kling compare fox", play)
     write_notebook(folder / "a.ipynb", *cells)
     with Lab(folder, chromium, env=environment) as jupyter:
         tab = jupyter.open("a.ipynb")

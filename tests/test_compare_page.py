@@ -229,6 +229,8 @@ def test_two_clips_can_be_wiped_and_laid_over_each_other(show):
     box = seen["boxes"][0]
     page.page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
     assert divider.input_value() == "50"
+    page.root.locator(".kling-number").last.click()
+    assert divider.input_value() == "50"
     page.root.get_by_label("Look").select_option("overlay")
     page.root.get_by_label("Opacity of clip 2").press("Home")
     assert _near(_picture(page, 0.75), (0, 200, 120))

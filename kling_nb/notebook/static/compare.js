@@ -35,7 +35,7 @@ class Compare {
     this.below = make("div", {});
     this.status = make("div", { class: "kling-status", role: "status" });
     this.closing = button("Close", () => this.dismiss(), { name: "Close the comparison" });
-    const prompt = state.prompt === null ? null : make("div", { class: "kling-prompt", dir: "auto", text: state.prompt });
+    const prompt = state.prompt === null ? null : promptBox(state.prompt, "Prompt of all clips");
     const head = make("div", { class: "kling-head" }, prompt ?? make("span", {}), this.closing);
     root.replaceChildren(head, this.stage, this.below, this.status);
     root.addEventListener("pointerdown", (event) => {
@@ -104,12 +104,18 @@ class Compare {
     input.addEventListener("input", set);
     set();
     const follow = (event) => {
-      if (this.look !== "wipe" || (event.type === "pointermove" && !event.buttons)) return;
       const box = this.slots[0].box.getBoundingClientRect();
       input.value = Math.round((100 * (event.clientX - box.left)) / box.width);
       set();
     };
-    for (const event of ["pointerdown", "pointermove"]) this.stage.addEventListener(event, follow);
+    this.stage.addEventListener("pointerdown", (event) => {
+      if (this.look !== "wipe" || !event.target.closest(".kling-box")) return;
+      this.stage.setPointerCapture(event.pointerId);
+      follow(event);
+    });
+    this.stage.addEventListener("pointermove", (event) => {
+      if (this.stage.hasPointerCapture(event.pointerId)) follow(event);
+    });
     this.wiping = make("label", { hidden: true }, make("span", { text: "1 | 2" }), input);
     return this.wiping;
   }
@@ -170,8 +176,6 @@ class Compare {
     if (!this.controls) return;
     this.controls.show();
     for (const slot of this.slots) slot.show();
-    const drift = this.step.playing ? Math.round(this.step.drift * 1000) : null;
-    this.root.dataset.drift = drift ?? "";
     if (this.waiting !== this.step.words) setText(this.status, this.step.words);
     this.waiting = this.step.words;
   }
@@ -212,7 +216,7 @@ class Slot {
       this.muting,
     );
     const facts = make("div", { class: "kling-facts", text: clip.facts.join(" · ") });
-    const prompt = clip.prompt === null ? null : make("div", { class: "kling-prompt", dir: "auto", text: clip.prompt });
+    const prompt = clip.prompt === null ? null : promptBox(clip.prompt, `Prompt of clip ${number + 1}`);
     this.node = make(
       "div",
       { class: "kling-slot", role: "group", "aria-label": `Clip ${number + 1}, ${name}` },
@@ -267,6 +271,11 @@ class Slot {
   show() {
     if (this.hears) this.muting.setAttribute("aria-pressed", String(!this.video.muted));
   }
+}
+
+// A long prompt scrolls, so the keyboard must be able to reach it.
+function promptBox(text, label) {
+  return make("div", { class: "kling-prompt", dir: "auto", tabindex: 0, role: "group", "aria-label": label, text });
 }
 
 // The contact sheet stands in the output above: while the clips themselves are here, nobody needs both.
