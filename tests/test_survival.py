@@ -140,7 +140,7 @@ def test_a_list_that_stays_spoilt_leaves_the_run_unclear(tmp_path):
 @pytest.mark.parametrize("way", ["cut", "types", "nulls", "deep", "stall", "redirect"])
 def test_a_spoilt_answer_to_a_cancel_claims_nothing(tmp_path, way):
     """Only the provider's own word cancels a run; after a spoilt one it is watched to its end."""
-    s = Stage(tmp_path, "runcomfy", wait_scale=0.3, faults={"hang_s": 0.2, f"cancel_{way}": 1})
+    s = Stage(tmp_path, "runcomfy", wait_scale=0.3, faults={"hang_s": 0.2, "queue_s": 10, f"cancel_{way}": 1})
     try:
         run = s.engine.handle(s.record())
         _until(lambda: run.provider_run_id)
