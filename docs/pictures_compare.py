@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from PIL import Image
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
@@ -59,6 +61,8 @@ class Camera:
         area.scroll_into_view_if_needed()
         path = self.folder / f"{name}{self.look}.png"
         area.screenshot(path=str(path))
+        # Gradients make large files; a palette is enough to see what is where.
+        Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
         sys.stdout.write(f"{path}\n")
 
     def sheet(self, cell: int, name: str) -> None:
