@@ -101,6 +101,7 @@ def finish_and_copy(tab, form):
     for pane in ("Payload", "Copy as cell", "More"):
         form.button(pane).click()
     form.says("Payload for RunComfy")
+    form.box.get_by_text("What each can do").click()
     assert form.faults() == []
     cell = form.input("Cell")
     assert cell.input_value().startswith("%%kling -d 3 --params")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kling_nb.catalog import models
-from kling_nb.html import BLUE, FONT, GREY, Html, details, escape, join, prose, table, tag
+from kling_nb.html import BLUE, FONT, GREY, Html, details, escape, join, prose, tag
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.dryrun import blocks_page
 from kling_nb.notebook.formfields import Field, inputs_of
@@ -183,8 +183,18 @@ class FormView:
 
     def offer(self, rows: Sequence[Sequence[str]]) -> None:
         """Show what each provider of the chosen model can do."""
-        heads = ["provider", "silent", "with sound", "shortest shot", "cancel", "key"]
-        set_trait(self._offers, "value", str(details("What each can do", table(heads, rows))))
+        # Lines and no table: on a narrow page a table would have to be scrolled, which needs a pointer.
+        heads = ("silent", "with sound", "shortest shot", "cancel", "key")
+        lines = [
+            tag(
+                "div",
+                tag("b", name),
+                ": " + "; ".join(f"{head} {word}" for head, word in zip(heads, words, strict=True)) + ".",
+                style="margin-top:4px",
+            )
+            for name, *words in rows
+        ]
+        set_trait(self._offers, "value", str(details("What each can do", *lines)))
 
     def say(self, verdict: Verdict, *, busy: str = "") -> None:
         """Show what the form says; `busy` stands on the button while it is at work."""
