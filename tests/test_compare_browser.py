@@ -241,5 +241,5 @@ def test_the_tour_of_comparing_runs_from_top_to_bottom(tmp_path, monkeypatch, en
         for output in cell.outputs
         if output.get("data", {}).get("text/plain", "").startswith("Comparison of")
     ]
-    assert sheets[:2] == [9, 6]
+    assert sheets == [9, 6]
     assert "widgets" not in made.metadata

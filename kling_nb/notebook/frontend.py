@@ -29,7 +29,8 @@ CLIP_BYTES = 256 * 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
 
 _EMPTY = {"text/html": "", "text/plain": ""}
-_TYPES = {"mov": "video/quicktime", "webm": "video/webm", "mkv": "video/x-matroska"}
+# QuickTime files that browsers play at all they play as MP4.
+_TYPES = {"webm": "video/webm", "mkv": "video/x-matroska"}
 _open: "weakref.WeakSet[LiveView]" = weakref.WeakSet()
 _numbers = itertools.count(1)
 
