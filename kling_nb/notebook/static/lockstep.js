@@ -185,13 +185,14 @@ class LockStep {
     this.began = at;
     this.since = performance.now();
     const leader = this.leader(going);
-    for (const clip of going) {
-      const { video } = clip;
+    // A leader with sound takes longest to get going, nobody knows how long: the others set out slowly, so that
+    // they are as little ahead when it comes late as they are behind when it comes at once.
+    this.setOut = leader.video.muted ? 1 : SET_OUT;
+    for (const { video } of going) {
       // Nobody hears the silent ones, and plain resampling follows a change of speed at once.
       video.preservesPitch = !video.muted;
-      // A leader with sound takes longest to get going, nobody knows how long: the others set out slowly, so
-      // that they are as little ahead when it comes late as they are behind when it comes at once.
-      video.playbackRate = clip === leader ? this.rate : Math.max(0.0625, this.rate * SET_OUT);
+      video.playbackRate = this.rate;
+      if (video !== leader.video) this.speed(video, this.setOut);
       video.play().catch((error) => this.refused(error, turn, video));
     }
     this.tick(turn);
@@ -243,7 +244,7 @@ class LockStep {
 
   // A clip ahead of the leader goes slower for a moment, one behind goes faster.
   mend(leader, now, going) {
-    const most = now - this.began < UNDER_WAY ? SET_OUT : 1.5;
+    const most = now - this.began < UNDER_WAY ? this.setOut : 1.5;
     for (const { video } of going) {
       if (video === leader) continue;
       const ahead = video.currentTime - now;
