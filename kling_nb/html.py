@@ -324,7 +324,8 @@ def table(
         style=f"border-collapse:collapse;margin:0;border:0;{FONT}",
     )
     above = tag("div", caption, style=f"margin-bottom:4px;{FONT};font-weight:600") if caption else ""
-    return tag("div", above, whole, style="overflow-x:auto;margin:6px 0")
+    # What scrolls must be reached by keyboard; the sanitizer of a foreign notebook drops it again.
+    return tag("div", above, whole, style="overflow-x:auto;margin:6px 0", tabindex=0)
 
 
 def text_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, align: str = "") -> str:

@@ -28,6 +28,8 @@ TAGS = {
 VOID = {"br", "img"}
 ATTRIBUTES = {
     "*": {"style", "title", "dir"},
+    # Dropped from a foreign notebook, where a table then scrolls by pointer only.
+    "div": {"tabindex"},
     "a": {"href"},
     "img": {"src", "alt"},
     "video": {"src", "poster", "controls", "loop", "preload", "width"},

@@ -5,6 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from accessibility import judge_page
 from kernels import sandbox_process
 from lab import Lab, write_notebook
 
@@ -219,4 +220,8 @@ def test_nothing_is_cut_off(browser, folder, environment, look):
                 ".map((area) => area.scrollWidth - area.clientWidth)"
             )
             assert max(wide) <= 1, (number, wide)
+        # Cards, tables and refusals: nothing that axe calls serious, in either theme.
+        passed, faults = judge_page(tab.page, ".jp-OutputArea")
+        assert faults == []
+        assert passed >= 4
         assert jupyter.errors == []

@@ -4,8 +4,8 @@ import json
 
 import nbformat
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
+from accessibility import judge_page
 from kernels import records
 from lab import Lab, write_notebook
 
@@ -66,10 +66,9 @@ class OnPage:
 
     def faults(self):
         """What a judge of accessibility holds against the form."""
-        found = Axe().run(self.page, context=".kling-form").response
-        assert len(found["passes"]) > 5
-        serious = [f for f in found["violations"] if f["impact"] in {"serious", "critical"}]
-        return [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in serious]
+        passed, faults = judge_page(self.page, ".kling-form")
+        assert passed > 5
+        return faults
 
     def tabbed(self):
         """Go through the form by Tab: how many controls there are, which are met, and how each is marked."""

@@ -2,8 +2,8 @@
 
 import nbformat
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
+from accessibility import judge_page
 from lab import write_notebook
 from stock import fill
 
@@ -41,12 +41,9 @@ def environment(folder):
 
 def serious(page, root):
     """What axe holds against a part of the page, serious or worse."""
-    found = Axe().run(page, context=root, options={"resultTypes": ["violations"]}).response["violations"]
-    return [
-        (each["id"], [node["html"][:200] for node in each["nodes"]])
-        for each in found
-        if each["impact"] in {"serious", "critical"}
-    ]
+    passed, faults = judge_page(page, root)
+    assert passed > 5
+    return faults
 
 
 def theme(page, name):
