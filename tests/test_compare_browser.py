@@ -6,8 +6,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
+from accessibility import judge_page
 from kernels import errors, execute, notebook
 from lab import Lab, browser_of, write_notebook
 
@@ -76,16 +76,6 @@ def _settle(tab):
 def _saved(path, cell):
     outputs = json.loads(path.read_text(encoding="utf-8"))["cells"][cell]["outputs"]
     return [output["data"] for output in outputs]
-
-
-def _violations(page, selector):
-    found = Axe().run(page, context={"include": [[selector]]})
-    named = {"critical", "serious"}
-    return len(found.response["passes"]), [
-        (one["id"], [node["html"][:200] for node in one["nodes"]])
-        for one in found.response["violations"]
-        if one["impact"] in named
-    ]
 
 
 def test_clips_stay_in_step_beside_a_busy_kernel(chromium, folder, environment):
@@ -166,7 +156,7 @@ def test_the_saved_notebook_keeps_the_sheet_and_no_dead_widget(chromium, folder,
             )
             tab.page.wait_for_function("(name) => document.body.dataset.jpThemeName === name", arg=theme)
             for kind in (".kling-compare", ".kling-player"):
-                passed, violations = _violations(tab.page, kind)
+                passed, violations = judge_page(tab.page, kind)
                 assert violations == []
                 assert passed > 8
         tab.cell(2).get_by_role("button", name="Close the comparison").click()
