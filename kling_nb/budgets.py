@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
 from typing import Any
 
@@ -106,17 +107,20 @@ class Wallet:
             user_total_micros=settings.user_total_micros,
         )
 
-    def caps(self, transaction: Transaction, *, unlimited: bool = False) -> list[Cap]:
+    def caps(
+        self, transaction: Transaction, *, unlimited: bool = False, now: datetime | None = None
+    ) -> list[Cap]:
         """Give every cap beyond the cell's, and what counts against it.
 
         Args:
             transaction: Of the ledger.
             unlimited: Whether levels without a cap belong to it.
+            now: Whose day (UTC) counts; the present one unless given.
 
         Returns:
             The session first, then as in `LEVELS`.
         """
-        today = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
+        today = (now or utc_now()).replace(hour=0, minute=0, second=0, microsecond=0)
         rows: list[tuple[Level, str, int | None, dict[str, Any]]] = [
             ("session", self.session_id, self.cap_micros, {"session_id": self.session_id}),
             (
@@ -166,6 +170,7 @@ class Wallet:
         *,
         max_cost: Decimal | None = None,
         no_cache: bool = False,
+        now: datetime | None = None,
     ) -> None:
         """Refuse what does not fit; to be called in the transaction that inserts the runs.
 
@@ -174,6 +179,7 @@ class Wallet:
             amounts: What each new run of the cell would hold back, in micro-dollars.
             max_cost: Dollars that the whole cell may hold back.
             no_cache: Whether the cell buys again what is here.
+            now: When the new runs are asked for, as their records say; the present unless given.
 
         Raises:
             BudgetError: A cap does not hold it; the message shows the sum.
@@ -194,7 +200,7 @@ class Wallet:
                 reserved_micros=0,
                 asked_micros=need,
             )
-        cap = _tightest(self.caps(transaction))
+        cap = _tightest(self.caps(transaction, now=now))
         if cap.left_micros is not None and need > cap.left_micros:
             raise self._refusal(cap, each, need)
 

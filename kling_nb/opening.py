@@ -6,6 +6,7 @@ be; a record that only a folder knows never brings money with it, and is asked a
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from kling_nb.ledger import Ledger, Transaction
 from kling_nb.models import request_key
 from kling_nb.plan import Ask, Take, new_record, plan_takes
 from kling_nb.pricing import require_priced
-from kling_nb.records import Estimate, RunRecord, RunStatus
+from kling_nb.records import Estimate, RunRecord, RunStatus, utc_now
 from kling_nb.store import Store
 
 __all__ = ["Opening"]
@@ -87,7 +88,7 @@ class Opening:
         new = sum(take.word == "new" for take in takes)
         try:
             if new:
-                self._afford(transaction, [self.price.reserve_micros] * new)
+                self._afford(transaction, [self.price.reserve_micros] * new, utc_now())
         except BudgetError as error:
             return error
         return None
@@ -103,7 +104,11 @@ class Opening:
         """
         with self.ledger.reading() as transaction:
             # Hashes clips now, so that nobody else's write has to wait for it below.
-            self.takes(transaction)
+            takes = self.takes(transaction)
+        for take in takes:
+            # Brings clips here now: should that fail, the call fails before anything of it is sent.
+            if take.decision is not None and take.decision.act == "reuse" and take.decision.record:
+                self._brought(take.decision.record)
         with self.ledger.writing() as transaction:
             opened = self.admit(transaction)
             if any(not reused for _, reused in opened):
@@ -113,16 +118,19 @@ class Opening:
         self.engine.checkpoint("intent in the folder")
         return [self._show(record, reused=reused) for record, reused in opened]
 
-    def _afford(self, transaction: Transaction, amounts: Sequence[int]) -> None:
+    def _afford(self, transaction: Transaction, amounts: Sequence[int], now: datetime) -> None:
         allowed = self.ask.allow_unpriced or self.ask.price is not None
         require_priced(self.price, allow_unpriced=allowed)
-        self.wallet.reserve(transaction, amounts, max_cost=self.ask.max_cost, no_cache=self.ask.no_cache)
+        self.wallet.reserve(
+            transaction, amounts, max_cost=self.ask.max_cost, no_cache=self.ask.no_cache, now=now
+        )
 
-    def admit(self, transaction: Transaction) -> list[tuple[RunRecord, bool]]:
+    def admit(self, transaction: Transaction, *, now: datetime | None = None) -> list[tuple[RunRecord, bool]]:
         """Decide, reserve and insert; whoever only wants to know rolls the transaction back.
 
         Args:
             transaction: A write transaction.
+            now: When it is asked for, on whose day (UTC) it counts; the present unless given.
 
         Returns:
             The record of each take, and whether it was there before.
@@ -130,41 +138,43 @@ class Opening:
         Raises:
             KlingError: The call is refused, and nothing of it was inserted.
         """
+        # One instant for the check and for the records, or a run of midnight would escape both days' caps.
+        now = now or utc_now()
         takes = self.takes(transaction)
         for take in takes:
             if take.error is not None:
                 raise take.error
-        # An intent that another session left unsent is sent by us, and counts as ours.
-        left = {take.take: record for take in takes if (record := self._take_over(transaction, take))}
+        # An intent that another kernel left unsent is sent by us, and counts as ours.
+        left = {take.take: record for take in takes if (record := self._take_over(transaction, take, now))}
         new = sum(take.word == "new" for take in takes)
         if new or left:
             amounts = [self.price.reserve_micros] * new + [r.reserved_micros for r in left.values()]
-            self._afford(transaction, amounts)
-        return [self._open_take(transaction, take, left.get(take.take)) for take in takes]
+            self._afford(transaction, amounts, now)
+        return [self._open_take(transaction, take, left.get(take.take), now) for take in takes]
 
-    def _take_over(self, transaction: Transaction, take: Take) -> RunRecord | None:
+    def _take_over(self, transaction: Transaction, take: Take, now: datetime) -> RunRecord | None:
         """Claim an intent whose process is gone, and let go of its money, so that it is not counted twice.
 
         Returns:
-            The intent as it was, but for whose it is now; None where there is nothing to take over.
+            The intent as it was, but for whose it is now, and since when; None where there is none to take.
         """
         record = take.decision.record if take.decision else None
         if (
             record is None
             or record.status != RunStatus.CREATED
-            or record.session_id == self.wallet.session_id
             or record.play != self.wallet.play
-            # Ours, from before this kernel's session was named: it keeps the session that it counts under.
+            # This kernel sends it, perhaps from before its session was named: there it goes on to count.
+            # Of a session with a name it may be another kernel's: then it needs our consent and our caps.
             or transaction.owner(record.id) == self.engine.owner
             or not transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s)
         ):
             return None
         who = {name: self.shared[name] for name in ("session_id", "project", "user")}
         transaction.write(record.model_copy(update={"reserved_micros": 0}), "left behind")
-        return record.model_copy(update=who)
+        return record.model_copy(update={**who, "created_at": now})
 
     def _open_take(
-        self, transaction: Transaction, take: Take, left: RunRecord | None
+        self, transaction: Transaction, take: Take, left: RunRecord | None, now: datetime
     ) -> tuple[RunRecord, bool]:
         decision = take.decision
         if decision is None or decision.record is None:
@@ -174,6 +184,7 @@ class Opening:
                 model=self.model.id,
                 provider=self.provider,
                 estimate=self.price,
+                now=now,
                 **self.shared,
             )
             transaction.insert(record)
@@ -223,11 +234,16 @@ class Opening:
         return None
 
     def _show(self, record: RunRecord, *, reused: bool) -> Run:
-        if record.status == RunStatus.SUCCEEDED:
-            record = self._located(record) or record
-            if record.folder and Path(record.folder) != self.store.folder:
-                record = self.store.bring(record, Path(record.folder))
-        return self.engine.handle(record, reused=reused)
+        return self.engine.handle(self._brought(record), reused=reused)
+
+    def _brought(self, record: RunRecord) -> RunRecord:
+        """Bring the clip of a finished run into this notebook's folder, if it is elsewhere."""
+        if record.status != RunStatus.SUCCEEDED:
+            return record
+        record = self._located(record) or record
+        if record.folder and Path(record.folder) != self.store.folder:
+            record = self.store.bring(record, Path(record.folder))
+        return record
 
 
 def in_folder(store: Store, name: str) -> RunRecord | None:

@@ -7,7 +7,7 @@ are decided and reserved in one transaction, all or nothing; a plan that is only
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -21,7 +21,7 @@ from kling_nb.models import TextToVideo, request_key, run_key
 from kling_nb.pricefile import in_force
 from kling_nb.pricing import estimate, learn_price
 from kling_nb.providers import make_provider
-from kling_nb.records import WHO, Estimate, RunRecord, Totals, utc_now, with_who
+from kling_nb.records import WHO, Estimate, RunRecord, Totals, with_who
 from kling_nb.settings import Settings, provider_origin
 
 __all__ = ["Ask", "Plan", "Take", "new_id", "new_record", "offer_for", "payloads", "plan_takes", "title_of"]
@@ -266,9 +266,9 @@ def plan_takes(
 
 
 def new_record(
-    ask: Ask, take: Take, *, model: str, provider: str, estimate: Estimate, **where: Any
+    ask: Ask, take: Take, *, model: str, provider: str, estimate: Estimate, now: datetime, **where: Any
 ) -> RunRecord:
-    """Make the record of a new run; `where` holds the remaining fields of `RunRecord`."""
+    """Make the record of a run asked for now; `where` holds the remaining fields of `RunRecord`."""
     run_id = new_id()
     return RunRecord(
         id=run_id,
@@ -280,7 +280,7 @@ def new_record(
         take=take.take,
         attempt=take.decision.attempt if take.decision else 1,
         client_ref=f"kling-nb-{run_id}-{secrets.token_hex(6)}",
-        created_at=utc_now(),
+        created_at=now,
         estimate=estimate,
         reserved_micros=estimate.reserve_micros,
         tags=dict(ask.tags),

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -16,7 +16,7 @@ from clips import make_record
 from house import KEY, houses, until
 from kernels import kernel_in, notebook, sandbox_process
 from kling_nb.budgets import LEVELS, Wallet, named_session
-from kling_nb.errors import BudgetError, UsageError
+from kling_nb.errors import BudgetError, ConsentError, UsageError
 from kling_nb.ledger import Ledger
 from kling_nb.notebook.commands import run_command
 from kling_nb.notebook.order import Order, here
@@ -157,16 +157,34 @@ def test_a_day_is_a_day_of_utc(tmp_path):
     ledger.close()
 
 
-def test_an_intent_that_is_taken_over_is_counted_once(build):
-    """A kernel died before it sent: whoever runs the cell sends it with the money that was held already."""
+def test_a_run_of_midnight_counts_on_the_day_it_was_checked_against(build):
+    """In the last instant of a day that day's cap holds, and nothing is taken from the next one's."""
     house = build()
-    house.set(USER_DAILY="0.50", PROJECT_DAILY="0.50")
-    first = house.session()
-    [run] = first.open(ask())
+    house.set(USER_DAILY="0.40")
+    session = house.session()
+    midnight = datetime(2026, 11, 22, tzinfo=UTC)
+    before = midnight - timedelta(milliseconds=1)
+
+    def admit(prompt, now):
+        opening = session.opening(ask(prompt))
+        with opening.ledger.writing() as transaction:
+            [(record, _)] = opening.admit(transaction, now=now)
+            [_, today, *_] = opening.wallet.caps(transaction, now=now)
+        return record.created_at, today.reserved_micros
+
+    assert admit("late", before) == (before, EACH)
+    with pytest.raises(BudgetError):
+        admit("too late", before)
+    assert admit("early", midnight) == (midnight, EACH)
+    with pytest.raises(BudgetError):
+        admit("again", midnight)
+
+
+def left_unsent(house, session, **changes):
+    """A run as it is after its process was killed between the intent and the submit."""
+    [run] = session.open(ask())
     run.wait(20)
-    # As if its process had been killed between the intent and the submit.
-    ledger = first.ledger()
-    ledger.change(
+    session.ledger().change(
         run.id,
         "test",
         status=RunStatus.CREATED,
@@ -177,10 +195,19 @@ def test_an_intent_that_is_taken_over_is_counted_once(build):
         reserved_micros=EACH,
         media=None,
         charged="no",
+        **changes,
     )
     for file in house.media.iterdir():
         file.unlink()
-    first.close()
+    session.close()
+    return run
+
+
+def test_an_intent_that_is_taken_over_is_counted_once(build):
+    """A kernel died before it sent: whoever runs the cell sends it with the money that was held already."""
+    house = build()
+    house.set(USER_DAILY="0.50", PROJECT_DAILY="0.50")
+    run = left_unsent(house, house.session())
     second = house.session()
     again = house.run(second, ask())
     assert (again.id, again.status) == (run.id, "succeeded")
@@ -192,7 +219,37 @@ def test_an_intent_that_is_taken_over_is_counted_once(build):
     assert house.submissions == 2
 
 
+def test_an_intent_of_yesterday_that_is_taken_over_counts_today(build):
+    """It is sent today, so it takes its money from the cap of today."""
+    house = build()
+    left_unsent(house, house.session(), created_at=utc_now() - timedelta(days=1))
+    house.set(USER_DAILY="0.40")
+    second = house.session()
+    house.run(second, ask())
+    with pytest.raises(BudgetError) as caught:
+        second.open(ask("Another"))
+    assert (caught.value.level, caught.value.spent_micros) == ("user_daily", EACH)
+
+
 # -- a session that has a name ----------------------------------------------------------
+def test_what_another_kernel_of_the_session_left_unsent_needs_this_ones_consent(build):
+    """A shared name is no leave to send: consent, the cell's cap and the session's are asked for again."""
+    house = build()
+    run = left_unsent(house, house.session(name="Pilot"))
+    sent = house.submissions
+    with pytest.raises(ConsentError):
+        house.session(name="Pilot", headless=True).open(ask())
+    here = house.session(name="Pilot")
+    with pytest.raises(BudgetError) as caught:
+        here.open(ask(max_cost=Decimal("0.01")))
+    assert caught.value.level == "cell"
+    assert house.submissions == sent
+    assert here.totals().reserved_micros == EACH, "what was held is held as before"
+    assert house.run(here, ask()).id == run.id
+    assert (here.totals().settled_micros, here.totals().reserved_micros) == (EACH, 0)
+    assert house.submissions == sent + 1
+
+
 def test_a_named_session_goes_on_in_another_kernel(build):
     """Whoever names it joins its sums and its cap; nobody else does."""
     house = build()

@@ -255,9 +255,10 @@ def test_what_stands_in_the_way_is_named_with_its_run(session):
     assert judged(session, **FOX, retry=True).button == "Generate - $0.336 play money"
 
 
-def test_what_was_left_unsent_has_its_price_on_the_button(make_session):
-    """An intent of a process that is gone would be sent by a press, so it is no free reattaching."""
-    gone, here = make_session(), make_session()
+@pytest.mark.parametrize("name", [None, "pilot"])
+def test_what_was_left_unsent_has_its_price_on_the_button(make_session, name):
+    """An intent of a process that is gone would be sent by a press, also one of the same named session."""
+    gone, here = make_session(name=name), make_session(name=name)
     call = read(blank() | FOX).ask
     opening = gone._opening(call, gone.settings())
     with opening.ledger.writing() as transaction:

@@ -16,6 +16,7 @@ from kling_nb.errors import (
     KeyMissingError,
     NotCachedError,
     RunLostError,
+    StoreError,
 )
 from kling_nb.records import MediaFacts, RunStatus
 from sessions import ask
@@ -110,6 +111,20 @@ def test_a_clip_of_another_notebook_is_brought_here(build, tmp_path):
     assert second.path.read_bytes() == first.path.read_bytes()
     assert second.path.with_suffix(".json").exists()
     assert house.submissions == 1
+
+
+def test_a_clip_that_cannot_be_brought_here_stops_the_call_before_anything_is_sent(build, tmp_path):
+    """One take is here already and cannot be shown: the other one is not bought behind an error."""
+    house = build()
+    first = house.run(house.session(), ask(takes=(1,)))
+    house.set(MEDIA=tmp_path / "elsewhere")
+    # Where its sidecar belongs, something else stands.
+    (tmp_path / "elsewhere" / first.path.with_suffix(".json").name).mkdir(parents=True)
+    session, sent = house.session(), house.submissions
+    with pytest.raises(StoreError):
+        session.open(ask(takes=(0, 1)))
+    assert [record.take for record in session.ledger().runs()] == [1]
+    assert (session.totals().reserved_micros, house.submissions) == (0, sent)
 
 
 def test_a_folder_and_a_key_are_enough_to_reattach(build, wire):

@@ -272,6 +272,8 @@ class _Rehearsal:
         if step.order is not None and step.order.dry_run:
             return replace(bill, state="dry run", new=0, price=None, why="")
         self._judge_consent(opening, transaction, new)
+        ids, mine = [one.record.id for one in decided if one.record], opening.engine.owner
+        held = {run_id for run_id in ids if transaction.owner(run_id) == mine}
         try:
             # What a refused cell has begun must not be there for the next one.
             with transaction.connection.begin_nested():
@@ -280,11 +282,8 @@ class _Rehearsal:
             refused = replace(bill, state=_state(error), why=error.what, cure=error.cure)
             return refused if isinstance(error, BudgetError) else replace(refused, new=0, price=None)
         self.made |= {record.id: (step.cell, record) for record, reused in opened if not reused}
-        # An intent that a session left unsent when it died is sent by whoever runs its cell, and paid by him.
-        whose = {record.id: record.session_id for record, _ in opened}
-        left = sum(
-            one.record is not None and whose.get(one.record.id) != one.record.session_id for one in decided
-        )
+        # An intent that a kernel left unsent when it died is sent by whoever runs its cell, and paid by him.
+        left = sum(transaction.owner(run_id) == mine for run_id in ids if run_id not in held)
         if not left:
             return bill
         return replace(
@@ -293,7 +292,7 @@ class _Rehearsal:
             new=new + left,
             pending=bill.pending - left,
             price=opening.price,
-            why="left unsent by another session",
+            why="left unsent by another kernel",
         )
 
     def _end_earlier(self, opening: Opening, transaction: Transaction) -> set[str]:

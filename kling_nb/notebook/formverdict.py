@@ -125,11 +125,11 @@ def _planned(session: "Session", made: Verdict, plan: Plan) -> Verdict:
 
 
 def _left_unsent(session: "Session", plan: Plan) -> list[RunRecord]:
-    """Find intents of sessions that are gone: opening the call sends them, and they cost money then."""
+    """Find intents of kernels that are gone: opening the call sends them, and they cost money then."""
     records = [take.decision.record for take in plan.takes if take.decision is not None]
     play = plan.provider == "sandbox"
     left = [r for r in records if r and r.status is RunStatus.CREATED and r.play is play]
-    return [r for r in left if r.session_id != session.id and _is_free(session, r)]
+    return [r for r in left if _is_free(session, r)]
 
 
 def _is_free(session: "Session", record: RunRecord) -> bool:
