@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from clips import make_record
 from kling_nb.errors import LedgerError
 from kling_nb.ledger import LeaseLostError, Ledger
 from kling_nb.ledger.schema import STEPS
+from kling_nb.models import TextToVideo
 from kling_nb.records import RunStatus
 from stage import Stage
 
@@ -53,6 +55,29 @@ def add(ledger, number=1, **changes):
     with ledger.writing() as transaction:
         transaction.insert(record)
     return record
+
+
+def test_bills_are_found_however_far_back_they_stand(ledger):
+    """What teaches nothing pushes no bill out of sight: stand-ins, sound, no dollars, runs of others."""
+    start = datetime(2026, 11, 1, tzinfo=UTC)
+    own = {"status": RunStatus.SUCCEEDED, "origin": "https://x.example/a_b%c", "session_id": "s"}
+    own |= {"reported_micros": 560_000, "metadata": {"reported_micros": None}}
+    other = [
+        {"origin": "https://x.example/axb%c"},
+        {"request": TextToVideo(prompt="A fox", audio=True)},
+        {"reported_micros": None},
+        {"reported_micros": 0},
+        {"currency": "EUR"},
+        {"session_id": ""},
+    ]
+    for number in range(64):
+        more = other[number % 6] if number >= 4 else {}
+        add(ledger, number, created_at=start + timedelta(hours=number), **{**own, **more})
+    asked = {"origin": own["origin"], "audio": False}
+    found = ledger.bills("runflow", "kling-3.0-pro", **asked)
+    assert [(bill.micros, bill.seconds) for bill in found] == [(560_000, 5)] * 3
+    assert len(ledger.bills("runflow", "kling-3.0-pro", **asked, limit=99)) == 4
+    assert len(ledger.bills("runflow", "kling-3.0-pro", **{**asked, "audio": True}, limit=99)) == 10
 
 
 def race(where, code, names):

@@ -8,6 +8,7 @@ insert that rests on it cannot be split by another process; an ended run's money
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -327,15 +328,18 @@ class Ledger:
         with self._transaction(writing=False) as connection:
             return list(connection.scalars(query))
 
-    def bills(self, provider: str, model: str, *, origin: str, audio: bool, limit: int = 20) -> list[Bill]:
-        """Give what the provider itself reported for runs of this kind, newest first.
+    def bills(self, provider: str, model: str, *, origin: str, audio: bool, limit: int = 3) -> list[Bill]:
+        """Give what the provider itself reported for this user's own runs of this kind, newest first.
+
+        A bill of nothing (a trial, a refund) is none. An adopted run is nobody's own: what was asked for is
+        partly a person's word, and a price read off it would be that person's.
 
         Args:
             provider: Whose bills.
             model: Our id of the model.
             origin: The address that billed: a stand-in's bills say nothing of the provider's.
             audio: With or without sound.
-            limit: Look back over so many finished runs.
+            limit: At most so many; however many finished runs without a bill stand between them.
 
         Returns:
             Bills.
@@ -343,18 +347,24 @@ class Ledger:
         query = (
             sa.select(RUNS.c.id, RUNS.c.record)
             .where(
-                RUNS.c.provider == provider, RUNS.c.model == model, RUNS.c.status == RunStatus.SUCCEEDED.value
+                RUNS.c.provider == provider,
+                RUNS.c.model == model,
+                RUNS.c.status == RunStatus.SUCCEEDED.value,
+                RUNS.c.session_id != "",
+                # As a record is written. Only to be quick: what comes through is read and looked at again.
+                RUNS.c.record.contains(f'"origin":{json.dumps(origin, ensure_ascii=False)}', autoescape=True),
+                RUNS.c.record.not_like('%"reported_micros":null,"settled_micros":%'),
             )
             .order_by(RUNS.c.created_at.desc())
-            .limit(limit)
         )
         with self._transaction(writing=False) as connection:
-            records = read_rows((run_id, text) for run_id, text in connection.execute(query))
-        return [
-            Bill(micros=r.billed_micros, seconds=r.request.duration, day=r.created_at.date())
-            for r in records
-            if r.billed_micros is not None and r.request.audio == audio and r.origin == origin
-        ]
+            rows = ((run_id, text) for run_id, text in connection.execute(query))
+            own = (record for row in rows for record in read_rows([row]))
+            found = (r for r in own if r.billed_micros and r.request.audio == audio and r.origin == origin)
+            return [
+                Bill(micros=r.billed_micros or 0, seconds=r.request.duration, day=r.created_at.date())
+                for r in islice(found, limit)
+            ]
 
     def close(self) -> None:
         """Close every connection, those in use when they are given back."""
