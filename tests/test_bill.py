@@ -1,5 +1,6 @@
 """The bill of a notebook before it is run: the same figures as the act, nothing run, sent or kept."""
 
+import contextlib
 import json
 import sqlite3
 from datetime import date
@@ -217,7 +218,7 @@ def test_an_intent_that_was_left_unsent_is_paid_by_whoever_runs_its_cell(build):
     gone.close()
     bill = bill_of(house, "%%kling -d 3 --max-cost 0.1\nA red fox", "%%kling -d 3\nA red fox")
     assert [(cell.state, cell.new, cell.pending) for cell in bill.cells] == [("refused", 0, 1), ("new", 1, 0)]
-    assert bill.cells[1].why == "left unsent by another session"
+    assert bill.cells[1].why == "left unsent by another kernel"
     assert bill.quote().micros == THREE_S
     sent, session = house.accepted, house.session()
     assert house.run(session, ask("A red fox")).id == run.id
@@ -265,6 +266,56 @@ def test_looking_makes_no_ledger(build):
     bill = bill_of(house, "%%kling -d 3\nA red fox")
     assert str(bill.quote()) == "$0.336"
     assert sorted(path.name for path in house.folder.iterdir()) == ["a.ipynb"]
+
+
+def test_a_notebook_opens_no_file_or_host_that_it_names_as_its_ledger(build):
+    """A stranger's notebook may name any: none is made, changed or asked, and the bill says so."""
+    house = build()
+    theirs, new = house.folder / "theirs.db", house.folder / "new.db"
+    with contextlib.closing(sqlite3.connect(theirs)) as book:
+        book.execute("create table mine (a)")
+    before = theirs.read_bytes()
+    bill = bill_of(
+        house,
+        f"%config KlingMagics.ledger = '{theirs}'",
+        "%%kling -d 3\nA red fox",
+        f"import kling_nb as kling\nkling.connect(ledger='sqlite:///{new}')",
+        "%%kling -d 3\nA fox",
+        "%config KlingMagics.ledger = 'postgresql://ann@127.0.0.1:9/x'",
+        "%%kling -d 3\nA grey fox",
+    )
+    assert (theirs.read_bytes(), new.exists(), bill.count("new")) == (before, False, 3)
+    assert [note.split()[1] for note in bill.notes if "not looked into" in note] == ["1", "3", "5"]
+
+
+def test_a_session_that_is_joined_by_name_is_told(build):
+    """What it has spent already is in no figure of the bill, which must not look surer than it is."""
+    house = build()
+    bill = bill_of(
+        house,
+        "%kling budget --session pilot",
+        "import kling_nb as kling\nkling.connect(budget=5, session='pilot')",
+        "%kling budget",
+        "%%kling -d 3\nA red fox",
+    )
+    assert [note.split()[1] for note in bill.notes if "joins a session" in note] == ["1", "2"]
+
+
+def test_what_cannot_be_read_is_words_and_no_traceback(build):
+    """A setting that is no Python, an expression too long to walk, a header that is no YAML."""
+    house = build()
+    bill = bill_of(
+        house,
+        "%config KlingMagics.budget = $cap",
+        "%config KlingMagics.budget = 2 USD",
+        "kling = " + " + ".join(["'a'"] * 900),
+        "%%kling -d 3\nA red fox",
+    )
+    assert len(bill.notes) == 2
+    assert [cell.state for cell in bill.cells] == ["unknown", "new"]
+    (house.folder / "b.md").write_text("---\njupyter: [\n---\n")
+    with pytest.raises(UsageError, match="cannot be read as a notebook"):
+        estimate_notebook(house.session(), house.folder / "b.md")
 
 
 # -- and then it is run ------------------------------------------------------------------------------

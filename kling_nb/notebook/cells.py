@@ -69,7 +69,12 @@ def read_cells(path: Path) -> list[Cell]:
         raise wrong(
             f"{path.name} is read with jupytext, which is not installed.", "Run `pip install jupytext`."
         ) from None
-    made = jupytext.reads(text, fmt={"extension": path.suffix.lower()})
+    try:
+        made = jupytext.reads(text, fmt={"extension": path.suffix.lower()})
+    except Exception as error:  # noqa: BLE001 - a header of any kind is parsed there, and fails in its own ways
+        raise wrong(
+            f"{path.name} cannot be read as a notebook: {type(error).__name__}.", "Correct its header."
+        ) from None
     return list(_made(made.cells))
 
 

@@ -124,7 +124,12 @@ class _Reader(ast.NodeVisitor):
                 why = "`%%kling` must be the first line of its cell" if misplaced else "it is no valid Python"
                 self._add(1 + base, "invalid", why)
             return
-        self.visit(tree)
+        try:
+            self.visit(tree)
+        except RecursionError:
+            self.within.clear()
+            if "kling" in source:
+                self._add(1 + base, "unknown", "its code is nested too deeply to be read here")
 
     def _add(self, line: int, kind: Any, why: str = "", **more: Any) -> None:
         words = more.pop("words", None) or _line_of(self.source, line - self.base)
@@ -237,13 +242,22 @@ class _Reader(ast.NodeVisitor):
             self._add(at, "note", "sets the environment, which is not followed")
         elif magic == "config" and (found := re.match(r"KlingMagics\.(\w+)\s*=\s*(.*)", line, re.DOTALL)):
             self._setting(at, {found[1]: found[2]})
+        elif magic == "kling" and re.match(r"\s*budget\b.*--session\b", line):
+            self._add(at, "note", _JOINS)
 
     def _setting(self, at: int, texts: Mapping[str, str]) -> None:
         settings = {}
         for name, text in texts.items():
+            if name == "ledger":
+                # A stranger's notebook may name any file or host: looking would open it.
+                self._add(at, "note", "names a ledger of its own, which is not looked into")
+                continue
+            if name == "session":
+                self._add(at, "note", _JOINS)
+                continue
             try:
                 settings[name] = _literal(text)
-            except ValueError:
+            except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
                 self._add(at, "note", f"sets {name} to something known only when it runs")
         if self.within and settings:
             self._add(at, "note", f"sets {', '.join(settings)} {self.within[-1]}, which is not followed")
@@ -264,6 +278,7 @@ class _Reader(ast.NodeVisitor):
         self._setting(node.lineno + self.base, texts)
 
 
+_JOINS = "joins a session by name; what that one has spent is not counted here"
 _LOOP, _FUNCTION, _BRANCH = "in a loop", "in a function", "under a condition"
 _NESTS: dict[type[ast.AST], str] = {
     **dict.fromkeys(
