@@ -260,6 +260,17 @@ def test_no_code_runs_and_nothing_is_written_or_sent(build):
     assert session.totals().settled_micros == THREE_S
 
 
+def test_a_bill_holds_up_no_run(build):
+    """It is made while somebody else is writing, and nobody's write waits for it: it works on a copy."""
+    house = build()
+    session = house.session()
+    house.run(session, ask("A red fox"))
+    with session.ledger().writing():
+        bill = bill_of(house, "%%kling -d 3 -n 2\nA red fox", session=session)
+    assert rows(bill) == [(1, "new", 1, 1, THREE_S)]
+    assert (bill.totals[0].settled_micros, session.totals().reserved_micros) == (THREE_S, 0)
+
+
 def test_looking_makes_no_ledger(build):
     """On a machine that has never bought anything, an estimate leaves it so."""
     house = build()

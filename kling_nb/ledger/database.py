@@ -6,8 +6,9 @@ insert that rests on it cannot be split by another process; an ended run's money
 """
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -331,8 +332,7 @@ class Ledger:
     def bills(self, provider: str, model: str, *, origin: str, audio: bool, limit: int = 3) -> list[Bill]:
         """Give what the provider itself reported for this user's own runs of this kind, newest first.
 
-        A bill of nothing (a trial, a refund) is none. An adopted run is nobody's own: what was asked for is
-        partly a person's word, and a price read off it would be that person's.
+        A bill of nothing (a trial, a refund) is none, and what an adopted run was asked for a person's word.
 
         Args:
             provider: Whose bills.
@@ -365,6 +365,17 @@ class Ledger:
                 Bill(micros=r.billed_micros or 0, seconds=r.request.duration, day=r.created_at.date())
                 for r in islice(found, limit)
             ]
+
+    def copy_to(self, where: Path) -> bool:
+        """Copy everything into a new file, holding up nobody; False where this is no SQLite ledger."""
+        if self._engine.dialect.name != "sqlite":
+            return False
+        try:
+            with self._transaction(writing=False) as connection, closing(sqlite3.connect(where)) as copy:
+                connection.connection.driver_connection.backup(copy)  # type: ignore[union-attr]
+        except sqlite3.Error as error:
+            raise self._broken(error) from None
+        return True
 
     def close(self) -> None:
         """Close every connection, those in use when they are given back."""

@@ -1,7 +1,7 @@
 """`%kling estimate`: the bill of a whole notebook, before any of it is run.
 
 Invariants: no code of the notebook runs, no provider is asked, and nothing is kept: each cell is admitted
-as it would be when run, by the same code, in a transaction that is rolled back at the end; what only running
+as it would be when run, by the same code, in a copy of the ledger that is thrown away; what only running
 would tell is counted as unknown and named; play money never mixes with real money.
 """
 
@@ -158,7 +158,7 @@ def estimate_notebook(session: "Session", path: Path, *, headless: bool = False)
         tempfile.TemporaryDirectory(prefix="kling-nb-") as scratch,
         closing(session.beside(lambda: where)) as probe,
     ):
-        rehearsal = _Rehearsal(probe, Path(scratch) / "ledger.db")
+        rehearsal = _Rehearsal(probe, _aside(session, Path(scratch) / "ledger.db"))
         cells = rehearsal.play(steps)
         real, play = rehearsal.totals()
     return NotebookBill(
@@ -171,6 +171,14 @@ def estimate_notebook(session: "Session", path: Path, *, headless: bool = False)
     )
 
 
+def _aside(session: "Session", scratch: Path) -> dict[str, Any]:
+    """Give the setting that leads to a copy of the ledger, for which nobody else's write has to wait."""
+    where = session.settings().ledger
+    there = "://" in where or Path(where).exists()
+    # Where there is none yet, none is made just to look.
+    return {} if there and not session.ledger().copy_to(scratch) else {"ledger": str(scratch)}
+
+
 class _RolledBackError(Exception):
     """Ends every transaction of a rehearsal without keeping anything."""
 
@@ -178,9 +186,10 @@ class _RolledBackError(Exception):
 class _Rehearsal:
     """A notebook played against the ledger, and taken back."""
 
-    def __init__(self, probe: "Session", scratch: Path) -> None:
+    def __init__(self, probe: "Session", aside: dict[str, Any]) -> None:
         self.probe = probe
-        self.scratch = scratch
+        self.aside = aside
+        probe.configure(aside)
         self.set: dict[str, Any] = {}
         self.consent: str | None = None
         #: The cell that would make a run, and the run, by its id.
@@ -214,7 +223,7 @@ class _Rehearsal:
         """Get ready what can be done outside the transaction: settings, prices, and the hashes of clips."""
         if step.kind == "setting":
             self.set |= step.settings
-        self._keep_off()
+        self.probe.configure({**self.set, **self.aside})
         if step.kind == "unknown":
             return self._line(step, "unknown", step.why, play=self._plays())
         if step.kind == "invalid":
@@ -228,14 +237,6 @@ class _Rehearsal:
         except KlingError as error:
             return self._line(step, _state(error), error.what, cure=error.cure)
         return opening
-
-    def _keep_off(self) -> None:
-        """Look into a ledger that exists, but make none just to look."""
-        self.probe.configure(self.set)
-        with suppress(KlingError):
-            ledger = self.probe.settings().ledger
-            if "://" not in ledger and not Path(ledger).exists():
-                self.probe.configure({**self.set, "ledger": str(self.scratch)})
 
     def _plays(self) -> bool:
         """Whether what names no provider would go to the sandbox."""
