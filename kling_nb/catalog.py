@@ -68,6 +68,7 @@ class Offer(_Entry):
         source: Where the price stands.
         as_of: The date of the price.
         stated: What outranks the listed price, silent and with sound; None where nothing does.
+        held: Dollars per second that a project wants held back where no price is known, at least.
 
     Example:
         >>> find_model("pro").providers["runflow"].usd_per_s(audio=True) is None
@@ -80,6 +81,7 @@ class Offer(_Entry):
     source: str
     as_of: date
     stated: tuple[Price | None, Price | None] = (None, None)
+    held: Decimal | None = None
 
     def listed(self, *, audio: bool) -> Price | None:
         """Give the price of the list, or None for unknown."""
@@ -142,7 +144,10 @@ class Model(_Entry):
 
     def dearest_usd_per_s(self) -> Decimal:
         """Give the highest price anybody is known to ask for this model, in dollars per second."""
-        prices = [o.usd_per_s(audio=audio) for o in self.providers.values() for audio in (False, True)]
+        offers = self.providers.values()
+        prices = [
+            price for o in offers for price in (o.usd_per_s(audio=False), o.usd_per_s(audio=True), o.held)
+        ]
         return max(price for price in prices if price is not None)
 
 

@@ -1,7 +1,8 @@
 """The prices that a person writes into a file: the user's own, and a project's.
 
 Invariants: an amount is decimal text or digits, never a float; an error names the place and never repeats a
-value; a project's price only ever raises what is known or held back, because its file may be a stranger's.
+value; a project's price only ever raises what is known or held back, and makes no unknown price a known one,
+because its file may be a stranger's.
 
 In the user's own file:
 
@@ -216,8 +217,8 @@ def check_row(kind: type[Row], content: object, name: str, place: str) -> Row:
 def in_force(model: Model, given: Iterable[GivenPrice]) -> Model:
     """Give a model with the prices that are in force: the user's own before the list, a project's if higher.
 
-    Where nobody states a price, a project's counts from the dearest known price of the model upwards:
-    below that it would lower what is held back.
+    Where nobody states a price, a project's leaves it unknown, so that it still needs `--allow-unpriced`;
+    only what is then held back may rise by it.
 
     Args:
         model: From the catalog.
@@ -233,23 +234,22 @@ def in_force(model: Model, given: Iterable[GivenPrice]) -> Model:
     mine = [one for one in given if one.model == model.id]
     for kind in ("own", "project"):
         for one in mine:
-            if one.price.kind == kind and (kind == "own" or _raises(model, one)):
+            if one.price.kind == kind:
                 model = _with(model, one)
     return model
 
 
-def _raises(model: Model, one: GivenPrice) -> bool:
-    known = model.offer(one.provider).usd_per_s(audio=one.audio)
-    if known is None:
-        return one.price.usd_per_s >= model.dearest_usd_per_s()
-    return one.price.usd_per_s > known
-
-
 def _with(model: Model, one: GivenPrice) -> Model:
     offer = model.offer(one.provider)
+    known, given = offer.usd_per_s(audio=one.audio), one.price.usd_per_s
     silent, audio = offer.stated
-    stated = (silent, one.price) if one.audio else (one.price, audio)
-    offers = model.providers | {one.provider: offer.model_copy(update={"stated": stated})}
+    changed: dict[str, Any] = {"stated": (silent, one.price) if one.audio else (one.price, audio)}
+    if one.price.kind == "project":
+        if known is None:
+            changed = {"held": max(given, offer.held or given)}
+        elif given <= known:
+            return model
+    offers = model.providers | {one.provider: offer.model_copy(update=changed)}
     return model.model_copy(update={"providers": offers})
 
 
@@ -272,6 +272,8 @@ def project_notes(given: Iterable[GivenPrice]) -> list[str]:
             continue
         sound = "with sound" if one.audio else "silent"
         if price is None:
+            if one.price.usd_per_s >= model.dearest_usd_per_s():
+                continue
             why = f"none is known, and ${model.dearest_usd_per_s():f}/s is held back"
         elif price.usd_per_s == one.price.usd_per_s:
             continue

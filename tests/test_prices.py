@@ -1,6 +1,7 @@
 """Prices beside the list: the user's own, a project's, learned ones, old ones, and what RunComfy says now."""
 
 import json
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from house import houses
 from kling_nb.catalog import add_own, find_model
 from kling_nb.errors import KeyMissingError, SettingsError, UnpricedError, UnsupportedError, UsageError
-from kling_nb.models import TextToVideo
+from kling_nb.models import TextToVideo, make_request
 from kling_nb.notebook.commands import run_command
+from kling_nb.plan import Ask
 from kling_nb.pricefile import in_force, read_prices
 from kling_nb.pricing import age_words, estimate, learn_price
 from kling_nb.records import RunStatus
@@ -161,18 +163,35 @@ def test_a_project_lowers_no_price(load):
     assert len(settings.notes) == 1
 
 
-def test_a_project_sets_an_unknown_price_from_the_dearest_known_one_upwards(load):
-    """A stranger's file cannot make an unpriced clip look cheap, and so let a cap be passed."""
-    low, high = (
+def test_a_project_makes_no_unknown_price_a_known_one(load):
+    """A stranger's file cannot stand for `--allow-unpriced`; it may only have more held back."""
+    low, same, high = (
         load(project=PROJECT.replace("runcomfy", "runflow").format(f'audio = "{usd}"'))
-        for usd in ("0.01", "0.168")
+        for usd in ("0.01", "0.168", "0.2")
     )
     unknown = price_of(low, "runflow", audio=True)
     assert (unknown.micros, unknown.reserve_micros) == (None, 840_000)
     assert "none is known, and $0.168/s is held back" in low.notes[0]
-    known = price_of(high, "runflow", audio=True)
-    assert (known.micros, known.reserve_micros) == (840_000, 840_000)
-    assert high.notes == ()
+    for settings, held in ((same, 840_000), (high, 1_000_000)):
+        price = price_of(settings, "runflow", audio=True)
+        assert (price.micros, price.reserve_micros) == (None, held)
+        assert settings.notes == ()
+
+
+def test_a_project_lets_no_unpriced_run_be_sent(build, tmp_path):
+    """With a declared budget and nobody watching too: consent to an unknown price is the user's own."""
+    text = PROJECT.replace("runcomfy", "runflow").format('audio = "0.2"')
+    (tmp_path / "pyproject.toml").write_text(text)
+    house = build()
+    house.keys("runflow")
+    house.set(BUDGET="5")
+    call = Ask(request=make_request(prompt="Sea", duration=3, audio=True))
+    session = house.session(headless=True)
+    with pytest.raises(UnpricedError):
+        session.open(call)
+    assert house.submissions == 0
+    house.run(session, replace(call, allow_unpriced=True))
+    assert (house.submissions, session.ledger().runs()[0].estimate.reserve_micros) == (1, 600_000)
 
 
 @given(
