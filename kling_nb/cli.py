@@ -51,6 +51,12 @@ def main() -> None:
         elif isinstance(error, errors.UsageError | errors.SettingsError):
             code = 2
         raise SystemExit(code) from None
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        sys.stderr.write(
+            f"kling-nb: {errors.one_line(f'{error.strerror or type(error).__name__}{where}')}.\n"
+        )
+        raise SystemExit(1) from None
 
 
 def _print(text: str) -> None:

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from kling_nb.errors import KlingError, UsageError, WaitTimeoutError
+from kling_nb import cli
+from kling_nb.errors import KlingError, StoreError, UsageError, WaitTimeoutError
 from kling_nb.notebook.arguments import CellOrder
 from kling_nb.notebook.commands import run_command
 from kling_nb.notebook.dryrun import show_plan
@@ -304,3 +305,23 @@ def test_config_shows_where_a_setting_comes_from(make_session, monkeypatch):
     rows = {row["setting"]: row for row in run_command(make_session(ledger=address), "config", {}).value}
     assert "hush" not in rows["ledger"]["value"]
     assert "db.example.org/kling" in rows["ledger"]["value"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(session, tmp_path, monkeypatch, capsys):
+    """In a cell and on the command line: no traceback, and an exit code."""
+    (tmp_path / "file").write_text("no folder")
+    line = f"export videofolder --to {tmp_path / 'file' / 'x'} --allow-sandbox"
+    with pytest.raises(StoreError, match="`%kling export` failed: Not a directory"):
+        run_command(session, line, {})
+    monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
+    monkeypatch.setattr("sys.argv", ["kling-nb", "verify", str(tmp_path / "file")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    monkeypatch.setattr("sys.argv", ["kling-nb", "demo", "--out", str(tmp_path / "file" / "x")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2
+    assert told[-1].startswith("kling-nb: Not a directory")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from kling_nb.errors import StoreError, one_line
 from kling_nb.html import Html, tag
 from kling_nb.notebook import billview, overview, runcommands
 from kling_nb.notebook.budgeting import budget
@@ -69,7 +70,12 @@ def run_command(session: "Session", line: str, names: Mapping[str, Any]) -> Show
     if any(normal(word) in {"-h", "--help"} for word in words):
         command, rest = _find_command("help"), [command.name] if asked else []
     order = _read(command, rest, session, names)
-    return _DO[command.name](order)
+    try:
+        return _DO[command.name](order)
+    except OSError as error:
+        what = f"`%kling {command.name}` failed: {one_line(error.strerror or type(error).__name__)}"
+        where = f" ({one_line(str(error.filename))[:200]})" if error.filename else ""
+        raise StoreError(f"{what}{where}.", charged="no", cure="Nothing was sent.") from None
 
 
 def _find_command(name: str) -> Command:
