@@ -188,7 +188,7 @@ class Wallet:
         if not amounts:
             return
         need = sum(amounts)
-        self._check_consent(need, budgeted=max_cost is not None, no_cache=no_cache)
+        self._check_consent(need, max_cost=max_cost, no_cache=no_cache)
         each = _sum_of(amounts)
         if max_cost is not None and Decimal(need) > max_cost * MICROS:
             raise BudgetError(
@@ -204,10 +204,14 @@ class Wallet:
         if cap.left_micros is not None and need > cap.left_micros:
             raise self._refusal(cap, each, need)
 
-    def _check_consent(self, need: int, *, budgeted: bool, no_cache: bool) -> None:
+    def consents(self, max_cost: Decimal | None = None) -> bool:
+        """Whether somebody watches, declared a budget or said yes, so that money may be spent at all."""
+        return not self.headless or self.play or self.yes or self.declared or max_cost is not None
+
+    def _check_consent(self, need: int, *, max_cost: Decimal | None, no_cache: bool) -> None:
         if not self.headless or self.play or self.yes:
             return
-        if not self.declared and not budgeted:
+        if not self.consents(max_cost):
             raise ConsentError(
                 "This runs without anybody watching, at a real provider, and no budget was declared.",
                 cure="Nothing was sent. Set KLING_NB_BUDGET or `--max-cost`, or KLING_NB_YES=1 to consent.",

@@ -234,7 +234,12 @@ class Opening:
         return None
 
     def _show(self, record: RunRecord, *, reused: bool) -> Run:
-        return self.engine.handle(self._brought(record), reused=reused)
+        record = self._brought(record)
+        unsent = record.status in {RunStatus.CREATED, RunStatus.SUBMITTING}
+        if reused and unsent and not self.wallet.consents(self.ask.max_cost):
+            # Another kernel is sending it. Should that one die first, it takes consent to send it from here.
+            return self.engine.resume(self.engine.peek(record))
+        return self.engine.handle(record, reused=reused)
 
     def _brought(self, record: RunRecord) -> RunRecord:
         """Bring the clip of a finished run into this notebook's folder, if it is elsewhere."""

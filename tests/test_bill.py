@@ -10,7 +10,7 @@ import jupytext
 import nbformat
 import pytest
 
-from house import houses
+from house import KEY, houses
 from kernels import errors, execute, notebook, records
 from kling_nb.errors import UsageError
 from kling_nb.notebook.bill import estimate_notebook
@@ -327,6 +327,25 @@ def test_what_cannot_be_read_is_words_and_no_traceback(build):
     (house.folder / "b.md").write_text("---\njupyter: [\n---\n")
     with pytest.raises(UsageError, match="cannot be read as a notebook"):
         estimate_notebook(house.session(), house.folder / "b.md")
+
+
+def test_a_key_in_a_cell_is_not_repeated(build):
+    """A bill goes into logs: what it names cells by, and why, holds no key, whatever the cell did with it."""
+    house = build()
+    bill = bill_of(
+        house,
+        f"%%kling -d 3\nA fox {KEY}",
+        f"%%kling -d 3 --tag a={KEY}\nA fox",
+        f"%%kling -d 3 --bogus {KEY}\nA fox {KEY}",
+        f"import kling_nb as kling\nkling.submit('{KEY}')",
+        f"%config KlingMagics.budget = {KEY}",
+        f"%%kling {KEY}\nHello",
+        f"%%kling -d 3 --file {KEY}",
+    )
+    shown = show_bill(bill)
+    assert KEY not in f"{bill}{shown.text}{shown.html}{json.dumps(shown.value, default=str)}"
+    assert "(it holds a key)" in shown.text
+    assert [cell.cell for cell in bill.cells] == [1, 2, 3, 4, 6, 7]
 
 
 # -- and then it is run ------------------------------------------------------------------------------

@@ -231,6 +231,20 @@ def test_an_intent_of_yesterday_that_is_taken_over_counts_today(build):
     assert (caught.value.level, caught.value.spent_micros) == ("user_daily", EACH)
 
 
+def test_what_another_kernel_was_sending_is_sent_again_only_with_consent(build):
+    """It never arrived: with nobody watching and no budget it ends without a charge, and is not bought."""
+    house = build()
+    run = left_unsent(house, house.session(), client_ref="kling-nb-gone-0")
+    house.session().ledger().change(run.id, "test", status=RunStatus.SUBMITTING)
+    sent = house.submissions
+    [ended] = house.session(headless=True).open(ask())
+    assert ended.wait(30).status == RunStatus.CANCELED
+    assert (ended.record.settled_micros, ended.record.reserved_micros) == (0, 0)
+    assert house.submissions == sent
+    with pytest.raises(ConsentError):
+        house.session(headless=True).open(ask())
+
+
 # -- a session that has a name ----------------------------------------------------------
 def test_what_another_kernel_of_the_session_left_unsent_needs_this_ones_consent(build):
     """A shared name is no leave to send: consent, the cell's cap and the session's are asked for again."""

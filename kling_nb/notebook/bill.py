@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kling_nb.engine import Decision
-from kling_nb.errors import BudgetError, ConsentError, KlingError, UnpricedError
+from kling_nb.errors import BudgetError, ConsentError, KlingError, UnpricedError, UsageError
 from kling_nb.ledger import Ledger, Transaction
 from kling_nb.notebook.arguments import ask_of
 from kling_nb.notebook.cells import read_cells
@@ -330,10 +330,13 @@ class _Rehearsal:
             pass
 
     def _line(self, step: Step, state: State, why: str = "", **more: Any) -> CellBill:
-        dest = step.order.dest if step.order else None
-        return CellBill(
-            cell=step.cell, line=step.line, state=state, name=dest, words=step.words, why=why, **more
-        )
+        dest, words = step.order.dest if step.order else None, step.words
+        try:
+            self.probe.keys.refuse({"the cell": f"{dest or ''}\n{words}\n{why}"})
+        except UsageError as error:
+            # A bill goes into logs and saved outputs.
+            dest, words, why = None, "(it holds a key)", error.what
+        return CellBill(cell=step.cell, line=step.line, state=state, name=dest, words=words, why=why, **more)
 
 
 def _state(error: KlingError) -> State:
