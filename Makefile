@@ -59,6 +59,10 @@ pictures: venv ## Take the pictures of the documentation in a real browser
 	$(BIN)/python docs/pictures_gallery.py
 	$(BIN)/python docs/pictures_compare.py
 
+.PHONY: states
+states: venv ## Take a picture of every state of every view, and write the page that shows them
+	$(BIN)/python docs/states.py
+
 .PHONY: notebooks
 notebooks: venv ## Run the tutorials that are kept with their outputs, and write them
 	$(BIN)/python docs/notebooks.py
