@@ -18,7 +18,7 @@ from tab import Tab  # noqa: E402 - the same
 CELLS = ("%load_ext kling_nb\nimport kling_nb as kling", "form = kling.form()\nform", "form.update(takes=40)")
 FOX = "A red fox crosses fresh snow at dawn, slow dolly-in, soft rim light"
 SHOTS = ("Wide establishing shot of a vineyard at golden hour", "Close-up: two hands meet across a table")
-WIDE, NARROW = (1280, 1400), (760, 1400)
+WIDE, NARROW = (1280, 2400), (760, 2400)
 KEPT = ("form", "form-storyboard", "form-narrow")
 
 
@@ -125,7 +125,12 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as name:
                 work = Path(name)
                 write_notebook(work / "form.ipynb", *CELLS)
-                env = {"KLING_NB_LEDGER": str(work / "ledger.db"), "KLING_NB_PROVIDER": "sandbox"}
+                env = {
+                    "KLING_NB_LEDGER": str(work / "ledger.db"),
+                    "KLING_NB_PROVIDER": "sandbox",
+                    "KLING_NB_PROJECT": "foxes",
+                    "JUPYTERHUB_USER": "ada",
+                }
                 with (
                     browser_of(chromium) as browser,
                     Lab(work, browser, env=env, dark=dark, viewport=size) as lab,
