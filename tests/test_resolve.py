@@ -378,7 +378,7 @@ def test_a_lost_run_says_where_to_look_and_blocks_its_cell(build):
 
 def test_what_was_never_sent_is_told_what_sends_it(build):
     """In the answer of resume, on the card and in the error; and its cell sends it once."""
-    house = build(faults={"run_s": 1.5}, wait_scale=1)
+    house = build(faults={"run_s": 6}, wait_scale=1)
     session = house.session(max_in_flight=1)
     waiting = session.open(ask(provider="runcomfy")) + session.open(ask("A hare", provider="runcomfy"))
     run = waiting[1]

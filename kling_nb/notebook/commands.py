@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from kling_nb.errors import StoreError, one_line
+from kling_nb.errors import KlingError, StoreError, one_line
 from kling_nb.html import Html, tag
 from kling_nb.notebook import billview, overview, runcommands
 from kling_nb.notebook.budgeting import budget
@@ -72,6 +72,9 @@ def run_command(session: "Session", line: str, names: Mapping[str, Any]) -> Show
     order = _read(command, rest, session, names)
     try:
         return _DO[command.name](order)
+    except KlingError:
+        # A time-out of ours is an OSError, too.
+        raise
     except OSError as error:
         what = f"`%kling {command.name}` failed: {one_line(error.strerror or type(error).__name__)}"
         where = f" ({one_line(str(error.filename))[:200]})" if error.filename else ""
