@@ -198,7 +198,9 @@ CELLS = (
 )
 
 
-@pytest.mark.parametrize("look", ["dark and narrow", "light and wide"])
+@pytest.mark.parametrize(
+    "look", ["dark and narrow", pytest.param("light and wide", marks=pytest.mark.matrix)]
+)
 def test_nothing_is_cut_off(browser, folder, environment, look):
     """Cards, plans and lists stay inside a narrow window and a dark theme; pictures are kept for people."""
     dark, width = (True, 620) if look == "dark and narrow" else (False, 1280)

@@ -49,7 +49,7 @@ def _told(made):
     return receipts, texts(made.cells[-1])
 
 
-@pytest.mark.parametrize("runner", ["nbclient", "papermill"])
+@pytest.mark.parametrize("runner", ["nbclient", pytest.param("papermill", marks=pytest.mark.matrix)])
 def test_a_colleague_runs_all_and_nothing_is_sent(author, runner):
     """No key, no ledger, another name: the same runs, receipts and clips, and no sandbox clip among them."""
     folder, first, provider = author
@@ -70,6 +70,7 @@ def test_a_colleague_runs_all_and_nothing_is_sent(author, runner):
 
 
 @pytest.mark.browser
+@pytest.mark.matrix
 def test_a_colleague_runs_all_in_jupyterlab(author, browser, tmp_path):
     """In a page, too: every clip plays, no control appears, and nothing is sent."""
     folder, first, provider = author
