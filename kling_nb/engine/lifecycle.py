@@ -129,8 +129,7 @@ class Engine:
 
     def resume(self, run: Run) -> Run:
         """Take up the watching of a run again; nothing new is ever sent for it."""
-        job = self._jobs.get(run.id)
-        if job is not None:
+        if (job := self._jobs.get(run.id)) is not None:
             job.detach_wanted = False
         run.stop(None)
         self.attend(run)
@@ -143,8 +142,7 @@ class Engine:
 
     def detach(self, run: Run) -> None:
         """Stop watching a run."""
-        job = self._jobs.get(run.id)
-        if job is not None:
+        if (job := self._jobs.get(run.id)) is not None:
             job.detach_wanted = True
             self.loop.hand(_wake(job))
 
@@ -158,13 +156,11 @@ class Engine:
 
     def fetch_again(self, reach: Reach, record: RunRecord) -> MediaFacts:
         """Fetch the clip of an ended run once more, for free; see `again.fetch_again`."""
-        store = self.store(record.folder)
-        return self.loop.hand(fetch_again(self._transport, reach, record, store)).result()
+        return self.loop.hand(fetch_again(self._transport, reach, record, self.store(record.folder))).result()
 
     def settled(self, record: RunRecord, handle: Run | None = None) -> Run:
         """Tell of a run whose fate a person settled, also by an old handle; watch it if it is on its way."""
-        with contextlib.suppress(StoreError):
-            self.store(record.folder).write_sidecar(record)
+        self._write_sidecar(record)
         with self._lock:
             known = self._runs.get(record.id)
             run = self._runs[record.id] = handle or known or Run(record, self)
@@ -238,14 +234,14 @@ class Engine:
         """Wait until the run is ours to drive; False where it ended before."""
         run, lease, since = job.run, None, 0.0
         while True:
-            mine = await asyncio.to_thread(self.ledger.claim, run.id, self.owner, self.limits.lease_s)
+            claim = partial(self.ledger.claim, run.id, self.owner, self.limits.lease_s)
+            mine = await asyncio.to_thread(claim)
             if not mine:
                 before, lease = lease, await asyncio.to_thread(self.ledger.lease, run.id)
                 since = since if lease == before else self.clock.monotonic()
                 if lease is not None and self.clock.monotonic() - since > self.limits.lease_s:
                     # Nobody renews it, whatever the clock on the wall says.
-                    take = partial(self.ledger.claim, unmoved=lease)
-                    mine = await asyncio.to_thread(take, run.id, self.owner, self.limits.lease_s)
+                    mine = await asyncio.to_thread(claim, unmoved=lease)
             record = await asyncio.to_thread(self.ledger.get, run.id)
             if record is None:
                 raise UsageError(
@@ -256,6 +252,9 @@ class Engine:
                 )
             if record != run.record:
                 run.publish(record)
+                if record.status.ended:
+                    # It ended elsewhere; what this process was still writing may have come after that.
+                    await asyncio.to_thread(self._write_sidecar, record)
             if mine or run.status.ended:
                 return mine
             if job.detach_wanted:
@@ -263,6 +262,10 @@ class Engine:
                 raise detached(run.record, what, f"`%kling resume {run.id}` watches it again.")
             # Another process drives it: follow what it commits, and take over when its lease runs out.
             await job.pause(1.0)
+
+    def _write_sidecar(self, record: RunRecord) -> None:
+        with contextlib.suppress(StoreError):
+            self.store(record.folder).write_sidecar(record)
 
     async def _beat(self, run_id: str) -> None:
         while True:
@@ -404,11 +407,8 @@ class Engine:
 
     def shown_clip(self, record: RunRecord) -> tuple[str | None, str | None]:
         """Give a clip's address relative to the notebook, and its poster as a data URI."""
-        if record.media is None or not record.folder:
-            return None, None
         store = self.store(record.folder)
-        path = store.path(record)
-        if path is None:
+        if record.media is None or not record.folder or (path := store.path(record)) is None:
             return None, None
         if record.media.sha256 not in self._posters:
             self._posters[record.media.sha256] = store.poster(record)
