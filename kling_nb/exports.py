@@ -119,8 +119,7 @@ def prompt_of(record: RunRecord) -> str:
     Returns:
         The words.
     """
-    asked = record.request.prompt or "\n".join(shot.prompt for shot in record.request.shots or ())
-    return record.tags.get("prompt") or asked
+    return record.tags.get("prompt") or record.request.words
 
 
 def lay_out(

@@ -148,6 +148,11 @@ class TextToVideo(_Words):
         plain: dict[str, Any] = _lf(self.model_dump(mode="json", exclude_none=True))
         return plain
 
+    @property
+    def words(self) -> str:
+        """What is asked in words: the prompt, else the shots' prompts joined by line ends."""
+        return self.prompt or "\n".join(shot.prompt for shot in self.shots or ())
+
 
 def _lf(value: Any) -> Any:
     if isinstance(value, str):

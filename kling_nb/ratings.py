@@ -189,7 +189,7 @@ class Ratings:
                 "path_B": _relative(other, folder),
                 "A_model": one.model,
                 "B_model": other.model,
-                "prompt": _prompt(one),
+                "prompt": one.request.words,
                 **{label: vote.axes.get(axis, "") for axis, label in _LABELS.items()},
                 "Overall": vote.preferred,
                 "fps_A": one.media.fps,
@@ -203,10 +203,6 @@ class Ratings:
                 "run_A": one.id,
                 "run_B": other.id,
             }
-
-
-def _prompt(record: RunRecord) -> str:
-    return record.request.prompt or "\n".join(shot.prompt for shot in record.request.shots or ())
 
 
 def _relative(record: RunRecord, folder: Path) -> str:

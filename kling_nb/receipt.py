@@ -199,8 +199,7 @@ def _rfc3339(moment: datetime | None) -> str | None:
 
 
 def _prompt_sha256(request: TextToVideo) -> str:
-    words = request.prompt or "\n".join(shot.prompt for shot in request.shots or ())
-    return hashlib.sha256(words.encode("utf-8", "replace")).hexdigest()
+    return hashlib.sha256(request.words.encode("utf-8", "replace")).hexdigest()
 
 
 def _without_queries(text: str) -> str:

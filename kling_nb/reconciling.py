@@ -160,8 +160,8 @@ def _settle(session: Session, answer: _Answer) -> Check:
         now = transaction.get(before.id)
         if now is None or now != before:
             return _check(before, now or before, "not asked", "it changed meanwhile; ask again")
-        after = RunRecord.model_validate({**before.model_dump(), **figures})
-        transaction.write(after, "reconciled", **figures, was_settled_micros=before.settled_micros)
+        was = before.settled_micros
+        after = transaction.change(before, "reconciled", figures, was_settled_micros=was)
     if "://" in after.folder or Path(after.folder).is_dir():
         session.engine().settled(after)
     else:

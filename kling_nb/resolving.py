@@ -126,7 +126,7 @@ def _attach(
             "message": "",
             "reserved_micros": record.reserved_micros or record.estimate.reserve_micros,
         }
-        return _write(transaction, record, "attached by hand", changes)
+        return transaction.change(record, "attached by hand", changes)
 
 
 def _abandon(run_id: str, *, ledger: Ledger, engine: Engine) -> RunRecord:
@@ -149,7 +149,7 @@ def _abandon(run_id: str, *, ledger: Ledger, engine: Engine) -> RunRecord:
                 "message": "abandoned by the user",
                 "finished_at": record.finished_at or utc_now(),
             }
-        record = _write(transaction, record, "abandoned", changes)
+        record = transaction.change(record, "abandoned", changes)
     ledger.release(run_id, engine.owner)
     return record
 
@@ -266,9 +266,3 @@ def _check(record: RunRecord, label: str, provider_run_id: str, seen: Seen) -> N
 
 def _sent(record: RunRecord) -> datetime:
     return record.submitted_at or record.created_at
-
-
-def _write(transaction: Transaction, record: RunRecord, kind: str, changes: dict[str, Any]) -> RunRecord:
-    new = RunRecord.model_validate({**record.model_dump(), **changes})
-    transaction.write(new, kind, **{name: value for name, value in changes.items() if name != "status"})
-    return new

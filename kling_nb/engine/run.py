@@ -115,8 +115,7 @@ class Run:
     @property
     def prompt(self) -> str:
         """What was asked, shots joined by line ends."""
-        request = self.record.request
-        return request.prompt or "\n".join(shot.prompt for shot in request.shots or ())
+        return self.record.request.words
 
     @property
     def cost(self) -> Decimal | None:

@@ -184,7 +184,7 @@ class Ledger:
             record = self._known(transaction, run_id)
             if allow is not None:
                 allow(transaction, record)
-            return _write(transaction, record, kind, changes)
+            return transaction.change(record, kind, changes)
 
     def _known(self, transaction: Transaction, run_id: str) -> RunRecord:
         record = transaction.get(run_id)
@@ -219,7 +219,7 @@ class Ledger:
             record = self._known(transaction, run_id)
             known = None if transaction.owner(run_id) == owner else record.provider_run_id
             if known is None:
-                return _write(transaction, record, kind, changes)
+                return transaction.change(record, kind, changes)
             if known != provider_run_id:
                 transaction.write(record, "accepted a second time", provider_run_id=provider_run_id)
         raise LeaseLostError(f"Another process carries run {run_id} by now.", run_id=run_id)
@@ -385,12 +385,6 @@ class Ledger:
     def forget(self) -> None:
         """Drop the connections without closing them: what a forked child must do with its parent's."""
         self._engine.dispose(close=False)
-
-
-def _write(transaction: Transaction, record: RunRecord, kind: str, changes: dict[str, Any]) -> RunRecord:
-    new = RunRecord.model_validate({**record.model_dump(), **changes})
-    transaction.write(new, kind, **{k: v for k, v in changes.items() if k not in {"request", "status"}})
-    return new
 
 
 def _make_room(url: sa.URL) -> None:

@@ -5,7 +5,7 @@ are written together; every event says what the run holds and what is settled af
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -102,6 +102,13 @@ class Transaction:
         """Add a run and its first event."""
         self._connection.execute(sa.insert(RUNS).values(**row_of(record)))
         self._append(record, kind, data)
+
+    def change(self, record: RunRecord, kind: str, changes: Mapping[str, Any], **data: Any) -> RunRecord:
+        """Change fields of a run, checked, and append the event that tells of them; gives the new record."""
+        new = RunRecord.model_validate({**record.model_dump(), **changes})
+        told = {name: value for name, value in changes.items() if name not in {"request", "status"}}
+        self.write(new, kind, **told, **data)
+        return new
 
     def write(self, record: RunRecord, kind: str, **data: Any) -> None:
         """Replace a run's current state and append the event that explains it."""

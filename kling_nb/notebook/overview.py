@@ -129,7 +129,7 @@ def _run_table(records: Sequence[RunRecord], held: Held) -> tuple[list[str], lis
             record.id,
             held.names.get(record.id, ""),
             state_word(record, detached=record.id in held.detached),
-            short(one_line(_prompt(record)), 48),
+            short(one_line(record.request.words), 48),
             record.model.removeprefix("kling-"),
             provider_label(record.provider),
             record.request.duration,
@@ -152,10 +152,6 @@ def _run_table(records: Sequence[RunRecord], held: Held) -> tuple[list[str], lis
     )
 
 
-def _prompt(record: RunRecord) -> str:
-    return record.request.prompt or "\n".join(shot.prompt for shot in record.request.shots or ())
-
-
 def _run_data(record: RunRecord, held: Held) -> dict[str, Any]:
     return {
         "id": record.id,
@@ -163,7 +159,7 @@ def _run_data(record: RunRecord, held: Held) -> dict[str, Any]:
         "status": record.status.value,
         "reason": record.reason,
         "charged": charged(record),
-        "prompt": _prompt(record),
+        "prompt": record.request.words,
         "model": record.model,
         "provider": record.provider,
         "provider_run_id": record.provider_run_id,

@@ -283,7 +283,7 @@ def _shown(paper: Paper) -> dict[str, Any]:
         "mark": paper.mark,
         "left": left,
         "right": right,
-        "prompt": request.prompt or "\n".join(shot.prompt for shot in request.shots or ()),
+        "prompt": request.words,
         "shape": request.aspect_ratio,
         "sound": request.audio,
     }
