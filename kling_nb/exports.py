@@ -276,7 +276,7 @@ def _check_names(files: Sequence[str]) -> None:
     for file in files:
         for part in PurePosixPath(file).parts:
             bad = "".join(sorted(_FORBIDDEN & set(part))) if os.name == "nt" else "\0" * ("\0" in part)
-            if bad or part in {"..", "."} or len(part.encode("utf-8", "replace")) > _NAME_BYTES:
+            if bad or part in {"..", ".", "/"} or len(part.encode("utf-8", "replace")) > _NAME_BYTES:
                 raise UsageError(
                     f"The name {short(part, 60)!r} is not possible here.",
                     cure="Nothing was written. A layout with an index file (videofolder) takes any prompt.",

@@ -194,7 +194,7 @@ def test_a_file_in_the_way_is_kept(tmp_path, sample):
     assert names(tmp_path / "out") == {"a fox-0.mp4"}
 
 
-@pytest.mark.parametrize("prompt", ["x" * 300, "\N{SNOWMAN}" * 90, "a\0b"])
+@pytest.mark.parametrize("prompt", ["x" * 300, "\N{SNOWMAN}" * 90, "a\0b", "/tmp/a fox", "../a fox"])
 def test_an_impossible_name_is_refused_before_anything_is_written(tmp_path, sample, prompt):
     """A name too long for the disk, in bytes and not in letters, stops the export at once."""
     runs = [sample("a fox"), sample(prompt, 0, 2)]
