@@ -90,7 +90,9 @@ class KeyHolder:
         Raises:
             UsageError: One of them does; the message repeats no part of it.
         """
-        known = [(name, key.secret) for (name, _), key in self._met.items()] + list(all_keys())
+        # A copy, made in one step: runs on their way find keys meanwhile.
+        met = self._met.copy()
+        known = [(name, key.secret) for (name, _), key in met.items()] + list(all_keys())
         refuse_keys(texts, ((provider_label(name), text) for name, text in known), shapes=shapes)
 
     def _keyring(self, provider: str) -> str | None:

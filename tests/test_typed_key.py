@@ -1,9 +1,15 @@
 """A key typed in a notebook: used in this process, and nowhere to be seen."""
 
+import sys
+import threading
+
 import pytest
 from jupyter_client.manager import start_new_kernel
+from pydantic import SecretStr
 
 from kling_nb.errors import KeyMissingError, UsageError
+from kling_nb.keyholder import KeyHolder
+from kling_nb.loop import Loop
 from kling_nb.notebook.commands import run_command
 from sessions import sessions_in
 
@@ -72,3 +78,37 @@ def test_what_cannot_be_a_key_is_refused_without_repeating_it(make_session, monk
     with pytest.raises(UsageError, match="Nobody is there"):
         run_command(make_session(headless=True), "keys --ask runflow", {})
     assert session.key("runflow") is None
+
+
+@pytest.fixture
+def restless():
+    """Let threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("restless")
+def test_keys_are_looked_for_in_texts_while_others_are_found():
+    """A key that one thread has just used does not break another thread's look for keys."""
+    holder, end, broken = KeyHolder(Loop(), lambda: True), threading.Event(), []
+
+    def look():
+        try:
+            while not end.is_set():
+                holder.refuse({"the prompt": "A red fox in snow"}, shapes=False)
+        except Exception as error:  # noqa: BLE001 - told to the test, whatever it is
+            broken.append(error)
+
+    lookers = [threading.Thread(target=look) for _ in range(4)]
+    for thread in lookers:
+        thread.start()
+    for number in range(1_500):
+        holder.take("runflow", SecretStr(f"made-up-key-{number}"))
+    end.set()
+    for thread in lookers:
+        thread.join()
+    assert broken == []
+    with pytest.raises(UsageError):
+        holder.refuse({"the prompt": "made-up-key-1499"})
