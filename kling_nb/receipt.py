@@ -3,7 +3,7 @@
 Invariants: a receipt read back is the same record (only the media folder is left out, because a folder
 moves); money is a decimal string and null is unknown, so nothing passes through float; it holds no
 absolute path, key or query string. A receipt comes from anybody: reading one checks every field, derives
-both keys again from the request, and says no with a `StoreError`.
+both keys again from the request (a private one's words are hashes only), and says no with a `StoreError`.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kling_nb.errors import StoreError, one_line
-from kling_nb.models import TextToVideo, request_key, run_key
+from kling_nb.models import request_key, run_key
 from kling_nb.receiptmodel import (
     CLIP_SUFFIXES,
     MAX_RECEIPT_BYTES,
@@ -28,6 +28,7 @@ from kling_nb.receiptmodel import (
     is_bare_name,
 )
 from kling_nb.records import MediaFacts, RunRecord, dollars
+from kling_nb.veil import is_hash, is_veiled, veiled
 
 __all__ = [
     "CLIP_SUFFIXES",
@@ -53,7 +54,8 @@ def to_receipt(record: RunRecord) -> dict[str, Any]:
         Objects, lists, strings, numbers, booleans and nulls only.
 
     Example:
-        >>> from kling_nb.records import utc_now
+        >>> from kling_nb.models import TextToVideo, request_key, run_key
+        >>> from kling_nb.records import Estimate, RunRecord, utc_now
         >>> request = TextToVideo(prompt="A red fox")
         >>> record = RunRecord(
         ...     id="kl7m2q", request=request, request_key=request_key(request, "kling-3.0-pro"),
@@ -63,6 +65,7 @@ def to_receipt(record: RunRecord) -> dict[str, Any]:
         >>> to_receipt(record)["price"]["estimate"]
         '0.56'
     """
+    record = veiled(record)
     estimate = record.estimate
     return {
         "schema": SCHEMA,
@@ -72,9 +75,10 @@ def to_receipt(record: RunRecord) -> dict[str, Any]:
         "charged": record.charged,
         "message": one_line(_without_queries(record.message)),
         "request": record.request.model_dump(mode="json", exclude_none=True),
+        "private": record.private,
         "request_key": record.request_key,
         "run_key": record.run_key,
-        "prompt_sha256": _prompt_sha256(record.request),
+        "prompt_sha256": _prompt_sha256(record),
         "model": record.model,
         "take": record.take,
         "attempt": record.attempt,
@@ -158,6 +162,11 @@ def from_receipt(data: object) -> RunRecord:
         raise StoreError(f"A receipt has a bad value in {where}: {problem['msg']}."[:300]) from None
     except (TypeError, ValueError, ArithmeticError):
         raise StoreError("A receipt is not plain JSON.") from None
+    if record.private:
+        # Its words are hashes, which both keys are not made of: whoever asks for it again compares them.
+        if not is_veiled(record):
+            raise StoreError("A private receipt holds words of its request.")
+        return record
     if record.request_key != request_key(record.request, record.model, record.take):
         raise StoreError("The request key of a receipt does not belong to its request.")
     if record.run_key != run_key(record.request, record.model, record.provider, record.take):
@@ -177,7 +186,10 @@ def _rfc3339(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _prompt_sha256(request: TextToVideo) -> str:
+def _prompt_sha256(record: RunRecord) -> str:
+    request = record.request
+    if record.private and is_hash(request.words):
+        return request.words.removeprefix("sha256:")
     return hashlib.sha256(request.words.encode("utf-8", "replace")).hexdigest()
 
 

@@ -152,6 +152,7 @@ class Receipt(_Part):
     model: _Word
     take: _Small = 0
     attempt: int = Field(default=1, ge=1, le=10**6)
+    private: bool = False
     provider: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")
     # It becomes part of an address: no dots alone, no slash runs, no query.
     provider_model: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,9}$")

@@ -279,6 +279,7 @@ class RunRecord(_Record):
         reserved_micros: What is still held back; 0 once settled.
         currency: Of what the provider reported: what is no dollars is never added to dollars.
         abandoned_at: When a person gave it up, so that it holds back nothing and stands in no way.
+        private: Whether the words of the request are for the provider alone; see `kling_nb.veil`.
 
     Example:
         >>> RunStatus("queued").pending
@@ -297,6 +298,7 @@ class RunRecord(_Record):
     take: int = Field(default=0, ge=0)
     attempt: int = Field(default=1, ge=1)
     play: bool = False
+    private: bool = False
 
     status: RunStatus = RunStatus.CREATED
     reason: FailReason | None = None

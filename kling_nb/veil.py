@@ -1,0 +1,295 @@
+"""A private run as others may see it: the one door between its words and whatever is shown or written.
+
+Invariants: pure; a run that is not private passes as it is; what comes out of here holds no word of a private
+request, also where a provider or a label of the user's repeats it, and passes a second time unchanged.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from html import unescape
+from typing import Any
+from urllib.parse import unquote_plus
+
+from kling_nb.models import TextToVideo, request_key
+from kling_nb.records import RunRecord
+
+__all__ = [
+    "NOT_SHOWN",
+    "hidden",
+    "is_hash",
+    "is_veiled",
+    "unveiled",
+    "veiled",
+    "veiled_labels",
+    "veiled_request",
+]
+
+#: What stands for words of a provider's that repeat a private request.
+NOT_SHOWN = "the words are not shown, because they repeat the private prompt"
+
+#: Words that are in every answer: that they are in a prompt too tells nothing of it.
+_PLAIN = frozenset(
+    re.findall(
+        "[a-z]+",
+        """
+        about account again all also and another answer answered any are asked available before been
+        being but can canceled cancelled cannot charged check clip code content contents could credit
+        details did does done ended error failed failure file flagged for from generate generated
+        generation guidelines had has have http input inputs into invalid its json kept key kling limit
+        made make many maximum message missing model moderated moderation more must name named need
+        negative not nothing now one only our parameter please policies policy process prompt provider
+        public queue queued reason received refused rejected request requests response review run
+        runcomfy runflow running safety same sandbox saved says sent server service shot shots should
+        shown status still text than that the their them then there these they this those time too took
+        try until unknown url value video videos violate violated violates violation wait was were what
+        when which while will with without words your
+        """,
+    )
+)
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+#: Scripts that put no space between words: there two characters make a piece.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+#: So many words in a row are no coincidence in a label of the user's own.
+_ROW = 4
+_LONG_WORD = 6
+
+
+def is_hash(text: str) -> bool:
+    """Whether a text is one that stands for a private one.
+
+    Example:
+        >>> is_hash("sha256:" + "0" * 64), is_hash("a red fox")
+        (True, False)
+    """
+    return _HASH.fullmatch(text) is not None
+
+
+def veiled_request(request: TextToVideo) -> TextToVideo:
+    """Put the hash in the place of each text of a request.
+
+    Args:
+        request: With its words.
+
+    Returns:
+        The same settings; each text is `sha256:` and 64 hexadecimal digits.
+
+    Example:
+        >>> veiled_request(TextToVideo(prompt="A red fox")).prompt[:11]
+        'sha256:86cc'
+    """
+    return _with_texts(request, _hash)
+
+
+def is_veiled(record: RunRecord) -> bool:
+    """Whether the words of a private run are not in this record, because it was read from a receipt.
+
+    Args:
+        record: Any run.
+    """
+    # The key is derived from the words: with the hashes in their place it does not come out.
+    return (
+        record.private
+        and all(is_hash(text) for text in _texts(record.request))
+        and request_key(record.request, record.model, record.take) != record.request_key
+    )
+
+
+def veiled(record: RunRecord) -> RunRecord:
+    """Give a run as others may see it.
+
+    Args:
+        record: Any run.
+
+    Returns:
+        The run itself where it is not private; else with hashes in the place of its words.
+
+    Example:
+        >>> veiled.__name__
+        'veiled'
+    """
+    if not record.private or is_veiled(record):
+        return record
+    words = _texts(record.request)
+    return record.model_copy(
+        update={
+            "request": veiled_request(record.request),
+            "message": hidden(record, record.message),
+            "tags": {
+                name if not _repeats(name, words) else _hash(name): _label(
+                    value, words, always=name == "prompt"
+                )
+                for name, value in record.tags.items()
+            },
+            "metadata": _labels(record.metadata, words),
+            "timing": _each(record.timing, lambda text: _cut(text, words)),
+            "seed": _cut(record.seed, words) if isinstance(record.seed, str) else record.seed,
+        }
+    )
+
+
+def unveiled(record: RunRecord, request: TextToVideo) -> RunRecord:
+    """Give a run that was read from a receipt its words back, if these are the words.
+
+    Args:
+        record: A run of this request's key.
+        request: What is asked now.
+
+    Returns:
+        The run with its words; as it was, where they are no others' or are not missing.
+    """
+    if is_veiled(record) and record.request == veiled_request(request):
+        return record.model_copy(update={"request": request})
+    return record
+
+
+def veiled_labels(request: TextToVideo, labels: dict[str, Any]) -> dict[str, Any]:
+    """Give the user's own metadata as it may go along with a private request.
+
+    Args:
+        request: With its words.
+        labels: Plain JSON.
+
+    Returns:
+        The same, with the hash of each text that repeats the request's words in its place.
+
+    Example:
+        >>> veiled_labels(TextToVideo(prompt="A red fox"), {"scene": 3, "title": "A red fox"})["scene"]
+        3
+    """
+    found: dict[str, Any] = _labels(labels, _texts(request))
+    return found
+
+
+def hidden(record: RunRecord, text: str) -> str:
+    """Give a sentence about a run as others may see it.
+
+    Args:
+        record: The run.
+        text: Ours or a provider's.
+
+    Returns:
+        The sentence; another one in its place where it repeats a word of a private request.
+
+    Example:
+        >>> hidden.__name__
+        'hidden'
+    """
+    return _cut(text, _texts(record.request)) if record.private and not is_veiled(record) else text
+
+
+# --- texts -----------------------------------------------------------------------------------------------
+
+
+def _hash(text: str) -> str:
+    # As for the request's key: line ends do not make another text.
+    plain = text.replace("\r\n", "\n").encode("utf-8", "replace")
+    return f"sha256:{hashlib.sha256(plain).hexdigest()}"
+
+
+def _texts(request: TextToVideo) -> list[str]:
+    shots = [shot.prompt for shot in request.shots or ()]
+    return [text for text in (request.prompt, *shots, request.negative_prompt) if text]
+
+
+def _with_texts(request: TextToVideo, change: Callable[[str], str]) -> TextToVideo:
+    shots = request.shots and tuple(
+        shot.model_copy(update={"prompt": change(shot.prompt)}) for shot in request.shots
+    )
+    prompt, negative = (text and change(text) for text in (request.prompt, request.negative_prompt))
+    return request.model_copy(update={"prompt": prompt, "shots": shots, "negative_prompt": negative})
+
+
+def _each(value: Any, change: Callable[[str], str]) -> Any:
+    """Change every text of plain JSON, also the names."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(name): _each(item, change) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_each(item, change) for item in value]
+    return value
+
+
+# --- what repeats a text -----------------------------------------------------------------------------------
+
+
+def _labels(value: Any, words: list[str]) -> Any:
+    return _each(value, lambda text: _label(text, words))
+
+
+def _label(text: str, words: list[str], *, always: bool = False) -> str:
+    """A label is the user's own: it stays unless it repeats the text, or several words of it in a row."""
+    return _hash(text) if (always and not is_hash(text)) or _repeats(text, words) else text
+
+
+def _repeats(text: str, words: list[str]) -> bool:
+    said = [_row(form) for form in _forms(text)]
+    return any(_common(row, _row(word)) for row in said for word in words)
+
+
+def _row(text: str) -> list[str]:
+    """Give the words of a text in order; of scripts without spaces, the characters."""
+    return re.findall(rf"{_UNSPACED.pattern[:-1]}|[^\W_]+|[^\w\s]", _fold(text)) or list(text)
+
+
+def _common(said: list[str], secret: list[str]) -> bool:
+    # Two characters of a script without spaces are about one word.
+    wide = sum(map(len, secret)) <= len(secret) * 1.5
+    length = min(len(secret), _ROW * 2 if wide else _ROW)
+    rows = {tuple(secret[i : i + length]) for i in range(len(secret) - length + 1)}
+    return any(tuple(said[i : i + length]) in rows for i in range(len(said) - length + 1))
+
+
+def _cut(text: str, words: list[str]) -> str:
+    """What a provider says may quote a single word of the prompt, and that may be the one that matters."""
+    pieces = {piece for word in words for piece in _pieces(word)} - _PLAIN
+    long = [piece for piece in pieces if len(piece) >= _LONG_WORD]
+    for form in _forms(text):
+        folded = _fold(form)
+        if pieces & set(_pieces(form)) or any(piece in folded for piece in long):
+            return NOT_SHOWN
+    return text
+
+
+def _pieces(text: str) -> Iterator[str]:
+    folded = _fold(text)
+    for run in _UNSPACED.findall(folded):
+        yield from (run[i : i + 2] for i in range(max(1, len(run) - 1)))
+    yield from (word for word in re.findall(r"[^\W_]+", _UNSPACED.sub(" ", folded)) if len(word) >= 3)
+    yield from (sign for sign in folded if unicodedata.category(sign) == "So")
+
+
+def _fold(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def _forms(text: str) -> Iterator[str]:
+    """Read a text as it stands and as JSON, HTML, an address or base64 may have spelt it."""
+    readings: list[Callable[[str], str]] = [str, unescape, unquote_plus, _plain_json, _plain_base64]
+    seen = {text}
+    for _ in range(2):
+        seen |= {reading(form) for reading in readings for form in seen}
+    yield from seen
+
+
+def _plain_json(text: str) -> str:
+    units = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
+    whole = units.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return re.sub(r"\\([\\/\"bfnrt])", lambda found: found[1] if found[1] in '\\/"' else " ", whole)
+
+
+def _plain_base64(text: str) -> str:
+    def read(found: re.Match[str]) -> str:
+        token = found[0].rstrip("=").replace("-", "+").replace("_", "/")
+        try:
+            return base64.b64decode(token + "=" * (-len(token) % 4)).decode()
+        except (binascii.Error, ValueError):
+            return found[0]
+
+    return _BASE64.sub(read, text)
