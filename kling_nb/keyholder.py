@@ -1,15 +1,16 @@
 """The keys of one session: typed, else from environment, user file or keyring.
 
 Invariants: a typed key lives in this process only; a keyring that hangs is waited for once, and off the
-calling thread; no key is shown, stored or repeated in a message.
+calling thread, and never by somebody who holds a lock; no key is shown, stored or repeated in a message.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from pydantic import SecretStr
 
-from kling_nb.errors import UsageError
+from kling_nb.errors import KlingError, UsageError
 from kling_nb.keys import (
     KEY_VARIABLES,
     KEYRING_LIMIT_S,
@@ -24,7 +25,7 @@ from kling_nb.leaks import refuse_keys
 from kling_nb.loop import Loop
 from kling_nb.wording import provider_label
 
-__all__ = ["KeyHolder"]
+__all__ = ["CallKeys", "KeyHolder", "NotAskedError"]
 
 
 class KeyHolder:
@@ -108,3 +109,70 @@ class KeyHolder:
         except TimeoutError:
             self._hung = True
             raise
+
+
+class NotAskedError(Exception):
+    """A key was needed where nobody may be asked for it; no error of the user's.
+
+    Args:
+        provider: Whose key it is.
+    """
+
+    def __init__(self, provider: str) -> None:
+        super().__init__(f"the key for {provider} was not looked for yet")
+        self.provider = provider
+
+
+class CallKeys:
+    """The keys of one call: each is looked for once, and none while the ledger is locked.
+
+    Args:
+        find: Gives the key for a provider, or None; it may take as long as somebody unlocks a keyring.
+
+    Example:
+        >>> keys = CallKeys(lambda provider: None)
+        >>> with keys.closed():
+        ...     keys.find("runflow")
+        Traceback (most recent call last):
+        kling_nb.keyholder.NotAskedError: the key for runflow was not looked for yet
+        >>> keys.ask("runflow")
+        >>> with keys.closed():
+        ...     keys.find("runflow")
+    """
+
+    def __init__(self, find: Callable[[str], Key | None]) -> None:
+        self._find = find
+        self._found: dict[str, Key | KlingError | None] = {}
+        self._closed = False
+
+    def find(self, provider: str) -> Key | None:
+        """Give the key for a provider, or None.
+
+        Raises:
+            KlingError: As when it was looked for.
+            NotAskedError: It was not looked for, and may not be now.
+        """
+        if provider not in self._found:
+            if self._closed:
+                raise NotAskedError(provider)
+            self.ask(provider)
+        found = self._found[provider]
+        if isinstance(found, KlingError):
+            raise found
+        return found
+
+    def ask(self, provider: str) -> None:
+        """Look for a key now, whatever comes of it."""
+        try:
+            self._found[provider] = self._find(provider)
+        except KlingError as error:
+            self._found[provider] = error
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Let no key be looked for meanwhile; those that were are there."""
+        self._closed = True
+        try:
+            yield
+        finally:
+            self._closed = False

@@ -1,7 +1,8 @@
 """One call against ledger and folder: decide, reserve and insert in one transaction, then hand over.
 
 Invariants: look and insert are one write transaction; nothing is inserted unless every take of the call may
-be; a record that only a folder knows never brings money with it, and is asked about only through `reachable`.
+be; a record that only a folder knows never brings money with it; files are hashed and keys looked for before
+the ledger is locked, so that nobody's write has to wait for either.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +14,9 @@ from typing import Any
 from kling_nb.addresses import is_loopback
 from kling_nb.budgets import Wallet
 from kling_nb.catalog import Model
-from kling_nb.engine import Engine, Run, Wish
+from kling_nb.engine import Engine, Reach, Run, Wish
 from kling_nb.errors import BudgetError, KlingError, StoreError
+from kling_nb.keyholder import CallKeys, NotAskedError
 from kling_nb.ledger import Ledger, Transaction
 from kling_nb.models import request_key
 from kling_nb.plan import Ask, Take, new_record, plan_takes
@@ -44,8 +46,8 @@ class Opening:
         engine: What carries the runs.
         store: The media folder.
         shared: Fields that every new record gets.
-        reachable: Whether the provider of a record can be asked about it now.
-        fetchable: The same, and with the key that made it.
+        keys: The keys of this call.
+        reach: Gives what is needed to ask about a run, with these keys, or raises.
     """
 
     ask: Ask
@@ -58,30 +60,56 @@ class Opening:
     engine: Engine
     store: Store
     shared: Mapping[str, Any]
-    reachable: Callable[[RunRecord], bool]
-    fetchable: Callable[[RunRecord], bool]
+    keys: CallKeys
+    reach: Callable[[RunRecord], Reach]
+
+    def look(self) -> tuple[Take, ...]:
+        """Decide about every take, as things stand now; the ledger is read and let go first."""
+        with self.ledger.reading() as transaction:
+            known = transaction.find(self._request_keys())
+        return self._decide(known)
 
     def takes(self, transaction: Transaction) -> tuple[Take, ...]:
         """Decide about every take, as things stand in this transaction."""
-        keys = [request_key(self.ask.request, self.model.id, take) for take in self.ask.takes]
-        known = transaction.find(keys)
+        return self._decide(transaction.find(self._request_keys()))
+
+    def _request_keys(self) -> list[str]:
+        return [request_key(self.ask.request, self.model.id, take) for take in self.ask.takes]
+
+    def _decide(self, known: Sequence[RunRecord]) -> tuple[Take, ...]:
         ids = {record.id for record in known}
         # What the ledger itself has on its way comes before a stranger's run of the same key.
         live = {record.run_key for record in known if record.status in _LIVE}
         strangers = [
             stranger(record)
-            for record in self.store.sidecars(request_keys=keys)
+            for record in self.store.sidecars(request_keys=self._request_keys())
             if record.id not in ids and not (record.status in _LIVE and record.run_key in live)
         ]
         return plan_takes(
             self.ask,
             self.model.id,
             self.wish,
-            known + strangers,
+            [*known, *strangers],
             loopback=is_loopback,
             verified=lambda record: self._located(record) is not None,
-            fetchable=self.fetchable,
+            fetchable=self._fetchable,
         )
+
+    def _fetchable(self, record: RunRecord) -> bool:
+        """Whether its provider can be asked for it now, with the key that made it."""
+        try:
+            account = self.reach(record).account
+        except KlingError:
+            return False
+        return record.provider_run_id is not None and record.account in {"", account}
+
+    def _reachable(self, record: RunRecord) -> bool:
+        """Whether its provider can be asked about it now, be it with another key."""
+        try:
+            self.reach(record)
+        except KlingError:
+            return False
+        return True
 
     def obstacle(self, transaction: Transaction, takes: Sequence[Take]) -> KlingError | None:
         """Say what would refuse the new runs of a call their money, as things stand in this transaction."""
@@ -102,21 +130,29 @@ class Opening:
         Raises:
             KlingError: The call is refused; nothing was sent.
         """
-        with self.ledger.reading() as transaction:
-            # Hashes clips now, so that nobody else's write has to wait for it below.
-            takes = self.takes(transaction)
-        for take in takes:
-            # Brings clips here now: should that fail, the call fails before anything of it is sent.
-            if take.decision is not None and take.decision.act == "reuse" and take.decision.record:
-                self._brought(take.decision.record)
-        with self.ledger.writing() as transaction:
-            opened = self.admit(transaction)
-            if any(not reused for _, reused in opened):
-                self.store.check_room()
+        opened = None
+        while opened is None:
+            try:
+                opened = self._admitted()
+            except NotAskedError as unasked:
+                # The ledger is free again while somebody unlocks his keyring; then all is decided anew.
+                self.keys.ask(unasked.provider)
         self.engine.checkpoint("intent in the ledger")
         self._write_first_sidecars([record for record, reused in opened if not reused])
         self.engine.checkpoint("intent in the folder")
         return [self._show(record, reused=reused) for record, reused in opened]
+
+    def _admitted(self) -> list[tuple[RunRecord, bool]]:
+        # Hashes clips now, so that nobody else's write has to wait for it below.
+        for take in self.look():
+            # Brings clips here now: should that fail, the call fails before anything of it is sent.
+            if take.decision is not None and take.decision.act == "reuse" and take.decision.record:
+                self._brought(take.decision.record)
+        with self.keys.closed(), self.ledger.writing() as transaction:
+            opened = self.admit(transaction)
+            if any(not reused for _, reused in opened):
+                self.store.check_room()
+            return opened
 
     def _afford(self, transaction: Transaction, amounts: Sequence[int], now: datetime) -> None:
         allowed = self.ask.allow_unpriced or self.ask.price is not None
@@ -201,7 +237,7 @@ class Opening:
         if left is not None:
             record = left
             transaction.write(record, "taken over", session_id=record.session_id)
-        if not in_ledger and record.status.pending and self.reachable(record):
+        if not in_ledger and record.status.pending and self._reachable(record):
             # It keeps the session and the user it names: what it costs is theirs, and in no sum of ours.
             transaction.insert(_unpaid(record), FROM_FOLDER)
         return record, True

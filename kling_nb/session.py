@@ -22,7 +22,7 @@ from kling_nb.budgets import Wallet, named_session
 from kling_nb.catalog import Model
 from kling_nb.engine import Engine, Reach, Run, Runs, Wish
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.keyholder import KeyHolder
+from kling_nb.keyholder import CallKeys, KeyHolder
 from kling_nb.keys import Key, check_length, fingerprint
 from kling_nb.leaks import texts_of
 from kling_nb.ledger import Ledger
@@ -220,8 +220,8 @@ class Session:
         return None
 
     # -- before the act --------------------------------------------------------
-    def _resolve(self, ask: Ask, settings: Settings) -> tuple[str, Model, Estimate]:
-        return offer_for(ask, settings, find=self.key, ledger=self.ledger, today=self.today())
+    def _resolve(self, ask: Ask, settings: Settings, keys: CallKeys) -> tuple[str, Model, Estimate]:
+        return offer_for(ask, settings, find=keys.find, ledger=self.ledger, today=self.today())
 
     def price(self, ask: Ask) -> Estimate:
         """Say what one new run of a call would cost; asks no provider.
@@ -229,17 +229,18 @@ class Session:
         Raises:
             KlingError: The request cannot be served.
         """
-        return self._resolve(ask, self.settings())[2]
+        return self._resolve(ask, self.settings(), CallKeys(self.key))[2]
 
     def _opening(self, ask: Ask, settings: Settings) -> Opening:
-        provider, model, price = self._resolve(ask, settings)
+        keys = CallKeys(self.key)
+        provider, model, price = self._resolve(ask, settings, keys)
         ledger, engine = self._stand(settings)
         # Read once: should another thread name the session now, its runs count where they were checked.
         who = self.who(settings)
         where = self.surroundings()
         folder = media_folder(settings, where.notebook, where.folder or Path.cwd())
         play = provider == "sandbox"
-        key = None if play else self.key(provider)
+        key = None if play else keys.find(provider)
         if key is not None:
             check_length(provider, key, provider_origin(settings, provider))
         self.keys.refuse(texts_of(ask.request, tags=ask.tags, metadata=ask.metadata))
@@ -274,8 +275,8 @@ class Session:
                 "folder": str(folder),
                 "version": version("kling-nb"),
             },
-            reachable=self._reachable,
-            fetchable=self._fetchable,
+            keys=keys,
+            reach=lambda record: reach_run(record, settings=lambda: settings, find_key=keys.find),
         )
 
     def opening(self, ask: Ask) -> Opening:
@@ -303,8 +304,8 @@ class Session:
         """
         settings = self.settings()
         opening = self._opening(ask, settings)
+        takes = opening.look()
         with opening.ledger.reading() as transaction:
-            takes = opening.takes(transaction)
             obstacle = opening.obstacle(transaction, takes)
         return Plan(
             ask=ask,
@@ -336,20 +337,6 @@ class Session:
             # Started before the transaction: the address is part of the record.
             opening = replace(opening, shared={**opening.shared, "origin": self._sandbox_url(settings)})
         return opening.open()
-
-    def _fetchable(self, record: RunRecord) -> bool:
-        try:
-            reach = self.reach(record)
-        except KlingError:
-            return False
-        return record.provider_run_id is not None and record.account in {"", reach.account}
-
-    def _reachable(self, record: RunRecord) -> bool:
-        try:
-            self.reach(record)
-        except KlingError:
-            return False
-        return True
 
     # -- looking ---------------------------------------------------------------
     def runs(self, *, statuses: Sequence[RunStatus] | None = None, limit: int | None = None) -> Runs:

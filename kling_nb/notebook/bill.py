@@ -232,8 +232,7 @@ class _Rehearsal:
             return None
         try:
             opening = self.probe.opening(ask_of(step.order))
-            with opening.ledger.reading() as transaction:
-                opening.takes(transaction)
+            opening.look()
         except KlingError as error:
             return self._line(step, _state(error), error.what, cure=error.cure)
         return opening
