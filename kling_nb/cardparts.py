@@ -13,6 +13,7 @@ from kling_nb.errors import one_line
 from kling_nb.html import DOT, Html, join, prose, safe_url, tag
 from kling_nb.models import Shot
 from kling_nb.records import RunRecord, RunStatus
+from kling_nb.veil import veiled, words_of
 
 __all__ = ["all_words", "clip_words", "colour", "mark", "marked", "picture", "story", "words"]
 
@@ -70,13 +71,17 @@ def _loopback(origin: str) -> bool:
 
 
 def all_words(record: RunRecord) -> str:
-    """Give the prompt and the shots as one text."""
+    """Give the prompt and the shots as one text; of a private run its hash."""
+    if record.private:
+        return words_of(record)
     shots = [f"[{shot.duration}s] {shot.prompt}" for shot in record.request.shots or ()]
     return " ".join([record.request.prompt or "", *shots]).strip()
 
 
 def words(record: RunRecord, *, live: bool) -> Html:
     """Draw the prompt and the shots; long ones open on a click, unless the card is still redrawn."""
+    if record.private:
+        return tag("div", words_of(record), style=f"margin:8px 0 6px;{_FAINT}")
     prompt, shots = record.request.prompt, record.request.shots or ()
     parts = [_prompt(prompt, live=live)] if prompt else []
     if shots:
@@ -116,6 +121,7 @@ def story(record: RunRecord, *, detached: bool) -> Html:
     told = ending(record, detached=detached)
     if told is None:
         return Html()
+    record = veiled(record)
     said = tag("div", tag("bdi", one_line(record.message)), style=_FAINT) if record.message else ""
     return html.callout(
         html.GREY if record.status.pending else _COLOURS[record.status],

@@ -14,6 +14,7 @@ from kling_nb.endings import ending
 from kling_nb.errors import one_line
 from kling_nb.html import DOT, Html, join, prose, tag
 from kling_nb.records import RunRecord, RunStatus, Totals
+from kling_nb.veil import hidden, veiled
 
 __all__ = ["card", "line", "status_line"]
 
@@ -37,7 +38,6 @@ def card(
     note: str = "",
     detached: bool = False,
     embed: str | None = None,
-    private: bool = False,
 ) -> Html:
     """Draw the card of one run.
 
@@ -53,7 +53,6 @@ def card(
         note: A further sentence of ours.
         detached: Whether we stopped watching.
         embed: The clip itself as a data address, played instead of `src`.
-        private: Whether the words of the request must not be shown.
 
     Returns:
         One element, complete without scripts, style sheets or trust.
@@ -62,11 +61,12 @@ def card(
         >>> card.__name__  # see `docs/` for pictures
         'card'
     """
+    record, note = veiled(record), hidden(record, note)
     live = record.status.pending and not detached
     shown = live or record.status is RunStatus.SUCCEEDED
     seen = [
         _head(record, name, reused=reused, detached=detached),
-        _private(record) if private else words(record, live=live),
+        words(record, live=live),
         tag("div", join(wording.ask_words(record), DOT), style=_FAINT),
         "" if record.status.ended else _wait(record, now, typical_s, bar=live),
         story(record, detached=detached),
@@ -74,7 +74,7 @@ def card(
         _money(record, totals, reused=reused),
         _attached(record, reused=reused),
         tag("div", prose(note), style=f"{_FAINT};margin-top:6px", dir="auto") if note else "",
-        receiptview.receipt(record, private=private) if record.status.ended else "",
+        receiptview.receipt(record) if record.status.ended else "",
     ]
     right = tag("div", *seen, style="flex:1 1 300px;min-width:0")
     return tag(
@@ -95,7 +95,6 @@ def line(
     reused: bool = False,
     detached: bool = False,
     note: str = "",
-    private: bool = False,
 ) -> str:
     """Write a run for a terminal or a page without HTML: one line, and a second where something needs doing.
 
@@ -108,11 +107,11 @@ def line(
         reused: Whether nothing was sent for this cell.
         detached: Whether we stopped watching.
         note: A further sentence of ours.
-        private: Whether the words of the request must not be shown.
 
     Returns:
         One or two lines.
     """
+    record, note = veiled(record), hidden(record, note)
     state = wording.state_word(record, reused=reused, detached=detached)
     first = [
         f"{record.id}{f' ({one_line(name)})' if name else ''} {state}{mark(record, ' [{}]')}",
@@ -133,8 +132,9 @@ def line(
         if told
         else []
     )
-    if not told and not private:
-        second.append(f'"{wording.short(one_line(all_words(record)), 72)}"')
+    if not told:
+        said = wording.short(one_line(all_words(record)), 72)
+        second.append(said if record.private else f'"{said}"')
     second += [one_line(note)] if note else []
     second += [wording.session_words(totals)] if totals is not None else []
     return wording.plain(first) + ("\n  " + wording.plain(second) if second else "")
@@ -164,11 +164,6 @@ def _head(record: RunRecord, name: str | None, *, reused: bool, detached: bool) 
     right = tag("span", join(ids, DOT), style=f"opacity:0.65;{html.MONO}")
     row = "display:flex;flex-wrap:wrap;justify-content:space-between;align-items:baseline;gap:4px 12px"
     return tag("div", left, right, style=row)
-
-
-def _private(record: RunRecord) -> Html:
-    words = ["private prompt", tag("span", f"{record.request_key[:15]}…", style=html.MONO)]
-    return tag("div", join(words, DOT), style=f"margin:8px 0 6px;{_FAINT}")
 
 
 def _wait(record: RunRecord, now: datetime, typical_s: tuple[float, float] | None, *, bar: bool) -> Html:

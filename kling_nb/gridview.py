@@ -7,13 +7,14 @@ that opens on a click is in a tile that is still redrawn.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from kling_nb import cardparts, cardview, html, receiptview, wording
 from kling_nb.errors import one_line
 from kling_nb.html import DOT, Html, join, prose, tag
 from kling_nb.records import RunRecord, RunStatus, Totals, usd
+from kling_nb.veil import hidden, veiled
 
 __all__ = ["Tile", "grid", "grid_text"]
 
@@ -67,6 +68,7 @@ def grid(tiles: Sequence[Tile], *, totals: Totals | None, now: datetime) -> Html
     """
     if not tiles:
         return tag("div", "no runs", style=f"{html.FONT};{_FAINT}")
+    tiles = [replace(tile, record=veiled(tile.record), note=hidden(tile.record, tile.note)) for tile in tiles]
     shared = _shared(tiles)
     going = any(tile.record.status.pending for tile in tiles)
     head = [tag("b", f"{len(tiles)} runs"), ", ".join(_counts(tiles))]
@@ -160,7 +162,7 @@ def _tile(tile: Tile, now: datetime, *, alone: bool, going: bool) -> Html:
     if tile.note:
         parts.append(tag("div", prose(tile.note), style=_FAINT, dir="auto"))
     if not going:
-        parts.append(receiptview.receipt(record, private=False))
+        parts.append(receiptview.receipt(record))
     return tag("div", *parts, style=f"flex:1 1 {width}px;min-width:140px;max-width:{width + 30}px")
 
 

@@ -9,17 +9,17 @@ import json
 from kling_nb.errors import one_line
 from kling_nb.html import DOT, MONO, Html, details, join, tag
 from kling_nb.records import MediaFacts, RunRecord, RunStatus, in_currency, usd
+from kling_nb.veil import veiled
 from kling_nb.wording import charged, file_words, host, provider_label, short
 
 __all__ = ["receipt"]
 
 
-def receipt(record: RunRecord, *, private: bool) -> Html:
+def receipt(record: RunRecord) -> Html:
     """Draw the receipt.
 
     Args:
         record: The run.
-        private: Whether the words of the request must not be shown.
 
     Returns:
         A part that opens on a click.
@@ -32,18 +32,20 @@ def receipt(record: RunRecord, *, private: bool) -> Html:
             tag("td", value, style=cell),
             style="background:transparent",
         )
-        for key, value in _entries(record, private=private)
+        for key, value in _entries(veiled(record))
         if value
     ]
     look = "table-layout:fixed;width:100%;border-collapse:collapse;border:0;margin:6px 0 0;font-size:12px"
     return details("Receipt", tag("table", *rows, style=look))
 
 
-def _entries(record: RunRecord, *, private: bool) -> list[tuple[str, object]]:
+def _entries(record: RunRecord) -> list[tuple[str, object]]:
     at = provider_label(record.provider)
     request = record.request
     settings = (
-        [] if private or not request.negative_prompt else [f"negative: {one_line(request.negative_prompt)}"]
+        []
+        if record.private or not request.negative_prompt
+        else [f"negative: {one_line(request.negative_prompt)}"]
     )
     settings += [f"cfg {request.cfg_scale:g}"] if request.cfg_scale is not None else []
     settings += [f"shots: {request.shot_type}"] if request.shot_type else []

@@ -19,6 +19,7 @@ from kling_nb.records import RunRecord
 
 __all__ = [
     "NOT_SHOWN",
+    "hash_of",
     "hidden",
     "is_hash",
     "is_veiled",
@@ -26,6 +27,7 @@ __all__ = [
     "veiled",
     "veiled_labels",
     "veiled_request",
+    "words_of",
 ]
 
 #: What stands for words of a provider's that repeat a private request.
@@ -164,6 +166,38 @@ def veiled_labels(request: TextToVideo, labels: dict[str, Any]) -> dict[str, Any
     """
     found: dict[str, Any] = _labels(labels, _texts(request))
     return found
+
+
+def hash_of(record: RunRecord) -> str:
+    """Give the hash that stands for a private run: of its prompt, else of its first shot.
+
+    Args:
+        record: A private run, with or without its words.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> hash_of.__name__
+        'hash_of'
+    """
+    return _texts(veiled(record).request)[0].removeprefix("sha256:")
+
+
+def words_of(record: RunRecord) -> str:
+    """Give what a run was asked for, as a list or a card may show it.
+
+    Args:
+        record: Any run.
+
+    Returns:
+        The words; for a private run that it is one, and the beginning of its hash.
+
+    Example:
+        >>> words_of.__name__
+        'words_of'
+    """
+    return f"private prompt, sha256:{hash_of(record)[:12]}…" if record.private else record.request.words
 
 
 def hidden(record: RunRecord, text: str) -> str:

@@ -122,7 +122,7 @@ def test_every_piece_of_markup_shows_them_and_runs_none(browser, tmp_path):
             error = KlingError(text, cure=text, run_id=text, provider=text, provider_run_id=text)
             parts += [
                 card(hostile, totals=None, now=now, name=text, src=text, note=text, poster=text, embed=text),
-                receipt(hostile, private=False),
+                receipt(hostile),
                 notice(error, title=text),
                 details(text, prose(text)),
                 table([text], [[text]], caption=text),

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from kling_nb.errors import StoreError
 from kling_nb.records import RunRecord
+from kling_nb.veil import hash_of
 
 __all__ = ["file_stem", "relative_src", "slug"]
 
@@ -50,13 +51,15 @@ def file_stem(record: RunRecord) -> str:
         record: The run.
 
     Returns:
-        The slug of its prompt or first shot, and its id.
+        The slug of its prompt or first shot, or the hash of a private one, and its id.
 
     Example:
         >>> file_stem(record)  # doctest: +SKIP
         'a-red-fox-kl7m2q'
     """
     request = record.request
+    if record.private:
+        return f"private-{hash_of(record)[:8]}-{record.id}"
     words = request.prompt or (request.shots[0].prompt if request.shots else "")
     return f"{slug(words)}-{record.id}"
 
