@@ -19,15 +19,17 @@ from pydantic import ValidationError
 
 from kling_nb.errors import StoreError, one_line
 from kling_nb.models import request_key, run_key
+from kling_nb.provenance import Sent, sample_of, source_type
 from kling_nb.receiptmodel import (
     CLIP_SUFFIXES,
     MAX_RECEIPT_BYTES,
     RECEIPT_MIME,
     SCHEMA,
+    SCHEMA_VERSION,
     Receipt,
     is_bare_name,
 )
-from kling_nb.records import MediaFacts, RunRecord, dollars
+from kling_nb.records import Earlier, MediaFacts, RunRecord, dollars
 from kling_nb.veil import is_hash, is_veiled, veiled
 
 __all__ = [
@@ -67,8 +69,10 @@ def to_receipt(record: RunRecord) -> dict[str, Any]:
     """
     record = veiled(record)
     estimate = record.estimate
+    tags = {one_line(name): one_line(value) for name, value in record.tags.items()}
     return {
         "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
         "id": record.id,
         "status": record.status.value,
         "reason": record.reason,
@@ -79,9 +83,12 @@ def to_receipt(record: RunRecord) -> dict[str, Any]:
         "request_key": record.request_key,
         "run_key": record.run_key,
         "prompt_sha256": _prompt_sha256(record),
+        "sent": None if record.sent is None else _sent(record.sent),
         "model": record.model,
         "take": record.take,
+        "sample": sample_of(tags, record.take).model_dump(),
         "attempt": record.attempt,
+        "earlier": [_earlier(one) for one in record.earlier],
         "provider": record.provider,
         "provider_model": record.provider_model,
         "provider_run_id": record.provider_run_id,
@@ -113,13 +120,17 @@ def to_receipt(record: RunRecord) -> dict[str, Any]:
             "list_currency": estimate.currency,
         },
         "file": None if record.media is None else _file(record.media, play=record.play),
+        "terms": None if record.terms is None else record.terms.model_dump(),
+        "safety": {"nsfw_detected": record.nsfw_detected, "moderated": record.reason == "moderated"},
         "who": {
             "user": one_line(record.user),
             "project": one_line(record.project),
             "notebook": _relative(record.notebook),
             "session": one_line(record.session_id),
+            "cell": None if record.cell is None else record.cell.model_dump(),
+            "commit": None if record.commit is None else record.commit.model_dump(),
         },
-        "tags": {one_line(name): one_line(value) for name, value in record.tags.items()},
+        "tags": tags,
         "metadata": _plain(record.metadata),
         "extras": {
             "nsfw_detected": record.nsfw_detected,
@@ -205,12 +216,35 @@ def _relative(notebook: str | None) -> str | None:
 
 
 def _file(media: MediaFacts, *, play: bool) -> dict[str, Any]:
+    mark = source_type(play=play)
     return {
         "name": media.file,
         **media.model_dump(mode="json", exclude={"file"}),
-        # IPTC's vocabulary of digital sources (cv.iptc.org/newscodes/digitalsourcetype): a stand-in is
-        # drawn by a program, a real clip by a trained model.
-        "source_type": "algorithmicMedia" if play else "trainedAlgorithmicMedia",
+        "source_type": mark.rpartition("/")[2],
+        "digital_source_type": mark,
+    }
+
+
+def _sent(sent: Sent) -> dict[str, Any]:
+    # Cut short it would be another body than the one of the hash: then rather none.
+    body = _plain(sent.body, depth=4)
+    return {"url": sent.url, "sha256": sent.sha256, "body": body if body == sent.body else None}
+
+
+def _earlier(one: Earlier) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "provider": one.provider,
+        "attempt": one.attempt,
+        "status": one.status.value,
+        "reason": one.reason,
+        "charged": one.charged,
+        "created": _rfc3339(one.created_at),
+        "submitted": _rfc3339(one.submitted_at),
+        "finished": _rfc3339(one.finished_at),
+        "reported": _money(one.reported_micros),
+        "settled": _money(one.settled_micros),
+        "currency": one.currency,
     }
 
 

@@ -15,12 +15,14 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from kling_nb.amounts import MICROS, dollars, in_currency, micros, usd
 from kling_nb.errors import Charged
 from kling_nb.models import TextToVideo
+from kling_nb.provenance import MOST_MARKS, Cell, Commit, Mark, Sent, Terms
 
 __all__ = [
     "MICROS",
     "WHO",
     "Cap",
     "Charged",
+    "Earlier",
     "Estimate",
     "FailReason",
     "Level",
@@ -204,6 +206,7 @@ class MediaFacts(_Record):
         frames: Number of frames, if known.
         duration_s: Measured seconds.
         audio_codec: Of the sound, or None for a silent file.
+        marks: What the file says about itself; None where nobody looked.
 
     Example:
         >>> MediaFacts(file="a.mp4", sha256="0" * 64, size=1).audio
@@ -221,6 +224,7 @@ class MediaFacts(_Record):
     frames: int | None = None
     duration_s: float = 0.0
     audio_codec: str | None = None
+    marks: tuple[Mark, ...] | None = Field(default=None, max_length=MOST_MARKS)
 
     @property
     def audio(self) -> bool:
@@ -249,6 +253,42 @@ def with_who(
     who = {"user": user, "project": project, "session": session_id}
     known = {name: value for name, value in who.items() if value}
     return {**metadata, **({WHO: known} if known else {})} or None
+
+
+class Earlier(_Record):
+    """An attempt of the same take that came before.
+
+    Args:
+        id: Our id of it.
+        provider: Where it went.
+        attempt: Its number.
+        status: What became of it.
+        reason: Why it failed, if it did.
+        charged: Whether the provider charged for it.
+        created_at: When it was asked for.
+        submitted_at: When it was sent.
+        finished_at: When the provider was done with it.
+        reported_micros: What the provider says it cost, in millionths of `currency`.
+        settled_micros: What is on the books.
+        currency: Of what the provider reported.
+
+    Example:
+        >>> Earlier.__name__
+        'Earlier'
+    """
+
+    id: str
+    provider: str
+    attempt: int
+    status: RunStatus
+    reason: FailReason | None = None
+    charged: Charged = "unknown"
+    created_at: Moment
+    submitted_at: Moment | None = None
+    finished_at: Moment | None = None
+    reported_micros: int | None = None
+    settled_micros: int | None = None
+    currency: str = "USD"
 
 
 class RunRecord(_Record):
@@ -280,6 +320,11 @@ class RunRecord(_Record):
         currency: Of what the provider reported: what is no dollars is never added to dollars.
         abandoned_at: When a person gave it up, so that it holds back nothing and stands in no way.
         private: Whether the words of the request are for the provider alone; see `kling_nb.veil`.
+        sent: The body as it was posted; None before the first post.
+        earlier: Attempts of the same take before this one, as they were known when it ended.
+        cell: The cell that asked for it.
+        commit: The version of the code around the notebook.
+        terms: What the provider's page says; None where nobody wrote it down.
 
     Example:
         >>> RunStatus("queued").pending
@@ -334,6 +379,15 @@ class RunRecord(_Record):
     seed: int | str | None = None
     timing: dict[str, Any] | None = None
     version: str = ""
+    sent: Sent | None = None
+    earlier: tuple[Earlier, ...] = ()
+    cell: Cell | None = None
+    commit: Commit | None = None
+    terms: Terms | None = None
+
+    def as_earlier(self) -> Earlier:
+        """Give what a later attempt of the same take tells of this one."""
+        return Earlier.model_validate(self.model_dump(include=set(Earlier.model_fields)))
 
     @property
     def billed_micros(self) -> int | None:
