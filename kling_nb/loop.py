@@ -13,6 +13,7 @@ import contextvars
 import os
 import sys
 import threading
+import weakref
 from _asyncio import Task  # the C type itself: `nest_asyncio` swaps the name in `asyncio`
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,8 @@ from typing import Any, TypeVar
 __all__ = ["Loop", "run_sync"]
 
 T = TypeVar("T")
+
+_loops: "weakref.WeakSet[Loop]" = weakref.WeakSet()
 
 
 class Loop:
@@ -37,7 +40,7 @@ class Loop:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        os.register_at_fork(after_in_child=self._forget)
+        _loops.add(self)
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
@@ -85,6 +88,15 @@ class Loop:
             return self._loop is not None and asyncio.get_running_loop() is self._loop
         except RuntimeError:
             return False
+
+
+def _forget_all() -> None:
+    for loop in list(_loops):
+        loop._forget()  # noqa: SLF001 - its own kind
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
 
 
 class _Hands(ThreadPoolExecutor):

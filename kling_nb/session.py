@@ -9,6 +9,7 @@ import atexit
 import os
 import secrets
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     from kling_nb.sandbox.serve import Sandbox
 
 __all__ = ["Session", "Surroundings"]
+
+_sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
+#: Those that have opened something, held until they have closed it.
+_open: "set[Session]" = set()
 
 
 class Session:
@@ -87,8 +92,7 @@ class Session:
         self.name: str | None = None
         if name is not None:
             self.join(name)
-        os.register_at_fork(after_in_child=self._forget)
-        atexit.register(self.close)
+        _sessions.add(self)
 
     def come_from(self, surroundings: Callable[[], Surroundings] | None) -> None:
         """Let another face tell where calls come from; None means a plain script."""
@@ -141,6 +145,7 @@ class Session:
                     **self._engine_options,
                 )
                 self._stands[settings.ledger] = ledger, engine
+                _open.add(self)
             ledger, engine = self._stands[settings.ledger]
             engine.max_in_flight = settings.max_in_flight
             engine.page_folder = self.surroundings().folder
@@ -160,6 +165,7 @@ class Session:
                 from kling_nb.sandbox.serve import Sandbox
 
                 self._sandbox = self.loop.hand(Sandbox.start(wait_scale=settings.sandbox_wait)).result()
+                _open.add(self)
             return self._sandbox.runcomfy
 
     def reach(self, record: RunRecord) -> Reach:
@@ -375,6 +381,7 @@ class Session:
         with self._lock:
             stands, self._stands = self._stands, {}
             sandbox, self._sandbox = self._sandbox, None
+            _open.discard(self)
             for ledger, engine in stands.values():
                 with suppress(TimeoutError):
                     engine.close()
@@ -382,3 +389,19 @@ class Session:
             if sandbox is not None:
                 with suppress(TimeoutError):
                     self.loop.hand(sandbox.stop()).result(5)
+
+
+@atexit.register
+def _close_all() -> None:
+    for session in list(_open):
+        session.close()
+
+
+def _forget_all() -> None:
+    _open.clear()
+    for session in list(_sessions):
+        session._forget()  # noqa: SLF001 - its own kind
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

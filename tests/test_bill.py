@@ -1,6 +1,7 @@
 """The bill of a notebook before it is run: the same figures as the act, nothing run, sent or kept."""
 
 import contextlib
+import gc
 import json
 import sqlite3
 from datetime import date
@@ -13,10 +14,12 @@ import pytest
 from house import KEY, houses, until
 from kernels import errors, execute, notebook, records
 from kling_nb.errors import UsageError
+from kling_nb.loop import Loop
 from kling_nb.notebook.bill import estimate_notebook
 from kling_nb.notebook.billview import show_bill
 from kling_nb.notebook.commands import run_command
 from kling_nb.records import RunStatus
+from kling_nb.session import Session
 from safehtml import judge
 from sessions import ask
 
@@ -380,6 +383,22 @@ def test_the_bill_is_what_the_run_then_reserves(build):
     assert sum(record.settled_micros for record in made.values()) == bill.quote().micros
     assert house.accepted - sent == bill.count("new") == len(made) == 5
     assert bill_of(house, *sources[:-1], headless=True).quote().micros == 0, "and now all of it is here"
+
+
+def test_many_estimates_leave_nothing_behind(build):
+    """What an estimate looks through is gone after it, also where forks and the end of the process look."""
+    house = build()
+    session = house.session(today=lambda: DAY)
+
+    def held():
+        gc.collect()
+        return [sum(isinstance(one, kind) for one in gc.get_objects()) for kind in (Session, Loop)]
+
+    before = held()
+    bills = [bill_of(house, "%%kling -d 3\nA red fox", session=session) for _ in range(4)]
+    assert [bill.count("new") for bill in bills] == [1] * 4
+    del bills
+    assert held() == before
 
 
 # -- the faces ---------------------------------------------------------------------------------------
