@@ -49,7 +49,7 @@ def costs(
         by: What the rows are arranged by: provider, model, day, tag, session, user, project, notebook or run,
             with commas between; `tag:KEY` for the values of one tag.
         everything: The whole ledger, and not this session alone; so do days and a project.
-        since: The first day (UTC), as a date or `YYYY-MM-DD`.
+        since: The first day (UTC), as a date, a time or `YYYY-MM-DD`.
         until: The last day.
         project: Only this project.
         reconcile: Ask the providers again about each of these runs whose charge is unknown, or on the books
@@ -68,8 +68,8 @@ def costs(
         []
     """
     read_dimensions(by)
-    first = read_day(since, "since") if isinstance(since, str) else since
-    last = read_day(until, "until") if isinstance(until, str) else until
+    first = None if since is None else read_day(since, "since")
+    last = None if until is None else read_day(until, "until")
     session = session or current()
     wide = everything or first is not None or last is not None or project is not None
     found = session.ledger().runs(session_id=None if wide else session.id)

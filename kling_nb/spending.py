@@ -8,7 +8,7 @@ never in it, and is never 0; a run is counted once in each group that it belongs
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 from kling_nb.errors import UsageError, one_line
@@ -133,11 +133,11 @@ def is_open(record: RunRecord) -> bool:
 
 
 # -- which runs --------------------------------------------------------------------
-def read_day(text: str, name: str = "the day") -> date:
+def read_day(day: date | str, name: str = "the day") -> date:
     """Read a day.
 
     Args:
-        text: `YYYY-MM-DD`.
+        day: `YYYY-MM-DD`, a date, or a time, which counts on its day of UTC; without a zone it is UTC.
         name: How messages call it.
 
     Raises:
@@ -147,11 +147,15 @@ def read_day(text: str, name: str = "the day") -> date:
         >>> read_day("2026-11-21").isoformat()
         '2026-11-21'
     """
+    if isinstance(day, datetime):
+        return (day if day.tzinfo is None else day.astimezone(UTC)).date()
+    if isinstance(day, date):
+        return day
     try:
-        return date.fromisoformat(text)
-    except ValueError:
+        return date.fromisoformat(day)
+    except (TypeError, ValueError):
         raise UsageError(
-            f"{name} takes a day, not {text[:40]!r}.", cure="Write it as 2026-11-21; days are UTC."
+            f"{name} takes a day, not {str(day)[:40]!r}.", cure="Write it as 2026-11-21; days are UTC."
         ) from None
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sqlite3
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from html import unescape
 from pathlib import Path
@@ -372,3 +373,24 @@ def test_the_line_takes_days_projects_and_arrangements(house):
     with pytest.raises(AttributeError):
         _ = answer.nothing_of_the_kind
     assert not hasattr(answer, "_repr_html_")
+
+
+def test_a_day_may_be_a_text_a_date_or_a_time(house):
+    """Days are UTC: an hour of another zone counts on its UTC day; what is no day is one line."""
+    session = api.current()
+    with session.ledger().writing() as transaction:
+        transaction.insert(done("kfirst", created_at=T.replace(day=1)))
+        transaction.insert(done("ksecond", run_key="k1:2", created_at=T.replace(day=2)))
+    late = datetime(2026, 11, 1, 22, tzinfo=timezone(timedelta(hours=-5)))
+    for since in ("2026-11-02", date(2026, 11, 2), datetime.fromisoformat("2026-11-02T23:59"), late):
+        assert [row["run"] for row in kling.costs(since=since, by="run").rows] == ["ksecond"]
+    for until in (
+        "2026-11-01",
+        date(2026, 11, 1),
+        datetime.fromisoformat("2026-11-01T00:01"),
+        late - timedelta(hours=4),
+    ):
+        assert [row["run"] for row in kling.costs(until=until, by="run").rows] == ["kfirst"]
+    for nonsense in (20261102, "yesterday", "", True):
+        with pytest.raises(UsageError, match="since takes a day"):
+            kling.costs(since=nonsense)
