@@ -38,6 +38,8 @@ _PLACES = {
     RunStatus.RUNNING: "being made",
     RunStatus.SAVING: "being saved",
 }
+#: A dot nobody sees: without a still of its own Chromium paints the player grey (measured), and hides ours.
+_CLEAR = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 _FILL = "rgba(128,128,128,0.12)"
 _WRAP = "overflow-wrap:break-word"
 _FAINT = "opacity:0.72"
@@ -152,25 +154,37 @@ def clip_words(record: RunRecord, src: str | None, embed: str | None) -> Html:
     return join([tag("div", join([*took, *facts], DOT), style=_FAINT), told])
 
 
-def picture(record: RunRecord, *, src: str | None, poster: str | None, embed: str | None = None) -> Html:
-    """Draw the box with the clip, its still, or what is on its way."""
+def picture(
+    record: RunRecord, *, src: str | None, poster: str | None, embed: str | None = None, player: bool = True
+) -> Html:
+    """Draw the box with the clip, its still, or what is on its way.
+
+    The still is an image below the player, and not the player's own: so a reader who is shown no video
+    (GitHub, a feed, a printer) has it, and it is in the notebook once.
+    """
     width, height = _BOXES[record.request.aspect_ratio]
     inside = "position:absolute;left:0;top:0;width:100%;height:100%"
     played = safe_url(embed, data="video") or safe_url(src)
     still = safe_url(poster, data="image")
     done = record.status is RunStatus.SUCCEEDED
-    if done and played:
-        look = f"{inside};background:#000"
-        held = tag(
+    # A line of its own, so that a line-wise diff of two states does not repeat it.
+    shown = join(["\n", tag("img", src=still, alt="first frame", style=inside), "\n"]) if still else Html()
+    if done and not player:
+        if not still:
+            return Html()
+        held = tag("a", shown, href=safe_url(src)) if safe_url(src) else shown
+    elif done and played:
+        video = tag(
             "video",
             controls=True,
             loop=True,
             preload="none",
             width=width,
-            style=look,
-            poster=still,
+            style=inside if still else f"{inside};background:#000",
+            poster=_CLEAR if still else None,
             src=played,
         )
+        held = join([shown, video])
     elif done and still:
         # A clip that is not here still shows what it was.
         held = tag("img", src=still, alt="first frame", style=f"{inside};opacity:0.6")

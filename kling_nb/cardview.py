@@ -38,6 +38,7 @@ def card(
     note: str = "",
     detached: bool = False,
     embed: str | None = None,
+    player: bool = True,
 ) -> Html:
     """Draw the card of one run.
 
@@ -53,6 +54,7 @@ def card(
         note: A further sentence of ours.
         detached: Whether we stopped watching.
         embed: The clip itself as a data address, played instead of `src`.
+        player: Whether a finished clip is played here, or only shown by its still and linked.
 
     Returns:
         One element, complete without scripts, style sheets or trust.
@@ -79,7 +81,7 @@ def card(
     right = tag("div", *seen, style="flex:1 1 300px;min-width:0")
     return tag(
         "div",
-        picture(record, src=src, poster=poster, embed=embed) if shown else "",
+        picture(record, src=src, poster=poster, embed=embed, player=player) if shown else "",
         right,
         style=f"{_COLUMNS};{html.FRAME};{html.FONT};{_WRAP}",
     )

@@ -35,6 +35,8 @@ class Tile:
         reused: Whether nothing was sent for this cell.
         note: A further sentence of ours.
         detached: Whether we stopped watching.
+        embed: The clip itself as a data address, played instead of `src`.
+        player: Whether a finished clip is played here.
 
     Example:
         >>> Tile.__name__
@@ -49,6 +51,8 @@ class Tile:
     reused: bool = False
     note: str = ""
     detached: bool = False
+    embed: str | None = None
+    player: bool = True
 
 
 def grid(tiles: Sequence[Tile], *, totals: Totals | None, now: datetime) -> Html:
@@ -145,7 +149,7 @@ def _tile(tile: Tile, now: datetime, *, alone: bool, going: bool) -> Html:
     pill = html.pill(_state(tile), cardparts.colour(record, detached=tile.detached))
     width = _WIDTHS[record.request.aspect_ratio]
     parts: list[object] = [
-        cardparts.picture(record, src=tile.src, poster=tile.poster),
+        cardparts.picture(record, src=tile.src, poster=tile.poster, embed=tile.embed, player=tile.player),
         tag("div", pill, " ", cardparts.marked(record), style="margin-top:6px"),
         tag("div", join([tag("bdi", part) for part in ids], DOT), style=f"opacity:0.65;{html.MONO}"),
     ]
@@ -157,7 +161,7 @@ def _tile(tile: Tile, now: datetime, *, alone: bool, going: bool) -> Html:
         waits = wording.wait_words(record, now=now, typical_s=tile.typical_s)
         parts.append(tag("div", join(waits, DOT), style=_FAINT))
     parts.append(cardparts.story(record, detached=tile.detached))
-    parts.append(cardparts.clip_words(record, tile.src, None))
+    parts.append(cardparts.clip_words(record, tile.src, tile.embed))
     parts.append(tag("div", prose(wording.money_words(record, reused=tile.reused)), style="margin-top:4px"))
     if tile.note:
         parts.append(tag("div", prose(tile.note), style=_FAINT, dir="auto"))

@@ -15,6 +15,7 @@ from yarl import URL
 
 from kling_nb.addresses import Origin, is_loopback, origin_of
 from kling_nb.catalog import find_model
+from kling_nb.embedding import Mode
 from kling_nb.errors import SettingsError, UsageError
 
 __all__ = ["Options", "ProviderName", "check_options"]
@@ -129,6 +130,7 @@ class Options(BaseModel):
         sandbox_wait: A multiplier of every simulated wait, 0 to 100.
         project: The name that `project_daily` counts under, at most 100 characters.
         notify: Whether the page tells when a run has ended.
+        embed: What of a clip goes into its card: auto, always, never or poster.
         allow_origin: Further origins that a key may go to; a text may hold several, with commas.
 
     Example:
@@ -154,6 +156,7 @@ class Options(BaseModel):
     sandbox_wait: Annotated[float, BeforeValidator(_number), Field(ge=0, le=100)] | None = None
     project: Annotated[_Line, Field(max_length=100)] | None = None
     notify: bool | None = None
+    embed: Mode | None = None
     allow_origin: (
         Annotated[tuple[Annotated[_Line, AfterValidator(_origin)], ...], BeforeValidator(_split)] | None
     ) = None

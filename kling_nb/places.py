@@ -6,15 +6,25 @@ sends clips into another notebook's folder.
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.embedding import FrontEnd
+
 if TYPE_CHECKING:
     from kling_nb.settings import Settings
 
-__all__ = ["MEDIA_FOLDER", "Surroundings", "is_headless", "media_folder", "notebook_path", "script"]
+__all__ = [
+    "MEDIA_FOLDER",
+    "Surroundings",
+    "front_end",
+    "is_headless",
+    "media_folder",
+    "notebook_path",
+    "script",
+]
 
 MEDIA_FOLDER = "kling_media"
 # VS Code names its sessions on a remote server `<notebook>-jvsc-<uuid>` (microsoft/vscode-jupyter).
@@ -29,11 +39,13 @@ class Surroundings:
         notebook: The notebook's file, if it is known.
         folder: The folder that relative addresses in outputs are resolved against.
         headless: Whether nobody is watching.
+        front: The page that shows the outputs, where it is one that plays no file from beside the notebook.
     """
 
     notebook: Path | None = None
     folder: Path | None = None
     headless: bool = False
+    front: FrontEnd = ""
 
 
 def script() -> Surroundings:
@@ -118,6 +130,37 @@ def is_headless(kernel_allow_stdin: bool | None, stdin_isatty: bool) -> bool:  #
         (True, False, False)
     """
     return not (stdin_isatty if kernel_allow_stdin is None else kernel_allow_stdin)
+
+
+def front_end(environ: Mapping[str, str], user_ns: Mapping[str, Any], modules: Collection[str]) -> FrontEnd:
+    """Say whether the page that shows the outputs is one that plays no file from beside the notebook.
+
+    Args:
+        environ: The environment.
+        user_ns: The variables of the notebook.
+        modules: Names of the modules that are loaded.
+
+    Returns:
+        `vscode`, `colab`, or nothing for any other.
+
+    Source:
+        Looked up on 2026-11-21, not run here. VS Code sets the variable `__vsc_ipynb_file__`, and names its
+        sessions on a remote server with `-jvsc-`. `VSCODE_PID` alone is also inherited by a JupyterLab that
+        was started from its terminal (plotly/plotly.py issue 2533), whose server names a session, and is
+        missing in WSL, where `VSCODE_CWD` is set (holoviz/panel issue 5200). VS Code resolves no relative
+        address in an output (microsoft/vscode issue 172867). Colab's kernel loads `google.colab`; its page
+        plays a clip only where it is in the output (ManimCommunity/manim issue 3741).
+
+    Example:
+        >>> front_end({"VSCODE_PID": "1", "JPY_SESSION_NAME": "/home/ada/a.ipynb"}, {}, ())
+        ''
+    """
+    session = environ.get("JPY_SESSION_NAME", "")
+    if "__vsc_ipynb_file__" in user_ns or "-jvsc-" in session:
+        return "vscode"
+    if "google.colab" in modules:
+        return "colab"
+    return "vscode" if not session and ("VSCODE_PID" in environ or "VSCODE_CWD" in environ) else ""
 
 
 def _papermill(value: object, cwd: Path, environ: Mapping[str, str]) -> Path | None:

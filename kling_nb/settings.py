@@ -26,6 +26,7 @@ import platformdirs
 from kling_nb.addresses import is_loopback, origin_of
 from kling_nb.catalog import DEFAULT_MODEL, add_own
 from kling_nb.configfile import APP, ProjectTable, find_project, read_user_file
+from kling_nb.embedding import Mode
 from kling_nb.errors import SettingsError, UsageError, one_line
 from kling_nb.modelfile import read_models
 from kling_nb.options import Options, ProviderName, check_options
@@ -77,6 +78,7 @@ class Settings:
         project: The name that the project's cap counts under.
         user: The name that the user's caps count under.
         notify: Whether the page tells when a run has ended.
+        embed: What of a clip goes into its card, unless a cell says so.
         allow_origin: Further origins that a key may go to.
         prices: What the user's own file and a project's state beside the list.
         sources: Where each of these came from, by field name.
@@ -105,6 +107,7 @@ class Settings:
     project: str = "unnamed"
     user: str = "unnamed"
     notify: bool = False
+    embed: Mode = "auto"
     allow_origin: tuple[str, ...] = ()
     prices: tuple[GivenPrice, ...] = ()
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)

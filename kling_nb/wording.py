@@ -27,6 +27,7 @@ __all__ = [
     "provider_site",
     "session_words",
     "short",
+    "size_words",
     "state_word",
     "unread_words",
     "wait_words",
@@ -330,14 +331,20 @@ def file_words(media: MediaFacts) -> list[str]:
         ['4.1 MB', 'H.264', 'no sound']
     """
     words = [f"{media.width}\u00d7{media.height}"] if media.width and media.height else []
-    words += [_size(media.size)]
+    words += [size_words(media.size)]
     words += [f"{media.duration_s:.2f} s"] if media.duration_s else []
     words += [f"{media.fps:g} fps"] if media.fps else []
     words += [_CODECS.get(media.codec, media.codec)] if media.codec else []
     return [*words, f"{media.audio_codec.upper()} sound" if media.audio_codec else "no sound"]
 
 
-def _size(size: int) -> str:
+def size_words(size: int) -> str:
+    """Write a number of bytes.
+
+    Example:
+        >>> size_words(4_100_000)
+        '4.1 MB'
+    """
     if size < 1000:
         return f"{size} bytes"
     for unit, factor in (("kB", 1000), ("MB", 1000**2)):

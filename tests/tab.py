@@ -42,7 +42,8 @@ PLAY = """async () => {
       sought = video.currentTime;
     }
     seen.push({
-      src: video.getAttribute('src'), poster: video.getAttribute('poster'), controls: video.controls,
+      src: video.getAttribute('src'), controls: video.controls,
+      still: video.parentElement.querySelector('img')?.getAttribute('src'),
       width: video.videoWidth, height: video.videoHeight, duration: video.duration,
       played, sought, error: video.error && video.error.message,
     });

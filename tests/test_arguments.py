@@ -164,7 +164,7 @@ REFUSALS = [
     ("--zzz", "`%kling help`"),
     ("--sweep duration=3,5", "There is no flag '--sweep'"),
     ("--private", "There is no flag"),
-    ("--embed always", "There is no flag"),
+    ("--embed allways", "Did you mean always?"),
     ("--seed 7", "no seed"),
     ("--start_image a.png", "from text only"),
     ("--fps 60", "the model decides"),

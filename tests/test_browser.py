@@ -45,7 +45,7 @@ def _check_plays(tab, *, clips):
         assert video["sought"] == pytest.approx(0.8 * video["duration"], abs=0.15)
         assert (video["width"], video["controls"]) == (640, True)
         assert "kling_media/" in video["src"]
-        assert video["poster"].startswith("data:image/jpeg;base64,")
+        assert video["still"].startswith("data:image/jpeg;base64,")
 
 
 def test_a_card_lives_plays_and_outlives_its_kernel(browser, folder, environment):

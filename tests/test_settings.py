@@ -96,11 +96,12 @@ def test_every_setting_is_read_from_the_environment(load):
         sandbox_wait="0",
         project="fox film",
         notify="1",
+        embed="poster",
         allow_origin="https://other.example.org , https://proxy.example.org",
     )
     assert set(settings.sources.values()) == {"environment", "default"}
     assert (
-        sum(place == "environment" for place in settings.sources.values()) == len(Options.model_fields) == 17
+        sum(place == "environment" for place in settings.sources.values()) == len(Options.model_fields) == 18
     )
     assert settings.model == "kling-3.0-standard"
     assert [getattr(settings, f"{cap}_micros") for cap in CAPS] == [

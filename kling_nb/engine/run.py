@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.cardview import card, line
+from kling_nb.embedding import FrontEnd, Inset, Kept, Mode, inset
 from kling_nb.engine.verdict import error_of
 from kling_nb.errors import DetachedError, KlingError, RunFailedError, WaitTimeoutError
 from kling_nb.receipt import RECEIPT_MIME, to_receipt
@@ -314,7 +315,11 @@ class Run:
         """What the card should say beyond the record."""
         if self.note or not self.detached or isinstance(self._stopped, DetachedError):
             return self.note
-        return str(self._stopped)
+        return str(self.error)
+
+    def note_with(self, clip: Inset) -> str:
+        """What the card says beyond the record, and of the clip in it."""
+        return " ".join(words for words in (self.shown_note, clip.words) if words)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         return self.bundle()
@@ -332,21 +337,43 @@ class Run:
             totals=totals,
             now=now,
             name=self.name,
-            src=src,
-            poster=poster,
+        path = self._engine.store(self.record.folder).path(self.record) if src else None
+        return Kept(record=self.record, path=path, src=src, poster=poster)
+
+    def bundle(
+        self,
+        *,
+        typical_s: tuple[float, float] | None = None,
+        embed: Mode = "auto",
+        front: FrontEnd = "",
+    ) -> dict[str, Any]:
+        """Give the card, its text line and the receipt, as one MIME bundle.
+
+        Args:
+            typical_s: The usual span from asked to done, shortest and longest in seconds.
+            embed: What of the clip goes into it.
+            front: The page it is for.
+        """
+        now, totals = utc_now(), self.totals
+        [clip] = inset([self.kept()], embed, front=front, final=self.done)
+        note = self.note_with(clip)
+            src=clip.src,
+            poster=clip.poster,
             typical_s=typical_s,
             reused=self.reused,
-            note=self.shown_note,
+            note=note,
             detached=self.detached,
         )
         text = line(
             self.record,
             totals=totals,
             now=now,
+            embed=clip.embed,
+            player=clip.player,
             name=self.name,
-            file=src,
+            file=clip.src,
             reused=self.reused,
             detached=self.detached,
-            note=self.shown_note,
+            note=note,
         )
         return {"text/html": html, "text/plain": text, RECEIPT_MIME: to_receipt(self.record)}

@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator, Sequence
 from typing import Any, overload
 
+from kling_nb.embedding import FrontEnd, Inset, Mode, inset
 from kling_nb.engine.run import Run, Video
 from kling_nb.gridview import Tile, grid, grid_text
 from kling_nb.html import join, prose, tag
@@ -86,19 +87,29 @@ class Runs(Sequence[Run]):
             bundle["text/plain"] += f"\n{self.note}"
         return bundle
 
-    def bundle(self, typical_s: Sequence[tuple[float, float] | None] | None = None) -> dict[str, Any]:
+    def bundle(
+        self,
+        typical_s: Sequence[tuple[float, float] | None] | None = None,
+        *,
+        embed: Mode = "auto",
+        front: FrontEnd = "",
+    ) -> dict[str, Any]:
         """Give one card for all of them, its text lines and the receipts, as one MIME bundle.
 
         Args:
             typical_s: The usual span of each, shortest and longest in seconds.
+            embed: What of the clips goes into it; what they add is counted together.
+            front: The page it is for.
 
         Returns:
             By MIME type.
         """
         if len(self) == 1:
-            return self[0].bundle(typical_s=typical_s[0] if typical_s else None)
+            return self[0].bundle(typical_s=typical_s[0] if typical_s else None, embed=embed, front=front)
         spans = typical_s or [None] * len(self)
-        tiles = [_tile(run, span) for run, span in zip(self, spans, strict=True)]
+        final = all(run.done for run in self)
+        clips = inset([run.kept() for run in self], embed, front=front, final=final)
+        tiles = [_tile(run, span, clip) for run, span, clip in zip(self, spans, clips, strict=True)]
         totals = self[0].totals if tiles else None
         return {
             "text/html": grid(tiles, totals=totals, now=utc_now()),
@@ -107,15 +118,16 @@ class Runs(Sequence[Run]):
         }
 
 
-def _tile(run: Run, typical_s: tuple[float, float] | None) -> Tile:
-    src, poster = run.shown_clip()
+def _tile(run: Run, typical_s: tuple[float, float] | None, clip: Inset) -> Tile:
     return Tile(
         record=run.record,
         name=run.name,
-        src=src,
-        poster=poster,
+        src=clip.src,
+        poster=clip.poster,
         typical_s=typical_s,
         reused=run.reused,
-        note=run.shown_note,
+        note=run.note_with(clip),
         detached=run.detached,
+        embed=clip.embed,
+        player=clip.player,
     )

@@ -18,6 +18,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from kling_nb.embedding import Mode
 from kling_nb.errors import UsageError
 from kling_nb.notebook.prompt import fill_in, read_text
 from kling_nb.notebook.storyboard import read_storyboard
@@ -67,6 +68,7 @@ class CellOrder:
         dry_run: Send nothing, show the plan.
         dry_run_as: Show the plan as a call of this kind.
         quiet: Show no card.
+        embed: What of a clip goes into its card; None leaves it to the settings.
         wait: Wait in the cell; None leaves it to whether anybody watches.
         timeout_s: Seconds to wait at most.
         tags: Kept with the record.
@@ -90,6 +92,7 @@ class CellOrder:
     dry_run_as: Literal["curl", "python"] | None = None
     quiet: bool = False
     wait: bool | None = None
+    embed: Mode | None = None
     timeout_s: float | None = None
     tags: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -404,4 +407,5 @@ _READERS: dict[str, Reader] = {
     "timeout_s": lambda flag, value, _names: read_seconds(flag, value),
     "tags": _tag,
     "metadata": _metadata,
+    "embed": _choice,
 }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.display import DisplayHandle
 
+from kling_nb.embedding import FrontEnd, Mode
 from kling_nb.engine import Run, Runs, pace
 from kling_nb.errors import LedgerError
 from kling_nb.notebook.strip import Strip
@@ -31,11 +32,12 @@ _sending = threading.Lock()
 _numbers = itertools.count(1)
 
 
-def show_runs(runs: Sequence[Run]) -> None:
+def show_runs(runs: Sequence[Run], *, embed: Mode | None = None) -> None:
     """Show one card for one run or several; it stays live while any of them is on its way.
 
     Args:
         runs: Handles; without any, nothing is shown.
+        embed: What of the clips goes into the final card; None leaves it to the settings.
     """
     from kling_nb.api import current, surroundings_of_process
 
@@ -44,7 +46,8 @@ def show_runs(runs: Sequence[Run]) -> None:
         return
     live = getattr(where, "kernel", False)
     watched = live and not current().surroundings().headless
-    cards = LiveCards(runs, repeat=live and not watched)
+    mode = embed or current().settings().embed
+    cards = LiveCards(runs, repeat=live and not watched, embed=mode, front=current().surroundings().front)
     cards.draw(controls=watched, notify=watched and current().settings().notify)
     if live and any(not run.done for run in runs):
         cards.follow(current().loop.hand)
@@ -73,10 +76,16 @@ class LiveCards:
     Args:
         runs: Handles, in order.
         repeat: Whether `flush` must send again what was sent from the background.
+        embed: What of the clips goes into the final card.
+        front: The page it is for.
     """
 
-    def __init__(self, runs: Sequence[Run], *, repeat: bool = False) -> None:
+    def __init__(
+        self, runs: Sequence[Run], *, repeat: bool = False, embed: Mode = "auto", front: FrontEnd = ""
+    ) -> None:
         self.runs = Runs(runs)
+        self._embed: Mode = embed
+        self._front: FrontEnd = front
         self._repeat = repeat
         self._typical = [_typical(run) for run in self.runs]
         # Several cells may show the same run, each in an output of its own.
@@ -88,7 +97,7 @@ class LiveCards:
 
     def draw(self, *, controls: bool, notify: bool = False) -> None:
         """Make the outputs, in the cell that asked for them."""
-        self._shown = self.runs.bundle(self._typical)
+        self._shown = self._bundle()
         self._handle.display(self._shown, raw=True)
         waiting = [(run, span) for run, span in zip(self.runs, self._typical, strict=True) if not run.done]
         if controls and waiting:
@@ -133,7 +142,7 @@ class LiveCards:
             self._ended.set()
 
     def _update(self) -> None:
-        if self._worth_drawing() and (bundle := self.runs.bundle(self._typical)) != self._shown:
+        if self._worth_drawing() and (bundle := self._bundle()) != self._shown:
             with _sending:
                 self._handle.update(bundle, raw=True)
                 if self._repeat:
@@ -141,6 +150,9 @@ class LiveCards:
             self._shown = bundle
         if self._strip is not None:
             self._strip.update()
+
+    def _bundle(self) -> dict[str, Any]:
+        return self.runs.bundle(self._typical, embed=self._embed, front=self._front)
 
     def _worth_drawing(self) -> bool:
         """Whether more has changed than the time; drawing anew would stop a clip that plays beside others."""

@@ -94,7 +94,7 @@ def run_cell(session: Session, names: dict[str, Any], line: str, body: str) -> N
         run.name = run.name or (f"{order.dest}[{number}]" if many and order.dest else order.dest)
     bind(session, names, order.dest, Runs(runs) if many else runs[0])
     if not order.quiet:
-        show_runs(runs)
+        show_runs(runs, embed=order.embed)
     headless = session.surroundings().headless
     if headless if order.wait is None else order.wait:
         wait_for(runs, order.timeout_s, headless=headless)

@@ -51,6 +51,7 @@ class KlingMagics(Magics):
     sandbox_wait = Float(None, allow_none=True, help="Multiplier of the sandbox's waits").tag(config=True)
     project = _text("Name of the project in the books")
     notify = Bool(None, allow_none=True, help="Tell in the page when a run has ended").tag(config=True)
+    embed = _text("What of a clip goes into its card: auto, always, never or poster")
     allow_origin = _text("Further origins a base address may have, separated by commas")
 
     shell: Any

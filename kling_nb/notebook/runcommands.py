@@ -4,9 +4,11 @@ Invariants: nothing here ever makes a run at a provider (the one door for that, 
 from here); what is wrong is a `UsageError` of one line.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from kling_nb.adopting import adopt as _adopt_run
+from kling_nb.embedding import MODES, Mode, refuse_too_much
 from kling_nb.engine import Run, Runs
 from kling_nb.errors import DetachedError, KlingError
 from kling_nb.notebook import overview
@@ -66,7 +68,19 @@ def show(order: Order) -> Shown:
         if len(runs) != 1:
             raise wrong("--player takes one run.", "`%kling compare` plays several in lock step.")
         return Shown(view=Player(runs[0], store=order.session.engine().store))
-    return Shown(runs=runs)
+    return Shown(runs=runs, embed=_embed(order, runs))
+
+
+def _embed(order: Order, runs: Sequence[Run]) -> Mode | None:
+    asked = order.flags.get("--embed")
+    if asked is None:
+        return None
+    mode = next((mode for mode in MODES if mode == asked), None)
+    if mode is None:
+        raise wrong(f"--embed is one of {', '.join(MODES)}, not {shown(asked)}.", "See `%kling help show`.")
+    if mode == "always":
+        refuse_too_much([run.kept() for run in runs], order.session.surroundings().front)
+    return mode
 
 
 def wait(order: Order) -> Shown:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kling_nb.embedding import Mode
     from kling_nb.engine import Run
 
 __all__ = ["Shown", "put"]
@@ -23,6 +24,7 @@ class Shown:
         text: For terminals and diffs.
         value: What the command gives back to Python.
         runs: Runs whose cards are drawn below it.
+        embed: What of their clips goes into the cards; None leaves it to the settings.
         view: What IPython displays below that, e.g. a comparison; it has a text of its own.
     """
 
@@ -30,6 +32,7 @@ class Shown:
     text: str = ""
     value: Any = None
     runs: "Sequence[Run]" = ()
+    embed: "Mode | None" = None
     view: Any = None
 
 
@@ -91,7 +94,7 @@ def put(shown: Shown) -> Answer | None:
     if shown.runs:
         from kling_nb.notebook.card import show_runs
 
-        show_runs(shown.runs)
+        show_runs(shown.runs, embed=shown.embed)
     if shown.view is not None:
         from IPython.display import display
 

@@ -53,10 +53,12 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         name="show",
-        usage="[ID ...] [--player]",
+        usage="[ID ...] [--embed MODE | --player]",
         loose=True,
-        help="draw the card of a run again, of the last one by default; --player plays it frame by frame",
+        help="draw the card of a run again, of the last one by default; --embed auto, always, poster or "
+        "never, as in a cell; --player plays it frame by frame",
         switches=("--player",),
+        values=("--embed",),
     ),
     Command(
         name="compare",

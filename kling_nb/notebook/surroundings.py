@@ -51,7 +51,7 @@ class ShellSurroundings:
 
     def look(self, *_: object) -> None:
         """Look again; to be called on the notebook's own thread."""
-        from kling_nb.places import is_headless, notebook_path
+        from kling_nb.places import front_end, is_headless, notebook_path
         from kling_nb.session import Surroundings
 
         allow_stdin: bool | None = None
@@ -67,7 +67,8 @@ class ShellSurroundings:
         headless = is_headless(allow_stdin, sys.stdin is not None and sys.stdin.isatty())
         notebook = notebook_path(os.environ, self.ip.user_ns, cwd=self.started_in, headless=headless)
         folder = notebook.parent if notebook is not None and notebook.parent.is_dir() else self.started_in
-        self._seen = Surroundings(notebook=notebook, folder=folder, headless=headless)
+        front = "" if headless or not self.kernel else front_end(os.environ, self.ip.user_ns, sys.modules)
+        self._seen = Surroundings(notebook=notebook, folder=folder, headless=headless, front=front)
 
 
 def attach(ip: Any) -> ShellSurroundings:

@@ -211,6 +211,16 @@ FLAGS: tuple[Flag, ...] = (
         help="seconds to wait at most; the run goes on",
         group=_WAIT,
     ),
+    Flag(
+        name="embed",
+        spellings=("--embed",),
+        metavar="MODE",
+        help="auto: the clip stays beside the notebook, and goes in, up to 5 MB, where the page needs that "
+        "(VS Code, Colab); always: it goes in, a third more than its size, up to 40 MB; poster: its still "
+        "and a link; never: a link",
+        group=_WAIT,
+        choices=("auto", "always", "poster", "never"),
+    ),
     Flag(name="quiet", spellings=("-q", "--quiet"), help="show no card", group=_WAIT),
     Flag(
         name="tags",
