@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from kling_nb.provenance import body_bytes
+
 __all__ = ["Call", "Reply"]
 
 
@@ -36,6 +38,15 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     paid: bool = False
+
+    @property
+    def content(self) -> bytes | None:
+        """The body as it goes out, byte for byte, or None for none.
+
+        Raises:
+            ValueError: It is not plain JSON.
+        """
+        return None if self.json is None else body_bytes(self.json)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -223,6 +223,7 @@ class Opening:
                 now=now,
                 **self.shared,
             )
+            record = record.model_copy(update={"earlier": transaction.earlier(record)})
             transaction.insert(record)
             # Claimed at once, so that nobody who looks after what is left behind takes it for that.
             transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s)

@@ -35,6 +35,7 @@ AI_MADE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedi
 DRAWN = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicMedia"
 
 MOST_MARKS = 16
+_MOST_KEPT = 64 * 1024
 _CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 _Line = Annotated[str, AfterValidator(one_line)]
@@ -67,8 +68,9 @@ def body_bytes(body: Mapping[str, Any]) -> bytes:
         >>> body_bytes({"b": 1, "a": "é"}).decode()
         '{"a":"é","b":1}'
     """
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
+    # There and back first: a name may be a number in Python, and only texts can be sorted.
+    plain = json.loads(json.dumps(body, allow_nan=False))
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 class _Fact(BaseModel):
@@ -81,7 +83,8 @@ class Sent(_Fact):
     Args:
         url: Where to, without a query.
         sha256: Of the bytes; see `body_bytes`.
-        body: What they say; None for a private run, whose words go to the provider alone.
+        body: What they say; None for a private run, whose words go to the provider alone, and for a body
+            of more than 64 KiB, which only a user's own metadata can make it.
 
     Example:
         >>> Sent.of("https://x/v1", {"a": 1}, private=True).body is None
@@ -91,7 +94,7 @@ class Sent(_Fact):
     url: str = Field(max_length=2000, pattern=r"^https?://[^\s?#@\\]+$", description="Where it was posted to")
     sha256: Sha256 = Field(description="SHA-256 of the bytes that were posted")
     body: dict[str, JsonValue] | None = Field(
-        default=None, description="The posted JSON; null where the run is private"
+        default=None, description="The posted JSON; null where the run is private, or it is over 64 KiB"
     )
 
     @classmethod
@@ -103,8 +106,9 @@ class Sent(_Fact):
             body: Plain JSON.
             private: Whether only its hash may be kept.
         """
-        digest = hashlib.sha256(body_bytes(body)).hexdigest()
-        return cls(url=url, sha256=digest, body=None if private else dict(body))
+        data = body_bytes(body)
+        kept = None if private or len(data) > _MOST_KEPT else json.loads(data)
+        return cls(url=url, sha256=hashlib.sha256(data).hexdigest(), body=kept)
 
     @property
     def whole(self) -> bool:

@@ -266,7 +266,10 @@ def _build(client: httpx.AsyncClient, call: Call, headers: httpx.Headers) -> htt
     try:
         # httpx drops an address's own query when it is given parameters, even none.
         url = httpx.URL(call.url).copy_merge_params(dict(call.params))
-        return client.build_request(call.method, url, json=call.json, headers=headers)
+        # Written here and not by the client, because the receipt holds the hash of these very bytes.
+        if (content := call.content) is not None:
+            headers["content-type"] = "application/json"
+        return client.build_request(call.method, url, content=content, headers=headers)
     except (ValueError, TypeError, RecursionError, httpx.InvalidURL) as exc:
         words = type(exc).__name__
     raise UsageError(f"The call cannot be written as HTTP ({words}).")

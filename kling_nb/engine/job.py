@@ -23,7 +23,7 @@ from kling_nb.errors import LedgerError, StoreError
 from kling_nb.ledger import LeaseLostError, Ledger
 from kling_nb.placing import Checkpoint, no_checkpoint
 from kling_nb.providers.base import Provider, Snapshot
-from kling_nb.records import RunRecord, RunStatus
+from kling_nb.records import Earlier, RunRecord, RunStatus
 from kling_nb.store import Store
 from kling_nb.transport import Transport
 
@@ -185,6 +185,8 @@ class Job:
         An end is written to the folder first, so that whoever sees it also finds it there; anything else
         first to the ledger, which decides. A folder that cannot be written never holds up the ledger.
         """
+        if RunStatus(changes.get("status", self.record.status)).ended:
+            changes["earlier"] = await self._earlier()
         copy = RunRecord.model_validate({**self.record.model_dump(), **changes})
         # Somebody who slept may have written down the provider's id since: then it is no end.
         at = self.record.status if copy.status.ended else None
@@ -212,6 +214,18 @@ class Job:
             self.checkpoint(f"{kind} in the folder")
         self.run.publish(record)
         return record
+
+    async def _earlier(self) -> tuple[Earlier, ...]:
+        """Read what became of the attempts before; as it was known, where the ledger cannot be read."""
+
+        def read() -> tuple[Earlier, ...]:
+            with self.ledger.reading() as transaction:
+                return transaction.earlier(self.record)
+
+        try:
+            return await asyncio.to_thread(read)
+        except LedgerError:
+            return self.record.earlier
 
     async def _commit(self, kind: str, at: RunStatus | None, changes: dict[str, Any]) -> RunRecord:
         run_id = self.record.id

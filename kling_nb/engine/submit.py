@@ -23,6 +23,7 @@ from kling_nb.errors import (
     TransportError,
     UsageError,
 )
+from kling_nb.provenance import Sent
 from kling_nb.providers.base import Accepted, Refused, Snapshot
 from kling_nb.records import RunStatus, utc_now, with_who
 
@@ -47,6 +48,7 @@ async def submit(job: Job) -> None:
         await job.commit_to_send(
             "submitting",
             at=RunStatus.CREATED,
+            sent=_noted(job),
             status=RunStatus.SUBMITTING,
             submitted_at=utc_now(),
             # The key may have changed since the intent was written: this is the account that answers for it.
@@ -171,6 +173,15 @@ def submit_call(job: Job) -> Call:
         client_ref=record.client_ref,
         metadata=with_who(record.metadata, **who),
     )
+
+
+def _noted(job: Job) -> Sent | None:
+    """Give what the POST will say, for the record; None where it cannot be built, and so is never sent."""
+    try:
+        call = submit_call(job)
+        return Sent.of(call.url, call.json or {}, private=job.record.private)
+    except (KlingError, ValueError, TypeError, RecursionError):
+        return None
 
 
 async def accept(job: Job, answer: Accepted) -> None:
@@ -302,7 +313,7 @@ async def _resend(job: Job) -> str | Refused:
     for tries in range(1, 6):
         if tries > 1:
             await job.sleep(back_off(tries - 1, random=job.clock.random) if wait is None else wait)
-        await job.commit_to_send("resent", at=RunStatus.SUBMITTING, submitted_at=utc_now())
+        await job.commit_to_send("resent", at=RunStatus.SUBMITTING, sent=_noted(job), submitted_at=utc_now())
         try:
             answer = job.provider.read_submit(await job.send(submit_call(job)))
         except TransportError as error:

@@ -13,9 +13,13 @@ import sqlalchemy as sa
 
 from kling_nb.ledger.rows import read_row
 from kling_nb.ledger.schema import EVENTS, LIVE, RUNS, row_of
-from kling_nb.records import RunRecord, RunStatus, Totals, utc_now
+from kling_nb.records import Earlier, RunRecord, RunStatus, Totals, utc_now
 
 __all__ = ["Transaction"]
+
+_MOST_EARLIER = 50
+#: What an event does not repeat: it stands in the record, and may hold private words or be long.
+_UNTOLD = frozenset({"request", "status", "sent", "earlier"})
 
 
 class Transaction:
@@ -38,6 +42,22 @@ class Transaction:
         query = sa.select(RUNS.c.id, RUNS.c.record).where(RUNS.c.request_key.in_(request_keys))
         rows = self._connection.execute(query.order_by(RUNS.c.created_at))
         return [read_row(run_id, text) for run_id, text in rows]
+
+    def earlier(self, record: RunRecord) -> tuple[Earlier, ...]:
+        """Give the attempts of the same take that ended before this one was asked for, oldest first.
+
+        Raises:
+            LedgerError: One of their rows cannot be read.
+        """
+        before = [
+            one.as_earlier()
+            for one in self.find([record.request_key])
+            if one.id != record.id
+            and one.play == record.play
+            and one.status.ended
+            and (one.created_at, one.attempt) < (record.created_at, record.attempt)
+        ]
+        return tuple(before[-_MOST_EARLIER:])
 
     def get(self, run_id: str) -> RunRecord | None:
         """Give one run by our id."""
@@ -106,7 +126,7 @@ class Transaction:
     def change(self, record: RunRecord, kind: str, changes: Mapping[str, Any], **data: Any) -> RunRecord:
         """Change fields of a run, checked, and append the event that tells of them; gives the new record."""
         new = RunRecord.model_validate({**record.model_dump(), **changes})
-        told = {name: value for name, value in changes.items() if name not in {"request", "status"}}
+        told = {name: value for name, value in changes.items() if name not in _UNTOLD}
         self.write(new, kind, **told, **data)
         return new
 
