@@ -287,7 +287,8 @@ class CostReport:
             unsure = sum(is_open(record) and not record.play for record in self._records)
             if unsure:
                 what = "1 charge is" if unsure == 1 else f"{unsure} charges are"
-                yield f"{what} not the provider's own word: `%kling cost --reconcile` asks, for free."
+                asks = "`%kling cost --reconcile` asks, for free."
+                yield f"{what} not the provider's own word in dollars: {asks}"
             return
         if not self.checks:
             yield "Every charge is the provider's own word: there was nothing to ask."

@@ -184,7 +184,10 @@ def _told(record: RunRecord, snapshot: Snapshot) -> tuple[dict[str, Any] | None,
         figure, currency = told["reported_micros"], told["currency"]
         told["charged"] = "yes" if figure else "no"
         if figure and currency != "USD":
-            return told, f"it reports {in_currency(figure, currency)}, which no dollar sum can count"
+            # The same as last time needs no further event.
+            known = (record.reported_micros, record.currency) == (figure, currency)
+            words = f"it reports {in_currency(figure, currency)}, which no dollar sum can count"
+            return None if known else told, words
         return told | {"settled_micros": figure, "reserved_micros": 0}, ""
     unknown = record.settled_micros is None and charged(record) == "unknown"
     without_clip = record.status is not RunStatus.SUCCEEDED and snapshot.state != "succeeded"

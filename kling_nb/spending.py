@@ -128,8 +128,8 @@ def difference(micros: int | None) -> str:
 
 
 def is_open(record: RunRecord) -> bool:
-    """Whether an ended run's charge is unknown, or is on the books without the provider's own word."""
-    return record.status.ended and record.reported_micros is None and charged(record) != "no"
+    """Whether an ended run's charge is unknown, or not on the books as the provider's own word in dollars."""
+    return record.status.ended and record.billed_micros is None and charged(record) != "no"
 
 
 # -- which runs --------------------------------------------------------------------

@@ -326,7 +326,8 @@ def test_a_charge_without_the_providers_word_is_pointed_out():
     estimated = done("kbbbb", reported_micros=None)
     runs = [done(), estimated, record(id="kcccc", **FAILED), done("kdddd", play=True, reported_micros=None)]
     assert [is_open(run) for run in runs] == [False, True, True, True]
-    assert "2 charges are not the provider's own word: %kling cost --reconcile" in repr(CostReport(runs))
+    words = "2 charges are not the provider's own word in dollars: %kling cost --reconcile"
+    assert words in repr(CostReport(runs))
     assert "reconcile" not in repr(CostReport([done()]))
 
 

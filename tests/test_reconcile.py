@@ -9,6 +9,7 @@ from house import KEY, houses
 from kling_nb.calls import Reply
 from kling_nb.notebook.commands import run_command
 from kling_nb.providers import RunComfy, Runflow, Sandbox, make_provider
+from kling_nb.reconciling import costs
 from kling_nb.records import RunStatus
 from sessions import ask
 from stage import WIRES
@@ -100,7 +101,35 @@ def test_a_figure_in_other_money_changes_no_dollar(build, wire):
     assert (kept.reported_micros, kept.currency, kept.settled_micros) == (EACH, "EUR", EACH)
     assert report.totals[0]["reported_unknown"] == 1
     assert len(events(session, run.id)) == 1
+    report, checks = reconcile(session)
+    assert (checks[run.id].outcome, session.ledger().get(run.id)) == ("open", kept)
+    assert "it reports 0.336 EUR" in repr(report)
+    assert len(events(session, run.id)) == 1, "the same again is not written down again"
+    house.faults(cost_told="on", cost_currency="USD", cost_factor=1.25)
+    assert reconcile(session)[1][run.id].outcome == "corrected"
+    kept = session.ledger().get(run.id)
+    assert (kept.reported_micros, kept.currency, kept.settled_micros) == (420_000, "USD", 420_000)
     assert reconcile(session)[1] == {}
+
+
+def test_what_a_bill_in_other_money_holds_is_released_by_one_in_dollars(build, wire):
+    """Nobody knows such a charge in dollars, so its money is held until the provider says it in dollars."""
+    house = build(faults={"cost_currency": "EUR"})
+    session = house.session()
+    run = house.run(session, ask(provider=wire))
+    before = run.record
+    assert (before.settled_micros, before.reserved_micros, before.currency) == (None, EACH, "EUR")
+    report = costs(session=session)
+    assert "1 charge is not the provider's own word in dollars: %kling cost --reconcile" in repr(report)
+    _, checks = reconcile(session)
+    assert (checks[run.id].outcome, session.ledger().get(run.id)) == ("open", before)
+    assert events(session, run.id) == []
+    house.faults(cost_currency="USD")
+    _, checks = reconcile(session)
+    assert (checks[run.id].outcome, checks[run.id].is_micros) == ("settled", EACH)
+    kept = session.ledger().get(run.id)
+    assert (kept.settled_micros, kept.reserved_micros, kept.currency) == (EACH, 0, "USD")
+    assert (session.totals().reserved_micros, house.submissions) == (0, 1)
 
 
 @pytest.mark.parametrize("bill", ["off", "on"])
