@@ -328,15 +328,9 @@ class Run:
         """Give the clip's address as the notebook reaches it, and a still; None for what is not here."""
         return self._engine.shown_clip(self.record)
 
-    def bundle(self, *, typical_s: tuple[float, float] | None = None) -> dict[str, Any]:
-        """Give the card, its text line and the receipt, as one MIME bundle."""
-        now, totals = utc_now(), self.totals
+    def kept(self) -> Kept:
+        """Give the clip as far as it is here, for the output that shows it."""
         src, poster = self.shown_clip()
-        html = card(
-            self.record,
-            totals=totals,
-            now=now,
-            name=self.name,
         path = self._engine.store(self.record.folder).path(self.record) if src else None
         return Kept(record=self.record, path=path, src=src, poster=poster)
 
@@ -357,19 +351,24 @@ class Run:
         now, totals = utc_now(), self.totals
         [clip] = inset([self.kept()], embed, front=front, final=self.done)
         note = self.note_with(clip)
+        html = card(
+            self.record,
+            totals=totals,
+            now=now,
+            name=self.name,
             src=clip.src,
             poster=clip.poster,
             typical_s=typical_s,
             reused=self.reused,
             note=note,
             detached=self.detached,
+            embed=clip.embed,
+            player=clip.player,
         )
         text = line(
             self.record,
             totals=totals,
             now=now,
-            embed=clip.embed,
-            player=clip.player,
             name=self.name,
             file=clip.src,
             reused=self.reused,

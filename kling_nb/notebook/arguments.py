@@ -91,8 +91,8 @@ class CellOrder:
     dry_run: bool = False
     dry_run_as: Literal["curl", "python"] | None = None
     quiet: bool = False
-    wait: bool | None = None
     embed: Mode | None = None
+    wait: bool | None = None
     timeout_s: float | None = None
     tags: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -404,8 +404,8 @@ _READERS: dict[str, Reader] = {
     "max_cost": lambda flag, value, _names: read_money(flag, value),
     "price": lambda flag, value, _names: read_money(flag, value, zero=False),
     "dry_run_as": _choice,
+    "embed": _choice,
     "timeout_s": lambda flag, value, _names: read_seconds(flag, value),
     "tags": _tag,
     "metadata": _metadata,
-    "embed": _choice,
 }
