@@ -72,7 +72,7 @@ def restore(
         What became of each clip.
 
     Raises:
-        UsageError: The notebook cannot be read.
+        UsageError: The notebook cannot be read, or there is no folder to look in.
 
     Example:
         >>> restore("fox.ipynb")   # doctest: +SKIP
@@ -87,7 +87,7 @@ def restore(
         )
     records, bad = read_receipts(path)
     store = session.engine().store(media_folder(session.settings(), path, path.parent))
-    nearby = _files(Path(look_in)) if look_in is not None else {}
+    nearby = _files(_folder(look_in)) if look_in is not None else {}
     found = [_restore(record, store, nearby, session) for record in records]
     unbelieved = f"{bad} receipts in it are damaged, or were changed"
     return [*found, *([Found(word="unreadable", file=path.name, why=unbelieved)] if bad else [])]
@@ -102,12 +102,15 @@ def relink(folder: str | Path | None = None, *, session: Session | None = None) 
 
     Returns:
         What became of each clip that a receipt beside it, or the ledger, knows.
+
+    Raises:
+        UsageError: There is no such folder.
     """
     session = session or current()
     where = session.surroundings()
     here = where.folder or Path.cwd()
     store = session.engine().store(media_folder(session.settings(), where.notebook, here))
-    nearby = _files(Path(folder) if folder is not None else here)
+    nearby = _files(_folder(folder) if folder is not None else here)
     known = {record.id: record for record in store.sidecars()}
     known |= {r.id: r for r in session.ledger().runs() if Path(r.folder) == store.folder}
     return [
@@ -132,9 +135,7 @@ def verify_folder(folder: str | Path) -> list[Found]:
     Example:
         >>> verify_folder("kling_media")   # doctest: +SKIP
     """
-    path = Path(folder)
-    if not path.is_dir():
-        raise UsageError(f"There is no folder {path}.", cure="Name a folder of clips and receipts.")
+    path = _folder(folder)
     store = Store(path if not (path / "kling_media").is_dir() else path / "kling_media")
     found, named = [], set()
     for record in store.sidecars():
@@ -147,6 +148,13 @@ def verify_folder(folder: str | Path) -> list[Found]:
         if one.suffix.lower() in CLIP_SUFFIXES and one.name not in named and not one.name.startswith(".")
     ]
     return found
+
+
+def _folder(folder: str | Path) -> Path:
+    path = Path(folder)
+    if not path.is_dir():
+        raise UsageError(f"There is no folder {path}.", cure="Name a folder of clips and receipts.")
+    return path
 
 
 def _check(record: RunRecord, store: Store) -> Found:

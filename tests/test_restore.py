@@ -210,8 +210,15 @@ def test_what_is_not_there_is_named(tmp_path, make):
     """No notebook, no folder: one line, and what to name."""
     with pytest.raises(UsageError, match="cannot be read"):
         restore(tmp_path / "nothing.ipynb", session=make())
-    with pytest.raises(UsageError, match="no folder"):
-        verify_folder(tmp_path / "nothing")
+    save(tmp_path / "a.ipynb")
+    for call in (
+        lambda: verify_folder(tmp_path / "nothing"),
+        lambda: restore(tmp_path / "a.ipynb", look_in=tmp_path / "nothing", session=make()),
+        lambda: relink(tmp_path / "nothing", session=make()),
+        lambda: relink(tmp_path / "a.ipynb", session=make()),
+    ):
+        with pytest.raises(UsageError, match="There is no folder"):
+            call()
 
 
 # -- the lines -----------------------------------------------------------------------------
