@@ -31,7 +31,6 @@ __all__ = [
     "check_length",
     "checked_key",
     "find_key",
-    "find_keys",
     "fingerprint",
     "key_missing",
 ]
@@ -205,35 +204,6 @@ def all_keys(
     with contextlib.suppress(SettingsError):
         for provider, text in read_user_file(user_file).keys.items():
             yield provider, SecretStr(text.strip())
-
-
-def find_keys(
-    *,
-    environ: Mapping[str, str] | None = None,
-    user_file: Path | None = None,
-    keyring_lookup: Callable[[str], str | None] | None = None,
-    headless: bool = False,
-) -> dict[str, Key]:
-    """Find every provider's key; see `find_key`.
-
-    Returns:
-        Keys by provider name, in the order in which `auto` tries them; a provider without one is left out.
-
-    Raises:
-        KeyMissingError: What was found cannot be a key.
-        SettingsError: A place cannot be read.
-
-    Example:
-        >>> list(find_keys(environ={"RUNCOMFY_TOKEN": "t"}))
-        ['runcomfy']
-    """
-    found = {
-        name: find_key(
-            name, environ=environ, user_file=user_file, keyring_lookup=keyring_lookup, headless=headless
-        )
-        for name in KEY_VARIABLES
-    }
-    return {name: key for name, key in found.items() if key is not None}
 
 
 def key_missing(provider: str, why: str = "") -> KeyMissingError:

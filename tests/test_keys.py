@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from kling_nb.catalog import find_model
 from kling_nb.choice import choose_provider
 from kling_nb.errors import KeyMissingError, SettingsError, UnpricedError, UnsupportedError, UsageError
-from kling_nb.keys import KEY_VARIABLES, Key, ask_keyring, find_key, find_keys, fingerprint, key_missing
+from kling_nb.keys import KEY_VARIABLES, Key, ask_keyring, find_key, fingerprint, key_missing
 from kling_nb.settings import Settings
 
 CANARY = "rf_live_canary_4711"
@@ -179,10 +179,8 @@ def test_a_key_for_nobody_is_an_error(tmp_path):
     assert "canary" not in str(caught.value)
 
 
-def test_all_keys_come_in_the_order_of_auto(user_file):
-    """The map of keys is the list of providers that can be tried."""
-    assert list(find_keys(environ={"RUNCOMFY_TOKEN": "t"}, user_file=user_file)) == ["runflow", "runcomfy"]
-    assert find_keys(environ={}) == {}
+def test_the_sandbox_has_no_key():
+    """Nothing in the environment is taken for one."""
     assert find_key("sandbox", environ={"SANDBOX": "x"}) is None
 
 
