@@ -19,6 +19,7 @@ from kling_nb.places import script
 from kling_nb.plan import Ask
 from kling_nb.records import Estimate, RunStatus, Totals, dollars
 from kling_nb.session import Session, Surroundings
+from kling_nb.veil import quietly
 
 __all__ = [
     "Spend",
@@ -75,8 +76,7 @@ def await_at_end(runs: Sequence[Run]) -> None:
 def take_submitted() -> list[Run]:
     """Give the runs submitted through these functions since the last call: a headless cell waits for them."""
     with _lock:
-        taken = list(_submitted)
-        _submitted.clear()
+        taken, _submitted[:] = list(_submitted), []
         return taken
 
 
@@ -140,8 +140,7 @@ def _ask(
         raise UsageError("take: should be a whole number, 0 or more.", cure="Nothing was sent.")
     _check_options(options)
     if isinstance(prompt, TextToVideo):
-        given = sorted(name for name, value in fields.items() if value is not None)
-        if given:
+        if given := sorted(name for name, value in fields.items() if value is not None):
             raise UsageError(
                 f"A whole request was given, and {', '.join(given)} beside it.", cure="Nothing was sent."
             )
@@ -221,6 +220,7 @@ def submit(
     retry: bool = False,
     tags: Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    private: bool = False,
 ) -> Run:
     """Ask for a clip and return at once; costs money unless the clip is already here.
 
@@ -244,6 +244,7 @@ def submit(
         retry: Buy again after a failure that was, or may have been, charged.
         tags: Kept with the record.
         metadata: Sent along where the provider takes any (Runflow).
+        private: The words go to the provider alone; what is shown and shared has their hash.
 
     Returns:
         The handle, as soon as the intent is on disk.
@@ -268,6 +269,7 @@ def submit(
             "retry": retry,
             "tags": tags or {},
             "metadata": metadata or {},
+            "private": private,
         },
         fields={
             "shots": _listed(shots),
@@ -280,8 +282,8 @@ def submit(
         },
     )
     session = current()
-    run = session.open(ask)[0]
-    session.last = run
+    with quietly(private):
+        session.last = run = session.open(ask)[0]
     await_at_end([run])
     return run
 
@@ -333,8 +335,7 @@ def estimate(prompt: str | TextToVideo | None = None, **options: Any) -> Estimat
     if unknown:
         # A price for something else than was meant is worse than none.
         raise UsageError(f"There is no option {', '.join(unknown)}.", cure="See `help(kling.submit)`.")
-    options = {name: value for name, value in options.items() if value is not None}
-    options["allow_unpriced"] = True
+    options = {k: v for k, v in options.items() if v is not None} | {"allow_unpriced": True}
     ask = _ask(prompt, take=take, options=options, fields=fields, **given)
     return current().price(ask)
 

@@ -22,7 +22,8 @@ from kling_nb.models import request_key
 from kling_nb.plan import Ask, Take, new_record, plan_takes
 from kling_nb.pricing import require_priced
 from kling_nb.records import Estimate, RunRecord, RunStatus, utc_now
-from kling_nb.store import Store
+from kling_nb.store import Store, file_stem
+from kling_nb.veil import NOW_PRIVATE, STILL_PUBLIC, is_veiled, unveiled
 
 __all__ = ["Opening"]
 
@@ -82,18 +83,25 @@ class Opening:
         live = {record.run_key for record in known if record.status in _LIVE}
         strangers = [
             stranger(record)
-            for record in self.store.sidecars(request_keys=self._request_keys())
-            if record.id not in ids and not (record.status in _LIVE and record.run_key in live)
+            for record in self._worded(self.store.sidecars(request_keys=self._request_keys()))
+            # A private one that is still veiled has the key of this request and the hash of another.
+            if record.id not in ids
+            and not (record.status in _LIVE and record.run_key in live)
+            and not is_veiled(record)
         ]
         return plan_takes(
             self.ask,
             self.model.id,
             self.wish,
-            [*known, *strangers],
+            [*self._worded(known), *strangers],
             loopback=is_loopback,
             verified=lambda record: self._located(record) is not None,
             fetchable=self._fetchable,
         )
+
+    def _worded(self, records: Sequence[RunRecord]) -> list[RunRecord]:
+        """Give private runs that were read from a receipt their words back: the call has them."""
+        return [unveiled(record, self.ask.request) for record in records]
 
     def _fetchable(self, record: RunRecord) -> bool:
         """Whether its provider can be asked for it now, with the key that made it."""
@@ -228,16 +236,24 @@ class Opening:
             # Claimed at once, so that nobody who looks after what is left behind takes it for that.
             transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s)
             return record, False
-        record = decision.record
-        in_ledger = transaction.get(record.id) is not None
+        record = left or decision.record
+        if self.ask.private:
+            record = record.model_copy(update={"private": True})
+        held = transaction.get(record.id)
+        in_ledger = held is not None
         if decision.act == "refetch":
             words = "fetching the clip again"
             record = record.model_copy(update={"status": RunStatus.SAVING, "message": words})
             if in_ledger:
                 transaction.write(record, "refetch")
         if left is not None:
-            record = left
             transaction.write(record, "taken over", session_id=record.session_id)
+        elif (
+            decision.act != "refetch"
+            and held is not None
+            and (held.private, held.request) != (record.private, record.request)
+        ):
+            transaction.write(record, "private")
         if not in_ledger and record.status.pending and self._reachable(record):
             # It keeps the session and the user it names: what it costs is theirs, and in no sum of ours.
             transaction.insert(_unpaid(record), FROM_FOLDER)
@@ -271,7 +287,27 @@ class Opening:
         return None
 
     def _show(self, record: RunRecord, *, reused: bool) -> Run:
-        record = self._brought(record)
+        there, record = record, self._brought(record)
+        run = self._handle(record, reused=reused)
+        if reused and self.ask.private:
+            if not run.record.private:
+                run.publish(run.record.model_copy(update={"private": True}))
+            run.note = self._veil(there) or self._veil(record) or run.note
+        return run
+
+    def _veil(self, record: RunRecord) -> str:
+        """Replace a receipt from before the run was private; give what its card says about it."""
+        store = self.engine.store(record.folder or self.store.folder)
+        public = file_stem(record.model_copy(update={"private": False}))
+        if not (store.folder / f"{public}.json").exists():
+            return ""
+        try:
+            store.write_sidecar(record)
+        except StoreError:
+            return STILL_PUBLIC
+        return NOW_PRIVATE
+
+    def _handle(self, record: RunRecord, *, reused: bool) -> Run:
         unsent = record.status in {RunStatus.CREATED, RunStatus.SUBMITTING}
         if reused and unsent and not self.wallet.consents(self.ask.max_cost):
             # Another kernel is sending it. Should that one die first, it takes consent to send it from here.

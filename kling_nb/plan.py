@@ -23,6 +23,7 @@ from kling_nb.pricing import estimate, learn_price
 from kling_nb.providers import make_provider
 from kling_nb.records import WHO, Estimate, RunRecord, Totals, with_who
 from kling_nb.settings import Settings, provider_origin
+from kling_nb.veil import in_place_of, veiled_labels, veiled_request
 
 __all__ = ["Ask", "Plan", "Take", "new_id", "new_record", "offer_for", "payloads", "plan_takes", "title_of"]
 
@@ -35,8 +36,10 @@ def new_id() -> str:
     return "k" + "".join(secrets.choice(_ALPHABET) for _ in range(7))
 
 
-def title_of(request: TextToVideo, *, chars: int = 60) -> str:
-    """Give a request in a few words, for messages and lists."""
+def title_of(request: TextToVideo, *, chars: int = 60, private: bool = False) -> str:
+    """Give a request in a few words, for messages and lists; a private one by its hash."""
+    if private:
+        return in_place_of(request)
     text = " ".join((request.prompt or " / ".join(s.prompt for s in request.shots or ())).split())
     return f"“{text}”" if len(text) <= chars else f"“{text[: chars - 1]}…”"
 
@@ -58,6 +61,7 @@ class Ask:
         retry: Buy again after a failure that was, or may have been, charged.
         tags: Kept with the record.
         metadata: Sent along, where the provider takes any (Runflow).
+        private: Whether the words of the request are for the provider alone.
     """
 
     request: TextToVideo
@@ -72,6 +76,11 @@ class Ask:
     retry: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    private: bool = False
+
+    def __repr__(self) -> str:
+        # A notebook keeps what it shows.
+        return f"Ask({title_of(self.request, private=self.private)}, takes={self.takes})"
 
     def __post_init__(self) -> None:
         if WHO in self.metadata:
@@ -199,9 +208,12 @@ def payloads(
         session_id: Under which session it is counted; sent along too.
 
     Returns:
-        By provider name: the body, or in words why that provider refuses the request.
+        By provider name: the body, with hashes in the place of private words; or why that provider refuses.
     """
     bodies: dict[str, Mapping[str, Any] | str] = {}
+    # What is shown of a private call is kept in the notebook: the words go out, and only out.
+    request = veiled_request(ask.request) if ask.private else ask.request
+    metadata = veiled_labels(ask.request, ask.metadata) if ask.private else ask.metadata
     for name, offer in model.providers.items():
         if name == "sandbox" and provider != "sandbox":
             continue
@@ -209,10 +221,10 @@ def payloads(
         try:
             adapter.check(ask.request)
             call = adapter.submit_call(
-                ask.request,
+                request,
                 offer.id,
                 client_ref="kling-nb-RUN-ID",
-                metadata=with_who(ask.metadata, user=user, project=project, session_id=session_id),
+                metadata=with_who(metadata, user=user, project=project, session_id=session_id),
             )
         except KlingError as error:
             bodies[name] = str(error)
@@ -256,7 +268,7 @@ def plan_takes(
                 loopback=loopback,
                 verified=verified,
                 fetchable=fetchable,
-                title=title_of(ask.request),
+                title=title_of(ask.request, private=ask.private),
             )
         except KlingError as error:
             planned.append(Take(take=take, request_key=key, decision=None, error=error))
@@ -285,5 +297,6 @@ def new_record(
         reserved_micros=estimate.reserve_micros,
         tags=dict(ask.tags),
         metadata=dict(ask.metadata),
+        private=ask.private,
         **where,
     )

@@ -14,9 +14,11 @@ from kling_nb.api import current
 from kling_nb.engine import Engine, Reach, Run, Seen
 from kling_nb.errors import UsageError
 from kling_nb.ledger import Ledger, Transaction
+from kling_nb.models import TextToVideo
 from kling_nb.opening import FROM_FOLDER
 from kling_nb.records import RunRecord, RunStatus, utc_now
 from kling_nb.session import Session
+from kling_nb.veil import veiled_request
 from kling_nb.wording import charged, clock, state_word
 
 __all__ = ["resolve"]
@@ -250,7 +252,7 @@ def _check(record: RunRecord, label: str, provider_run_id: str, seen: Seen) -> N
     other = ""
     if asked.client_ref is not None:
         other = f"it carries another reference, {asked.client_ref}"
-    elif record.request.prompt and asked.fields.get("prompt", record.request.prompt) != record.request.prompt:
+    elif record.request.prompt and not _same(record.request.prompt, asked.fields.get("prompt")):
         other = "it was asked for another prompt"
     elif asked.created_at is not None and asked.created_at < _sent(record) - _CLOCKS:
         other = f"it was made at {clock(asked.created_at, date=True)}, before this one was sent"
@@ -262,6 +264,11 @@ def _check(record: RunRecord, label: str, provider_run_id: str, seen: Seen) -> N
             run_id=record.id,
             provider=record.provider,
         )
+
+
+def _same(words: str, told: str | None) -> bool:
+    # Of a private run that was read from a receipt there is only the hash.
+    return told is None or told == words or veiled_request(TextToVideo(prompt=told)).prompt == words
 
 
 def _sent(record: RunRecord) -> datetime:

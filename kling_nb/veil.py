@@ -9,20 +9,28 @@ import binascii
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
 from html import unescape
 from typing import Any
 from urllib.parse import unquote_plus
 
+from kling_nb.errors import KlingError
 from kling_nb.models import TextToVideo, request_key
-from kling_nb.records import RunRecord
+from kling_nb.records import MediaFacts, RunRecord
 
 __all__ = [
     "NOT_SHOWN",
+    "NOW_PRIVATE",
+    "STILL_PUBLIC",
     "hash_of",
     "hidden",
+    "hush",
+    "in_place_of",
     "is_hash",
     "is_veiled",
+    "quietly",
     "unveiled",
     "veiled",
     "veiled_labels",
@@ -32,6 +40,10 @@ __all__ = [
 
 #: What stands for words of a provider's that repeat a private request.
 NOT_SHOWN = "the words are not shown, because they repeat the private prompt"
+#: What a run says that is made private when it is there already.
+NOW_PRIVATE = "Private from now on. A clip that has its name already keeps it."
+STILL_PUBLIC = "Private from now on, but its older receipt could not be replaced and still has the words."
+_OURS = frozenset({NOT_SHOWN, NOW_PRIVATE, STILL_PUBLIC})
 
 #: Words that are in every answer: that they are in a prompt too tells nothing of it.
 _PLAIN = frozenset(
@@ -130,6 +142,8 @@ def veiled(record: RunRecord) -> RunRecord:
             },
             "metadata": _labels(record.metadata, words),
             "timing": _each(record.timing, lambda text: _cut(text, words)),
+            "sent": record.sent and record.sent.model_copy(update={"body": None}),
+            "media": _unmarked(record.media, words),
             "seed": _cut(record.seed, words) if isinstance(record.seed, str) else record.seed,
         }
     )
@@ -150,7 +164,7 @@ def unveiled(record: RunRecord, request: TextToVideo) -> RunRecord:
     return record
 
 
-def veiled_labels(request: TextToVideo, labels: dict[str, Any]) -> dict[str, Any]:
+def veiled_labels(request: TextToVideo, labels: Mapping[str, Any]) -> dict[str, Any]:
     """Give the user's own metadata as it may go along with a private request.
 
     Args:
@@ -164,7 +178,7 @@ def veiled_labels(request: TextToVideo, labels: dict[str, Any]) -> dict[str, Any
         >>> veiled_labels(TextToVideo(prompt="A red fox"), {"scene": 3, "title": "A red fox"})["scene"]
         3
     """
-    found: dict[str, Any] = _labels(labels, _texts(request))
+    found: dict[str, Any] = _labels(dict(labels), _texts(request))
     return found
 
 
@@ -184,6 +198,19 @@ def hash_of(record: RunRecord) -> str:
     return _texts(veiled(record).request)[0].removeprefix("sha256:")
 
 
+def in_place_of(request: TextToVideo) -> str:
+    """Give what a list or a message shows in the place of a private request's words.
+
+    Args:
+        request: With its words.
+
+    Example:
+        >>> in_place_of(TextToVideo(prompt="A red fox"))[:22]
+        'private prompt, sha256'
+    """
+    return f"private prompt, {_texts(veiled_request(request))[0][:19]}…"
+
+
 def words_of(record: RunRecord) -> str:
     """Give what a run was asked for, as a list or a card may show it.
 
@@ -200,6 +227,25 @@ def words_of(record: RunRecord) -> str:
     return f"private prompt, sha256:{hash_of(record)[:12]}…" if record.private else record.request.words
 
 
+def hush(record: RunRecord, error: KlingError) -> KlingError:
+    """Give an error about a run as others may see it.
+
+    Args:
+        record: The run.
+        error: What happened; a provider's words may be in it.
+
+    Returns:
+        The error; of a private run one that is shown as one line, because a traceback repeats the call.
+    """
+    if not record.private:
+        return error
+    said = copy(error)
+    said.what = hidden(record, error.what)
+    said.args = (" ".join(part for part in (said.what, f"Charged: {said.charged}.", said.cure) if part),)
+    said.plain = True
+    return said
+
+
 def hidden(record: RunRecord, text: str) -> str:
     """Give a sentence about a run as others may see it.
 
@@ -214,7 +260,23 @@ def hidden(record: RunRecord, text: str) -> str:
         >>> hidden.__name__
         'hidden'
     """
-    return _cut(text, _texts(record.request)) if record.private and not is_veiled(record) else text
+    if text in _OURS or not record.private or is_veiled(record):
+        return text
+    return _cut(text, _texts(record.request))
+
+
+@contextmanager
+def quietly(private: bool) -> Iterator[None]:  # noqa: FBT001 - it is all that it is about
+    """Let an error of ours in a private call end it with one line: a traceback repeats the call.
+
+    Args:
+        private: Whether the call is.
+    """
+    try:
+        yield
+    except KlingError as error:
+        error.plain = error.plain or private
+        raise
 
 
 # --- texts -----------------------------------------------------------------------------------------------
@@ -301,6 +363,14 @@ def _pieces(text: str) -> Iterator[str]:
 
 def _fold(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
+
+
+def _unmarked(media: MediaFacts | None, words: list[str]) -> MediaFacts | None:
+    """A file may hold its prompt in a comment of its own."""
+    if media is None or not media.marks:
+        return media
+    marks = tuple(mark.model_copy(update={"text": _cut(mark.text, words)}) for mark in media.marks)
+    return media.model_copy(update={"marks": marks})
 
 
 def _forms(text: str) -> Iterator[str]:

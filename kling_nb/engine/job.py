@@ -212,6 +212,9 @@ class Job:
         if not copy.status.ended:
             await self._write_sidecar(record)
             self.checkpoint(f"{kind} in the folder")
+        elif record.private and not copy.private:
+            # Made private meanwhile by another process.
+            await self._write_sidecar(record)
         self.run.publish(record)
         return record
 

@@ -22,6 +22,7 @@ from kling_nb.engine.verdict import error_of
 from kling_nb.errors import DetachedError, KlingError, RunFailedError, WaitTimeoutError
 from kling_nb.receipt import RECEIPT_MIME, to_receipt
 from kling_nb.records import MediaFacts, RunRecord, RunStatus, Totals, utc_now
+from kling_nb.veil import hush, veiled
 
 if TYPE_CHECKING:
     from kling_nb.engine.lifecycle import Engine
@@ -115,8 +116,11 @@ class Run:
 
     @property
     def prompt(self) -> str:
-        """What was asked, shots joined by line ends."""
-        return self.record.request.words
+        """What was asked, shots joined by line ends; of a private run its hash, as everywhere it is shown.
+
+        The words themselves are in `record.request`, for code of the owner's own.
+        """
+        return veiled(self.record).request.words
 
     @property
     def cost(self) -> Decimal | None:
@@ -156,7 +160,7 @@ class Run:
         """Why there is no clip, as an error that was not raised; None while it is on its way or done."""
         if self.record.status.ended:
             return error_of(self.record)
-        return self._stopped
+        return None if self._stopped is None else hush(self.record, self._stopped)
 
     @property
     def totals(self) -> Totals | None:
@@ -184,7 +188,7 @@ class Run:
         while not self._settled.done():
             left = 0.2 if end is None else min(0.2, end - time.monotonic())
             if left <= 0:
-                raise WaitTimeoutError(
+                late = WaitTimeoutError(
                     f"Run {self.id} is still {self.status.value} after {timeout_s:g} s.",
                     charged=self.record.charged,
                     cure=f"It goes on: `%kling wait {self.id}` or run the cell again; nothing is sent twice.",
@@ -192,6 +196,8 @@ class Run:
                     provider=self.provider,
                     provider_run_id=self.provider_run_id,
                 )
+                late.plain = self.record.private
+                raise late
             with contextlib.suppress(FutureTimeoutError):
                 self._settled.result(left)
         return self

@@ -26,6 +26,7 @@ from kling_nb.errors import (
 from kling_nb.provenance import Sent
 from kling_nb.providers.base import Accepted, Refused, Snapshot
 from kling_nb.records import RunStatus, utc_now, with_who
+from kling_nb.veil import is_veiled, veiled
 
 __all__ = ["cancel_unsent", "have_place", "not_sent", "recover", "submit"]
 
@@ -166,12 +167,19 @@ async def _limited(job: Job, effort: Effort, answer: Refused) -> bool:
 def submit_call(job: Job) -> Call:
     """Build the POST; the same record always gives the same POST."""
     record = job.record
+    if is_veiled(record):
+        raise UsageError(
+            f"Run {record.id} is private, and only the hash of its words is here.",
+            cure="Nothing was sent. Run its own cell, which has the words.",
+            run_id=record.id,
+        )
     who = {"user": record.user, "project": record.project, "session_id": record.session_id}
     return job.provider.submit_call(
         record.request,
         record.provider_model,
         client_ref=record.client_ref,
-        metadata=with_who(record.metadata, **who),
+        # A callback carries it to wherever it was asked for.
+        metadata=with_who(veiled(record).metadata, **who),
     )
 
 

@@ -15,6 +15,7 @@ from kling_nb.errors import (
     RunLostError,
 )
 from kling_nb.records import RunRecord, RunStatus
+from kling_nb.veil import veiled
 from kling_nb.wording import SEND_IT, never_sent, provider_label, provider_site
 
 __all__ = ["detached", "error_of"]
@@ -33,6 +34,14 @@ def error_of(record: RunRecord) -> KlingError | None:
         >>> error_of.__name__
         'error_of'
     """
+    error = _error_of(veiled(record))
+    if error is not None and record.private:
+        # A traceback would repeat the call, words and all.
+        error.plain = True
+    return error
+
+
+def _error_of(record: RunRecord) -> KlingError | None:
     label = provider_label(record.provider)
     ids: dict[str, Any] = {
         "run_id": record.id,

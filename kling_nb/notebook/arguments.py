@@ -73,6 +73,7 @@ class CellOrder:
         timeout_s: Seconds to wait at most.
         tags: Kept with the record.
         metadata: Sent along where the provider takes any.
+        private: Whether the words are for the provider alone.
         prompt_file: Where the body came from, if from a file.
         rendered: The body after `{{name}}`.
     """
@@ -96,6 +97,7 @@ class CellOrder:
     timeout_s: float | None = None
     tags: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+    private: bool = False
     prompt_file: Path | None = None
     rendered: str = ""
 
@@ -163,6 +165,7 @@ def ask_of(order: CellOrder) -> Ask:
         retry=order.retry,
         tags=order.tags,
         metadata=order.metadata,
+        private=order.private,
     )
 
 

@@ -237,6 +237,12 @@ FLAGS: tuple[Flag, ...] = (
         help="sent along to Runflow and kept with the record",
         group=_NOTES,
     ),
+    Flag(
+        name="private",
+        spellings=("--private",),
+        help="the words go to the provider alone; what is shown and shared has their hash",
+        group=_NOTES,
+    ),
     Flag(name="help", spellings=("-h", "--help"), help="show this", group=_NOTES),
 )
 

@@ -32,6 +32,7 @@ from kling_nb.receipt import MAX_RECEIPT_BYTES, is_bare_name, to_receipt
 from kling_nb.records import MediaFacts, RunRecord
 from kling_nb.store.names import file_stem
 from kling_nb.store.sidecars import SidecarReader
+from kling_nb.veil import is_veiled
 
 __all__ = ["ROOM_BYTES", "Store"]
 
@@ -261,6 +262,11 @@ class Store:
             write_whole(path, data + b"\n", checkpoint)
         except OSError as error:
             _refuse(error, "The sidecar cannot be written", record)
+        if record.private and not is_veiled(record):
+            # From before it was private, under a name that is made of its words.
+            public = record.model_copy(update={"private": False})
+            with contextlib.suppress(OSError):
+                (self.folder / f"{file_stem(public)}.json").unlink(missing_ok=True)
         return path
 
     def sidecars(self, *, request_keys: Collection[str] | None = None) -> list[RunRecord]:
