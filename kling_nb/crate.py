@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.addresses import is_loopback
 from kling_nb.errors import StoreError, UsageError
-from kling_nb.exports import Sample, prompt_of
+from kling_nb.exportplan import Sample, prompt_of
 from kling_nb.receipt import to_receipt
 from kling_nb.records import RunRecord, RunStatus
 from kling_nb.wording import provider_label, short

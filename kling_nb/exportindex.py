@@ -1,25 +1,29 @@
 """The file beside exported clips that says what is what, in the form its reader asks for.
 
 Invariants: one line or entry a clip, in the order of the export; what nobody knows is null or left out; money
-is a decimal string.
+is a decimal string; nothing of this machine or its user is in it.
 """
 
 import csv
+import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.placing import write_whole
+from kling_nb.errors import StoreError
+from kling_nb.exportlinks import half
+from kling_nb.placing import open_new, open_plain
 from kling_nb.receipt import to_receipt
 from kling_nb.records import RunRecord
 
 if TYPE_CHECKING:
-    from kling_nb.exports import Placed
+    from kling_nb.exportplan import Placed
 
-__all__ = ["facts", "write_index"]
+__all__ = ["facts", "index_files", "write_tar"]
 
 
 def facts(record: RunRecord) -> dict[str, Any]:
@@ -56,48 +60,82 @@ def facts(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def write_index(folder: Path, kind: str, placed: Sequence["Placed"]) -> None:
+def index_files(kind: str, placed: Sequence["Placed"]) -> dict[str, bytes]:
     """Write the index of an export.
 
     Args:
-        folder: Where the clips are.
-        kind: `metadata.jsonl`, `prompts.json`, `captions.csv`, `tar`, or empty for none.
+        kind: `metadata.jsonl`, `prompts.json` or `captions.csv`; any other has no such file.
         placed: The clips.
+
+    Returns:
+        The content of each file by its path in the exported folder.
+
+    Example:
+        >>> index_files("", [])
+        {}
     """
-    if not kind or not placed:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    if kind == "tar":
-        _write_tar(folder / "clips.tar", placed)
-        return
+    if not placed:
+        return {}
     if kind == "prompts.json":
-        text = json.dumps({one.file: one.prompt for one in placed}, ensure_ascii=False, indent=1)
-    elif kind == "metadata.jsonl":
-        lines = [
-            json.dumps(
-                {"file_name": one.file, "prompt": one.prompt, **facts(one.sample.record)}, ensure_ascii=False
-            )
-            for one in placed
-        ]
-        text = "\n".join(lines) + "\n"
-    else:
+        named = {one.file: one.prompt for one in placed}
+        return {kind: json.dumps(named, ensure_ascii=False, indent=1).encode("utf-8", "replace")}
+    if kind == "captions.csv":
         table = io.StringIO()
         rows = csv.writer(table, lineterminator="\n")
         rows.writerow(["videopath", "caption"])
         rows.writerows([one.file, one.prompt] for one in placed)
-        text = table.getvalue()
-    write_whole(folder / kind, text.encode())
+        return {kind: table.getvalue().encode("utf-8", "replace")}
+    if kind != "metadata.jsonl":
+        return {}
+    lines: dict[str, list[str]] = {}
+    for one in placed:
+        # One a folder: a reader takes the nearest, and names in it are relative to it.
+        folder, _, name = one.file.rpartition("/")
+        said = {"file_name": name, "prompt": one.prompt, **facts(one.sample.record)}
+        lines.setdefault(folder, []).append(json.dumps(said, ensure_ascii=False) + "\n")
+    return {
+        f"{folder}/{kind}".lstrip("/"): "".join(told).encode("utf-8", "replace")
+        for folder, told in lines.items()
+    }
 
 
-def _write_tar(path: Path, placed: Sequence["Placed"]) -> None:
-    """Write pairs of `key.mp4` and `key.json`, next to each other, as readers of the stream expect."""
-    with tarfile.open(path, "w") as tar:
-        for one in placed:
-            if one.sample.path is None:
-                continue
-            tar.add(one.sample.path, arcname=one.file)
-            said = {"prompt": one.prompt, **facts(one.sample.record)}
-            data = json.dumps(said, ensure_ascii=False).encode()
-            entry = tarfile.TarInfo(str(Path(one.file).with_suffix(".json")))
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
+def write_tar(folder: Path, name: str, placed: Sequence["Placed"]) -> None:
+    """Write pairs of `key.mp4` and `key.json`, next to each other, as readers of the stream expect.
+
+    Args:
+        folder: Of the export.
+        name: Of the file; it is there only when it is whole.
+        placed: The clips. Nothing of this machine or its user is told of them.
+
+    Raises:
+        OSError: The disk refused; what was there before still stands.
+        StoreError: A clip is no longer the recorded one.
+    """
+    with half(folder) as part:
+        with open_new(part) as file, tarfile.open(fileobj=file, mode="w") as tar:
+            for one in placed:
+                _add_pair(tar, one)
+            tar.close()
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(folder / name)
+
+
+def _add_pair(tar: tarfile.TarFile, one: "Placed") -> None:
+    source, media = one.sample.path, one.sample.record.media
+    if source is None or media is None:
+        return
+    with open_plain(source) as clip:
+        if hashlib.file_digest(clip, "sha256").hexdigest() != media.sha256:
+            raise StoreError(f"The clip of {one.sample.record.id} has changed.", cure="Export again.")
+        clip.seek(0)
+        tar.addfile(_entry(one.file, media.size), clip)
+    said = json.dumps({"prompt": one.prompt, **facts(one.sample.record)}, ensure_ascii=False)
+    data = said.encode("utf-8", "replace")
+    tar.addfile(_entry(f"{one.file.removesuffix('.mp4')}.json", len(data)), io.BytesIO(data))
+
+
+def _entry(name: str, size: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = size, 0o644
+    return entry

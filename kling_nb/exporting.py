@@ -1,10 +1,10 @@
 """`kling.export`: the clips of runs, under the names another tool asks for.
 
 Invariants: every clip is verified against its recorded SHA-256 before it goes out; runs that failed are told
-of, not passed over; nothing is bought.
+of, not passed over; of a private run no word goes out; nothing is bought.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,22 @@ from kling_nb.api import current
 from kling_nb.crate import write_crate
 from kling_nb.engine import Run
 from kling_nb.errors import UsageError
-from kling_nb.exports import Export, Placed, Sample, check_origin, lay_out, prompt_of
+from kling_nb.exportlinks import telling
+from kling_nb.exports import Export, Missing, Placed, Sample, beside, check_origin, lay_out, prompt_of
 from kling_nb.layouts import find_layout, read_rows
-from kling_nb.methods import methods
+from kling_nb.ledger.votes import standing, votes
+from kling_nb.methods import methods as describe
+from kling_nb.pairing import By
+from kling_nb.placing import write_whole
+from kling_nb.preferences import lay_out_votes
+from kling_nb.records import RunRecord
 from kling_nb.session import Session
+from kling_nb.veil import veiled
 
-__all__ = ["describe_methods", "export"]
+__all__ = ["METHODS", "describe_methods", "export"]
+
+#: What the file with the paragraph and the table is called, after the export that it lies beside.
+METHODS = "METHODS.md"
 
 
 def export(
@@ -27,6 +37,9 @@ def export(
     layout: str = "videofolder",
     plan: Iterable[Mapping[str, Any] | str] | None = None,
     samples: int | None = None,
+    split: str | None = None,
+    by: By = "model",
+    methods: bool = False,
     allow_sandbox: bool = False,
     name: str = "Clips and their runs",
     licence: str = "not stated",
@@ -35,14 +48,17 @@ def export(
     """Lay clips out for another tool: hard links where possible, else copies; costs nothing.
 
     Args:
-        runs: Handles; every ended run of the ledger unless given.
-        folder: Where to; beside it a `.export.json` says which run each clip is.
+        runs: Handles; every run of the ledger unless given.
+        folder: Where to; beside it a `.export.json` says which run each clip is, written last.
         layout: `vbench`, `vbench-custom`, `vbench2`, `video-bench`, `t2v-compbench`, `evalcrafter`,
-            `phygenbench`, `physics-iq`, `videogen-eval`, `videophy`, `videofolder` or `webdataset`; or
-            `crate`, an RO-Crate of every attempt.
+            `phygenbench`, `physics-iq`, `videogen-eval`, `videophy`, `videoalign`, `videofolder` or
+            `webdataset`; or `crate`, an RO-Crate of every attempt.
         plan: The suite's prompts in its order, as texts or as rows with `prompt_en` or `prompt`, and
             `dimension` where names need one; by default the prompts of the runs.
         samples: Clips of each prompt, 1 or more.
+        split: `train`, `validation` or `test` for `videofolder`; a tag `split` of a run outranks it.
+        by: What the pairs of `videoalign` differ in: `model`, `provider`, `tag:KEY`, or a function.
+        methods: Whether to write beside the folder what a paper needs, see `describe_methods`.
         allow_sandbox: Whether clips of the sandbox may go out.
         name: Of the crate, one line.
         licence: Of the crate: an address or a name.
@@ -62,50 +78,74 @@ def export(
     rule = None if layout == "crate" else find_layout(layout)
     if samples is not None and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
         raise UsageError("samples: should be a whole number, 1 or more.", cure="Nothing was written.")
-    found = _find(runs, session or current())
+    session, folder = session or current(), Path(folder)
+    given = None if runs is None else [run.record for run in runs]
+    every = _attempts(given, session)
+    found = [_sample(record, session) for record in (every if given is None or rule is None else given)]
     if rule is None:
-        check_origin(found, allow_sandbox=allow_sandbox)
-        description = f"Every attempt of {len(found)} runs, with its request, its clip or its reason."
-        write_crate(found, Path(folder), name=name, description=description, licence=licence)
-        return Export(folder=Path(folder), layout=layout, placed=tuple(map(_in_crate, filter(_here, found))))
-    return lay_out(
-        found,
-        Path(folder),
-        rule,
-        rows=None if plan is None else read_rows(plan),
-        count=samples,
-        allow_sandbox=allow_sandbox,
-    )
+        made = _crate(found, folder, name=name, licence=licence, allow_sandbox=allow_sandbox)
+    elif rule.name == "videoalign":
+        _refuse(rule.name, plan=plan, samples=samples, split=split)
+        cast = standing(votes(session.ledger(), runs={sample.record.id for sample in found}))
+        made = lay_out_votes(found, folder, cast, by=by, allow_sandbox=allow_sandbox)
+    else:
+        rows = None if plan is None else read_rows(plan)
+        made = lay_out(
+            found, folder, rule, rows=rows, count=samples, split=split, allow_sandbox=allow_sandbox
+        )
+    if methods:
+        with telling(folder):
+            write_whole(beside(folder, METHODS), f"{describe(every)}\n".encode("utf-8", "replace"))
+    return made
 
 
 def describe_methods(runs: Iterable[Run] | None = None, *, session: Session | None = None) -> str:
-    """Write the paragraph and the table that a paper needs; see `methods`.
+    """Write the paragraph and the table that a paper needs, with every attempt counted; see `methods`.
 
     Args:
-        runs: Handles; every run of the ledger unless given.
+        runs: Handles, each with every other attempt at the same sample; every run of the ledger unless given.
         session: Whose ledger; the process's own unless given.
 
     Returns:
         Markdown.
     """
-    return methods([run.record for run in ((session or current()).runs() if runs is None else runs)])
+    return describe(_attempts(None if runs is None else [run.record for run in runs], session or current()))
 
 
-def _find(runs: Iterable[Run] | None, session: Session) -> list[Sample]:
-    """Find the clips of ended runs, each checked by its bytes."""
-    engine, found = session.engine(), []
-    for run in session.runs() if runs is None else list(runs):
-        record = run.record
-        if record.status.pending:
-            continue
-        store = engine.store(record.folder) if record.folder else None
-        good = store is not None and record.media is not None and store.verify(record)
-        found.append(Sample(record=record, path=store.path(record) if store is not None and good else None))
-    return found
+def _attempts(given: Sequence[RunRecord] | None, session: Session) -> list[RunRecord]:
+    """Give every attempt at what was given: those that failed before it are as much a part of a method."""
+    known = [run.record for run in session.runs()]
+    if given is None:
+        return known
+    keys, ids = {record.run_key for record in given}, {record.id for record in given}
+    return [*given, *(record for record in known if record.run_key in keys and record.id not in ids)]
 
 
-def _here(sample: Sample) -> bool:
-    return sample.path is not None
+def _sample(record: RunRecord, session: Session) -> Sample:
+    """Find the clip of a run, checked by its bytes."""
+    store = session.engine().store(record.folder) if record.folder else None
+    good = store is not None and record.media is not None and store.verify(record)
+    return Sample(record=veiled(record), path=store.path(record) if store is not None and good else None)
+
+
+def _refuse(layout: str, **given: object) -> None:
+    named = [name for name, value in given.items() if value is not None]
+    if named:
+        raise UsageError(f"The layout {layout} takes no {named[0]}.", cure="Nothing was written.")
+
+
+def _crate(found: Sequence[Sample], folder: Path, *, name: str, licence: str, allow_sandbox: bool) -> Export:
+    ended = [sample for sample in found if sample.record.status.ended]
+    check_origin(ended, allow_sandbox=allow_sandbox)
+    description = f"Every attempt of {len(ended)} runs, with its request, its clip or its reason."
+    write_crate(ended, folder, name=name, description=description, licence=licence)
+    waiting = [sample.record.id for sample in found if sample.record.status.pending]
+    return Export(
+        folder=folder,
+        layout="crate",
+        placed=tuple(_in_crate(sample) for sample in ended if sample.path is not None),
+        missing=tuple(Missing(file=run, why=f"{run} is still on its way") for run in waiting),
+    )
 
 
 def _in_crate(sample: Sample) -> Placed:

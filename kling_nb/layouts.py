@@ -4,15 +4,21 @@ Invariants: a layout is data, and adding a tool is adding a row; a name is the t
 so it is never cleaned, stripped or normalised; what a rule needs and nobody said is an error, never a guess.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kling_nb.errors import UsageError
 
-__all__ = ["LAYOUTS", "Layout", "Row", "find_layout", "read_rows"]
+__all__ = ["LAYOUTS", "SPLITS", "Layout", "Row", "find_layout", "read_rows"]
 
-IndexKind = Literal["", "metadata.jsonl", "prompts.json", "captions.csv", "tar"]
+IndexKind = Literal["", "metadata.jsonl", "prompts.json", "captions.csv", "data.csv", "clips.tar"]
+
+#: The folders that Hugging Face takes for splits of a data set by their name alone.
+SPLITS = ("train", "validation", "test")
+
+_FIELDS = ("prompt", "sample", "index", "dimension", "category", "model", "stem", "split")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +28,13 @@ class Layout:
     Args:
         name: Ours for it.
         template: The path of a clip in the exported folder, with the fields `prompt`, `sample`, `index`,
-            `dimension`, `category`, `model`, `id` and `stem`.
+            `dimension`, `category`, `model`, `stem` and `split`.
         samples: How many clips of each prompt the tool asks for.
-        first: The number of the first row where names carry one.
+        more: Where it asks for another number, by dimension.
+        first: The number of the first row where names carry one; they are counted by category, if the
+            template has one.
         index: The file that says what is what, where names alone do not.
+        whole: Whether every clip goes out: of several models, and of several settings of one prompt.
         source: Where the rule stands.
 
     Example:
@@ -36,18 +45,38 @@ class Layout:
     name: str
     template: str
     samples: int = 1
+    more: Mapping[str, int] = field(default_factory=dict)
     first: int = 0
     index: IndexKind = ""
+    whole: bool = False
     source: str = ""
 
     @property
     def fields(self) -> frozenset[str]:
         """What the names are made of."""
-        known = ("prompt", "sample", "index", "dimension", "category", "model", "id", "stem")
-        return frozenset(name for name in known if f"{{{name}" in self.template)
+        return frozenset(name for name in _FIELDS if f"{{{name}" in self.template)
+
+    @property
+    def tells_prompt(self) -> bool:
+        """Whether the words of a prompt are in the names, or must be in the index."""
+        return "prompt" in self.fields or self.index in {"prompts.json", "captions.csv", "data.csv"}
+
+    def count(self, dimension: str | None) -> int:
+        """Say how many clips of a prompt the tool asks for."""
+        return self.more.get(dimension or "", self.samples)
 
     def path(self, **values: object) -> str:
-        """Fill in the rule."""
+        """Fill in the rule.
+
+        Raises:
+            UsageError: A word has a slash in it, so that no one name can hold it.
+        """
+        for name, value in values.items():
+            if name in self.fields - {"split"} and "/" in str(value):
+                raise UsageError(
+                    f"The name of {str(value)[:60]!r} is not possible here: it has a slash in it.",
+                    cure="Nothing was written. A layout with an index file (videofolder) takes any prompt.",
+                )
         return self.template.format(**values)
 
 
@@ -67,6 +96,7 @@ LAYOUTS: dict[str, Layout] = {
             name="vbench2",
             template="{dimension}/{prompt:.180}-{sample}.mp4",
             samples=3,
+            more={"Diversity": 20},
             source=f"{_VBENCH}, VBench-2.0",
         ),
         Layout(
@@ -92,14 +122,34 @@ LAYOUTS: dict[str, Layout] = {
             name="physics-iq", template="{model}/{index:04}_{stem}.mp4", first=1, source="physics-IQ, README"
         ),
         Layout(name="videogen-eval", template="{model}{index}.mp4", source="VideoGen-Eval, README"),
-        Layout(name="videophy", template="{stem}.mp4", index="captions.csv", source="videophy, README"),
+        Layout(
+            name="videophy",
+            template="{stem}.mp4",
+            index="captions.csv",
+            whole=True,
+            source="videophy, README",
+        ),
+        Layout(
+            name="videoalign",
+            template="videos/{stem}.mp4",
+            index="data.csv",
+            whole=True,
+            source="github.com/KwaiVGI/VideoAlign at 3e5ebc6, datasets/train/README.md",
+        ),
         Layout(
             name="videofolder",
-            template="{stem}.mp4",
+            template="{split}{stem}.mp4",
             index="metadata.jsonl",
+            whole=True,
             source="github.com/huggingface/datasets at b7cb10b, VideoFolder",
         ),
-        Layout(name="webdataset", template="{stem}.mp4", index="tar", source="WebDataset, README"),
+        Layout(
+            name="webdataset",
+            template="{stem}.mp4",
+            index="clips.tar",
+            whole=True,
+            source="WebDataset, README",
+        ),
     )
 }
 
@@ -112,6 +162,7 @@ class Row:
         prompt: The words that names are made of, exactly.
         number: Its place in the suite, counted from 0.
         dimensions: The dimensions or categories it belongs to.
+        within: Its place in each of them, counted from 0.
 
     Example:
         >>> Row(prompt="A fox", number=0).dimensions
@@ -121,6 +172,12 @@ class Row:
     prompt: str
     number: int
     dimensions: tuple[str, ...] = ()
+    within: Mapping[str, int] = field(default_factory=dict)
+
+    def place(self, layout: Layout, dimension: str | None) -> int:
+        """Give the number that its names carry."""
+        counted = "category" in layout.fields and dimension is not None
+        return layout.first + (self.within.get(dimension or "", self.number) if counted else self.number)
 
 
 def find_layout(name: str) -> Layout:
@@ -165,6 +222,7 @@ def read_rows(plan: Iterable[Mapping[str, Any] | str]) -> list[Row]:
         ('color',)
     """
     rows = []
+    seen: Counter[str] = Counter()
     for number, given in enumerate(plan):
         entry: Mapping[str, Any] = {"prompt": given} if isinstance(given, str) else given
         prompt = next((entry[key] for key in ("prompt_en", "prompt", "caption") if entry.get(key)), None)
@@ -175,5 +233,7 @@ def read_rows(plan: Iterable[Mapping[str, Any] | str]) -> list[Row]:
                 f"Row {number} of the plan says no prompt, or no readable dimension.",
                 cure="Nothing was written. Give rows with `prompt` and, where asked for, `dimension`.",
             )
-        rows.append(Row(prompt=prompt, number=number, dimensions=dimensions))
+        within = {one: seen[one] for one in dimensions}
+        rows.append(Row(prompt=prompt, number=number, dimensions=dimensions, within=within))
+        seen.update(dimensions)
     return rows

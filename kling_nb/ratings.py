@@ -4,6 +4,7 @@ Invariants: pure; only votes on known runs count; no file holds a clip of the sa
 """
 
 import csv
+import io
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -165,19 +166,34 @@ class Ratings:
             OSError: It cannot be written.
         """
         target = Path(path)
-        rows = list(self._csv_rows(target.absolute().parent))
-        if not rows:
+        text = self.as_csv(target.absolute().parent)
+        if not text:
             raise UsageError("There is no vote to write.", cure="`kling.rate(runs)` casts some.")
         if not allow_sandbox and any(self._records[vote.run_a].play for vote in self.votes):
             raise UsageError(
                 "There are votes on clips of the sandbox, which are no model's work.",
                 cure="`to_csv(path, allow_sandbox=True)` writes them all the same.",
             )
-        with target.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        target.write_text(text, encoding="utf-8", newline="")
         return target
+
+    def as_csv(self, folder: Path) -> str:
+        """Give what `to_csv` writes.
+
+        Args:
+            folder: The one that paths are relative to.
+
+        Returns:
+            The text; empty where there is no vote.
+        """
+        rows = list(self._csv_rows(folder))
+        if not rows:
+            return ""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
 
     def _csv_rows(self, folder: Path) -> Iterator[dict[str, object]]:
         for vote in self.votes:

@@ -3,103 +3,31 @@
 import csv
 import json
 import tarfile
-import unicodedata
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from kling_nb import layouts
-from kling_nb.errors import StoreError, UsageError
+from kling_nb.errors import UsageError
 from kling_nb.exporting import export
-from kling_nb.exports import Sample, _check_case, lay_out
+from kling_nb.exports import Sample, lay_out
 from kling_nb.layouts import LAYOUTS, find_layout, read_rows
 from kling_nb.notebook.commands import run_command
-from kling_nb.placing import file_sha256
-from kling_nb.records import MediaFacts, RunStatus
+from kling_nb.records import RunStatus
 from sessions import ask, sessions_in
-from test_cardview import DONE, record
-
-LIST = Path(__file__).parent / "data" / "vbench_prompts.jsonl"
-ROWS = [json.loads(line) for line in LIST.read_text(encoding="utf-8").splitlines()]
-VBENCH = [row for row in ROWS if row["suite"] == "vbench"]
-VBENCH2 = [row for row in ROWS if row["suite"] == "vbench2"]
+from standins import StandIns, names
 
 
 @pytest.fixture
-def clip(tmp_path):
-    """A stand-in for a clip; exports look at bytes and records, never inside."""
-    path = tmp_path / "store" / "clip.mp4"
-    path.parent.mkdir()
-    path.write_bytes(b"stand-in")
-    return path
+def sample(tmp_path):
+    """Make runs with stand-ins."""
+    return StandIns(tmp_path)
 
 
 @pytest.fixture
-def sample(clip):
-    """Make a finished run of a prompt and a take, with the stand-in as its clip."""
-    media = MediaFacts(file=clip.name, sha256=file_sha256(clip), size=clip.stat().st_size)
-    model = record(**{**DONE, "media": media})
-
-    def make(prompt, take=0, number=0, **fields):
-        request = model.request.model_copy(update={"prompt": prompt})
-        made = model.model_copy(update={"id": f"k{number:06}", "take": take, "request": request, **fields})
-        return Sample(record=made, path=clip if made.status is RunStatus.SUCCEEDED else None)
-
-    return make
-
-
-def every(sample, rows, takes):
-    prompts = list(dict.fromkeys(row["prompt_en"] for row in rows))
-    return [
-        sample(prompt, take, number * takes + take)
-        for number, prompt in enumerate(prompts)
-        for take in range(takes)
-    ]
-
-
-def names(folder):
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
-
-# -- VBench, to the letter ---------------------------------------------------------------
-def test_vbench_finds_every_clip_by_name(tmp_path, sample):
-    """VBench looks for `{prompt}-{0..4}.mp4` of each of its 946 entries: all 4,730 are there."""
-    folder = tmp_path / "vbench"
-    made = lay_out(every(sample, VBENCH, 5), folder, LAYOUTS["vbench"], rows=read_rows(VBENCH))
-    found = names(folder)
-    looked_for = [f"{row['prompt_en']}-{take}.mp4" for row in VBENCH for take in range(5)]
-    assert (len(VBENCH), len(looked_for)) == (946, 4730)
-    assert [name for name in looked_for if name not in found] == []
-    assert found == set(looked_for)
-    assert (len(found), made.complete, made.left_out) == (944 * 5, True, ())
-
-
-def test_vbench2_finds_every_clip_in_its_dimension(tmp_path, sample):
-    """VBench-2.0 looks in a folder a dimension for the prompt cut at 180 letters: 1,230 x 3 are there."""
-    folder = tmp_path / "vbench2"
-    made = lay_out(every(sample, VBENCH2, 3), folder, LAYOUTS["vbench2"], rows=read_rows(VBENCH2))
-    found = names(folder)
-    looked_for = [
-        f"{dimension}/{row['prompt_en'][:180]}-{take}.mp4"
-        for row in VBENCH2
-        for dimension in row["dimension"]
-        for take in range(3)
-    ]
-    assert (len(VBENCH2), len(looked_for) >= 1230 * 3, made.complete) == (1230, True, True)
-    assert [name for name in looked_for if name not in found] == []
-    assert found == set(looked_for)
-    # The rule cuts without stripping: twenty of the official names end in a space.
-    assert len({row["prompt_en"][:180] for row in VBENCH2 if row["prompt_en"][:180].endswith(" ")}) == 20
-
-
-def test_a_letter_outside_ascii_keeps_its_bytes(tmp_path, sample):
-    """Names are not normalised: the one prompt of VBench beyond ASCII keeps the code points of the list."""
-    beyond = [row for row in VBENCH if not row["prompt_en"].isascii()]
-    assert len(beyond) == 1
-    folder = tmp_path / "out"
-    lay_out(every(sample, beyond, 1), folder, LAYOUTS["vbench"], rows=read_rows(beyond), count=1)
-    assert names(folder) == {f"{beyond[0]['prompt_en']}-0.mp4"}
+def clip(sample):
+    """The stand-in that runs share."""
+    return sample.clip
 
 
 # -- what is missing, and what must not go out ----------------------------------------------
@@ -148,83 +76,6 @@ def test_clips_of_two_models_are_not_mixed(tmp_path, sample):
     mixed = [sample("a fox"), sample("a hare", 0, 2, model="kling-3.0-4k")]
     with pytest.raises(UsageError, match=r"kling-3\.0-4k at runflow, kling-3\.0-pro at runflow"):
         lay_out(mixed, tmp_path / "out", LAYOUTS["vbench"])
-
-
-# -- files ---------------------------------------------------------------------------------
-def test_clips_are_linked_and_never_renamed(tmp_path, sample, clip):
-    """An export takes no room and leaves the store as it was; doing it twice changes nothing."""
-    before = clip.stat()
-    for _ in range(2):
-        lay_out([sample("a fox")], tmp_path / "out", LAYOUTS["vbench"])
-    made = tmp_path / "out" / "a fox-0.mp4"
-    assert made.samefile(clip)
-    assert (clip.stat().st_mtime_ns, clip.stat().st_ino, clip.read_bytes()) == (
-        before.st_mtime_ns,
-        before.st_ino,
-        b"stand-in",
-    )
-
-
-def test_another_disk_gets_a_copy(sample, clip, tmp_path):
-    """Where a hard link is impossible the bytes are copied, and checked against the recorded hash."""
-    other = Path("/dev/shm") / f"kling-nb-{tmp_path.name}"
-    if other.parent.stat().st_dev == clip.stat().st_dev:
-        raise AssertionError("this test needs /dev/shm to be another disk than the temporary folder")
-    try:
-        lay_out([sample("a fox")], other, LAYOUTS["vbench"])
-        copy = other / "a fox-0.mp4"
-        assert (copy.read_bytes(), copy.stat().st_ino == clip.stat().st_ino) == (b"stand-in", False)
-        clip.write_bytes(b"changed!")
-        with pytest.raises(StoreError, match="changed while it was copied"):
-            lay_out([sample("a hare", 0, 2)], other, LAYOUTS["vbench"])
-        assert names(other) == {"a fox-0.mp4"}
-    finally:
-        for path in other.rglob("*"):
-            path.unlink()
-        other.rmdir()
-        other.with_name(f"{other.name}.export.json").unlink()
-
-
-def test_a_file_in_the_way_is_kept(tmp_path, sample):
-    """Nothing is overwritten, and nothing else is written either."""
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "a fox-0.mp4").write_bytes(b"another")
-    with pytest.raises(StoreError, match="is another file"):
-        lay_out([sample("a fox"), sample("a hare", 0, 2)], tmp_path / "out", LAYOUTS["vbench"])
-    assert names(tmp_path / "out") == {"a fox-0.mp4"}
-
-
-@pytest.mark.parametrize("prompt", ["x" * 300, "\N{SNOWMAN}" * 90, "a\0b", "/tmp/a fox", "../a fox"])
-def test_an_impossible_name_is_refused_before_anything_is_written(tmp_path, sample, prompt):
-    """A name too long for the disk, in bytes and not in letters, stops the export at once."""
-    runs = [sample("a fox"), sample(prompt, 0, 2)]
-    with pytest.raises(UsageError, match="not possible here"):
-        lay_out(runs, tmp_path / "out", LAYOUTS["vbench"])
-    assert not (tmp_path / "out").exists()
-
-
-def test_names_that_a_disk_folds_are_told(tmp_path):
-    """Two prompts of VBench differ only in case; on a disk that folds it, one would replace the other."""
-    pair = [row["prompt_en"] for row in VBENCH if row["prompt_en"].casefold() == "a fantasy landscape"]
-    assert len(pair) == 2
-    asked = []
-    with pytest.raises(UsageError, match="for the same name"):
-        _check_case(tmp_path, [*pair, "a fox"], lambda *names: asked.append(names) or True)
-    assert asked == [(tmp_path, *pair)]
-    _check_case(tmp_path, pair)
-
-
-def test_a_disk_that_tells_letters_apart_takes_both(tmp_path, sample):
-    """Here both forms of a letter, and both cases, are names of their own."""
-    prompts = [
-        "caf\N{LATIN SMALL LETTER E WITH ACUTE}",
-        unicodedata.normalize("NFD", "caf\u00e9"),
-        "Fox",
-        "fox",
-    ]
-    runs = [sample(prompt, 0, number) for number, prompt in enumerate(prompts)]
-    made = lay_out(runs, tmp_path / "out", LAYOUTS["vbench"])
-    assert (len(names(tmp_path / "out")), made.complete) == (4, True)
 
 
 # -- the other tools -----------------------------------------------------------------------
@@ -278,7 +129,7 @@ def test_index_files_say_what_is_what(tmp_path, sample):
 
 def test_every_layout_is_a_row_with_a_source():
     """No rule without the place it was read; an unknown name lists those there are."""
-    assert len(LAYOUTS) == 12
+    assert len(LAYOUTS) == 13
     assert all(layout.source and layout.fields for layout in LAYOUTS.values())
     assert find_layout("VBench_Custom") is LAYOUTS["vbench-custom"]
     with pytest.raises(UsageError, match="videofolder"):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.errors import one_line
-from kling_nb.exporting import describe_methods, export
-from kling_nb.exports import Export
+from kling_nb.exporting import METHODS, describe_methods, export
+from kling_nb.exports import Export, beside
 from kling_nb.html import tag
 from kling_nb.layouts import LAYOUTS
 from kling_nb.notebook.order import Order, named, sentences
@@ -21,6 +21,7 @@ __all__ = ["export_line"]
 
 _MAX_PLAN_BYTES = 64 * 1024 * 1024
 _LISTED = 10
+_NAMED = 3
 
 
 def export_line(order: Order) -> Shown:
@@ -43,20 +44,35 @@ def export_line(order: Order) -> Shown:
         layout=layout,
         plan=_read_plan(order, flags["--plan"]) if "--plan" in flags else None,
         samples=count,
+        split=flags.get("--split"),
+        by=flags.get("--by", "model"),
+        methods="--methods" in flags,
         allow_sandbox="--allow-sandbox" in flags,
         licence=flags.get("--licence", "not stated"),
         session=order.session,
     )
-    return sentences(_words(made), value=_data(made))
+    lines = _words(made)
+    if "--methods" in flags:
+        lines.append(f"What a paper needs of them is in `{beside(folder, METHODS).name}`.")
+    return sentences(lines, value=_data(made))
 
 
 def _words(made: Export) -> list[str]:
-    lines = [f"{_clips(len(made.placed))} as {made.layout} in `{made.folder.name}`; the store is as it was."]
+    voted = "" if made.votes is None else f"{_count(made.votes, 'vote')} on "
+    where = f"`{made.folder.name}`; the store is as it was."
+    lines = [f"{voted}{_count(len(made.placed), 'clip')} as {made.layout} in {where}"]
     if made.left_out:
         lines.append(f"{len(made.left_out)} runs were left out: the layout asks for none of them.")
+    if made.strangers:
+        lines.append(
+            f"{_count(len(made.strangers), 'file')} in it "
+            f"{'is' if len(made.strangers) == 1 else 'are'} not of this export, and a tool may read them: "
+            f"{', '.join(f'`{one_line(name)}`' for name in made.strangers[:_NAMED])}"
+            + (" ..." if len(made.strangers) > _NAMED else ".")
+        )
     if made.missing:
-        count = len(made.missing)
-        gone = [f"{_clips(count)} that the layout asks for {'is' if count == 1 else 'are'} missing:"]
+        count, what = len(made.missing), "clip" if made.votes is None else "vote"
+        gone = [f"{_count(count, what)} that the layout asks for {'is' if count == 1 else 'are'} missing:"]
         gone += [f"{one_line(one.file)}: {one.why}" for one in made.missing[:_LISTED]]
         gone += (
             [f"and {count - _LISTED} more: see `{made.folder.name}.export.json`."] if count > _LISTED else []
@@ -65,8 +81,8 @@ def _words(made: Export) -> list[str]:
     return lines
 
 
-def _clips(count: int) -> str:
-    return "1 clip" if count == 1 else f"{count} clips"
+def _count(number: int, what: str) -> str:
+    return f"1 {what}" if number == 1 else f"{number} {what}s"
 
 
 def _data(made: Export) -> dict[str, Any]:
@@ -76,6 +92,7 @@ def _data(made: Export) -> dict[str, Any]:
         "clips": {one.file: one.sample.record.id for one in made.placed},
         "missing": {gone.file: gone.why for gone in made.missing},
         "left_out": list(made.left_out),
+        "strangers": list(made.strangers),
     }
 
 

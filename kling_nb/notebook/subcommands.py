@@ -175,11 +175,13 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         name="export",
-        usage="LAYOUT [ID ...] [--to FOLDER] [--plan FILE] [--samples N] [--licence TEXT] [--allow-sandbox]",
+        usage="LAYOUT [ID ...] [--to FOLDER] [--plan FILE] [--samples N] [--split NAME] [--by WHAT] "
+        "[--licence TEXT] [--methods] [--allow-sandbox]",
         loose=True,
-        help="lay clips out as a tool asks for (vbench, videofolder ...), pack a crate, write the methods",
-        switches=("--allow-sandbox",),
-        values=("--to", "--plan", "--samples", "--licence"),
+        help="lay clips out as a tool asks for (vbench, videofolder ...), or votes, or pack a crate; "
+        "--methods also writes what a paper needs",
+        switches=("--methods", "--allow-sandbox"),
+        values=("--to", "--plan", "--samples", "--split", "--by", "--licence"),
         choices=(
             *("vbench", "vbench-custom", "vbench2", "video-bench", "t2v-compbench", "evalcrafter"),
             *(
@@ -187,6 +189,7 @@ COMMANDS: tuple[Command, ...] = (
                 "physics-iq",
                 "videogen-eval",
                 "videophy",
+                "videoalign",
                 "videofolder",
                 "webdataset",
                 "crate",

@@ -1,0 +1,190 @@
+"""Putting clips under their exported names: hard links where possible, else copies.
+
+Invariants: a file that is there is kept if it is the same and else stops the export before anything is
+written; a copy has its name only when it is whole, synced and has the recorded SHA-256; halves lie outside
+the exported folder, and those of an export that was killed are swept by the next one.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kling_nb.errors import StoreError, UsageError
+from kling_nb.placing import copy_and_hash, file_sha256, part_name
+
+if TYPE_CHECKING:
+    from kling_nb.exportplan import Placed
+
+__all__ = ["check_way", "half", "put_clips", "strangers", "sweep", "telling"]
+
+_HALF = "kling-nb-export"
+#: So long nobody writes to a half that somebody is still at work on.
+_IDLE_S = 60.0
+
+
+@contextlib.contextmanager
+def telling(folder: Path) -> Iterator[None]:
+    """Turn a failure of the disk into words.
+
+    Args:
+        folder: Of the export.
+
+    Raises:
+        StoreError: The disk is full, or refused for another reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"The export stopped: {error.strerror or type(error).__name__} ({folder}).",
+            cure="The clips are safe where they were. Mend the disk and export again: what is there is kept.",
+        ) from None
+
+
+def check_way(folder: Path, placed: Sequence["Placed"], index: Mapping[str, bytes | None]) -> list["Placed"]:
+    """Look whether anything is in the way.
+
+    Args:
+        folder: Of the export.
+        placed: Its clips.
+        index: Its other files by name, with what they would hold; None where that is not compared.
+
+    Returns:
+        The clips that are not there yet.
+
+    Raises:
+        StoreError: Another file has a name of the export.
+        UsageError: The folder is one that clips are kept in.
+    """
+    for one in placed:
+        if one.sample.path is not None and _same_folder(one.sample.path.parent, folder):
+            raise UsageError(
+                f"{folder.name} is where clips are kept, and an export would mix its names with theirs.",
+                cure="Nothing was written. Name another folder.",
+            )
+    new = []
+    for one in placed:
+        target = folder / one.file
+        if not os.path.lexists(target):
+            new.append(one)
+        elif not _is_it(one, target):
+            raise _in_the_way(target)
+    for name, data in index.items():
+        target = folder / name
+        if os.path.lexists(target) and (data is None or not target.is_file() or target.read_bytes() != data):
+            raise _in_the_way(target)
+    return new
+
+
+def put_clips(folder: Path, new: Sequence["Placed"]) -> None:
+    """Put clips under their names.
+
+    Args:
+        folder: Where to; made if it is not there.
+        new: Clips whose names are free.
+
+    Raises:
+        OSError: The disk refused. What is there is whole.
+        StoreError: A clip is no longer the recorded one, or another file took its name meanwhile.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in new:
+        target = folder / one.file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if one.sample.path is None:
+            continue
+        try:
+            os.link(one.sample.path.resolve(), target)
+        except FileExistsError:
+            # Another export of the same clips is under way here, too.
+            if not _is_it(one, target):
+                raise _in_the_way(target) from None
+        except (OSError, NotImplementedError):
+            _copy(one, target, folder)
+
+
+def _copy(one: "Placed", target: Path, folder: Path) -> None:
+    """Copy to another disk, or on one that has no hard links."""
+    media, source = one.sample.record.media, one.sample.path
+    with half(folder) as part:
+        if source is None or media is None or copy_and_hash(source, part) != media.sha256:
+            raise StoreError(
+                f"The clip of {one.sample.record.id} changed while it was copied.", cure="Export again."
+            )
+        part.replace(target)
+
+
+@contextlib.contextmanager
+def half(folder: Path) -> Iterator[Path]:
+    """Give a name for a file that is not whole yet; what still has it at the end goes.
+
+    Args:
+        folder: Of the export.
+    """
+    part = _nursery(folder) / part_name(_HALF)
+    try:
+        yield part
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what an export that was killed has left of a copy.
+
+    Args:
+        folder: Of the export.
+    """
+    for place in {folder, folder.parent}:
+        for part in place.glob(f".{_HALF}.*.part") if place.is_dir() else ():
+            with contextlib.suppress(OSError):
+                if time.time() - part.stat().st_mtime > _IDLE_S:
+                    part.unlink()
+
+
+def strangers(folder: Path, known: Sequence[str]) -> tuple[str, ...]:
+    """List the files in an exported folder that are not of this export: a tool would read them, too.
+
+    Args:
+        folder: Of the export.
+        known: The paths of its own files, with slashes.
+    """
+    own = {folder / name for name in known}
+    return tuple(
+        str(path.relative_to(folder).as_posix())
+        for path in sorted(folder.rglob("*"))
+        if path not in own and not path.is_dir()
+    )
+
+
+def _nursery(folder: Path) -> Path:
+    # Beside the folder, so that a tool that lists it sees whole clips only; unless that is another disk.
+    beside = folder.parent
+    same = beside.stat().st_dev == folder.stat().st_dev
+    return beside if same and os.access(beside, os.W_OK) else folder
+
+
+def _is_it(one: "Placed", target: Path) -> bool:
+    media = one.sample.record.media
+    try:
+        facts = target.lstat()
+        return media is not None and facts.st_size == media.size and file_sha256(target) == media.sha256
+    except OSError:
+        return False
+
+
+def _same_folder(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _in_the_way(target: Path) -> StoreError:
+    return StoreError(
+        f"{target} is there already and is another file.",
+        cure="Nothing was written. Export into an empty folder.",
+    )

@@ -1,0 +1,280 @@
+"""Which run's clip gets which name in an export, and which names stay without one.
+
+Invariants: pure; a sample is the take that was planned, and no other take stands in for it; what two clips
+would share, or a rule needs and nobody said, is an error; what is missing is told with the reason.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kling_nb.errors import UsageError
+from kling_nb.layouts import SPLITS, Layout, Row
+from kling_nb.records import RunRecord, RunStatus
+from kling_nb.wording import short
+
+__all__ = ["Missing", "Named", "Placed", "Sample", "name_clips", "prompt_of", "why_not"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One run and where its clip is.
+
+    Args:
+        record: The run.
+        path: The verified clip, or None where there is none.
+    """
+
+    record: RunRecord
+    path: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """One clip of an export.
+
+    Args:
+        file: Its path in the exported folder, with slashes.
+        sample: The run.
+        prompt: The words it is named by.
+        dimension: What it was placed under, if the layout has dimensions.
+    """
+
+    file: str
+    sample: Sample
+    prompt: str
+    dimension: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """A clip that the layout asks for and that is not there.
+
+    Args:
+        file: The path it would have.
+        why: e.g. `no run`, `moderated` or `the clip is not here`.
+    """
+
+    file: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """What a layout makes of runs.
+
+    Args:
+        placed: The clips and their names.
+        missing: Names without a clip.
+        left_out: Ids of runs that nothing asked for.
+    """
+
+    placed: tuple[Placed, ...]
+    missing: tuple[Missing, ...]
+    left_out: tuple[str, ...]
+
+
+def prompt_of(record: RunRecord) -> str:
+    """Give the words that a suite knows a run by: its tag `prompt`, else what was asked.
+
+    Args:
+        record: The run. A suite may send a longer text than the one it names clips by.
+
+    Returns:
+        The words.
+    """
+    return record.tags.get("prompt") or record.request.words
+
+
+def name_clips(
+    samples: Sequence[Sample],
+    layout: Layout,
+    *,
+    rows: Sequence[Row] | None = None,
+    count: int | None = None,
+    split: str | None = None,
+) -> Named:
+    """Give each clip that is asked for its name.
+
+    Args:
+        samples: See `exports.lay_out`, as for the rest.
+        layout: The rule.
+        rows: The suite's prompts, if they were given.
+        count: Samples of each prompt, if that was said.
+        split: For clips without a tag `split`.
+
+    Returns:
+        Some are there, some are missing.
+
+    Raises:
+        UsageError: The runs or the plan do not fit the layout.
+    """
+    if split is not None and "split" not in layout.fields:
+        raise UsageError(f"The layout {layout.name} has no splits.", cure="Nothing was written.")
+    chosen = _choose(samples, layout)
+    placed: dict[str, Placed] = {}
+    missing: dict[str, Missing] = {}
+    seen: set[str] = set()
+    by_prompt: dict[str, dict[int, list[Sample]]] = {}
+    for (prompt, take, _), one in chosen.items():
+        by_prompt.setdefault(prompt, {}).setdefault(take, []).append(one)
+    model = next((sample.record.model for sample in chosen.values()), "")
+    splits = _splits(chosen.values(), layout, split)
+    for row in _rows_of(samples) if rows is None else rows:
+        made = by_prompt.get(row.prompt, {})
+        for dimension in _dimensions(row, layout):
+            asked = count or (None if rows is None else layout.count(dimension))
+            for take in range(asked) if asked else sorted(made):
+                there: Sequence[Sample | None] = made.get(take) or (None,)
+                for sample in there:
+                    seen |= {sample.record.id} if sample else set()
+                    file = _name(row, take, layout, sample, dimension=dimension, model=model, splits=splits)
+                    if why := why_not(sample, layout):
+                        missing[file] = Missing(file=file, why=why)
+                    elif sample is not None:
+                        _check_one(placed.get(file), sample, file, layout)
+                        placed[file] = Placed(
+                            file=file, sample=sample, prompt=row.prompt, dimension=dimension
+                        )
+    return Named(
+        placed=tuple(placed.values()),
+        missing=tuple(gone for file, gone in missing.items() if file not in placed),
+        left_out=tuple(s.record.id for s in chosen.values() if s.record.id not in seen),
+    )
+
+
+def why_not(sample: Sample | None, layout: Layout) -> str:
+    """Say why a clip does not go out.
+
+    Args:
+        sample: The run that was to make it, or None where there is none.
+        layout: By which rule.
+
+    Returns:
+        The reason in a few words; empty where there is none.
+    """
+    if sample is None:
+        return "no run"
+    record, path = sample.record, sample.path
+    reasons = (
+        (record.private and layout.tells_prompt, f"{record.id} is private, and the layout tells the prompt"),
+        (record.status.pending, f"{record.id} is still on its way"),
+        (record.status is not RunStatus.SUCCEEDED, f"{record.id} {record.reason or record.status.value}"),
+        (path is None, f"the clip of {record.id} is not here, or is damaged"),
+        (path is not None and path.suffix.lower() != ".mp4", f"the clip of {record.id} is no .mp4"),
+    )
+    return next((why for so, why in reasons if so), "")
+
+
+_Slot = tuple[str, int, str]
+
+
+def _choose(samples: Iterable[Sample], layout: Layout) -> dict[_Slot, Sample]:
+    """Take one run for each prompt and take: the newest clip, or the newest attempt where there is none."""
+    chosen: dict[_Slot, Sample] = {}
+    kinds = {(s.record.model, s.record.provider) for s in samples if s.path is not None}
+    if len(kinds) > 1 and not layout.whole:
+        named = ", ".join(f"{model} at {provider}" for model, provider in sorted(kinds))
+        raise UsageError(
+            f"These runs are of several makers ({named}), and a suite measures one.",
+            cure="Nothing was written. Export each into a folder of its own.",
+        )
+    for sample in sorted(samples, key=lambda s: (s.path is not None, s.record.created_at)):
+        record = sample.record
+        slot = prompt_of(record), record.take, record.run_key if layout.whole else ""
+        held = chosen.get(slot)
+        if held is not None and held.path is not None and held.record.request != record.request:
+            raise UsageError(
+                f"Two requests have one name in the layout {layout.name}: {held.record.id} and {record.id} "
+                f"are both sample {record.take} of {short(slot[0], 40)!r}.",
+                cure="Nothing was written. Name the runs that are meant.",
+            )
+        chosen[slot] = sample
+    return chosen
+
+
+def _rows_of(samples: Sequence[Sample]) -> list[Row]:
+    rows: dict[str, Row] = {}
+    seen: Counter[str] = Counter()
+    for sample in sorted(samples, key=lambda s: s.record.created_at):
+        prompt, tags = prompt_of(sample.record), sample.record.tags
+        if prompt in rows:
+            continue
+        named = tags.get("dimension") or tags.get("category")
+        dimensions = tuple(named.split(",")) if named else ()
+        said = int(tags["index"]) if tags.get("index", "").isdecimal() else None
+        rows[prompt] = Row(
+            prompt=prompt,
+            number=len(rows) if said is None else said,
+            dimensions=dimensions,
+            within={one: seen[one] if said is None else said for one in dimensions},
+        )
+        seen.update(dimensions)
+    return list(rows.values())
+
+
+def _dimensions(row: Row, layout: Layout) -> tuple[str | None, ...]:
+    if not layout.fields & {"dimension", "category"}:
+        return (None,)
+    if not row.dimensions:
+        raise UsageError(
+            f"The layout {layout.name} needs the dimension of {short(row.prompt, 40)!r}.",
+            cure="Nothing was written. Give the suite's list as `plan=`, or tag runs `dimension=NAME`.",
+        )
+    return row.dimensions
+
+
+def _splits(samples: Iterable[Sample], layout: Layout, split: str | None) -> dict[str, str]:
+    """Give the split of each run, by its tag or for all; all have one, or none has."""
+    if "split" not in layout.fields:
+        return {}
+    found = {s.record.id: s.record.tags.get("split") or split or "" for s in samples if s.path is not None}
+    wrong = sorted({name for name in found.values() if name and name not in SPLITS})
+    if wrong:
+        raise UsageError(
+            f"{wrong[0]!r:.40} is no split.", cure=f"Nothing was written. There are {', '.join(SPLITS)}."
+        )
+    none = [run for run, name in found.items() if not name]
+    if none and len(none) < len(found):
+        raise UsageError(
+            f"{len(none)} of {len(found)} clips are in no split ({none[0]}): a reader would not see them.",
+            cure="Nothing was written. Say `--split train` for those without a tag.",
+        )
+    return found
+
+
+def _name(
+    row: Row,
+    take: int,
+    layout: Layout,
+    sample: Sample | None,
+    *,
+    dimension: str | None,
+    model: str,
+    splits: Mapping[str, str],
+) -> str:
+    media = sample.record.media if sample else None
+    split = splits.get(sample.record.id, "") if sample else ""
+    return layout.path(
+        prompt=row.prompt,
+        sample=take,
+        index=row.place(layout, dimension),
+        dimension=dimension,
+        category=dimension,
+        model=model,
+        split=f"{split}/" if split else "",
+        stem=Path(media.file).stem
+        if media
+        else sample.record.id
+        if sample
+        else f"row-{row.number}-take-{take}",
+    )
+
+
+def _check_one(held: Placed | None, sample: Sample, file: str, layout: Layout) -> None:
+    if held is not None and held.sample.record.id != sample.record.id:
+        raise UsageError(
+            f"Two clips have one name in the layout {layout.name}: {short(file, 60)!r}.",
+            cure="Nothing was written. Export them into folders of their own, or ask for one sample.",
+        )
