@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from kling_nb.errors import UnsupportedError, UsageError
+from kling_nb.provenance import Terms
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -69,6 +70,7 @@ class Offer(_Entry):
         as_of: The date of the price.
         stated: What outranks the listed price, silent and with sound; None where nothing does.
         held: Dollars per second that a project wants held back where no price is known, at least.
+        terms: What the provider's page says a clip may be used for; None where nobody wrote it down.
 
     Example:
         >>> find_model("pro").providers["runflow"].usd_per_s(audio=True) is None
@@ -82,6 +84,7 @@ class Offer(_Entry):
     as_of: date
     stated: tuple[Price | None, Price | None] = (None, None)
     held: Decimal | None = None
+    terms: Terms | None = None
 
     def listed(self, *, audio: bool) -> Price | None:
         """Give the price of the list, or None for unknown."""

@@ -6,7 +6,7 @@ the ledger is locked, so that nobody's write has to wait for either.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from kling_nb.ledger import Ledger, Transaction
 from kling_nb.models import request_key
 from kling_nb.plan import Ask, Take, new_record, plan_takes
 from kling_nb.pricing import require_priced
+from kling_nb.provenance import Commit
 from kling_nb.records import Estimate, RunRecord, RunStatus, utc_now
 from kling_nb.store import Store, file_stem
 from kling_nb.veil import NOW_PRIVATE, STILL_PUBLIC, is_veiled, unveiled
@@ -49,6 +50,7 @@ class Opening:
         shared: Fields that every new record gets.
         keys: The keys of this call.
         reach: Gives what is needed to ask about a run, with these keys, or raises.
+        checkout: Says which version of the code is around the notebook; asked once, before new runs.
     """
 
     ask: Ask
@@ -63,6 +65,7 @@ class Opening:
     shared: Mapping[str, Any]
     keys: CallKeys
     reach: Callable[[RunRecord], Reach]
+    checkout: Callable[[], Commit | None] = lambda: None
 
     def look(self) -> tuple[Take, ...]:
         """Decide about every take, as things stand now; the ledger is read and let go first."""
@@ -152,12 +155,16 @@ class Opening:
 
     def _admitted(self) -> list[tuple[RunRecord, bool]]:
         # Hashes clips now, so that nobody else's write has to wait for it below.
-        for take in self.look():
+        takes = self.look()
+        for take in takes:
             # Brings clips here now: should that fail, the call fails before anything of it is sent.
             if take.decision is not None and take.decision.act == "reuse" and take.decision.record:
                 self._brought(take.decision.record)
+        # Found out before the ledger is locked, and only for what may be sent.
+        new = any(take.word == "new" for take in takes)
+        here = replace(self, shared={**self.shared, "commit": self.checkout()}) if new else self
         with self.keys.closed(), self.ledger.writing() as transaction:
-            opened = self.admit(transaction)
+            opened = here.admit(transaction)
             if any(not reused for _, reused in opened):
                 self.store.check_room()
             return opened

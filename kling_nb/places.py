@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.embedding import FrontEnd
+from kling_nb.provenance import Cell
 
 if TYPE_CHECKING:
     from kling_nb.settings import Settings
@@ -40,12 +41,14 @@ class Surroundings:
         folder: The folder that relative addresses in outputs are resolved against.
         headless: Whether nobody is watching.
         front: The page that shows the outputs, where it is one that plays no file from beside the notebook.
+        cell: The cell that is being run, if it is one.
     """
 
     notebook: Path | None = None
     folder: Path | None = None
     headless: bool = False
     front: FrontEnd = ""
+    cell: Cell | None = None
 
 
 def script() -> Surroundings:

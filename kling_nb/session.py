@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from kling_nb.addresses import is_loopback
 from kling_nb.budgets import Wallet, named_session
 from kling_nb.catalog import Model
+from kling_nb.checkout import commit_of
 from kling_nb.engine import Engine, Reach, Run, Runs, Wish
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.keyholder import CallKeys, KeyHolder
@@ -280,7 +281,10 @@ class Session:
                 "notebook": where.notebook.name if where.notebook else None,
                 "folder": str(folder),
                 "version": version("kling-nb"),
+                "cell": where.cell,
+                "terms": model.offer(provider).terms,
             },
+            checkout=lambda: commit_of(where.folder),
             keys=keys,
             reach=lambda record: reach_run(record, settings=lambda: settings, find_key=keys.find),
         )

@@ -7,11 +7,13 @@ each cell and only read elsewhere, because a background thread cannot ask the ke
 import os
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kling_nb.engine import Run
+    from kling_nb.provenance import Cell
     from kling_nb.session import Surroundings
 
 __all__ = ["ShellSurroundings", "attach", "detach"]
@@ -68,7 +70,29 @@ class ShellSurroundings:
         notebook = notebook_path(os.environ, self.ip.user_ns, cwd=self.started_in, headless=headless)
         folder = notebook.parent if notebook is not None and notebook.parent.is_dir() else self.started_in
         front = "" if headless or not self.kernel else front_end(os.environ, self.ip.user_ns, sys.modules)
-        self._seen = Surroundings(notebook=notebook, folder=folder, headless=headless, front=front)
+        self._seen = Surroundings(
+            notebook=notebook, folder=folder, headless=headless, front=front, cell=self._cell()
+        )
+
+    def leave(self) -> None:
+        """Forget the cell at its end: a click that comes later is none of its doing."""
+        if self._seen is not None:
+            self._seen = replace(self._seen, cell=None)
+
+    def _cell(self) -> "Cell | None":
+        """Read which cell is being run off the request that runs it."""
+        from kling_nb.provenance import Cell
+
+        if not self.kernel:
+            return None
+        try:
+            request = self.ip.kernel.get_parent("shell")
+            source = request["content"]["code"]
+            return Cell.of(
+                source, cell_id=request.get("metadata", {}).get("cellId"), count=self.ip.execution_count
+            )
+        except (AttributeError, LookupError, TypeError, ValueError):
+            return None
 
 
 def attach(ip: Any) -> ShellSurroundings:
@@ -133,6 +157,9 @@ def _end_cell(*_: object) -> None:
     api = sys.modules.get("kling_nb.api")
     if api is None:
         return
+    here = api.surroundings_of_process()
+    if isinstance(here, ShellSurroundings):
+        here.leave()
     runs: list[Run] = api.take_submitted()
     if not api.current().surroundings().headless:
         return
