@@ -8,12 +8,14 @@ only read. PyAV and Pillow load on first use.
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from kling_nb.errors import StoreError
+from kling_nb.marks import Box, BrokenBoxError, marks_in, outer_boxes
 from kling_nb.placing import open_plain
+from kling_nb.provenance import Mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +54,7 @@ class Measured:
     frames: int
     duration_s: float
     audio_codec: str | None
+    marks: tuple[Mark, ...] = ()
 
 
 def sniff(path: Path) -> Kind | None:
@@ -106,9 +109,8 @@ def probe(path: Path) -> Measured:
             kind = _kind(file.read(64))
             if kind is None:
                 raise _not_playable("its first bytes are no MP4 or WebM")
-            if kind in {"mp4", "mov"}:
-                _refuse_cut_off(file)
-            return _measure(file, kind)
+            boxes = _whole_boxes(file) if kind in {"mp4", "mov"} else []
+            return _measure(file, kind, boxes)
     except OSError as error:
         raise StoreError(
             f"The clip cannot be read: {error.strerror or type(error).__name__}.", charged="unknown"
@@ -193,26 +195,15 @@ def _not_playable(why: str) -> NotVideoError:
     )
 
 
-def _refuse_cut_off(file: BinaryIO) -> None:
-    """Walk the outer boxes: each says its size, so that a cut is seen without decoding anything."""
-    total = file.seek(0, io.SEEK_END)
-    at, seen = 0, set()
-    while at + 8 <= total:
-        file.seek(at)
-        head = file.read(16)
-        size, name = int.from_bytes(head[:4], "big"), head[4:8]
-        if size == 1:
-            size = int.from_bytes(head[8:16], "big")
-        if not name.isascii() or not name.decode().isprintable() or (size < 8 and size != 0):
-            break  # padding after the last box harms no player
-        if size == 0:
-            size = total - at
-        if at + size > total:
-            raise _not_playable(f"it is cut off, {at + size - total:,} bytes are missing")
-        seen.add(name)
-        at += size
-    if b"moov" not in seen:
+def _whole_boxes(file: BinaryIO) -> list[Box]:
+    """Walk the outer boxes, and refuse a file that is cut off before anything of it is decoded."""
+    try:
+        boxes = outer_boxes(file)
+    except BrokenBoxError as error:
+        raise _not_playable(str(error)) from None
+    if all(box.name != b"moov" for box in boxes):
         raise _not_playable("it has no index, so it is probably cut off")
+    return boxes
 
 
 def _opened(file: BinaryIO, kind: Kind) -> "InputContainer":
@@ -251,7 +242,7 @@ class _Reading:
     end_s: float = 0.0
 
 
-def _measure(file: BinaryIO, kind: Kind) -> Measured:
+def _measure(file: BinaryIO, kind: Kind, boxes: list[Box]) -> Measured:
     import av
 
     try:
@@ -260,7 +251,9 @@ def _measure(file: BinaryIO, kind: Kind) -> Measured:
             reading = _read(container, stream)
             sound = container.streams.audio[0].codec_context.name if container.streams.audio else None
             declared_s = (container.duration or 0) / 1_000_000
-            return _facts(stream, reading, kind, sound, declared_s)
+            said = [container.metadata, *(one.metadata for one in container.streams)]
+            facts = _facts(stream, reading, kind, sound, declared_s)
+        return replace(facts, marks=marks_in(file, boxes, said))
     except (av.error.FFmpegError, ValueError, IndexError, ZeroDivisionError) as error:
         words = getattr(error, "strerror", None) or type(error).__name__
         raise _not_playable(f"the decoder says: {words}") from None

@@ -40,6 +40,7 @@ __all__ = [
     "from_receipt",
     "is_bare_name",
     "to_receipt",
+    "without_queries",
 ]
 
 _MAX_DEPTH = 24
@@ -77,7 +78,7 @@ def to_receipt(record: RunRecord) -> dict[str, Any]:
         "status": record.status.value,
         "reason": record.reason,
         "charged": record.charged,
-        "message": one_line(_without_queries(record.message)),
+        "message": one_line(without_queries(record.message)),
         "request": record.request.model_dump(mode="json", exclude_none=True),
         "private": record.private,
         "request_key": record.request_key,
@@ -92,7 +93,7 @@ def to_receipt(record: RunRecord) -> dict[str, Any]:
         "provider": record.provider,
         "provider_model": record.provider_model,
         "provider_run_id": record.provider_run_id,
-        "origin": _without_queries(record.origin),
+        "origin": without_queries(record.origin),
         "account": one_line(record.account),
         "client_ref": one_line(record.client_ref),
         "queue_position": record.queue_position,
@@ -115,7 +116,7 @@ def to_receipt(record: RunRecord) -> dict[str, Any]:
             "play": record.play,
             "per_second": estimate.usd_per_s,
             "basis": one_line(estimate.basis),
-            "source": one_line(_without_queries(estimate.source)),
+            "source": one_line(without_queries(estimate.source)),
             "as_of": estimate.as_of,
             "list_currency": estimate.currency,
         },
@@ -185,6 +186,16 @@ def from_receipt(data: object) -> RunRecord:
     return record
 
 
+def without_queries(text: str) -> str:
+    """Take queries and user names out of the addresses in a text: they may be signatures and keys.
+
+    Example:
+        >>> without_queries("see https://ann@host/a.mp4?sig=1 there")
+        'see https://host/a.mp4 there'
+    """
+    return _QUERY.sub(r"\1\2", text)
+
+
 # --- writing ---------------------------------------------------------------------------------------------
 
 
@@ -202,10 +213,6 @@ def _prompt_sha256(record: RunRecord) -> str:
     if record.private and is_hash(request.words):
         return request.words.removeprefix("sha256:")
     return hashlib.sha256(request.words.encode("utf-8", "replace")).hexdigest()
-
-
-def _without_queries(text: str) -> str:
-    return _QUERY.sub(r"\1\2", text)
 
 
 def _relative(notebook: str | None) -> str | None:
@@ -261,7 +268,7 @@ def _plain(value: Any, *, redact: bool = False, depth: int = 3) -> Any:
     if value is None or isinstance(value, bool | int):
         return value
     text = str(value).encode("utf-8", "replace").decode()
-    return _without_queries(text) if redact else text
+    return without_queries(text) if redact else text
 
 
 # --- reading ---------------------------------------------------------------------------------------------
