@@ -221,13 +221,14 @@ def _judge(shown: "Shown", *, as_json: bool) -> None:
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def export(
     rest: typer.Context,
-    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="vbench, videofolder ...")],
+    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="vbench, videofolder ... or page")],
     *,
     as_json: Json = False,
 ) -> None:
     """Lay clips out for another tool; the words after LAYOUT are those of `%kling export`.
 
-    Exit code 1 where a clip that the layout asks for is missing.
+    `export page NOTEBOOK --embed` makes one HTML page with the clips inside. Exit code 1 where a clip that
+    the layout asks for, or the notebook shows, is missing.
     """
     made = _command(shlex.join(["export", layout, *rest.args]), as_json=as_json)
     if layout != "methods" and made["missing"]:

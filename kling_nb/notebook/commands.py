@@ -24,6 +24,7 @@ from kling_nb.notebook.exportline import export_line
 from kling_nb.notebook.form import form_line
 from kling_nb.notebook.gallery import gallery_line
 from kling_nb.notebook.order import Order
+from kling_nb.notebook.pageline import PAGE_FLAGS, page_line
 from kling_nb.notebook.prices import model_list
 from kling_nb.notebook.rate import rate_line
 from kling_nb.notebook.shown import Shown
@@ -127,6 +128,15 @@ def _help(order: Order) -> Shown:
     return Shown(html=Html(tag("pre", text, style="white-space:pre-wrap;font-size:12px")), text=text)
 
 
+def _export(order: Order) -> Shown:
+    if order.words[:1] == ["page"]:
+        return page_line(order)
+    own = [flag for flag in order.flags if flag in PAGE_FLAGS]
+    if own:
+        raise wrong(f"{own[0]} is for `%kling export page`.", "See `%kling help export`.")
+    return export_line(order)
+
+
 def _keys(order: Order) -> Shown:
     provider = order.flags.get("--ask")
     if provider is not None:
@@ -158,7 +168,7 @@ _DO: dict[str, Callable[[Order], Shown]] = {
     "estimate": billview.estimate,
     "restore": restore_line,
     "cache": cache_line,
-    "export": export_line,
+    "export": _export,
     "models": model_list,
     "keys": _keys,
     "config": lambda order: overview.config(order.session),

@@ -176,12 +176,13 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         name="export",
         usage="LAYOUT [ID ...] [--to FOLDER] [--plan FILE] [--samples N] [--split NAME] [--by WHAT] "
-        "[--licence TEXT] [--methods] [--allow-sandbox]",
+        "[--licence TEXT] [--methods] [--allow-sandbox] | page [NOTEBOOK] [--embed] [-o FILE] [--max-mb N]",
         loose=True,
         help="lay clips out as a tool asks for (vbench, videofolder ...), or votes, or pack a crate; "
-        "--methods also writes what a paper needs",
-        switches=("--methods", "--allow-sandbox"),
-        values=("--to", "--plan", "--samples", "--split", "--by", "--licence"),
+        "--methods also writes what a paper needs; page makes one HTML page of a notebook, with --embed "
+        "the clips are inside",
+        switches=("--methods", "--allow-sandbox", "--embed"),
+        values=("--to", "--plan", "--samples", "--split", "--by", "--licence", "-o", "--out", "--max-mb"),
         choices=(
             *("vbench", "vbench-custom", "vbench2", "video-bench", "t2v-compbench", "evalcrafter"),
             *(
@@ -194,6 +195,7 @@ COMMANDS: tuple[Command, ...] = (
                 "webdataset",
                 "crate",
                 "methods",
+                "page",
             ),
         ),
     ),

@@ -1,0 +1,253 @@
+"""The clips of a page: which go in, which are linked, and what is said of those that are not there.
+
+Invariants: only a file with the bytes of a receipt of the notebook goes in, and once, wherever else it is
+shown; what clips and pictures add stays below the limit; a picture is read from the notebook's own folder
+only.
+"""
+
+import base64
+import hashlib
+import html
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, unquote
+
+from kling_nb.embedding import data_address, growth
+from kling_nb.placing import file_sha256
+from kling_nb.records import RunRecord
+from kling_nb.wording import size_words
+
+__all__ = ["Clips", "PageClip"]
+
+State = Literal["inside", "linked", "left out", "changed", "missing", "no receipt"]
+_VIDEO = re.compile(r"<video\b[^>]*>.*?</video>", re.DOTALL)
+_SRC = re.compile(r'\ssrc="([^"]*)"')
+_LINK = re.compile(r'<a\b[^>]*\shref="([^"]*)"[^>]*>')
+_BARE = re.compile(r'<img\b(?![^>]*\ssrc=)(?:[^>]*\salt="([^"]*)")?[^>]*>')
+_IMAGE = re.compile(r'<img\b[^>]*\ssrc="([^"]*)"[^>]*>')
+_PICTURES = {"PNG": "png", "JPEG": "jpeg", "GIF": "gif", "WEBP": "webp"}
+_MOST_PICTURE = 20_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageClip:
+    """One clip of a page.
+
+    Args:
+        file: Its name.
+        state: `inside`, `linked`, `left out` (too large), `changed` (other bytes), `missing` or `no receipt`.
+        size: Bytes of the file, 0 where it is missing.
+        run_id: Of its run, where one is known.
+        why: In words, where it is not there.
+
+    Example:
+        >>> PageClip(file="fox.mp4", state="changed").good
+        False
+    """
+
+    file: str
+    state: State
+    size: int = 0
+    run_id: str = ""
+    why: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether the page shows it."""
+        return self.state in {"inside", "linked"}
+
+
+class Clips:
+    """The clips of one page.
+
+    Args:
+        records: The runs that the notebook's receipts tell of.
+        folder: The notebook's.
+        page: The folder that the page goes to.
+        embed: Whether they go in.
+        most: Bytes that clips and pictures may add together.
+    """
+
+    def __init__(
+        self, records: Sequence[RunRecord], folder: Path, page: Path, *, embed: bool, most: int
+    ) -> None:
+        self._records = {record.media.file: record for record in records if record.media is not None}
+        self._bytes = {record.media.sha256: record for record in records if record.media is not None}
+        self._folder, self._page = folder.resolve(), page.resolve()
+        self._embed, self._left, self._most = embed, most, most
+        self._clips: dict[str, PageClip] = {}
+        self._pictures_out = 0
+        # Of this page alone, so that no notebook can name one of them.
+        self._token = secrets.token_hex(16)
+        self._addresses: list[str] = []
+
+    def told(self) -> tuple[PageClip, ...]:
+        """Give every clip that was met, in the order of the page."""
+        return tuple(self._clips.values())
+
+    def notes(self) -> list[str]:
+        """Say what else is not in the page."""
+        if not self._pictures_out:
+            return []
+        what = "1 picture is" if self._pictures_out == 1 else f"{self._pictures_out} pictures are"
+        return [f"{what} not in the page: not found beside the notebook, too large, or no picture."]
+
+    def rewrite(self, markup: str) -> str:
+        """Put clips and pictures into clean markup, or turn their addresses towards them.
+
+        Args:
+            markup: With every attribute in double quotes and escaped.
+        """
+        markup = _VIDEO.sub(lambda found: self._video(found[0]), markup)
+        markup = _LINK.sub(lambda found: self._link(found[0], html.unescape(found[1])), markup)
+        markup = _IMAGE.sub(lambda found: self._image(found[0], html.unescape(found[1])), markup)
+        return _BARE.sub(lambda found: f"<i>[{found[1] or 'a picture'}]</i>", markup)
+
+    def filled(self, page: str) -> str:
+        """Put what goes in into its places, at the very end: a parser would take minutes over it.
+
+        Args:
+            page: The whole page.
+        """
+        return re.sub(f"{self._token}-(\\d+)", lambda found: self._addresses[int(found[1])], page)
+
+    def _hold(self, address: str) -> str:
+        self._addresses.append(address)
+        return f"{self._token}-{len(self._addresses) - 1}"
+
+    # --- clips ---------------------------------------------------------------------------------------------
+
+    def _video(self, element: str) -> str:
+        found = _SRC.search(element)
+        src = html.unescape(found[1]) if found else ""
+        path = self._path(src)
+        if found is not None and src.startswith("data:"):
+            return self._own(element, found, src)
+        if found is None or path is None:
+            return element
+        known = self._clips.get(src)
+        clip = known or self._judge(path)
+        if known is None and clip.state == "linked" and self._embed:
+            clip, address = self._put_in(clip, path)
+            if address:
+                self._clips[src] = clip
+                return f'{_with(element, found, self._hold(address))}<a id="clip-{clip.run_id}"></a>'
+        self._clips[src] = clip
+        if clip.state == "linked":
+            return _with(element, found, self._turned(path))
+        if clip.state == "inside":
+            return f'<a class="kling-out" href="#clip-{clip.run_id}">Played further up in this page.</a>'
+        return _told(clip)
+
+    def _own(self, element: str, found: re.Match[str], src: str) -> str:
+        """Keep a clip that the notebook itself holds."""
+        data = base64.b64decode(src.partition(",")[2])
+        record = self._bytes.get(hashlib.sha256(data).hexdigest())
+        if record is None or record.media is None:
+            # An animation of another package, say: none of ours, and clean.
+            return _with(element, found, self._hold(src))
+        clip = PageClip(file=record.media.file, state="inside", size=len(data), run_id=record.id)
+        if len(src) > self._left:
+            clip = self._too_much(clip, len(src))
+            self._clips[record.media.sha256] = clip
+            return _told(clip)
+        self._left -= len(src)
+        self._clips[record.media.sha256] = clip
+        return _with(element, found, self._hold(src))
+
+    def _judge(self, path: Path) -> PageClip:
+        record = self._records.get(path.name)
+        if record is None or record.media is None:
+            return PageClip(file=path.name, state="no receipt", why="not in this page, it has no receipt")
+        clip = PageClip(
+            file=path.name, state="missing", run_id=record.id, why="not in this page, it is not here"
+        )
+        try:
+            size = path.stat().st_size
+            same = size == record.media.size and file_sha256(path) == record.media.sha256
+        except OSError:
+            return clip
+        if not same:
+            return replace(
+                clip, state="changed", size=size, why="not in this page, it is not the file of its receipt"
+            )
+        return replace(clip, state="linked", size=size, why="")
+
+    def _put_in(self, clip: PageClip, path: Path) -> tuple[PageClip, str]:
+        media = self._records[path.name].media
+        adds = growth(clip.size, media.container if media else "mp4")
+        if adds > self._left:
+            return self._too_much(clip, adds), ""
+        data = path.read_bytes()
+        # Read once more than it was checked: between the two it may have been replaced.
+        if media is None or hashlib.sha256(data).hexdigest() != media.sha256:
+            return replace(clip, state="changed", why="not in this page, it changed while it was read"), ""
+        self._left -= adds
+        return replace(clip, state="inside"), data_address(data, media.container)
+
+    def _too_much(self, clip: PageClip, adds: int) -> PageClip:
+        most = size_words(self._most)
+        why = f"not in this page, it would add {size_words(adds)} and {most} is the most"
+        return replace(clip, state="left out", why=why)
+
+    # --- links and pictures --------------------------------------------------------------------------------
+
+    def _link(self, element: str, href: str) -> str:
+        path = self._path(href)
+        if path is None or path.name not in self._records:
+            return element
+        return (
+            "<a>"
+            if self._embed
+            else element.replace(f'href="{html.escape(href, quote=True)}"', f'href="{self._turned(path)}"')
+        )
+
+    def _image(self, element: str, src: str) -> str:
+        path = self._path(src)
+        if path is None:
+            return element
+        turned = self._turned(path) if not self._embed else self._picture(path)
+        if not turned:
+            self._pictures_out += 1
+        return _SRC.sub(f' src="{turned}"' if turned else "", element, count=1)
+
+    def _picture(self, path: Path) -> str:
+        from PIL import Image
+
+        real = path.resolve()
+        try:
+            if not real.is_relative_to(self._folder) or real.stat().st_size > min(_MOST_PICTURE, self._left):
+                return ""
+            data = real.read_bytes()
+            with Image.open(real) as image:
+                kind = _PICTURES.get(image.format or "")
+        except (OSError, ValueError, Image.DecompressionBombError):
+            return ""
+        if kind is None:
+            return ""
+        self._left -= len(data) * 4 // 3
+        return self._hold(f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}")
+
+    def _path(self, address: str) -> Path | None:
+        """Give the file that a relative address means; None for any other."""
+        plain = unquote(address.partition("#")[0].partition("?")[0])
+        if not plain or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", address) or plain.startswith(("/", "\\")):
+            return None
+        return None if "\0" in plain else self._folder / plain
+
+    def _turned(self, path: Path) -> str:
+        """Write the address of a file as the page reaches it."""
+        return html.escape(quote(Path(os.path.relpath(path, self._page)).as_posix()), quote=True)
+
+
+def _told(clip: PageClip) -> str:
+    return f'<span class="kling-out">{html.escape(f"{clip.file}: {clip.why}.")}</span>'
+
+
+def _with(element: str, found: re.Match[str], address: str) -> str:
+    return f'{element[: found.start()]} src="{address}"{element[found.end() :]}'
