@@ -47,6 +47,7 @@ class Adoption:
         default_model: Our model where neither the user nor the record says.
         take: Which take of its request it counts as.
         folder: Where its clip goes.
+        private: Whether its words are shown and kept as their hash from now on.
         version: Of this package.
     """
 
@@ -57,6 +58,7 @@ class Adoption:
     default_model: str
     take: int = 0
     folder: Path
+    private: bool = False
     version: str = ""
 
     def bring(self, ledger: Ledger, engine: Engine, key: Key | None) -> RunRecord:
@@ -195,6 +197,7 @@ class Adoption:
             estimate=estimate(request, model, self.provider.name),
             reserved_micros=0,
             folder=str(self.folder),
+            private=self.private,
             version=self.version,
         )
 
@@ -230,6 +233,7 @@ def adopt(
     shot_type: str | None = None,
     model: str | None = None,
     take: int = 0,
+    private: bool = False,
     session: Session | None = None,
 ) -> Run:
     """Bring in a run that was made elsewhere; never sends one, and its cost is in no session's sum.
@@ -248,6 +252,7 @@ def adopt(
         shot_type: `customize` or `intelligent`.
         model: A model or its alias; the settings' own unless the provider tells.
         take: Which take of its request it counts as.
+        private: What is shown and kept of it here has the hash of its words.
         session: Whose ledger it goes into; the process's own unless given.
 
     Returns:
@@ -283,6 +288,7 @@ def adopt(
         default_model=settings.model,
         take=take,
         folder=media_folder(settings, where.notebook, where.folder or Path.cwd()),
+        private=private,
         version=version("kling-nb"),
     )
     with ledger.reading() as transaction:

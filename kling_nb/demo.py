@@ -19,6 +19,7 @@ from kling_nb.pricing import estimate
 from kling_nb.receipt import RECEIPT_MIME, from_receipt
 from kling_nb.receiptlist import receipts_in
 from kling_nb.records import RunRecord, usd
+from kling_nb.veil import words_of
 from kling_nb.wording import provider_label
 
 __all__ = ["Demo", "read_prompts", "run_demo"]
@@ -53,7 +54,7 @@ class Demo:
         sellers = [name for name in models()[self.records[0].model].providers if name != "sandbox"]
         rows = []
         for record in self.records:
-            words = record.request.prompt or ""
+            words = words_of(record)
             media = record.media
             rows.append(
                 [

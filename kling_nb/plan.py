@@ -23,7 +23,7 @@ from kling_nb.pricing import estimate, learn_price
 from kling_nb.providers import make_provider
 from kling_nb.records import WHO, Estimate, RunRecord, Totals, with_who
 from kling_nb.settings import Settings, provider_origin
-from kling_nb.veil import in_place_of, veiled_labels, veiled_request
+from kling_nb.veil import in_place_of, is_hash, veiled_labels, veiled_request
 
 __all__ = ["Ask", "Plan", "Take", "new_id", "new_record", "offer_for", "payloads", "plan_takes", "title_of"]
 
@@ -87,6 +87,11 @@ class Ask:
             raise UsageError(
                 f"metadata: the name {WHO} is ours: under it a run tells its provider who spends.",
                 cure="Nothing was sent. Choose another name.",
+            )
+        if is_hash(self.request.words.partition("\n")[0]):
+            raise UsageError(
+                "This is the hash of a private request, and not its words.",
+                cure="Nothing was sent. Write the words.",
             )
 
     @property

@@ -17,6 +17,7 @@ from kling_nb.errors import UsageError
 from kling_nb.pairing import By, grouping, pool
 from kling_nb.records import RunRecord
 from kling_nb.scoring import Game, Score, Scores, krippendorff, needed, scores_of
+from kling_nb.veil import veiled
 
 if TYPE_CHECKING:
     from kling_nb.ledger.votes import Axis, Vote
@@ -205,7 +206,7 @@ class Ratings:
                 "path_B": _relative(other, folder),
                 "A_model": one.model,
                 "B_model": other.model,
-                "prompt": one.request.words,
+                "prompt": veiled(other if other.private else one).request.words,
                 **{label: vote.axes.get(axis, "") for axis, label in _LABELS.items()},
                 "Overall": vote.preferred,
                 "fps_A": one.media.fps,

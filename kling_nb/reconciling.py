@@ -25,6 +25,7 @@ from kling_nb.records import RunRecord, RunStatus, Totals, in_currency
 from kling_nb.session import Session
 from kling_nb.spending import is_open, read_day, read_dimensions, select
 from kling_nb.transport import Transport
+from kling_nb.veil import hidden
 from kling_nb.wording import charged
 
 __all__ = ["balances", "costs", "session_money"]
@@ -203,7 +204,7 @@ def _check(before: RunRecord, after: RunRecord, outcome: Any, words: str = "") -
         provider=before.provider,
         provider_run_id=before.provider_run_id,
         outcome=outcome,
-        words=words,
+        words=hidden(before, words),
         was_micros=before.settled_micros,
         is_micros=after.settled_micros,
     )

@@ -291,6 +291,10 @@ class Earlier(_Record):
     currency: str = "USD"
 
 
+#: Fields in which words of a request may stand.
+_WORDED = frozenset({"request", "message", "tags", "metadata", "media", "seed", "timing", "sent"})
+
+
 class RunRecord(_Record):
     """Everything known of one run; the ledger row, the sidecar and the receipt are views of it.
 
@@ -384,6 +388,10 @@ class RunRecord(_Record):
     cell: Cell | None = None
     commit: Commit | None = None
     terms: Terms | None = None
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        # A notebook keeps what it shows; whoever wants the words of a private run asks for the field.
+        return [arg for arg in super().__repr_args__() if not (self.private and arg[0] in _WORDED)]
 
     def as_earlier(self) -> Earlier:
         """Give what a later attempt of the same take tells of this one."""

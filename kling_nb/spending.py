@@ -13,6 +13,7 @@ from typing import Any
 
 from kling_nb.errors import UsageError, one_line
 from kling_nb.records import RunRecord, dollars, in_currency, usd
+from kling_nb.veil import veiled
 from kling_nb.wording import charged
 
 __all__ = [
@@ -267,9 +268,9 @@ def _labels(record: RunRecord, by: Sequence[str]) -> list[tuple[str | None, ...]
 
 def _values(record: RunRecord, name: str) -> list[str | None]:
     if name == "tag":
-        return [f"{key}={value}" for key, value in sorted(record.tags.items())] or [None]
+        return [f"{key}={value}" for key, value in sorted(veiled(record).tags.items())] or [None]
     if name.startswith("tag:"):
-        return [record.tags.get(name[4:])]
+        return [veiled(record).tags.get(name[4:])]
     if name == "day":
         return [record.created_at.date().isoformat()]
     field = {"session": "session_id", "run": "id"}.get(name, name)

@@ -163,7 +163,6 @@ REFUSALS = [
     ("--", "There is no flag"),
     ("--zzz", "`%kling help`"),
     ("--sweep duration=3,5", "There is no flag '--sweep'"),
-    ("--private", "There is no flag"),
     ("--embed allways", "Did you mean always?"),
     ("--seed 7", "no seed"),
     ("--start_image a.png", "from text only"),

@@ -23,6 +23,7 @@ from kling_nb.opening import Opening
 from kling_nb.pricing import Quote
 from kling_nb.records import Estimate, RunRecord, RunStatus, Totals
 from kling_nb.session import Surroundings
+from kling_nb.veil import in_place_of
 
 if TYPE_CHECKING:
     from kling_nb.session import Session
@@ -330,6 +331,8 @@ class _Rehearsal:
 
     def _line(self, step: Step, state: State, why: str = "", **more: Any) -> CellBill:
         dest, words = step.order.dest if step.order else None, step.words
+        if step.order is not None and step.order.private:
+            words = in_place_of(ask_of(step.order).request)
         try:
             self.probe.keys.refuse({"the cell": f"{dest or ''}\n{words}\n{why}"})
         except UsageError as error:

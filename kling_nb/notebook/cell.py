@@ -14,6 +14,7 @@ from kling_nb.notebook.arguments import CellOrder, HelpWantedError, ask_of, cell
 from kling_nb.notebook.card import show_runs
 from kling_nb.notebook.dryrun import show_plan
 from kling_nb.notebook.shown import Shown, put
+from kling_nb.notebook.values import repeating
 from kling_nb.session import Session
 
 __all__ = ["Refused", "run_cell"]
@@ -67,7 +68,8 @@ def run_cell(session: Session, names: dict[str, Any], line: str, body: str) -> N
     try:
         # First of all: whatever is wrong with the line is repeated in messages.
         session.keys.refuse({"the line": line, "the cell": body}, shapes=False)
-        order = parse_cell(line, body, names, folder=session.surroundings().folder or Path.cwd())
+        with repeating(line):
+            order = parse_cell(line, body, names, folder=session.surroundings().folder or Path.cwd())
         ask = ask_of(order)
         if order.dry_run:
             put(show_plan(session.plan(ask), order, session))

@@ -22,6 +22,7 @@ from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import shown, wrong
 from kling_nb.probe import stills
 from kling_nb.records import RunRecord, utc_now
+from kling_nb.veil import veiled, words_of
 
 if TYPE_CHECKING:
     from kling_nb.store import Store
@@ -148,7 +149,7 @@ class Comparison:
         clips = [
             {
                 **clip_state(run.record, run.name, self._source.why_not(run.id)),
-                "prompt": run.prompt if alike is None else None,
+                "prompt": words_of(run.record) if alike is None else None,
             }
             for run in self.runs
         ]
@@ -159,7 +160,7 @@ class Comparison:
         alike = self._prompt()
         parts: list[object] = [tag("b", self._head())]
         if alike is not None:
-            parts.append(cardparts.words(self.runs[0].record, live=False))
+            parts.append(cardparts.words(veiled(self.runs[0].record), live=False))
         parts += [self._row(number, run, alone=alike is None) for number, run in enumerate(self.runs, 1)]
         # In a notebook that was saved with its live view open, this stands above the page's error line.
         parts.append(tag("div", _AGAIN, style=f"{_FAINT};margin-top:8px"))
@@ -182,11 +183,11 @@ class Comparison:
 
     def _prompt(self) -> str | None:
         """Give the words that all of them share, or None."""
-        words = {run.prompt for run in self.runs}
+        words = {words_of(run.record) for run in self.runs}
         return words.pop() if len(words) == 1 else None
 
     def _row(self, number: int, run: Run, *, alone: bool) -> Html:
-        record, why = run.record, self._source.why_not(run.id)
+        record, why = veiled(run.record), self._source.why_not(run.id)
         ids = [tag("bdi", part) for part in (run.name, run.id) if part]
         src, _ = run.shown_clip()
         media = record.media

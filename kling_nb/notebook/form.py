@@ -26,7 +26,8 @@ from kling_nb.notebook.order import Order, named
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import wrong
 from kling_nb.plan import Ask, title_of
-from kling_nb.records import MICROS, utc_now
+from kling_nb.records import MICROS, RunRecord, utc_now
+from kling_nb.veil import words_of
 from kling_nb.wording import provider_label, short
 
 if TYPE_CHECKING:
@@ -178,7 +179,8 @@ class Form(Draft):
         else:
             asked = reading.ask.request
             sound = "with sound" if asked.audio else "silent"
-            words = [title_of(asked), f"{asked.duration} s", asked.aspect_ratio, sound]
+            title = title_of(asked, private=reading.ask.private)
+            words = [title, f"{asked.duration} s", asked.aspect_ratio, sound]
         return ", ".join(word for word in (*words, *where) if word)
 
     def _heading(self, *, live: bool = True) -> dict[str, Any]:
@@ -186,7 +188,8 @@ class Form(Draft):
         back = "Run this cell to get the form back." if live else "Its inputs need somebody watching."
         parts: list[Html] = [tag("div", tag("b", "Form"), f": {self._summary()}. {back}", dir="auto")]
         try:
-            text = self.cell
+            # What stands here is saved.
+            text = "" if self.fields["private"] else self.cell
         except KlingError:
             text = ""
         if text:
@@ -290,7 +293,7 @@ class Form(Draft):
             join(
                 [
                     tag("code", run.id),
-                    f" {short(title_of(run.record.request), 40)}: {status_line(run.record, now=now)}. ",
+                    f" {short(_title(run.record), 40)}: {status_line(run.record, now=now)}. ",
                     prose(f"`%kling show {run.id}` draws its card again."),
                 ]
             )
@@ -333,6 +336,10 @@ class Form(Draft):
 
 
 _NOT_SENT = "Nothing was sent."
+
+
+def _title(record: RunRecord) -> str:
+    return words_of(record) if record.private else title_of(record.request)
 
 
 def _set_up() -> tuple[str, str]:

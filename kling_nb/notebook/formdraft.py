@@ -18,6 +18,7 @@ from kling_nb.notebook.formfields import blank, inputs_of, read, shown_as
 from kling_nb.notebook.formtext import as_cell
 from kling_nb.plan import Ask, Plan
 from kling_nb.records import RunRecord
+from kling_nb.veil import is_veiled
 
 if TYPE_CHECKING:
     from kling_nb.session import Session
@@ -154,8 +155,15 @@ class Draft:
             self.update(**run)
             return
         record = _record(run)
+        if is_veiled(record):
+            raise UsageError(
+                f"Run {record.id} is private, and only the hash of its words is here.",
+                cure="Nothing was sent. Write the words into an empty form.",
+                run_id=record.id,
+            )
         self.value = record.request
-        self.update(provider=record.provider, model=record.model, tags=record.tags or None)
+        tags, private = record.tags or None, record.private
+        self.update(provider=record.provider, model=record.model, tags=tags, private=private)
         self._note = f"Varies run `{record.id}`, take {record.take}."
 
     def _shown_anew(self) -> None:

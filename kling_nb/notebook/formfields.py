@@ -132,6 +132,7 @@ OPTIONS: tuple[Field, ...] = (
     _option("allow_unpriced", "switch", "", default=False),
     _option("no_cache", "switch", "", default=False),
     _option("retry", "switch", "", default=False),
+    _option("private", "switch", "", default=False),
 )
 _SPELLING = {"tags": "--tag", "max_cost": "--max-cost", "price": "--price", "metadata": "--metadata"}
 

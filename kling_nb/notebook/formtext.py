@@ -29,6 +29,7 @@ _SWITCHES = {
     "no_cache": "--no-cache",
     "cached_only": "--cached-only",
     "retry": "--retry",
+    "private": "--private",
 }
 
 

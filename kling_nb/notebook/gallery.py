@@ -19,6 +19,7 @@ from kling_nb.notebook.sheet import MOST, Tile, sheet, sheet_text
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import wrong
 from kling_nb.records import RunStatus, utc_now
+from kling_nb.veil import veiled, words_of
 from kling_nb.wording import ask_words, clock, provider_label, short, state_word
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class Gallery:
 
 
 def _prompt(run: Run) -> str:
-    return one_line(run.prompt)
+    return one_line(words_of(run.record))
 
 
 def _tile(run: Run, *, still: bool) -> Tile:
@@ -215,7 +216,7 @@ def _tile(run: Run, *, still: bool) -> Tile:
 
 def _words(run: Run) -> dict[str, Any]:
     """Say of a run what a page shows of it, as plain data."""
-    record = run.record
+    record = veiled(run.record)
     asked = ask_words(record)
     return {
         "id": run.id,

@@ -18,6 +18,7 @@ from kling_nb.options import Options
 from kling_nb.reconciling import session_money
 from kling_nb.records import RunRecord, usd, utc_now
 from kling_nb.settings import CAPS, PREFIX
+from kling_nb.veil import veiled, words_of
 from kling_nb.wording import (
     charged,
     plain,
@@ -129,7 +130,7 @@ def _run_table(records: Sequence[RunRecord], held: Held) -> tuple[list[str], lis
             record.id,
             held.names.get(record.id, ""),
             state_word(record, detached=record.id in held.detached),
-            short(one_line(record.request.words), 48),
+            short(one_line(words_of(record)), 48),
             record.model.removeprefix("kling-"),
             provider_label(record.provider),
             record.request.duration,
@@ -159,7 +160,8 @@ def _run_data(record: RunRecord, held: Held) -> dict[str, Any]:
         "status": record.status.value,
         "reason": record.reason,
         "charged": charged(record),
-        "prompt": record.request.words,
+        "prompt": veiled(record).request.words,
+        "private": record.private,
         "model": record.model,
         "provider": record.provider,
         "provider_run_id": record.provider_run_id,

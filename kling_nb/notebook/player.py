@@ -141,6 +141,10 @@ def shot_marks(record: RunRecord) -> list[dict[str, Any]]:
     whole = sum(shot.duration for shot in shots)
     starts = accumulate((shot.duration for shot in shots), initial=0)
     return [
-        {"number": number, "share": start / whole, "words": short(one_line(shot.prompt), 200)}
+        {
+            "number": number,
+            "share": start / whole,
+            "words": "private" if record.private else short(one_line(shot.prompt), 200),
+        }
         for number, (shot, start) in enumerate(zip(shots, starts, strict=False), 1)
     ]

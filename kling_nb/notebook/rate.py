@@ -21,6 +21,7 @@ from kling_nb.notebook.values import wrong
 from kling_nb.pairing import By, grouping
 from kling_nb.ratings import Agreement, Ratings, Scores
 from kling_nb.records import RunStatus
+from kling_nb.veil import in_place_of
 from kling_nb.wording import plain
 
 if TYPE_CHECKING:
@@ -278,12 +279,14 @@ class Rating:
 def _shown(paper: Paper) -> dict[str, Any]:
     """Say of a pair what both clips share, and nothing else."""
     left, right = paper.clips
-    request = paper.left.request
+    # Of two runs of one prompt it takes only one to be private.
+    both = (paper.left, paper.right)
+    request = next((record for record in both if record.private), paper.left).request
     return {
         "mark": paper.mark,
         "left": left,
         "right": right,
-        "prompt": request.words,
+        "prompt": in_place_of(request) if any(record.private for record in both) else request.words,
         "shape": request.aspect_ratio,
         "sound": request.audio,
     }

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from kling_nb.errors import KlingError, UsageError, one_line
 from kling_nb.notebook.arguments import CellOrder, HelpWantedError, ask_of, parse_cell
 from kling_nb.notebook.cells import SKIP, Cell
+from kling_nb.notebook.values import repeating
 from kling_nb.options import Options
 
 __all__ = ["Step", "read_steps"]
@@ -25,6 +26,8 @@ _REPEATING = frozenset({"timeit", "prun"})
 #: What makes runs, of the functions of `import kling_nb as kling`.
 _PAYING = frozenset({"generate", "submit", "sweep"})
 _PACKAGE = "kling_nb"
+#: A cell that asks for a private run, or seems to: none of its text is repeated.
+_PRIVATE = re.compile(r"--private\b|\bprivate\s*=\s*(?!False)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +136,8 @@ class _Reader(ast.NodeVisitor):
 
     def _add(self, line: int, kind: Any, why: str = "", **more: Any) -> None:
         words = more.pop("words", None) or _line_of(self.source, line - self.base)
+        if _PRIVATE.search(self.source):
+            words = "private"
         self.steps.append(Step(cell=self.cell, line=line, kind=kind, why=why, words=words, **more))
 
     # -- where code stands -------------------------------------------------------
@@ -215,7 +220,8 @@ class _Reader(ast.NodeVisitor):
         if line.strip() in {"-h", "--help"}:
             return
         try:
-            order = parse_cell(line, body, _NoNames(), folder=self.folder)
+            with repeating(line):
+                order = parse_cell(line, body, _NoNames(), folder=self.folder)
             ask_of(order)
         except HelpWantedError:
             return

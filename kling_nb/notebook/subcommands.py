@@ -113,10 +113,10 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         name="adopt",
-        usage="PROVIDER ID [--prompt TEXT -d S --ar W:H --no-audio ...]",
+        usage="PROVIDER ID [--prompt TEXT -d S --ar W:H --no-audio ... --private]",
         loose=True,
         help="bring in a run made elsewhere; runcomfy does not tell what it was asked for, so say it",
-        switches=("--audio", "--no-audio"),
+        switches=("--audio", "--no-audio", "--private"),
         values=(
             "--prompt",
             *("-f", "--file", "-d", "--duration", "--ar", "--aspect-ratio"),

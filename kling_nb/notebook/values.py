@@ -8,7 +8,9 @@ import json
 import keyword
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from decimal import Decimal
 from typing import Any
 
@@ -23,11 +25,13 @@ __all__ = [
     "read_money",
     "read_number",
     "read_seconds",
+    "repeating",
     "shown",
     "wrong",
 ]
 
 _LONG_WORD = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])\S{24,}")
+_muted: ContextVar[bool] = ContextVar("muted", default=False)
 _NUMBER = re.compile(r"\d{1,9}(?:\.\d{0,6})?|\.\d{1,6}", re.ASCII)
 _COUNT = re.compile(r"\d{1,6}", re.ASCII)
 
@@ -70,8 +74,27 @@ def identifier(text: str) -> str | None:
     return name if name.isidentifier() and not keyword.iskeyword(name) else None
 
 
+@contextmanager
+def repeating(line: str) -> Iterator[None]:
+    """Let messages repeat what was typed, unless the line says that it is private.
+
+    Args:
+        line: Of a cell.
+
+    Example:
+        >>> with repeating("--private blurry hands"):
+        ...     shown("blurry")
+        'a word that is not shown'
+    """
+    mark = _muted.set("--private" in line.replace("_", "-").split())
+    try:
+        yield
+    finally:
+        _muted.reset(mark)
+
+
 def shown(text: str, *, quote: bool = True) -> str:
-    """Repeat what was typed, cut short; a word that may be a key is not repeated.
+    """Repeat what was typed, cut short; a word that may be a key, or is private, is not repeated.
 
     Args:
         text: Anything that was typed.
@@ -81,6 +104,8 @@ def shown(text: str, *, quote: bool = True) -> str:
         >>> shown("fox"), shown("0123456789abcdef0123456789abcdef")
         ("'fox'", 'a long word')
     """
+    if _muted.get():
+        return "a word that is not shown"
     if looks_secret(text) or _LONG_WORD.search(text):
         return "a long word"
     plain = one_line(text)
