@@ -199,7 +199,10 @@ def verify(
 def restore(
     notebook: Annotated[Path, typer.Argument(help="A saved notebook.")],
     *,
-    look_in: Annotated[Path | None, typer.Option("--from", help="A folder to search for the clips.")] = None,
+    look_in: Annotated[
+        str | None,
+        typer.Option("--from", metavar="PLACE", help="A folder to search for the clips, or s3://team/clips."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Bring back the clips that a notebook's receipts tell of; sends no run."""

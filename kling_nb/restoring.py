@@ -5,16 +5,17 @@ wherever it comes from; what cannot be brought back is said run by run, with the
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from kling_nb.api import current
+from kling_nb.depot import Depot, is_address
 from kling_nb.errors import KlingError, StoreError, UsageError
 from kling_nb.notebookfile import read_receipts
 from kling_nb.places import media_folder
-from kling_nb.placing import copy_and_hash, file_sha256, place
+from kling_nb.placing import copy_and_hash, file_sha256, open_new, place
 from kling_nb.receipt import CLIP_SUFFIXES
 from kling_nb.records import RunRecord, RunStatus
 from kling_nb.session import Session
@@ -33,8 +34,9 @@ class Found:
     """What became of one clip.
 
     Args:
-        word: `here`, `linked` (from another place of this machine), `fetched` (from the provider), `gone`,
-            `changed` (other bytes), `missing`, `no clip` (the run made none), `no receipt` or `unreadable`.
+        word: `here`, `linked` (from another place of this machine), `fetched` (from an address or the
+            provider), `gone`, `changed` (other bytes), `missing`, `no clip` (the run made none), `no receipt`
+            or `unreadable`.
         file: Its name.
         run_id: Of the run, where one is known.
         why: In words, where it is not well.
@@ -60,19 +62,22 @@ def restore(
 ) -> list[Found]:
     """Bring back the clips that a notebook's receipts tell of; costs nothing.
 
-    First from this machine (the folders the ledger knows, and `look_in`), by size and SHA-256; then from the
-    provider, as long as it has the run and the key that made it is set.
+    First from this machine (the folders the ledger knows, and `look_in`), by size and SHA-256; then from
+    `look_in` where that is an address; then from the provider, as long as it has the run and the key that
+    made it is set.
 
     Args:
         notebook: A saved notebook; the present one unless given.
-        look_in: A further folder to search for the files, with what is below it.
+        look_in: A further place to search for the files, with what is below it: a folder, or any address that
+            fsspec opens, e.g. `s3://team/clips`.
         session: Whose ledger and keys; the process's own unless given.
 
     Returns:
         What became of each clip.
 
     Raises:
-        UsageError: The notebook cannot be read, or there is no folder to look in.
+        UsageError: The notebook cannot be read, or the place to look in is none.
+        StoreError: The address cannot be read.
 
     Example:
         >>> restore("fox.ipynb")   # doctest: +SKIP
@@ -87,8 +92,9 @@ def restore(
         )
     records, bad = read_receipts(path)
     store = session.engine().store(media_folder(session.settings(), path, path.parent))
-    nearby = _files(_folder(look_in)) if look_in is not None else {}
-    found = [_restore(record, store, nearby, session) for record in records]
+    depot = Depot(str(look_in)) if look_in is not None and is_address(str(look_in)) else None
+    nearby = _files(_folder(look_in)) if look_in is not None and depot is None else {}
+    found = [_restore(record, store, nearby, depot, session) for record in records]
     unbelieved = f"{bad} receipts in it are damaged, or were changed"
     return [*found, *([Found(word="unreadable", file=path.name, why=unbelieved)] if bad else [])]
 
@@ -173,16 +179,20 @@ def _missing(record: RunRecord) -> Found:
     return Found(word="missing", file=name, run_id=record.id, why="no file here has its bytes")
 
 
-def _restore(record: RunRecord, store: Store, nearby: dict[int, list[Path]], session: Session) -> Found:
+def _restore(
+    record: RunRecord, store: Store, nearby: dict[int, list[Path]], depot: Depot | None, session: Session
+) -> Found:
     if record.media is None or record.status is not RunStatus.SUCCEEDED:
         return Found(word="no clip", file="", run_id=record.id, why=record.reason or record.status.value)
     found = _from_here(record, store, nearby, session)
-    if found is not None:
+    found = found or (_from_depot(record, store, depot) if depot is not None else None)
+    if found is not None and found.good:
         return found
+    not_there = f"{depot.why()}; " if depot is not None else ""
     name, here = record.media.file, record.model_copy(update={"folder": str(store.folder)})
     if record.provider == "sandbox":
         why = "the sandbox that drew it is gone; its cell draws it again, for nothing"
-        return Found(word="gone", file=name, run_id=record.id, why=why)
+        return Found(word="gone", file=name, run_id=record.id, why=f"{not_there}{why}")
     try:
         reach = session.reach(here)
         if record.account not in {"", reach.account}:
@@ -190,7 +200,8 @@ def _restore(record: RunRecord, store: Store, nearby: dict[int, list[Path]], ses
         media = session.engine().fetch_again(reach, here)
         store.write_sidecar(here.model_copy(update={"media": media}))
     except KlingError as error:
-        return Found(word="gone", file=name, run_id=record.id, why=f"{error.what} {error.cure}".strip())
+        why = f"{not_there}{error.what} {error.cure}".strip()
+        return Found(word="gone", file=name, run_id=record.id, why=why)
     return Found(word="fetched", file=media.file, run_id=record.id)
 
 
@@ -210,21 +221,44 @@ def _from_here(
             return Found(word="linked", file=brought.media.file if brought.media else name, run_id=record.id)
         for path in nearby.get(record.media.size, ()):
             if file_sha256(path) == record.media.sha256:
-                return Found(word="linked", file=_take_in(record, path, store), run_id=record.id)
+                file = _take_in(record, store, lambda part, path=path: _link_or_copy(path, part))  # type: ignore[misc]
+                return Found(word="linked", file=file, run_id=record.id)
     except (KlingError, OSError):
         return None
     return None
 
 
-def _take_in(record: RunRecord, path: Path, store: Store) -> str:
-    """Give a file of another name or place the recorded name, by a hard link where possible."""
-    named = Path(record.media.file if record.media else path.name)
+def _from_depot(record: RunRecord, store: Store, depot: Depot) -> Found | None:
+    """Fetch the clip from an address, if it is there."""
+    media = record.media
+    assert media is not None  # noqa: S101 - only runs with a clip come here
+
+    def fetch(part: Path) -> None:
+        with open_new(part) as sink:
+            if not depot.fetch(media, sink):
+                raise _AbsentError
+
+    try:
+        return Found(word="fetched", file=_take_in(record, store, fetch), run_id=record.id)
+    except _AbsentError:
+        return None
+    except OSError as error:
+        why = f"it cannot be written here: {error.strerror or type(error).__name__}"
+    except KlingError as error:
+        why = error.what
+    return Found(word="gone", file=media.file, run_id=record.id, why=why)
+
+
+class _AbsentError(Exception):
+    """No file there has the bytes."""
+
+
+def _take_in(record: RunRecord, store: Store, fill: Callable[[Path], None]) -> str:
+    """Give a file from elsewhere the recorded name, once its bytes are here."""
+    named = Path(record.media.file if record.media else record.id)
     part = store.part(record)
     try:
-        try:
-            os.link(path, part)
-        except OSError:
-            copy_and_hash(path, part)
+        fill(part)
         # The bytes are hashed again where they now are; another file of that name is never replaced.
         final = place(part, named.stem, named.suffix, sha256=file_sha256(part))
     finally:
@@ -232,9 +266,16 @@ def _take_in(record: RunRecord, path: Path, store: Store) -> str:
     media = record.media.model_copy(update={"file": final.name}) if record.media else None
     here = record.model_copy(update={"folder": str(store.folder), "media": media})
     if not store.verify(here):
-        raise StoreError("The file changed while it was linked.")
+        raise StoreError("The file changed while it was brought here.")
     store.write_sidecar(here)
     return final.name
+
+
+def _link_or_copy(path: Path, part: Path) -> None:
+    try:
+        os.link(path, part)
+    except OSError:
+        copy_and_hash(path, part)
 
 
 def _files(folder: Path) -> dict[int, list[Path]]:

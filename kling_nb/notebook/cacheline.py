@@ -7,6 +7,7 @@ clip that may have been paid for goes only by its name, and its receipt stays.
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from kling_nb.depot import is_address
 from kling_nb.html import join, prose, table, tag, text_table
 from kling_nb.notebook.order import Order, sentences
 from kling_nb.notebook.shown import Shown
@@ -27,9 +28,12 @@ def restore_line(order: Order) -> Shown:
         raise wrong("`%kling restore` takes one notebook.", "Put a name with spaces in quotes.")
     folder = _here(order)
     notebook = folder / Path(order.words[0]).expanduser() if order.words else None
-    look_in = folder / Path(order.flags["--from"]).expanduser() if "--from" in order.flags else None
-    if look_in is not None and not look_in.is_dir():
-        raise wrong("--from names no folder.", "Name one that holds clips.")
+    given = order.flags.get("--from")
+    if given is None or is_address(given):
+        return findings(restore(notebook, look_in=given, session=order.session))
+    look_in = folder / Path(given).expanduser()
+    if not look_in.is_dir():
+        raise wrong("--from names no folder.", "Name one that holds clips, or an address (s3://team/clips).")
     return findings(restore(notebook, look_in=look_in, session=order.session))
 
 

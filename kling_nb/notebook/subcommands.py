@@ -161,9 +161,10 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         name="restore",
-        usage="[NOTEBOOK] [--from FOLDER]",
+        usage="[NOTEBOOK] [--from FOLDER_OR_ADDRESS]",
         loose=True,
-        help="bring back the clips a notebook's receipts tell of: from this machine, or from their providers",
+        help="bring back the clips a notebook's receipts tell of: from this machine, from an address as "
+        "s3://team/clips, or from their providers",
         values=("--from",),
     ),
     Command(

@@ -1,0 +1,197 @@
+"""Clips that a team keeps at an address, any that fsspec can open, e.g. `s3://team/clips`.
+
+Invariants: nothing is written there; a clip counts only with its recorded size and SHA-256, and no more than
+that size is read of it; no redirect is followed; no key stands in an address, and no message holds more of a
+foreign error than its kind.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from kling_nb.errors import StoreError, UsageError, one_line
+from kling_nb.records import MediaFacts
+
+__all__ = ["Depot", "is_address"]
+
+_MOST_FILES = 100_000
+_BLOCK = 1 << 20
+_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
+_LIKELY = {
+    FileNotFoundError: "it is not there",
+    PermissionError: "access is refused",
+    TimeoutError: "it did not answer in time",
+    ConnectionError: "it cannot be reached",
+}
+
+
+def is_address(text: str) -> bool:
+    """Whether a text names a place that is no folder of this machine's own.
+
+    Example:
+        >>> is_address("s3://team/clips"), is_address("/mnt/clips")
+        (True, False)
+    """
+    return "://" in text
+
+
+class Depot:
+    """A place with clips, under any names.
+
+    Args:
+        address: For fsspec. Who may read it is for its own settings to say: the environment, or
+            fsspec's configuration file.
+
+    Raises:
+        UsageError: It is no such address, holds a password, or needs a package that is not installed.
+        StoreError: It cannot be read, or nothing is there.
+
+    Example:
+        >>> Depot("https://ann:secret@host/clips")
+        Traceback (most recent call last):
+        kling_nb.errors.UsageError: The address holds a password. ...
+    """
+
+    def __init__(self, address: str) -> None:
+        if _PASSWORD.search(address):
+            raise UsageError(
+                "The address holds a password.",
+                cure="Keep it in the environment, or in fsspec's configuration file.",
+            )
+        if "?" in address or "#" in address or not address.isprintable():
+            raise UsageError(
+                "The address holds a query, a fragment or a control character.",
+                cure="Name the folder alone, e.g. s3://team/clips.",
+            )
+        #: As it may be shown.
+        self.name = one_line(address)[:120]
+        self._files, self._root = _open(address, self.name)
+        self._listed: dict[int, list[str]] | None = None
+        #: Why it could not be listed, if so.
+        self.trouble = ""
+        self._check()
+
+    def _check(self) -> None:
+        # A web server has files without having folders.
+        if self._root.startswith(("http://", "https://")):
+            return
+        try:
+            there = self._files.exists(self._root)
+        except Exception as error:  # noqa: BLE001 - a backend raises what it likes
+            raise StoreError(f"{self.name} cannot be read: {_kind(error)}.", charged="no") from None
+        if not there:
+            raise StoreError(f"There is nothing at {self.name}.", charged="no", cure="Mind its spelling.")
+
+    def fetch(self, media: MediaFacts, sink: BinaryIO) -> bool:
+        """Look for a clip by its name and size, and fetch it.
+
+        Args:
+            media: What is recorded of it.
+            sink: Takes the bytes; what is in it is of no use unless True comes back.
+
+        Returns:
+            Whether it was there, with the recorded bytes.
+
+        Raises:
+            OSError: The sink could not be written.
+        """
+        seen: set[str] = set()
+        for place in self._places(media):
+            if place not in seen:
+                seen.add(place)
+                sink.seek(0)
+                sink.truncate()
+                if self._fetch(place, media, sink):
+                    return True
+        return False
+
+    def why(self) -> str:
+        """Say why a clip was not found, as the end of a sentence."""
+        return (
+            f"{self.name} {f'could not be searched ({self.trouble})' if self.trouble else 'does not have it'}"
+        )
+
+    def _places(self, media: MediaFacts) -> Iterator[str]:
+        """Name the files that may be it: first the one with its name, then all of its size."""
+        direct = f"{self._root.rstrip('/')}/{media.file}"
+        try:
+            size = self._files.info(direct).get("size")
+        except Exception as error:  # noqa: BLE001 - a backend raises what it likes
+            if not isinstance(error, FileNotFoundError):
+                self.trouble = _kind(error)
+        else:
+            if size is None or size == media.size:
+                yield direct
+        yield from self._list().get(media.size, ())
+
+    def _list(self) -> dict[int, list[str]]:
+        if self._listed is None:
+            self._listed, count = {}, 0
+            try:
+                for _, _, files in self._files.walk(self._root, detail=True):
+                    for info in files.values():
+                        if isinstance(info.get("size"), int):
+                            self._listed.setdefault(info["size"], []).append(info["name"])
+                    count += len(files)
+                    if count > _MOST_FILES:
+                        self.trouble = f"it has more than {_MOST_FILES:,} files"
+                        break
+            except Exception as error:  # noqa: BLE001 - a backend raises what it likes
+                if not isinstance(error, FileNotFoundError):
+                    self.trouble = _kind(error)
+        return self._listed
+
+    def _fetch(self, place: str, media: MediaFacts, sink: BinaryIO) -> bool:
+        digest, left = hashlib.sha256(), media.size
+        try:
+            source = self._files.open(place, "rb")
+        except Exception as error:  # noqa: BLE001 - a backend raises what it likes
+            self.trouble = _kind(error)
+            return False
+        try:
+            while True:
+                try:
+                    block = source.read(min(_BLOCK, left + 1))
+                except Exception as error:  # noqa: BLE001 - a backend raises what it likes
+                    self.trouble = _kind(error)
+                    return False
+                left -= len(block)
+                if not block or left < 0:
+                    break
+                digest.update(block)
+                sink.write(block)
+        finally:
+            source.close()
+        return left == 0 and digest.hexdigest() == media.sha256
+
+
+def _open(address: str, name: str) -> tuple[Any, str]:
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise UsageError(
+            "Clips at an address need the package fsspec.",
+            cure="Install it: `pip install 'kling-nb[s3]'`.",
+        ) from None
+    protocols = {part.partition("://")[0] for part in address.split("::")}
+    # The server that was named, and no other, gives the clip.
+    still = {protocol: {"allow_redirects": False} for protocol in protocols & {"http", "https"}}
+    try:
+        files, root = url_to_fs(address, use_listings_cache=False, **still)
+    except ImportError as error:
+        package = error.name or getattr(error.__cause__, "name", None) or "of its backend"
+        raise UsageError(
+            f"{name} needs the package {package}, which is not installed.",
+            cure="For s3:// it is in `pip install 'kling-nb[s3]'`.",
+        ) from None
+    except Exception as error:  # noqa: BLE001 - a backend raises what it likes
+        raise UsageError(
+            f"{name} cannot be opened: {_kind(error)}.", cure="Name a folder, e.g. s3://team/clips."
+        ) from None
+    return files, root
+
+
+def _kind(error: Exception) -> str:
+    """Name a foreign error without its words, which may hold addresses and keys."""
+    return next((words for kind, words in _LIKELY.items() if isinstance(error, kind)), type(error).__name__)
