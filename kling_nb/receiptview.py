@@ -8,11 +8,14 @@ import json
 
 from kling_nb.errors import one_line
 from kling_nb.html import DOT, MONO, Html, details, join, tag
-from kling_nb.records import MediaFacts, RunRecord, RunStatus, in_currency, usd
+from kling_nb.provenance import source_type
+from kling_nb.records import Earlier, MediaFacts, RunRecord, RunStatus, in_currency, usd
 from kling_nb.veil import veiled
 from kling_nb.wording import charged, file_words, host, provider_label, short
 
 __all__ = ["receipt"]
+
+_MARKS = {"c2pa": "C2PA", "aigc": "AIGC", "xmp": "XMP"}
 
 
 def receipt(record: RunRecord) -> Html:
@@ -67,6 +70,7 @@ def _entries(record: RunRecord) -> list[tuple[str, object]]:
         ("Asked", f"{', '.join(asked)} UTC"),
         ("File", _file_entry(record.media)),
         ("SHA-256", tag("span", record.media.sha256, style=MONO) if record.media else ""),
+        ("Marks", _marks(record)),
         ("Estimate", _estimate(record)),
         (
             "Reported",
@@ -75,12 +79,52 @@ def _entries(record: RunRecord) -> list[tuple[str, object]]:
         ("Settled", _settled(record)),
         ("Extras", join(extras, DOT)),
         ("Tags", join(tags, DOT)),
+        ("Earlier", join([_earlier(one) for one in record.earlier], DOT)),
+        ("From", join(_origin(record), DOT)),
+        ("Terms", _terms(record)),
         ("Request", tag("span", record.request_key, style=MONO)),
+        ("Posted", tag("span", f"sha256:{record.sent.sha256}", style=MONO) if record.sent else ""),
     ]
 
 
 def _file_entry(media: MediaFacts | None) -> Html:
     return join([tag("bdi", media.file), *file_words(media)], DOT) if media else Html()
+
+
+def _marks(record: RunRecord) -> Html:
+    """Say what the clip is by IPTC's word, and what its file itself says; every encoder names itself."""
+    if record.media is None:
+        return Html()
+    said = [
+        tag("bdi", f"{_MARKS.get(mark.kind, mark.where)}{': ' if mark.text else ''}{short(mark.text, 200)}")
+        for mark in record.media.marks or ()
+        if mark.where.lower() != "encoder"
+    ]
+    return join([f"IPTC {source_type(play=record.play).rpartition('/')[2]}", *said], DOT)
+
+
+def _earlier(one: Earlier) -> Html:
+    paid = "unknown" if one.settled_micros is None and one.charged != "no" else usd(one.settled_micros or 0)
+    return tag("bdi", f"try {one.attempt}, {one.id}: {one.reason or one.status.value}, charged {paid}")
+
+
+def _origin(record: RunRecord) -> list[object]:
+    parts: list[object] = [] if record.notebook is None else [tag("bdi", one_line(record.notebook))]
+    if record.cell is not None:
+        parts += [f"In [{record.cell.count}]"] if record.cell.count is not None else []
+        parts += [f"cell {record.cell.id}"] if record.cell.id else []
+    if record.commit is not None:
+        changed = {True: ", with changes", False: "", None: ", perhaps with changes"}[record.commit.dirty]
+        parts += [f"commit {record.commit.sha[:12]}{changed}"]
+    return parts
+
+
+def _terms(record: RunRecord) -> Html:
+    terms = record.terms
+    if terms is None or not (terms.licence or terms.url):
+        return Html()
+    seen = f"seen {terms.as_of}" if terms.as_of else None
+    return join([tag("bdi", word) for word in (terms.licence, terms.url, seen) if word], DOT)
 
 
 def _estimate(record: RunRecord) -> str:
