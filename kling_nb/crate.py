@@ -1,30 +1,34 @@
 """Runs as an RO-Crate: every attempt with its request, its clip or its reason, its price and who asked.
 
 Invariants: the crate follows RO-Crate 1.1 and Process Run Crate 0.5; failed and moderated attempts are
-actions like the others, with the status that the profile has for them; original bytes are only copied; no key
-and no absolute path goes in; what nobody knows is left out.
+actions like the others, with the status that the profile has for them; original bytes are only copied, and
+hashed where they are then; the folder has its name only once the crate is whole; no key, no word of a private
+run and no absolute path goes in; what nobody knows is left out.
 """
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from kling_nb.addresses import is_loopback
 from kling_nb.errors import StoreError, UsageError
+from kling_nb.exportlinks import half, sweep, telling
 from kling_nb.exportplan import Sample, prompt_of
+from kling_nb.placing import file_sha256
+from kling_nb.provenance import source_type
 from kling_nb.receipt import to_receipt
-from kling_nb.records import RunRecord, RunStatus
-from kling_nb.wording import provider_label, short
+from kling_nb.records import Earlier, RunRecord, RunStatus, dollars
+from kling_nb.wording import charged, provider_label, short
 
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate
 
-__all__ = ["SOURCE_TYPE", "write_crate"]
+__all__ = ["write_crate"]
 
 _PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
-#: IPTC's word for media that a trained model made (cv.iptc.org/newscodes/digitalsourcetype).
-SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime"}
 
 
@@ -35,7 +39,7 @@ def write_crate(
 
     Args:
         samples: Ended runs, each with its verified clip or None.
-        folder: Where to; must not hold a crate yet.
+        folder: Where to; must not be there yet, or be empty.
         name: Of the crate, one line.
         description: What it is for.
         licence: An address or a name, as its author chooses.
@@ -44,13 +48,15 @@ def write_crate(
         The folder.
 
     Raises:
-        UsageError: There is nothing to write, a crate is there already, or `rocrate` is not installed.
-        StoreError: It cannot be written.
+        UsageError: There is nothing to write, something is there already, or `rocrate` is not installed.
+        StoreError: It cannot be written, or a clip is no longer the recorded one.
     """
     if not samples:
         raise UsageError("There are no ended runs to put into a crate.", cure="Nothing was written.")
     if (folder / "ro-crate-metadata.json").exists():
         raise UsageError(f"{folder} holds a crate already.", cure="Nothing was written. Name another folder.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is there already.", cure="Nothing was written. Name another folder.")
     try:
         from rocrate.rocrate import ROCrate
     except ImportError:
@@ -65,27 +71,48 @@ def write_crate(
         {"@id": _PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}
     )
     crate.root_dataset["conformsTo"] = profile
-    actions = [_add(crate, sample) for sample in sorted(samples, key=lambda s: s.record.created_at)]
+    ordered = sorted(samples, key=lambda s: s.record.created_at)
+    actions = [_add(crate, sample) for sample in ordered]
+    told = {sample.record.id for sample in samples}
+    earlier = {one.id: (one, s.record) for s in ordered for one in s.record.earlier if one.id not in told}
+    actions += [_add_earlier(crate, one, record) for one, record in earlier.values()]
     crate.root_dataset["mentions"] = actions
-    try:
-        crate.write(folder)
-    except OSError as error:
-        raise StoreError(f"The crate cannot be written: {error.strerror or type(error).__name__}.") from None
+    with telling(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        _write(crate, ordered, folder)
     return folder
 
 
+def _write(crate: "ROCrate", samples: Sequence[Sample], folder: Path) -> None:
+    with half(folder) as part:
+        try:
+            crate.write(part)
+            for sample in samples:
+                media = sample.record.media
+                if sample.path is None or media is None:
+                    continue
+                if file_sha256(part / "clips" / _file_name(sample)) != media.sha256:
+                    raise StoreError(f"The clip of {sample.record.id} has changed.", cure="Export again.")
+            if folder.is_dir():
+                folder.rmdir()
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
 def _add(crate: "ROCrate", sample: Sample) -> Any:
-    record = sample.record
+    record, said = sample.record, to_receipt(sample.record)
     asked = _entity(
         crate,
         f"requests/{record.request_key.removeprefix('k1:')[:16]}.json",
-        json.dumps(to_receipt(record)["request"], indent=1, ensure_ascii=False),
+        json.dumps(said["request"], indent=1, ensure_ascii=False),
         {"name": f"Request: {short(prompt_of(record), 80)}", "identifier": record.request_key},
     )
     receipt = _entity(
         crate,
         f"receipts/{record.id}.json",
-        json.dumps(to_receipt(record), indent=1, ensure_ascii=False),
+        json.dumps(said, indent=1, ensure_ascii=False),
         {"name": f"Receipt of run {record.id}"},
     )
     action: dict[str, Any] = {
@@ -97,21 +124,42 @@ def _add(crate: "ROCrate", sample: Sample) -> Any:
         "agent": {"@id": _person(crate, record)},
         "startTime": (record.submitted_at or record.created_at).isoformat(),
         "description": _description(record),
-        "actionStatus": f"http://schema.org/{_status(record)}",
+        "actionStatus": _status(record.status),
         "subjectOf": {"@id": receipt.id},
     }
+    if record.provider_run_id is not None:
+        action["identifier"] = record.provider_run_id
     if record.finished_at is not None:
         action["endTime"] = record.finished_at.isoformat()
     if record.status is not RunStatus.SUCCEEDED:
         action["error"] = ": ".join(
-            word for word in (record.reason or record.status.value, record.message) if word
-        )
-    if record.settled_micros is not None and not record.play:
-        action["description"] = (
-            f"Charged {record.cost:f} {record.currency} by {provider_label(record.provider)}."
+            word for word in (record.reason or record.status.value, said["message"]) if word
         )
     if sample.path is not None and record.media is not None:
         action["result"] = {"@id": _clip(crate, sample).id}
+    return crate.add_jsonld(action)
+
+
+def _add_earlier(crate: "ROCrate", one: Earlier, record: RunRecord) -> Any:
+    """Add an attempt of which only a later one's receipt tells."""
+    asked = f"requests/{record.request_key.removeprefix('k1:')[:16]}.json"
+    settled = dollars(one.settled_micros)
+    money = _money(None if settled is None else f"{settled:f}", one.charged, one.currency)
+    action: dict[str, Any] = {
+        "@id": f"#run-{one.id}",
+        "@type": "CreateAction",
+        "name": f"Run {one.id}, take {record.take}, attempt {one.attempt}",
+        "instrument": {"@id": _model(crate, record)},
+        "object": {"@id": asked},
+        "startTime": (one.submitted_at or one.created_at).isoformat(),
+        "description": f"An earlier attempt, as the receipt of run {record.id} tells of it; {money}.",
+        "actionStatus": _status(one.status),
+        "subjectOf": {"@id": f"receipts/{record.id}.json"},
+    }
+    if one.finished_at is not None:
+        action["endTime"] = one.finished_at.isoformat()
+    if one.status is not RunStatus.SUCCEEDED:
+        action["error"] = one.reason or one.status.value
     return crate.add_jsonld(action)
 
 
@@ -131,25 +179,64 @@ def _clip(crate: "ROCrate", sample: Sample) -> Any:
     assert path is not None  # noqa: S101 - the same
     facts = {
         "name": short(prompt_of(record), 120),
+        "description": _marks(record),
         "encodingFormat": _TYPES.get(path.suffix.lower(), "video/mp4"),
         "contentSize": str(media.size),
         "sha256": media.sha256,
         "duration": f"PT{media.duration_s:g}S",
         "width": media.width,
         "height": media.height,
-        "digitalSourceType": SOURCE_TYPE,
+        "digitalSourceType": source_type(play=record.play),
         "dateCreated": (record.finished_at or record.created_at).isoformat(),
     }
-    return crate.add_file(path, f"clips/{media.file}", properties={"@type": ["File", "VideoObject"], **facts})
+    terms = _terms(crate, record)
+    properties = {"@type": ["File", "VideoObject"], **facts, **({"license": {"@id": terms}} if terms else {})}
+    return crate.add_file(path, f"clips/{_file_name(sample)}", properties=properties)
+
+
+def _file_name(sample: Sample) -> str:
+    media = sample.record.media
+    named = media.file if media is not None else ""
+    # A name tells the run; where somebody chose it, two folders may have used it.
+    return named if sample.record.id in named else f"{sample.record.id}-{named}"
+
+
+def _terms(crate: "ROCrate", record: RunRecord) -> str:
+    """Give what the provider's page said of the use of its clips, if somebody noted it."""
+    terms = record.terms
+    if terms is None or terms.url is None:
+        return ""
+    if crate.get(terms.url) is None:
+        said = {"name": terms.licence or f"Terms of {provider_label(record.provider)}"}
+        said |= {"description": f"As read on {terms.as_of}."} if terms.as_of else {}
+        crate.add_jsonld({"@id": terms.url, "@type": "CreativeWork", **said})
+    return terms.url
+
+
+def _marks(record: RunRecord) -> str:
+    """Say what the file says about itself, and that it stays in it."""
+    marks = record.media.marks if record.media else None
+    if marks is None:
+        return "The original bytes; nobody looked for marks in them."
+    kinds = sorted({mark.kind for mark in marks if mark.kind != "tag"})
+    return f"The original bytes, with what they say of themselves: {', '.join(kinds) or 'no AI mark'}."
 
 
 def _description(record: RunRecord) -> str:
-    price = (
-        "play money" if record.play else f"charged {record.currency} {record.cost:f}" if record.cost else ""
-    )
     made = "made a clip" if record.status is RunStatus.SUCCEEDED else f"ended as {record.status.value}"
-    words = [f"One attempt that {made}", f"at {provider_label(record.provider)}", price or "charge not known"]
+    price = _money(None if record.cost is None else f"{record.cost:f}", charged(record), record.currency)
+    words = [f"One attempt that {made}", f"at {provider_label(record.provider)}"]
+    words.append("for play money" if record.play else price)
+    if record.commit is not None:
+        changed = {True: ", with changes", False: "", None: ", with or without changes"}[record.commit.dirty]
+        words.append(f"asked for by code at commit {record.commit.sha}{changed}")
     return ", ".join(words) + "."
+
+
+def _money(settled: str | None, word: str, currency: str) -> str:
+    if word == "no":
+        return "not charged"
+    return "charge not known" if settled is None else f"charged {currency} {settled}"
 
 
 def _model(crate: "ROCrate", record: RunRecord) -> str:
@@ -171,12 +258,12 @@ def _model(crate: "ROCrate", record: RunRecord) -> str:
 
 
 def _person(crate: "ROCrate", record: RunRecord) -> str:
-    key = f"#person-{record.user or 'unknown'}"
+    key = f"#person-{quote(record.user or 'unknown', safe='')}"
     if crate.get(key) is None:
         crate.add_jsonld({"@id": key, "@type": "Person", "name": record.user or "unknown"})
     return key
 
 
-def _status(record: RunRecord) -> str:
-    done = record.status is RunStatus.SUCCEEDED
-    return "CompletedActionStatus" if done else "FailedActionStatus"
+def _status(status: RunStatus) -> str:
+    word = "Completed" if status is RunStatus.SUCCEEDED else "Failed"
+    return f"http://schema.org/{word}ActionStatus"

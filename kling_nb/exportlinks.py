@@ -7,6 +7,7 @@ the exported folder, and those of an export that was killed are swept by the nex
 
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -142,7 +143,7 @@ def sweep(folder: Path) -> None:
         for part in place.glob(f".{_HALF}.*.part") if place.is_dir() else ():
             with contextlib.suppress(OSError):
                 if time.time() - part.stat().st_mtime > _IDLE_S:
-                    part.unlink()
+                    shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
 def strangers(folder: Path, known: Sequence[str]) -> tuple[str, ...]:
@@ -163,7 +164,7 @@ def strangers(folder: Path, known: Sequence[str]) -> tuple[str, ...]:
 def _nursery(folder: Path) -> Path:
     # Beside the folder, so that a tool that lists it sees whole clips only; unless that is another disk.
     beside = folder.parent
-    same = beside.stat().st_dev == folder.stat().st_dev
+    same = not folder.exists() or beside.stat().st_dev == folder.stat().st_dev
     return beside if same and os.access(beside, os.W_OK) else folder
 
 
