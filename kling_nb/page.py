@@ -21,7 +21,7 @@ from kling_nb.pageclips import Clips, PageClip
 from kling_nb.placing import write_whole
 from kling_nb.wording import size_words
 
-__all__ = ["Page", "PageClip", "write_page"]
+__all__ = ["Page", "PageClip", "clips", "write_page"]
 
 _MARK = 'content="kling_nb"'
 _POLICY = (
@@ -44,7 +44,7 @@ footer { max-width: 1000px; margin: 24px auto 8px; padding-top: 8px; border-top:
 @media (max-width: 700px) {
   body.jp-Notebook { padding: 4px; }
   .jp-InputPrompt, .jp-OutputPrompt { display: none; }
-  .jp-Cell-inputArea, .jp-OutputArea-child, .jp-OutputArea-output { display: block; width: auto; }
+  .jp-Cell-inputArea, .jp-OutputArea-child, .jp-OutputArea-output { display: block !important; }
   .jp-Cell { padding: 4px 0; }
 }
 """
@@ -123,12 +123,12 @@ def write_page(
     records, _ = read_receipts(notebook)
     made = _readable(notebook)
     _check(made, refuse, tuple(words for words in private if len(words) >= _SHORTEST_WORDS))
-    clips = Clips(records, notebook.parent, target.parent, embed=embed, most=most)
-    cleaner = Cleaner(clips.rewrite)
-    text = _press(made, notebook, cleaner, clips, embed=embed)
-    notes = [*clips.notes(), *cleaner.notes()]
+    held = Clips(records, notebook.parent, target.parent, embed=embed, most=most)
+    cleaner = Cleaner(held.rewrite)
+    text = _press(made, notebook, cleaner, held, embed=embed)
+    notes = [*held.notes(), *cleaner.notes()]
     write_whole(target, text.encode("utf-8", "replace"))
-    return Page(path=target, size=target.stat().st_size, clips=clips.told(), notes=tuple(notes))
+    return Page(path=target, size=target.stat().st_size, clips=held.told(), notes=tuple(notes))
 
 
 def _refuse_other(target: Path, notebook: Path) -> None:
@@ -211,7 +211,7 @@ def _check(made: Any, refuse: Callable[[Mapping[str, str]], None] | None, privat
         refuse(texts)
 
 
-def _press(made: Any, notebook: Path, cleaner: Cleaner, clips: Clips, *, embed: bool) -> str:
+def _press(made: Any, notebook: Path, cleaner: Cleaner, held: Clips, *, embed: bool) -> str:
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 
@@ -233,24 +233,34 @@ def _press(made: Any, notebook: Path, cleaner: Cleaner, clips: Clips, *, embed: 
         f'<meta name="generator" {_MARK}>',
         "kling_look": _LOOK,
         # Called by the template at its end, when all that it tells of is known.
-        "kling_foot": lambda: _foot(notebook, cleaner, clips),
+        "kling_foot": lambda: _foot(notebook, cleaner, held),
     }
     text, _ = exporter.from_notebook_node(made, resources=resources)
-    return clips.filled(str(text))
+    return held.filled(str(text))
 
 
-def _foot(notebook: Path, cleaner: Cleaner, clips: Clips) -> str:
-    told = clips.told()
+def clips(count: int) -> str:
+    """Count clips in words, up to the verb.
+
+    Example:
+        >>> clips(1), clips(2)
+        ('1 clip is', '2 clips are')
+    """
+    return "1 clip is" if count == 1 else f"{count} clips are"
+
+
+def _foot(notebook: Path, cleaner: Cleaner, held: Clips) -> str:
+    told = held.told()
     inside = [clip for clip in told if clip.state == "inside"]
+    linked = sum(clip.state == "linked" for clip in told)
     words = [f"Made by kling_nb from {notebook.name}."]
     if inside:
-        held = sum(clip.size for clip in inside)
+        size = size_words(sum(clip.size for clip in inside))
         words.append(
-            f"{len(inside)} of {len(told)} clips {'is' if len(inside) == 1 else 'are'} in this page, "
-            f"{size_words(held)}; each was checked against the SHA-256 of its receipt."
+            f"{clips(len(inside))} in this page, {size}, each checked against the SHA-256 of its receipt."
         )
-    elif told:
-        words.append(f"It links {len(told)} clips, and plays them where they lie as they did.")
+    if linked:
+        words.append(f"{clips(linked)} linked; a clip plays here while it lies where it did.")
     words += [f"{clip.file}: {clip.why}." for clip in told if not clip.good]
-    words += [*clips.notes(), *cleaner.notes()]
+    words += [*held.notes(), *cleaner.notes()]
     return " ".join(html.escape(one_line(word)) for word in words)

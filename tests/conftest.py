@@ -83,7 +83,9 @@ def _clean_environment(monkeypatch, tmp_path_factory):
     """No test sees the user's keys, settings, ledger or home."""
     for name in list(os.environ):
         if (
-            name.startswith(("KLING_NB_", "RUNFLOW_", "RUNCOMFY_", "JPY_", "PAPERMILL_", "JUPYTERHUB_"))
+            name.startswith(
+                ("KLING_NB_", "RUNFLOW_", "RUNCOMFY_", "JPY_", "PAPERMILL_", "JUPYTERHUB_", "VSCODE_")
+            )
             and name not in KEEP
         ):
             monkeypatch.delenv(name)

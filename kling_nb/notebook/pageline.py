@@ -13,7 +13,7 @@ from kling_nb.notebook.order import Order
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import read_number, shown, wrong
 from kling_nb.notebookfile import read_receipts
-from kling_nb.page import Page, write_page
+from kling_nb.page import Page, clips, write_page
 from kling_nb.veil import is_veiled
 from kling_nb.wording import plain, size_words
 
@@ -80,11 +80,14 @@ def _shown(page: Page) -> Shown:
     name = one_line(page.path.name)
     lines = [f"**{len(bad)}** of {len(page.clips)} clips are not in it."] if bad else []
     lines.append(f"`{name}` was written: {size_words(page.size)}.")
+    linked = len(page.clips) - len(inside) - len(bad)
     if inside:
         held = size_words(sum(clip.size for clip in inside))
-        lines.append(f"{len(inside)} clips are inside, {held}; it plays with nothing beside it.")
-    elif page.clips and not bad:
-        lines.append("It links its clips: keep it where it is, or make it with `--embed`.")
+        lines.append(f"{clips(len(inside))} inside, {held}.")
+    if linked:
+        lines.append(f"{clips(linked)} linked: keep the page where it is, or make it with `--embed`.")
+    elif inside and not bad:
+        lines.append("It plays with nothing beside it.")
     lines += page.notes
     heads = ["clip", "size", "state", ""]
     rows = [
