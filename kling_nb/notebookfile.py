@@ -5,7 +5,7 @@ receipt is checked before it is believed.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from kling_nb.receipt import RECEIPT_MIME, from_receipt
 from kling_nb.receiptlist import receipts_in
 from kling_nb.records import RunRecord
 
-__all__ = ["read_receipts"]
+__all__ = ["read_receipts", "runs_told"]
 
 _MAX_BYTES = 256 * 1024 * 1024
 
@@ -52,6 +52,33 @@ def read_receipts(path: Path) -> tuple[list[RunRecord], int]:
         else:
             found[record.id] = record
     return list(found.values()), bad
+
+
+def runs_told(path: Path | None, request_keys: Collection[str]) -> tuple[RunRecord, ...]:
+    """Read what a saved notebook tells of some requests: the runs of real providers alone.
+
+    Args:
+        path: The notebook's file, if it is known.
+        request_keys: Only runs with one of these; a file that names none of them is not even parsed.
+
+    Returns:
+        The runs, oldest first; none where the file cannot be read, or is no notebook.
+
+    Example:
+        >>> runs_told(Path("nowhere.ipynb"), ["k1:0"])
+        ()
+    """
+    try:
+        if path is None or path.stat().st_size > _MAX_BYTES:
+            return ()
+        data = path.read_bytes()
+        if not any(key.encode() in data for key in request_keys):
+            return ()
+        found, _ = read_receipts(path)
+    except (OSError, UsageError):
+        return ()
+    told = (record for record in found if not record.play and record.request_key in request_keys)
+    return tuple(sorted(told, key=lambda record: (record.created_at, record.id)))
 
 
 def _receipts(notebook: Any) -> Iterator[Any]:

@@ -6,6 +6,7 @@ the ledger is locked, so that nobody's write has to wait for either.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -51,6 +52,7 @@ class Opening:
         keys: The keys of this call.
         reach: Gives what is needed to ask about a run, with these keys, or raises.
         checkout: Says which version of the code is around the notebook; asked once, before new runs.
+        told: Reads what the saved notebook's own outputs tell of runs of some requests; reads it once.
     """
 
     ask: Ask
@@ -66,27 +68,46 @@ class Opening:
     keys: CallKeys
     reach: Callable[[RunRecord], Reach]
     checkout: Callable[[], Commit | None] = lambda: None
+    told: Callable[[tuple[str, ...]], Sequence[RunRecord]] = lambda _keys: ()
 
-    def look(self) -> tuple[Take, ...]:
-        """Decide about every take, as things stand now; the ledger is read and let go first."""
+    def look(self, *, keep: bool = False) -> tuple[Take, ...]:
+        """Decide about every take, as things stand now; the ledger is read and let go first.
+
+        Args:
+            keep: Whether to write down beside the notebook what only its outputs tell.
+        """
         with self.ledger.reading() as transaction:
             known = transaction.find(self._request_keys())
-        return self._decide(known)
+        return self._decide(known, keep=keep)
 
     def takes(self, transaction: Transaction) -> tuple[Take, ...]:
         """Decide about every take, as things stand in this transaction."""
         return self._decide(transaction.find(self._request_keys()))
 
-    def _request_keys(self) -> list[str]:
-        return [request_key(self.ask.request, self.model.id, take) for take in self.ask.takes]
+    def _request_keys(self) -> tuple[str, ...]:
+        return tuple(request_key(self.ask.request, self.model.id, take) for take in self.ask.takes)
 
-    def _decide(self, known: Sequence[RunRecord]) -> tuple[Take, ...]:
+    def _decide(self, known: Sequence[RunRecord], *, keep: bool = False) -> tuple[Take, ...]:
+        beside = self.store.sidecars(request_keys=self._request_keys())
+        takes = self._planned(known, beside)
+        if all(take.word != "new" for take in takes):
+            return takes
+        # Folder and ledger may be elsewhere. Nothing is bought, or drawn, in place of what is on the page.
+        ids = {record.id for record in (*known, *beside)}
+        told = [record for record in self.told(self._request_keys()) if record.id not in ids]
+        for record in told if keep else ():
+            # The cell's new output takes the place of the one that tells of it.
+            with suppress(StoreError):
+                self.store.write_sidecar(record)
+        return self._planned(known, [*beside, *told]) if told else takes
+
+    def _planned(self, known: Sequence[RunRecord], others: Sequence[RunRecord]) -> tuple[Take, ...]:
         ids = {record.id for record in known}
         # What the ledger itself has on its way comes before a stranger's run of the same key.
         live = {record.run_key for record in known if record.status in _LIVE}
         strangers = [
             stranger(record)
-            for record in self._worded(self.store.sidecars(request_keys=self._request_keys()))
+            for record in self._worded(others)
             # A private one that is still veiled has the key of this request and the hash of another.
             if record.id not in ids
             and not (record.status in _LIVE and record.run_key in live)
@@ -155,7 +176,7 @@ class Opening:
 
     def _admitted(self) -> list[tuple[RunRecord, bool]]:
         # Hashes clips now, so that nobody else's write has to wait for it below.
-        takes = self.look()
+        takes = self.look(keep=True)
         for take in takes:
             # Brings clips here now: should that fail, the call fails before anything of it is sent.
             if take.decision is not None and take.decision.act == "reuse" and take.decision.record:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date, datetime
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from kling_nb.keys import Key, check_length, fingerprint
 from kling_nb.leaks import texts_of
 from kling_nb.ledger import Ledger
 from kling_nb.loop import Loop
+from kling_nb.notebookfile import runs_told
 from kling_nb.opening import Opening, in_folder
 from kling_nb.places import Surroundings, media_folder, script
 from kling_nb.plan import Ask, Plan, offer_for, payloads
@@ -285,6 +287,7 @@ class Session:
                 "terms": model.offer(provider).terms,
             },
             checkout=lambda: commit_of(where.folder),
+            told=cache(partial(runs_told, where.notebook)),
             keys=keys,
             reach=lambda record: reach_run(record, settings=lambda: settings, find_key=keys.find),
         )
