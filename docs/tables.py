@@ -1,17 +1,20 @@
-"""Write the tables of the documentation from the code that decides them, or check that they are current.
+"""Write the tables of the documentation, and the schema of receipts, from the code that decides them.
 
-Run `make tables` after a flag, a command, a setting, a price or a switch has changed; `--check` writes
-nothing and fails where a page is stale.
+Run `make tables` after a flag, a command, a setting, a price, a switch or a field of a receipt has changed;
+`--check` writes nothing and fails where a file is stale.
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from kling_nb.catalog import models
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.subcommands import COMMANDS
 from kling_nb.notebook.syntax import FLAGS
 from kling_nb.options import Options
+from kling_nb.receiptschema import SCHEMA_FILE, receipt_schema, schema_text
 from kling_nb.sandbox.switches import SWITCHES
 from kling_nb.settings import PREFIX
 from kling_nb.wording import provider_label
@@ -96,11 +99,46 @@ def switches() -> str:
     return _table(["switch", "kind", "what it does"], rows)
 
 
+def receipt() -> str:
+    """Every field of a receipt, in the words of its schema."""
+    schema = receipt_schema()
+    return _table(["field", "", "meaning"], list(_fields(schema, schema["$defs"])))
+
+
+def _fields(part: dict[str, Any], parts: dict[str, Any], above: str = "") -> Iterator[list[str]]:
+    for name, said in part["properties"].items():
+        options = [_named(option, parts) for option in said.get("anyOf", [said])]
+        inner = next(
+            (o for one in options for o in (one, _named(one.get("items", {}), parts)) if "properties" in o),
+            None,
+        )
+        many = any(one.get("type") == "array" for one in options)
+        kinds = ["list" if one.get("type") == "array" else _kind(one) for one in options]
+        yield [f"`{above}{name}`", ", ".join(kinds), said["description"]]
+        if inner is not None:
+            yield from _fields(inner, parts, f"{above}{name}{'[]' if many else ''}.")
+
+
+def _named(part: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+    return parts[part["$ref"].rpartition("/")[2]] if "$ref" in part else part
+
+
+def _kind(part: dict[str, Any]) -> str:
+    if "const" in part or "enum" in part:
+        return "word"
+    if part.get("format") == "date-time":
+        return "time"
+    return {"string": "text", "integer": "whole number", "boolean": "true, false"}.get(
+        part["type"], part["type"]
+    )
+
+
 PAGES = {
     "magics.md": {"flags": flags, "commands": commands},
     "providers.md": {"prices": prices},
     "settings.md": {"settings": settings},
     "sandbox.md": {"switches": switches},
+    "receipt.md": {"receipt": receipt},
 }
 
 
@@ -122,6 +160,11 @@ def main() -> int:
             stale.append(page)
             if "--check" not in sys.argv:
                 path.write_text(text, encoding="utf-8")
+    schema = HERE.parent / "kling_nb" / SCHEMA_FILE
+    if not schema.is_file() or schema.read_text(encoding="utf-8") != schema_text():
+        stale.append(SCHEMA_FILE)
+        if "--check" not in sys.argv:
+            schema.write_text(schema_text(), encoding="utf-8")
     if stale:
         sys.stdout.write(f"{'stale' if '--check' in sys.argv else 'written'}: {', '.join(stale)}\n")
     return 1 if stale and "--check" in sys.argv else 0

@@ -50,6 +50,7 @@ _HOME = {
     "notebook.gallery": ("gallery",),
     "notebook.rate": ("rate",),
     "ratings": ("Ratings",),
+    "receiptschema": ("receipt_schema",),
     "records": ("Estimate", "MediaFacts", "RunRecord", "RunStatus"),
     "resolving": ("resolve",),
     "restoring": ("restore", "verify_folder"),
@@ -103,6 +104,7 @@ __all__ = [
     "load_ipython_extension",
     "play",
     "rate",
+    "receipt_schema",
     "resolve",
     "restore",
     "resume",
@@ -149,6 +151,7 @@ if TYPE_CHECKING:
     from kling_nb.notebook.player import play
     from kling_nb.notebook.rate import rate
     from kling_nb.ratings import Ratings
+    from kling_nb.receiptschema import receipt_schema
     from kling_nb.reconciling import costs
     from kling_nb.records import Estimate, MediaFacts, RunRecord, RunStatus
     from kling_nb.resolving import resolve

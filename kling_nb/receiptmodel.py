@@ -92,7 +92,9 @@ def _clip_name(value: str) -> str:
 
 _MONEY = r"^-?[0-9]{1,12}(\.[0-9]{1,6})?$"
 _STAMP = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z$"
-_CLIP = r"^[^/\\:*?\"<>|. ][^/\\:*?\"<>|]*\.([mM][pP]4|[mM][oO][vV]|[mM]4[vV]|[wW][eE][bB][mM]|[mM][kK][vV])$"
+_CLIP = (
+    r"""^[^/\\:*?"<>|. ][^/\\:*?"<>|]*\.([mM][pP]4|[mM][oO][vV]|[mM]4[vV]|[wW][eE][bB][mM]|[mM][kK][vV])$"""
+)
 
 _Money = Annotated[int, BeforeValidator(_micros), WithJsonSchema({"type": "string", "pattern": _MONEY})]
 _Time = Annotated[

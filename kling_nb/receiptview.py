@@ -31,12 +31,12 @@ def receipt(record: RunRecord) -> Html:
     rows = [
         tag(
             "tr",
-            tag("td", key, style=f"{cell};width:76px;opacity:0.65"),
+            # A table of fixed layout takes its widths from the first row.
+            tag("td", key, style=f"{cell};opacity:0.65{'' if number else ';width:76px'}"),
             tag("td", value, style=cell),
             style="background:transparent",
         )
-        for key, value in _entries(veiled(record))
-        if value
+        for number, (key, value) in enumerate(entry for entry in _entries(veiled(record)) if entry[1])
     ]
     look = "table-layout:fixed;width:100%;border-collapse:collapse;border:0;margin:6px 0 0;font-size:12px"
     return details("Receipt", tag("table", *rows, style=look))

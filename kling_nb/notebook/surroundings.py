@@ -51,8 +51,12 @@ class ShellSurroundings:
         magics = self.ip.magics_manager.registry.get("KlingMagics")
         return magics.overrides() if magics is not None else {}
 
-    def look(self, *_: object) -> None:
-        """Look again; to be called on the notebook's own thread."""
+    def look(self, *before: object) -> None:
+        """Look again; to be called on the notebook's own thread.
+
+        Args:
+            *before: What IPython tells of a cell that is about to be run; nothing in the middle of one.
+        """
         from kling_nb.places import front_end, is_headless, notebook_path
         from kling_nb.session import Surroundings
 
@@ -71,7 +75,11 @@ class ShellSurroundings:
         folder = notebook.parent if notebook is not None and notebook.parent.is_dir() else self.started_in
         front = "" if headless or not self.kernel else front_end(os.environ, self.ip.user_ns, sys.modules)
         self._seen = Surroundings(
-            notebook=notebook, folder=folder, headless=headless, front=front, cell=self._cell()
+            notebook=notebook,
+            folder=folder,
+            headless=headless,
+            front=front,
+            cell=self._cell(begun=not before),
         )
 
     def leave(self) -> None:
@@ -79,7 +87,7 @@ class ShellSurroundings:
         if self._seen is not None:
             self._seen = replace(self._seen, cell=None)
 
-    def _cell(self) -> "Cell | None":
+    def _cell(self, *, begun: bool) -> "Cell | None":
         """Read which cell is being run off the request that runs it."""
         from kling_nb.provenance import Cell
 
@@ -87,10 +95,11 @@ class ShellSurroundings:
             return None
         try:
             request = self.ip.kernel.get_parent("shell")
-            source = request["content"]["code"]
-            return Cell.of(
-                source, cell_id=request.get("metadata", {}).get("cellId"), count=self.ip.execution_count
-            )
+            told, metadata = request["content"], request.get("metadata", {})
+            # Versions of IPython raise their own count before the cell or after it; its inputs are kept once.
+            count = len(self.ip.history_manager.input_hist_parsed) - begun
+            kept = told.get("store_history", True) and not told.get("silent", False)
+            return Cell.of(told["code"], cell_id=metadata.get("cellId"), count=count if kept else None)
         except (AttributeError, LookupError, TypeError, ValueError):
             return None
 
