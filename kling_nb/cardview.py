@@ -39,6 +39,7 @@ def card(
     detached: bool = False,
     embed: str | None = None,
     player: bool = True,
+    aside: str = "",
 ) -> Html:
     """Draw the card of one run.
 
@@ -55,6 +56,7 @@ def card(
         detached: Whether we stopped watching.
         embed: The clip itself as a data address, played instead of `src`.
         player: Whether a finished clip is played here, or only shown by its still and linked.
+        aside: What is to be known of the clip in this output; ours, and no word of the request.
 
     Returns:
         One element, complete without scripts, style sheets or trust.
@@ -75,6 +77,7 @@ def card(
         clip_words(record, src, embed),
         _money(record, totals, reused=reused),
         _attached(record, reused=reused),
+        tag("div", prose(aside), style=f"{_FAINT};margin-top:6px") if aside else "",
         tag("div", prose(note), style=f"{_FAINT};margin-top:6px", dir="auto") if note else "",
         receiptview.receipt(record) if record.status.ended else "",
     ]
@@ -97,6 +100,7 @@ def line(
     reused: bool = False,
     detached: bool = False,
     note: str = "",
+    aside: str = "",
 ) -> str:
     """Write a run for a terminal or a page without HTML: one line, and a second where something needs doing.
 
@@ -109,6 +113,7 @@ def line(
         reused: Whether nothing was sent for this cell.
         detached: Whether we stopped watching.
         note: A further sentence of ours.
+        aside: What is to be known of the clip in this output.
 
     Returns:
         One or two lines.
@@ -137,7 +142,7 @@ def line(
     if not told:
         said = wording.short(one_line(all_words(record)), 72)
         second.append(said if record.private else f'"{said}"')
-    second += [one_line(note)] if note else []
+    second += [one_line(words) for words in (aside.replace("`", ""), note) if words]
     second += [wording.session_words(totals)] if totals is not None else []
     return wording.plain(first) + ("\n  " + wording.plain(second) if second else "")
 

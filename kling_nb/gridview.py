@@ -37,6 +37,7 @@ class Tile:
         detached: Whether we stopped watching.
         embed: The clip itself as a data address, played instead of `src`.
         player: Whether a finished clip is played here.
+        aside: What is to be known of the clip in this output.
 
     Example:
         >>> Tile.__name__
@@ -53,6 +54,7 @@ class Tile:
     detached: bool = False
     embed: str | None = None
     player: bool = True
+    aside: str = ""
 
 
 def grid(tiles: Sequence[Tile], *, totals: Totals | None, now: datetime) -> Html:
@@ -113,6 +115,7 @@ def grid_text(tiles: Sequence[Tile], *, totals: Totals | None, now: datetime) ->
             reused=tile.reused,
             detached=tile.detached,
             note=tile.note,
+            aside=tile.aside,
         )
         for tile in tiles
     ]
@@ -163,6 +166,8 @@ def _tile(tile: Tile, now: datetime, *, alone: bool, going: bool) -> Html:
     parts.append(cardparts.story(record, detached=tile.detached))
     parts.append(cardparts.clip_words(record, tile.src, tile.embed))
     parts.append(tag("div", prose(wording.money_words(record, reused=tile.reused)), style="margin-top:4px"))
+    if tile.aside:
+        parts.append(tag("div", prose(tile.aside), style=_FAINT))
     if tile.note:
         parts.append(tag("div", prose(tile.note), style=_FAINT, dir="auto"))
     if not going:

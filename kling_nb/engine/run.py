@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.cardview import card, line
-from kling_nb.embedding import FrontEnd, Inset, Kept, Mode, inset
+from kling_nb.embedding import FrontEnd, Kept, Mode, inset
 from kling_nb.engine.verdict import error_of
 from kling_nb.errors import DetachedError, KlingError, RunFailedError, WaitTimeoutError
 from kling_nb.receipt import RECEIPT_MIME, to_receipt
@@ -323,10 +323,6 @@ class Run:
             return self.note
         return str(self.error)
 
-    def note_with(self, clip: Inset) -> str:
-        """What the card says beyond the record, and of the clip in it."""
-        return " ".join(words for words in (self.shown_note, clip.words) if words)
-
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         return self.bundle()
 
@@ -356,7 +352,6 @@ class Run:
         """
         now, totals = utc_now(), self.totals
         [clip] = inset([self.kept()], embed, front=front, final=self.done)
-        note = self.note_with(clip)
         html = card(
             self.record,
             totals=totals,
@@ -366,7 +361,8 @@ class Run:
             poster=clip.poster,
             typical_s=typical_s,
             reused=self.reused,
-            note=note,
+            note=self.shown_note,
+            aside=clip.words,
             detached=self.detached,
             embed=clip.embed,
             player=clip.player,
@@ -379,6 +375,7 @@ class Run:
             file=clip.src,
             reused=self.reused,
             detached=self.detached,
-            note=note,
+            note=self.shown_note,
+            aside=clip.words,
         )
         return {"text/html": html, "text/plain": text, RECEIPT_MIME: to_receipt(self.record)}

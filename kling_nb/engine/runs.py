@@ -126,8 +126,9 @@ def _tile(run: Run, typical_s: tuple[float, float] | None, clip: Inset) -> Tile:
         poster=clip.poster,
         typical_s=typical_s,
         reused=run.reused,
-        note=run.note_with(clip),
+        note=run.shown_note,
         detached=run.detached,
         embed=clip.embed,
         player=clip.player,
+        aside=clip.words,
     )
