@@ -50,7 +50,7 @@ class Ask:
 
     Args:
         request: What is asked.
-        takes: The planned sample indices.
+        takes: The planned sample indices: 0 or more, at least one, each once.
         provider: The provider the call names, or `auto` to overrule the settings' own.
         model: The model the call names, if it does.
         max_cost: Dollars the whole call may reserve.
@@ -83,6 +83,13 @@ class Ask:
         return f"Ask({title_of(self.request, private=self.private)}, takes={self.takes})"
 
     def __post_init__(self) -> None:
+        takes = self.takes if isinstance(self.takes, Sequence) else ()
+        # Of the very kind: True is a whole number to Python, and another one to the key of a request.
+        whole = all(type(take) is int and take >= 0 for take in takes)
+        if not takes or not whole or len(set(takes)) < len(takes):
+            raise UsageError(
+                "takes: should be whole numbers, 0 or more, each once.", cure="Nothing was sent."
+            )
         if WHO in self.metadata:
             raise UsageError(
                 f"metadata: the name {WHO} is ours: under it a run tells its provider who spends.",

@@ -17,6 +17,7 @@ from kling_nb.errors import (
     NotCachedError,
     RunLostError,
     StoreError,
+    UsageError,
 )
 from kling_nb.records import MediaFacts, RunStatus
 from sessions import ask
@@ -233,6 +234,17 @@ def test_four_takes_after_one_buy_three(build):
     [third] = session.open(ask(takes=(2,)))
     assert third.id == runs[2].id
     assert house.submissions == 4
+
+
+@pytest.mark.parametrize("takes", [(0, 0), (), (-1,), (True,), (1.0,), ("a",), "01", 5])
+def test_takes_that_make_no_sense_are_refused_in_one_line(build, takes):
+    """Twice the same take, none, or what is no whole number: said before a row is written."""
+    house = build()
+    session = house.session()
+    with pytest.raises(UsageError, match="takes: should be whole numbers, 0 or more, each once") as caught:
+        session.open(ask(takes=takes))
+    assert caught.value.charged == "no"
+    assert (session.ledger().runs(), house.submissions) == ([], 0)
 
 
 def test_no_cache_is_a_new_attempt_of_the_same_take(build):
