@@ -72,11 +72,20 @@ def _paragraph(records: Sequence[RunRecord]) -> str:
             for record in records
         }
     )
-    sampled = len({record.request_key for record in records})
+    sampled = {record.request_key for record in records}
+    clips = Counter(record.request_key for record in records if record.status is RunStatus.SUCCEEDED)
+    again = sum(count > 1 for count in clips.values())
+    waiting = sum(record.status.pending for record in records)
+    terms = sorted({f"{r.terms.url} (read {r.terms.as_of})" for r in records if r.terms and r.terms.url})
     return (
         f"Clips were made with {' and '.join(models)} on {span} (UTC), through kling_nb {versions}. "
-        f"The model takes no seed: {sampled} samples were planned by index before they were run, and of "
+        f"The model takes no seed: {len(sampled)} samples were planned by index before they were run, and of "
         f"{len(records)} attempts every one is on record: {done} gave a clip"
         + (f", {failed}" if failed else "")
-        + ". No sample was chosen among clips; a failed attempt was repeated under the same index."
+        + (f", {waiting} still on the way" if waiting else "")
+        + f". {len(sampled) - len(clips)} samples have no clip. "
+        "Samples were taken by their index, not chosen among clips; a failed attempt was repeated under the "
+        "same index."
+        + (f" {again} samples were made again although they had a clip; the newest counts." if again else "")
+        + (f" Terms of the providers: {', '.join(terms)}." if terms else "")
     )

@@ -1,0 +1,161 @@
+"""Exports of a ledger: every attempt counts, what is on its way or private is told, and nothing is sent."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from kling_nb.errors import UsageError
+from kling_nb.exporting import describe_methods, export
+from kling_nb.ledger.votes import Vote, add_vote
+from kling_nb.notebook.commands import run_command
+from kling_nb.records import RunStatus
+from sessions import KEY, ask, both_wires, sessions_in
+from standins import names
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A factory of sessions."""
+    yield from sessions_in(tmp_path)
+
+
+@pytest.fixture
+def wires():
+    """The loopback server of both wires."""
+    yield from both_wires()
+
+
+@pytest.fixture
+def session(make, wires, monkeypatch):
+    """A session with a key of a provider's stand-in."""
+    monkeypatch.setenv("RUNCOMFY_API_TOKEN", KEY)
+    return make(provider="runcomfy", budget="9", runcomfy_url=wires.runcomfy)
+
+
+def call(tmp_path, *words):
+    """Run the command line on that ledger."""
+    command = [str(Path(sys.executable).with_name("kling-nb")), *words]
+    own = {**os.environ, "KLING_NB_LEDGER": str(tmp_path / "ledger.db")}
+    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, env=own)
+
+
+def test_the_methods_count_every_attempt_wherever_they_are_asked_for(tmp_path, session, wires):
+    """A moderated attempt counts for the clip that came after it: by API, line and command, one text."""
+    wires.set_faults({"run_moderated": "next:1"})
+    first = session.open(ask())[0].wait(60)
+    fox = session.open(ask(no_cache=True))[0].wait(60)
+    hare = session.open(ask("A hare"))[0].wait(60)
+    assert [run.status for run in (first, fox, hare)] == ["failed", "succeeded", "succeeded"]
+    sent = wires.stats()["submissions"]
+    made = export([fox], tmp_path / "api", layout="videofolder", methods=True, session=session)
+    said = (tmp_path / "api.METHODS.md").read_text()
+    assert "1 samples were planned by index before they were run, and of 2 attempts every one" in said
+    assert "1 gave a clip, 1 moderated. 0 samples have no clip." in said
+    assert (said.strip(), made.complete) == (describe_methods([fox], session=session), True)
+    shown = run_command(session, "export vbench fox --to line --methods", {"fox": fox})
+    assert (tmp_path / "line.METHODS.md").read_text() == said
+    assert "What a paper needs of them is in line.METHODS.md." in shown.text
+    assert run_command(session, "export methods fox", {"fox": fox}).text == said.strip()
+    done = call(tmp_path, "export", "videofolder", fox.id, "--to", "shell", "--methods", "--json")
+    assert (done.returncode, json.loads(done.stdout)["missing"]) == (0, {})
+    assert (tmp_path / "shell.METHODS.md").read_text() == said
+    # A crate of one run holds the attempts before it, too; without a run it is everybody's.
+    export([fox], tmp_path / "crate", layout="crate", session=session)
+    graph = json.loads((tmp_path / "crate" / "ro-crate-metadata.json").read_text())["@graph"]
+    actions = [one for one in graph if one["@type"] == "CreateAction"]
+    assert sorted(one["actionStatus"].rpartition("/")[2] for one in actions) == [
+        "CompletedActionStatus",
+        "FailedActionStatus",
+    ]
+    assert "of 3 attempts every one" in describe_methods(session=session)
+    assert (wires.stats()["submissions"], len(session.ledger().runs())) == (sent, 3)
+
+
+def test_a_run_on_its_way_is_missing_with_that_reason(tmp_path, make):
+    """It is no hole, and no other take stands in for it."""
+    session = make(provider="sandbox", sandbox_wait=100)
+    run = session.open(ask())[0]
+    made = export([run], tmp_path / "out", layout="vbench", allow_sandbox=True, session=session)
+    assert [(gone.file, gone.why) for gone in made.missing] == [
+        ("A red fox in snow-0.mp4", f"{run.id} is still on its way")
+    ]
+    assert (made.placed, names(tmp_path).isdisjoint({"out"})) == ((), True)
+    run.cancel()
+
+
+def test_a_private_run_goes_out_without_its_words_or_not_at_all(tmp_path, session):
+    """Where a name or a list would tell the prompt it is missing; elsewhere its hash stands for it."""
+    run = session.open(ask("A plumfjord at dawn", private=True))[0].wait(60)
+    plan = ["A plumfjord at dawn"]
+    for layout in ("vbench", "vbench-custom", "videophy"):
+        made = export([run], tmp_path / layout, layout=layout, session=session)
+        assert [gone.why for gone in made.missing] == [
+            f"{run.id} is private, and the layout tells the prompt"
+        ]
+        assert made.placed == ()
+    # A plan has the words itself, and finds no run by them.
+    made = export([run], tmp_path / "plan", layout="vbench", plan=plan, samples=1, session=session)
+    assert ([gone.why for gone in made.missing], made.left_out) == (["no run"], (run.id,))
+    made = export([run], tmp_path / "set", layout="videofolder", session=session, methods=True)
+    line = json.loads((tmp_path / "set" / "metadata.jsonl").read_text())
+    assert (line["prompt"][:7], line["run_id"], made.complete) == ("sha256:", run.id, True)
+    for path in [*tmp_path.glob("set*"), *tmp_path.rglob("*.json*")]:
+        assert "plumfjord" not in path.name.lower()
+        assert not path.is_file() or "plan" in path.name or b"lumfjord" not in path.read_bytes()
+
+
+def test_votes_of_the_ledger_go_out_by_a_line(tmp_path, session):
+    """`%kling export videoalign --by tag:way`: those that count, and the pairs nobody judged."""
+    runs = [
+        session.open(ask(prompt, takes=(take,), tags={"way": way}))[0].wait(60)
+        for prompt in ("A fox", "A hare")
+        for take, way in enumerate("ab")
+    ]
+    one, other = sorted(run.id for run in runs[:2])
+    for choice, text in (("B>A", "B"), ("A>B", "A")):
+        axes = {"visual": "A", "motion": "same", "text": text}
+        vote = Vote(run_a=one, run_b=other, left="A", choice=choice, rater="ada", at=NOON, axes=axes)
+        add_vote(session.ledger(), vote)
+    shown = run_command(session, "export videoalign --by tag:way --to votes", {})
+    pair = " and ".join(sorted(run.id for run in runs[2:]))
+    assert shown.text.splitlines() == [
+        "1 vote that the layout asks for is missing:",
+        f"{pair}: nobody has voted on this pair",
+        "1 vote on 2 clips as videoalign in votes; the store is as it was.",
+    ]
+    head, row = (tmp_path / "votes" / "data.csv").read_text().splitlines()
+    assert head.startswith("path_A,path_B,A_model,B_model,prompt,VQ,MQ,TA,Overall,fps_A,num_frames_A,")
+    assert ",A fox,A,same,A,A," in row
+    done = call(tmp_path, "export", "videoalign", "--by", "tag:way", "--to", "shell")
+    assert (done.returncode, names(tmp_path / "shell")) == (1, names(tmp_path / "votes"))
+    with pytest.raises(UsageError, match="takes no plan"):
+        export(runs, tmp_path / "x", layout="videoalign", plan=["A fox"], session=session)
+    with pytest.raises(UsageError, match="has no splits"):
+        export(runs, tmp_path / "x", layout="webdataset", split="train", session=session)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_split_is_a_tag_or_said_for_all(tmp_path, session):
+    """One folder a split; a wrong name, or a clip in none, stops the export before anything is written."""
+    fox = session.open(ask(tags={"split": "test"}))[0].wait(60)
+    hare = session.open(ask("A hare"))[0].wait(60)
+    with pytest.raises(UsageError, match="1 of 2 clips are in no split"):
+        run_command(session, "export videofolder --to out", {})
+    with pytest.raises(UsageError, match="'mine' is no split"):
+        run_command(session, "export videofolder --to out --split mine", {})
+    assert not (tmp_path / "out").exists()
+    run_command(session, "export videofolder --to out --split train", {})
+    assert names(tmp_path / "out") == {
+        f"test/{fox.path.name}",
+        "test/metadata.jsonl",
+        f"train/{hare.path.name}",
+        "train/metadata.jsonl",
+    }
+    assert {run.status for run in (fox, hare)} == {RunStatus.SUCCEEDED}
