@@ -55,10 +55,10 @@ def ending(record: RunRecord, *, detached: bool = False) -> Ending | None:
 
 
 def _detached(record: RunRecord, play: str) -> Ending:
-    resume = f"`%kling resume {record.id}` watches it again and fetches the clip; it buys nothing."
     if record.submitted_at is None and record.status is RunStatus.CREATED:
-        return Ending("We stopped before anything was sent.", f"Charged: no{play}.", resume)
-    what = f"We stopped watching; the run goes on at {_place(record)}."
+        return Ending("We stopped before anything was sent.", f"Charged: no{play}.", SEND_IT)
+    resume = f"`%kling resume {record.id}` watches it again and fetches the clip; it buys nothing."
+    what = f"Nobody watches it from here; the run goes on at {_place(record)}."
     return Ending(what, f"Charged: unknown until it ends{play}.", resume)
 
 

@@ -143,14 +143,14 @@ def state_word(record: RunRecord, *, reused: bool = False, detached: bool = Fals
     Args:
         record: The run.
         reused: Whether this cell shows a clip that was there already.
-        detached: Whether we stopped watching.
+        detached: Whether nobody here watches it, be it for want of a key.
 
     Example:
         >>> state_word.__name__
         'state_word'
     """
     if detached and record.status.pending:
-        return "Detached"
+        return f"{_STATES[record.status]}, not watched"
     if record.status is RunStatus.FAILED and record.reason is not None:
         return f"Failed: {_REASONS[record.reason]}"
     return f"{_STATES[record.status]}, reused" if reused and _done(record) else _STATES[record.status]

@@ -160,8 +160,8 @@ def test_a_lost_run_is_unknown_even_if_its_row_was_never_finished():
 def test_a_detached_run_says_that_it_goes_on(status):
     """Nobody watches, but the run goes on; `resume` fetches it and buys nothing."""
     markup, words = look(record(status=status), typical_s=(90, 200), detached=True)
-    assert words.startswith("Detached")
-    assert "%kling resume kl7m2q" in words
+    assert words.startswith(f"{PENDING[status]}, not watched")
+    assert ("Run its cell again" if status == "created" else "%kling resume kl7m2q") in words
     assert "as of 14:02:31 UTC" in words
     assert f"<b>Charged: {'no' if status == 'created' else 'unknown until it ends'}.</b>" in markup
 
