@@ -4,19 +4,21 @@ Invariants: nothing is bought, and no ledger changes; a clip counts only with it
 wherever it comes from; what cannot be brought back is said run by run, with the reason.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kling_nb.api import current
 from kling_nb.depot import Depot, is_address
 from kling_nb.errors import KlingError, StoreError, UsageError
 from kling_nb.notebookfile import read_receipts
 from kling_nb.places import media_folder
-from kling_nb.placing import copy_and_hash, file_sha256, open_new, place
-from kling_nb.receipt import CLIP_SUFFIXES
+from kling_nb.placing import copy_and_hash, file_sha256, open_new, open_plain, place
+from kling_nb.receipt import CLIP_SUFFIXES, MAX_RECEIPT_BYTES
+from kling_nb.receiptcheck import faults_in, faults_of_file
 from kling_nb.records import RunRecord, RunStatus
 from kling_nb.session import Session
 from kling_nb.store import Store
@@ -24,9 +26,18 @@ from kling_nb.store import Store
 __all__ = ["Found", "relink", "restore", "verify_folder"]
 
 Word = Literal[
-    "here", "linked", "fetched", "gone", "changed", "missing", "no clip", "no receipt", "unreadable"
+    "here",
+    "linked",
+    "fetched",
+    "gone",
+    "changed",
+    "wrong",
+    "missing",
+    "no clip",
+    "no receipt",
+    "unreadable",
 ]
-_BAD = frozenset({"gone", "changed", "missing", "no receipt", "unreadable"})
+_BAD = frozenset({"gone", "changed", "wrong", "missing", "no receipt", "unreadable"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +46,8 @@ class Found:
 
     Args:
         word: `here`, `linked` (from another place of this machine), `fetched` (from an address or the
-            provider), `gone`, `changed` (other bytes), `missing`, `no clip` (the run made none), `no receipt`
-            or `unreadable`.
+            provider), `gone`, `changed` (other bytes), `wrong` (the receipt contradicts the clip or
+            itself), `missing`, `no clip` (the run made none), `no receipt` or `unreadable`.
         file: Its name.
         run_id: Of the run, where one is known.
         why: In words, where it is not well.
@@ -127,7 +138,10 @@ def relink(folder: str | Path | None = None, *, session: Session | None = None) 
 
 
 def verify_folder(folder: str | Path) -> list[Found]:
-    """Check every clip of a folder against its receipt; asks nobody.
+    """Check every receipt of a folder, and every clip against its receipt; asks nobody.
+
+    A receipt must fit its schema, its keys must be those of its request, and what it says twice must agree; a
+    clip must have the recorded bytes, and be what the receipt says of it: picture, length, sound and marks.
 
     Args:
         folder: A media folder, or one that holds a `kling_media`.
@@ -143,16 +157,36 @@ def verify_folder(folder: str | Path) -> list[Found]:
     """
     path = _folder(folder)
     store = Store(path if not (path / "kling_media").is_dir() else path / "kling_media")
-    found, named = [], set()
+    found, named, written = [], set(), _written(store.folder)
     for record in store.sidecars():
         named |= {record.media.file} if record.media else set()
-        found.append(_check(record, store))
+        finding = _check(record, store)
+        if finding.good:
+            faults = [fault for data in written.get(record.id, ()) for fault in faults_in(data, record)]
+            clip = store.path(record)
+            faults += faults_of_file(record, clip) if clip is not None else []
+            finding = replace(finding, word="wrong", why="; ".join(faults)) if faults else finding
+        found.append(finding)
     found += [Found(word="unreadable", file=name, why=why) for name, why in store.skipped]
     found += [
         Found(word="no receipt", file=one.name, why="no receipt beside it names this clip")
         for one in sorted(store.folder.iterdir())
         if one.suffix.lower() in CLIP_SUFFIXES and one.name not in named and not one.name.startswith(".")
     ]
+    return found
+
+
+def _written(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Read the receipts of a folder as they stand, by the id of their run."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            with open_plain(path) as file:
+                data = json.loads(file.read(MAX_RECEIPT_BYTES))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(data, dict) and isinstance(data.get("id"), str):
+            found.setdefault(data["id"], []).append(data)
     return found
 
 
