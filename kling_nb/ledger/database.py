@@ -57,7 +57,8 @@ class Ledger:
             if sqlite := url.get_backend_name() == "sqlite":
                 _make_room(url)
             # As many connections as threads that may ask: a reader must not wait behind waiting writers.
-            self._engine = sa.create_engine(url, pool_size=8, max_overflow=56)
+            # A row holds prompts: they belong into no log and no error.
+            self._engine = sa.create_engine(url, pool_size=8, max_overflow=56, hide_parameters=True)
             self._forks = ForkGate(close=self._engine.dispose)
             if sqlite:
                 sa.event.listen(self._engine, "connect", _prepare_sqlite)

@@ -1,0 +1,243 @@
+"""Private runs over their life: becoming one, coming back from a receipt, and what is cut of words on them."""
+
+import hashlib
+import json
+from argparse import Namespace
+
+import nbformat
+import pytest
+
+from canary import PROMPT, files_below, pieces_in
+from house import houses, until
+from kernels import notebook
+from kling_nb.catalog import find_model
+from kling_nb.engine.submit import submit_call
+from kling_nb.errors import KlingError, NotCachedError, StoreError, UsageError
+from kling_nb.models import make_request, request_key, run_key
+from kling_nb.notebook.form import form
+from kling_nb.receipt import from_receipt, to_receipt
+from kling_nb.reconciling import costs
+from kling_nb.records import Estimate, RunRecord, RunStatus, utc_now
+from kling_nb.resolving import resolve
+from kling_nb.restoring import restore, verify_folder
+from kling_nb.store import Store, file_stem
+from kling_nb.veil import hash_of, is_hash, is_veiled, unveiled, veiled
+from sessions import ask
+from stage import WIRES
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    yield from houses(tmp_path, monkeypatch)
+
+
+def stand_in(*, request, **fields):
+    """A record of a run, as a ledger has it."""
+    model = find_model("pro").id
+    return RunRecord(
+        id="kl7m2q",
+        request=request,
+        request_key=request_key(request, model),
+        run_key=run_key(request, model, "runflow"),
+        model=model,
+        provider="runflow",
+        provider_model="kling/v3",
+        origin="https://api.runflow.io",
+        created_at=utc_now(),
+        estimate=Estimate(micros=336000, reserve_micros=336000),
+        **fields,
+    )
+
+
+# -- becoming private, and coming back ---------------------------------------------------------------
+def test_a_public_run_that_is_asked_for_in_private_is_private_from_then_on(build, tmp_path):
+    """Nothing is sent; receipt and ledger are written anew, the file keeps its name, and the card says so."""
+    house = build()
+    public = house.run(house.session(), ask(PROMPT, provider="runflow"))
+    [old] = house.media.glob(f"a-plumfjord-*-{public.id}.json")
+    session = house.session()
+    run = house.run(session, ask(PROMPT, provider="runflow", private=True))
+    assert (run.id, run.reused, house.accepted) == (public.id, True, 1)
+    assert "keeps it" in run.bundle()["text/html"]
+    assert run.record.media.file == public.record.media.file
+    assert not old.exists()
+    [receipt] = house.media.glob("private-*.json")
+    assert pieces_in(receipt.read_bytes().replace(run.record.media.file.encode(), b"")) == {}
+    assert session.find(run.id).record.private
+    # Asked for without the flag it stays so, also in another kernel and for somebody with the folder alone.
+    again = house.run(house.session(), ask(PROMPT, provider="runflow"))
+    assert again.record.private
+    house.forget_ledger()
+    house.keys()
+    stranger = house.run(house.session(), ask(PROMPT))
+    assert (stranger.id, stranger.record.private, stranger.reused) == (run.id, True, True)
+    assert pieces_in(stranger.bundle()["text/plain"].replace(run.record.media.file, "")) == {}
+    assert house.accepted == 1
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_folder_and_the_cell_are_enough_for_a_colleague(build, wire):
+    """No ledger, no key: the clip plays, its card has the hash; another prompt is another request."""
+    house = build()
+    mine = house.run(house.session(), ask(PROMPT, provider=wire, private=True))
+    house.forget_ledger()
+    house.keys()
+    session = house.session()
+    run = house.run(session, ask(PROMPT, private=True))
+    assert (run.id, run.reused, house.accepted) == (mine.id, True, 1)
+    assert verify_folder(house.folder)[0].word == "here"
+    looked_up = house.session().find(mine.id)
+    assert is_veiled(looked_up.record)
+    assert pieces_in(repr(run), looked_up.prompt, *map(str, looked_up.bundle().values())) == {}
+    with pytest.raises(UsageError, match="only the hash"):
+        form(looked_up)
+    with pytest.raises(UsageError, match="hash of a private"):
+        ask(looked_up.prompt)
+    with pytest.raises(NotCachedError):
+        session.open(ask(f"{PROMPT}!", private=True, cached_only=True))
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_private_run_on_its_way_is_fetched_by_whoever_has_folder_and_key(build, wire):
+    """The provider's id is in the sidecar: the cell reattaches, and nothing is sent a second time."""
+    house = build(wait_scale=0.2)
+    [run] = house.session().open(ask(PROMPT, provider=wire, private=True))
+    until(lambda: run.record.provider_run_id and "provider_run_id" in _sidecar(house))
+    house.made.pop().close()
+    house.forget_ledger()
+    again = house.run(house.session(), ask(PROMPT, provider=wire, private=True))
+    assert (again.id, again.status, house.accepted) == (run.id, "succeeded", 1)
+    assert again.record.request.prompt == PROMPT
+    assert pieces_in(*files_below(house.media).items()) == {}
+
+
+def _sidecar(house):
+    [path] = house.media.glob("*.json")
+    return json.loads(path.read_text())["provider_run_id"] and path.read_text()
+
+
+def test_what_was_never_sent_and_is_only_a_receipt_cannot_be_sent(build):
+    """Its id leads to words; its cell, which has the prompt, starts anew only where its maker cannot."""
+    house = build()
+    record = house.run(house.session(), ask(PROMPT, provider="runflow", private=True)).record
+    left = {"status": RunStatus.CREATED, "provider_run_id": None, "media": None}
+    Store(house.media).write_sidecar(record.model_copy(update=left))
+    house.forget_ledger()
+    session = house.session()
+    run = session.find(record.id)
+    assert is_veiled(run.record)
+    with pytest.raises(KlingError, match="Run its cell again"):
+        run.resume().result(20)
+    job = Namespace(record=run.record, provider=None)
+    with pytest.raises(UsageError, match="only the hash of its words"):
+        submit_call(job)
+    assert house.submissions == 1
+
+
+def test_a_private_receipt_with_words_in_it_is_no_receipt(build):
+    """It holds hashes or nothing is believed of it; each hash is checked against the words that are asked."""
+    house = build()
+    run = house.run(house.session(), ask(PROMPT, provider="runflow", private=True))
+    receipt = to_receipt(run.record)
+    assert to_receipt(from_receipt(receipt)) == receipt
+    for words in ("A red fox", "sha256:12", receipt["request"]["prompt"].upper()):
+        with pytest.raises(StoreError, match="words"):
+            from_receipt({**receipt, "request": {**receipt["request"], "prompt": words}})
+    with pytest.raises(StoreError, match="request key"):
+        from_receipt({**receipt, "private": False})
+    # Somebody else's clip under the key of this request: its hash is not that of these words.
+    [path] = house.media.glob("*.json")
+    forged = {**receipt, "request": {**receipt["request"], "prompt": "sha256:" + "0" * 64}}
+    path.write_text(json.dumps(forged))
+    house.forget_ledger()
+    house.keys()
+    with pytest.raises(NotCachedError):
+        house.session().open(ask(PROMPT, cached_only=True))
+
+
+def test_lost_private_runs_are_resolved_restored_and_counted(build):
+    """Attach by the provider's id, with the ledger and from the folder alone; restore, cost and tags work."""
+    house = build()
+    house.faults(submit_drop_after="next:2", list_500=1.0)
+    session = house.session()
+    asked = ask(PROMPT, provider="runcomfy", private=True, tags={"prompt": PROMPT, "scene": "3"})
+    lost = house.run(session, asked)
+    assert lost.status == "lost"
+    [made] = [run.id for run in house.sandbox.desk.runs]
+    house.forget_ledger()
+    for each in house.made:
+        each.close()
+    session = house.session()
+    found = session.find(lost.id)
+    assert is_veiled(found.record)
+    run = resolve(found, attach=made, session=session).wait(30)
+    assert (run.status, house.accepted) == ("succeeded", 1)
+    # Its cell gives the ledger its words back.
+    again = house.run(session, asked)
+    assert (again.id, session.find(lost.id).record.request.prompt) == (lost.id, PROMPT)
+    (house.media / run.record.media.file).unlink()
+    made = notebook("")
+    made.cells[0].outputs = [output_of(again)]
+    nbformat.write(made, house.folder / "a.ipynb")
+    assert [one.word for one in restore(house.folder / "a.ipynb", session=session)] == ["fetched"]
+    report = str(costs(by="tag", everything=True, session=session).data())
+    assert "scene=3" in report
+    assert pieces_in(report, *files_below(house.media).items(), (house.folder / "a.ipynb").read_text()) == {}
+
+
+def output_of(run):
+    """The output of a cell that shows this run."""
+    return nbformat.v4.new_output("display_data", data=run.bundle())
+
+
+# -- what is cut, and what stays ---------------------------------------------------------------------
+def test_labels_stay_unless_they_repeat_the_prompt(build):
+    """Tags and metadata are the user's own words; what repeats the prompt is a hash, also at the provider."""
+    house = build()
+    metadata = {"scene": 3, "note": "first cut", "deep": [{"said": f"we asked: {PROMPT}"}], PROMPT: True}
+    tags = {"series": "birds", "prompt": "a bird", "words": PROMPT[:60], "kind": "morkvassel"}
+    asked = ask(PROMPT, provider="runflow", private=True, tags=tags, metadata=metadata)
+    run = house.run(house.session(), asked)
+    [sent] = house.sandbox.desk.runs
+    shown = to_receipt(run.record)
+    for labels in (sent.extra["metadata"], shown["metadata"]):
+        assert (labels["scene"], labels["note"]) == (3, "first cut")
+        assert pieces_in(json.dumps(labels)) == {}
+    assert shown["tags"]["series"] == "birds"
+    assert is_hash(shown["tags"]["prompt"])
+    assert is_hash(shown["tags"]["words"])
+    # One word of it is a label like any other, and the user's own choice.
+    assert shown["tags"]["kind"] == "morkvassel"
+    assert run.record.tags == tags
+
+
+@pytest.mark.parametrize(
+    ("said", "stays"),
+    [
+        ("Content policy violation.", True),
+        ("HTTP 422: input.prompt: flagged by moderation", True),
+        ("The request was rejected", True),
+        ("Term 'Morkvassel' is not allowed", False),
+        ("see https://x.example/?q=Zw%C3%B6lfk%C3%A4tzchen", False),
+        ("near 狐狸", False),
+        ("\\u72d0\\u72f8", False),
+        ("drofnibsian", False),
+    ],
+)
+def test_a_providers_words_stay_unless_they_have_a_word_of_the_prompt(said, stays):
+    """What everybody says is shown; a quoted word, however it is spelt, takes the sentence with it."""
+    request = make_request(prompt=PROMPT, duration=3)
+    record = stand_in(request=request, private=True, message=said)
+    assert (veiled(record).message == said) is stays
+    assert veiled(record.model_copy(update={"private": False})).message == said
+    assert veiled(veiled(record)) == veiled(record)
+
+
+def test_the_hash_is_that_of_the_words():
+    """Whoever has the words can check them: SHA-256 of the text, with line ends as LF."""
+    request = make_request(prompt="one\r\ntwo", duration=3)
+    record = stand_in(request=request, private=True)
+    assert hash_of(record) == hashlib.sha256(b"one\ntwo").hexdigest()
+    assert file_stem(record) == f"private-{hash_of(record)[:8]}-{record.id}"
+    assert unveiled(veiled(record), request) == record
+    assert unveiled(veiled(record), make_request(prompt="one", duration=3)) == veiled(record)
