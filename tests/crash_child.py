@@ -113,7 +113,7 @@ def work(spec):
         if step == spec.get("full_at"):
             _fill_disk(spec["most_bytes"])
         if step == spec.get("at") and passed.count(step) == spec.get("nth", 1):
-            _stop(spec.get("signal", signal.SIGKILL))
+            stop(spec.get("signal", signal.SIGKILL))
             if spec.get("woken_s"):
                 _shift(spec["woken_s"])
 
@@ -137,7 +137,7 @@ def work(spec):
     return {"runs": said, "steps": passed}
 
 
-def _stop(number):
+def stop(number):
     """Get a signal; not while a heartbeat writes, because whoever is stopped then holds up all the others."""
     from kling_nb.ledger import forks
 

@@ -9,7 +9,7 @@ import time
 from kling_nb.loop import Loop
 from kling_nb.sandbox.serve import Sandbox
 from kling_nb.session import Session, Surroundings
-from stage import QUICK
+from stage import HELD, QUICK, HeldTime
 
 #: Made up; it must appear nowhere.
 KEY = "made-up-key-of-a-test-7Qm2"
@@ -22,11 +22,16 @@ class House:
     Args:
         folder: Where everything lies.
         patch: pytest's monkeypatch: settings and keys are given by the environment, as to users.
+        held: Whether runs go on and on until `let_go`, however slow the machine is.
         **sandbox: Options of `Sandbox.start`.
     """
 
-    def __init__(self, folder, patch, **sandbox):
+    def __init__(self, folder, patch, *, held=False, **sandbox):
         self.folder, self.patch = folder, patch
+        self.time = HeldTime()
+        if held:
+            sandbox = {"wait_scale": 1, "clock": self.time, **sandbox}
+            sandbox["faults"] = {**HELD, **sandbox.get("faults", {})}
         self.loop = Loop()
         self.sandbox = self.loop.hand(Sandbox.start(**{"wait_scale": 0, "seed": 7, **sandbox})).result(20)
         self.media = folder / "kling_media"
@@ -78,6 +83,10 @@ class House:
     # -- the providers ------------------------------------------------------
     def faults(self, **settings):
         self.sandbox.set_faults(settings)
+
+    def let_go(self):
+        """Let the runs end that were held, and time go on from here."""
+        self.time.let_go()
 
     def stats(self):
         return self.sandbox.stats()

@@ -1,5 +1,6 @@
 """A stage for engine tests: real engine, ledger, store and transport against a real sandbox on loopback."""
 
+import time
 from decimal import Decimal
 
 from pydantic import SecretStr
@@ -16,17 +17,39 @@ from kling_nb.sandbox.serve import Sandbox
 
 WIRES = ("runflow", "runcomfy")
 QUICK = Limits(watch_s=60, submit_s=20, unsent_tries=3, save_tries=4, look_again_s=0.1, lease_s=3)
+#: Runs that are on their way until time is let go.
+HELD = {"queue_s": 0, "dispatch_s": 0, "run_s": 1}
+
+
+class HeldTime:
+    """Simulated seconds that stand still until they are let go: then an hour is over, and they go on."""
+
+    def __init__(self):
+        self.began = None
+
+    def __call__(self):
+        return 0.0 if self.began is None else 3600 + time.monotonic() - self.began
+
+    def let_go(self):
+        self.began = time.monotonic()
 
 
 class Stage:
-    """One wire, one sandbox, one ledger, one engine."""
+    """One wire, one sandbox, one ledger, one engine.
 
-    def __init__(self, folder, wire, *, wait_scale=0.0, faults=None, limits=QUICK, seed=7, key="test"):
+    Args:
+        held: Whether runs go on and on until `let_go`, however slow the machine is.
+    """
+
+    def __init__(
+        self, folder, wire, *, wait_scale=0.0, faults=None, limits=QUICK, seed=7, key="test", held=False
+    ):
         self.folder, self.wire, self.key, self.limits = folder, wire, key, limits
-        self.loop = Loop()
-        self.sandbox = self.loop.hand(Sandbox.start(wait_scale=wait_scale, faults=faults, seed=seed)).result(
-            20
-        )
+        self.loop, self.time = Loop(), HeldTime()
+        options = {"wait_scale": wait_scale, "faults": faults, "seed": seed}
+        if held:
+            options |= {"wait_scale": 1, "clock": self.time, "faults": {**HELD, **(faults or {})}}
+        self.sandbox = self.loop.hand(Sandbox.start(**options)).result(20)
         self.base = getattr(self.sandbox, wire)
         self.ledger = Ledger(folder / "ledger.db")
         self.engine = self.new_engine()
@@ -73,6 +96,10 @@ class Stage:
     def go(self, *args, timeout_s=30, **fields):
         """Run one to its end."""
         return self.engine.handle(self.record(*args, **fields)).wait(timeout_s)
+
+    def let_go(self):
+        """Let the runs end that were held, and time go on from here."""
+        self.time.let_go()
 
     def stats(self):
         return self.sandbox.stats()

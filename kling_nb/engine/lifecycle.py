@@ -96,9 +96,6 @@ class Engine:
         Args:
             record: Its committed state.
             reused: Whether nothing was sent for this call.
-
-        Returns:
-            The handle.
         """
         if record.status.ended:
             # Each call has its own handle of what is over: one may be new and another reused.
@@ -218,8 +215,11 @@ class Engine:
                 try:
                     await self._carry(job)
                 except LeaseLostError:
-                    # This machine slept, and another process took the run over: follow it.
-                    continue
+                    continue  # This machine slept, and another process took the run over: follow it.
+                except KlingError as error:
+                    # Told before the lease is given back: a wish that comes meanwhile is the newer one.
+                    self._told.pop(run.id, None)
+                    run.stop(error)
                 finally:
                     beating.cancel()
                     if run.status.ended:
@@ -355,7 +355,7 @@ class Engine:
             run.note = f"{provider.label} says it is too late to cancel; it goes on and may be charged."
         elif outcome == "unknown":
             run.note = f"{provider.label} did not say whether the cancel took effect."
-        if job := self._jobs.get(run.id):
+        if run.id in self._told and (job := self._jobs.get(run.id)):
             job.wake.set()
         else:
             self.resume(run)
