@@ -2,7 +2,7 @@
 
 import pytest
 
-from house import houses
+from house import houses, until
 from kling_nb.adopting import adopt
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.notebook.commands import run_command
@@ -60,16 +60,16 @@ def test_a_finished_run_is_brought_in_and_its_clip_answers_the_same_cell(build, 
 
 def test_a_run_on_its_way_is_watched_to_its_end(build, wire):
     """Brought in while it is being made, it is followed, and the same cell attaches to it."""
-    house = build(wait_scale=1, faults={"queue_s": 0, "dispatch_s": 0, "run_s": 1.5})
+    house = build(held=True)
     other = house.session(ledger=str(house.folder / "theirs.db"), media=str(house.folder / "theirs"))
     [theirs] = other.open(ask(provider=wire))
-    while theirs.provider_run_id is None:
-        theirs._settled.done()
+    until(lambda: theirs.provider_run_id)
     session = house.session()
     [run] = run_command(session, f"adopt {wire} {theirs.provider_run_id} {words(wire)}", {}).runs
     assert run.status.pending
     [same] = session.open(ask(provider=wire))
     assert same is run
+    house.let_go()
     assert run.wait(30).status == "succeeded"
     assert house.submissions == 1
 

@@ -321,7 +321,7 @@ print(kling.submit("A red fox", duration=3).id)
 
 def test_a_script_that_submits_and_leaves_loses_nothing(build, wire):
     """It ends while the answer is on its way: the id is kept, and `collect` finishes the run for free."""
-    house = build(wait_scale=1, faults={"submit_slow": 1.0, "slow_s": 0.5, "run_s": 0.5, "queue_s": 0})
+    house = build(held=True, faults={"submit_slow": 1.0, "slow_s": 0.5})
     house.keys(wire)
     house.set(BUDGET=5)
     code, out, err = house.script(LEAVING)
@@ -331,6 +331,7 @@ def test_a_script_that_submits_and_leaves_loses_nothing(build, wire):
     assert status in {"queued", "running"}
     assert theirs == house.stats()["runs"][0]["id"]
     house.faults(submit_slow=0)
+    house.let_go()
     code, out, err = house.tool("collect", "--json")
     assert (code, err) == (0, "")
     [receipt] = json.loads(out)
@@ -351,10 +352,13 @@ def test_a_script_that_plays_and_leaves_is_quiet(build, count):
 
 
 WAITING = """
+import signal
 import kling_nb as kling
+# A shell that starts a job in the background lets it ignore Ctrl-C, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 run = kling.submit("A red fox", duration=3)
-print(run.id, flush=True)
 try:
+    print(run.id, flush=True)
     run.wait()
 except KeyboardInterrupt:
     print(run.status.pending, run.done, run.error, flush=True)
@@ -364,17 +368,18 @@ print(run.result(60).record.status, flush=True)
 
 def test_ctrl_c_ends_the_waiting_and_not_the_run(build, wire):
     """A real SIGINT in `wait()`: it is heard at once, the run goes on, and is not bought again."""
-    house = build(wait_scale=1, faults={"run_s": 3, "queue_s": 0, "dispatch_s": 0})
+    house = build(held=True)
     house.keys(wire)
     house.set(BUDGET=5)
     process = house.start("-c", WAITING)
+    # It is on its way into the wait by then, or stands in it.
+    assert process.stdout.readline()
     until(lambda: house.accepted == 1)
     process.send_signal(signal.SIGINT)
-    code, out, err = house.end(process)
-    assert (code, err) == (0, "")
-    _, interrupted, status = out.splitlines()
-    assert interrupted == "True False None"
-    assert status == "succeeded"
+    assert process.stdout.readline() == "True False None\n"
+    house.let_go()
+    code, status, err = house.end(process)
+    assert (code, status, err) == (0, "succeeded\n", "")
     assert house.submissions == 1
 
 
@@ -386,7 +391,7 @@ def query(house, sql):
 
 def test_collect_finishes_what_a_killed_process_left(build, wire):
     """kill -9 of a submitting script; its run is found, fetched and settled, and nothing is sent."""
-    house = build(wait_scale=1, faults={"run_s": 2, "queue_s": 0, "dispatch_s": 0})
+    house = build(held=True)
     house.keys(wire)
     house.set(BUDGET=5)
     process = house.start("-c", LEAVING.replace(".id)", ".wait())"))
@@ -397,6 +402,7 @@ def test_collect_finishes_what_a_killed_process_left(build, wire):
     house.end(process)
     with closing(sqlite3.connect(house.folder / "ledger.db")) as book, book:
         book.execute("UPDATE runs SET owned_until = '2020-01-01T00:00:00+00:00'")
+    house.let_go()
     code, out, err = house.tool("collect")
     assert (code, err) == (0, "")
     assert "Done" in out

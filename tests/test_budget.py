@@ -329,7 +329,7 @@ def test_a_key_is_no_name(build):
 
 def test_runs_on_their_way_stay_where_they_were_counted(build):
     """Naming the session in the middle loses nothing and counts nothing twice."""
-    house = build(wait_scale=1, faults={"run_s": 2, "queue_s": 0})
+    house = build(held=True)
     session = house.session(max_in_flight=1)
     before = session.id
     runs = session.open(ask(takes=(0, 1)))
@@ -347,6 +347,7 @@ def test_runs_on_their_way_stay_where_they_were_counted(build):
     assert [run.id for run in again] == [run.id for run in runs]
     assert gone() == 2 * EACH
     assert {run.id for run in here(Order(session=session, names={}))} == {run.id for run in runs}
+    house.let_go()
     run_command(session, "wait", {})
     assert {run.record.session_id for run in runs} == {before}
     assert [run.status for run in runs] == ["succeeded"] * 2
@@ -498,7 +499,7 @@ run.wait(60)
 
 def test_the_reservation_of_a_killed_process_is_settled_by_what_really_happened(build):
     """It is never just dropped: it stays held until somebody collects, and then it is the provider's bill."""
-    house = build(wait_scale=1, faults={"run_s": 0.5, "queue_s": 0})
+    house = build(held=True)
     process = house.start("-c", SUBMIT)
     name = process.stdout.readline().strip()
     session = house.session()
@@ -511,6 +512,7 @@ def test_the_reservation_of_a_killed_process_is_settled_by_what_really_happened(
     # Its lease has run out, as it would in half a minute.
     assert session.ledger().renew(name, owner, -60)
     house.faults(cost_factor=2)
+    house.let_go()
     code, _, err = house.tool("collect")
     assert (code, err) == (0, "")
     record = session.ledger().get(name)

@@ -92,7 +92,7 @@ def test_a_run_made_elsewhere_is_brought_in(build, wire):
 
 def test_a_run_still_on_its_way_is_not_waited_for_longer_than_asked(build):
     """`--timeout` ends the waiting with exit code 1; the run is on record, and `collect` finishes it."""
-    house = build(wait_scale=1, faults={"queue_s": 0, "dispatch_s": 0, "run_s": 3})
+    house = build(held=True)
     other = house.session(ledger=str(house.folder / "theirs.db"), media=str(house.folder / "theirs"))
     [theirs] = other.open(ask(provider="runflow"))
     until(lambda: theirs.provider_run_id)
@@ -100,6 +100,7 @@ def test_a_run_still_on_its_way_is_not_waited_for_longer_than_asked(build):
     assert code == 1
     assert json.loads(out)[0]["status"] in {"queued", "running"}
     assert err.count("\n") == 1
+    house.let_go()
     assert house.tool("collect")[0] == 0
     assert house.accepted == 1
 

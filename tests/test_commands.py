@@ -166,7 +166,7 @@ def test_show_finds_a_run_by_name_id_or_provider_id(session):
 
 def test_wait_waits_for_what_belongs_here(make_session):
     """Without names it waits for this session's runs and those in variables, not for other notebooks'."""
-    other, mine = make_session(), make_session()
+    other, mine = make_session(), make_session(sandbox_wait=0.5)
     other.id = "s-other"
     foreign = other.open(ask("Wolf"))[0].wait(60)
     record = foreign.record.model_copy(update={"status": RunStatus.RUNNING, "id": "kforeign"})

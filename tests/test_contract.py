@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import pytest
 
+from house import until
 from kling_nb.errors import DetachedError, ModeratedError, RunCanceledError, RunFailedError, RunLostError
 from kling_nb.records import RunStatus
 from stage import WIRES, Stage
@@ -230,8 +231,7 @@ def test_cancel_is_honest(stage):
     """RunComfy cancels while queued; Runflow has no cancel, so the run goes on and the handle says so."""
     s = stage(faults={"queue_s": 30.0}, wait_scale=1.0)
     run = s.engine.handle(s.record())
-    while run.provider_run_id is None:
-        assert not run.done
+    until(lambda: run.provider_run_id)
     if s.wire == "runcomfy":
         assert run.can_cancel
         assert run.cancel() == "canceled"
@@ -252,11 +252,11 @@ def test_cancel_is_honest(stage):
 
 def test_a_cancel_that_comes_too_late_says_so(stage):
     """A running request cannot be canceled and may be charged; it ends as it would have."""
-    s = stage(faults={"queue_s": 0.0, "dispatch_s": 0.0, "run_s": 1.5}, wait_scale=1.0)
+    s = stage(held=True)
     run = s.engine.handle(s.record())
-    while run.status != "running":
-        assert not run.done
+    until(lambda: run.status == "running")
     assert run.cancel() == "not_cancellable"
+    s.let_go()
     assert run.wait(20).status == "succeeded"
 
 
@@ -266,27 +266,28 @@ def test_the_deadline_detaches_and_resume_finishes(stage):
 
     from stage import QUICK
 
-    s = stage(wait_scale=1.0, faults={"run_s": 2.0}, limits=replace(QUICK, watch_s=0.3))
+    s = stage(held=True, limits=replace(QUICK, watch_s=0.3))
     run = s.engine.handle(s.record()).wait(20)
     assert run.detached
     assert "resume" in str(run.error)
     s.engine.limits = QUICK
+    s.let_go()
     assert run.resume().wait(30).status == "succeeded"
     assert one_submit(s)
 
 
 def test_a_new_engine_takes_up_what_the_old_one_left(stage):
     """A restarted kernel finishes the run it finds in the ledger and submits nothing."""
-    s = stage(wait_scale=1.0, faults={"run_s": 1.0})
+    s = stage(held=True)
     first = s.engine.handle(s.record())
-    while first.provider_run_id is None:
-        assert not first.done
+    until(lambda: first.provider_run_id)
     first.detach()
     first.wait(20)
     second_engine = s.new_engine()
     [pending] = s.ledger.runs(statuses=[status for status in RunStatus if status.pending])
     second = second_engine.handle(pending)
     assert second is not first
+    s.let_go()
     assert second.wait(30).status == "succeeded"
     second_engine.close()
     assert one_submit(s)

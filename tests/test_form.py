@@ -258,7 +258,7 @@ def test_what_stands_in_the_way_is_named_with_its_run(session):
 @pytest.mark.parametrize("name", [None, "pilot"])
 def test_what_was_left_unsent_has_its_price_on_the_button(make_session, name):
     """An intent of a process that is gone would be sent by a press, also one of the same named session."""
-    gone, here = make_session(name=name), make_session(name=name)
+    gone, here = make_session(name=name), make_session(name=name, sandbox_wait=60)
     call = read(blank() | FOX).ask
     opening = gone._opening(call, gone.settings())
     with opening.ledger.writing() as transaction:

@@ -98,11 +98,12 @@ def test_max_cost_covers_the_whole_cell(build):
 
 def test_money_on_its_way_counts(build):
     """A reservation takes its place under the cap until the run is settled."""
-    house = build(wait_scale=1, faults={"run_s": 1, "queue_s": 0})
+    house = build(held=True)
     session = house.session(budget="0.60")
     [run] = session.open(ask())
     assert session.totals().reserved_micros == EACH
     refused(house, session, BudgetError, r"\$0\.336 reserved", prompt="Another")
+    house.let_go()
     run.wait(30)
     totals = session.totals()
     assert (totals.settled_micros, totals.reserved_micros) == (EACH, 0)
@@ -217,10 +218,11 @@ def test_an_unknown_price_is_refused_unless_allowed(build):
 
 def test_a_price_of_the_users_own_is_what_is_held_back(build):
     """`--price` stands in for a price nobody names; what is reported settles it."""
-    house = build(wait_scale=1, faults={"run_s": 1, "queue_s": 0})
+    house = build(held=True)
     session = house.session()
     [run] = session.open(loud(provider="runflow", price=Decimal("0.20")))
     assert session.totals().reserved_micros == 1_000_000
+    house.let_go()
     run.wait(30)
     totals = session.totals()
     assert (totals.settled_micros, totals.reserved_micros, totals.unknown) == (840_000, 0, 0)
@@ -376,11 +378,12 @@ def test_the_bill_in_the_sidecar_is_decimal_text(build):
 
 def test_a_full_queue_holds_its_money_and_keeps_its_place(build):
     """More runs than may be in flight: all are reserved at once, and a few are sent at a time."""
-    house = build(wait_scale=1, faults={"run_s": 0.6, "queue_s": 0, "dispatch_s": 0})
+    house = build(held=True)
     session = house.session(max_in_flight=2)
     runs = session.open(ask(takes=range(5)))
     assert session.totals().reserved_micros == 5 * EACH
     until(lambda: house.accepted == 2)
     assert house.submissions == 2
+    house.let_go()
     assert [run.wait(60).status for run in runs] == ["succeeded"] * 5
     assert house.submissions == 5

@@ -80,11 +80,12 @@ def test_attach_brings_a_lost_run_to_its_end(build, wire):
 
 def test_a_run_that_still_waits_is_watched_after_attach(build):
     """Attached while it is in the queue, it is followed to its end."""
-    house = build(wait_scale=1, faults={"queue_s": 0.3, "dispatch_s": 0, "run_s": 0.5})
+    house = build(held=True)
     session = house.session()
     run = lost(house, session)
     resolve_in(session, run.id, attach=ids(house, "runcomfy")[0])
     assert session.find(run.id).status.pending
+    house.let_go()
     assert session.find(run.id).wait(30).status == "succeeded"
 
 
@@ -277,15 +278,16 @@ def test_what_cannot_be_resolved_is_one_line(build, line, words):
 
 def test_a_run_that_is_carried_is_not_resolved(build):
     """While it is being sent, here or elsewhere, nobody settles it by hand."""
-    house = build(faults={"submit_hang": "next:1", "hang_s": 1.5})
+    house = build(faults={"submit_hang": "next:1", "hang_s": 60})
     session = house.session()
     [run] = session.open(ask(provider="runcomfy"))
-    while run.status == "created":
-        run._settled.done()
+    until(lambda: house.submissions == 1)
     other = house.session()
     for one in (session, other):
         with pytest.raises(UsageError, match="just being sent"):
             resolve_in(one, run.id, abandon=True)
+    # The provider hangs up.
+    house.loop.hand(house.sandbox.restart()).result(20)
     assert run.wait(30).status == "lost"
     assert house.submissions == 1
 

@@ -67,13 +67,14 @@ def test_the_same_cell_twice_is_paid_once(build, wire):
 
 def test_the_same_cell_while_it_runs_is_the_same_run(build, wire):
     """A second pass attaches to the run on its way."""
-    house = build(wait_scale=1, faults={"queue_s": 0, "dispatch_s": 0, "run_s": 1})
+    house = build(held=True)
     session = house.session()
     [first] = session.open(ask(provider=wire))
     [second] = session.open(ask(provider=wire))
     assert second is first
     # One handle for both cells: the first one paid, and its card must not read "reused".
     assert not second.reused
+    house.let_go()
     assert second.wait(30).status == "succeeded"
     assert house.submissions == 1
 
@@ -130,11 +131,12 @@ def test_a_clip_that_cannot_be_brought_here_stops_the_call_before_anything_is_se
 
 def test_a_folder_and_a_key_are_enough_to_reattach(build, wire):
     """The ledger is gone while the run is on its way: the sidecar leads back to it."""
-    house = build(wait_scale=1, faults={"queue_s": 0, "dispatch_s": 0, "run_s": 1.5})
+    house = build(held=True)
     session = house.session()
     first = pending_at_the_provider(house, session, provider=wire)
     session.close()
     house.forget_ledger()
+    house.let_go()
     again = house.session()
     second = house.run(again, ask(provider=wire))
     assert (second.id, second.provider_run_id) == (first.id, first.provider_run_id)
@@ -146,7 +148,7 @@ def test_a_folder_and_a_key_are_enough_to_reattach(build, wire):
 
 def test_a_pending_sidecar_without_a_key_is_shown_and_nothing_is_sent(build, wire):
     """No key: the run is shown as pending with words, and no sandbox run takes its place."""
-    house = build(wait_scale=1, faults={"queue_s": 0, "dispatch_s": 0, "run_s": 1.5})
+    house = build(held=True)
     session = house.session()
     first = pending_at_the_provider(house, session, provider=wire)
     session.close()
@@ -161,6 +163,7 @@ def test_a_pending_sidecar_without_a_key_is_shown_and_nothing_is_sent(build, wir
     assert keyless.ledger().runs() == []
     assert keyless._sandbox.stats()["submissions"] == 0
     house.keys(wire)
+    house.let_go()
     assert house.run(keyless, ask()).status == "succeeded", "the key is back: the same cell goes on"
     assert house.submissions == 1
 
@@ -519,6 +522,9 @@ def test_a_run_at_another_address_is_not_asked_about_with_this_key(build):
     house = build(wait_scale=1, faults={"run_s": 30})
     session = house.session()
     run = pending_at_the_provider(house, session, provider="runflow")
+    # Its watcher ends between two reads, so that none is on its way when they are counted.
+    run.detach()
+    run.wait(30)
     session.close()
     polls = house.stats()["polls"]
     house.set(RUNFLOW_URL=house.sandbox.runflow.replace("127.0.0.1", "localhost"))
@@ -532,7 +538,7 @@ def test_a_run_at_another_address_is_not_asked_about_with_this_key(build):
 
 def test_a_run_of_another_account_is_neither_lost_nor_expired(build, wire):
     """403 or 404 under another key means the wrong account: the run stays pending with words."""
-    house = build(wait_scale=1, faults={"run_s": 2})
+    house = build(held=True)
     session = house.session(limits=replace(QUICK, watch_s=20))
     run = pending_at_the_provider(house, session, provider=wire)
     session.close()
@@ -545,6 +551,7 @@ def test_a_run_of_another_account_is_neither_lost_nor_expired(build, wire):
     assert "account" in str(again.error)
     assert again.error.charged == "unknown"
     house.keys(wire)
+    house.let_go()
     assert house.run(stranger, ask(provider=wire)).status == "succeeded"
     assert house.submissions == 1
     assert VARIABLE[wire] not in str(again.error)

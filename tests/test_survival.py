@@ -140,11 +140,12 @@ def test_a_list_that_stays_spoilt_leaves_the_run_unclear(tmp_path):
 @pytest.mark.parametrize("way", ["cut", "types", "nulls", "deep", "stall", "redirect"])
 def test_a_spoilt_answer_to_a_cancel_claims_nothing(tmp_path, way):
     """Only the provider's own word cancels a run; after a spoilt one it is watched to its end."""
-    s = Stage(tmp_path, "runcomfy", wait_scale=0.3, faults={"hang_s": 0.2, "queue_s": 10, f"cancel_{way}": 1})
+    s = Stage(tmp_path, "runcomfy", held=True, faults={"hang_s": 0.2, "queue_s": 10, f"cancel_{way}": 1})
     try:
         run = s.engine.handle(s.record())
         _until(lambda: run.provider_run_id)
         assert run.cancel() != "canceled"
+        s.let_go()
         run.wait(30)
         # The sandbox did cancel it where only the answer was spoilt: that is found by reading.
         assert run.status == ("succeeded" if way == "redirect" else "canceled")
@@ -163,10 +164,11 @@ def _until(condition, limit_s=20):
 @pytest.mark.parametrize("memory", [True, False])
 def test_a_restarted_provider(stage, memory):
     """With its memory the run ends as a clip; without, as expired, charge unknown; never sent again."""
-    s = stage(wait_scale=0.2)
+    s = stage(held=True)
     run = s.engine.handle(s.record())
     _until(lambda: run.provider_run_id and s.stats()["polls"])
     s.loop.hand(s.sandbox.restart(memory=memory)).result(20)
+    s.let_go()
     run.wait(30)
     stats = s.stats()
     assert (stats["submissions"], stats["accepted"]) == (1, 1)
