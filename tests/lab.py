@@ -22,11 +22,15 @@ from typing import Any, Literal, Self
 
 import nbformat
 import psutil
-from playwright.sync_api import Browser, ConsoleMessage, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, expect, sync_playwright
 
 from tab import CELL_S, READY, Tab
 
+__all__ = ["Lab", "browser_of", "expect", "write_notebook"]
+
 START_S = 90
+# Playwright's own five seconds are short for a page on a busy machine.
+expect.set_options(timeout=CELL_S * 1000)
 ARGUMENTS = (
     "--headless",
     "--no-sandbox",

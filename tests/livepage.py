@@ -91,6 +91,11 @@ class LivePage:
             "() => [...document.querySelectorAll('video')].every((v) => !v.seeking && v.readyState >= 2)"
         )
 
+    def stopped(self):
+        """Wait until nothing plays any more; that videos stand still is also true while they gather."""
+        self.root.locator(".kling-play", has_text="Play").wait_for()
+        self.settle()
+
     def press(self, *keys):
         """Press keys on the view, one after the other, each to its end."""
         for key in keys:

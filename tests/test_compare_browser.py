@@ -8,8 +8,9 @@ import nbformat
 import pytest
 
 from accessibility import judge_page
+from house import until
 from kernels import errors, execute, notebook
-from lab import Lab, browser_of, write_notebook
+from lab import Lab, browser_of, expect, write_notebook
 
 pytestmark = pytest.mark.browser
 
@@ -97,13 +98,12 @@ def test_clips_stay_in_step_beside_a_busy_kernel(chromium, folder, environment):
             spans, moved = tab.page.evaluate(STEP, 10)
             told = f"drift of 3 clips over 10 s: {1000 * max(spans):.1f} ms at most, {len(spans)} looks"
             sys.stdout.write(f"{told}\n")
-            assert sorted(spans)[int(0.98 * len(spans))] < 1 / 24
-            assert len(spans) > 60
-            assert moved > 12
             # A machine that is busy with other things may stop the whole page for longer than a frame.
-            if max(spans) < 1 / 24:
+            if max(spans) < 1 / 24 and len(spans) > 60 and moved > 12:
                 break
         assert max(spans) < 1 / 24, told
+        assert len(spans) > 60
+        assert moved > 12
         view.press(" ")
         _settle(tab)
         view.press("Home")
@@ -148,7 +148,7 @@ def test_the_saved_notebook_keeps_the_sheet_and_no_dead_widget(chromium, folder,
             tab.run_cell(number)
             _ready(tab, number)
         sheet = tab.cell(2).get_by_text("Comparison of 2 clips")
-        assert not sheet.is_visible()
+        expect(sheet).to_be_hidden()
         # What axe says of both views, in both themes.
         for theme in ("JupyterLab Light", "JupyterLab Dark"):
             tab.page.evaluate(
@@ -161,22 +161,22 @@ def test_the_saved_notebook_keeps_the_sheet_and_no_dead_widget(chromium, folder,
                 assert passed > 8
         tab.cell(2).get_by_role("button", name="Close the comparison").click()
         tab.page.wait_for_function("() => document.querySelectorAll('.kling-compare').length === 0")
-        assert sheet.is_visible()
+        expect(sheet).to_be_visible()
         tab.save()
         assert [WIDGET in data for data in _saved(folder / "a.ipynb", 2)] == [False, False]
         assert [WIDGET in data for data in _saved(folder / "a.ipynb", 3)] == [False, True]
         [kernel] = jupyter.kernels()
         jupyter.rest(f"kernels/{kernel}/restart", method="POST")
         tab.page.wait_for_function("() => document.querySelectorAll('.kling-live').length === 0")
-        tab.save()
+        until(lambda: tab.save() or WIDGET not in _saved(folder / "a.ipynb", 3)[-1])
         assert [WIDGET in data for data in _saved(folder / "a.ipynb", 3)] == [False, False]
         assert (folder / "a.ipynb").stat().st_size < 120_000
         tab = jupyter.reopen_untrusted("a.ipynb")
         jupyter.shutdown_kernels()
-        assert "Comparison of 2 clips" in tab.outputs(2)[0]
+        tab.wait_text(2, "Comparison of 2 clips")
         pictures = tab.cell(2).locator("img")
-        assert pictures.count() == 6
-        assert pictures.evaluate_all("(all) => all.every((one) => one.naturalWidth > 100)")
+        expect(pictures).to_have_count(6)
+        until(lambda: pictures.evaluate_all("(all) => all.every((one) => one.naturalWidth > 100)"))
         assert "rror displaying widget" not in tab.page.inner_text("body")
         assert jupyter.errors == []
 

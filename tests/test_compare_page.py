@@ -145,8 +145,7 @@ def test_a_range_is_played_over_and_over_and_never_left(show):
     assert sorted(map(max, seen))[int(0.9 * len(seen))] < last + 1 / 24
     assert sum(later[0] < sooner[0] - 0.2 for sooner, later in pairwise(seen)) >= 2
     page.press("l")
-    page.page.wait_for_function("() => [...document.querySelectorAll('video')].every((v) => v.paused)")
-    page.settle()
+    page.stopped()
     assert _frames(page) == [18] * 2
     page.press("\\", "End")
     assert _frames(page) == [47] * 2
@@ -164,11 +163,11 @@ def test_a_pause_brings_all_to_the_same_frame(show):
     """Space plays and pauses; once paused, all stand in the middle of one and the same frame."""
     page = show({}, {}, {}).ready()
     page.press(" ")
-    page.page.wait_for_function("() => document.querySelector('video').currentTime > 0.4")
-    assert page.paused() == [False] * 3
+    page.page.wait_for_function(
+        "() => [...document.querySelectorAll('video')].every((v) => !v.paused && v.currentTime > 0.4)"
+    )
     page.press(" ")
-    page.page.wait_for_function("() => [...document.querySelectorAll('video')].every((v) => v.paused)")
-    page.settle()
+    page.stopped()
     times = page.times()
     assert max(times) - min(times) < 0.001
     assert times[0] * 24 % 1 == pytest.approx(WITHIN, abs=0.05)

@@ -64,4 +64,7 @@ def test_nothing_is_left_running(browser, tmp_path):
 
 def _runs(pid):
     """Whether a process runs; one that has ended and waits to be counted does not."""
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -78,13 +78,13 @@ def test_a_clip_steps_loops_and_is_heard(show):
     assert _frame(page) == 2
     assert page.muted() == [True]
     page.press("End", "ArrowLeft", "ArrowLeft", " ")
-    page.page.wait_for_function("() => document.querySelector('video').paused")
-    page.settle()
+    page.stopped()
     assert _frame(page) == 23
     assert page.times() == pytest.approx([(23 + WITHIN) / 24], abs=0.03)
     page.press("l", " ")
-    page.page.wait_for_function("() => document.querySelector('video').currentTime < 0.6")
-    assert page.paused() == [False]
+    page.page.wait_for_function(
+        "() => { const v = document.querySelector('video'); return !v.paused && v.currentTime < 0.6; }"
+    )
     assert page.errors == []
 
 

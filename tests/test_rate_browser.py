@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab import write_notebook
+from lab import expect, write_notebook
 from stock import fill
 from test_gallery_browser import environment, serious, theme
 
@@ -85,7 +85,7 @@ def test_twenty_pairs_by_keyboard_alone(tmp_path, lab):  # noqa: PLR0915 - one s
     assert [row[2] for row in rows[1:]] == ["20", "20"]
     [others] = tab.outputs(3)
     assert others.startswith("4 {'")
-    assert "20 of 20 pairs voted" in tab.outputs(1)[0]
+    expect(tab.cell(1).locator(".jp-OutputArea-output").first).to_contain_text("20 of 20 pairs voted")
     assert shop.errors == []
 
     # What is saved says how many votes there are, and nothing else is left where no kernel is.
