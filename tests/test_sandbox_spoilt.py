@@ -40,7 +40,7 @@ def written(method, path, body):
     return f"{head}\r\n\r\n".encode() + body
 
 
-def raw(bench, method, path, body=b"", timeout_s=5):
+def raw(bench, method, path, body=b"", timeout_s=30):
     """Ask over a bare socket; give head, body and the seconds until the end of the stream."""
     came, begun = b"", time.monotonic()
     with socket.create_connection(("127.0.0.1", bench.sandbox.port), timeout=timeout_s) as line:
@@ -197,7 +197,7 @@ def test_a_restart_closes_connections_and_keeps_runs_or_forgets_them(bench, wire
     bench.faults(submit_hang_after=1, hang_s=30)
     path, body = post_of(wire)
     text = json.dumps(body).encode()
-    with socket.create_connection(("127.0.0.1", bench.sandbox.port), timeout=5) as line:
+    with socket.create_connection(("127.0.0.1", bench.sandbox.port), timeout=30) as line:
         line.sendall(written("POST", path, text))
         while bench.stats()["accepted"] < 2:
             time.sleep(0.01)
