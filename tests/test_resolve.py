@@ -154,6 +154,7 @@ def test_a_run_from_before_is_refused(build):
     house = build()
     session = house.session()
     run = lost(house, session)
+    until(lambda: house.stats()["runs"][0]["state"] == "succeeded")
     later = run.record.submitted_at + timedelta(hours=1)
     session.ledger().change(run.id, "test", submitted_at=later)
     with pytest.raises(UsageError, match="before this one was sent"):
