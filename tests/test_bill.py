@@ -398,7 +398,8 @@ def test_many_estimates_leave_nothing_behind(build):
     bills = [bill_of(house, "%%kling -d 3\nA red fox", session=session) for _ in range(4)]
     assert [bill.count("new") for bill in bills] == [1] * 4
     del bills
-    assert held() == before
+    # Fewer is what earlier tests have let go of meanwhile.
+    assert all(now <= then for now, then in zip(held(), before, strict=True))
 
 
 # -- the faces ---------------------------------------------------------------------------------------

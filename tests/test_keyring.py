@@ -37,7 +37,7 @@ def ring(monkeypatch):
 @pytest.fixture
 def free(build, ring):
     """A house, and what was found each time the keyring was asked: whether another kernel could write."""
-    house, found = build(wait_scale=1, faults={"queue_s": 0, "dispatch_s": 0, "run_s": 1}), []
+    house, found = build(held=True), []
 
     def asked(_):
         if not (house.folder / "ledger.db").exists():
@@ -63,6 +63,7 @@ def test_a_keyring_is_not_asked_while_the_ledger_is_locked(free, ring, wire):
     [first] = session.open(ask(provider=wire))
     until(lambda: first.provider_run_id and first.provider_run_id in sidecar_of(house, first))
     session.close()
+    house.let_go()
     house.forget_ledger()
     house.keys()
     again = house.session()
@@ -80,6 +81,7 @@ def test_a_keyring_is_not_asked_while_the_ledger_is_locked(free, ring, wire):
 def test_a_clip_that_is_gone_asks_for_its_key_outside_the_ledger(free, ring, wire):
     """The same where the provider would be asked for the file of a finished run again."""
     house, found = free
+    house.let_go()
     house.keys()
     ring.keys = {wire: KEY}
     first = house.run(house.session(), ask(provider=wire))
