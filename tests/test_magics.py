@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from kernels import KEY, kernel_in, sandbox_process
+from kernels import KEY, kernel_in, let_go, sandbox_process
 
 HEAVY = ("aiohttp", "av", "httpx", "ipywidgets", "pydantic", "sqlalchemy", "starlette", "typer", "uvicorn")
 
@@ -77,14 +77,6 @@ def test_load_reload_and_unload(kernel):
     assert kernel.value("fox.wait(60).status.value") == "succeeded"
 
 
-#: Lets the runs of the kernel's sandbox end, which would else take minutes.
-AN_HOUR_LATER = """
-from kling_nb.api import current
-for made in current()._sandbox.desk.runs:
-    made.born_s -= 3600
-"""
-
-
 def test_a_reload_orphans_no_run(tmp_path, monkeypatch):
     """A run that is on its way when the extension is reloaded ends, and its card says so."""
     monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "60")
@@ -93,7 +85,7 @@ def test_a_reload_orphans_no_run(tmp_path, monkeypatch):
         assert kernel.run("%%kling fox -d 3\nA fox").status == "ok"
         kernel.run("%reload_ext kling_nb")
         assert kernel.value("fox.done") is False
-        assert kernel.run(AN_HOUR_LATER).status == "ok"
+        assert kernel.run(let_go(1)).status == "ok"
         kernel.wait_display("Done")
         assert kernel.value("[fox.status.value, fox.path.is_file()]") == ["succeeded", True]
         # Still the same session: the same request is not sent again.

@@ -18,6 +18,7 @@ from kernels import (
     check_saved,
     errors,
     execute,
+    let_go,
     notebook,
     records,
     sandbox_process,
@@ -171,9 +172,9 @@ def test_a_headless_notebook_ends_final(tmp_path, monkeypatch, name):
 
 def test_cells_that_do_not_wait_run_side_by_side(tmp_path, monkeypatch):
     """With `--no-wait` and one `%kling wait`, all runs are under way before the first one ends."""
-    monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "0.5")
+    monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "60")
     cells = [f"%%kling fox{n} -d 3 --no-wait\nFox number {n}" for n in range(4)]
-    made = execute(notebook("%load_ext kling_nb", *cells, "%kling wait"), tmp_path)
+    made = execute(notebook("%load_ext kling_nb", *cells, let_go(4), "%kling wait"), tmp_path)
     found = records(made)
     assert len(found) == 4
     assert check_saved(made, tmp_path) == 4
