@@ -206,7 +206,7 @@ def _page(cell):
 
 
 def test_the_notebook_grows_by_what_was_said(made):
-    """`--embed always` says what it adds, and the saved file is larger by that; shown otherwise, it is not."""
+    """`--embed always` says what it adds, and the saved file is larger by that; shown otherwise it is not."""
     folder, done = made
     inside, auto, poster, never = done.cells[1:5]
     assert len(errors(done)) == 1
@@ -234,7 +234,7 @@ def test_the_notebook_grows_by_what_was_said(made):
 
 
 def test_the_setting_holds_where_a_cell_says_nothing(made):
-    """`%config KlingMagics.embed` decides for cells and handles; running a cell again changes what is there."""
+    """`%config KlingMagics.embed` decides for cells and handles; running a cell again changes what it has."""
     _, done = made
     for cell in (done.cells[7], done.cells[8]):
         assert "<video" not in _page(cell)
@@ -242,7 +242,7 @@ def test_the_setting_holds_where_a_cell_says_nothing(made):
 
 
 def test_a_page_that_plays_no_file_gets_the_clip(tmp_path, monkeypatch):
-    """In a kernel that says it is VS Code's, or Colab's, the clip is in the final card, not in the live one."""
+    """In a kernel that says it is VS Code's, or Colab's, the clip is in the final card and in no live one."""
     monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "0")
     monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
     with kernel_in(tmp_path) as kernel:
