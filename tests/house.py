@@ -80,6 +80,11 @@ class House:
         for path in self.folder.glob("ledger.db*"):
             path.unlink()
 
+    def sidecar(self, run):
+        """What the media folder says of a run now."""
+        [path] = self.media.glob(f"*{run.id}.json")
+        return path.read_text(encoding="utf-8")
+
     # -- the providers ------------------------------------------------------
     def faults(self, **settings):
         self.sandbox.set_faults(settings)

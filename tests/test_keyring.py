@@ -61,7 +61,7 @@ def test_a_keyring_is_not_asked_while_the_ledger_is_locked(free, ring, wire):
     house, found = free
     session = house.session()
     [first] = session.open(ask(provider=wire))
-    until(lambda: first.provider_run_id and first.provider_run_id in sidecar_of(house, first))
+    until(lambda: first.provider_run_id and first.provider_run_id in house.sidecar(first))
     session.close()
     house.let_go()
     house.forget_ledger()
@@ -91,8 +91,3 @@ def test_a_clip_that_is_gone_asks_for_its_key_outside_the_ledger(free, ring, wir
     assert len(found) > 1
     assert all(found)
     assert house.submissions == 1
-
-
-def sidecar_of(house, run):
-    [path] = house.media.glob(f"*{run.id}.json")
-    return path.read_text()

@@ -1,12 +1,13 @@
 """A notebook without its media folder and ledger: what its outputs tell is neither bought nor drawn again."""
 
+import re
 import shutil
 
 import nbformat
 import pytest
 
 from house import houses, until
-from kernels import notebook
+from kernels import check_saved, errors, execute, kernel_in, notebook, records
 from kling_nb.errors import BlockedError, KeyMissingError
 from kling_nb.notebook.bill import estimate_notebook
 from kling_nb.receipt import RECEIPT_MIME, to_receipt
@@ -93,7 +94,7 @@ def test_another_key_does_not_buy_what_was_paid_for(build, wire):
     mail(house, session)
     house.keys(wire, key="other-key-of-a-test-9Zt4")
     colleague = house.session()
-    with pytest.raises(BlockedError, match="cannot be fetched again with the present key"):
+    with pytest.raises(BlockedError, match="cannot be fetched again with the keys at hand"):
         colleague.open(ask())
     assert house.submissions == 1
     anew = house.run(colleague, ask(no_cache=True))
@@ -186,3 +187,67 @@ def test_what_is_no_notebook_stops_nothing(build):
         (house.folder / "a.ipynb").write_text(content)
         assert house.run(keyless, ask(no_cache=take > 0)).provider == "sandbox"
     assert drawn(keyless) == len(spoilt)
+
+
+# -- in a kernel ---------------------------------------------------------------------------------
+CELL = "%%kling fox -d 3\nA red fox in snow"
+SLOWER = pytest.param("runflow", marks=pytest.mark.matrix)
+
+
+@pytest.mark.parametrize("wire", ["runcomfy", SLOWER])
+def test_a_pending_run_is_shown_without_a_key_and_goes_on_with_one(build, monkeypatch, wire):
+    """Run All shows it as pending and sends nothing; a new kernel with the key ends with its clip."""
+    house = build(wait_scale=1, faults=RUNNING)
+    session = house.session()
+    [run] = session.open(ask(provider=wire))
+    until(lambda: run.provider_run_id and run.provider_run_id in house.sidecar(run))
+    session.close()
+    house.forget_ledger()
+    house.keys()
+    monkeypatch.setenv("JUPYTERHUB_USER", "bob")
+    with kernel_in(house.folder) as kernel:
+        assert kernel.run("%load_ext kling_nb").status == "ok"
+        assert kernel.run(CELL).status == "ok"
+        shown = str(kernel.wait_display("not watched"))
+        assert re.search(f"{run.id} \\(fox\\) (Queued|Running), not watched", shown)
+        assert "there is no key to ask about it" in shown
+        assert kernel.value("[fox.provider_run_id, fox.status.pending]") == [run.provider_run_id, True]
+        assert kernel.run("%kling list").text.strip() == "There are no runs in the ledger yet."
+    pending = notebook("%load_ext kling_nb", CELL)
+    pending.cells[1].metadata["tags"] = ["raises-exception"]
+    [error] = errors(execute(pending, house.folder))
+    assert (error.ename, run.id in error.evalue) == ("KeyMissingError", True)
+    assert [record.id for record in records(pending)] == [run.id]
+    assert list(house.media.glob("*.mp4")) == []
+    house.keys(wire)
+    done = execute(notebook("%load_ext kling_nb", CELL), house.folder)
+    assert [(record.id, record.status) for record in records(done)] == [(run.id, "succeeded")]
+    assert check_saved(done, house.folder) == 1
+    assert (house.submissions, house.accepted) == (1, 1)
+
+
+@pytest.mark.parametrize("wire", [SLOWER, "runcomfy"])
+def test_a_mailed_notebook_is_not_drawn_over(build, monkeypatch, wire):
+    """Without a key: words in the cell, and no clip; only a new prompt is drawn, and says so."""
+    house = build()
+    session = house.session()
+    run = house.run(session, ask(provider=wire))
+    save(house, run)
+    mail(house, session)
+    house.keys()
+    house.unset("MEDIA")
+    monkeypatch.setenv("JPY_SESSION_NAME", str(house.folder / "a.ipynb"))
+    with kernel_in(house.folder) as kernel:
+        kernel.run("%load_ext kling_nb")
+        refused = kernel.run(CELL)
+        assert (refused.status, len(refused.outputs)) == ("error", 1)
+        assert f"The clip of run {run.id} was made and paid for" in str(refused.error)
+        assert list(house.media.glob("*.mp4")) == []
+        assert kernel.run(CELL.replace("red", "blue")).status == "ok"
+        assert kernel.value("[fox.wait(60).status.value, fox.record.provider]") == ["succeeded", "sandbox"]
+        shown = [data.get("text/plain", "") for data in kernel.wait_display("Done")]
+        [card] = [text for text in shown if "Done" in text]
+        assert "Done [Sandbox]" in card
+        assert "would cost $0.336 (play money)" in card
+    assert [path.stem.rpartition("-")[0] for path in house.media.glob("*.mp4")] == ["a-blue-fox-in-snow"]
+    assert house.submissions == 1

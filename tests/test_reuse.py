@@ -37,13 +37,8 @@ def wire(request):
 def pending_at_the_provider(house, session, **options):
     """A run that the provider has accepted, and whose id is in the folder."""
     [run] = session.open(ask(**options))
-    until(lambda: run.provider_run_id and run.provider_run_id in sidecar_of(house, run))
+    until(lambda: run.provider_run_id and run.provider_run_id in house.sidecar(run))
     return run
-
-
-def sidecar_of(house, run):
-    [path] = house.media.glob(f"*{run.id}.json")
-    return path.read_text()
 
 
 def clips(house):
@@ -192,7 +187,7 @@ def test_a_sidecar_from_before_the_answer_is_looked_up_or_lost(build, wire):
     session.engine().close(0)
     session.close()
     house.forget_ledger()
-    assert json.loads(sidecar_of(house, first))["status"] == "created"
+    assert json.loads(house.sidecar(first))["status"] == "created"
     house.faults(submit_hang_after=0)
     again = house.session()
     second = house.run(again, ask(provider=wire))

@@ -118,7 +118,7 @@ def decide(
 def _not_here(record: RunRecord) -> BlockedError:
     return BlockedError(
         f"The clip of run {record.id} was made and paid for, but its file is not here, "
-        "and it cannot be fetched again with the present key.",
+        "and it cannot be fetched again with the keys at hand.",
         charged="no",
         cure="Nothing was sent. Put the file back, set the key that made it, or buy anew: `--no-cache`.",
         run_id=record.id,
