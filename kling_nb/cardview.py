@@ -14,7 +14,7 @@ from kling_nb.endings import ending
 from kling_nb.errors import one_line
 from kling_nb.html import DOT, Html, join, prose, tag
 from kling_nb.records import RunRecord, RunStatus, Totals
-from kling_nb.veil import hidden, veiled
+from kling_nb.veil import veiled
 
 __all__ = ["card", "line", "status_line"]
 
@@ -65,7 +65,7 @@ def card(
         >>> card.__name__  # see `docs/` for pictures
         'card'
     """
-    record, note = veiled(record), hidden(record, note)
+    record = veiled(record)
     live = record.status.pending and not detached
     shown = live or record.status is RunStatus.SUCCEEDED
     seen = [
@@ -118,7 +118,7 @@ def line(
     Returns:
         One or two lines.
     """
-    record, note = veiled(record), hidden(record, note)
+    record = veiled(record)
     state = wording.state_word(record, reused=reused, detached=detached)
     first = [
         f"{record.id}{f' ({one_line(name)})' if name else ''} {state}{mark(record, ' [{}]')}",

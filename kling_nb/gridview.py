@@ -14,7 +14,7 @@ from kling_nb import cardparts, cardview, html, receiptview, wording
 from kling_nb.errors import one_line
 from kling_nb.html import DOT, Html, join, prose, tag
 from kling_nb.records import RunRecord, RunStatus, Totals, usd
-from kling_nb.veil import hidden, veiled
+from kling_nb.veil import veiled
 
 __all__ = ["Tile", "grid", "grid_text"]
 
@@ -74,7 +74,7 @@ def grid(tiles: Sequence[Tile], *, totals: Totals | None, now: datetime) -> Html
     """
     if not tiles:
         return tag("div", "no runs", style=f"{html.FONT};{_FAINT}")
-    tiles = [replace(tile, record=veiled(tile.record), note=hidden(tile.record, tile.note)) for tile in tiles]
+    tiles = [replace(tile, record=veiled(tile.record)) for tile in tiles]
     shared = _shared(tiles)
     going = any(tile.record.status.pending for tile in tiles)
     head = [tag("b", f"{len(tiles)} runs"), ", ".join(_counts(tiles))]

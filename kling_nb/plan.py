@@ -95,6 +95,9 @@ class Ask:
                 f"metadata: the name {WHO} is ours: under it a run tells its provider who spends.",
                 cure="Nothing was sent. Choose another name.",
             )
+        if not isinstance(self.private, bool):
+            # What is not quite true must not come to mean that it is public.
+            raise UsageError("private: should be True or False.", cure="Nothing was sent.")
         if is_hash(self.request.words.partition("\n")[0]):
             raise UsageError(
                 "This is the hash of a private request, and not its words.",

@@ -4,18 +4,14 @@ Invariants: pure; a run that is not private passes as it is; what comes out of h
 request, also where a provider or a label of the user's repeats it, and passes a second time unchanged.
 """
 
-import base64
-import binascii
 import hashlib
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from html import unescape
 from typing import Any
-from urllib.parse import unquote_plus
 
+from kling_nb.echoes import quotes, repeats
 from kling_nb.errors import KlingError
 from kling_nb.models import TextToVideo, request_key
 from kling_nb.records import MediaFacts, RunRecord
@@ -43,35 +39,8 @@ NOT_SHOWN = "the words are not shown, because they repeat the private prompt"
 #: What a run says that is made private when it is there already.
 NOW_PRIVATE = "Private from now on. A clip that has its name already keeps it."
 STILL_PUBLIC = "Private from now on, but its older receipt could not be replaced and still has the words."
-_OURS = frozenset({NOT_SHOWN, NOW_PRIVATE, STILL_PUBLIC})
 
-#: Words that are in every answer: that they are in a prompt too tells nothing of it.
-_PLAIN = frozenset(
-    re.findall(
-        "[a-z]+",
-        """
-        about account again all also and another answer answered any are asked available before been
-        being but can canceled cancelled cannot charged check clip code content contents could credit
-        details did does done ended error failed failure file flagged for from generate generated
-        generation guidelines had has have http input inputs into invalid its json kept key kling limit
-        made make many maximum message missing model moderated moderation more must name named need
-        negative not nothing now one only our parameter please policies policy process prompt provider
-        public queue queued reason received refused rejected request requests response review run
-        runcomfy runflow running safety same sandbox saved says sent server service shot shots should
-        shown status still text than that the their them then there these they this those time too took
-        try until unknown url value video videos violate violated violates violation wait was were what
-        when which while will with without words your
-        """,
-    )
-)
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
-#: Scripts that put no space between words: there two characters make a piece.
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
-_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
-#: So many words in a row are no coincidence in a label of the user's own.
-_ROW = 4
-_LONG_WORD = 6
 
 
 def is_hash(text: str) -> bool:
@@ -135,7 +104,7 @@ def veiled(record: RunRecord) -> RunRecord:
             "request": veiled_request(record.request),
             "message": hidden(record, record.message),
             "tags": {
-                name if not _repeats(name, words) else _hash(name): _label(
+                name if not repeats(name, words) else _hash(name): _label(
                     value, words, always=name == "prompt"
                 )
                 for name, value in record.tags.items()
@@ -260,9 +229,7 @@ def hidden(record: RunRecord, text: str) -> str:
         >>> hidden.__name__
         'hidden'
     """
-    if text in _OURS or not record.private or is_veiled(record):
-        return text
-    return _cut(text, _texts(record.request))
+    return _cut(text, _texts(record.request)) if record.private and not is_veiled(record) else text
 
 
 @contextmanager
@@ -321,48 +288,12 @@ def _labels(value: Any, words: list[str]) -> Any:
 
 def _label(text: str, words: list[str], *, always: bool = False) -> str:
     """A label is the user's own: it stays unless it repeats the text, or several words of it in a row."""
-    return _hash(text) if (always and not is_hash(text)) or _repeats(text, words) else text
-
-
-def _repeats(text: str, words: list[str]) -> bool:
-    said = [_row(form) for form in _forms(text)]
-    return any(_common(row, _row(word)) for row in said for word in words)
-
-
-def _row(text: str) -> list[str]:
-    """Give the words of a text in order; of scripts without spaces, the characters."""
-    return re.findall(rf"{_UNSPACED.pattern[:-1]}|[^\W_]+|[^\w\s]", _fold(text)) or list(text)
-
-
-def _common(said: list[str], secret: list[str]) -> bool:
-    # Two characters of a script without spaces are about one word.
-    wide = sum(map(len, secret)) <= len(secret) * 1.5
-    length = min(len(secret), _ROW * 2 if wide else _ROW)
-    rows = {tuple(secret[i : i + length]) for i in range(len(secret) - length + 1)}
-    return any(tuple(said[i : i + length]) in rows for i in range(len(said) - length + 1))
+    return _hash(text) if (always and not is_hash(text)) or repeats(text, words) else text
 
 
 def _cut(text: str, words: list[str]) -> str:
     """What a provider says may quote a single word of the prompt, and that may be the one that matters."""
-    pieces = {piece for word in words for piece in _pieces(word)} - _PLAIN
-    long = [piece for piece in pieces if len(piece) >= _LONG_WORD]
-    for form in _forms(text):
-        folded = _fold(form)
-        if pieces & set(_pieces(form)) or any(piece in folded for piece in long):
-            return NOT_SHOWN
-    return text
-
-
-def _pieces(text: str) -> Iterator[str]:
-    folded = _fold(text)
-    for run in _UNSPACED.findall(folded):
-        yield from (run[i : i + 2] for i in range(max(1, len(run) - 1)))
-    yield from (word for word in re.findall(r"[^\W_]+", _UNSPACED.sub(" ", folded)) if len(word) >= 3)
-    yield from (sign for sign in folded if unicodedata.category(sign) == "So")
-
-
-def _fold(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()
+    return NOT_SHOWN if quotes(text, words) else text
 
 
 def _unmarked(media: MediaFacts | None, words: list[str]) -> MediaFacts | None:
@@ -371,29 +302,3 @@ def _unmarked(media: MediaFacts | None, words: list[str]) -> MediaFacts | None:
         return media
     marks = tuple(mark.model_copy(update={"text": _cut(mark.text, words)}) for mark in media.marks)
     return media.model_copy(update={"marks": marks})
-
-
-def _forms(text: str) -> Iterator[str]:
-    """Read a text as it stands and as JSON, HTML, an address or base64 may have spelt it."""
-    readings: list[Callable[[str], str]] = [str, unescape, unquote_plus, _plain_json, _plain_base64]
-    seen = {text}
-    for _ in range(2):
-        seen |= {reading(form) for reading in readings for form in seen}
-    yield from seen
-
-
-def _plain_json(text: str) -> str:
-    units = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
-    whole = units.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return re.sub(r"\\([\\/\"bfnrt])", lambda found: found[1] if found[1] in '\\/"' else " ", whole)
-
-
-def _plain_base64(text: str) -> str:
-    def read(found: re.Match[str]) -> str:
-        token = found[0].rstrip("=").replace("-", "+").replace("_", "/")
-        try:
-            return base64.b64decode(token + "=" * (-len(token) % 4)).decode()
-        except (binascii.Error, ValueError):
-            return found[0]
-
-    return _BASE64.sub(read, text)

@@ -1,8 +1,10 @@
-"""Private runs over their life: becoming one, coming back from a receipt, and what is cut of words on them."""
+"""Private runs over their life: becoming one, coming back from a receipt, what is cut of words on them."""
 
 import hashlib
 import json
+import shutil
 from argparse import Namespace
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -14,7 +16,12 @@ from kling_nb.catalog import find_model
 from kling_nb.engine.submit import submit_call
 from kling_nb.errors import KlingError, NotCachedError, StoreError, UsageError
 from kling_nb.models import make_request, request_key, run_key
+from kling_nb.notebook.arguments import parse_cell
+from kling_nb.notebook.commands import run_command
 from kling_nb.notebook.form import form
+from kling_nb.notebook.formverdict import assess
+from kling_nb.notebook.rate import Rating
+from kling_nb.notebook.values import repeating
 from kling_nb.receipt import from_receipt, to_receipt
 from kling_nb.reconciling import costs
 from kling_nb.records import Estimate, RunRecord, RunStatus, utc_now
@@ -241,3 +248,75 @@ def test_the_hash_is_that_of_the_words():
     assert file_stem(record) == f"private-{hash_of(record)[:8]}-{record.id}"
     assert unveiled(veiled(record), request) == record
     assert unveiled(veiled(record), make_request(prompt="one", duration=3)) == veiled(record)
+
+
+# -- other ways in, other faces ----------------------------------------------------------------------
+def test_an_adopted_run_may_be_private(build):
+    """`%kling adopt ... --private` keeps and shows the hash of what the provider itself tells."""
+    house = build()
+    house.run(house.session(), ask(PROMPT, provider="runflow"))
+    [made] = house.sandbox.desk.runs
+    shutil.rmtree(house.media)
+    house.forget_ledger()
+    session = house.session()
+    shown = run_command(session, f"adopt runflow {made.id} --private", {})
+    [run] = shown.runs
+    assert run.wait(30).status == "succeeded"
+    assert run.record.request.prompt == PROMPT
+    assert pieces_in(shown.text, str(shown.html), repr(run), *files_below(house.media).items()) == {}
+    assert house.accepted == 1
+
+
+def test_a_ballot_with_a_private_run_shows_no_words(build):
+    """Of a public and a private run of one prompt the raters see the hash, and so does the file of votes."""
+    house = build()
+    session = house.session()
+    runs = [
+        house.run(session, ask(PROMPT, provider="runflow", tags={"by": "a"})),
+        house.run(session, ask(PROMPT, provider="runcomfy", tags={"by": "b"}, private=True)),
+    ]
+    rating = Rating(runs, session, by="tag:by")
+    paper = rating._next({"kind": "hello"})["paper"]
+    assert paper["prompt"].startswith("private prompt, sha256:")
+    rating._next({"kind": "vote", "mark": paper["mark"], "choice": "left"})
+    votes = rating.to_csv(house.folder / "votes.csv").read_text()
+    assert hash_of(runs[1].record) in votes
+    rows = votes.replace(runs[0].record.media.file, "")
+    assert pieces_in(json.dumps(paper), rows, rating._line()) == {}
+
+
+def test_a_form_stays_private_and_says_so_in_its_cell(build, monkeypatch):
+    """Varying a private run gives a private call; what the form leaves in the notebook has no words."""
+    house = build()
+    session = house.session()
+    monkeypatch.setattr("kling_nb.api._session", session)
+    run = house.run(session, ask(PROMPT, provider="runflow", private=True))
+    made = form(run)
+    assert made.ask.private
+    assert made.ask.request == run.record.request
+    assert "--private" in made.cell
+    assert pieces_in(repr(made), *made._heading().values(), repr(made.ask), *map(str, made._lines())) == {}
+    assert pieces_in(json.dumps(dict(assess(session, made.fields).blocks))) == {}
+    made.update(private=False)
+    assert pieces_in(repr(made))
+    made.update(private=True)
+    again = made.submit().wait(30)
+    assert (again.id, again.reused, house.accepted) == (run.id, True, 1)
+    assert pieces_in(repr(made.runs), *map(str, made._lines())) == {}
+
+
+def test_private_is_yes_or_no():
+    """What is not quite true is refused, and does not come to mean that it is public."""
+    for odd in ("yes", "no", 1, None):
+        with pytest.raises(UsageError, match="True or False"):
+            ask(PROMPT, private=odd)
+
+
+def test_a_refused_private_line_repeats_nothing_of_it():
+    """A message about a line quotes what was typed, but for a private one."""
+    for flag, words in (("", "'Brindlesop'"), ("--private", "a word that is not shown")):
+        with pytest.raises(UsageError) as caught, repeating(flag):
+            parse_cell(f"fox {flag} --negative no Brindlesop", PROMPT, {}, folder=Path())
+        assert words in str(caught.value)
+    with pytest.raises(UsageError, match="exclude each other"):
+        parse_cell("--private --as curl", PROMPT, {}, folder=Path())

@@ -32,6 +32,7 @@ from kling_nb.providers import PROVIDERS, make_provider
 from kling_nb.records import MediaFacts, RunRecord, RunStatus, Totals
 from kling_nb.store import Store, relative_src
 from kling_nb.transport import Transport
+from kling_nb.veil import hidden
 
 __all__ = ["Engine"]
 
@@ -324,7 +325,7 @@ class Engine:
                 return "unknown"
             return await self._ask_cancel(run)
         except KlingError as error:
-            run.note = f"The cancel could not be sent: {error.what}"
+            run.note = f"The cancel could not be sent: {hidden(run.record, error.what)}"
             return "unknown"
         finally:
             run.cancel_wanted = False

@@ -40,7 +40,11 @@ __all__ = ["FLAGS", "CellOrder", "HelpWantedError", "ask_of", "cell_help", "pars
 
 MAX_TAKES = 100
 _TAG = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]{0,63})=(.{0,500})", re.DOTALL)
-_EXCLUSIVE = (("takes", "take"), ("no_cache", "cached_only"), ("retry", "cached_only"))
+_EXCLUSIVE = (
+    *(("takes", "take"), ("no_cache", "cached_only"), ("retry", "cached_only")),
+    # The call as code has the words in it, and an output is saved.
+    ("private", "dry_run_as"),
+)
 _REQUEST = ("duration", "aspect_ratio", "audio", "negative_prompt", "cfg_scale", "shot_type")
 _CURE = "See `%kling help`."
 
