@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from clips import make_record
 from kling_nb.errors import StoreError, one_line
 from kling_nb.models import Shot, TextToVideo, request_key, run_key
+from kling_nb.provenance import Cell, Commit, Mark, Sent, Terms
 from kling_nb.receipt import RECEIPT_MIME, SCHEMA, from_receipt, is_bare_name, to_receipt
-from kling_nb.records import Estimate, MediaFacts, RunRecord, RunStatus
+from kling_nb.records import Earlier, Estimate, MediaFacts, RunRecord, RunStatus
 
 FILE = MediaFacts(
     file="a-red-fox-kl7m2q.mp4",
@@ -49,6 +50,27 @@ json_values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3)
 )
 json_objects = st.dictionaries(words, json_values, max_size=4)
+marks = st.builds(Mark, kind=st.sampled_from(["c2pa", "aigc", "xmp", "tag"]), where=lines, text=lines)
+cells = st.builds(
+    lambda source, count: Cell.of(source, cell_id="cell-1", count=count), words, st.integers(0, 10**9)
+)
+sent = st.builds(
+    lambda body, private: Sent.of("https://api.runflow.io/v1/x/runs", body, private=private),
+    json_objects,
+    st.booleans(),
+)
+earlier = st.builds(
+    Earlier,
+    id=st.just("kl7m2p"),
+    provider=st.sampled_from(["runflow", "runcomfy"]),
+    attempt=st.integers(1, 9),
+    status=st.sampled_from(RunStatus),
+    reason=st.none() | st.sampled_from(["moderated", "provider"]),
+    charged=st.sampled_from(["yes", "no", "unknown"]),
+    created_at=moments,
+    submitted_at=st.none() | moments,
+    settled_micros=amounts,
+)
 
 
 @st.composite
@@ -85,6 +107,7 @@ def records(draw):
         codec=lines,
         fps=st.floats(0, 1000),
         frames=st.none() | st.integers(0, 10**6),
+        marks=st.none() | st.lists(marks, max_size=3).map(tuple),
         duration_s=st.floats(0, 1000),
         audio_codec=st.none() | lines,
     )
@@ -123,6 +146,14 @@ def records(draw):
         seed=draw(st.none() | st.integers() | lines),
         timing=draw(st.none() | json_objects),
         version=draw(lines),
+        sent=draw(st.none() | sent),
+        earlier=tuple(draw(st.lists(earlier, max_size=2))),
+        cell=draw(st.none() | cells),
+        commit=draw(st.none() | st.builds(Commit, sha=st.just("0a" * 20), dirty=st.none() | st.booleans())),
+        terms=draw(
+            st.none()
+            | st.builds(Terms, licence=st.none() | lines, url=st.none() | st.just("https://x.example/t"))
+        ),
     )
 
 
