@@ -36,7 +36,8 @@ def export_line(order: Order) -> Shown:
             html=tag("pre", text, style="white-space:pre-wrap;font-size:12px"), text=text, value=text
         )
     flags = order.flags
-    folder = (order.session.surroundings().folder or Path.cwd()) / (flags.get("--to") or f"export-{layout}")
+    base = order.session.surroundings().folder or Path.cwd()
+    folder = base / (flags.get("--to") or f"export-{layout}")
     count = read_count("--samples", flags["--samples"], low=1, high=1000) if "--samples" in flags else None
     made = export(
         runs,
@@ -51,15 +52,20 @@ def export_line(order: Order) -> Shown:
         licence=flags.get("--licence", "not stated"),
         session=order.session,
     )
-    lines = _words(made)
+    lines = _words(made, base)
     if "--methods" in flags:
-        lines.append(f"What a paper needs of them is in `{beside(folder, METHODS).name}`.")
+        lines.append(f"What a paper needs of them is in `{_near(beside(folder, METHODS), base)}`.")
     return sentences(lines, value=_data(made))
 
 
-def _words(made: Export) -> list[str]:
+def _near(path: Path, base: Path) -> str:
+    """Give a path as it is said from where the notebook is."""
+    return one_line((path.relative_to(base) if path.is_relative_to(base) else path).as_posix())
+
+
+def _words(made: Export, base: Path) -> list[str]:
     voted = "" if made.votes is None else f"{_count(made.votes, 'vote')} on "
-    where = f"`{made.folder.name}`; the store is as it was."
+    where = f"`{_near(made.folder, base)}`; the store is as it was."
     lines = [f"{voted}{_count(len(made.placed), 'clip')} as {made.layout} in {where}"]
     if made.left_out:
         lines.append(f"{len(made.left_out)} runs were left out: the layout asks for none of them.")
@@ -75,7 +81,9 @@ def _words(made: Export) -> list[str]:
         gone = [f"{_count(count, what)} that the layout asks for {'is' if count == 1 else 'are'} missing:"]
         gone += [f"{one_line(one.file)}: {one.why}" for one in made.missing[:_LISTED]]
         gone += (
-            [f"and {count - _LISTED} more: see `{made.folder.name}.export.json`."] if count > _LISTED else []
+            [f"and {count - _LISTED} more: see `{_near(beside(made.folder, 'export.json'), base)}`."]
+            if count > _LISTED
+            else []
         )
         return gone + lines
     return lines
