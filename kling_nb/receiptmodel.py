@@ -234,7 +234,10 @@ class Receipt(_Part):
     private: bool = _say("Whether the words went to the provider alone", default=False)
     request_key: _Key = _say("SHA-256 of the request, the model and the take, in canonical form")
     run_key: _Key = _say("The same with the provider")
-    prompt_sha256: Sha256 | None = _say("SHA-256 of the prompt as UTF-8, shots joined by line ends", None)
+    prompt_sha256: Sha256 | None = _say(
+        "SHA-256 of the prompt as UTF-8, shots joined by line ends; of a private storyboard, of its hashes",
+        None,
+    )
     sent: Sent | None = _say("The body of the submit as it was posted; null: nothing was", None)
     model: _Word = _say("Our id of the model")
     take: _Small = _say("The planned sample, counted from 0", 0)
