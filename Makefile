@@ -58,6 +58,7 @@ pictures: venv ## Take the pictures of the documentation in a real browser
 	$(BIN)/python docs/pictures_form.py
 	$(BIN)/python docs/pictures_gallery.py
 	$(BIN)/python docs/pictures_compare.py
+	$(BIN)/python docs/pictures_page.py
 
 .PHONY: states
 states: venv ## Take a picture of every state of every view, and write the page that shows them

@@ -40,11 +40,14 @@ main { max-width: 1000px; margin: 0 auto; }
   color: #222; border-top: 1px solid #999; font: 12px/1.4 system-ui, sans-serif; }
 footer { max-width: 1000px; margin: 24px auto 8px; padding-top: 8px; border-top: 1px solid #ccc;
   font: 12px/1.5 system-ui, sans-serif; color: #555; }
+.highlight pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 .jp-RenderedHTMLCommon img, .jp-RenderedImage img { max-width: 100%; }
 @media (max-width: 700px) {
   body.jp-Notebook { padding: 4px; }
   .jp-InputPrompt, .jp-OutputPrompt { display: none; }
-  .jp-Cell-inputArea, .jp-OutputArea-child, .jp-OutputArea-output { display: block !important; }
+  .jp-Cell-inputArea, .jp-OutputArea-child, .jp-OutputArea-output, .jp-InputArea-editor {
+    display: block !important; width: auto !important; }
+  .jp-OutputArea-output { padding: 0 !important; }
   .jp-Cell { padding: 4px 0; }
 }
 """

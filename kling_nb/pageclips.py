@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote
 
 from kling_nb.embedding import data_address, growth
 from kling_nb.placing import file_sha256
+from kling_nb.receipt import CLIP_SUFFIXES
 from kling_nb.records import RunRecord
 from kling_nb.wording import size_words
 
@@ -27,6 +28,7 @@ __all__ = ["Clips", "PageClip"]
 State = Literal["inside", "linked", "left out", "changed", "missing", "no receipt"]
 _VIDEO = re.compile(r"<video\b[^>]*>.*?</video>", re.DOTALL)
 _SRC = re.compile(r'\ssrc="([^"]*)"')
+_HREF = re.compile(r'\shref="[^"]*"')
 _LINK = re.compile(r'<a\b[^>]*\shref="([^"]*)"[^>]*>')
 _BARE = re.compile(r'<img\b(?![^>]*\ssrc=)(?:[^>]*\salt="([^"]*)")?[^>]*>')
 _IMAGE = re.compile(r'<img\b[^>]*\ssrc="([^"]*)"[^>]*>')
@@ -199,13 +201,10 @@ class Clips:
 
     def _link(self, element: str, href: str) -> str:
         path = self._path(href)
-        if path is None or path.name not in self._records:
+        if path is None or path.suffix.lower() not in CLIP_SUFFIXES:
             return element
-        return (
-            "<a>"
-            if self._embed
-            else element.replace(f'href="{html.escape(href, quote=True)}"', f'href="{self._turned(path)}"')
-        )
+        # A page with its clips inside goes where nothing lies beside it.
+        return "<a>" if self._embed else _HREF.sub(f' href="{self._turned(path)}"', element, count=1)
 
     def _image(self, element: str, src: str) -> str:
         path = self._path(src)
@@ -224,8 +223,10 @@ class Clips:
             if not real.is_relative_to(self._folder) or real.stat().st_size > min(_MOST_PICTURE, self._left):
                 return ""
             data = real.read_bytes()
-            with Image.open(real) as image:
-                kind = _PICTURES.get(image.format or "")
+            kind = "svg+xml" if real.suffix == ".svg" and b"<svg" in data[:2000] else None
+            if kind is None:
+                with Image.open(real) as image:
+                    kind = _PICTURES.get(image.format or "")
         except (OSError, ValueError, Image.DecompressionBombError):
             return ""
         if kind is None:
