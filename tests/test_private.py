@@ -94,7 +94,8 @@ def notebook_of(cell):
 WORDLESS = {"load", "read", "rate", "methods", "cache", "wait"}
 
 
-@pytest.mark.parametrize("private", [True, False])
+# The other searches have a public run beside them; this one takes as long again.
+@pytest.mark.parametrize("private", [True, pytest.param(False, marks=pytest.mark.matrix)])
 def test_a_notebook_of_private_cells_keeps_no_word(build, tmp_path, private):
     """Outputs, names, sidecars, exports, lists and tables have hashes; the same search finds a public run."""
     (tmp_path / "elsewhere").mkdir()
@@ -199,7 +200,7 @@ def ends_of(house, wire, *, private):
     session = house.session(headless=True)
     house.set(YES=1)
     for number, (name, faults) in enumerate(ENDS.items()):
-        for echo in list(spellings(PROMPT)) if name in {"moderated", "failed"} else [PROMPT]:
+        for echo in list(spellings(PROMPT)) if name == "moderated" else [PROMPT]:
             house.sandbox.desk.faults.reset()
             house.faults(message=f"Moderation: {echo}", retry_after_s=0.05, **faults)
             # Each is a request of its own.
@@ -227,7 +228,7 @@ def test_no_end_of_a_private_run_repeats_it(build, tmp_path, caplog, capfd, wire
         ends.setdefault(name, set()).add((run.status.value, run.record.reason))
         assert pieces_in(*said) == {}, (name, run.record.message)
         looked += 1
-    assert looked > 25
+    assert looked > 15
     assert {"failed", "lost" if wire == "runcomfy" else "failed"} <= {s for e in ends.values() for s, _ in e}
     assert ends["moderated"] == {("failed", "moderated")}
     assert pieces_in(*files_below(tmp_path / "media").items()) == {}
