@@ -79,7 +79,7 @@ def _entries(record: RunRecord) -> list[tuple[str, object]]:
         ("Settled", _settled(record)),
         ("Extras", join(extras, DOT)),
         ("Tags", join(tags, DOT)),
-        ("Earlier", join([_earlier(one) for one in record.earlier], DOT)),
+        ("Earlier", join([_earlier(one, play=record.play) for one in record.earlier], DOT)),
         ("From", join(_origin(record), DOT)),
         ("Terms", _terms(record)),
         ("Request", tag("span", record.request_key, style=MONO)),
@@ -103,9 +103,11 @@ def _marks(record: RunRecord) -> Html:
     return join([f"IPTC {source_type(play=record.play).rpartition('/')[2]}", *said], DOT)
 
 
-def _earlier(one: Earlier) -> Html:
-    paid = "unknown" if one.settled_micros is None and one.charged != "no" else usd(one.settled_micros or 0)
-    return tag("bdi", f"try {one.attempt}, {one.id}: {one.reason or one.status.value}, charged {paid}")
+def _earlier(one: Earlier, *, play: bool) -> Html:
+    unknown = one.settled_micros is None and one.charged != "no"
+    paid = "play money" if play else f"charged {'unknown' if unknown else usd(one.settled_micros or 0)}"
+    why = f" ({one.reason})" if one.reason and one.reason != one.status.value else ""
+    return tag("bdi", f"try {one.attempt}, {one.id}: {one.status.value}{why}, {paid}")
 
 
 def _origin(record: RunRecord) -> list[object]:

@@ -2,8 +2,10 @@
 
 import copy
 import json
+import re
 import string
 from datetime import UTC, datetime, timedelta, timezone
+from html import unescape
 
 import pytest
 from hypothesis import given
@@ -14,6 +16,7 @@ from kling_nb.errors import StoreError, one_line
 from kling_nb.models import Shot, TextToVideo, request_key, run_key
 from kling_nb.provenance import Cell, Commit, Mark, Sent, Terms
 from kling_nb.receipt import RECEIPT_MIME, SCHEMA, from_receipt, is_bare_name, to_receipt
+from kling_nb.receiptview import receipt as receipt_view
 from kling_nb.records import Earlier, Estimate, MediaFacts, RunRecord, RunStatus
 
 FILE = MediaFacts(
@@ -184,6 +187,32 @@ def test_it_reads_as_a_bill():
     assert receipt["file"]["name"] == "a-red-fox-kl7m2q.mp4"
     assert receipt["file"]["source_type"] == "trainedAlgorithmicMedia"
     assert to_receipt(make_record(play=True, media=FILE))["file"]["source_type"] == "algorithmicMedia"
+
+
+def test_the_card_tells_where_a_clip_comes_from():
+    """Earlier attempts with reason and charge, the cell, the commit and the marks are in its receipt."""
+    failed = {"status": RunStatus.FAILED, "reason": "moderated"}
+    before = [
+        make_record(id="k111", attempt=1, charged="no", settled_micros=0, **failed).as_earlier(),
+        make_record(id="k222", attempt=2, charged="unknown", **failed).as_earlier(),
+    ]
+    record = make_record(
+        earlier=tuple(before),
+        cell=Cell.of("x", cell_id="0a1b", count=12),
+        commit=Commit(sha="3f" * 20, dirty=True),
+        terms=Terms(url="https://x.example/terms", as_of="2026-11-21"),
+        media=FILE.model_copy(update={"marks": (Mark(kind="aigc", where="AIGC", text="<i>$1"),)}),
+        notebook="snow.ipynb",
+    )
+    shown = " ".join(unescape(re.sub(r"<[^>]*>", " ", str(receipt_view(record)))).split())
+    assert "try 1, k111: failed (moderated), charged $ 0.00" in shown
+    assert "try 2, k222: failed (moderated), charged unknown" in shown
+    assert "snow.ipynb · In [12] · cell 0a1b · commit 3f3f3f3f3f3f, with changes" in shown
+    assert "Terms https://x.example/terms · seen 2026-11-21" in shown
+    assert "IPTC trainedAlgorithmicMedia · AIGC: <i> $ 1" in shown
+    assert "<i>" not in str(receipt_view(record))
+    bare = str(receipt_view(make_record()))
+    assert not any(f">{row}<" in bare for row in ("Earlier", "From", "Terms", "Marks", "Posted"))
 
 
 def test_a_whole_micro_dollar_is_kept():
