@@ -12,7 +12,7 @@ from typing import Any
 
 from kling_nb.api import current
 from kling_nb.engine import Engine, Reach, Run, Seen
-from kling_nb.errors import UsageError
+from kling_nb.errors import KlingError, UsageError
 from kling_nb.ledger import Ledger, Transaction
 from kling_nb.models import TextToVideo
 from kling_nb.opening import FROM_FOLDER
@@ -21,7 +21,7 @@ from kling_nb.session import Session
 from kling_nb.veil import veiled_request
 from kling_nb.wording import charged, clock, state_word
 
-__all__ = ["resolve"]
+__all__ = ["resolve", "take_up"]
 
 #: By how much our clock and the provider's may differ.
 _CLOCKS = timedelta(minutes=5)
@@ -63,6 +63,8 @@ def resolve(
     session.keys.refuse({"the id": attach or ""})
     handle = session.find(run) if isinstance(run, str) else run
     ledger, engine = session.ledger(), session.engine()
+    if ledger.get(handle.id) is None and not _is_open(handle.record):
+        raise _nothing_to_resolve(handle.record)
     _bring_in(ledger, handle.record)
     if attach is None:
         record = _abandon(handle.id, ledger=ledger, engine=engine)
@@ -71,13 +73,34 @@ def resolve(
     return engine.settled(record, handle)
 
 
+def take_up(run: Run, session: Session) -> Run:
+    """Watch a run again; one that only the media folder knows is taken into the ledger first. Sends nothing.
+
+    Args:
+        run: A run on its way.
+        session: Whose ledger and keys.
+
+    Returns:
+        The same handle.
+
+    Raises:
+        UsageError: The ledger has another run of the same request on its way.
+        LedgerError: The ledger cannot be written.
+    """
+    try:
+        session.reach(run.record)
+    except KlingError:
+        # Nobody could watch it: then the handle says why.
+        return run.resume()
+    _bring_in(session.ledger(), run.record)
+    return run.resume()
+
+
 def _bring_in(ledger: Ledger, record: RunRecord) -> None:
-    """Take a run that only the media folder knows into the ledger: there it can be settled."""
+    """Take a run that only the media folder knows into the ledger: there it can be watched and settled."""
     with ledger.writing() as transaction:
         if transaction.get(record.id) is not None:
             return
-        if not _is_open(record):
-            raise _nothing_to_resolve(record)
         live = transaction.live(record.run_key)
         if live is not None:
             raise UsageError(

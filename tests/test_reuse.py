@@ -19,6 +19,7 @@ from kling_nb.errors import (
     StoreError,
     UsageError,
 )
+from kling_nb.notebook.commands import run_command
 from kling_nb.records import MediaFacts, RunStatus
 from sessions import ask
 from stage import QUICK, WIRES
@@ -176,6 +177,25 @@ def test_a_handle_from_the_folder_alone_does_not_wait_for_ever(build):
     run.resume().wait(20)
     assert "Run its cell again" in str(run.error)
     assert house.submissions == 1
+
+
+def test_the_line_resume_takes_up_a_run_that_only_the_folder_knows(build, wire):
+    """As its card says: with a key it is watched to its clip and nothing is bought; without one, words."""
+    house = build(wait_scale=1, faults={"queue_s": 0, "dispatch_s": 0, "run_s": 1.5})
+    session = house.session()
+    first = pending_at_the_provider(house, session, provider=wire)
+    session.close()
+    house.forget_ledger()
+    house.keys()
+    again = house.session()
+    [run] = run_command(again, f"resume {first.id}", {}).runs
+    assert isinstance(run.wait(20).error, KeyMissingError)
+    assert (run.status.pending, again.ledger().runs()) == (True, [])
+    house.keys(wire)
+    [run] = run_command(again, f"resume {first.id}", {}).runs
+    assert run.wait(30).status == "succeeded"
+    assert [record.id for record in again.ledger().runs()] == [first.id]
+    assert (again.totals().settled_micros, house.submissions) == (0, 1)
 
 
 def test_a_sidecar_from_before_the_answer_is_looked_up_or_lost(build, wire):

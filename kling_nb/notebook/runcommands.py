@@ -21,6 +21,7 @@ from kling_nb.notebook.values import read_count, read_seconds, shown, wrong
 from kling_nb.providers import make_provider
 from kling_nb.records import RunStatus, usd
 from kling_nb.resolving import resolve as _resolve_run
+from kling_nb.resolving import take_up
 from kling_nb.wording import SEND_IT, charged, provider_label, state_word
 
 __all__ = ["adopt", "cancel", "list_runs", "resolve", "resume", "show", "status", "wait"]
@@ -152,7 +153,7 @@ def resume(order: Order) -> Shown:
         return sentences([*lines, runs.note] if runs.note else lines, runs)
     asked = named(order)
     waiting = [run for run in asked if run.status is RunStatus.CREATED]
-    going = [run.resume() for run in asked if run.status.pending]
+    going = [take_up(run, order.session) for run in asked if run.status.pending]
     ended = [run for run in asked if run not in going]
     lines = [_not_sent(run) for run in waiting]
     lines += [
