@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbconvert import HTMLExporter
 from PIL import Image
 
 from kernels import KEY, execute, notebook, records
@@ -118,6 +119,18 @@ def test_a_page_links_its_clips_from_where_it_is(folder, browser, tmp_path):
     assert tab.evaluate(PLAY) == [[True, 640, True, None]] * 4
     link = tab.locator("a", has_text="a-red-fox").first.get_attribute("href")
     assert link == f"../study/kling_media/{_clip(folder, 'fox').name}"
+
+
+@pytest.mark.browser
+def test_nbconverts_own_page_plays_beside_the_clips(folder, browser):
+    """`nbconvert --to html`: cards as they were saved, still and player, and each clip plays from its place."""
+    (folder / "c.html").write_text(HTMLExporter().from_filename(str(folder / "a.ipynb"))[0])
+    tab = browser.new_page()
+    tab.goto((folder / "c.html").as_uri(), wait_until="domcontentloaded")
+    assert tab.evaluate(PLAY) == [[True, 640, True, None]] * 4
+    assert tab.locator("video").evaluate_all(
+        "(videos) => videos.every((video) => video.parentElement.querySelector('img').naturalWidth > 0)"
+    )
 
 
 def test_a_page_says_what_is_not_in_it(folder):
