@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -185,8 +186,10 @@ def _wait_for(runtime):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for file in runtime.glob("jpserver-*.json"):
-            url = json.loads(file.read_text() or "{}").get("url")
-            if url:
+            # It tells its address before it listens there.
+            with suppress(OSError, ValueError, KeyError):
+                url = json.loads(file.read_text())["url"]
+                urllib.request.urlopen(f"{url}api/status?token=t", timeout=60).close()
                 return url
         time.sleep(0.1)
     raise TimeoutError
@@ -202,7 +205,8 @@ def _ask(url, runtime, session):
         kernel = json.load(reply)["kernel"]["id"]
     client = BlockingKernelClient(connection_file=str(runtime / f"kernel-{kernel}.json"))
     client.load_connection_file()
-    client.start_channels()
+    # Without its heartbeat: on a busy machine one that is a second late is taken for a dead kernel.
+    client.start_channels(hb=False)
     try:
         client.wait_for_ready(timeout=60)
         said = []
