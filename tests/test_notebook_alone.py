@@ -15,8 +15,6 @@ from kling_nb.resolving import resolve
 from sessions import ask
 from stage import WIRES
 
-RUNNING = {"queue_s": 0, "dispatch_s": 0, "run_s": 1.5}
-
 
 @pytest.fixture
 def build(tmp_path, monkeypatch):
@@ -103,7 +101,7 @@ def test_another_key_does_not_buy_what_was_paid_for(build, wire):
 
 def test_a_run_that_the_page_saved_on_its_way_is_reattached(build, wire):
     """Pending without a key; with it the very run is watched to its clip."""
-    house = build(wait_scale=1, faults=RUNNING)
+    house = build(held=True)
     session = house.session()
     [run] = session.open(ask(provider=wire))
     until(lambda: run.provider_run_id)
@@ -116,6 +114,7 @@ def test_a_run_that_the_page_saved_on_its_way_is_reattached(build, wire):
     assert isinstance(shown.error, KeyMissingError)
     save(house)
     house.keys(wire)
+    house.let_go()
     second = house.run(house.session(), ask())
     assert (second.provider_run_id, second.status) == (run.provider_run_id, "succeeded")
     assert house.submissions == 1
@@ -157,11 +156,12 @@ def test_looking_ahead_says_the_same_and_writes_nothing(build):
 
 def test_the_ledger_and_the_folder_know_better_than_the_page(build):
     """An output from before the end of its run says nothing against them."""
-    house = build(wait_scale=1, faults=RUNNING)
+    house = build(held=True)
     session = house.session()
     [run] = session.open(ask(provider="runflow"))
     until(lambda: run.provider_run_id)
     save(house, run)
+    house.let_go()
     assert run.wait(30).status == "succeeded"
     for forget in (lambda: None, house.forget_ledger):
         session.close()
@@ -197,7 +197,7 @@ SLOWER = pytest.param("runflow", marks=pytest.mark.matrix)
 @pytest.mark.parametrize("wire", ["runcomfy", SLOWER])
 def test_a_pending_run_is_shown_without_a_key_and_goes_on_with_one(build, monkeypatch, wire):
     """Run All shows it as pending and sends nothing; a new kernel with the key ends with its clip."""
-    house = build(wait_scale=1, faults=RUNNING)
+    house = build(held=True)
     session = house.session()
     [run] = session.open(ask(provider=wire))
     until(lambda: run.provider_run_id and run.provider_run_id in house.sidecar(run))
@@ -220,6 +220,7 @@ def test_a_pending_run_is_shown_without_a_key_and_goes_on_with_one(build, monkey
     assert [record.id for record in records(pending)] == [run.id]
     assert list(house.media.glob("*.mp4")) == []
     house.keys(wire)
+    house.let_go()
     done = execute(notebook("%load_ext kling_nb", CELL), house.folder)
     assert [(record.id, record.status) for record in records(done)] == [(run.id, "succeeded")]
     assert check_saved(done, house.folder) == 1

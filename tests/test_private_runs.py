@@ -107,10 +107,11 @@ def test_a_folder_and_the_cell_are_enough_for_a_colleague(build, wire):
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_private_run_on_its_way_is_fetched_by_whoever_has_folder_and_key(build, wire):
     """The provider's id is in the sidecar: the cell reattaches, and nothing is sent a second time."""
-    house = build(wait_scale=0.2)
+    house = build(held=True)
     [run] = house.session().open(ask(PROMPT, provider=wire, private=True))
     until(lambda: run.record.provider_run_id and "provider_run_id" in _sidecar(house))
     house.made.pop().close()
+    house.let_go()
     house.forget_ledger()
     again = house.run(house.session(), ask(PROMPT, provider=wire, private=True))
     assert (again.id, again.status, house.accepted) == (run.id, "succeeded", 1)
