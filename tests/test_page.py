@@ -123,7 +123,7 @@ def test_a_page_links_its_clips_from_where_it_is(folder, browser, tmp_path):
 
 @pytest.mark.browser
 def test_nbconverts_own_page_plays_beside_the_clips(folder, browser):
-    """`nbconvert --to html`: cards as they were saved, still and player, and each clip plays from its place."""
+    """`nbconvert --to html`: still and player as they were saved, and each clip plays from its place."""
     (folder / "c.html").write_text(HTMLExporter().from_filename(str(folder / "a.ipynb"))[0])
     tab = browser.new_page()
     tab.goto((folder / "c.html").as_uri(), wait_until="domcontentloaded")
