@@ -5,6 +5,7 @@ of, not passed over; of a private run no word goes out; nothing is bought.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kling_nb.layouts import find_layout, read_rows
 from kling_nb.ledger.votes import standing, votes
 from kling_nb.methods import methods as describe
 from kling_nb.pairing import By
+from kling_nb.places import media_folder
 from kling_nb.placing import write_whole
 from kling_nb.preferences import lay_out_votes
 from kling_nb.records import RunRecord
@@ -48,7 +50,7 @@ def export(
     """Lay clips out for another tool: hard links where possible, else copies; costs nothing.
 
     Args:
-        runs: Handles; every run of the ledger unless given.
+        runs: Handles; unless given, every run of the ledger, and of the folder beside the notebook.
         folder: Where to; beside it a `.export.json` says which run each clip is, written last.
         layout: `vbench`, `vbench-custom`, `vbench2`, `video-bench`, `t2v-compbench`, `evalcrafter`,
             `phygenbench`, `physics-iq`, `videogen-eval`, `videophy`, `videoalign`, `videofolder` or
@@ -80,22 +82,29 @@ def export(
         raise UsageError("samples: should be a whole number, 1 or more.", cure="Nothing was written.")
     session, folder = session or current(), Path(folder)
     given = None if runs is None else [run.record for run in runs]
-    every = _attempts(given, session)
+    every, unread = _attempts(given, session)
+    if not every:
+        raise UsageError(
+            "There are no runs to export, here or in the ledger.",
+            cure="Nothing was written. `%kling list` says what there is.",
+        )
     found = [_sample(record, session) for record in (every if given is None or rule is None else given)]
+    unread = unread if given is None else ""
+    gone = [Missing(file="the ledger", why=unread)] if unread else []
     if rule is None:
         made = _crate(found, folder, name=name, licence=licence, allow_sandbox=allow_sandbox)
+        made = replace(made, missing=(*made.missing, *gone))
     elif rule.name == "videoalign":
         _refuse(rule.name, plan=plan, samples=samples, split=split)
         cast = standing(votes(session.ledger(), runs={sample.record.id for sample in found}))
-        made = lay_out_votes(found, folder, cast, by=by, allow_sandbox=allow_sandbox)
+        made = lay_out_votes(found, folder, cast, by=by, allow_sandbox=allow_sandbox, missing=gone)
     else:
         rows = None if plan is None else read_rows(plan)
-        made = lay_out(
-            found, folder, rule, rows=rows, count=samples, split=split, allow_sandbox=allow_sandbox
-        )
+        choice: dict[str, Any] = {"rows": rows, "count": samples, "split": split, "missing": gone}
+        made = lay_out(found, folder, rule, **choice, allow_sandbox=allow_sandbox)
     if methods:
         with telling(folder):
-            write_whole(beside(folder, METHODS), f"{describe(every)}\n".encode("utf-8", "replace"))
+            write_whole(beside(folder, METHODS), f"{_told(every, unread)}\n".encode("utf-8", "replace"))
     return made
 
 
@@ -109,16 +118,31 @@ def describe_methods(runs: Iterable[Run] | None = None, *, session: Session | No
     Returns:
         Markdown.
     """
-    return describe(_attempts(None if runs is None else [run.record for run in runs], session or current()))
+    given = None if runs is None else [run.record for run in runs]
+    every, unread = _attempts(given, session or current())
+    return _told(every, unread if given is None else "")
 
 
-def _attempts(given: Sequence[RunRecord] | None, session: Session) -> list[RunRecord]:
-    """Give every attempt at what was given: those that failed before it are as much a part of a method."""
-    known = [run.record for run in session.runs()]
+def _told(every: Sequence[RunRecord], unread: str) -> str:
+    return "\n\n".join([describe(every), *([f"Not counted: {unread}"] if unread else [])])
+
+
+def _attempts(given: Sequence[RunRecord] | None, session: Session) -> tuple[list[RunRecord], str]:
+    """Give every attempt at what was given: those that failed before it are as much a part of a method.
+
+    Beside the ledger's there are those of the notebook's folder: a colleague has nothing else. What cannot be
+    read of the ledger is told, too.
+    """
+    listed, where = session.runs(), session.surroundings()
+    known = {run.id: run.record for run in listed}
+    folder = media_folder(session.settings(), where.notebook, where.folder or Path.cwd())
+    for record in session.engine().store(folder).sidecars():
+        known.setdefault(record.id, record)
     if given is None:
-        return known
+        return list(known.values()), listed.note
     keys, ids = {record.run_key for record in given}, {record.id for record in given}
-    return [*given, *(record for record in known if record.run_key in keys and record.id not in ids)]
+    others = (record for record in known.values() if record.run_key in keys and record.id not in ids)
+    return [*given, *others], listed.note
 
 
 def _sample(record: RunRecord, session: Session) -> Sample:

@@ -35,6 +35,7 @@ def lay_out_votes(
     *,
     by: By = "model",
     allow_sandbox: bool = False,
+    missing: Sequence[Missing] = (),
 ) -> Export:
     """Lay out the clips that were voted on, and the table of the votes.
 
@@ -44,6 +45,7 @@ def lay_out_votes(
         cast: Votes that count, of every rater; those on other runs are passed over.
         by: What pairs differ in, to tell which have no vote; see `pairing.grouping`.
         allow_sandbox: Whether clips of the sandbox may go out.
+        missing: What the caller knows to be missing.
 
     Returns:
         What was written, and the pairs and votes that are not in it, with the reason.
@@ -54,7 +56,7 @@ def lay_out_votes(
     """
     layout = LAYOUTS["videoalign"]
     known = {sample.record.id: sample for sample in samples}
-    good, missing = [], []
+    good, gone = [], list(missing)
     for vote in cast:
         if not {vote.run_a, vote.run_b} <= known.keys():
             continue
@@ -64,11 +66,11 @@ def lay_out_votes(
         if not why and open_axes:
             why = f"{vote.rater} was not asked about {', '.join(open_axes)}"
         if why:
-            missing.append(Missing(file=_pair(one.record, other.record), why=why))
+            gone.append(Missing(file=_pair(one.record, other.record), why=why))
         else:
             good.append(vote)
     voted = {vote.pair for vote in cast}
-    missing += [
+    gone += [
         Missing(file=_pair(one, other), why="nobody has voted on this pair")
         for one, other in pairs([sample.record for sample in samples if sample.path is not None], by)
         if (one.id, other.id) not in voted
@@ -86,7 +88,7 @@ def lay_out_votes(
         layout,
         allow_sandbox=allow_sandbox,
         index=table,
-        missing=missing,
+        missing=gone,
     )
     return replace(made, votes=len(good))
 

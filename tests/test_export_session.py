@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from kling_nb.errors import UsageError
 from kling_nb.exporting import describe_methods, export
@@ -159,3 +161,36 @@ def test_a_split_is_a_tag_or_said_for_all(tmp_path, session):
         "train/metadata.jsonl",
     }
     assert {run.status for run in (fox, hare)} == {RunStatus.SUCCEEDED}
+
+
+def test_a_colleague_exports_from_the_folder_alone(tmp_path, session, make):
+    """Who has the folder and no ledger gets the same clips; who has neither is told so."""
+    session.open(ask())[0].wait(60)
+    bob = make(ledger=str(tmp_path / "bob.db"))
+    mine = export(None, tmp_path / "ann", layout="videofolder", session=session)
+    his = export(None, tmp_path / "bob", layout="videofolder", methods=True, session=bob)
+    assert [one.sample.record.id for one in his.placed] == [one.sample.record.id for one in mine.placed]
+    assert len(his.placed) == 1
+    assert "of 1 attempts every one" in (tmp_path / "bob.METHODS.md").read_text()
+    assert bob.ledger().runs() == []
+    shutil.rmtree(tmp_path / "kling_media")
+    for layout in ("vbench", "videoalign", "crate"):
+        with pytest.raises(UsageError, match="There are no runs to export"):
+            export(None, tmp_path / "none", layout=layout, session=bob)
+    assert not list(tmp_path.glob("none*"))
+
+
+@pytest.mark.parametrize("layout", ["vbench", "crate", "videoalign"])
+def test_a_row_that_cannot_be_read_is_missing_from_the_export(tmp_path, session, layout):
+    """A ledger of which a part is unreadable is not a whole one: the export says so, and the methods."""
+    good, bad = (session.open(ask(takes=(take,)))[0].wait(60) for take in (0, 1))
+    bad.path.with_suffix(".json").unlink()
+    with session.ledger().writing() as transaction:
+        damage = sa.text("UPDATE runs SET record = '{' WHERE id = :id")
+        transaction.connection.execute(damage, {"id": bad.id})
+    made = export(None, tmp_path / "out", layout=layout, methods=True, session=session)
+    assert [one.file for one in made.missing] == ["the ledger"]
+    assert made.missing[0].why.startswith("1 run of the ledger cannot be read")
+    assert "Not counted: 1 run of the ledger cannot be read" in (tmp_path / "out.METHODS.md").read_text()
+    one = export([good], tmp_path / "one", layout="vbench", methods=True, session=session)
+    assert (one.complete, "Not counted" in (tmp_path / "one.METHODS.md").read_text()) == (True, False)
