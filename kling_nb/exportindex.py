@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kling_nb.errors import StoreError
 from kling_nb.exportlinks import half
 from kling_nb.placing import open_new, open_plain
+from kling_nb.provenance import source_type
 from kling_nb.receipt import to_receipt
 from kling_nb.records import RunRecord
 
@@ -56,6 +57,9 @@ def facts(record: RunRecord) -> dict[str, Any]:
         "fps": media.fps if media else None,
         "frames": media.frames if media else None,
         "seconds": media.duration_s if media else None,
+        # As text, so that a column has one kind whatever its clips bear.
+        "digital_source_type": source_type(play=record.play) if media else None,
+        "marks": ", ".join(sorted({mark.kind for mark in (media.marks if media else None) or ()})) or None,
         "request_key": record.request_key,
     }
 

@@ -251,6 +251,9 @@ def test_marks_come_through_untouched(tmp_path, make, wires, marked, monkeypatch
     assert "<b>" not in shown
     for layout in ("videofolder", "crate"):
         session_export([run], tmp_path / layout, layout=layout, session=session)
+    [said] = (tmp_path / "videofolder" / "metadata.jsonl").read_text().splitlines()
+    told = {name: json.loads(said)[name] for name in ("digital_source_type", "marks")}
+    assert told == {"digital_source_type": AI_MADE, "marks": "aigc, c2pa, tag"}
     copies = [path for layout in ("videofolder", "crate") for path in (tmp_path / layout).rglob("*.mp4")]
     assert [path.read_bytes() == served for path in copies] == [True, True]
     assert run.path.read_bytes() == served
