@@ -20,8 +20,9 @@ from clips import make_clip, make_record
 from kling_nb import placing
 from kling_nb.errors import StoreError
 from kling_nb.models import Shot, TextToVideo
+from kling_nb.provenance import Mark, Sent
 from kling_nb.receipt import to_receipt
-from kling_nb.records import RunStatus
+from kling_nb.records import MediaFacts, RunStatus
 from kling_nb.store import NotVideoError, Store, file_stem, relative_src, slug
 from kling_nb.store import folder as folder_module
 from kling_nb.store import sidecars as sidecars_module
@@ -581,6 +582,38 @@ def test_too_much_for_a_sidecar_is_refused_before_it_is_written(tmp_path):
     assert not store.folder.exists()
     store.write_sidecar(make_record(metadata={"x": "é" * 100_000}))
     assert len(store.sidecars()) == 1
+
+
+def test_a_receipt_that_may_be_begun_can_be_ended(tmp_path):
+    """What is posted and measured later makes it longer: room for that is kept from the first write on."""
+    store = Store(tmp_path / "media")
+    fits = next(n for n in range(1_000_000, 0, -10_000) if _fits(store, {"x": "y" * n}))
+    assert fits > 600_000
+    body = {"prompt": "\N{CJK UNIFIED IDEOGRAPH-96EA}" * 21_000}
+    marks = tuple(Mark(kind="tag", where="w" * 80, text="\N{FOX FACE}" * 300) for _ in range(15))
+    media = MediaFacts(
+        file="a.mp4",
+        sha256="0" * 64,
+        size=1,
+        marks=(*marks, Mark(kind="aigc", where="AIGC", text="\N{FOX FACE}" * 2000)),
+    )
+    ended = make_record(
+        metadata={"x": "y" * fits},
+        sent=Sent.of("https://x.example/v1", body, private=False),
+        media=media,
+        status=RunStatus.SUCCEEDED,
+    )
+    assert ended.sent.body == body
+    store.write_sidecar(ended)
+    assert [record.media for record in store.sidecars()] == [media]
+
+
+def _fits(store, metadata):
+    try:
+        store.write_sidecar(make_record(metadata=metadata))
+    except StoreError:
+        return False
+    return True
 
 
 def test_a_link_in_place_of_a_sidecar_is_replaced_not_followed(tmp_path):
