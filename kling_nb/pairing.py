@@ -10,6 +10,7 @@ from itertools import combinations
 
 from kling_nb.errors import UsageError
 from kling_nb.records import RunRecord
+from kling_nb.veil import veiled
 
 __all__ = ["By", "grouping", "pairs", "pool"]
 
@@ -40,7 +41,7 @@ def grouping(by: By = "model") -> Callable[[RunRecord], str | None]:
     if by == "provider":
         return lambda record: record.provider
     if kind == "tag" and key:
-        return lambda record: record.tags.get(key)
+        return lambda record: veiled(record).tags.get(key)
     raise UsageError(
         f"by: {by!r:.40} is nothing to compare by.", cure="Take model, provider, tag:KEY or a function."
     )

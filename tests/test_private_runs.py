@@ -321,3 +321,19 @@ def test_a_refused_private_line_repeats_nothing_of_it():
         assert words in str(caught.value)
     with pytest.raises(UsageError, match="exclude each other"):
         parse_cell("--private --as curl", PROMPT, {}, folder=Path())
+
+
+def test_a_run_on_its_way_becomes_private_under_whoever_carries_it(build):
+    """Asked for in private by another kernel: its file, its receipt and its live card are private."""
+    house = build(wait_scale=0.2)
+    first, second = house.session(), house.session()
+    [run] = first.open(ask(PROMPT, provider="runflow"))
+    until(lambda: run.record.provider_run_id)
+    [mine] = second.open(ask(PROMPT, provider="runflow", private=True))
+    assert pieces_in(repr(mine)) == {}
+    assert (mine.wait(30).status, run.wait(30).status) == ("succeeded", "succeeded")
+    assert run.record.private
+    assert run.record.media.file.startswith("private-")
+    until(lambda: len(list(house.media.glob("*.json"))) == 1)
+    assert pieces_in(repr(run), str(run.bundle()), *files_below(house.media).items()) == {}
+    assert (mine.id, house.accepted) == (run.id, 1)
