@@ -310,8 +310,9 @@ def test_config_shows_where_a_setting_comes_from(make_session, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_one_line(session, tmp_path, monkeypatch, capsys):
     """In a cell and on the command line: no traceback, and an exit code."""
     (tmp_path / "file").write_text("no folder")
+    session.open(ask())[0].wait(60)
     line = f"export videofolder --to {tmp_path / 'file' / 'x'} --allow-sandbox"
-    with pytest.raises(StoreError, match="`%kling export` failed: Not a directory"):
+    with pytest.raises(StoreError, match="The export stopped: Not a directory"):
         run_command(session, line, {})
     monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
     monkeypatch.setattr("sys.argv", ["kling-nb", "verify", str(tmp_path / "file")])
