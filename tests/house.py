@@ -85,6 +85,11 @@ class House:
         [path] = self.media.glob(f"*{run.id}.json")
         return path.read_text(encoding="utf-8")
 
+    @staticmethod
+    def drawn(session):
+        """How often a session asked its own sandbox for a clip."""
+        return session._sandbox.stats()["submissions"] if session._sandbox else 0
+
     # -- the providers ------------------------------------------------------
     def faults(self, **settings):
         self.sandbox.set_faults(settings)

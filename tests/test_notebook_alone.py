@@ -42,11 +42,6 @@ def mail(house, session):
     shutil.rmtree(house.media)
 
 
-def drawn(session):
-    """Count what the session's own sandbox was asked to draw."""
-    return session._sandbox.stats()["submissions"] if session._sandbox else 0
-
-
 def test_no_sandbox_clip_takes_the_place_of_a_real_one(build, wire):
     """Without a key: words that name the run, in every pass, also once the error has replaced the card."""
     house = build()
@@ -61,11 +56,11 @@ def test_no_sandbox_clip_takes_the_place_of_a_real_one(build, wire):
             keyless.open(ask())
         assert (caught.value.charged, caught.value.run_id) == ("no", run.id)
         assert "Put the file back" in caught.value.cure
-        assert (keyless.ledger().runs(), drawn(keyless)) == ([], 0)
+        assert (keyless.ledger().runs(), house.drawn(keyless)) == ([], 0)
         save(house)
     assert [path.name for path in house.media.iterdir()] == [f"{run.path.stem}.json"]
     assert house.run(keyless, ask("Another fox")).provider == "sandbox", "a new request is drawn as ever"
-    assert (drawn(keyless), house.submissions) == (1, 1)
+    assert (house.drawn(keyless), house.submissions) == (1, 1)
 
 
 def test_its_key_fetches_the_clip_again_and_buys_nothing(build, wire):
@@ -110,7 +105,7 @@ def test_a_run_that_the_page_saved_on_its_way_is_reattached(build, wire):
     house.keys()
     keyless = house.session()
     shown = house.run(keyless, ask())
-    assert (shown.id, shown.status.pending, drawn(keyless)) == (run.id, True, 0)
+    assert (shown.id, shown.status.pending, house.drawn(keyless)) == (run.id, True, 0)
     assert isinstance(shown.error, KeyMissingError)
     save(house)
     house.keys(wire)
@@ -186,7 +181,7 @@ def test_what_is_no_notebook_stops_nothing(build):
     for take, content in enumerate(spoilt):
         (house.folder / "a.ipynb").write_text(content)
         assert house.run(keyless, ask(no_cache=take > 0)).provider == "sandbox"
-    assert drawn(keyless) == len(spoilt)
+    assert house.drawn(keyless) == len(spoilt)
 
 
 # -- in a kernel ---------------------------------------------------------------------------------

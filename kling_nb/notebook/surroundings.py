@@ -31,6 +31,9 @@ class ShellSurroundings:
     def __init__(self, ip: Any) -> None:
         self.ip = ip
         self.started_in = Path.cwd()
+        self._started = _identity(self.started_in)
+        #: What the folder was called before it was moved or renamed.
+        self._old_names: set[Path] = set()
         self._seen: Surroundings | None = None
 
     @property
@@ -71,7 +74,11 @@ class ShellSurroundings:
                 # Between cells (a widget's click) there is no request to read: the last answer holds.
                 allow_stdin = not self._seen.headless if self._seen else True
         headless = is_headless(allow_stdin, sys.stdin is not None and sys.stdin.isatty())
+        self._follow()
         notebook = notebook_path(os.environ, self.ip.user_ns, cwd=self.started_in, headless=headless)
+        if notebook is not None and notebook.parent in self._old_names:
+            # The server still says the old name, and a run that was on its way may have made that anew.
+            notebook = self.started_in / notebook.name
         folder = notebook.parent if notebook is not None and notebook.parent.is_dir() else self.started_in
         front = "" if headless or not self.kernel else front_end(os.environ, self.ip.user_ns, sys.modules)
         self._seen = Surroundings(
@@ -81,6 +88,17 @@ class ShellSurroundings:
             front=front,
             cell=self._cell(begun=not before),
         )
+
+    def _follow(self) -> None:
+        """Find the folder again after it was moved or renamed: the process is still in it."""
+        if _identity(self.started_in) == self._started:
+            return
+        with suppress(OSError):
+            here = Path.cwd()
+            if _identity(here) == self._started:
+                self._old_names.add(self.started_in)
+                self._old_names.discard(here)
+                self.started_in = here
 
     def leave(self) -> None:
         """Forget the cell at its end: a click that comes later is none of its doing."""
@@ -102,6 +120,15 @@ class ShellSurroundings:
             return Cell.of(told["code"], cell_id=metadata.get("cellId"), count=count if kept else None)
         except (AttributeError, LookupError, TypeError, ValueError):
             return None
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Tell a folder from one that only has its name."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def attach(ip: Any) -> ShellSurroundings:
