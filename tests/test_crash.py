@@ -146,8 +146,8 @@ def trial(tmp_path, sandbox, nursery):
 
 
 def is_clip(part):
-    """Whether a file that is being written is the clip, and not a sidecar."""
-    return ".json." not in part.name
+    """Whether a file that is being written is the clip, and neither a sidecar nor a trial for room."""
+    return ".json." not in part.name and not part.name.startswith(".room.")
 
 
 def killed(trial, step, schedule):
