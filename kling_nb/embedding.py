@@ -185,7 +185,9 @@ def _why_not(mode: Mode, front: FrontEnd, adds: int, kept: Sequence[Kept]) -> st
     """Say why clips stay outside; empty where they go in."""
     most = ASKED_MOST if mode == "always" else UNASKED_MOST
     most = min(most, _COLAB_MOST) if front == "colab" else most
-    if adds <= most:
+    # In most pages nothing goes in unless it was asked for, however large it is.
+    wanted = mode == "always" or (mode == "auto" and front)
+    if not wanted or adds <= most:
         return ""
     what = "the clip" if len(kept) == 1 else "these clips together"
     large = f"{what} would add {size_words(adds)} to it, and {size_words(most)} is the most"

@@ -78,6 +78,16 @@ def test_each_mode_puts_in_what_it_says(clip, mode, front, *, inside, still, pla
     assert markup.count("base64,") == inside + still + (player and still)
 
 
+@pytest.mark.parametrize("mode", ["auto", "poster", "never"])
+@pytest.mark.parametrize("final", [True, False])
+def test_a_clip_of_any_size_is_shown_from_beside_the_notebook(clip, mode, final):
+    """What does not go into the notebook is never too large for it: the card of a paid clip is drawn."""
+    [small] = inset([_kept(clip)], mode, final=final)
+    assert small.src == "kling_media/fox.mp4"
+    for size in (4_000_000, 20_000_000, 500_000_000):
+        assert inset([_kept(clip, size=size)] * 4, mode, final=final) == [small] * 4
+
+
 def test_nothing_goes_in_before_the_output_is_final(clip):
     """While a run of the output is on its way no clip is inside; that one will be, and its price, is said."""
     live = Kept(record=make_record(id="kl7m2r", status=RunStatus.RUNNING))
