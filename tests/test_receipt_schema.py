@@ -24,6 +24,7 @@ from kling_nb.receipt import RECEIPT_MIME, from_receipt, to_receipt
 from kling_nb.receiptlist import receipts_in
 from kling_nb.receiptschema import SCHEMA_FILE, receipt_schema, schema_text
 from kling_nb.records import RunStatus
+from kling_nb.restoring import verify_folder
 from kling_nb.transport import Transport
 from sessions import ask, sessions_in
 from stage import WIRES, Stage
@@ -213,6 +214,34 @@ def test_a_play_clip_says_that_it_was_drawn(make):
     receipt = to_receipt(run.wait(30).record)
     assert (receipt["file"]["digital_source_type"], receipt["price"]["play"]) == (DRAWN, True)
     assert list(VALIDATOR.iter_errors(receipt)) == []
+
+
+def test_a_private_run_keeps_the_hash_of_what_was_posted(make, monkeypatch):
+    """Of a private run the receipt has no word of the body, and the hash of the whole of it."""
+    bodies = []
+    send = Transport.send
+
+    async def listen(self, call, **how):
+        bodies.extend([call.content] if call.paid else [])
+        return await send(self, call, **how)
+
+    monkeypatch.setattr(Transport, "send", listen)
+    [run] = make(provider="sandbox").open(ask("A hidden owl", private=True))
+    record = run.wait(30).record
+    [posted] = bodies
+    assert b"A hidden owl" in posted
+    assert record.sent.sha256 == hashlib.sha256(posted).hexdigest()
+    told = run.path.with_suffix(".json").read_text()
+    assert json.loads(told)["sent"]["body"] is None
+    assert "owl" not in told
+    assert list(VALIDATOR.iter_errors(json.loads(told))) == []
+    assert [(one.word, one.why) for one in verify_folder(run.path.parent)] == [("here", "")]
+    # One that became private later has none either, and what its file says of the prompt is left out.
+    mark = Mark(kind="tag", where="comment", text="a hidden owl at night")
+    media = record.media.model_copy(update={"marks": (mark,)})
+    sent = Sent.of("https://x.example/v1", {"prompt": "A hidden owl"}, private=False)
+    later = to_receipt(record.model_copy(update={"sent": sent, "media": media}))
+    assert (later["sent"]["body"], "owl" in json.dumps(later)) == (None, False)
 
 
 @pytest.mark.parametrize(
