@@ -12,12 +12,10 @@ const LOOKS = [
   ["overlay", "Overlay"],
 ];
 
-class Compare {
+class Compare extends SteppedView {
   constructor(model, root, uncover) {
-    this.model = model;
-    this.root = root;
+    super(model, root);
     this.uncover = uncover;
-    this.state = model.get("state");
     this.look = "beside";
     this.slots = this.state.clips.map((clip, number) => new Slot(clip, number, this));
     this.clips = new Clips(model, (id, words) => this.slots.find((slot) => slot.clip.id === id)?.say(words));
@@ -28,8 +26,6 @@ class Compare {
   build() {
     const { state, root } = this;
     root.className += " kling-live kling-compare";
-    root.tabIndex = 0;
-    root.setAttribute("role", "group");
     root.setAttribute("aria-label", `Comparison of ${state.clips.length} clips`);
     this.stage = make("div", { class: "kling-stage" }, ...this.slots.map((slot) => slot.node));
     this.below = make("div", {});
@@ -182,16 +178,7 @@ class Compare {
 
   dismiss() {
     this.uncover();
-    this.close();
-    this.root.replaceChildren();
-    this.root.hidden = true;
-    this.model.send({ kind: "close" });
-  }
-
-  close() {
-    this.closed = true;
-    this.step?.close();
-    this.clips.close();
+    super.dismiss();
   }
 }
 

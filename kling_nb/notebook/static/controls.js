@@ -1,4 +1,4 @@
-// The bar below the pictures of a live view: play, steps, position, range, speed; and the same by keyboard.
+// The bar below the pictures of a live view: play, steps, position, range, speed; the same by keyboard; its end.
 //
 // Invariants: everything a key does, a control does too; keys of the notebook itself are kept out while the
 // view has the focus, and keys that belong to a field stay with it; each control has a name.
@@ -126,6 +126,30 @@ class Controls {
       event.preventDefault();
       act(event);
     });
+  }
+}
+
+// A live view of clips in lock step. It ends when somebody closes it, or with its cell.
+class SteppedView {
+  constructor(model, root) {
+    this.model = model;
+    this.root = root;
+    this.state = model.get("state");
+    root.tabIndex = 0;
+    root.setAttribute("role", "group");
+  }
+
+  dismiss() {
+    this.close();
+    this.root.replaceChildren();
+    this.root.hidden = true;
+    this.model.send({ kind: "close" });
+  }
+
+  close() {
+    this.closed = true;
+    this.step?.close();
+    this.clips.close();
   }
 }
 

@@ -5,11 +5,9 @@
 //
 // Joined behind page.js, clips.js, lockstep.js and controls.js (see frontend.py).
 
-class Player {
+class Player extends SteppedView {
   constructor(model, root) {
-    this.model = model;
-    this.root = root;
-    this.state = model.get("state");
+    super(model, root);
     this.clips = new Clips(model, (_id, words) => words && setText(this.words, words));
     this.build();
     this.load().catch((error) => this.fail(error.message));
@@ -20,8 +18,6 @@ class Player {
     const { root } = this;
     const name = clip.name || clip.id;
     root.className += " kling-live kling-player";
-    root.tabIndex = 0;
-    root.setAttribute("role", "group");
     root.setAttribute("aria-label", `Player, ${name}`);
     this.words = make("div", { class: "kling-place", text: "Loading" });
     this.box = make("div", { class: "kling-box" }, this.words);
@@ -120,19 +116,6 @@ class Player {
     this.words.hidden = false;
     setText(this.words, words);
     this.words.classList.add("kling-missing");
-  }
-
-  dismiss() {
-    this.close();
-    this.root.replaceChildren();
-    this.root.hidden = true;
-    this.model.send({ kind: "close" });
-  }
-
-  close() {
-    this.closed = true;
-    this.step?.close();
-    this.clips.close();
   }
 }
 
