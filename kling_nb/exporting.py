@@ -51,7 +51,7 @@ def export(
 
     Args:
         runs: Handles; unless given, every run of the ledger, and of the folder beside the notebook.
-        folder: Where to; beside it a `.export.json` says which run each clip is, written last.
+        folder: Where to; beside it a `.export.json` says which run each clip is, and that it is done.
         layout: `vbench`, `vbench-custom`, `vbench2`, `video-bench`, `t2v-compbench`, `evalcrafter`,
             `phygenbench`, `physics-iq`, `videogen-eval`, `videophy`, `videoalign`, `videofolder` or
             `webdataset`; or `crate`, an RO-Crate of every attempt.

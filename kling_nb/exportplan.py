@@ -254,7 +254,6 @@ def _name(
     model: str,
     splits: Mapping[str, str],
 ) -> str:
-    media = sample.record.media if sample else None
     split = splits.get(sample.record.id, "") if sample else ""
     return layout.path(
         prompt=row.prompt,
@@ -264,12 +263,17 @@ def _name(
         category=dimension,
         model=model,
         split=f"{split}/" if split else "",
-        stem=Path(media.file).stem
-        if media
-        else sample.record.id
-        if sample
-        else f"row-{row.number}-take-{take}",
+        stem=_stem(sample, layout) or f"row-{row.number}-take-{take}",
     )
+
+
+def _stem(sample: Sample | None, layout: Layout) -> str:
+    if sample is None:
+        return ""
+    record = sample.record
+    stem = Path(record.media.file).stem if record.media is not None else record.id
+    # In a tar everything after the first dot of a name tells the kind of the file.
+    return record.id if layout.index == "clips.tar" and "." in stem else stem
 
 
 def _check_one(held: Placed | None, sample: Sample, file: str, layout: Layout) -> None:

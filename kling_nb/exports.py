@@ -117,12 +117,13 @@ def lay_out(
         # An index of our own earlier export may be written anew; a stranger's is in the way.
         before = {} if _is_ours(folder, layout) else other
         sweep(folder)
+        new = check_way(folder, () if tar else placed, before)
+        _write_manifest(folder, {"layout": layout.name, "done": False})
         if tar:
-            check_way(folder, (), before)
             folder.mkdir(parents=True, exist_ok=True)
             write_tar(folder, tar, placed)
         else:
-            put_clips(folder, check_way(folder, placed, before))
+            put_clips(folder, new)
         for name, data in whole.items():
             write_whole(folder / name, data)
         own = [*other, *(() if tar else names)]
@@ -134,7 +135,7 @@ def lay_out(
             left_out=found.left_out,
             strangers=strangers(folder, own) if folder.is_dir() else (),
         )
-        _write_manifest(made)
+        _write_manifest(folder, _listed(made))
     return made
 
 
@@ -170,7 +171,7 @@ def check_origin(samples: Iterable[Sample], *, allow_sandbox: bool) -> None:
 
 
 def _is_ours(folder: Path, layout: Layout) -> bool:
-    """Whether an earlier export by the same rule came to its end in this folder."""
+    """Whether an earlier export by the same rule was written to this folder, to its end or not."""
     try:
         said = json.loads(beside(folder, "export.json").read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -178,16 +179,21 @@ def _is_ours(folder: Path, layout: Layout) -> bool:
     return isinstance(said, dict) and said.get("layout") == layout.name
 
 
-def _write_manifest(made: Export) -> None:
-    """Write beside the folder which run each clip is, and what is missing: last, so that it means the end."""
-    listed = {
+def _listed(made: Export) -> dict[str, object]:
+    """Say which run each clip is, and what is missing."""
+    return {
         "layout": made.layout,
+        "done": True,
         "clips": {one.file: one.sample.record.id for one in made.placed},
         "missing": {gone.file: gone.why for gone in made.missing},
         "left_out": list(made.left_out),
         "strangers": list(made.strangers),
         **to_receipts(list({one.sample.record.id: one.sample.record for one in made.placed}.values())),
     }
-    data = json.dumps(listed, indent=1, ensure_ascii=False).encode("utf-8", "replace")
-    made.folder.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(beside(made.folder, "export.json"), data)
+
+
+def _write_manifest(folder: Path, said: dict[str, object]) -> None:
+    """Write it beside the folder: before the first clip that it is not done, and at the end what there is."""
+    data = json.dumps(said, indent=1, ensure_ascii=False).encode("utf-8", "replace")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(beside(folder, "export.json"), data)

@@ -5,12 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
 
 from kling_nb.errors import StoreError, UsageError
 from kling_nb.exportnames import check_case, check_names
@@ -120,7 +123,8 @@ def test_a_disk_that_tells_letters_apart_takes_both(tmp_path, sample):
 
 
 # -- disks that fail -----------------------------------------------------------------------------
-#: Lay out three clips in a process that may write files of so many bytes, or dies at its n-th sync to disk.
+#: Lay out three clips in a process that may write files of so many bytes, or dies at its n-th sync to disk;
+#: the first two are those of the list.
 CHILD = """
 import os, resource, sys
 from pathlib import Path
@@ -160,6 +164,11 @@ def child(tmp_path, out, layout="vbench", *, limit=0, last=0):
     return done.returncode, done.stdout.strip()
 
 
+def done(out):
+    """Read whether the list beside an export says that it came to its end."""
+    return json.loads(out.with_name(f"{out.name}.export.json").read_text())["done"]
+
+
 def halves(out):
     return [path for path in out.parent.iterdir() if path.name.startswith(".")]
 
@@ -171,19 +180,19 @@ def test_a_disk_that_is_full_in_the_middle_leaves_no_half(tmp_path, other, layou
     assert (code, said.startswith("StoreError: The export stopped: File too large")) == (0, True)
     assert "what is there is kept" in said
     assert names(other) == ({"a fox-0.mp4"} if layout == "vbench" else set())
-    assert (halves(other), other.with_name("out.export.json").exists()) == ([], False)
+    assert (halves(other), done(other)) == ([], False)
     code, said = child(tmp_path, other, layout)
-    assert said.endswith("nothing is missing")
+    assert (said.endswith("nothing is missing"), done(other)) == (True, True)
     assert names(other) == ({f"a fox-{n}.mp4" for n in range(3)} if layout == "vbench" else {"clips.tar"})
 
 
 def test_an_export_that_is_killed_is_taken_up_again(tmp_path, other):
     """The half lies outside the folder and under no name; the next export sweeps it and is whole."""
-    code, _ = child(tmp_path, other, last=2)
+    code, _ = child(tmp_path, other, last=4)
     assert code == -9
     assert names(other) == {"a fox-0.mp4"}
     (left,) = halves(other)
-    assert (left.stat().st_size, other.with_name("out.export.json").exists()) == (3000, False)
+    assert (left.stat().st_size, done(other)) == (3000, False)
     code, said = child(tmp_path, other)
     assert said.endswith("nothing is missing")
     # Somebody might still be at work on it; after a minute nobody is.
@@ -192,6 +201,20 @@ def test_an_export_that_is_killed_is_taken_up_again(tmp_path, other):
     child(tmp_path, other)
     assert halves(other) == []
     assert {path.stat().st_size for path in other.iterdir()} == {500, 3000}
+
+
+def test_a_second_export_that_stops_does_not_look_done(tmp_path, other):
+    """The list of the first one does not vouch for it; a third one may replace the first one's index."""
+    child(tmp_path, other, "videofolder")
+    assert done(other)
+    shutil.rmtree(other)
+    other.mkdir()
+    (other / "metadata.jsonl").write_text("of the first one")
+    code, said = child(tmp_path, other, "videofolder", limit=2000)
+    assert (said.startswith("StoreError"), done(other)) == (True, False)
+    code, said = child(tmp_path, other, "videofolder")
+    assert (code, said.endswith("nothing is missing"), done(other)) == (0, True, True)
+    assert len((other / "metadata.jsonl").read_text().splitlines()) == 3
 
 
 def test_two_exports_into_one_folder_do_not_disturb_each_other(tmp_path, other, sample):
@@ -280,6 +303,23 @@ def test_names_that_some_disks_refuse_are_tried_out(tmp_path, name):
         check_names(tmp_path, [f"Motion/{name}", "fox"], lambda *two: bool(asked.append(two)))
     assert asked == [(tmp_path, name)]
     assert list(tmp_path.iterdir()) == [] or names(tmp_path) == set()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.characters(exclude_categories=()), max_size=90))
+def test_whatever_is_accepted_can_be_made_here(name):
+    """Any text: the names that pass are made, and read back letter by letter; the others are refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            check_names(Path(folder), [name])
+        except UsageError:
+            event("refused")
+            return
+        assert names(Path(folder)) == set()
+        (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+        (Path(folder) / name).touch()
+        event("accepted")
+        assert names(Path(folder)) == {name}
 
 
 def test_folders_that_differ_by_case_are_looked_at_too(tmp_path):
