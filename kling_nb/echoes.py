@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from html import unescape
 from urllib.parse import unquote_plus
 
-__all__ = ["quotes", "repeats"]
+__all__ = ["is_plain", "quotes", "repeats"]
 
 #: Words that are in every answer: that they are in a prompt too tells nothing of it.
 _PLAIN = frozenset(
@@ -76,6 +76,19 @@ def quotes(text: str, originals: Sequence[str]) -> bool:
     return any(
         pieces & set(_pieces(form)) or any(piece in _fold(form) for piece in long) for form in _forms(text)
     )
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text has no other words than those that are in every answer.
+
+    Args:
+        text: A provider's, about a prompt that is not known here.
+
+    Example:
+        >>> is_plain("HTTP 422: the request was rejected"), is_plain("the word 'fox' is not allowed")
+        (True, False)
+    """
+    return all(piece in _PLAIN or piece.isdecimal() for piece in _pieces(text))
 
 
 def _row(text: str) -> list[str]:

@@ -18,7 +18,7 @@ from kling_nb.models import TextToVideo
 from kling_nb.opening import FROM_FOLDER
 from kling_nb.records import RunRecord, RunStatus, utc_now
 from kling_nb.session import Session
-from kling_nb.veil import veiled_request
+from kling_nb.veil import hush, veiled_request
 from kling_nb.wording import charged, clock, state_word
 
 __all__ = ["resolve", "take_up"]
@@ -133,7 +133,10 @@ def _attach(
     with ledger.reading() as transaction:
         record = _attachable(transaction, engine, run_id, provider_run_id)
     reached = reach(record)
-    seen = engine.look(reached, provider_run_id)
+    try:
+        seen = engine.look(reached, provider_run_id)
+    except KlingError as error:
+        raise hush(record, error) from None
     _check(record, reached.provider.label, provider_run_id, seen)
     with ledger.writing() as transaction:
         record = _attachable(transaction, engine, run_id, provider_run_id)

@@ -22,6 +22,7 @@ from kling_nb.receiptcheck import faults_in, faults_of_file
 from kling_nb.records import RunRecord, RunStatus
 from kling_nb.session import Session
 from kling_nb.store import Store
+from kling_nb.veil import hush
 
 __all__ = ["Found", "relink", "restore", "verify_folder"]
 
@@ -234,6 +235,7 @@ def _restore(
         media = session.engine().fetch_again(reach, here)
         store.write_sidecar(here.model_copy(update={"media": media}))
     except KlingError as error:
+        error = hush(here, error)
         why = f"{not_there}{error.what} {error.cure}".strip()
         return Found(word="gone", file=name, run_id=record.id, why=why)
     return Found(word="fetched", file=media.file, run_id=record.id)

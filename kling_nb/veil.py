@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from copy import copy
 from typing import Any
 
-from kling_nb.echoes import quotes, repeats
-from kling_nb.errors import KlingError
+from kling_nb.echoes import is_plain, quotes, repeats
+from kling_nb.errors import KlingError, ProviderError
 from kling_nb.models import TextToVideo, request_key
 from kling_nb.records import MediaFacts, RunRecord
 
@@ -21,6 +21,7 @@ __all__ = [
     "NOW_PRIVATE",
     "STILL_PUBLIC",
     "hash_of",
+    "heard",
     "hidden",
     "hush",
     "in_place_of",
@@ -209,7 +210,11 @@ def hush(record: RunRecord, error: KlingError) -> KlingError:
     if not record.private:
         return error
     said = copy(error)
-    said.what = hidden(record, error.what)
+    ours, colon, theirs = error.what.partition(": ")
+    if isinstance(error, ProviderError):
+        said.what = hidden(record, error.what)
+    elif colon:
+        said.what = f"{ours}: {hidden(record, theirs)}"
     said.args = (" ".join(part for part in (said.what, f"Charged: {said.charged}.", said.cure) if part),)
     said.plain = True
     return said
@@ -229,7 +234,37 @@ def hidden(record: RunRecord, text: str) -> str:
         >>> hidden.__name__
         'hidden'
     """
-    return _cut(text, _texts(record.request)) if record.private and not is_veiled(record) else text
+    if not record.private or text == NOT_SHOWN:
+        return text
+    if is_veiled(record):
+        # The words are not here to be looked for.
+        return text if is_plain(text) else NOT_SHOWN
+    return _cut(text, _texts(record.request))
+
+
+def heard(record: RunRecord, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what a provider says of a run as its record may keep it.
+
+    Args:
+        record: The run. With its words it keeps everything, to be veiled where it is shown; without them
+            nobody could tell later what repeats them.
+        changes: Fields of the record.
+
+    Returns:
+        The same, without what may repeat the words.
+    """
+    if not is_veiled(record):
+        return dict(changes)
+    strict = {name: changes[name] for name in ("message", "seed", "timing") if name in changes}
+    kept = {
+        **changes,
+        **{name: _each(value, lambda text: hidden(record, text)) for name, value in strict.items()},
+    }
+    media = changes.get("media")
+    if isinstance(media, Mapping) and media.get("marks"):
+        marks = [{**mark, "text": hidden(record, mark["text"])} for mark in media["marks"]]
+        kept["media"] = {**media, "marks": marks}
+    return kept
 
 
 @contextmanager

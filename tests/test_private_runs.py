@@ -28,7 +28,7 @@ from kling_nb.records import Estimate, RunRecord, RunStatus, utc_now
 from kling_nb.resolving import resolve
 from kling_nb.restoring import restore, verify_folder
 from kling_nb.store import Store, file_stem
-from kling_nb.veil import hash_of, is_hash, is_veiled, unveiled, veiled
+from kling_nb.veil import NOT_SHOWN, hash_of, is_hash, is_veiled, unveiled, veiled
 from sessions import ask
 from stage import WIRES
 
@@ -337,3 +337,25 @@ def test_a_run_on_its_way_becomes_private_under_whoever_carries_it(build):
     until(lambda: len(list(house.media.glob("*.json"))) == 1)
     assert pieces_in(repr(run), str(run.bundle()), *files_below(house.media).items()) == {}
     assert (mine.id, house.accepted) == (run.id, 1)
+
+
+def test_what_is_said_of_a_run_whose_words_are_not_here_is_not_kept(build):
+    """Attached from the folder alone, a provider that repeats the prompt cannot be judged: its words go."""
+    house = build()
+    house.faults(submit_drop_after="next:1", run_moderated=1.0, message=f"Content policy: {PROMPT}")
+    lost = house.run(house.session(), ask(PROMPT, provider="runcomfy", private=True))
+    assert lost.status == "lost"
+    house.forget_ledger()
+    house.made.pop().close()
+    [made] = [run.id for run in house.sandbox.desk.runs]
+    session = house.session()
+    house.faults(poll_500="next:9")
+    with pytest.raises(KlingError) as caught:
+        resolve(session.find(lost.id), attach=made, session=session)
+    house.faults(poll_500=0)
+    run = resolve(session.find(lost.id), attach=made, session=session).wait(30)
+    assert (run.status, run.record.reason) == ("failed", "moderated")
+    assert is_veiled(session.find(lost.id).record)
+    said = [repr(run), str(run.error), str(run.bundle()), run.record.model_dump_json(), str(caught.value)]
+    assert pieces_in(*said, *files_below(house.media).items()) == {}
+    assert NOT_SHOWN in run.record.message

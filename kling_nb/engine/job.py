@@ -26,6 +26,7 @@ from kling_nb.providers.base import Provider, Snapshot
 from kling_nb.records import Earlier, RunRecord, RunStatus
 from kling_nb.store import Store
 from kling_nb.transport import Transport
+from kling_nb.veil import heard
 
 __all__ = ["STEPS", "Clock", "Job", "Limits"]
 
@@ -171,6 +172,7 @@ class Job:
             LeaseLostError: Another process drives the run by now.
         """
         before = self.record
+        changes = heard(before, changes)
         if at is None and all(getattr(before, name) == value for name, value in changes.items()):
             return before
         record = await asyncio.to_thread(
@@ -187,6 +189,7 @@ class Job:
         """
         if RunStatus(changes.get("status", self.record.status)).ended:
             changes["earlier"] = await self._earlier()
+        changes = heard(self.record, changes)
         copy = RunRecord.model_validate({**self.record.model_dump(), **changes})
         # Somebody who slept may have written down the provider's id since: then it is no end.
         at = self.record.status if copy.status.ended else None
