@@ -1,11 +1,13 @@
 """What a receipt tells of its surroundings is true and no more, and an edited receipt is found out."""
 
+import hashlib
 import json
 import shutil
 import subprocess
 
 import pytest
 
+from kernels import kernel_in
 from kling_nb import checkout
 from kling_nb.checkout import commit_of
 from kling_nb.provenance import Cell
@@ -266,3 +268,50 @@ def test_marks_that_are_gone_are_missed(folder):
         "the clip does not have the mark (c2pa) that the receipt tells of",
     )
     assert bare != whole
+
+
+# -- the cell in a kernel ----------------------------------------------------------------------
+CLICKED = """
+import kling_nb as kling
+def clicked(comm, message):
+    global run
+    run = kling.submit("A fox by a click", duration=3)
+get_ipython().kernel.comm_manager.register_target("click", clicked)
+"""
+
+
+def test_a_kernel_tells_which_cell_asked(tmp_path, monkeypatch):
+    """A cell's run has the id, text and number of that cell, also the first one; a later click has none."""
+    monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
+    monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "0")
+    with kernel_in(tmp_path) as kernel:
+
+        def page(kind, content, **metadata):
+            """Send what a page sends."""
+            message = kernel.client.session.msg(kind, content, metadata=metadata)
+            kernel.client.shell_channel.send(message)
+            kernel._outputs = []
+            kernel._until(
+                message["header"]["msg_id"],
+                lambda _, said: said.get("execution_state") == "idle",
+            )
+
+        asked = {"silent": False, "store_history": True, "allow_stdin": True, "stop_on_error": True}
+        first = "%%kling one -d 3\nA fox of the first cell"
+        assert kernel.run("%load_ext kling_nb").status == "ok"
+        page("execute_request", {**asked, "code": first}, cellId="0a1b-2c")
+        second = "%%kling two -d 3\nA fox of VS Code"
+        page("execute_request", {**asked, "code": second}, cellId="vscode-notebook-cell:/home/ann/a#W0")
+        assert kernel.run(CLICKED).status == "ok"
+        page("comm_open", {"comm_id": "c1", "target_name": "click", "data": {}})
+        cells = kernel.value(
+            "[run.wait(60).record.cell and run.record.cell.model_dump() for run in (one, two, run)]"
+        )
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in (first, second)]
+    assert cells == [
+        {"id": "0a1b-2c", "sha256": digests[0], "count": 2},
+        {"id": None, "sha256": digests[1], "count": 3},
+        None,
+    ]
+    kept = [path.read_text() for path in (tmp_path / "kling_media").glob("*.json")]
+    assert (len(kept), [text for text in kept if "/home/ann" in text]) == (3, [])
