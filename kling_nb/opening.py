@@ -269,6 +269,8 @@ class Opening:
             record = record.model_copy(update={"private": True})
         held = transaction.get(record.id)
         in_ledger = held is not None
+        if held is not None and held.run_key != record.run_key:
+            raise _same_id(record)
         if decision.act == "refetch":
             words = "fetching the clip again"
             record = record.model_copy(update={"status": RunStatus.SAVING, "message": words})
@@ -384,3 +386,13 @@ def stranger(record: RunRecord) -> RunRecord:
 def _unpaid(record: RunRecord) -> RunRecord:
     """Leave out the figures that a file tells: money is the ledger's alone."""
     return record.model_copy(update={"reserved_micros": 0, "settled_micros": None, "reported_micros": None})
+
+
+def _same_id(record: RunRecord) -> StoreError:
+    return StoreError(
+        f"The receipt of run {record.id} in the folder bears the id of another run in your ledger.",
+        charged="no",
+        cure="Nothing was sent. Move that receipt, and its clip, to another folder.",
+        run_id=record.id,
+        provider=record.provider,
+    )

@@ -61,6 +61,28 @@ def test_the_same_cell_twice_is_paid_once(build, wire):
     assert house.submissions == 2
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_receipt_with_the_id_of_another_run_changes_no_row_of_the_ledger(build, there):
+    """A receipt in the folder with the id of another paid run is refused, and nothing is sent."""
+    house = build()
+    session = house.session()
+    owl = house.run(session, ask("An owl", provider="runflow"))
+    session.close()
+    house.forget_ledger()
+    session = house.session()
+    fox = house.run(session, ask("A fox", provider="runflow"))
+    before = session.ledger().get(fox.id)
+    path = house.media / f"{owl.path.stem}.json"
+    path.write_text(path.read_text(encoding="utf-8").replace(f'"id": "{owl.id}"', f'"id": "{fox.id}"'))
+    if not there:
+        owl.path.unlink()
+    with pytest.raises(StoreError, match="bears the id of another run"):
+        session.open(ask("An owl", provider="runflow"))
+    assert session.ledger().get(fox.id) == before
+    assert house.submissions == 2
+    assert house.run(session, ask("A fox", provider="runflow")).reused
+
+
 def test_the_same_cell_while_it_runs_is_the_same_run(build, wire):
     """A second pass attaches to the run on its way."""
     house = build(held=True)
