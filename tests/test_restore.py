@@ -163,6 +163,22 @@ def test_a_folder_given_is_searched(tmp_path, make):
     assert run.path.is_file()
 
 
+def test_another_run_of_the_same_id_is_not_what_a_receipt_tells_of(tmp_path, make):
+    """A ledger that knows the id of a receipt by another clip gives that clip to nobody who asks for it."""
+    session = make(provider="sandbox")
+    fox, owl = (session.open(ask(words))[0].wait(60) for words in ("a fox", "an owl"))
+    assert fox.record.media.sha256 != owl.record.media.sha256
+    path = save(tmp_path / "a.ipynb", owl.record.model_copy(update={"id": fox.id}))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.move(path, elsewhere / "a.ipynb")
+    (found,) = restore(elsewhere / "a.ipynb", session=session)
+    assert found.word == "gone"
+    assert not list(elsewhere.rglob("*.mp4"))
+    (found,) = restore(elsewhere / "a.ipynb", look_in=owl.path.parent, session=session)
+    assert (found.word, found.file) == ("linked", owl.path.name)
+
+
 def test_one_flipped_byte_is_found(tmp_path, make):
     """A check of the folder tells the changed clip, the one without a receipt, and the file that is none."""
     session = make(provider="sandbox")
