@@ -238,7 +238,7 @@ class Receipt(_Part):
         "SHA-256 of the prompt as UTF-8, shots joined by line ends; of a private storyboard, of its hashes",
         None,
     )
-    sent: Sent | None = _say("The body of the submit as it was posted; null: nothing was", None)
+    sent: Sent | None = _say("The body of the submit as it was posted; null: not yet, or not by us", None)
     model: _Word = _say("Our id of the model")
     take: _Small = _say("The planned sample, counted from 0", 0)
     sample: Sample | None = _say("Which sample of which suite this is", None)
