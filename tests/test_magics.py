@@ -308,3 +308,27 @@ def test_a_submitting_cell_returns_while_its_run_goes_on(slow):
     kinds = [kind for content in answer.outputs for kind in content["data"]]
     assert "application/vnd.jupyter.widget-view+json" in kinds
     assert "text/html" in kinds
+
+
+#: The run ends while its first card is on its way to the page.
+LATE_CARD = """
+import kling_nb as kling
+run = kling.submit("A red fox", duration=3)
+pub = get_ipython().display_pub
+publish = pub.publish
+def late(*args, **options):
+    publish(*args, **options)
+    run.wait(60)
+pub.publish = late
+run
+"""
+
+
+def test_a_run_that_ends_while_its_card_is_drawn_shows_its_end(tmp_path, monkeypatch):
+    """However fast it is, the card does not stay at what it said first."""
+    monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "0.5")
+    with kernel_in(tmp_path) as kernel:
+        kernel.run("%load_ext kling_nb")
+        assert kernel.run(LATE_CARD).status == "ok"
+        assert kernel.value("run.status.value") == "succeeded"
+        assert "Done" in str(kernel.wait_display("Done"))

@@ -48,8 +48,10 @@ def show_runs(runs: Sequence[Run], *, embed: Mode | None = None) -> None:
     watched = live and not current().surroundings().headless
     mode = embed or current().settings().embed
     cards = LiveCards(runs, repeat=live and not watched, embed=mode, front=current().surroundings().front)
+    # Asked before the card is drawn: a run that ends meanwhile would leave it at what it says first.
+    going = any(not run.done for run in runs)
     cards.draw(controls=watched, notify=watched and current().settings().notify)
-    if live and any(not run.done for run in runs):
+    if live and going:
         cards.follow(current().loop.hand)
 
 
