@@ -70,7 +70,7 @@ class House:
         self.made.append(session)
         return session
 
-    def run(self, session, ask, timeout_s=30):
+    def run(self, session, ask, timeout_s=60):
         """One call with one take, to its end."""
         [run] = session.open(ask)
         return run.wait(timeout_s)
@@ -149,7 +149,7 @@ class House:
         self.loop.hand(self.sandbox.stop()).result(20)
 
 
-def until(true, timeout_s=20):
+def until(true, timeout_s=60):
     """Wait until something is so; it fails loudly when it never is."""
     end = time.monotonic() + timeout_s
     while not (found := true()):

@@ -93,7 +93,7 @@ class Stage:
             transaction.insert(record)
         return record
 
-    def go(self, *args, timeout_s=30, **fields):
+    def go(self, *args, timeout_s=60, **fields):
         """Run one to its end."""
         return self.engine.handle(self.record(*args, **fields)).wait(timeout_s)
 

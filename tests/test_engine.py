@@ -451,7 +451,7 @@ def test_a_laptop_that_slept_does_not_send_what_another_process_sent(build, wire
     house = build(faults={"submit_429_wait": {"next": 1}, "retry_after_s": 1.5})
     house.set(BUDGET=5)
     sleeper = house.start("-c", SLEEPER, __file__.rpartition("/")[0], wire)
-    until(lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_STOPPED, 60)
+    until(lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_STOPPED)
     assert house.submissions == 1
     try:
         other = house.run(house.session(limits=replace(QUICK, lease_s=1)), ask(provider=wire))
