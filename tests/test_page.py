@@ -42,7 +42,7 @@ PLAY = """async () => {
     await video.play();
     const end = performance.now() + 8000;
     while (video.currentTime === 0 && performance.now() < end) await new Promise((r) => setTimeout(r, 20));
-    seen.push([video.currentTime > 0, video.videoWidth, video.readyState >= 3, video.error]);
+    seen.push([video.currentTime > 0, video.videoWidth, video.readyState >= 2, video.error]);
     video.pause();
   }
   return seen;
