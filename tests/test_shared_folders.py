@@ -133,7 +133,13 @@ def test_what_ended_badly_for_a_colleague_is_not_drawn_and_not_bought(build, wir
     assert list(house.media.glob("*.mp4")) == []
 
 
-@pytest.mark.parametrize("named", [True, False], ids=["by the server", "by the working folder"])
+@pytest.mark.parametrize(
+    "named",
+    [
+        pytest.param(True, id="by the server"),
+        pytest.param(False, id="by the working folder", marks=pytest.mark.matrix),
+    ],
+)
 def test_a_folder_renamed_under_a_living_kernel_is_followed(build, monkeypatch, named):
     """Its clips are found under the new name, one on its way arrives there, and nothing is fetched twice."""
     house = build(wait_scale=1, faults={"queue_s": 0, "dispatch_s": 0, "run_s": 1})
