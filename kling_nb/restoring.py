@@ -7,6 +7,7 @@ wherever it comes from; what cannot be brought back is said run by run, with the
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -103,6 +104,7 @@ def restore(
             cure="Name it: `%kling restore NOTEBOOK.ipynb`.",
         )
     records, bad = read_receipts(path)
+    records = [_as_kept(record, session) for record in records]
     store = session.engine().store(media_folder(session.settings(), path, path.parent))
     depot = Depot(str(look_in)) if look_in is not None and is_address(str(look_in)) else None
     nearby = _files(_folder(look_in)) if look_in is not None and depot is None else {}
@@ -196,6 +198,15 @@ def _folder(folder: str | Path) -> Path:
     if not path.is_dir():
         raise UsageError(f"There is no folder {path}.", cure="Name a folder of clips and receipts.")
     return path
+
+
+def _as_kept(record: RunRecord, session: Session) -> RunRecord:
+    """Keep a run private that became so after its output was saved."""
+    with suppress(KlingError):
+        kept = session.ledger().get(record.id)
+        if kept is not None and kept.private:
+            return record.model_copy(update={"private": True})
+    return record
 
 
 def _check(record: RunRecord, store: Store) -> Found:

@@ -71,6 +71,13 @@ def test_a_public_run_that_is_asked_for_in_private_is_private_from_then_on(build
     [receipt] = house.media.glob("private-*.json")
     assert pieces_in(receipt.read_bytes().replace(run.record.media.file.encode(), b"")) == {}
     assert session.find(run.id).record.private
+    # Its older output is public: what is restored from it is not.
+    (house.media / run.record.media.file).unlink()
+    made = notebook("")
+    made.cells[0].outputs = [output_of(public)]
+    nbformat.write(made, house.folder / "a.ipynb")
+    assert [one.word for one in restore(house.folder / "a.ipynb", session=session)] == ["fetched"]
+    assert [path.name for path in house.media.glob("*.json")] == [receipt.name]
     # Asked for without the flag it stays so, also in another kernel and for somebody with the folder alone.
     again = house.run(house.session(), ask(PROMPT, provider="runflow"))
     assert again.record.private
