@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from hypothesis import given, settings
 
 from canary import PROMPT, files_below, pieces_in
 from house import houses, until
@@ -31,6 +32,7 @@ from kling_nb.store import Store, file_stem
 from kling_nb.veil import NOT_SHOWN, hash_of, is_hash, is_veiled, unveiled, veiled
 from sessions import ask
 from stage import WIRES
+from test_receipt import records
 
 
 @pytest.fixture
@@ -366,3 +368,24 @@ def test_what_is_said_of_a_run_whose_words_are_not_here_is_not_kept(build):
     said = [repr(run), str(run.error), str(run.bundle()), run.record.model_dump_json(), str(caught.value)]
     assert pieces_in(*said, *files_below(house.media).items()) == {}
     assert NOT_SHOWN in run.record.message
+
+
+@settings(max_examples=40)
+@given(records())
+def test_any_private_receipt_is_read_as_what_was_written(record):
+    """Whatever is in a record: its texts are hashes, it passes again unchanged, and the words fit only it."""
+    private = record.model_copy(update={"private": True})
+    receipt = to_receipt(private)
+    asked = receipt["request"]
+    texts = [
+        asked.get("prompt"),
+        asked.get("negative_prompt"),
+        *(s["prompt"] for s in asked.get("shots") or ()),
+    ]
+    assert all(is_hash(text) for text in texts if text is not None)
+    back = from_receipt(json.loads(json.dumps(receipt, allow_nan=False)))
+    assert to_receipt(back) == receipt
+    assert is_veiled(back)
+    assert veiled(back) == back
+    assert unveiled(back, record.request).request == record.request
+    assert file_stem(back) == file_stem(private)
