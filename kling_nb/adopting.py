@@ -199,6 +199,7 @@ class Adoption:
             folder=str(self.folder),
             private=self.private,
             version=self.version,
+            terms=model.offer(self.provider.name).terms,
         )
 
     def _placed(self, transaction: Transaction, record: RunRecord) -> RunRecord:

@@ -15,6 +15,7 @@ from kling_nb.wording import charged, file_words, host, provider_label, short
 
 __all__ = ["receipt"]
 
+_MOST_EARLIER = 5
 _MARKS = {"c2pa": "C2PA", "aigc": "AIGC", "xmp": "XMP"}
 
 
@@ -79,7 +80,7 @@ def _entries(record: RunRecord) -> list[tuple[str, object]]:
         ("Settled", _settled(record)),
         ("Extras", join(extras, DOT)),
         ("Tags", join(tags, DOT)),
-        ("Earlier", join([_earlier(one, play=record.play) for one in record.earlier], DOT)),
+        ("Earlier", _all_earlier(record)),
         ("From", join(_origin(record), DOT)),
         ("Terms", _terms(record)),
         ("Request", tag("span", record.request_key, style=MONO)),
@@ -101,6 +102,13 @@ def _marks(record: RunRecord) -> Html:
         if mark.where.lower() != "encoder"
     ]
     return join([f"IPTC {source_type(play=record.play).rpartition('/')[2]}", *said], DOT)
+
+
+def _all_earlier(record: RunRecord) -> Html:
+    shown = record.earlier[-_MOST_EARLIER:]
+    before = len(record.earlier) - len(shown)
+    words: list[object] = [f"{before} before these"] if before else []
+    return join([*words, *(_earlier(one, play=record.play) for one in shown)], DOT)
 
 
 def _earlier(one: Earlier, *, play: bool) -> Html:

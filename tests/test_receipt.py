@@ -211,6 +211,9 @@ def test_the_card_tells_where_a_clip_comes_from():
     assert "Terms https://x.example/terms · seen 2026-11-21" in shown
     assert "IPTC trainedAlgorithmicMedia · AIGC: <i> $ 1" in shown
     assert "<i>" not in str(receipt_view(record))
+    many = tuple(before[0].model_copy(update={"attempt": n}) for n in range(1, 31))
+    page = str(receipt_view(make_record(earlier=many)))
+    assert ("25 before these" in page, page.count("k111"), "try 30," in page) == (True, 5, True)
     bare = str(receipt_view(make_record()))
     assert not any(f">{row}<" in bare for row in ("Earlier", "From", "Terms", "Marks", "Posted"))
 

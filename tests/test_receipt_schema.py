@@ -10,6 +10,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 import kling_nb as kling
@@ -28,7 +30,7 @@ from kling_nb.restoring import verify_folder
 from kling_nb.transport import Transport
 from sessions import ask, sessions_in
 from stage import WIRES, Stage
-from test_receipt import FILE
+from test_receipt import FILE, _places, json_values, records
 from transport_server import answer, replying, serving
 
 ROOT = Path(kling.__file__).parent
@@ -282,6 +284,25 @@ def test_a_broken_receipt_fits_neither_schema_nor_reader(path, value):
     assert list(VALIDATOR.iter_errors(broken)) != []
     with pytest.raises(StoreError):
         from_receipt(broken)
+
+
+@settings(max_examples=40)
+@given(records())
+def test_whatever_is_written_fits(record):
+    """Whatever stands in a record, its receipt is within the schema."""
+    assert list(VALIDATOR.iter_errors(json.loads(json.dumps(to_receipt(record))))) == []
+
+
+@settings(max_examples=80)
+@given(st.sampled_from(list(_places(to_receipt(whole())))), json_values)
+def test_whatever_our_reader_takes_fits(path, value):
+    """The schema is no stricter than the code: a change that we read is one that the schema allows."""
+    changed = at(to_receipt(whole()), *path, value=value)
+    try:
+        from_receipt(changed)
+    except StoreError:
+        return
+    assert list(VALIDATOR.iter_errors(changed)) == []
 
 
 def test_a_receipt_of_the_first_edition_is_read():
