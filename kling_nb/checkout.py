@@ -1,14 +1,14 @@
 """Which commit is checked out around a notebook, and whether files that git tracks differ from it.
 
 Invariants: the commit is read from git's own files, so it costs no process; git itself is asked for the rest,
-with a time limit, with no key in its environment, and without the repository's hooks and file watcher (its
-filters do run, or a notebook whose outputs are stripped would always differ); whatever cannot be found out is
-None; no path leaves this file.
+with a time limit, with no key in its environment, and without any program that the repository's own settings
+name, for its folder may be a stranger's; whatever cannot be found out is None; no path leaves this file.
 """
 
 import os
 import re
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +20,10 @@ _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REF = re.compile(r"ref: (refs/[^\x00-\x20\x7f]{1,400})")
 _MOST_BYTES = 8 << 20  # of packed-refs: some 100,000 references
 _LIMIT_S = 1.0
+#: Asks for filters, and for whose settings name them; reads those of the repository from the answer.
+_LIST = ("config", "--show-scope", "--includes", "-z", "--name-only", "--get-regexp", r"^filter\.")
+_DRIVER = re.compile(r"(?:^|\0)(?:local|worktree|command)\0filter\.([^\0]*)\.[^.\0]*(?=\0)")
+_PLAIN = re.compile(r"[A-Za-z0-9._-]+")
 #: Folders where git took too long: there it is not asked again in this process.
 _slow: set[Path] = set()
 
@@ -96,21 +100,44 @@ def _text(path: Path) -> str:
 def _dirty(top: Path) -> bool | None:
     if top in _slow:
         return None
-    # A repository's own settings may name programs.
+    end = time.monotonic() + _LIMIT_S
+    # The user's own filters run, or a notebook whose outputs are stripped would always differ.
+    listed = _git(top, end, *_LIST, done=(0, 1))
+    drivers = sorted(set(_DRIVER.findall(listed or "")))
+    if listed is None or not all(_PLAIN.fullmatch(name) for name in drivers):
+        return None
+    off = [f"filter.{name}.{word}" for name in drivers for word in ("clean=", "process=", "required=false")]
+    status = ("status", "-z", "--no-renames", "--untracked-files=no", "--ignore-submodules=all")
+    said = _git(top, end, *(part for word in off for part in ("-c", word)), *status)
+    changed = None if said is None else [entry[3:] for entry in said.split("\0") if entry]
+    if not changed or not drivers:
+        return None if changed is None else bool(changed)
+    # What a filter that was left out would have made of these, nobody knows.
+    told = _git(top, end, "check-attr", "-z", "--stdin", "filter", given="\0".join(changed))
+    filtered = None if told is None else told.split("\0")[2::3]
+    return True if filtered is not None and set(filtered) - set(drivers) else None
+
+
+def _git(top: Path, end: float, *words: str, given: str = "", done: tuple[int, ...] = (0,)) -> str | None:
+    """Ask git, until a moment; what it says, or None where it could not."""
+    if top in _slow:
+        return None
+    # A repository's own settings may name programs, also for what it has to fetch first.
     settings = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "core.pager=cat")
     switches = [word for setting in settings for word in ("-c", setting)]
     kept = ("PATH", "HOME", "SYSTEMROOT", "LANG", "XDG_CONFIG_HOME")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
-    look = ["status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all"]
+    environment |= {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
     try:
-        done = subprocess.run(  # noqa: S603 - fixed words, no shell
-            ["git", *switches, *look],  # noqa: S607 - the user's own git, wherever it is
+        asked = subprocess.run(  # noqa: S603 - our own words, no shell
+            ["git", *switches, *words],  # noqa: S607 - the user's own git, wherever it is
             cwd=top,
-            env={**environment, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"},
-            stdin=subprocess.DEVNULL,
+            env=environment,
+            input=os.fsencode(given),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=_LIMIT_S,
+            timeout=max(0.0, end - time.monotonic()),
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -118,4 +145,4 @@ def _dirty(top: Path) -> bool | None:
         return None
     except (OSError, ValueError):
         return None
-    return bool(done.stdout.strip()) if done.returncode == 0 else None
+    return os.fsdecode(asked.stdout) if asked.returncode in done else None

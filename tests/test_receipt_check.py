@@ -101,23 +101,63 @@ def test_where_there_is_no_commit_there_is_none(tmp_path, tree):
     assert commit_of(tree) is None
 
 
-def test_no_watcher_of_a_repository_is_run(tree, monkeypatch):
-    """A repository's own file watcher is not started, and no key is in git's environment."""
-    watcher, clean = tree / "watcher", tree / "clean"
-    watcher.write_text(f"#!/bin/sh\ntouch {tree}/started\n")
-    clean.write_text(f"#!/bin/sh\nenv > {tree}/environment\ncat\n")
-    for script in (watcher, clean):
-        script.chmod(0o755)
-    git(tree, "config", "filter.strip.clean", str(clean))
+def program(path, words):
+    """Write a script."""
+    path.write_text(f"#!/bin/sh\n{words}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_no_program_of_a_repository_is_run(tree):
+    """What a repository's settings name is not started: no watcher, no filter, nothing that fetches."""
+    started = f"touch {tree}/started"
+    notebook, code = tree / "notebooks" / "a.ipynb", tree / "b.py"
+    code.write_text("one")
     (tree / ".gitattributes").write_text("*.ipynb filter=strip\n")
-    git(tree, "config", "core.fsmonitor", str(watcher))
-    # Of the same length, so that git has to look inside.
-    (tree / "notebooks" / "a.ipynb").write_text("two")
-    monkeypatch.setenv("RUNFLOW_API_KEY", "made-up-key-of-a-test-7Qm2")
+    git(tree, "add", ".")
+    git(tree, "commit", "-q", "-m", "two")
+    git(tree, "config", "core.fsmonitor", program(tree / "watcher", started))
+    git(tree, "config", "filter.strip.clean", program(tree / "clean", f"{started}; cat"))
+    git(tree, "config", "filter.strip.required", "true")
+    assert commit_of(tree).dirty is False
+    # Of the same length, so that git has to look inside; its filter might make the old text of it.
+    notebook.write_text("two")
+    assert commit_of(tree).dirty is None
+    code.write_text("two")
     assert commit_of(tree).dirty is True
+    git(tree, "config", "filter.a=b.clean", str(tree / "clean"))
+    assert commit_of(tree).dirty is None
     assert not (tree / "started").exists()
-    assert "GIT_OPTIONAL_LOCKS" in (tree / "environment").read_text()
-    assert "7Qm2" not in (tree / "environment").read_text()
+    git(tree, "status")
+    assert (tree / "started").exists()
+
+
+def test_nothing_is_fetched_to_find_out(tree):
+    """A clone that lacks its files is not completed, by whatever program its settings name."""
+    part, started = tree.parent / "part", tree.parent / "started"
+    git(tree, "config", "uploadpack.allowFilter", "true")
+    git(tree, "config", "uploadpack.allowAnySHA1InWant", "true")
+    git(tree.parent, "clone", "-q", "--filter=tree:0", "--no-checkout", tree.as_uri(), str(part))
+    git(part, "config", "remote.origin.uploadpack", f"touch {started}; git-upload-pack")
+    assert commit_of(part).dirty is None
+    assert not started.exists()
+    git(part, "status")
+    assert started.exists()
+
+
+def test_the_users_own_filter_is_run_without_keys(tree, tmp_path, monkeypatch):
+    """A filter of the user's own settings runs, or stripped notebooks would always differ; it gets no key."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("RUNFLOW_API_KEY", "made-up-key-of-a-test-7Qm2")
+    clean = program(tree / "clean", f"env > {home}/environment; echo one | tr -d '\\n'")
+    git(tree, "config", "--global", "filter.strip.clean", clean)
+    (tree / ".gitattributes").write_text("*.ipynb filter=strip\n")
+    (tree / "notebooks" / "a.ipynb").write_text("two")
+    assert commit_of(tree).dirty is False
+    assert "GIT_OPTIONAL_LOCKS" in (home / "environment").read_text()
+    assert "7Qm2" not in (home / "environment").read_text()
 
 
 def test_a_slow_git_is_asked_once(tree, monkeypatch):
