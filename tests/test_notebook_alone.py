@@ -131,6 +131,25 @@ def test_a_lost_run_blocks_and_can_be_given_up(build):
     assert house.submissions == 2
 
 
+def test_a_private_run_is_known_by_whoever_has_its_words(build):
+    """Its receipt holds no word of the prompt, on the page and in the folder, and its cell still finds it."""
+    house = build()
+    session = house.session()
+    run = house.run(session, ask(provider="runcomfy", private=True))
+    save(house, run, source="%%kling -d 3 --private\n$prompt")
+    mail(house, session)
+    house.keys()
+    keyless = house.session()
+    with pytest.raises(BlockedError, match=f"The clip of run {run.id} was made and paid for"):
+        keyless.open(ask(private=True))
+    [put_back] = house.media.iterdir()
+    assert "fox" not in (house.folder / "a.ipynb").read_text() + put_back.read_text() + put_back.name
+    house.keys("runcomfy")
+    again = house.run(house.session(), ask(private=True))
+    assert (again.id, again.status, house.submissions) == (run.id, "succeeded", 1)
+    assert not [path for path in house.media.rglob("*") if "fox" in path.name]
+
+
 def test_looking_ahead_says_the_same_and_writes_nothing(build):
     """The dry run and the bill of the notebook know of it, and leave the folder as it is."""
     house = build()
