@@ -5,17 +5,10 @@ takes the looks that the documentation has no room for as well, for people who c
 """
 
 import sys
-import tempfile
 from pathlib import Path
 
 from PIL import Image
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests"))
-
-from chromium import CURE, find_chromium  # noqa: E402 - the driver lives with the tests
-from lab import Lab, browser_of, write_notebook  # noqa: E402 - the same
-from tab import Tab  # noqa: E402 - the same
+from studio import Tab, every_look, studio
 
 CELLS = (
     "%load_ext kling_nb",
@@ -73,23 +66,7 @@ class Camera:
 
 def take(folder: Path, pictures: Path, *, dark: bool, width: int, every: bool) -> None:
     """Run the cells and take a picture of each view."""
-    chromium = find_chromium()
-    if chromium is None:
-        raise SystemExit(CURE)
-    write_notebook(folder / "pictures.ipynb", *CELLS)
-    env = {
-        "KLING_NB_LEDGER": str(folder / "ledger.db"),
-        "KLING_NB_PROVIDER": "sandbox",
-        "KLING_NB_SANDBOX_WAIT": "0",
-        "KLING_NB_BUDGET": "50",
-    }
-    look = ("-dark" if dark else "") + ("-narrow" if width < 900 else "")
-    with (
-        browser_of(chromium) as browser,
-        Lab(folder, browser, env=env, dark=dark, viewport=(width, 2200)) as lab,
-    ):
-        tab = lab.open("pictures.ipynb")
-        tab.page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
+    with studio(folder, CELLS, dark=dark, width=width, height=2200) as (tab, look):
         camera = Camera(tab, pictures, look)
         for cell in range(4):
             tab.run_cell(cell)
@@ -123,16 +100,5 @@ def take(folder: Path, pictures: Path, *, dark: bool, width: int, every: bool) -
         camera.shoot(6, "player")
 
 
-def main() -> None:
-    """Take every picture, light and dark."""
-    every = "--all" in sys.argv
-    pictures = Path(sys.argv[-1]) if every else HERE / "images"
-    pictures.mkdir(exist_ok=True)
-    for dark in (False, True):
-        for width in (1280, 620) if every else (1280,):
-            with tempfile.TemporaryDirectory() as folder:
-                take(Path(folder), pictures, dark=dark, width=width, every=every)
-
-
 if __name__ == "__main__":
-    main()
+    every_look(take, every="--all" in sys.argv)

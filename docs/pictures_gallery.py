@@ -5,15 +5,9 @@ takes the narrow looks as well, for people who change them.
 """
 
 import sys
-import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests"))
-
-from chromium import CURE, find_chromium  # noqa: E402 - the driver lives with the tests
-from lab import Lab, browser_of, write_notebook  # noqa: E402 - the same
-from tab import Tab  # noqa: E402 - the same
+from studio import Tab, every_look, studio
 
 MAKE = """import kling_nb as kling
 prompts = ["A red fox crosses fresh snow at dawn", "A paper boat drifts down a flooded street",
@@ -44,24 +38,8 @@ def shoot(tab: Tab, cell: int, part: str, path: Path) -> None:
 
 def take(folder: Path, pictures: Path, *, dark: bool, width: int) -> None:
     """Run the cells and take a picture of each view."""
-    chromium = find_chromium()
-    if chromium is None:
-        raise SystemExit(CURE)
-    write_notebook(folder / "pictures.ipynb", *CELLS)
-    env = {
-        "KLING_NB_LEDGER": str(folder / "ledger.db"),
-        "KLING_NB_PROVIDER": "sandbox",
-        "KLING_NB_SANDBOX_WAIT": "0",
-        "KLING_NB_BUDGET": "50",
-    }
-    look = ("-dark" if dark else "") + ("-narrow" if width < 900 else "")
-    with (
-        browser_of(chromium) as browser,
-        Lab(folder, browser, env=env, dark=dark, viewport=(width, 1600)) as lab,
-    ):
-        tab = lab.open("pictures.ipynb")
+    with studio(folder, CELLS, dark=dark, width=width, height=1600) as (tab, look):
         page = tab.page
-        page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
         for cell in range(3):
             tab.run_cell(cell)
         page.locator(".kling-tile img").nth(7).wait_for()
@@ -85,16 +63,5 @@ def take(folder: Path, pictures: Path, *, dark: bool, width: int) -> None:
         shoot(tab, 4, ".jp-OutputArea-output", pictures / f"scores{look}.png")
 
 
-def main() -> None:
-    """Take every picture, light and dark."""
-    every = "--all" in sys.argv
-    pictures = Path(sys.argv[-1]) if every else HERE / "images"
-    pictures.mkdir(exist_ok=True)
-    for dark in (False, True):
-        for width in (1280, 620) if every else (1280,):
-            with tempfile.TemporaryDirectory() as folder:
-                take(Path(folder), pictures, dark=dark, width=width)
-
-
 if __name__ == "__main__":
-    main()
+    every_look(take)
