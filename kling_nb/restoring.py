@@ -53,6 +53,7 @@ class Found:
         file: Its name.
         run_id: Of the run, where one is known.
         why: In words, where it is not well.
+        marks: Kinds of marks that the checked file says of itself, such as `c2pa` and `aigc`.
 
     Example:
         >>> Found(word="gone", file="fox.mp4", why="the provider no longer has it").good
@@ -63,6 +64,7 @@ class Found:
     file: str
     run_id: str = ""
     why: str = ""
+    marks: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
@@ -169,6 +171,8 @@ def verify_folder(folder: str | Path) -> list[Found]:
             clip = store.path(record)
             faults += faults_of_file(record, clip) if clip is not None else []
             finding = replace(finding, word="wrong", why="; ".join(faults)) if faults else finding
+            kinds = {mark.kind for mark in (record.media.marks if record.media else None) or ()}
+            finding = replace(finding, marks=tuple(sorted(kinds - {"tag"})))
         found.append(finding)
     found += [Found(word="unreadable", file=name, why=why) for name, why in store.skipped]
     found += [

@@ -14,8 +14,10 @@ import pytest
 from clips import make_clip
 from kling_nb.exporting import export as session_export
 from kling_nb.marks import BrokenBoxError, outer_boxes
+from kling_nb.notebook.cacheline import findings
 from kling_nb.probe import NotVideoError, probe
 from kling_nb.provenance import AI_MADE
+from kling_nb.restoring import verify_folder
 from sessions import KEY, ask, both_wires, sessions_in
 
 C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
@@ -249,6 +251,9 @@ def test_marks_come_through_untouched(tmp_path, make, wires, marked, monkeypatch
     assert "C2PA: manifest" in shown
     assert "a&lt;b&gt;" in shown
     assert "<b>" not in shown
+    [found] = findings(verify_folder(tmp_path)).value
+    assert (found["state"], found["marks"]) == ("here", ["aigc", "c2pa"])
+    assert "marks in the file: aigc, c2pa" in findings(verify_folder(tmp_path)).text
     for layout in ("videofolder", "crate"):
         session_export([run], tmp_path / layout, layout=layout, session=session)
     [said] = (tmp_path / "videofolder" / "metadata.jsonl").read_text().splitlines()

@@ -50,14 +50,23 @@ def findings(found: Sequence[Found]) -> Shown:
         return sentences(["There are no receipts of clips there."], value=[])
     ordered = sorted(found, key=lambda one: one.good)
     heads = ["run", "clip", "state", ""]
-    rows = [[one.run_id, one.file, one.word, one.why] for one in ordered]
+    marked = {one: f"marks in the file: {', '.join(one.marks)}" for one in ordered if one.marks}
+    rows = [[one.run_id, one.file, one.word, one.why or marked.get(one, "")] for one in ordered]
     bad = sum(not one.good for one in found)
     told = f"**{bad}** of {len(found)} are not well." if bad else f"All {len(found)} are well."
     return Shown(
         html=join([tag("div", prose(told)), table(heads, rows)]),
         text="\n".join([told.replace("**", ""), text_table(heads, rows)]),
         value=[
-            {"run": o.run_id, "file": o.file, "state": o.word, "good": o.good, "why": o.why} for o in ordered
+            {
+                "run": one.run_id,
+                "file": one.file,
+                "state": one.word,
+                "good": one.good,
+                "why": one.why,
+                "marks": list(one.marks),
+            }
+            for one in ordered
         ],
     )
 
