@@ -7,6 +7,7 @@ only read. PyAV and Pillow load on first use.
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,10 @@ _EBML = b"\x1a\x45\xdf\xa3"
 _MAX_PIXELS = 8192 * 8192
 _POSTER_BYTES = 4_600  # of JPEG: 6.1 KB as base64
 _DARK = 14  # mean of 0-255: a fade from black is over once the picture is lighter
+#: How many samples a table tells of, where it need not list them: of one size, of a fragment.
+_COUNTS = re.compile(rb"stsz.{8}(.{4})|trun.{4}(.{4})", re.DOTALL)
+_MOST_TABLE_BYTES = 64 << 20
+_MOST_SAMPLES = 4_000_000  # more than a minute of sound that is not compressed has
 _LOOK_AT = 72  # frames: three seconds at 24 a second
 
 
@@ -206,8 +211,23 @@ def _whole_boxes(file: BinaryIO) -> list[Box]:
     return boxes
 
 
+def _refuse_bomb(file: BinaryIO) -> None:
+    """Refuse a short index that tells of so many samples that a decoder's list of them fills the memory."""
+    for box in outer_boxes(file):
+        # A decoder finds tables also outside of the index.
+        if box.name in {b"mdat", b"free", b"skip", b"uuid"}:
+            continue
+        file.seek(box.at)
+        for counts in _COUNTS.findall(file.read(min(box.size, _MOST_TABLE_BYTES))):
+            if int.from_bytes(b"".join(counts), "big") > _MOST_SAMPLES:
+                raise _not_playable("its index is far too large for a clip")
+
+
 def _opened(file: BinaryIO, kind: Kind) -> "InputContainer":
     import av
+
+    if kind in {"mp4", "mov"}:
+        _refuse_bomb(file)
 
     def refuse(_url: str, _flags: int, _options: dict[str, Any]) -> Any:
         raise PermissionError("a clip may not open other files")
@@ -224,6 +244,8 @@ def _video(container: "InputContainer") -> "VideoStream":
     if not container.streams.video:
         raise _not_playable("it has no picture")
     stream = container.streams.video[0]
+    if stream.codec_context is None:  # as PyAV gives a stream whose codec it does not know
+        raise _not_playable("no decoder here knows its picture")
     # Threads hold frames back and the machine's other cores belong to the notebook.
     stream.codec_context.thread_count = 1
     if not 0 < stream.codec_context.width * stream.codec_context.height <= _MAX_PIXELS:
@@ -242,6 +264,14 @@ class _Reading:
     end_s: float = 0.0
 
 
+def _sound(container: "InputContainer") -> str | None:
+    """Name the sound's codec; None is silence."""
+    if not container.streams.audio:
+        return None
+    context = container.streams.audio[0].codec_context
+    return "unknown" if context is None else context.name
+
+
 def _measure(file: BinaryIO, kind: Kind, boxes: list[Box]) -> Measured:
     import av
 
@@ -249,7 +279,7 @@ def _measure(file: BinaryIO, kind: Kind, boxes: list[Box]) -> Measured:
         with _opened(file, kind) as container:
             stream = _video(container)
             reading = _read(container, stream)
-            sound = container.streams.audio[0].codec_context.name if container.streams.audio else None
+            sound = _sound(container)
             declared_s = (container.duration or 0) / 1_000_000
             said = [container.metadata, *(one.metadata for one in container.streams)]
             facts = _facts(stream, reading, kind, sound, declared_s)

@@ -138,6 +138,39 @@ def _boxes(data):
         at += size
 
 
+def test_a_codec_that_nobody_knows_is_said(tmp_path):
+    """A picture that no decoder knows is no clip, in words."""
+    clip = make_clip(tmp_path / "a.mp4")
+    clip.write_bytes(clip.read_bytes().replace(b"avc1", b"zzz1"))
+    with pytest.raises(NotVideoError, match="no decoder here knows its picture"):
+        probe(clip)
+    assert poster(clip) is None
+
+
+def test_an_index_that_tells_of_millions_of_samples_is_not_read(tmp_path):
+    """A small file whose decoder would list fifty million samples is refused before one opens it."""
+    clip = make_clip(tmp_path / "a.mp4")
+    data = bytearray(clip.read_bytes())
+    for name, at, number in ((b"stsz", 8, 1), (b"stsz", 12, 50_000_000), (b"stsc", 16, 50_000_000)):
+        where = data.index(name) + at
+        data[where : where + 4] = number.to_bytes(4, "big")
+    clip.write_bytes(data)
+    code = f"""
+import pathlib, resource
+from kling_nb.probe import poster, probe, stills
+clip = pathlib.Path({str(clip)!r})
+try:
+    probe(clip)
+except Exception as error:
+    print(error.what)
+print(poster(clip), stills(clip, [0.0], width=160, most_bytes=3000))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 400_000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said = ["Not a playable video: its index is far too large for a clip.", "None [None]", "True"]
+    assert done.stdout.splitlines() == said
+
+
 def test_every_way_to_write_a_size_is_understood(tmp_path):
     """A box with a 64-bit size, or that reaches to the end, is as good as a plain one; no index is bad."""
     path = make_clip(tmp_path / "a.mp4")
