@@ -26,12 +26,11 @@ from kling_nb.wording import size_words
 __all__ = ["Clips", "PageClip"]
 
 State = Literal["inside", "linked", "left out", "changed", "missing", "no receipt"]
-_VIDEO = re.compile(r"<video\b[^>]*>.*?</video>", re.DOTALL)
-_SRC = re.compile(r'\ssrc="([^"]*)"')
-_HREF = re.compile(r'\shref="[^"]*"')
-_LINK = re.compile(r'<a\b[^>]*\shref="([^"]*)"[^>]*>')
-_BARE = re.compile(r'<img\b(?![^>]*\ssrc=)(?:[^>]*\salt="([^"]*)")?[^>]*>')
-_IMAGE = re.compile(r'<img\b[^>]*\ssrc="([^"]*)"[^>]*>')
+# Whole attributes, one by one: what is in the quotes of one may look like another, or like the tag's end.
+_ATTRIBUTE = re.compile(r"""\s+([a-z]+)(?:=(?:"([^"]*)"|'([^']*)'))?""")
+_TAG = re.compile(r"""<(video|a|img)((?:\s+[a-z]+(?:=(?:"[^"]*"|'[^']*'))?)*)\s*/?>""")
+_END = "</video>"
+_OWN = re.compile(r"data:video/[a-z0-9.+-]+;base64,([A-Za-z0-9+/]*={0,2})")
 _PICTURES = {"PNG": "png", "JPEG": "jpeg", "GIF": "gif", "WEBP": "webp"}
 _MOST_PICTURE = 20_000_000
 
@@ -103,12 +102,23 @@ class Clips:
         """Put clips and pictures into clean markup, or turn their addresses towards them.
 
         Args:
-            markup: With every attribute in double quotes and escaped.
+            markup: As the sanitizer wrote it: every value in quotes, and no `<` inside them.
         """
-        markup = _VIDEO.sub(lambda found: self._video(found[0]), markup)
-        markup = _LINK.sub(lambda found: self._link(found[0], html.unescape(found[1])), markup)
-        markup = _IMAGE.sub(lambda found: self._image(found[0], html.unescape(found[1])), markup)
-        return _BARE.sub(lambda found: f"<i>[{found[1] or 'a picture'}]</i>", markup)
+        done, at = [], 0
+        while found := _TAG.search(markup, at):
+            done.append(markup[at : found.start()])
+            name, end = found[1], found.end()
+            if name == "video":
+                end = markup.find(_END, end) + len(_END)
+                end = end if end >= len(_END) else len(markup)
+            inside = markup[found.end() : end]
+            attributes = {
+                attribute[1]: html.unescape(attribute[2] or attribute[3] or "")
+                for attribute in _ATTRIBUTE.finditer(found[2])
+            }
+            done.append({"video": self._video, "a": self._link, "img": self._image}[name](attributes, inside))
+            at = end
+        return "".join([*done, markup[at:]])
 
     def filled(self, page: str) -> str:
         """Put what goes in into its places, at the very end: a parser would take minutes over it.
@@ -124,35 +134,39 @@ class Clips:
 
     # --- clips ---------------------------------------------------------------------------------------------
 
-    def _video(self, element: str) -> str:
-        found = _SRC.search(element)
-        src = html.unescape(found[1]) if found else ""
+    def _video(self, attributes: dict[str, str], inside: str) -> str:
+        src = attributes.get("src", "")
         path = self._path(src)
-        if found is not None and src.startswith("data:"):
-            return self._own(element, found, src)
-        if found is None or path is None:
-            return element
+        if src.startswith("data:"):
+            return self._own(attributes, inside, src)
+        if path is None:
+            return _tag("video", attributes, inside)
         known = self._clips.get(src)
         clip = known or self._judge(path)
         if known is None and clip.state == "linked" and self._embed:
             clip, address = self._put_in(clip, path)
             if address:
                 self._clips[src] = clip
-                return f'{_with(element, found, self._hold(address))}<a id="clip-{clip.run_id}"></a>'
+                video = _tag("video", {**attributes, "src": self._hold(address)}, inside)
+                return f'{video}<a id="clip-{clip.run_id}"></a>'
         self._clips[src] = clip
         if clip.state == "linked":
-            return _with(element, found, self._turned(path))
+            return _tag("video", {**attributes, "src": self._turned(path)}, inside)
         if clip.state == "inside":
             return f'<a class="kling-out" href="#clip-{clip.run_id}">Played further up in this page.</a>'
         return _told(clip)
 
-    def _own(self, element: str, found: re.Match[str], src: str) -> str:
+    def _own(self, attributes: dict[str, str], inside: str, src: str) -> str:
         """Keep a clip that the notebook itself holds."""
-        data = base64.b64decode(src.partition(",")[2])
+        held = _OWN.fullmatch(src)
+        if held is None or len(held[1]) % 4:
+            return _tag("video", attributes, inside)
+        video = _tag("video", {**attributes, "src": self._hold(src)}, inside)
+        data = base64.b64decode(held[1])
         record = self._bytes.get(hashlib.sha256(data).hexdigest())
         if record is None or record.media is None:
             # An animation of another package, say: none of ours, and clean.
-            return _with(element, found, self._hold(src))
+            return video
         clip = PageClip(file=record.media.file, state="inside", size=len(data), run_id=record.id)
         if len(src) > self._left:
             clip = self._too_much(clip, len(src))
@@ -160,7 +174,7 @@ class Clips:
             return _told(clip)
         self._left -= len(src)
         self._clips[record.media.sha256] = clip
-        return _with(element, found, self._hold(src))
+        return video
 
     def _judge(self, path: Path) -> PageClip:
         record = self._records.get(path.name)
@@ -199,27 +213,28 @@ class Clips:
 
     # --- links and pictures --------------------------------------------------------------------------------
 
-    def _link(self, element: str, href: str) -> str:
-        path = self._path(href)
+    def _link(self, attributes: dict[str, str], inside: str) -> str:
+        path = self._path(attributes.get("href", ""))
         if path is None or path.suffix.lower() not in CLIP_SUFFIXES:
-            return element
+            return _tag("a", attributes, inside)
         # A page with its clips inside goes where nothing lies beside it.
-        return "<a>" if self._embed else _HREF.sub(f' href="{self._turned(path)}"', element, count=1)
+        return "<a>" if self._embed else _tag("a", {**attributes, "href": self._turned(path)}, inside)
 
-    def _image(self, element: str, src: str) -> str:
-        path = self._path(src)
-        if path is None:
-            return element
-        turned = self._turned(path) if not self._embed else self._picture(path)
-        if not turned:
-            self._pictures_out += 1
-        return _SRC.sub(f' src="{turned}"' if turned else "", element, count=1)
+    def _image(self, attributes: dict[str, str], inside: str) -> str:
+        src = attributes.get("src")
+        path = self._path(src or "")
+        if path is not None:
+            src = self._picture(path) if self._embed else self._turned(path)
+            self._pictures_out += not src
+        if not src:
+            return f"<i>[{html.escape(attributes.get('alt') or 'a picture')}]</i>"
+        return _tag("img", {**attributes, "src": src}, inside)
 
     def _picture(self, path: Path) -> str:
         from PIL import Image
 
-        real = path.resolve()
         try:
+            real = path.resolve()
             if not real.is_relative_to(self._folder) or real.stat().st_size > min(_MOST_PICTURE, self._left):
                 return ""
             data = real.read_bytes()
@@ -243,12 +258,13 @@ class Clips:
 
     def _turned(self, path: Path) -> str:
         """Write the address of a file as the page reaches it."""
-        return html.escape(quote(Path(os.path.relpath(path, self._page)).as_posix()), quote=True)
+        return quote(Path(os.path.relpath(path, self._page)).as_posix(), errors="replace")
 
 
 def _told(clip: PageClip) -> str:
     return f'<span class="kling-out">{html.escape(f"{clip.file}: {clip.why}.")}</span>'
 
 
-def _with(element: str, found: re.Match[str], address: str) -> str:
-    return f'{element[: found.start()]} src="{address}"{element[found.end() :]}'
+def _tag(name: str, attributes: dict[str, str], inside: str) -> str:
+    held = "".join(f' {key}="{html.escape(value)}"' for key, value in attributes.items())
+    return f"<{name}{held}>{inside}"

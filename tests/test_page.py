@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 from PIL import Image
 
@@ -268,6 +269,54 @@ def test_nothing_of_a_strangers_notebook_runs_in_a_page(browser, tmp_path, step)
     assert watch.strangers("file:") == []
     assert {mark_of(number) for number in range(0, len(CORPUS), step)} <= set(seen["marks"])
     assert tab.locator("script").count() == 0
+
+
+# As markup inside an address: both kinds of quotes, and letters that make whole groups of four.
+REFRESH = "&quot;></video><meta http-equiv=refresh content='0;url=https://evil.example/'>"
+SPOOFS = (
+    """<img title=" src=" alt=" onerror=alert(1) x" src="dot.png">""",
+    """<a title=' href=' class=' onclick=alert(1) x' href='a.mp4'>a clip</a>""",
+    """<video title=" src=" class=" onerror=alert(1) x" src="a.mp4"></video>""",
+    *(f'<video src="data:video/mp4;base64,{REFRESH}{"A" * more}"></video>' for more in range(4)),
+    "<video src='data:video/mp4;base64,AAA'></video><video src='data:video/mp4,\u00e9'></video>",
+    "<video src='a\ud800.mp4'></video><a href='b\ud800.mp4'>b</a><img src='c\ud800.png'>",
+)
+
+
+@pytest.mark.parametrize("embed", [True, False])
+def test_no_address_of_a_stranger_breaks_out_of_its_quotes(tmp_path, embed):
+    """What looks like an address inside a title, or like markup inside an address, stays what it is."""
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "dot.png")
+    Image.new("RGB", (4, 4), "red").save(tmp_path / " alt=", format="PNG")
+    cells = notebook(*map(str, range(len(SPOOFS)))).cells
+    for cell, text in zip(cells, SPOOFS, strict=True):
+        cell.outputs = [nbformat.v4.new_output("display_data", data={"text/html": text})]
+    (tmp_path / "a.ipynb").write_text(json.dumps(nbformat.v4.new_notebook(cells=cells)))
+    page = write_page(tmp_path / "a.ipynb", embed=embed)
+    main = BeautifulSoup(page.path.read_text(), "html.parser").main
+    titles = [" src="] if embed else [" src=", " href="]
+    assert [tag["title"] for tag in main.select("[title]")] == titles
+    assert main.select("meta, script") == []
+    assert not [tag for tag in main.find_all(True) for name in tag.attrs if name.startswith("on")]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("source", None),
+        ("execution_count", "<b>1</b>"),
+        ("outputs", [{"output_type": "display_data", "metadata": {}, "data": {"text/html": 5}}]),
+        ("outputs", [{"output_type": "strange", "data": {"text/plain": "x"}}]),
+    ],
+)
+def test_a_malformed_notebook_is_told_in_a_line(tmp_path, place, value):
+    """It parses, and is none: no traceback, and no page."""
+    made = json.loads(json.dumps(notebook("1")))
+    made["cells"][0][place] = value
+    (tmp_path / "a.ipynb").write_text(json.dumps(made))
+    with pytest.raises(UsageError, match=r"a\.ipynb is no notebook"):
+        write_page(tmp_path / "a.ipynb")
+    assert not (tmp_path / "a.html").exists()
 
 
 def test_what_is_no_notebook_is_told_in_a_line(folder):
