@@ -389,3 +389,19 @@ def test_any_private_receipt_is_read_as_what_was_written(record):
     assert veiled(back) == back
     assert unveiled(back, record.request).request == record.request
     assert file_stem(back) == file_stem(private)
+
+
+def test_the_sandbox_draws_no_word_of_a_private_run(build):
+    """Its pictures hold words, and so would the notebook with its still: a private run's have the hash."""
+    house = build()
+    house.keys()
+    session = house.session()
+    drawn = f"private prompt sha256:{hashlib.sha256(PROMPT.encode()).hexdigest()[:12]}"
+    public, private = (house.run(session, ask(PROMPT, takes=(n,), private=n == 1)) for n in (0, 1))
+    # By another server, to which these words are as new.
+    same = house.run(house.session(), ask(drawn))
+    assert [run.provider for run in (public, private, same)] == ["sandbox"] * 3
+    assert private.video.sha256 == same.video.sha256
+    assert public.video.sha256 != same.video.sha256
+    [sent] = [row for row in session._sandbox.stats()["runs"] if row["id"] == private.provider_run_id]
+    assert sent["input"]["prompt"] == PROMPT

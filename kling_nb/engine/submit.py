@@ -6,7 +6,7 @@ run, at most three times over; everything else is `lost`, and stays so until a p
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -174,13 +174,14 @@ def submit_call(job: Job) -> Call:
             run_id=record.id,
         )
     who = {"user": record.user, "project": record.project, "session_id": record.session_id}
-    return job.provider.submit_call(
+    call = job.provider.submit_call(
         record.request,
         record.provider_model,
         client_ref=record.client_ref,
         # A callback carries it to wherever it was asked for.
         metadata=with_who(veiled(record).metadata, **who),
     )
+    return replace(call, headers={**call.headers, **job.provider.private_headers}) if record.private else call
 
 
 def _noted(job: Job) -> Sent | None:

@@ -208,6 +208,8 @@ class Provider(ABC):
     can_look_up: ClassVar[bool] = False
     #: Seconds of the shortest shot that it takes.
     min_shot_s: ClassVar[int] = 1
+    #: What a private submit says beside its body; no real provider documents anything of the kind.
+    private_headers: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, base_url: str | None = None) -> None:
         self.base_url = (base_url or self.default_url).rstrip("/")

@@ -1,9 +1,11 @@
 """The sandbox as a provider: RunComfy's wire at the in-process server.
 
 Invariants: it has a name of its own, so that a play clip can never be taken for a bought one; it takes
-every shot the request model takes, so that it can rehearse for either provider.
+every shot the request model takes, so that it can rehearse for either provider; it draws words into its
+pictures, and those of a private run not.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from kling_nb.providers.runcomfy import RunComfy
@@ -27,3 +29,4 @@ class Sandbox(RunComfy):
     default_url: ClassVar[str] = "http://127.0.0.1"
     media_hosts: ClassVar[tuple[str, ...] | None] = None
     min_shot_s: ClassVar[int] = 1
+    private_headers: ClassVar[Mapping[str, str]] = {"X-Sandbox-Draw": "hash"}

@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 from array import array
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
@@ -67,6 +67,15 @@ class ClipPlan:
     def seconds(self) -> int:
         """Length of the clip."""
         return sum(shot.seconds for shot in self.shots)
+
+    def without_words(self) -> ClipPlan:
+        """The same plan with hashes in the place of the prompts, for words that nobody else may read."""
+        hashes = [hashlib.sha256(shot.text.encode("utf-8", "replace")).hexdigest() for shot in self.shots]
+        shots = [
+            replace(shot, text=f"private prompt sha256:{found[:12]}")
+            for shot, found in zip(self.shots, hashes, strict=True)
+        ]
+        return replace(self, shots=tuple(shots))
 
     @property
     def digest(self) -> str:
