@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 from kling_nb.errors import StoreError, UsageError, one_line
 from kling_nb.records import MediaFacts
@@ -17,12 +18,15 @@ __all__ = ["Depot", "is_address"]
 
 _MOST_FILES = 100_000
 _BLOCK = 1 << 20
-_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
+#: A password after a colon; on the web, where nobody has a name without one, also a token alone.
+_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@|https?://[^/]*@")
+_REFUSED = frozenset({401, 403, 407})
+_NOT_THERE = frozenset({404, 410})
 _LIKELY = {
     FileNotFoundError: "it is not there",
     PermissionError: "access is refused",
     TimeoutError: "it did not answer in time",
-    ConnectionError: "it cannot be reached",
+    OSError: "it cannot be reached",
 }
 
 
@@ -50,13 +54,13 @@ class Depot:
     Example:
         >>> Depot("https://ann:secret@host/clips")
         Traceback (most recent call last):
-        kling_nb.errors.UsageError: The address holds a password. ...
+        kling_nb.errors.UsageError: The address holds a password or a key. ...
     """
 
     def __init__(self, address: str) -> None:
         if _PASSWORD.search(address):
             raise UsageError(
-                "The address holds a password.",
+                "The address holds a password or a key.",
                 cure="Keep it in the environment, or in fsspec's configuration file.",
             )
         if "?" in address or "#" in address or not address.isprintable():
@@ -114,12 +118,12 @@ class Depot:
 
     def _places(self, media: MediaFacts) -> Iterator[str]:
         """Name the files that may be it: first the one with its name, then all of its size."""
-        direct = f"{self._root.rstrip('/')}/{media.file}"
+        web = self._root.startswith(("http://", "https://"))
+        direct = f"{self._root.rstrip('/')}/{quote(media.file) if web else media.file}"
         try:
             size = self._files.info(direct).get("size")
         except Exception as error:  # noqa: BLE001 - a backend raises what it likes
-            if not isinstance(error, FileNotFoundError):
-                self.trouble = _kind(error)
+            self.trouble = _trouble(error) or self.trouble
         else:
             if size is None or size == media.size:
                 yield direct
@@ -129,17 +133,16 @@ class Depot:
         if self._listed is None:
             self._listed, count = {}, 0
             try:
-                for _, _, files in self._files.walk(self._root, detail=True):
+                for _, folders, files in self._files.walk(self._root, detail=True):
                     for info in files.values():
                         if isinstance(info.get("size"), int):
                             self._listed.setdefault(info["size"], []).append(info["name"])
-                    count += len(files)
+                    count += len(files) + len(folders)
                     if count > _MOST_FILES:
-                        self.trouble = f"it has more than {_MOST_FILES:,} files"
+                        self.trouble = f"it has more than {_MOST_FILES:,} files and folders"
                         break
             except Exception as error:  # noqa: BLE001 - a backend raises what it likes
-                if not isinstance(error, FileNotFoundError):
-                    self.trouble = _kind(error)
+                self.trouble = _trouble(error) or self.trouble
         return self._listed
 
     def _fetch(self, place: str, media: MediaFacts, sink: BinaryIO) -> bool:
@@ -192,6 +195,20 @@ def _open(address: str, name: str) -> tuple[Any, str]:
     return files, root
 
 
-def _kind(error: Exception) -> str:
+def _trouble(error: Exception) -> str:
+    """Say why a place cannot be looked at; empty where nothing is there, which is no trouble."""
+    if not isinstance(error, FileNotFoundError):
+        return _kind(error)
+    # Over http everything is called "not found"; what it was is behind it.
+    cause = error.__cause__
+    status = getattr(cause, "status", None)
+    if status in _REFUSED:
+        return _LIKELY[PermissionError]
+    if isinstance(status, int):
+        return "" if status in _NOT_THERE else f"it answers {status}"
+    return "" if cause is None or isinstance(cause, FileNotFoundError) else _kind(cause)
+
+
+def _kind(error: BaseException) -> str:
     """Name a foreign error without its words, which may hold addresses and keys."""
     return next((words for kind, words in _LIKELY.items() if isinstance(error, kind)), type(error).__name__)

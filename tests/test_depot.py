@@ -14,6 +14,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from kling_nb import depot
 from kling_nb.depot import Depot, is_address
 from kling_nb.errors import KlingError, StoreError, UsageError
 from kling_nb.notebook.commands import run_command
@@ -101,6 +102,16 @@ class Web(SimpleHTTPRequestHandler):
             self.send_header("Location", f"{self.elsewhere}{self.path.removeprefix('/moved')}")
             self.send_header("Content-Length", "0")
             self.end_headers()
+        elif self.path.startswith("/shut/"):
+            self.send_error(403)
+        elif self.path.startswith("/endless") and not self.path.endswith(".mp4"):
+            below = self.path.rstrip("/")
+            body = f'<a href="{below}/a/">a</a> <a href="{below}/b/">b</a>'.encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
         else:
             super().do_GET()
 
@@ -135,6 +146,34 @@ def test_a_web_server_gives_clips_and_sends_nobody_elsewhere(tmp_path, lost):
         found = restore(path, look_in=there, session=session)
     assert words(found)[0] == "fetched"
     assert (tmp_path / "kling_media" / found[0].file).stat().st_size == runs[0].record.media.size
+
+
+def test_a_web_servers_clip_is_found_whatever_its_name(tmp_path, lost):
+    """What is a sign in an address is part of the name of a clip, and is asked for as such."""
+    _, runs, _, team = lost
+    for name in ("fox #2.mp4", "50% fox.mp4", "a%20b.mp4", "é & ü+[1].mp4"):
+        media = runs[0].record.media.model_copy(update={"file": name})
+        shutil.copy(team / runs[0].path.name, team / name)
+        with web(team) as (there, _), (tmp_path / "sink").open("wb") as sink:
+            assert Depot(there).fetch(media, sink), name
+
+
+def test_a_web_server_that_cannot_be_asked_is_not_said_to_have_nothing(tmp_path, lost, monkeypatch):
+    """Not there, not allowed, not reached and without end are four things, and each is told."""
+    monkeypatch.setattr(depot, "_MOST_FILES", 20)
+    media = lost[1][0].record.media
+    with web(tmp_path / "none") as (there, _), (tmp_path / "sink").open("wb") as sink:
+        told = {}
+        for place in (there, f"{there}/shut", f"{there}/endless", "http://127.0.0.1:9"):
+            asked = Depot(place)
+            assert not asked.fetch(media, sink)
+            told[asked.name.removeprefix(there)] = asked.trouble
+    assert told == {
+        "": "",
+        "/shut": "access is refused",
+        "/endless": "it has more than 20 files and folders",
+        "http://127.0.0.1:9": "it cannot be reached",
+    }
 
 
 # -- S3 -------------------------------------------------------------------------------------------
@@ -206,6 +245,7 @@ def test_clips_come_back_from_s3(tmp_path, lost, bucket):
     [
         (f"https://ann:{SECRET}@host/clips", UsageError, "holds a password"),
         (f"sftp://ann:{SECRET}@host/clips", UsageError, "holds a password"),
+        (f"https://{SECRET}@host/clips", UsageError, "holds a password or a key"),
         (f"https://host/clips?sig={SECRET}", UsageError, "holds a query"),
         ("s3://team/\x1bclips", UsageError, "control character"),
         ("nothing://at/all", UsageError, "cannot be opened: ValueError"),
