@@ -230,8 +230,9 @@ def export(
 ) -> None:
     """Lay clips out for another tool; the words after LAYOUT are those of `%kling export`.
 
-    `export page NOTEBOOK --embed` makes one HTML page with the clips inside. Exit code 1 where a clip that
-    the layout asks for, or the notebook shows, is missing.
+    For example `export vbench --to clips --plan VBench_full_info.json --methods`, or `export crate`; run ids
+    after LAYOUT choose runs. `export page NOTEBOOK --embed` makes one HTML page with the clips inside. Exit
+    code 1 where a clip that the layout asks for, or the notebook shows, is missing.
     """
     made = _command(shlex.join(["export", layout, *rest.args]), as_json=as_json)
     if layout != "methods" and made["missing"]:

@@ -88,6 +88,11 @@ def export(
             "There are no runs to export, here or in the ledger.",
             cure="Nothing was written. `%kling list` says what there is.",
         )
+    # Whoever names no run means those of models; who has none of these is told to say so.
+    drawn = [record.id for record in every if record.provider == "sandbox"]
+    if given is not None or allow_sandbox or len(drawn) == len(every):
+        drawn = []
+    every = [record for record in every if record.id not in set(drawn)]
     found = [_sample(record, session) for record in (every if given is None or rule is None else given)]
     unread = unread if given is None else ""
     gone = [Missing(file="the ledger", why=unread)] if unread else []
@@ -105,7 +110,7 @@ def export(
     if methods:
         with telling(folder):
             write_whole(beside(folder, METHODS), f"{_told(every, unread)}\n".encode("utf-8", "replace"))
-    return made
+    return replace(made, drawn=tuple(drawn))
 
 
 def describe_methods(runs: Iterable[Run] | None = None, *, session: Session | None = None) -> str:

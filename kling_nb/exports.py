@@ -36,6 +36,7 @@ class Export:
         missing: What the layout asks for and is not there.
         left_out: Ids of runs that no prompt of the plan, or no number of samples, asked for.
         strangers: Files in the folder that are not of this export, and that a tool would read, too.
+        drawn: Ids of runs of the sandbox, which no model made: none of them was named, so they stay here.
         votes: How many went out, for a layout of votes.
 
     Example:
@@ -49,6 +50,7 @@ class Export:
     missing: tuple[Missing, ...] = ()
     left_out: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
+    drawn: tuple[str, ...] = ()
     votes: int | None = None
 
     @property
@@ -62,6 +64,8 @@ class Export:
             words = f"{self.votes} votes on {words}"
         if self.left_out:
             words += f"; {len(self.left_out)} runs left out"
+        if self.drawn:
+            words += f"; {len(self.drawn)} runs of the sandbox left out"
         if self.strangers:
             words += f"; {len(self.strangers)} files there are not of this export"
         if not self.missing:

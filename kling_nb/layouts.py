@@ -199,7 +199,8 @@ def find_layout(name: str) -> Layout:
     layout = LAYOUTS.get(name.lower().replace("_", "-"))
     if layout is None:
         raise UsageError(
-            f"There is no layout {name!r:.40}.", cure=f"Nothing was written. There are {', '.join(LAYOUTS)}."
+            f"There is no layout {name!r:.40}.",
+            cure=f"Nothing was written. There are {', '.join(LAYOUTS)} and crate.",
         )
     return layout
 

@@ -48,6 +48,23 @@ def call(tmp_path, *words):
     return subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, env=own)
 
 
+def test_who_names_no_run_means_those_of_models(tmp_path, session):
+    """A run of the sandbox from before the key was there stops no export of the whole ledger, and is told."""
+    played = session.open(ask(provider="sandbox"))[0].wait(60)
+    with pytest.raises(UsageError, match="drawn by the sandbox"):
+        export(folder=tmp_path / "none", layout="vbench", session=session)
+    fox = session.open(ask())[0].wait(60)
+    made = export(folder=tmp_path / "api", layout="vbench", methods=True, session=session)
+    assert [one.sample.record.id for one in made.placed] == [fox.id]
+    assert (made.drawn, made.complete) == ((played.id,), True)
+    assert "of 1 attempts every one" in (tmp_path / "api.METHODS.md").read_text()
+    shown = run_command(session, "export crate --to crate", {})
+    assert list(shown.value["clips"].values()) == [fox.id]
+    assert "1 run of the sandbox was left out: no model made a clip there." in shown.text
+    both = export(folder=tmp_path / "both", layout="videofolder", allow_sandbox=True, session=session)
+    assert (len(both.placed), both.drawn) == (2, ())
+
+
 def test_the_methods_count_every_attempt_wherever_they_are_asked_for(tmp_path, session, wires):
     """A moderated attempt counts for the clip that came after it: by API, line and command, one text."""
     wires.set_faults({"run_moderated": "next:1"})

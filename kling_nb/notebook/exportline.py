@@ -69,6 +69,12 @@ def _words(made: Export, base: Path) -> list[str]:
     lines = [f"{voted}{_count(len(made.placed), 'clip')} as {made.layout} in {where}"]
     if made.left_out:
         lines.append(f"{len(made.left_out)} runs were left out: the layout asks for none of them.")
+    if made.drawn:
+        word = "was" if len(made.drawn) == 1 else "were"
+        lines.append(
+            f"{_count(len(made.drawn), 'run')} of the sandbox {word} left out: no model made a clip there. "
+            "`--allow-sandbox` takes them along."
+        )
     if made.strangers:
         lines.append(
             f"{_count(len(made.strangers), 'file')} in it "
@@ -101,6 +107,7 @@ def _data(made: Export) -> dict[str, Any]:
         "missing": {gone.file: gone.why for gone in made.missing},
         "left_out": list(made.left_out),
         "strangers": list(made.strangers),
+        "drawn": list(made.drawn),
     }
 
 
