@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kling_nb.errors import UsageError
 from kling_nb.layouts import SPLITS, Layout, Row
+from kling_nb.provenance import sample_of
 from kling_nb.records import RunRecord, RunStatus
 from kling_nb.wording import short
 
@@ -203,7 +204,7 @@ def _rows_of(samples: Sequence[Sample]) -> list[Row]:
             continue
         named = tags.get("dimension") or tags.get("category")
         dimensions = tuple(named.split(",")) if named else ()
-        said = int(tags["index"]) if tags.get("index", "").isdecimal() else None
+        said = sample_of(tags, sample.record.take).index
         rows[prompt] = Row(
             prompt=prompt,
             number=len(rows) if said is None else said,

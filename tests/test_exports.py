@@ -52,6 +52,17 @@ def test_a_missing_sample_is_reported_with_its_reason(tmp_path, sample):
     assert len(manifest["missing"]) == 4
 
 
+def test_only_a_plain_number_is_the_place_in_a_suite(tmp_path, sample):
+    """A tag `index` numbers a clip where the receipt takes it for a number, too; any other is no number."""
+    for number, (text, name) in enumerate(
+        [("7", "0007.mp4"), ("9" * 5000, "0000.mp4"), ("\u0663", "0000.mp4"), ("-1", "0000.mp4")]
+    ):
+        made = lay_out(
+            [sample(f"fox {number}", tags={"index": text})], tmp_path / str(number), LAYOUTS["evalcrafter"]
+        )
+        assert [one.file for one in made.placed] == [name]
+
+
 def test_a_take_that_was_bought_again_goes_out_once(tmp_path, sample):
     """Of two successes of a take the newest goes out; a later failure does not hide an earlier clip."""
     old, new = sample("a fox", 0, 1), sample("a fox", 0, 2)
