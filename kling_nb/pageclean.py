@@ -4,6 +4,7 @@ Invariants: the work is bleach's, the sanitizer that nbconvert brings; no script
 is left, and no address that asks another host for anything by itself.
 """
 
+import html
 import re
 import secrets
 from collections.abc import Callable
@@ -47,6 +48,11 @@ _TEXTLESS = re.compile(
     r"<(script|style|iframe|object|noscript|template)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE
 )
 _SCHEME = re.compile(r"[^/?#]*:")
+# Browsers pass over these in an address, wherever they stand.
+_UNSEEN = re.compile(r"[\x00-\x20]+")
+# Whatever else may stand before a bracket in a style, or be spelt with a backslash, may fetch something.
+_CALL = re.compile(r"([a-z-]*)\(")
+_CALLS = frozenset({"", "rgb", "rgba", "hsl", "hsla", "calc", "min", "max", "clamp", "linear-gradient"})
 
 
 class Cleaner:
@@ -96,8 +102,10 @@ class Cleaner:
     def _allowed(self, tag: str, name: str, value: str) -> bool:
         if name not in _ATTRIBUTES["*"] | _ATTRIBUTES.get(tag, set()):
             return False
+        value = html.unescape(value)
         if name == "style":
-            return "url(" not in value.lower()
+            return "\\" not in value and set(_CALL.findall(value.lower())) <= _CALLS
+        value = _UNSEEN.sub("", value)
         if name == "href":
             return _SCHEME.match(value) is None or value.lower().startswith(
                 ("http://", "https://", "mailto:")
@@ -110,6 +118,7 @@ class Cleaner:
         kind = {"img": "image", "video": "video", "audio": "audio"}[tag]
         if value.lower().startswith(f"data:{kind}/"):
             return True
-        near = _SCHEME.match(value) is None and not value.startswith(("//", "\\"))
+        # To a browser the two slashes are the same.
+        near = _SCHEME.match(value) is None and not value.replace("\\", "/").startswith("//")
         self._elsewhere += not near
         return near

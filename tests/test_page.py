@@ -19,6 +19,7 @@ from kernels import KEY, execute, notebook, records
 from kling_nb.errors import UsageError
 from kling_nb.notebook.commands import run_command
 from kling_nb.page import write_page
+from kling_nb.pageclean import Cleaner
 from sessions import sessions_in
 from test_xss import Watch
 from xss import CORPUS, JUDGE, mark_of
@@ -298,6 +299,36 @@ def test_no_address_of_a_stranger_breaks_out_of_its_quotes(tmp_path, embed):
     assert [tag["title"] for tag in main.select("[title]")] == titles
     assert main.select("meta, script") == []
     assert not [tag for tag in main.find_all(True) for name in tag.attrs if name.startswith("on")]
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [
+        '<img src="https&#58;//evil.example/a.png">',
+        '<img src="/&#9;/evil.example/a.png">',
+        '<img src="\n//evil.example/a.png">',
+        '<img src="/\\evil.example/a.png">',
+        '<video src="https&#58;//evil.example/a.mp4" poster="//evil.example/a"></video>',
+        '<b style="background:u\\72l(https://evil.example/a)">x</b>',
+        """<b style="background:image-set('https://evil.example/a' 1x)">x</b>""",
+        '<b style="background:URL(//evil.example/a)">x</b>',
+        '<a href="data&#58;text/html,evil.example">x</a>',
+        '<a href="java&#9;script&#58;evil.example">x</a>',
+    ],
+)
+def test_no_spelling_of_an_address_asks_another_host(markup):
+    """The sanitizer itself lets none through, whatever the page's policy would say of it."""
+    assert "evil" not in Cleaner(str)(markup)
+
+
+def test_plain_colours_sizes_and_addresses_stay():
+    """What asks nobody is kept as it is."""
+    for markup in (
+        '<b style="color:rgba(1,2,3,.4);width:calc(1px + 2%);background:linear-gradient(#eee,#fff);">x</b>',
+        '<img src="kling_media/a b.png">',
+        '<a href="https://example.org/a?b=1">x</a>',
+    ):
+        assert Cleaner(str)(markup) == markup
 
 
 @pytest.mark.parametrize(
