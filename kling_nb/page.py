@@ -159,12 +159,13 @@ def _readable(notebook: Path) -> Any:
         ) from None
     try:
         made = nbformat.reads(notebook.read_text(encoding="utf-8"), as_version=4)
-        nbformat.validate(made, relax_add_props=True)
-        return _kept(made)
+        kept = _kept(made)
+        nbformat.validate(kept, relax_add_props=True)
     except Exception as error:  # noqa: BLE001 - a stranger's file may break the reader anywhere
         raise UsageError(
             f"{one_line(notebook.name)} is no notebook: {type(error).__name__}.", cure="Name an .ipynb file."
         ) from None
+    return kept
 
 
 def _kept(made: Any) -> Any:
