@@ -205,9 +205,11 @@ def _folder(folder: str | Path) -> Path:
 
 
 def _as_kept(record: RunRecord, session: Session) -> RunRecord:
-    """Keep a run private that became so after its output was saved."""
+    """Give what the ledger knows by now: since an output was saved, its bill or privacy may be new."""
     with suppress(KlingError):
         kept = session.ledger().get(record.id)
+        if kept is not None and kept.media is not None and _same_clip(kept, record):
+            return kept.model_copy(update={"folder": "", "media": record.media})
         if kept is not None and kept.private:
             return record.model_copy(update={"private": True})
     return record
@@ -227,6 +229,12 @@ def _check(record: RunRecord, store: Store) -> Found:
 def _missing(record: RunRecord) -> Found:
     name = record.media.file if record.media else ""
     return Found(word="missing", file=name, run_id=record.id, why="no file here has its bytes")
+
+
+def _same_clip(kept: RunRecord, record: RunRecord) -> bool:
+    """Whether these are one run: two people's may bear one id, and no bytes are those of both."""
+    hashes = {one.media.sha256 for one in (kept, record) if one.media is not None}
+    return kept.run_key == record.run_key and len(hashes) == 1
 
 
 def _restore(
@@ -267,9 +275,8 @@ def _from_here(
         return Found(word="here", file=name, run_id=record.id)
     try:
         kept = session.ledger().get(record.id)
-        # Two people's runs may bear one id: only the bytes that this receipt tells of are the clip of it.
-        same = kept is not None and kept.media is not None and kept.media.sha256 == record.media.sha256
-        if same and kept is not None and kept.folder and Store(Path(kept.folder)).verify(kept):
+        known = kept is not None and _same_clip(kept, record)
+        if known and kept is not None and kept.folder and Store(Path(kept.folder)).verify(kept):
             brought = store.bring(kept, Path(kept.folder))
             return Found(word="linked", file=brought.media.file if brought.media else name, run_id=record.id)
         for path in nearby.get(record.media.size, ()):

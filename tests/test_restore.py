@@ -179,6 +179,22 @@ def test_another_run_of_the_same_id_is_not_what_a_receipt_tells_of(tmp_path, mak
     assert (found.word, found.file) == ("linked", owl.path.name)
 
 
+def test_an_old_notebook_takes_nothing_back_of_what_the_ledger_knows(tmp_path, make):
+    """A clip that is brought back to an old receipt gets the newer one beside it, with what it cost."""
+    session = make(provider="sandbox")
+    run = session.open(ask())[0].wait(60)
+    sidecar = run.path.with_suffix(".json")
+    before = json.loads(sidecar.read_text(encoding="utf-8"))
+    assert before["price"]["settled"] is not None
+    old = run.record.model_copy(update={"settled_micros": None, "charged": "unknown"})
+    path = save(tmp_path / "a.ipynb", old)
+    (tmp_path / "disk").mkdir()
+    shutil.move(run.path, tmp_path / "disk" / "x.mp4")
+    (found,) = restore(path, look_in=tmp_path / "disk", session=session)
+    assert (found.word, found.file) == ("linked", run.path.name)
+    assert json.loads(sidecar.read_text(encoding="utf-8")) == before
+
+
 def test_one_flipped_byte_is_found(tmp_path, make):
     """A check of the folder tells the changed clip, the one without a receipt, and the file that is none."""
     session = make(provider="sandbox")
