@@ -216,6 +216,8 @@ class Opening:
         for take in takes:
             if take.error is not None:
                 raise take.error
+            if (known := take.decision and take.decision.record) and _another(known, transaction):
+                raise _same_id(known)
         # An intent that another kernel left unsent is sent by us, and counts as ours.
         left = {take.take: record for take in takes if (record := self._take_over(transaction, take, now))}
         new = sum(take.word == "new" for take in takes)
@@ -269,8 +271,6 @@ class Opening:
             record = record.model_copy(update={"private": True})
         held = transaction.get(record.id)
         in_ledger = held is not None
-        if held is not None and held.run_key != record.run_key:
-            raise _same_id(record)
         if decision.act == "refetch":
             words = "fetching the clip again"
             record = record.model_copy(update={"status": RunStatus.SAVING, "message": words})
@@ -386,6 +386,12 @@ def stranger(record: RunRecord) -> RunRecord:
 def _unpaid(record: RunRecord) -> RunRecord:
     """Leave out the figures that a file tells: money is the ledger's alone."""
     return record.model_copy(update={"reserved_micros": 0, "settled_micros": None, "reported_micros": None})
+
+
+def _another(record: RunRecord, transaction: Transaction) -> bool:
+    """Whether the ledger has another run under the id that a folder gives this one."""
+    held = transaction.get(record.id)
+    return held is not None and held.run_key != record.run_key
 
 
 def _same_id(record: RunRecord) -> StoreError:

@@ -61,8 +61,8 @@ def test_the_same_cell_twice_is_paid_once(build, wire):
     assert house.submissions == 2
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_receipt_with_the_id_of_another_run_changes_no_row_of_the_ledger(build, there):
+@pytest.mark.parametrize("state", ["there", "gone", "created", "running"])
+def test_a_receipt_with_the_id_of_another_run_changes_no_row_of_the_ledger(build, state):
     """A receipt in the folder with the id of another paid run is refused, and nothing is sent."""
     house = build()
     session = house.session()
@@ -73,8 +73,11 @@ def test_a_receipt_with_the_id_of_another_run_changes_no_row_of_the_ledger(build
     fox = house.run(session, ask("A fox", provider="runflow"))
     before = session.ledger().get(fox.id)
     path = house.media / f"{owl.path.stem}.json"
-    path.write_text(path.read_text(encoding="utf-8").replace(f'"id": "{owl.id}"', f'"id": "{fox.id}"'))
-    if not there:
+    forged = {**json.loads(path.read_text(encoding="utf-8")), "id": fox.id}
+    if state in {"created", "running"}:
+        forged |= {"status": state, "file": None}
+    path.write_text(json.dumps(forged), encoding="utf-8")
+    if state != "there":
         owl.path.unlink()
     with pytest.raises(StoreError, match="bears the id of another run"):
         session.open(ask("An owl", provider="runflow"))
