@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.api import current
+from kling_nb.catalog import find_model
 from kling_nb.crate import write_crate
 from kling_nb.engine import Run
 from kling_nb.errors import UsageError
@@ -43,6 +44,9 @@ def export(
     by: By = "model",
     methods: bool = False,
     allow_sandbox: bool = False,
+    provider: str | None = None,
+    model: str | None = None,
+    tags: Mapping[str, str] | None = None,
     name: str = "Clips and their runs",
     licence: str = "not stated",
     session: Session | None = None,
@@ -62,6 +66,9 @@ def export(
         by: What the pairs of `videoalign` differ in: `model`, `provider`, `tag:KEY`, or a function.
         methods: Whether to write beside the folder what a paper needs, see `describe_methods`.
         allow_sandbox: Whether clips of the sandbox may go out.
+        provider: Where no runs are given, only those of this one.
+        model: The same, by our id or another name of the model.
+        tags: The same, only those with all of these.
         name: Of the crate, one line.
         licence: Of the crate: an address or a name.
         session: Whose ledger and folders; the process's own unless given.
@@ -83,9 +90,18 @@ def export(
     session, folder = session or current(), Path(folder)
     given = None if runs is None else [run.record for run in runs]
     every, unread = _attempts(given, session)
-    if not every:
+    wanted = {"provider": provider, "model": None if model is None else find_model(model).id}
+    if given is None:
+        every = [record for record in every if _fits(record, wanted, tags or {})]
+    elif tags or any(wanted.values()):
         raise UsageError(
-            "There are no runs to export, here or in the ledger.",
+            "Runs are given, and besides it is said which to take.",
+            cure="Nothing was written: say one of both.",
+        )
+    if not every:
+        such = "such " if tags or any(wanted.values()) else ""
+        raise UsageError(
+            f"There are no {such}runs to export, here or in the ledger.",
             cure="Nothing was written. `%kling list` says what there is.",
         )
     # Whoever names no run means those of models; who has none of these is told to say so.
@@ -148,6 +164,12 @@ def _attempts(given: Sequence[RunRecord] | None, session: Session) -> tuple[list
     keys, ids = {record.run_key for record in given}, {record.id for record in given}
     others = (record for record in known.values() if record.run_key in keys and record.id not in ids)
     return [*given, *others], listed.note
+
+
+def _fits(record: RunRecord, wanted: Mapping[str, str | None], tags: Mapping[str, str]) -> bool:
+    return all(value is None or getattr(record, name) == value for name, value in wanted.items()) and all(
+        record.tags.get(key) == value for key, value in tags.items()
+    )
 
 
 def _sample(record: RunRecord, session: Session) -> Sample:

@@ -65,6 +65,33 @@ def test_who_names_no_run_means_those_of_models(tmp_path, session):
     assert (len(both.placed), both.drawn) == (2, ())
 
 
+def test_runs_are_chosen_by_provider_model_and_tag(tmp_path, session, make, wires, monkeypatch):
+    """A ledger of two providers, or of two studies, needs nobody who writes down a thousand ids."""
+    here = session.open(ask(tags={"study": "one"}))[0].wait(60)
+    other = session.open(ask("A hare", tags={"study": "two"}))[0].wait(60)
+    monkeypatch.setenv("RUNFLOW_API_KEY", KEY)
+    second = make(provider="runflow", budget="9", runflow_url=wires.runflow)
+    there = second.open(ask("A heron", tags={"study": "one"}))[0].wait(60)
+    with pytest.raises(UsageError, match="several makers"):
+        export(None, tmp_path / "all", layout="vbench", session=session)
+
+    def ids(number, **which):
+        made = export(None, tmp_path / f"out{number}", layout="videofolder", session=session, **which)
+        return {one.sample.record.id for one in made.placed}
+
+    assert ids(1, provider="runcomfy") == {here.id, other.id}
+    assert ids(2, tags={"study": "one"}) == {here.id, there.id}
+    assert ids(3, provider="runflow", model="pro", tags={"study": "one"}) == {there.id}
+    with pytest.raises(UsageError, match="no such runs"):
+        export(None, tmp_path / "none", model="4k", session=session)
+    with pytest.raises(UsageError, match="say one of both"):
+        export([here], tmp_path / "none", provider="runflow", session=session)
+    line = run_command(session, "export vbench --to mine --provider runcomfy --tag study=two", {})
+    assert list(line.value["clips"].values()) == [other.id]
+    with pytest.raises(UsageError, match="a name and a value"):
+        run_command(session, "export vbench --tag study", {})
+
+
 def test_the_methods_count_every_attempt_wherever_they_are_asked_for(tmp_path, session, wires):
     """A moderated attempt counts for the clip that came after it: by API, line and command, one text."""
     wires.set_faults({"run_moderated": "next:1"})

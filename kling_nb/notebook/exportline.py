@@ -15,7 +15,7 @@ from kling_nb.html import tag
 from kling_nb.layouts import LAYOUTS
 from kling_nb.notebook.order import Order, named, sentences
 from kling_nb.notebook.shown import Shown
-from kling_nb.notebook.values import read_count, shown, wrong
+from kling_nb.notebook.values import read_count, read_tag, shown, wrong
 
 __all__ = ["export_line"]
 
@@ -49,6 +49,9 @@ def export_line(order: Order) -> Shown:
         by=flags.get("--by", "model"),
         methods="--methods" in flags,
         allow_sandbox="--allow-sandbox" in flags,
+        provider=flags.get("--provider"),
+        model=flags.get("--model"),
+        tags=read_tag(flags["--tag"]) if "--tag" in flags else None,
         licence=flags.get("--licence", "not stated"),
         session=order.session,
     )

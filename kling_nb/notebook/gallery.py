@@ -17,7 +17,7 @@ from kling_nb.notebook.order import Order, held, named
 from kling_nb.notebook.overview import cost_word
 from kling_nb.notebook.sheet import MOST, Tile, sheet, sheet_text
 from kling_nb.notebook.shown import Shown
-from kling_nb.notebook.values import wrong
+from kling_nb.notebook.values import read_tag, wrong
 from kling_nb.records import RunStatus, utc_now
 from kling_nb.veil import veiled, words_of
 from kling_nb.wording import ask_words, clock, provider_label, short, state_word
@@ -73,9 +73,7 @@ def gallery_line(order: Order) -> Shown:
     if order.words:
         found = Runs(named(order))
     elif "--tag" in order.flags:
-        key, sign, value = order.flags["--tag"].partition("=")
-        if not key or not sign:
-            raise wrong("--tag needs a name and a value.", "E.g. `%kling gallery --tag scene=3`.")
+        [(key, value)] = read_tag(order.flags["--tag"]).items()
         found = Runs([run for run in session.runs() if run.record.tags.get(key) == value])
     else:
         found = session.runs(limit=None if "--all" in order.flags else _NEWEST)

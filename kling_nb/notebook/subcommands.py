@@ -176,14 +176,18 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         name="export",
-        usage="LAYOUT [ID ...] [--to FOLDER] [--plan FILE] [--samples N] [--split NAME] [--by WHAT] "
-        "[--licence TEXT] [--methods] [--allow-sandbox] | page [NOTEBOOK] [--embed] [-o FILE] [--max-mb N]",
+        usage="LAYOUT [ID ... | --provider P --model M --tag K=V] [--to FOLDER] [--plan FILE] "
+        "[--samples N] [--split NAME] [--by WHAT] [--licence TEXT] [--methods] [--allow-sandbox] "
+        "| page [NOTEBOOK] [--embed] [-o FILE] [--max-mb N]",
         loose=True,
         help="lay clips out as a tool asks for (vbench, videofolder ...), or votes, or pack a crate; "
         "--methods also writes what a paper needs; page makes one HTML page of a notebook, with --embed "
         "the clips are inside",
         switches=("--methods", "--allow-sandbox", "--embed"),
-        values=("--to", "--plan", "--samples", "--split", "--by", "--licence", "-o", "--out", "--max-mb"),
+        values=(
+            *("--to", "--plan", "--samples", "--split", "--by", "--licence", "-o", "--out", "--max-mb"),
+            *("--provider", "--model", "--tag"),
+        ),
         choices=(
             *("vbench", "vbench-custom", "vbench2", "video-bench", "t2v-compbench", "evalcrafter"),
             *(

@@ -25,6 +25,7 @@ __all__ = [
     "read_money",
     "read_number",
     "read_seconds",
+    "read_tag",
     "repeating",
     "shown",
     "wrong",
@@ -171,6 +172,21 @@ def read_count(flag: str, value: str, *, low: int, high: int, unit: str = "") ->
     if not _COUNT.fullmatch(value) or not low <= int(value) <= high:
         raise wrong(f"{flag} takes a whole number{unit or f' from {low} to {high}'}, not {shown(value)}.")
     return int(value)
+
+
+def read_tag(value: str) -> dict[str, str]:
+    """Read one label by which runs are chosen, e.g. `suite=vbench`.
+
+    Args:
+        value: What was typed.
+
+    Raises:
+        UsageError: It has no name or no value.
+    """
+    key, sign, label = value.partition("=")
+    if not key or not sign:
+        raise wrong("--tag needs a name and a value.", "E.g. `--tag scene=3`.")
+    return {key: label}
 
 
 def read_seconds(flag: str, value: str) -> float:
