@@ -136,7 +136,8 @@ def _pending(known: Sequence[RunRecord], wish: Wish) -> RunRecord | None:
     if pending is not None and wish.no_cache:
         raise BlockedError(
             f"Run {pending.id} of the same request is still {pending.status.value}.",
-            cure=f"Nothing was sent. Wait for it (`%kling wait {pending.id}`), then use `--no-cache`.",
+            cure=f"Nothing was sent. Wait for it (`%kling wait {pending.id}`), then use `--no-cache`; or ask "
+            f"for another sample of it, e.g. `--take {pending.take + 1}`.",
             run_id=pending.id,
             provider=pending.provider,
         )
