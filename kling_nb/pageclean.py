@@ -7,6 +7,7 @@ is left, and no address that asks another host for anything by itself.
 import html
 import re
 import secrets
+from collections import Counter
 from collections.abc import Callable
 
 __all__ = ["Cleaner"]
@@ -52,6 +53,12 @@ _SCHEME = re.compile(r"[^/?#]*:")
 _UNSEEN = re.compile(r"[\x00-\x20]+")
 # Whatever else may stand before a bracket in a style, or be spelt with a backslash, may fetch something.
 _CALL = re.compile(r"([a-z-]*)\(")
+_MARKED = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+_SINGLE = frozenset(
+    ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"]
+)
+#: Elements that may be open at once, and tags in all, in one output: the parser's time grows with both.
+_DEEPEST, _MOST_TAGS = 1_000, 200_000
 _CALLS = frozenset({"", "rgb", "rgba", "hsl", "hsla", "calc", "min", "max", "clamp", "linear-gradient"})
 
 
@@ -67,9 +74,19 @@ class Cleaner:
         self._token = secrets.token_hex(16)
         self._held: list[str] = []
         self._elsewhere = 0
+        self._nested = 0
 
     def notes(self) -> list[str]:
         """Say what was taken out that a reader will miss."""
+        return [*self._from_elsewhere(), *self._too_nested()]
+
+    def _too_nested(self) -> list[str]:
+        if not self._nested:
+            return []
+        what = "1 output or text is" if self._nested == 1 else f"{self._nested} outputs or texts are"
+        return [f"{what} left out: too much markup, or markup that does not end."]
+
+    def _from_elsewhere(self) -> list[str]:
         if not self._elsewhere:
             return []
         what = "1 picture or clip" if self._elsewhere == 1 else f"{self._elsewhere} pictures or clips"
@@ -83,7 +100,11 @@ class Cleaner:
         text = markup.decode("utf-8", "replace") if isinstance(markup, bytes) else str(markup)
         # Long data would take the parser minutes; the sanitizer sees its kind, and a word of ours.
         self._held = []
-        text = _LONG.sub(self._hold, _TEXTLESS.sub("", text))
+        text = _LONG.sub(self._hold, text)
+        if _is_endless(text):
+            self._nested += 1
+            return ""
+        text = _TEXTLESS.sub("", text)
         clean = bleach.clean(
             text,
             tags=_TAGS,
@@ -122,3 +143,19 @@ class Cleaner:
         near = _SCHEME.match(value) is None and not value.replace("\\", "/").startswith("//")
         self._elsewhere += not near
         return near
+
+
+def _is_endless(text: str) -> bool:
+    """Whether markup is of a kind that nobody writes, and that would take the parser minutes."""
+    left: Counter[str] = Counter()
+    for number, (end, name) in enumerate(_MARKED.findall(text.lower()), 1):
+        if number > _MOST_TAGS:
+            return True
+        if not end and name not in _SINGLE:
+            left[name] += 1
+        elif left[name] > 0:
+            # The end of what never began ends nothing else.
+            left[name] -= 1
+        if number % 100 == 0 and left.total() > _DEEPEST:
+            return True
+    return left.total() > _DEEPEST

@@ -350,6 +350,20 @@ def test_a_malformed_notebook_is_told_in_a_line(tmp_path, place, value):
     assert not (tmp_path / "a.html").exists()
 
 
+@pytest.mark.parametrize(
+    "markup", ["<ul><li>" * 20_000, "<style>" * 20_000, "<b></i>" * 20_000, "<td>1</td>" * 200_000]
+)
+def test_markup_without_end_is_left_out_and_told(markup):
+    """It would take the parser minutes, or more; a large table of data does not."""
+    cleaner = Cleaner(str)
+    assert cleaner(markup) == ""
+    [told] = cleaner.notes()
+    assert told == "1 output or text is left out: too much markup, or markup that does not end."
+    rows = "<tr><td>1</td><td>2</td></tr>" * 2_000
+    assert cleaner(f"<table>{rows}</table>").count("<td>") == 4_000
+    assert cleaner.notes() == [told]
+
+
 def test_what_is_no_notebook_is_told_in_a_line(folder):
     """A file that is none, a missing one and a strange name are one line each."""
     (folder / "bad.ipynb").write_text("{")
