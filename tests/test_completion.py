@@ -48,42 +48,42 @@ def test_an_empty_place_offers_exactly_the_flags(shell):
     assert len(flags) > 25
 
 
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("%%kling --du", ["%%kling --duration"]),
-        ("\n\n%%kling fox --no-", ["--no-audio", "--no-cache", "--no-wait"]),
-        ("%%kling fox --max_c", ["%%kling fox --max_cost"]),
-        ("%%kling --ar ", ["--ar 16:9", "--ar 9:16", "--ar 1:1"]),
-        ("%%kling --ar 16:", ["%%kling --ar 16:9"]),
-        ("%%kling --aspect_ratio=9", ["%%kling --aspect_ratio=9:16"]),
-        ("%%kling -p run", ["-p runflow", "-p runcomfy"]),
-        ("%%kling --shot-type ", ["--shot-type customize", "--shot-type intelligent"]),
-        ("%%kling --as c", ["%%kling --as curl"]),
-        ("%%kling -m kling-3.0-p", ["%%kling -m kling-3.0-pro"]),
-        ("%%kling --params $se", ["%%kling --params $settings_of_mine"]),
-        ("%%kling -d 3 --du", []),
-        ("%%kling --tag a=1 --ta", ["--take", "--takes", "--tag"]),
-        ("%kling can", ["%kling cancel"]),
-        ("x = 1\n%kling mod", ["%kling models"]),
-        ("%kling help resu", ["%kling help resume"]),
-        ("%kling show fox", ["%kling show foxtrot"]),
-        ("%kling resolve fox", ["%kling resolve foxtrot"]),
-        ("%kling resolve x --a", ["%kling resolve x --attach", "%kling resolve x --abandon"]),
-        ("%kling adopt run", ["%kling adopt runflow", "%kling adopt runcomfy"]),
-        ("%kling adopt runcomfy x --no", ["%kling adopt runcomfy x --no-audio"]),
-        ("%kling wait ", ["%kling wait foxtrot", "%kling wait --timeout"]),
-        ("%kling wait --t", ["%kling wait --timeout"]),
-        ("%kling doctor ", ["%kling doctor --online"]),
-    ],
-)
-def test_what_fits_is_offered_and_replaces_the_whole_word(shell, text, wanted):
+FITS = [
+    ("%%kling --du", ["%%kling --duration"]),
+    ("\n\n%%kling fox --no-", ["--no-audio", "--no-cache", "--no-wait"]),
+    ("%%kling fox --max_c", ["%%kling fox --max_cost"]),
+    ("%%kling --ar ", ["--ar 16:9", "--ar 9:16", "--ar 1:1"]),
+    ("%%kling --ar 16:", ["%%kling --ar 16:9"]),
+    ("%%kling --aspect_ratio=9", ["%%kling --aspect_ratio=9:16"]),
+    ("%%kling -p run", ["-p runflow", "-p runcomfy"]),
+    ("%%kling --shot-type ", ["--shot-type customize", "--shot-type intelligent"]),
+    ("%%kling --as c", ["%%kling --as curl"]),
+    ("%%kling -m kling-3.0-p", ["%%kling -m kling-3.0-pro"]),
+    ("%%kling --params $se", ["%%kling --params $settings_of_mine"]),
+    ("%%kling -d 3 --du", []),
+    ("%%kling --tag a=1 --ta", ["--take", "--takes", "--tag"]),
+    ("%kling can", ["%kling cancel"]),
+    ("x = 1\n%kling mod", ["%kling models"]),
+    ("%kling help resu", ["%kling help resume"]),
+    ("%kling show fox", ["%kling show foxtrot"]),
+    ("%kling resolve fox", ["%kling resolve foxtrot"]),
+    ("%kling resolve x --a", ["%kling resolve x --attach", "%kling resolve x --abandon"]),
+    ("%kling adopt run", ["%kling adopt runflow", "%kling adopt runcomfy"]),
+    ("%kling adopt runcomfy x --no", ["%kling adopt runcomfy x --no-audio"]),
+    ("%kling wait ", ["%kling wait foxtrot", "%kling wait --timeout"]),
+    ("%kling wait --t", ["%kling wait --timeout"]),
+    ("%kling doctor ", ["%kling doctor --online"]),
+]
+
+
+def test_what_fits_is_offered_and_replaces_the_whole_word(shell):
     """A value with a colon, a hyphen or an underscore is completed as one word."""
-    found = offers(shell, text)
-    assert len(found) == len(wanted)
-    for one, whole in zip(sorted(found), sorted(wanted, key=lambda end: end.split()[-1]), strict=True):
-        assert one.endswith(whole)
-        assert one.startswith(text[: text.rfind(" ") + 1].rstrip("$"))
+    for text, wanted in FITS:
+        found = offers(shell, text)
+        assert len(found) == len(wanted), text
+        for one, whole in zip(sorted(found), sorted(wanted, key=lambda end: end.split()[-1]), strict=True):
+            assert one.endswith(whole), text
+            assert one.startswith(text[: text.rfind(" ") + 1].rstrip("$")), text
 
 
 def test_models_and_providers_are_those_that_exist(shell):

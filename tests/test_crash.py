@@ -219,7 +219,12 @@ TRIALS = [
 ]
 HOWS = ("cell", "collect", "resume", "use")
 _schedules, _hows = cycle(SCHEDULES), cycle([*HOWS, "cell"])
-ONE_EACH = [(wire, step, next(_schedules), next(_hows)) for wire, step in TRIALS]
+#: Both wires where an answer can be lost, elsewhere in turn; the matrix has both at each step.
+ONE_EACH = [
+    (wire, step, next(_schedules), next(_hows))
+    for wire, step in TRIALS
+    if step in {"submitting in the ledger", "answer read"} or WIRES.index(wire) == POINTS.index(step) % 2
+]
 #: The cell in every schedule, and each other way in two of them, in turn.
 ALL = [(wire, step, schedule, "cell") for wire, step in TRIALS for schedule in SCHEDULES]
 _in_turn = cycle(SCHEDULES)

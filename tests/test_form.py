@@ -389,7 +389,7 @@ def as_ipython_reads(cell):
     return got
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(ask=ASKS)
 def test_copy_as_cell_is_the_same_call(ask, tmp_path_factory):
     """Whatever is asked, the cell that is written is read by IPython and by us as exactly that call."""
