@@ -101,9 +101,16 @@ class Tab:
         """Run every cell from the top."""
         self._command("notebook:run-all-cells", timeout_s if wait else None)
 
-    def interrupt(self) -> None:
-        """Interrupt the kernel, as the stop button does."""
+    def interrupt(self, index: int) -> None:
+        """Interrupt the cell that runs, as the stop button does.
+
+        Waits until its end is told: the kernel drops what is asked of it before, and looks idle meanwhile.
+        """
         self._command("notebook:interrupt-kernel", CELL_S)
+        self.wait_text(index, "KeyboardInterrupt")
+        condition = "(cell) => !cell.querySelector('.jp-InputPrompt').innerText.includes('*')"
+        self._wait(condition, self.cell(index).element_handle(), CELL_S)
+        self.wait_idle()
 
     def save(self) -> None:
         """Save, and wait until it is on disk."""

@@ -108,8 +108,7 @@ def send_and_cancel_while_a_cell_sleeps(tab, form):
     tab.page.locator(".jp-OutputArea button", has_text="Cancel").click()
     tab.wait_text(0, "Canceled")
     assert tab.running(SLEEP)
-    tab.interrupt()
-    tab.wait_idle()
+    tab.interrupt(SLEEP)
 
 
 def finish_and_copy(tab, form):

@@ -57,7 +57,7 @@ def test_cards_live_and_cancel_works_while_a_cell_sleeps(browser, tmp_path, olde
         # ipykernel 6 has no subshells: there a click waits until the cell is over.
         assert tab.running(4) is not version.startswith("6")
         if tab.running(4):
-            tab.interrupt()
+            tab.interrupt(4)
         tab.wait_idle()
         tab.run_cell(5)
         assert tab.outputs(5) == ["('canceled', 'no')"]
