@@ -152,6 +152,7 @@ def test_notebook_7_shows_the_same(browser, folder, environment):
         assert jupyter.errors == []
 
 
+@pytest.mark.matrix
 def test_takes_share_a_card_and_their_ends_are_told(browser, folder, environment):
     """Three takes in one output: one is canceled, the page tells of each end, and the two clips play."""
     write_notebook(
@@ -197,9 +198,8 @@ CELLS = (
 )
 
 
-@pytest.mark.parametrize(
-    "look", ["dark and narrow", pytest.param("light and wide", marks=pytest.mark.matrix)]
-)
+@pytest.mark.matrix
+@pytest.mark.parametrize("look", ["dark and narrow", "light and wide"])
 def test_nothing_is_cut_off(browser, folder, environment, look):
     """Cards, plans and lists stay inside a narrow window and a dark theme; pictures are kept for people."""
     dark, width = (True, 620) if look == "dark and narrow" else (False, 1280)

@@ -132,6 +132,7 @@ def test_clips_stay_in_step_beside_a_busy_kernel(chromium, folder, environment):
         assert jupyter.errors == []
 
 
+@pytest.mark.matrix
 def test_the_saved_notebook_keeps_the_sheet_and_no_dead_widget(chromium, folder, environment):
     """Closed, or left open when its kernel ends, a view leaves nothing; a stranger sees the contact sheet."""
     play = "import kling_nb as kling\nkling.play(fox[0])"

@@ -10,7 +10,7 @@ from lab import Lab, write_notebook
 pytestmark = pytest.mark.browser
 
 
-@pytest.mark.parametrize("ui", ["lab", "notebook"])
+@pytest.mark.parametrize("ui", ["lab", pytest.param("notebook", marks=pytest.mark.matrix)])
 def test_a_cell_shows_its_result_and_is_saved(lab, tmp_path, ui):
     """A cell run in a real page shows its output, and saving puts that output on disk."""
     write_notebook(tmp_path / "sum.ipynb", "print(1 + 1)", "print('the end')")
@@ -26,6 +26,7 @@ def test_a_cell_shows_its_result_and_is_saved(lab, tmp_path, ui):
     assert jupyter.errors == []
 
 
+@pytest.mark.matrix
 def test_a_received_notebook_is_untrusted_and_has_a_new_kernel(lab, tmp_path):
     """Reopening as a stranger drops trust, sanitises the output and forgets the kernel's names."""
     source = "from IPython.display import HTML\nname = 1\nHTML('<b>kept</b><script>window.ran = 1</script>')"

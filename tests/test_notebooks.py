@@ -112,6 +112,7 @@ def _shown(made):
     }
 
 
+@pytest.mark.matrix
 def test_the_tutorial_on_money_shows_what_it_would_show_now(tmp_path):
     """Run anew from top to bottom, every cell shows the same figures and bars: else `make notebooks`."""
     kept = nbformat.read(MONEY, as_version=4)
@@ -178,9 +179,13 @@ RUNNERS = {
     "jupyter execute": ["jupyter", "execute", "in.ipynb", "--output=out.ipynb"],
     "nbconvert": ["jupyter", "nbconvert", "--execute", "--to", "notebook", "in.ipynb", "--output=out.ipynb"],
 }
+#: The others are run by the matrix.
+AT_ONCE = {"papermill", "nbconvert"}
 
 
-@pytest.mark.parametrize("name", RUNNERS)
+@pytest.mark.parametrize(
+    "name", [name if name in AT_ONCE else pytest.param(name, marks=pytest.mark.matrix) for name in RUNNERS]
+)
 def test_a_headless_notebook_ends_final(tmp_path, monkeypatch, name):
     """Cell and API call alike end with final cards and playing clips, and leave no widget in the file."""
     monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "0.2")

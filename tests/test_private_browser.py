@@ -27,6 +27,7 @@ SHOWN = """() => {
 }"""
 
 
+@pytest.mark.matrix
 @pytest.mark.browser
 def test_no_page_is_sent_or_shows_a_word_of_a_private_run(tmp_path, lab):
     """Cards, sheets, players and ballots of private runs, all open; a public run beside them is found."""
