@@ -48,6 +48,8 @@ def main() -> None:
             tab = window.new_page()
             tab.goto(page.path.as_uri())
             tab.wait_for_function("() => [...document.images].every((image) => image.complete)")
+            # For a moment a player draws a ring over its still.
+            tab.wait_for_timeout(3000)
             tab.screenshot(path=str(HERE / "images" / "page.png"), full_page=True)
             sys.stdout.write(f"{HERE / 'images' / 'page.png'}\n")
 
