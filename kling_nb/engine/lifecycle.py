@@ -252,10 +252,10 @@ class Engine:
                     run_id=run.id,
                 )
             if record != run.record:
-                run.publish(record)
                 if record.status.ended:
-                    # It ended elsewhere; what this process was still writing may have come after that.
+                    # First the folder, where an older state may stand: who is told may be gone at once.
                     await asyncio.to_thread(self._write_sidecar, record)
+                run.publish(record)
             if mine or run.status.ended:
                 return mine
             if job.detach_wanted:
