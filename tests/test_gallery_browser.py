@@ -57,6 +57,7 @@ def theme(page, name):
 
 
 @pytest.mark.browser
+@pytest.mark.matrix
 def test_a_hundred_clips_do_not_freeze_a_page(tmp_path, lab, record_property):  # noqa: PLR0915 - one page for all
     """Stills come when seen, a clip plays under pointer and focus, what is picked is read in Python."""
     fill(tmp_path, 50, seconds=0.5)

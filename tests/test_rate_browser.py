@@ -19,6 +19,7 @@ SECRETS = """() => {
 
 
 @pytest.mark.browser
+@pytest.mark.matrix
 def test_twenty_pairs_by_keyboard_alone(tmp_path, lab):  # noqa: PLR0915 - one server and one page for all of it
     """From the cell to the table without a pointer; before a vote the page tells nothing of a run."""
     records = fill(tmp_path, 20, others=False, seconds=0.25)
