@@ -333,8 +333,7 @@ class Run:
     def kept(self) -> Kept:
         """Give the clip as far as it is here, for the output that shows it."""
         src, poster = self.shown_clip()
-        path = self._engine.store(self.record.folder).path(self.record) if src else None
-        return Kept(record=self.record, path=path, src=src, poster=poster)
+        return Kept(record=self.record, path=self.path if src else None, src=src, poster=poster)
 
     def bundle(
         self,
