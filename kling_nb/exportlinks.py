@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kling_nb.errors import StoreError, UsageError
-from kling_nb.placing import copy_and_hash, file_sha256, part_name
+from kling_nb.placing import copy_and_hash, has_bytes, part_name
 
 if TYPE_CHECKING:
     from kling_nb.exportplan import Placed
@@ -170,11 +170,7 @@ def _nursery(folder: Path) -> Path:
 
 def _is_it(one: "Placed", target: Path) -> bool:
     media = one.sample.record.media
-    try:
-        facts = target.lstat()
-        return media is not None and facts.st_size == media.size and file_sha256(target) == media.sha256
-    except OSError:
-        return False
+    return media is not None and has_bytes(target, media.size, media.sha256)
 
 
 def _same_folder(one: Path, other: Path) -> bool:

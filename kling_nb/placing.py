@@ -19,6 +19,7 @@ __all__ = [
     "Signature",
     "copy_and_hash",
     "file_sha256",
+    "has_bytes",
     "no_checkpoint",
     "open_new",
     "open_plain",
@@ -148,6 +149,24 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def has_bytes(path: Path, size: int, sha256: str) -> bool:
+    """Whether a regular file is there with exactly these bytes.
+
+    Args:
+        path: The file; a link is none.
+        size: In bytes.
+        sha256: Of the bytes, 64 hexadecimal digits.
+
+    Example:
+        >>> has_bytes(Path("nowhere.mp4"), 1, "0" * 64)
+        False
+    """
+    try:
+        return signature(path)[0] == size and file_sha256(path) == sha256
+    except OSError:
+        return False
+
+
 def copy_and_hash(source: Path, target: Path) -> str:
     """Copy a file to a new name and hash what was copied.
 
@@ -256,7 +275,7 @@ def place(part: Path, stem: str, suffix: str, *, sha256: str, checkpoint: Checkp
         final = folder / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
         if _named(part, final, checkpoint):
             break
-        if _same(final, size, sha256):
+        if has_bytes(final, size, sha256):
             # Another process was here first, or a crash came between the name and the tidying up.
             checkpoint("found")
             break
@@ -269,13 +288,6 @@ def place(part: Path, stem: str, suffix: str, *, sha256: str, checkpoint: Checkp
         part.unlink()
     checkpoint("done")
     return final
-
-
-def _same(path: Path, size: int, sha256: str) -> bool:
-    try:
-        return signature(path)[0] == size and file_sha256(path) == sha256
-    except OSError:
-        return False
 
 
 def _named(part: Path, final: Path, checkpoint: Checkpoint) -> bool:
