@@ -29,7 +29,7 @@ from kling_nb.spending import (
     read_dimensions,
     row_of,
 )
-from kling_nb.wording import plain, provider_label, session_words, unread_words
+from kling_nb.wording import plain, provider_label, session_words, there_are, unread_words
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -286,7 +286,7 @@ class CostReport:
         if self.checks is None:
             unsure = sum(is_open(record) and not record.play for record in self._records)
             if unsure:
-                what = "1 charge is" if unsure == 1 else f"{unsure} charges are"
+                what = there_are(unsure, "charge")
                 asks = "`%kling cost --reconcile` asks, for free."
                 yield f"{what} not the provider's own word in dollars: {asks}"
             return

@@ -19,9 +19,9 @@ from kling_nb.notebookfile import read_receipts
 from kling_nb.pageclean import Cleaner
 from kling_nb.pageclips import Clips, PageClip
 from kling_nb.placing import write_whole
-from kling_nb.wording import size_words
+from kling_nb.wording import size_words, there_are
 
-__all__ = ["Page", "PageClip", "clips", "write_page"]
+__all__ = ["Page", "PageClip", "write_page"]
 
 _MARK = 'content="kling_nb"'
 _POLICY = (
@@ -250,16 +250,6 @@ def _press(made: Any, notebook: Path, cleaner: Cleaner, held: Clips, *, embed: b
     return held.filled(str(text))
 
 
-def clips(count: int) -> str:
-    """Count clips in words, up to the verb.
-
-    Example:
-        >>> clips(1), clips(2)
-        ('1 clip is', '2 clips are')
-    """
-    return "1 clip is" if count == 1 else f"{count} clips are"
-
-
 def _foot(notebook: Path, cleaner: Cleaner, held: Clips) -> str:
     told = held.told()
     inside = [clip for clip in told if clip.state == "inside"]
@@ -268,10 +258,11 @@ def _foot(notebook: Path, cleaner: Cleaner, held: Clips) -> str:
     if inside:
         size = size_words(sum(clip.size for clip in inside))
         words.append(
-            f"{clips(len(inside))} in this page, {size}, each checked against the SHA-256 of its receipt."
+            f"{there_are(len(inside), 'clip')} in this page, {size}, each checked against the SHA-256 "
+            "of its receipt."
         )
     if linked:
-        words.append(f"{clips(linked)} linked; a clip plays here while it lies where it did.")
+        words.append(f"{there_are(linked, 'clip')} linked; a clip plays here while it lies where it did.")
     words += [f"{clip.file}: {clip.why}." for clip in told if not clip.good]
     words += [*held.notes(), *cleaner.notes()]
     return " ".join(html.escape(one_line(word)) for word in words)

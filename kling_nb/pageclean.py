@@ -10,6 +10,8 @@ import secrets
 from collections import Counter
 from collections.abc import Callable
 
+from kling_nb.wording import there_are
+
 __all__ = ["Cleaner"]
 
 _TAG_NAMES = """
@@ -78,19 +80,16 @@ class Cleaner:
 
     def notes(self) -> list[str]:
         """Say what was taken out that a reader will miss."""
-        return [*self._from_elsewhere(), *self._too_nested()]
-
-    def _too_nested(self) -> list[str]:
-        if not self._nested:
-            return []
-        what = "1 output or text is" if self._nested == 1 else f"{self._nested} outputs or texts are"
-        return [f"{what} left out: too much markup, or markup that does not end."]
-
-    def _from_elsewhere(self) -> list[str]:
-        if not self._elsewhere:
-            return []
-        what = "1 picture or clip" if self._elsewhere == 1 else f"{self._elsewhere} pictures or clips"
-        return [f"{what} from other hosts {'is' if self._elsewhere == 1 else 'are'} not in the page."]
+        notes = []
+        if self._elsewhere:
+            what = ("picture or clip from other hosts", "pictures or clips from other hosts")
+            notes.append(f"{there_are(self._elsewhere, *what)} not in the page.")
+        if self._nested:
+            what = ("output or text", "outputs or texts")
+            notes.append(
+                f"{there_are(self._nested, *what)} left out: too much markup, or markup that does not end."
+            )
+        return notes
 
     def __call__(self, markup: object) -> str:
         """Clean one piece of markup."""

@@ -21,7 +21,7 @@ from kling_nb.embedding import data_address, growth
 from kling_nb.placing import file_sha256
 from kling_nb.receipt import CLIP_SUFFIXES
 from kling_nb.records import RunRecord
-from kling_nb.wording import size_words
+from kling_nb.wording import size_words, there_are
 
 __all__ = ["Clips", "PageClip"]
 
@@ -95,7 +95,7 @@ class Clips:
         """Say what else is not in the page."""
         if not self._pictures_out:
             return []
-        what = "1 picture is" if self._pictures_out == 1 else f"{self._pictures_out} pictures are"
+        what = there_are(self._pictures_out, "picture")
         return [f"{what} not in the page: not found beside the notebook, too large, or no picture."]
 
     def rewrite(self, markup: str) -> str:

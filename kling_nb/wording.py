@@ -29,6 +29,7 @@ __all__ = [
     "short",
     "size_words",
     "state_word",
+    "there_are",
     "unread_words",
     "wait_words",
     "waited_s",
@@ -297,6 +298,21 @@ def session_words(totals: Totals) -> str:
     if left < 0:
         return f"{words}, **over by {usd(-left)}{which}**"
     return f"{words}, **{usd(left)}** left{which}"
+
+
+def there_are(number: int, one: str, many: str | None = None) -> str:
+    """Count things in words, up to the verb.
+
+    Args:
+        number: How many, 0 or more.
+        one: What one is called.
+        many: What several are called; by default with an s.
+
+    Example:
+        >>> there_are(1, "clip"), there_are(2, "box", "boxes")
+        ('1 clip is', '2 boxes are')
+    """
+    return f"1 {one} is" if number == 1 else f"{number} {many or f'{one}s'} are"
 
 
 def unread_words(count: int) -> str:

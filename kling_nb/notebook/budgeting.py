@@ -15,7 +15,7 @@ from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import wrong
 from kling_nb.records import Cap, Level, usd, utc_now
 from kling_nb.settings import PREFIX, Settings
-from kling_nb.wording import clock, plain
+from kling_nb.wording import clock, plain, there_are
 
 if TYPE_CHECKING:
     from kling_nb.session import Session
@@ -99,9 +99,9 @@ def _join(session: "Session", name: str) -> list[str]:
     lines = [f"What is asked for from now on counts under the session “{session.name}”."]
     if behind:
         held = sum(record.reserved_micros for record in behind if not record.play)
-        count = "1 run is" if len(behind) == 1 else f"{len(behind)} runs are"
         lines.append(
-            f"{count} still on the way and counted under {before}, where **{usd(held)}** stays held for them."
+            f"{there_are(len(behind), 'run')} still on the way and counted under "
+            f"{before}, where **{usd(held)}** stays held for them."
         )
     return lines
 

@@ -16,6 +16,7 @@ from kling_nb.layouts import LAYOUTS
 from kling_nb.notebook.order import Order, named, sentences
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import read_count, read_tag, shown, wrong
+from kling_nb.wording import there_are
 
 __all__ = ["export_line"]
 
@@ -80,14 +81,15 @@ def _words(made: Export, base: Path) -> list[str]:
         )
     if made.strangers:
         lines.append(
-            f"{_count(len(made.strangers), 'file')} in it "
-            f"{'is' if len(made.strangers) == 1 else 'are'} not of this export, and a tool may read them: "
+            f"{there_are(len(made.strangers), 'file in it', 'files in it')} not of this export, and a tool "
+            "may read them: "
             f"{', '.join(f'`{one_line(name)}`' for name in made.strangers[:_NAMED])}"
             + (" ..." if len(made.strangers) > _NAMED else ".")
         )
     if made.missing:
         count, what = len(made.missing), "clip" if made.votes is None else "vote"
-        gone = [f"{_count(count, what)} that the layout asks for {'is' if count == 1 else 'are'} missing:"]
+        asked = "that the layout asks for"
+        gone = [f"{there_are(count, f'{what} {asked}', f'{what}s {asked}')} missing:"]
         gone += [f"{one_line(one.file)}: {one.why}" for one in made.missing[:_LISTED]]
         gone += (
             [f"and {count - _LISTED} more: see `{_near(beside(made.folder, 'export.json'), base)}`."]

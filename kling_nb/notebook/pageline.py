@@ -13,9 +13,9 @@ from kling_nb.notebook.order import Order
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import read_number, shown, wrong
 from kling_nb.notebookfile import read_receipts
-from kling_nb.page import Page, clips, write_page
+from kling_nb.page import Page, write_page
 from kling_nb.veil import is_veiled
-from kling_nb.wording import plain, size_words
+from kling_nb.wording import plain, size_words, there_are
 
 __all__ = ["PAGE_FLAGS", "page_line"]
 
@@ -83,9 +83,11 @@ def _shown(page: Page) -> Shown:
     linked = len(page.clips) - len(inside) - len(bad)
     if inside:
         held = size_words(sum(clip.size for clip in inside))
-        lines.append(f"{clips(len(inside))} inside, {held}.")
+        lines.append(f"{there_are(len(inside), 'clip')} inside, {held}.")
     if linked:
-        lines.append(f"{clips(linked)} linked: keep the page where it is, or make it with `--embed`.")
+        lines.append(
+            f"{there_are(linked, 'clip')} linked: keep the page where it is, or make it with `--embed`."
+        )
     elif inside and not bad:
         lines.append("It plays with nothing beside it.")
     lines += page.notes
