@@ -370,6 +370,35 @@ def test_a_run_is_claimed_by_one_process(where):
     ledger.close()
 
 
+def test_closing_waits_for_what_another_thread_is_writing(where):
+    """A lease that is still being given back when the ledger is closed reaches the disk before."""
+    ledger = Ledger(where)
+    run = add(ledger)
+    inside, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def write():
+        with ledger.writing() as transaction:
+            inside.set()
+            assert go_on.wait(30)
+            transaction.change(run, "told", {"provider_run_id": "r7"})
+
+    def close():
+        ledger.close()
+        closed.set()
+
+    threads = [threading.Thread(target=write), threading.Thread(target=close)]
+    threads[0].start()
+    assert inside.wait(30)
+    threads[1].start()
+    assert not closed.wait(0.3), "it was closed in the middle of a transaction"
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert closed.is_set()
+    assert sorted(path.name for path in where.parent.iterdir()) == ["ledger.db"]
+    assert look(where, "SELECT provider_run_id FROM runs") == [("r7",)]
+
+
 def test_a_lease_is_renewed_kept_and_given_back(ledger):
     """The owner renews it, others wait until it has run out or is given back."""
     run = add(ledger)

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from kling_nb.errors import LedgerError
+from kling_nb.ledger import sqlitefile
 from kling_nb.ledger.forks import ForkGate
 from kling_nb.ledger.rows import Records, read_rows
 from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS, STEPS
@@ -55,14 +56,14 @@ class Ledger:
             url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
             self.where = url.set(query={}).render_as_string(hide_password=True) if "://" in text else text
             if sqlite := url.get_backend_name() == "sqlite":
-                _make_room(url)
+                sqlitefile.make_room(url)
             # As many connections as threads that may ask: a reader must not wait behind waiting writers.
             # A row holds prompts: they belong into no log and no error.
             self._engine = sa.create_engine(url, pool_size=8, max_overflow=56, hide_parameters=True)
             self._forks = ForkGate(close=self._engine.dispose)
             if sqlite:
-                sa.event.listen(self._engine, "connect", _prepare_sqlite)
-                sa.event.listen(self._engine, "begin", _begin_sqlite)
+                sa.event.listen(self._engine, "connect", sqlitefile.prepare)
+                sa.event.listen(self._engine, "begin", sqlitefile.begin)
             try:
                 self._migrate()
             except BaseException:
@@ -379,37 +380,11 @@ class Ledger:
         return True
 
     def close(self) -> None:
-        """Close every connection, those in use when they are given back."""
+        """Close every connection; what is being written ends first, for which five seconds are given."""
         self._closed = True
+        self._forks.emptied(5)
         self._engine.dispose()
 
     def forget(self) -> None:
         """Drop the connections without closing them: what a forked child must do with its parent's."""
         self._engine.dispose(close=False)
-
-
-def _make_room(url: sa.URL) -> None:
-    if url.database in {None, "", ":memory:"} or url.query.get("mode") == "memory":
-        raise ValueError("it would be gone with this process, and every thread would have its own")
-    Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # SQLAlchemy's begin event must be the one that begins: the driver's own habit would begin too late.
-    connection.isolation_level = None
-    # Bytes that are no text make one row unreadable, and not the ledger.
-    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-    try:
-        connection.execute("PRAGMA busy_timeout = 30000")
-        connection.execute("PRAGMA journal_mode = WAL")
-        # FULL: the intent must survive a power cut before the POST leaves; NORMAL promises no such thing.
-        connection.execute("PRAGMA synchronous = FULL")
-    except Exception:
-        # It is in no pool yet, so nobody else would close it.
-        connection.close()
-        raise
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    writing = connection.get_execution_options().get("writing", True)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

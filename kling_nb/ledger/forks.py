@@ -50,6 +50,11 @@ class ForkGate:
             self._inside -= 1
             self._changed.notify_all()
 
+    def emptied(self, limit_s: float) -> bool:
+        """Wait until nobody is inside; False where somebody still is after `limit_s` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._inside == 0, limit_s)
+
     def shut(self) -> None:
         """Wait until nobody is inside, close what is open and keep others out."""
         self._changed.acquire()
