@@ -493,6 +493,35 @@ def test_closing_gives_the_lease_back(build):
     assert house.submissions == 1
 
 
+def test_closing_does_not_cut_short_how_a_lease_is_given_back(build):
+    """Closed in the very moment of a run's end, with every hand at work: its lease is back all the same."""
+    house = build(held=True)
+    session = house.session()
+    [run] = session.open(ask())
+    go_on, closed = threading.Event(), threading.Event()
+
+    def busy(run):
+        if run.status == "succeeded":
+            for _ in range(16):
+                asyncio.get_running_loop().run_in_executor(None, go_on.wait, 60)
+
+    def close():
+        session.close()
+        closed.set()
+
+    run.on_change(busy)
+    house.let_go()
+    assert run.wait(60).status == "succeeded"
+    thread = threading.Thread(target=close)
+    thread.start()
+    assert not closed.wait(0.3)
+    go_on.set()
+    thread.join(60)
+    assert closed.is_set()
+    with closing(sqlite3.connect(house.folder / "ledger.db")) as book:
+        assert book.execute("SELECT status, owner FROM runs").fetchall() == [("succeeded", None)]
+
+
 def test_closing_waits_for_the_answer_to_a_submit(build, wire):
     """An id that is on its way reaches the disk; a kernel that ends in that second loses no run."""
     house = build(held=True, faults={"submit_slow": 1.0, "slow_s": 0.5})

@@ -203,8 +203,9 @@ class Job:
                 break
             except LeaseLostError:
                 raise
-            except LedgerError:
+            except LedgerError as error:
                 tries += 1
+                error.provider_run_id = copy.provider_run_id
                 if tries == 1 and not copy.status.ended:
                     # The folder may still be writable, and is enough to find the run again.
                     await self._write_sidecar(copy)
@@ -285,6 +286,10 @@ class Job:
             await self.unless_woken(sleeping)
         finally:
             sleeping.cancel()
+
+    async def rouse(self) -> None:
+        """Tell it of a wish, from any thread by way of the loop."""
+        self.wake.set()
 
     async def unless_woken(self, work: asyncio.Future[Any]) -> None:
         """Wait for something, with nothing on its way, but only until somebody has a wish."""

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from kling_nb.engine.again import fetch_again
 from kling_nb.engine.asking import Reach, Seen, look
+from kling_nb.engine.beside import catch_up
 from kling_nb.engine.job import Clock, Job, Limits
 from kling_nb.engine.run import Run
 from kling_nb.engine.save import save
 from kling_nb.engine.submit import cancel_unsent, have_place, recover, submit
-from kling_nb.engine.verdict import detached
+from kling_nb.engine.verdict import detached, halted
 from kling_nb.engine.watch import watch
 from kling_nb.errors import KlingError, LedgerError, StoreError, UsageError
 from kling_nb.ledger import LeaseLostError, Ledger
@@ -142,7 +143,7 @@ class Engine:
         """Stop watching a run."""
         if (job := self._jobs.get(run.id)) is not None:
             job.detach_wanted = True
-            self.loop.hand(_wake(job))
+            self.loop.hand(job.rouse())
 
     def drives(self, run_id: str) -> bool:
         """Whether this process is carrying a run at this moment."""
@@ -180,16 +181,8 @@ class Engine:
             if self._closed:
                 raise asyncio.CancelledError  # noqa: TRY301 - as if it had been closed a moment later
             await self._drive_once(run, may_send=may_send)
-        except KlingError as error:
-            run.stop(error)
-        except asyncio.CancelledError:
-            what = f"kling_nb was closed while run {run.id} was {run.status.value}."
-            cure = f"It is on record: `%kling resume {run.id}` goes on."
-            run.stop(detached(run.record, what, cure, run.record.charged))
-        except Exception as error:  # noqa: BLE001 - a fault of ours must end as words on the run, not vanish in a thread
-            what = f"kling_nb failed while it carried run {run.id}: {type(error).__name__}."
-            cure = f"The run is on record: `%kling resume {run.id}` goes on."
-            run.stop(KlingError(what, charged=run.record.charged, cure=cure, run_id=run.id))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - any fault must end as words on the run, not vanish in a thread
+            run.stop(halted(run.record, error))
         finally:
             del self._driven[run.id]
             self._told.pop(run.id, None)
@@ -220,7 +213,7 @@ class Engine:
                 except KlingError as error:
                     # Told before the lease is given back: a wish that comes meanwhile is the newer one.
                     self._told.pop(run.id, None)
-                    run.stop(error)
+                    run.stop(halted(run.record, error))
                 finally:
                     beating.cancel()
                     if run.status.ended:
@@ -276,6 +269,8 @@ class Engine:
 
     async def _carry(self, job: Job) -> None:
         snapshot = None
+        if job.at(RunStatus.CREATED) and not job.run.sent_here:
+            await catch_up(job)
         if job.at(RunStatus.CREATED) and not job.may_send:
             await cancel_unsent(job, "the process that asked for it ended before")
         elif job.at(RunStatus.CREATED, RunStatus.SUBMITTING):
@@ -380,6 +375,9 @@ class Engine:
                 break
             await asyncio.sleep(0.02)
         self._closed = True
+        # A driver that tells of no run any more only gives its lease back: cut short, it might keep it.
+        if ending := [task for run_id, task in self._driven.items() if run_id not in self._told]:
+            await asyncio.wait(ending, timeout=5)
         tasks = list(self._driven.values())
         for task in tasks:
             task.cancel()
@@ -414,7 +412,3 @@ class Engine:
         if record.media.sha256 not in self._posters:
             self._posters[record.media.sha256] = store.poster(record)
         return relative_src(path, self.page_folder or path.parent.parent), self._posters[record.media.sha256]
-
-
-async def _wake(job: Job) -> None:
-    job.wake.set()
