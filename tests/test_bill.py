@@ -229,6 +229,11 @@ def test_an_intent_that_was_left_unsent_is_paid_by_whoever_runs_its_cell(build):
 
 
 # -- nothing is done --------------------------------------------------------------------------------
+def dump_of(house):
+    with contextlib.closing(sqlite3.connect(house.folder / "ledger.db")) as book:
+        return list(book.iterdump())
+
+
 def test_no_code_runs_and_nothing_is_written_or_sent(build):
     """A canary in every place where code could be run stays silent; all else is as before."""
     house = build()
@@ -253,14 +258,13 @@ def test_no_code_runs_and_nothing_is_written_or_sent(build):
     jupytext.write(nbformat.read(path, 4), house.folder / "a.py", fmt="py:percent")
     jupytext.write(nbformat.read(path, 4), house.folder / "a.md")
     before = {p: p.stat().st_mtime_ns for p in house.folder.rglob("*") if "ledger.db-" not in p.name}
-    ledger = sqlite3.connect(house.folder / "ledger.db")
-    dump, sent = list(ledger.iterdump()), house.stats()
+    dump, sent = dump_of(house), house.stats()
     for name in ("a.ipynb", "a.py", "a.md"):
         bill = estimate_notebook(session, house.folder / name)
         assert (bill.count("new"), len(bill.cells)) == (1, 2), name
     assert {p: p.stat().st_mtime_ns for p in house.folder.rglob("*") if "ledger.db-" not in p.name} == before
     assert not (house.folder / "canary").exists()
-    assert list(ledger.iterdump()) == dump
+    assert dump_of(house) == dump
     assert house.stats() == sent
     assert session.totals().settled_micros == THREE_S
 

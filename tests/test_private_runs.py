@@ -334,12 +334,13 @@ def test_a_refused_private_line_repeats_nothing_of_it():
 
 def test_a_run_on_its_way_becomes_private_under_whoever_carries_it(build):
     """Asked for in private by another kernel: its file, its receipt and its live card are private."""
-    house = build(wait_scale=0.2)
+    house = build(held=True)
     first, second = house.session(), house.session()
     [run] = first.open(ask(PROMPT, provider="runflow"))
     until(lambda: run.record.provider_run_id)
     [mine] = second.open(ask(PROMPT, provider="runflow", private=True))
     assert pieces_in(repr(mine)) == {}
+    house.let_go()
     assert (mine.wait(30).status, run.wait(30).status) == ("succeeded", "succeeded")
     assert run.record.private
     assert run.record.media.file.startswith("private-")

@@ -383,7 +383,7 @@ def test_a_lost_run_says_where_to_look_and_blocks_its_cell(build):
 
 def test_what_was_never_sent_is_told_what_sends_it(build):
     """In the answer of resume, on the card and in the error; and its cell sends it once."""
-    house = build(faults={"run_s": 6}, wait_scale=1)
+    house = build(held=True)
     session = house.session(max_in_flight=1)
     prompts = ("A red fox", "A hare")
     for prompt in prompts:
@@ -404,5 +404,6 @@ def test_what_was_never_sent_is_told_what_sends_it(build):
             assert "was never sent" in words
             assert "Run its cell again to send it." in words
     assert house.submissions == 1
+    house.let_go()
     assert house.run(later, ask(prompt, provider="runcomfy")).status == "succeeded"
     assert house.submissions == 2

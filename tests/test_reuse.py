@@ -191,7 +191,7 @@ def test_a_pending_sidecar_without_a_key_is_shown_and_nothing_is_sent(build, wir
 
 def test_a_handle_from_the_folder_alone_does_not_wait_for_ever(build):
     """Resuming a run that no ledger knows says what to do, instead of following nobody."""
-    house = build(wait_scale=1, faults={"run_s": 30})
+    house = build(held=True)
     session = house.session()
     pending_at_the_provider(house, session, provider="runflow")
     session.close()
@@ -206,7 +206,7 @@ def test_a_handle_from_the_folder_alone_does_not_wait_for_ever(build):
 
 def test_the_line_resume_takes_up_a_run_that_only_the_folder_knows(build, wire):
     """As its card says: with a key it is watched to its clip and nothing is bought; without one, words."""
-    house = build(wait_scale=1, faults={"queue_s": 0, "dispatch_s": 0, "run_s": 1.5})
+    house = build(held=True)
     session = house.session()
     first = pending_at_the_provider(house, session, provider=wire)
     session.close()
@@ -217,6 +217,7 @@ def test_the_line_resume_takes_up_a_run_that_only_the_folder_knows(build, wire):
     assert isinstance(run.wait(20).error, KeyMissingError)
     assert (run.status.pending, again.ledger().runs()) == (True, [])
     house.keys(wire)
+    house.let_go()
     [run] = run_command(again, f"resume {first.id}", {}).runs
     assert run.wait(30).status == "succeeded"
     assert [record.id for record in again.ledger().runs()] == [first.id]
@@ -249,7 +250,7 @@ def test_a_sidecar_from_before_the_answer_is_looked_up_or_lost(build, wire):
 
 def test_the_ledgers_own_run_comes_before_a_strangers(build, tmp_path):
     """A colleague's sidecar of the same request, newer than ours, does not get in the way of our run."""
-    house = build(wait_scale=1, faults={"run_s": 3})
+    house = build(held=True)
     session = house.session()
     mine = pending_at_the_provider(house, session, provider="runflow")
     colleague = house.session(ledger=str(tmp_path / "other.db"), media=str(tmp_path / "other"))
@@ -449,7 +450,7 @@ def test_a_failure_that_cost_nothing_is_tried_again(build):
 
 def test_no_cache_is_refused_while_a_run_is_on_its_way(build):
     """Two runs of one take at a time would be an accident."""
-    house = build(wait_scale=1, faults={"run_s": 30})
+    house = build(held=True)
     session = house.session()
     [run] = session.open(ask(provider="runflow"))
     with pytest.raises(BlockedError, match=run.id):
@@ -559,7 +560,7 @@ def test_a_stand_ins_clip_is_not_shown_for_the_real_provider(build):
 
 def test_a_run_at_another_address_is_not_asked_about_with_this_key(build):
     """A pending run of another origin is shown with words; no key goes there or here for it."""
-    house = build(wait_scale=1, faults={"run_s": 30})
+    house = build(held=True)
     session = house.session()
     run = pending_at_the_provider(house, session, provider="runflow")
     # Its watcher ends between two reads, so that none is on its way when they are counted.
