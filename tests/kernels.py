@@ -26,6 +26,7 @@ from kling_nb.receiptlist import receipts_in
 #: Made up; it must appear nowhere.
 KEY = "made-up-key-of-a-test-7Qm2"
 LIMIT_S = 90
+START_S = 180
 WIRES = {
     "runflow": ("RUNFLOW_API_KEY", "KLING_NB_RUNFLOW_URL"),
     "runcomfy": ("RUNCOMFY_API_TOKEN", "KLING_NB_RUNCOMFY_URL"),
@@ -100,6 +101,7 @@ def execute(made, folder, **options):
     NotebookClient(
         made,
         timeout=LIMIT_S,
+        startup_timeout=START_S,
         kernel_name="python3",
         extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(folder)}},
@@ -283,7 +285,7 @@ def kernel_in(folder):
     client = manager.blocking_client()
     try:
         client.start_channels()
-        client.wait_for_ready(timeout=LIMIT_S)
+        client.wait_for_ready(timeout=START_S)
         yield Kernel(manager, client)
     finally:
         client.stop_channels()

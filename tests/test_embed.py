@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from clips import make_clip, make_record
-from kernels import errors, execute, kernel_in, notebook, texts
+from kernels import errors, execute, kernel_in, let_go, notebook, texts
 from kling_nb.cardview import card
 from kling_nb.embedding import ASKED_MOST, Kept, data_address, growth, inset, refuse_too_much
 from kling_nb.errors import UsageError
@@ -253,12 +253,13 @@ def test_the_setting_holds_where_a_cell_says_nothing(made):
 
 def test_a_page_that_plays_no_file_gets_the_clip(tmp_path, monkeypatch):
     """In a kernel that says it is VS Code's, or Colab's, the clip is in the final card and in no live one."""
-    monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "0")
+    monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "60")
     monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
     with kernel_in(tmp_path) as kernel:
         kernel.run("__vsc_ipynb_file__ = 'elsewhere.ipynb'\n%load_ext kling_nb")
         live = kernel.run("%%kling fox -d 3\nA red fox in snow")
         assert "data:video" not in json.dumps(live.outputs)
+        kernel.run(let_go(1))
         shown = kernel.wait_display("inside this notebook: adds")
         assert sum('src="data:video/mp4;base64,' in data.get("text/html", "") for data in shown) == 1
         kernel.run(

@@ -4,13 +4,14 @@ import json
 import re
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 
 import nbformat
 import pytest
 from nbconvert import HTMLExporter
 
+from house import until
 from kernels import execute, notebook, sandbox_process
 from kling_nb.cardview import card
 from kling_nb.errors import ConsentError, KlingError, SettingsError
@@ -117,13 +118,19 @@ def is_quiet(page, asked):
 # -- in a real browser ------------------------------------------------------------------------
 def test_the_canary_would_sing(browser):
     """Unescaped, the same texts do run and do fetch: the judge below is no stone."""
-    sung = fetched = 0
-    for text in HOSTILE:
-        with page_of(browser, markup=f"<div title='{text}'>{text}</div>") as (page, asked):
-            sung += page.evaluate("typeof window.pwned") != "undefined"
-            fetched += any("evil.example" in url for url in asked)
-    assert sung >= 4
-    assert fetched >= 2
+    with ExitStack() as pages:
+        opened = [
+            pages.enter_context(page_of(browser, markup=f"<div title='{text}'>{text}</div>"))
+            for text in HOSTILE
+        ]
+
+        def sung():
+            return sum(page.evaluate("typeof window.pwned") != "undefined" for page, _ in opened)
+
+        def fetched():
+            return sum(any("evil.example" in url for url in asked) for _, asked in opened)
+
+        until(lambda: sung() >= 4 and fetched() >= 2)
 
 
 def test_no_card_runs_or_fetches_what_strangers_wrote(browser, tmp_path):

@@ -154,7 +154,7 @@ def test_a_spoilt_answer_to_a_cancel_claims_nothing(tmp_path, way):
         s.close()
 
 
-def _until(condition, limit_s=20):
+def _until(condition, limit_s=60):
     end = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end
@@ -167,7 +167,7 @@ def test_a_restarted_provider(stage, memory):
     s = stage(held=True)
     run = s.engine.handle(s.record())
     _until(lambda: run.provider_run_id and s.stats()["polls"])
-    s.loop.hand(s.sandbox.restart(memory=memory)).result(20)
+    s.loop.hand(s.sandbox.restart(memory=memory)).result(60)
     s.let_go()
     run.wait(30)
     stats = s.stats()
@@ -185,7 +185,7 @@ def test_a_provider_that_restarts_in_the_middle_of_a_submit(stage, memory):
     s = stage(faults={"submit_hang_after": {"next": 1}, "hang_s": 30})
     run = s.engine.handle(s.record())
     _until(lambda: s.stats()["accepted"] == 1)
-    s.loop.hand(s.sandbox.restart(memory=memory)).result(20)
+    s.loop.hand(s.sandbox.restart(memory=memory)).result(60)
     run.wait(30)
     stats = s.stats()
     if s.wire == "runcomfy":

@@ -25,7 +25,7 @@ def make_session(tmp_path):
 def test_a_typed_key_is_used_and_shown_nowhere(tmp_path, monkeypatch):
     """A kernel asks for it without echo; the outputs tell where it is from and no part of it."""
     monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
-    manager, client = start_new_kernel(cwd=str(tmp_path))
+    manager, client = start_new_kernel(startup_timeout=180, cwd=str(tmp_path))
     asked, outputs = [], []
 
     def answer(message):
