@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from kling_nb.addresses import is_loopback
 from kling_nb.errors import StoreError, UsageError
-from kling_nb.exportlinks import half, sweep, telling
+from kling_nb.exportlinks import check_place, half, sweep, telling
 from kling_nb.exportplan import Sample, prompt_of
 from kling_nb.placing import file_sha256
 from kling_nb.provenance import source_type
@@ -53,9 +53,11 @@ def write_crate(
     """
     if not samples:
         raise UsageError("There are no ended runs to put into a crate.", cure="Nothing was written.")
+    with telling(folder):
+        check_place(folder, [sample.path for sample in samples])
     if (folder / "ro-crate-metadata.json").exists():
         raise UsageError(f"{folder} holds a crate already.", cure="Nothing was written. Name another folder.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} is there already.", cure="Nothing was written. Name another folder.")
     try:
         from rocrate.rocrate import ROCrate

@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from kling_nb.placing import copy_and_hash, has_bytes, part_name
 if TYPE_CHECKING:
     from kling_nb.exportplan import Placed
 
-__all__ = ["check_way", "half", "put_clips", "strangers", "sweep", "telling"]
+__all__ = ["check_place", "check_way", "half", "put_clips", "strangers", "sweep", "telling"]
 
 _HALF = "kling-nb-export"
 #: So long nobody writes to a half that somebody is still at work on.
@@ -45,6 +45,29 @@ def telling(folder: Path) -> Iterator[None]:
         ) from None
 
 
+def check_place(folder: Path, clips: Iterable[Path | None]) -> None:
+    """Look whether an export may go to a folder.
+
+    Args:
+        folder: Of the export; it need not be there.
+        clips: Where they are kept.
+
+    Raises:
+        StoreError: A file has its name.
+        UsageError: It has none, or is one that clips are kept in.
+    """
+    where = folder.resolve()
+    if not where.name:
+        raise UsageError("An export needs a folder of its own.", cure="Nothing was written. Name one.")
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise _in_the_way(folder)
+    if any(where == kept for kept in {clip.parent.resolve() for clip in clips if clip}):
+        raise UsageError(
+            f"{folder.name} is where clips are kept, and an export would mix its names with theirs.",
+            cure="Nothing was written. Name another folder.",
+        )
+
+
 def check_way(folder: Path, placed: Sequence["Placed"], index: Mapping[str, bytes | None]) -> list["Placed"]:
     """Look whether anything is in the way.
 
@@ -58,14 +81,7 @@ def check_way(folder: Path, placed: Sequence["Placed"], index: Mapping[str, byte
 
     Raises:
         StoreError: Another file has a name of the export.
-        UsageError: The folder is one that clips are kept in.
     """
-    for one in placed:
-        if one.sample.path is not None and _same_folder(one.sample.path.parent, folder):
-            raise UsageError(
-                f"{folder.name} is where clips are kept, and an export would mix its names with theirs.",
-                cure="Nothing was written. Name another folder.",
-            )
     new = []
     for one in placed:
         target = folder / one.file
@@ -171,13 +187,6 @@ def _nursery(folder: Path) -> Path:
 def _is_it(one: "Placed", target: Path) -> bool:
     media = one.sample.record.media
     return media is not None and has_bytes(target, media.size, media.sha256)
-
-
-def _same_folder(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
 
 
 def _in_the_way(target: Path) -> StoreError:

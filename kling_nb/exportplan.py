@@ -5,14 +5,15 @@ would share, or a rule needs and nobody said, is an error; what is missing is to
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kling_nb.errors import UsageError
 from kling_nb.layouts import SPLITS, Layout, Row
 from kling_nb.provenance import sample_of
 from kling_nb.records import RunRecord, RunStatus
+from kling_nb.veil import text_hash
 from kling_nb.wording import short
 
 __all__ = ["Missing", "Named", "Placed", "Sample", "name_clips", "prompt_of", "why_not"]
@@ -113,7 +114,9 @@ def name_clips(
     """
     if split is not None and "split" not in layout.fields:
         raise UsageError(f"The layout {layout.name} has no splits.", cure="Nothing was written.")
-    chosen = _choose(samples, layout)
+    words = _reader(rows)
+    samples, others = _asked(samples, rows, words)
+    chosen = _choose(samples, layout, words)
     placed: dict[str, Placed] = {}
     missing: dict[str, Missing] = {}
     seen: set[str] = set()
@@ -125,23 +128,27 @@ def name_clips(
     for row in _rows_of(samples) if rows is None else rows:
         made = by_prompt.get(row.prompt, {})
         for dimension in _dimensions(row, layout):
-            asked = count or (None if rows is None else layout.count(dimension))
-            for take in range(asked) if asked else sorted(made):
+            wanted = count or (None if rows is None else layout.count(dimension))
+            for take in range(wanted) if wanted else sorted(made):
                 there: Sequence[Sample | None] = made.get(take) or (None,)
                 for sample in there:
                     seen |= {sample.record.id} if sample else set()
-                    file = _name(row, take, layout, sample, dimension=dimension, model=model, splits=splits)
+                    told = _told(row, sample)
+                    file = _name(told, take, layout, sample, dimension=dimension, model=model, splits=splits)
                     if why := why_not(sample, layout):
                         missing[file] = Missing(file=file, why=why)
                     elif sample is not None:
                         _check_one(placed.get(file), sample, file, layout)
                         placed[file] = Placed(
-                            file=file, sample=sample, prompt=row.prompt, dimension=dimension
+                            file=file, sample=sample, prompt=told.prompt, dimension=dimension
                         )
     return Named(
         placed=tuple(placed.values()),
         missing=tuple(gone for file, gone in missing.items() if file not in placed),
-        left_out=tuple(s.record.id for s in chosen.values() if s.record.id not in seen),
+        left_out=(
+            *(s.record.id for s in chosen.values() if s.record.id not in seen),
+            *{s.record.run_key: s.record.id for s in _by_age(others)}.values(),
+        ),
     )
 
 
@@ -171,7 +178,44 @@ def why_not(sample: Sample | None, layout: Layout) -> str:
 _Slot = tuple[str, int, str]
 
 
-def _choose(samples: Iterable[Sample], layout: Layout) -> dict[_Slot, Sample]:
+def _reader(rows: Sequence[Row] | None) -> Callable[[RunRecord], str]:
+    """Give what tells the words of the row that a run belongs to: a private run is known by their hash."""
+    hashes = {text_hash(row.prompt): row.prompt for row in rows or ()}
+
+    def words(record: RunRecord) -> str:
+        said = prompt_of(record)
+        return hashes.get(said, said) if record.private else said
+
+    return words
+
+
+def _asked(
+    samples: Sequence[Sample], rows: Sequence[Row] | None, words: Callable[[RunRecord], str]
+) -> tuple[Sequence[Sample], list[Sample]]:
+    """Part the runs that a plan asks for from the others, which can be no reason to refuse the export."""
+    asked = None if rows is None else {row.prompt for row in rows}
+    if asked is None:
+        return samples, []
+    return (
+        [sample for sample in samples if words(sample.record) in asked],
+        [sample for sample in samples if words(sample.record) not in asked],
+    )
+
+
+def _told(row: Row, sample: Sample | None) -> Row:
+    """Give a row as names and lists may tell it of this run: a plan has the words of a private one."""
+    if sample is None or not sample.record.private:
+        return row
+    return replace(row, prompt=prompt_of(sample.record))
+
+
+def _by_age(samples: Iterable[Sample]) -> list[Sample]:
+    return sorted(samples, key=lambda s: (s.path is not None, s.record.created_at))
+
+
+def _choose(
+    samples: Sequence[Sample], layout: Layout, words: Callable[[RunRecord], str]
+) -> dict[_Slot, Sample]:
     """Take one run for each prompt and take: the newest clip, or the newest attempt where there is none."""
     chosen: dict[_Slot, Sample] = {}
     kinds = {(s.record.model, s.record.provider) for s in samples if s.path is not None}
@@ -179,16 +223,16 @@ def _choose(samples: Iterable[Sample], layout: Layout) -> dict[_Slot, Sample]:
         named = ", ".join(f"{model} at {provider}" for model, provider in sorted(kinds))
         raise UsageError(
             f"These runs are of several makers ({named}), and a suite measures one.",
-            cure="Nothing was written. Export each into a folder of its own.",
+            cure="Nothing was written. Say which with `--model` or `--provider`, or name the runs.",
         )
-    for sample in sorted(samples, key=lambda s: (s.path is not None, s.record.created_at)):
+    for sample in _by_age(samples):
         record = sample.record
-        slot = prompt_of(record), record.take, record.run_key if layout.whole else ""
+        slot = words(record), record.take, record.run_key if layout.whole else ""
         held = chosen.get(slot)
         if held is not None and held.path is not None and held.record.request != record.request:
             raise UsageError(
                 f"Two requests have one name in the layout {layout.name}: {held.record.id} and {record.id} "
-                f"are both sample {record.take} of {short(slot[0], 40)!r}.",
+                f"are both sample {record.take} of {short(prompt_of(record), 40)!r}.",
                 cure="Nothing was written. Name the runs that are meant.",
             )
         chosen[slot] = sample

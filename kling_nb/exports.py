@@ -7,13 +7,14 @@ when that was asked for.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kling_nb.errors import UsageError
 from kling_nb.exportindex import index_files, write_tar
-from kling_nb.exportlinks import check_way, put_clips, strangers, sweep, telling
+from kling_nb.exportlinks import check_place, check_way, put_clips, strangers, sweep, telling
 from kling_nb.exportnames import check_case, check_names
 from kling_nb.exportplan import Missing, Placed, Sample, name_clips, prompt_of
 from kling_nb.layouts import Layout, Row
@@ -109,6 +110,8 @@ def lay_out(
         StoreError: A file is in the way, or the folder cannot be written.
     """
     check_origin(samples, allow_sandbox=allow_sandbox)
+    with telling(folder):
+        check_place(folder, [sample.path for sample in samples])
     found = name_clips(samples, layout, rows=rows, count=count, split=split)
     placed, names = found.placed, [one.file for one in found.placed]
     write = index or (lambda placed: index_files(layout.index, placed))
@@ -157,7 +160,8 @@ def beside(folder: Path, ending: str) -> Path:
         >>> beside(Path("out/clips"), "export.json").as_posix()
         'out/clips.export.json'
     """
-    return folder.with_name(f"{folder.name}.{ending}")
+    named = folder if folder.name not in {"", ".."} else Path(os.path.abspath(folder))  # noqa: PTH100 - links stay
+    return named.with_name(f"{named.name}.{ending}")
 
 
 def check_origin(samples: Iterable[Sample], *, allow_sandbox: bool) -> None:

@@ -224,11 +224,12 @@ def read_rows(plan: Iterable[Mapping[str, Any] | str]) -> list[Row]:
     """
     rows = []
     seen: Counter[str] = Counter()
-    for number, given in enumerate(plan):
-        entry: Mapping[str, Any] = {"prompt": given} if isinstance(given, str) else given
+    # A text is made of texts, and an object of names: either would be read as a list of prompts.
+    for number, given in enumerate([plan] if isinstance(plan, str | Mapping) else plan):
+        entry = {"prompt": given} if isinstance(given, str) else given if isinstance(given, Mapping) else {}
         prompt = next((entry[key] for key in ("prompt_en", "prompt", "caption") if entry.get(key)), None)
         named = entry.get("dimension") or entry.get("category") or ()
-        dimensions = (named,) if isinstance(named, str) else tuple(named)
+        dimensions = tuple(named) if isinstance(named, list | tuple) else (named,)
         if not isinstance(prompt, str) or not all(isinstance(one, str) and one for one in dimensions):
             raise UsageError(
                 f"Row {number} of the plan says no prompt, or no readable dimension.",

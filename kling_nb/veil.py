@@ -28,6 +28,7 @@ __all__ = [
     "is_hash",
     "is_veiled",
     "quietly",
+    "text_hash",
     "unveiled",
     "veiled",
     "veiled_labels",
@@ -54,6 +55,24 @@ def is_hash(text: str) -> bool:
     return _HASH.fullmatch(text) is not None
 
 
+def text_hash(text: str) -> str:
+    """Give what stands for a private text.
+
+    Args:
+        text: Exactly as it was written.
+
+    Returns:
+        `sha256:` and 64 hexadecimal digits.
+
+    Example:
+        >>> text_hash("A red fox")[:11]
+        'sha256:86cc'
+    """
+    # As for the request's key: line ends do not make another text.
+    plain = text.replace("\r\n", "\n").encode("utf-8", "replace")
+    return f"sha256:{hashlib.sha256(plain).hexdigest()}"
+
+
 def veiled_request(request: TextToVideo) -> TextToVideo:
     """Put the hash in the place of each text of a request.
 
@@ -67,7 +86,7 @@ def veiled_request(request: TextToVideo) -> TextToVideo:
         >>> veiled_request(TextToVideo(prompt="A red fox")).prompt[:11]
         'sha256:86cc'
     """
-    return _with_texts(request, _hash)
+    return _with_texts(request, text_hash)
 
 
 def is_veiled(record: RunRecord) -> bool:
@@ -105,7 +124,7 @@ def veiled(record: RunRecord) -> RunRecord:
             "request": veiled_request(record.request),
             "message": hidden(record, record.message),
             "tags": {
-                name if not repeats(name, words) else _hash(name): _label(
+                name if not repeats(name, words) else text_hash(name): _label(
                     value, words, always=name == "prompt"
                 )
                 for name, value in record.tags.items()
@@ -284,12 +303,6 @@ def quietly(private: bool) -> Iterator[None]:  # noqa: FBT001 - it is all that i
 # --- texts -----------------------------------------------------------------------------------------------
 
 
-def _hash(text: str) -> str:
-    # As for the request's key: line ends do not make another text.
-    plain = text.replace("\r\n", "\n").encode("utf-8", "replace")
-    return f"sha256:{hashlib.sha256(plain).hexdigest()}"
-
-
 def _texts(request: TextToVideo) -> list[str]:
     shots = [shot.prompt for shot in request.shots or ()]
     return [text for text in (request.prompt, *shots, request.negative_prompt) if text]
@@ -323,7 +336,7 @@ def _labels(value: Any, words: list[str]) -> Any:
 
 def _label(text: str, words: list[str], *, always: bool = False) -> str:
     """A label is the user's own: it stays unless it repeats the text, or several words of it in a row."""
-    return _hash(text) if (always and not is_hash(text)) or repeats(text, words) else text
+    return text_hash(text) if (always and not is_hash(text)) or repeats(text, words) else text
 
 
 def _cut(text: str, words: list[str]) -> str:

@@ -19,6 +19,7 @@ from kling_nb.errors import StoreError, UsageError
 from kling_nb.exportnames import check_case, check_names
 from kling_nb.exports import lay_out
 from kling_nb.layouts import LAYOUTS, read_rows
+from kling_nb.restoring import verify_folder
 from standins import VBENCH, StandIns, names
 
 
@@ -250,9 +251,33 @@ def test_another_export_s_list_is_not_replaced(tmp_path, sample):
 
 def test_the_folder_of_clips_takes_no_export(sample):
     """Names of a tool are not mixed with those of the store."""
-    with pytest.raises(UsageError, match="where clips are kept"):
-        lay_out([sample("a fox")], sample.folder, LAYOUTS["vbench"])
+    for layout in ("vbench", "webdataset"):
+        with pytest.raises(UsageError, match="where clips are kept"):
+            lay_out([sample("a fox")], sample.folder, LAYOUTS[layout])
     assert names(sample.folder) == {"clip.mp4"}
+
+
+def test_the_list_of_an_export_is_not_taken_for_a_receipt(sample):
+    """Below the folder of clips there may be an export; beside them its list is no receipt that fails."""
+    lay_out([sample("a fox")], sample.folder / "out", LAYOUTS["vbench"])
+    assert names(sample.folder) == {"clip.mp4", "out/a fox-0.mp4", "out.export.json"}
+    assert [one.word for one in verify_folder(sample.folder)] == ["no receipt"]
+
+
+def test_where_an_export_may_go(tmp_path, monkeypatch, sample):
+    """The working folder has a name of its own; the root has none, and a file is in the way."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for folder in (Path(), Path("x/..")):
+        lay_out([sample("a fox")], folder, LAYOUTS["vbench"])
+    assert names(tmp_path / "here") == {"a fox-0.mp4"}
+    assert json.loads((tmp_path / "here.export.json").read_text())["done"]
+    with pytest.raises(UsageError, match="a folder of its own"):
+        lay_out([sample("a fox")], Path("/"), LAYOUTS["vbench"])
+    Path("file").write_text("")
+    with pytest.raises(StoreError, match="is another file"):
+        lay_out([sample("a fox")], Path("file"), LAYOUTS["vbench"])
+    assert not Path("file.export.json").exists()
 
 
 def test_a_link_in_the_way_is_not_followed(tmp_path, sample, clip):

@@ -63,6 +63,26 @@ def test_only_a_plain_number_is_the_place_in_a_suite(tmp_path, sample):
         assert [one.file for one in made.placed] == [name]
 
 
+def test_what_a_plan_does_not_ask_for_is_no_reason_to_refuse_it(tmp_path, sample):
+    """Another maker's clip and two settings of another prompt are left out, and told."""
+    others = [sample("a hare", 0, 2, provider="runcomfy"), sample("a cow", 0, 3)]
+    others.append(sample("a cow", 0, 4, duration=9))
+    runs = [sample("a fox", 0, 1), *others]
+    made = lay_out(runs, tmp_path / "out", LAYOUTS["vbench"], rows=read_rows(["a fox"]), count=1)
+    assert (names(tmp_path / "out"), made.complete) == ({"a fox-0.mp4"}, True)
+    assert made.left_out == ("k000002", "k000003", "k000004")
+    with pytest.raises(UsageError, match="several makers"):
+        lay_out(runs, tmp_path / "all", LAYOUTS["vbench"])
+
+
+def test_a_plan_is_a_list_of_rows():
+    """A text alone is one prompt; what says none is refused by its number, whatever it is."""
+    assert [row.prompt for row in read_rows("a fox")] == ["a fox"]
+    for bad in ([3], [None], {"a": 1}, [{"prompt": "a fox", "dimension": 3}]):
+        with pytest.raises(UsageError, match="Row 0 of the plan"):
+            read_rows(bad)
+
+
 def test_a_take_that_was_bought_again_goes_out_once(tmp_path, sample):
     """Of two successes of a take the newest goes out; a later failure does not hide an earlier clip."""
     old, new = sample("a fox", 0, 1), sample("a fox", 0, 2)
@@ -171,7 +191,9 @@ def test_the_command_exports_what_it_is_told(tmp_path):
     with contextmanager(sessions_in)(tmp_path) as make:
         session = make(provider="sandbox")
         fox = session.open(ask())[0].wait(60)
-        (tmp_path / "list.jsonl").write_text('{"prompt_en": "A red fox in snow"}\n{"prompt_en": "A hare"}\n')
+        # With a mark of byte order, and with a line end that is none in JSON.
+        listed = '\ufeff{"prompt_en": "A red fox in snow"}\n{"prompt_en": "A hare", "note": "a\u2028b"}\n'
+        (tmp_path / "list.jsonl").write_text(listed, encoding="utf-8")
         line = "export vbench fox --plan list.jsonl --samples 1 --to clips"
         with pytest.raises(UsageError, match="drawn by the sandbox"):
             run_command(session, line, {"fox": fox})

@@ -38,7 +38,7 @@ def export_line(order: Order) -> Shown:
         )
     flags = order.flags
     base = order.session.surroundings().folder or Path.cwd()
-    folder = base / (flags.get("--to") or f"export-{layout}")
+    folder = base / Path(flags.get("--to") or f"export-{layout}").expanduser()
     count = read_count("--samples", flags["--samples"], low=1, high=1000) if "--samples" in flags else None
     made = export(
         runs,
@@ -118,23 +118,23 @@ def _data(made: Export) -> dict[str, Any]:
 
 def _read_plan(order: Order, name: str) -> list[Mapping[str, Any] | str]:
     """Read a suite's list: JSON, JSON lines, or a prompt a line."""
-    path = (order.session.surroundings().folder or Path.cwd()) / name
+    path = (order.session.surroundings().folder or Path.cwd()) / Path(name).expanduser()
     try:
         if path.stat().st_size > _MAX_PLAN_BYTES:
             raise wrong(f"The plan {shown(name)} is larger than 64 MB.", "Give the suite's own list.")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise wrong(
             f"The plan {shown(name)} cannot be read: {why}.", "Name a file beside the notebook."
         ) from None
+    # Not `splitlines`: a prompt may hold one of Unicode's other line ends.
+    lines = [line for line in text.split("\n") if line.strip()]
     try:
         if path.suffix == ".json":
             listed = json.loads(text)
-        elif path.suffix == ".jsonl":
-            listed = [json.loads(line) for line in text.splitlines() if line.strip()]
         else:
-            listed = [line for line in text.splitlines() if line.strip()]
+            listed = [json.loads(line) for line in lines] if path.suffix == ".jsonl" else lines
     except ValueError:
         raise wrong(f"The plan {shown(name)} is no readable JSON.", "Nothing was written.") from None
     if not isinstance(listed, list) or not all(isinstance(row, dict | str) for row in listed):

@@ -70,9 +70,11 @@ class SidecarReader:
     def _names(self, skipped: Skipped) -> Iterator[str]:
         try:
             with os.scandir(self._folder) as entries:
-                names = sorted(e.name for e in entries if e.name.endswith(".json") and e.name[0] != ".")
+                listed = [e.name for e in entries if e.name.endswith(".json") and e.name[0] != "."]
         except OSError:
             return
+        # The list of an export into a folder beside the clips is meant for this place.
+        names = sorted(name for name in listed if not name.endswith(".export.json"))
         yield from names[:MAX_SIDECARS]
         if len(names) > MAX_SIDECARS:
             skipped.append((names[MAX_SIDECARS], f"this and later ones: more than {MAX_SIDECARS:,} files"))
