@@ -199,7 +199,8 @@ def _sum(records: Sequence[RunRecord]) -> str:
         record.status.ended and record.settled_micros is None and wording.charged(record) != "no"
         for record in records
     )
-    words = [f"**{usd(sum(settled))}** charged"] if settled or not held else []
+    # Beside what is held or unknown, a sum of no amounts is not $0.00.
+    words = [f"**{usd(sum(settled))}** charged"] if settled or not (held or unknown) else []
     words += [f"**{usd(held)}** reserved"] if held else []
-    words += [f"{unknown} unknown"] if unknown else []
+    words += [f"{unknown} unknown" if words else f"charge of {unknown} unknown"] if unknown else []
     return " + ".join(words)

@@ -54,9 +54,11 @@ def _figures(records: Sequence[RunRecord]) -> list[str]:
 def _cost(records: Sequence[RunRecord]) -> str:
     if any(record.play for record in records):
         return "play money"
-    known = sum(record.settled_micros or 0 for record in records)
+    settled = [record.settled_micros for record in records if record.settled_micros is not None]
     unknown = sum(record.settled_micros is None and charged(record) != "no" for record in records)
-    return usd(known) + (f" + {unknown} unknown" if unknown else "")
+    # Beside what nobody knows, a sum of no amounts is not $0.00.
+    known = [usd(sum(settled))] if settled or not unknown else []
+    return " + ".join([*known, *([f"{unknown} unknown"] if unknown else [])])
 
 
 def _paragraph(records: Sequence[RunRecord]) -> str:

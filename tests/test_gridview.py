@@ -50,6 +50,11 @@ def test_an_unknown_charge_is_counted_and_never_added():
     page, text = drawn(tiles(record(**DONE), record(**UNKNOWN_CHARGE, id="kl7m2r")))
     assert "<b>$0.56</b> charged + <b>$0.56</b> reserved + 1 unknown" in page
     assert "$0.56 charged + $0.56 reserved + 1 unknown" in text
+    page, text = drawn(
+        tiles(*[record(**{**UNKNOWN_CHARGE, "reserved_micros": 0}, id=f"kl7m2{n}") for n in "ab"])
+    )
+    assert "these runs: charge of 2 unknown\n" in text
+    assert "$0.00" not in page.partition("session $")[0]
 
 
 def test_an_unpriced_run_has_no_zero():
