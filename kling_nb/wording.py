@@ -331,9 +331,11 @@ def unread_words(count: int) -> str:
 
 
 def charged(record: RunRecord) -> Charged:
-    """Say whether a run was charged; a lost one that still holds money is unknown, whatever its row says."""
+    """Say whether a run was charged; of one that is lost or just being sent nobody knows it."""
     if record.settled_micros:
         return "yes"
+    if record.status is RunStatus.SUBMITTING and not record.play:
+        return "unknown"
     if record.status is RunStatus.LOST and record.reserved_micros and record.charged == "no":
         return "unknown"
     return record.charged

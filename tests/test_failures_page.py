@@ -71,6 +71,14 @@ PROOFS = {
         "crash::a_kill_at_any_step_is_finished_by_another_process",
         "api::collect_finishes_what_a_killed_process_left",
     ],
+    "The ledger breaks after the call was sent": [
+        "beside::what_the_ledger_cannot_take_is_not_told_as_unsent",
+        "engine::an_id_that_the_ledger_cannot_take_is_in_the_folder",
+    ],
+    "The ledger is an older copy of itself": [
+        "beside::an_old_ledger_does_not_send_what_its_folder_knows_to_be_sent",
+        "beside::an_old_ledger_does_not_send_what_its_folder_knows_to_be_lost",
+    ],
     "The laptop sleeps in the middle": [
         "crash::a_machine_that_slept_through_its_lease_sends_nothing",
         "engine::a_laptop_that_slept_does_not_send_what_another_process_sent",
@@ -113,6 +121,9 @@ PROOFS = {
     "The disk is full": [
         "crash::a_disk_full_in_the_middle_of_a_download_is_no_loss",
         "engine::a_full_disk_at_the_end_is_told_as_paid",
+    ],
+    "It is whole in the folder, but its end was never written down, and the provider has forgotten it": [
+        "beside::a_clip_that_is_in_its_folder_is_not_gone"
     ],
     "What came is no video": ["contract::what_is_no_video_is_kept_and_never_called_a_clip"],
     "The link leads to a strange or private place": [

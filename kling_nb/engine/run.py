@@ -23,6 +23,7 @@ from kling_nb.errors import DetachedError, KlingError, RunFailedError, WaitTimeo
 from kling_nb.receipt import RECEIPT_MIME, to_receipt
 from kling_nb.records import MediaFacts, RunRecord, RunStatus, Totals, utc_now
 from kling_nb.veil import hush, veiled
+from kling_nb.wording import charged
 
 if TYPE_CHECKING:
     from kling_nb.engine.lifecycle import Engine
@@ -190,7 +191,7 @@ class Run:
             if left <= 0:
                 late = WaitTimeoutError(
                     f"Run {self.id} is still {self.status.value} after {timeout_s:g} s.",
-                    charged=self.record.charged,
+                    charged=charged(self.record),
                     cure=f"It goes on: `%kling wait {self.id}` or run the cell again; nothing is sent twice.",
                     run_id=self.id,
                     provider=self.provider,

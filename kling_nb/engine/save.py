@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kling_nb.engine.beside import kept_clip
 from kling_nb.engine.job import Job
 from kling_nb.engine.pace import back_off
 from kling_nb.engine.verdict import detached
@@ -125,6 +126,9 @@ async def _read_again(job: Job) -> Snapshot:
 
 
 async def _expired(job: Job, words: str) -> None:
+    if (media := await kept_clip(job)) is not None:
+        # Whoever fetched it was killed before that was written down.
+        return await _settle(job, media, Snapshot(state="not_found"))
     await job.settle(
         "expired",
         status=RunStatus.FAILED,
@@ -132,6 +136,7 @@ async def _expired(job: Job, words: str) -> None:
         message=words or "the provider no longer knows the run",
         **_money(job),
     )
+    return None
 
 
 async def _fetch(job: Job, url: str, part: Path) -> MediaFacts:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from kling_nb.calls import Call
+from kling_nb.engine.beside import kept_id
 from kling_nb.engine.job import Job
 from kling_nb.engine.pace import back_off
 from kling_nb.engine.verdict import detached
@@ -240,7 +241,7 @@ async def recover(job: Job, why: str) -> None:
     if not job.same_account:
         # Another account's silence proves nothing.
         raise wrong_account(job)
-    found: str | bool | None = await asyncio.to_thread(_kept_id, job)
+    found: str | bool | None = await asyncio.to_thread(kept_id, job)
     if found is None and job.provider.can_look_up:
         found = await _look_twice(job)
         if found is None:
@@ -258,12 +259,6 @@ async def recover(job: Job, why: str) -> None:
         await accept(job, Accepted(provider_run_id=found, snapshot=Snapshot(state="queued")))
         return
     await job.settle("lost", status=RunStatus.LOST, charged="unknown", message=why, finished_at=utc_now())
-
-
-def _kept_id(job: Job) -> str | None:
-    """Give the provider's id from the folder: it is written there too when the ledger cannot be."""
-    known = job.store.sidecars(request_keys=[job.record.request_key])
-    return next((r.provider_run_id for r in known if r.id == job.record.id and r.provider_run_id), None)
 
 
 def _is_ours(job: Job) -> bool:

@@ -3,12 +3,14 @@
 Invariants: pure; every answer says what happened, whether it was charged, and what is safe to do now.
 """
 
+import asyncio
 from typing import Any
 
 from kling_nb.errors import (
     Charged,
     DetachedError,
     KlingError,
+    LedgerError,
     ModeratedError,
     RunCanceledError,
     RunFailedError,
@@ -16,9 +18,9 @@ from kling_nb.errors import (
 )
 from kling_nb.records import RunRecord, RunStatus
 from kling_nb.veil import veiled
-from kling_nb.wording import SEND_IT, never_sent, provider_label, provider_site
+from kling_nb.wording import SEND_IT, charged, never_sent, provider_label, provider_site
 
-__all__ = ["detached", "error_of"]
+__all__ = ["detached", "error_of", "halted"]
 
 
 def error_of(record: RunRecord) -> KlingError | None:
@@ -77,6 +79,43 @@ def _error_of(record: RunRecord) -> KlingError | None:
             **ids,
         )
     return None
+
+
+def halted(record: RunRecord, failure: BaseException) -> KlingError:
+    """Say why a run is not carried any further; the run itself has not ended.
+
+    Args:
+        record: Its last committed state.
+        failure: What ended the carrying.
+
+    Returns:
+        The error.
+
+    Example:
+        >>> halted.__name__
+        'halted'
+    """
+    unsent = record.status is RunStatus.CREATED
+    if isinstance(failure, KlingError) and (unsent or not isinstance(failure, LedgerError)):
+        return failure
+    known, on_record = charged(record), f"`%kling resume {record.id}` goes on."
+    if isinstance(failure, LedgerError):
+        # Its own words are those of a call that sent nothing.
+        told = failure.provider_run_id
+        made = f" {provider_label(record.provider)} made it as {told}." if told else ""
+        return LedgerError(
+            f"What became of run {record.id} could not be written down.{made} {failure.what}",
+            charged=known,
+            cure=f"Nothing is sent again. Mend the disk or the permissions; then {on_record}",
+            run_id=record.id,
+            provider=record.provider,
+            provider_run_id=told or record.provider_run_id,
+        )
+    if isinstance(failure, asyncio.CancelledError):
+        what = f"kling_nb was closed while run {record.id} was {record.status.value}."
+        return detached(record, what, f"It is on record: {on_record}", known)
+    what = f"kling_nb failed while it carried run {record.id}: {type(failure).__name__}."
+    return KlingError(what, charged=known, cure=f"The run is on record: {on_record}", run_id=record.id)
 
 
 def detached(record: RunRecord, what: str, cure: str, charged: Charged = "unknown") -> DetachedError:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from kling_nb.engine.beside import kept_clip
 from kling_nb.engine.job import Job
 from kling_nb.engine.pace import back_off, poll_delay, typical
 from kling_nb.engine.verdict import detached
@@ -64,7 +65,14 @@ async def watch(job: Job) -> Snapshot | None:
             job.checkpoint("end in the ledger")
             return snapshot
         if snapshot.state in {"failed", "canceled"}:
-            await finish(job, snapshot)
+            if trouble.forgotten >= FORGOTTEN_READS and await kept_clip(job) is not None:
+                # An older copy of the ledger: the clip was fetched while the provider still knew it.
+                paid = "no" if record.play else "yes"
+                await job.change(
+                    "clip found", status=RunStatus.SAVING, charged=paid, queue_position=None, message=""
+                )
+            else:
+                await finish(job, snapshot)
             return None
         await _going(job, snapshot)
         elapsed = job.clock.monotonic() - started

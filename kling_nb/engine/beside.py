@@ -1,0 +1,91 @@
+"""What the media folder knows of a run and the ledger does not.
+
+The two differ where a process was killed between them, and where the ledger is an older copy of itself.
+
+Invariants: an intent that the folder knows to have been sent is not sent again, nor called unsent; a clip
+that is whole in its folder is never called gone; no figure of money is taken from a file.
+"""
+
+import asyncio
+from pathlib import Path
+
+from kling_nb.engine.job import Job
+from kling_nb.errors import StoreError
+from kling_nb.placing import file_sha256, signature
+from kling_nb.probe import probe
+from kling_nb.records import MediaFacts, RunRecord, RunStatus, utc_now
+from kling_nb.store import Store, file_stem
+
+__all__ = ["catch_up", "kept_clip", "kept_id"]
+
+#: As `Store.keep` names clips.
+_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv")
+
+
+async def catch_up(job: Job) -> None:
+    """Take over what became of an intent that the folder knows to have been sent.
+
+    Args:
+        job: A run in `created` that this process did not ask for.
+    """
+    told = await asyncio.to_thread(_told, job)
+    if told is not None and told.provider_run_id:
+        await job.settle(
+            "accepted",
+            status=RunStatus.QUEUED,
+            provider_run_id=told.provider_run_id,
+            submitted_at=told.submitted_at,
+            accepted_at=told.accepted_at or utc_now(),
+            account=told.account or job.record.account,
+            charged="unknown",
+            message="",
+        )
+    elif told is not None and told.status is RunStatus.LOST:
+        why = told.message or "the process that sent it ended before the answer came"
+        await job.settle("lost", status=RunStatus.LOST, charged="unknown", message=why, finished_at=utc_now())
+
+
+def kept_id(job: Job) -> str | None:
+    """Give the provider's id from the folder: it is written there too when the ledger cannot be."""
+    told = _told(job)
+    return told.provider_run_id if told is not None else None
+
+
+async def kept_clip(job: Job) -> MediaFacts | None:
+    """Find a run's clip in its folder, where the ledger knows of none.
+
+    Args:
+        job: A run that made a clip, or may have.
+
+    Returns:
+        What is measured in it, or None where it is not there whole.
+    """
+    return await asyncio.to_thread(_kept, job.store, job.record)
+
+
+def _told(job: Job) -> RunRecord | None:
+    known = job.store.sidecars(request_keys=[job.record.request_key])
+    same = [told for told in known if told.id == job.record.id and told.run_key == job.record.run_key]
+    # A run that became private may have two: the one with an id counts.
+    return max(same, key=lambda told: told.provider_run_id is not None, default=None)
+
+
+def _kept(store: Store, record: RunRecord) -> MediaFacts | None:
+    for told in store.sidecars(request_keys=[record.request_key]):
+        if told.id == record.id and told.media is not None and store.verify(told):
+            return told.media
+    for suffix in _SUFFIXES:
+        # The name is given only to bytes that were measured, hashed and synced, and is never given again.
+        path = store.folder / f"{file_stem(record)}{suffix}"
+        if (media := _measured(path)) is not None:
+            return media
+    return None
+
+
+def _measured(path: Path) -> MediaFacts | None:
+    try:
+        before, measured = signature(path), probe(path)
+        facts = MediaFacts(file=path.name, sha256=file_sha256(path), size=before[0], **vars(measured))
+        return facts if signature(path) == before and path.suffix == f".{measured.container}" else None
+    except (OSError, StoreError):
+        return None
