@@ -60,12 +60,13 @@ def check(folder, wire, runs, rates, at_least):
         for handle in handles:
             judge(stage, handle, rows.get(handle.record.request.negative_prompt))
         if wire == "runflow":
-            # Four POSTs in a row that vanish are beyond proof; about one soak in a hundred meets them.
-            assert ends["succeeded"] >= runs - 1, told
+            # Four POSTs in a row that vanish are beyond proof. About one soak in a hundred meets them once,
+            # and none in a thousand million five times.
+            assert ends["succeeded"] >= runs - 4, told
             assert stats["accepted"] == len(known) == len(made) == ends["succeeded"], told
         else:
             unclear = sum(fired.get(f"submit_{name}", 0) for name in ("500", "drop", "drop_after"))
-            assert ends == {"succeeded": runs - unclear, "lost": unclear}, told
+            assert ends == Counter(succeeded=runs - unclear, lost=unclear), told
             assert stats["accepted"] == len(known) + fired.get("submit_drop_after", 0), told
             assert stats["submissions"] == runs + fired.get("submit_429", 0), told
         totals = stage.ledger.totals("s", play=False)
@@ -87,7 +88,8 @@ def judge(stage, handle, made):
     assert (record.provider_run_id, record.reserved_micros) == (None, 336_000)
     if stage.wire == "runflow":
         assert made is None
-        assert [kind for _, kind, _ in stage.ledger.events(record.id)].count("resent") == 3
+        # More than three where one of them was refused for its rate.
+        assert [kind for _, kind, _ in stage.ledger.events(record.id)].count("resent") >= 3
 
 
 @pytest.mark.parametrize("wire", WIRES)
