@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 from kling_nb.loop import Loop
+from kling_nb.records import utc_now
 from kling_nb.sandbox.serve import Sandbox
 from kling_nb.session import Session, Surroundings
 from stage import HELD, QUICK, HeldTime
@@ -159,6 +161,14 @@ def until(true, timeout_s=60):
         assert time.monotonic() < end, "it never came true"
         time.sleep(0.01)
     return found
+
+
+def on_one_day(seconds=60):
+    """Wait for the next day (UTC) where this one is nearly over: sums of a day must not fall on two."""
+    now = utc_now()
+    left = timedelta(days=1) - (now - now.replace(hour=0, minute=0, second=0, microsecond=0))
+    if left < timedelta(seconds=seconds):
+        time.sleep(left.total_seconds() + 0.01)
 
 
 def houses(folder, patch):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clips import make_record
-from house import KEY, houses, until
+from house import KEY, houses, on_one_day, until
 from kernels import kernel_in, notebook, sandbox_process
 from kling_nb.budgets import LEVELS, Wallet, named_session
 from kling_nb.errors import BudgetError, ConsentError, UsageError
@@ -52,6 +52,7 @@ def budget(session, line=""):
 @pytest.mark.parametrize("tight", SETTING)
 def test_the_tightest_cap_wins_and_is_named(build, tight):
     """Of four caps the one that leaves least refuses, with its name, its sums and what was asked."""
+    on_one_day()
     house = build()
     house.set(**{variable: "0.70" if level == tight else "2.00" for level, variable in SETTING.items()})
     session = house.session()
@@ -221,6 +222,7 @@ def test_an_intent_that_is_taken_over_is_counted_once(build):
 
 def test_an_intent_of_yesterday_that_is_taken_over_counts_today(build):
     """It is sent today, so it takes its money from the cap of today."""
+    on_one_day()
     house = build()
     left_unsent(house, house.session(), created_at=utc_now() - timedelta(days=1))
     house.set(USER_DAILY="0.40")
@@ -379,6 +381,7 @@ def test_a_named_session_survives_the_kernel(tmp_path, monkeypatch):
 # -- what %kling budget shows -----------------------------------------------------------
 def test_every_level_says_where_it_comes_from(build):
     """Cap, spent, reserved, left, source; days in UTC; and looking makes no run."""
+    on_one_day()
     house = build()
     (house.folder / "pyproject.toml").write_text('[tool.kling_nb]\nproject_daily = "3.00"\n')
     house.set(USER_DAILY="5.00")

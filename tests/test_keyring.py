@@ -31,6 +31,8 @@ def ring(monkeypatch):
     ring.get_password = get_password
     monkeypatch.setitem(sys.modules, "keyring", ring)
     monkeypatch.setitem(sys.modules, "keyring.errors", errors)
+    # On a busy machine two seconds are over before its thread has begun.
+    monkeypatch.setattr("kling_nb.keyholder.KEYRING_LIMIT_S", 60)
     return ring
 
 
@@ -43,7 +45,7 @@ def free(build, ring):
         if not (house.folder / "ledger.db").exists():
             return
         # Longer than any write of a run on its way, shorter than a keyring is waited for.
-        with closing(sqlite3.connect(house.folder / "ledger.db", timeout=1)) as other:
+        with closing(sqlite3.connect(house.folder / "ledger.db", timeout=20)) as other:
             try:
                 other.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError:

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from house import houses, until
+from house import houses, on_one_day, until
 from kling_nb.errors import BudgetError, ConsentError, UnpricedError, UsageError
 from kling_nb.pricing import estimate
 from sessions import ask
@@ -76,6 +76,7 @@ def test_two_sessions_of_one_second_share_no_budget(build):
 @pytest.mark.parametrize("setting", ["PROJECT_DAILY", "USER_DAILY", "USER_TOTAL"])
 def test_the_longer_caps_hold_across_sessions(build, setting):
     """The tightest cap wins, whoever spent the money."""
+    on_one_day()
     house = build()
     house.set(**{setting: "0.70"})
     house.run(house.session(), ask("one"))
