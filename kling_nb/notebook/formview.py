@@ -16,6 +16,7 @@ from kling_nb.notebook.formfields import Field, inputs_of
 from kling_nb.notebook.forminputs import Input, choose, page, press, set_trait
 from kling_nb.notebook.formstory import Board
 from kling_nb.notebook.formverdict import Verdict
+from kling_nb.notebook.frontend import make_widget
 from kling_nb.wording import provider_label
 
 __all__ = ["FormView", "Tells"]
@@ -136,8 +137,11 @@ class FormView:
         rest = [box for box in made if box not in {*first, *row}]
         more = [self._make(fields[name]) for name in _MORE if name in fields]
         self._allow = self._make(fields[_BELOW_PRICE])
+        unseen = ipywidgets.Layout(display="none")
         return [
-            ipywidgets.HTML(f"<style>{_STYLE}</style>", layout=ipywidgets.Layout(display="none")),
+            ipywidgets.HTML(f"<style>{_STYLE}</style>", layout=unseen),
+            # In a box that hides it also where the page does not know its kind: the form works without.
+            ipywidgets.Box([make_widget("keys", ["page.js", "keys.js"], [], {})], layout=unseen),
             _row([self._provider, self._model]),
             _below(self._offers),
             self._mode,

@@ -260,11 +260,6 @@ class Slot {
   }
 }
 
-// A long prompt scrolls, so the keyboard must be able to reach it.
-function promptBox(text, label) {
-  return make("div", { class: "kling-prompt", dir: "auto", tabindex: 0, role: "group", "aria-label": label, text });
-}
-
 // The contact sheet stands in the output above: while the clips themselves are here, nobody needs both.
 function coverSheet(el) {
   const sheet = el.closest(".jp-OutputArea-child")?.previousElementSibling;

@@ -115,8 +115,6 @@ class Controls {
 
   // Hears keys for everything inside `root`.
   listen(root) {
-    // JupyterLab hears keys before we do: without this, M would turn the cell into text.
-    root.setAttribute("data-lm-suppress-shortcuts", "true");
     root.addEventListener("keydown", (event) => {
       event.stopPropagation();
       if (event.ctrlKey || event.altKey || event.metaKey) return;
@@ -137,6 +135,7 @@ class SteppedView {
     this.state = model.get("state");
     root.tabIndex = 0;
     root.setAttribute("role", "group");
+    keepAllKeys(root);
   }
 
   dismiss() {

@@ -140,11 +140,7 @@ class Gallery {
       ...this.tiles.map((tile) => tile.node),
     );
     root.replaceChildren(head, this.status, this.list, this.hint);
-    // Keys typed here are meant for the sheet. The notebook's own commands look from the focus outwards, and
-    // stop only where this stands.
-    for (const node of root.querySelectorAll("button, input, select, .kling-tile")) {
-      node.setAttribute("data-lm-suppress-shortcuts", "true");
-    }
+    keepAllKeys(root);
     const on = (event, act) => this.list.addEventListener(event, act);
     on("keydown", (event) => this.key(event));
     on("click", (event) => this.clicked(event));

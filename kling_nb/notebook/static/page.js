@@ -71,3 +71,19 @@ function openVideo(url, clip, box) {
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
+
+// Keeps keys typed at an element from the notebook around it, where X cuts the cell. Its commands look from the
+// focus outwards and stop only at what carries this, so the element itself needs it, not just its frame.
+function keepKeys(node) {
+  node.setAttribute("data-lm-suppress-shortcuts", "true");
+}
+
+// The same for all that is in a view now or later.
+function keepAllKeys(root) {
+  root.addEventListener("focusin", (event) => keepKeys(event.target));
+}
+
+// A long prompt scrolls, so the keyboard must be able to reach it.
+function promptBox(text, label) {
+  return make("div", { class: "kling-prompt", dir: "auto", tabindex: 0, role: "group", "aria-label": label, text });
+}

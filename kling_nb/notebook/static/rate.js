@@ -42,7 +42,7 @@ class Ballot {
     root.setAttribute("aria-label", "Blind rating of two clips");
     this.status = make("div", { class: "kling-status", role: "status" });
     const close = button("Close", () => this.model.send({ kind: "close" }), { name: "Close the ballot" });
-    this.prompt = make("div", { class: "kling-prompt", dir: "auto" });
+    this.prompt = promptBox("", "Prompt of both clips");
     this.boxes = {};
     this.told = {};
     const stage = SIDES.map((side) => {
@@ -73,11 +73,7 @@ class Ballot {
     const hint = `Keys, after a click or Tab into this frame: 1 left, 2 right, 3 both good, 4 both bad (or the arrows left and right), Space plays and stops, N skips, U takes the last vote back.${axisKeys}`;
     const head = make("div", { class: "kling-head" }, this.status, close);
     root.replaceChildren(head, this.body, this.below, make("div", { class: "kling-hint", text: hint }));
-    // Keys typed here are meant for the ballot. The notebook's own commands look from the focus outwards, and
-    // stop only where this stands.
-    for (const node of [root, ...root.querySelectorAll("button, input")]) {
-      node.setAttribute("data-lm-suppress-shortcuts", "true");
-    }
+    keepAllKeys(root);
     root.addEventListener("keydown", (event) => this.key(event));
     root.addEventListener("pointerdown", (event) => {
       if (!event.target.closest("button, input, label")) root.focus({ preventScroll: true });
