@@ -83,7 +83,7 @@ class House:
         for engine in (engine for session in self.made for _, engine in session._stands.values()):
             until(lambda engine=engine: engine._driven.keys() <= engine._told.keys())
         for path in list(self.folder.glob("ledger.db*")):
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def sidecar(self, run):
         """What the media folder says of a run now."""
