@@ -593,11 +593,11 @@ def test_what_is_saved_of_a_form_is_what_it_holds_last():
             made._head = Output()
             writers = [threading.Thread(target=made._show_heading) for _ in range(12)]
             for number, writer in enumerate(writers):
-                made.update(prompt=f"Fox {number}")
+                made._values["prompt"] = f"Fox {number}"
                 writer.start()
             for writer in writers:
                 writer.join()
-            assert "Form: Fox 11, 3 s" in made._head.shown["text/plain"]
+            assert "Form: “Fox 11”, 3 s" in made._head.shown["text/plain"]
     finally:
         sys.setswitchinterval(before)
 

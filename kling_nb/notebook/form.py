@@ -7,6 +7,7 @@ a cell waits for them; nothing that is worth keeping stands in a widget, and no 
 
 import asyncio
 import contextvars
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -96,6 +97,7 @@ class Form(Draft):
         self._live: LiveView | None = None
         self._head: DisplayHandle | None = None
         self._headed: dict[str, Any] = {}
+        self._heading_turn = threading.Lock()
         self._context: contextvars.Context | None = None
 
     @property
@@ -280,10 +282,12 @@ class Form(Draft):
         view.list_runs(self._lines())
 
     def _show_heading(self) -> None:
-        heading = self._heading()
-        if self._head is not None and heading != self._headed:
-            self._headed = heading
-            self._head.update(heading, raw=True)
+        # Two threads may be at it at once: the later values must be the last that are shown.
+        with self._heading_turn:
+            heading = self._heading()
+            if self._head is not None and heading != self._headed:
+                self._headed = heading
+                self._head.update(heading, raw=True)
 
     def _lines(self) -> list[Html]:
         with self._lock:
