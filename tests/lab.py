@@ -29,6 +29,8 @@ from tab import CELL_S, READY, Tab
 __all__ = ["Lab", "browser_of", "expect", "write_notebook"]
 
 START_S = 90
+# A kernel on a busy machine has half of this to empty its outputs before it is killed.
+EXIT_S = 30
 # Playwright's own five seconds are short for a page on a busy machine.
 expect.set_options(timeout=CELL_S * 1000)
 ARGUMENTS = (
@@ -231,6 +233,7 @@ class Lab:
                 "--ServerApp.ip=127.0.0.1",
                 f"--ServerApp.port={_free_port()}",
                 f"--ServerApp.root_dir={self.root}",
+                f"--KernelManager.shutdown_wait_time={EXIT_S}",
             ],
             stdin=subprocess.DEVNULL,
             stdout=self._log,

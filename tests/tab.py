@@ -4,6 +4,8 @@ Invariants: a cell is run the way a person runs it, by the keyboard; every wait 
 the page and has a limit, and a wait that fails says what the outputs show.
 """
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +33,14 @@ PLAY = """async () => {
   for (const video of document.querySelectorAll('.jp-OutputArea video')) {
     video.muted = true;
     video.play().catch(() => {});
-    await until(() => video.currentTime > 0 || video.error, 8000);
+    await until(() => video.currentTime > 0 || video.error, 60000);
     const played = video.currentTime;
     video.pause();
     let sought = null;
     if (Number.isFinite(video.duration)) {
       const target = video.duration * 0.8;
       video.currentTime = target;
-      await until(() => !video.seeking && Math.abs(video.currentTime - target) < 0.1, 4000);
+      await until(() => !video.seeking && Math.abs(video.currentTime - target) < 0.1, 60000);
       sought = video.currentTime;
     }
     seen.push({
@@ -80,15 +82,18 @@ class Tab:
         """Whether a cell runs, or waits for its turn."""
         return "*" in self._prompt(self.cell(index))
 
-    def during(self, index: int, other: int) -> list[str]:
+    def during(self, index: int, other: int, enough: Callable[[list[str]], bool]) -> list[str]:
         """Give the texts that a cell's outputs show one after the other while another cell runs."""
         seen: list[str] = []
-        while self.running(other):
+        end = time.monotonic() + 2 * CELL_S
+        while not enough(seen):
+            assert time.monotonic() < end, seen
             text = "\n".join(self.outputs(index))
-            # Only what was seen while the other cell was still at it counts.
-            if self.running(other) and seen[-1:] != [text]:
+            # Only what is seen while the other cell is still at it counts.
+            assert self.running(other), seen
+            if seen[-1:] != [text]:
                 seen.append(text)
-            self.page.wait_for_timeout(100)
+            self.page.wait_for_timeout(50)
         return seen
 
     def reload(self) -> None:

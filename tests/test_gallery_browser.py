@@ -146,7 +146,7 @@ def test_a_hundred_clips_do_not_freeze_a_page(tmp_path, lab, record_property):  
     # Closed, the saved sheet is what is left, also for a stranger with no kernel.
     sheet.get_by_role("button", name="Close").click()
     page.wait_for_function("() => !document.querySelector('.kling-gallery')")
-    assert page.evaluate(COUNTED)["open"] == 0
+    until(lambda: page.evaluate(COUNTED)["open"] == 0)
     record_property("long tasks, ms", page.evaluate(COUNTED)["long"])
     tab.save()
     assert (tmp_path / "a.ipynb").stat().st_size < 500_000
@@ -194,7 +194,7 @@ def test_a_sheet_follows_its_runs_and_outlives_its_kernel(tmp_path, lab):
         " for n in range(2) for model in ('pro', 'standard')]"
     )
     write_notebook(
-        tmp_path / "a.ipynb", CELLS[0], make, "%kling gallery", "import time; time.sleep(8)", "%kling rate"
+        tmp_path / "a.ipynb", CELLS[0], make, "%kling gallery", "import time; time.sleep(300)", "%kling rate"
     )
     shop = lab(tmp_path, env={**environment(tmp_path), "KLING_NB_SANDBOX_WAIT": "1", "KLING_NB_BUDGET": "50"})
     tab = shop.open("a.ipynb")
@@ -212,16 +212,16 @@ def test_a_sheet_follows_its_runs_and_outlives_its_kernel(tmp_path, lab):
     tiles.first.hover()
     page.wait_for_function("() => document.querySelector('.kling-gallery video')?.currentTime > 0")
     assert tab.running(3)
-    tab.wait_idle()
+    tab.interrupt(3)
     tab.run_cell(4)
     page.locator(".kling-rate video").nth(1).wait_for()
     [kernel] = shop.kernels()
     shop.rest(f"kernels/{kernel}/restart", method="POST")
     page.wait_for_function("() => !document.querySelector('.kling-live')")
     tab.cell(2).locator("img").first.wait_for()
-    tab.save()
+    # Each of the two is emptied by a message of its own.
+    until(lambda: tab.save() or WIDGET not in (tmp_path / "a.ipynb").read_text(encoding="utf-8"))
     saved = nbformat.read(tmp_path / "a.ipynb", as_version=4)
-    assert not [output for cell in saved.cells for output in cell.outputs if WIDGET in output.data]
     assert "4 done" in saved.cells[2].outputs[0].data["text/html"]
     assert "0 of 2 pairs voted" in saved.cells[4].outputs[0].data["text/plain"]
     assert shop.errors == []
