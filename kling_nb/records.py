@@ -399,8 +399,11 @@ class RunRecord(_Record):
 
     @property
     def billed_micros(self) -> int | None:
-        """What the provider reported in micro-dollars; None where it reported nothing, or no dollars."""
-        return self.reported_micros if self.currency == "USD" else None
+        """What the provider reported in micro-dollars; None where it reported nothing, or no dollars.
+
+        No money at all is the same in every currency.
+        """
+        return self.reported_micros if self.currency == "USD" or not self.reported_micros else None
 
     @property
     def cost(self) -> Decimal | None:

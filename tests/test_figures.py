@@ -19,6 +19,7 @@ from kling_nb.ledger import Ledger
 from kling_nb.providers import make_provider
 from kling_nb.receipt import from_receipt, to_receipt
 from kling_nb.records import Estimate, RunStatus, dollars, in_currency, micros, usd
+from kling_nb.spending import is_open
 from sessions import ask
 from stage import WIRES
 
@@ -171,6 +172,21 @@ def test_other_money_is_in_no_dollar_sum(build, wire, says, shown):
     assert session.ledger().bills(wire, record.model, origin=record.origin, audio=False) == []
     assert from_receipt(to_receipt(record)).currency == record.currency
     assert house.submissions == 1
+
+
+@pytest.mark.parametrize(
+    ("wire", "told"), [("runflow", {"cost_currency": "EUR"}), ("runcomfy", {"cost_lag_s": 1, "run_s": 0})]
+)
+def test_a_clip_that_the_provider_gives_away_was_not_charged(build, wire, told):
+    """Nothing to pay is nothing in every currency, and also when it is told late."""
+    house = build(held="cost_lag_s" in told, faults={"cost_factor": 0, **told})
+    session = house.session()
+    session.engine().checkpoint = lambda step: step == "end in the ledger" and house.let_go()
+    record = house.run(session, ask(provider=wire)).record
+    assert (record.status, record.charged, record.estimate.micros) == ("succeeded", "no", EACH)
+    assert (record.reported_micros, record.settled_micros, record.reserved_micros) == (0, 0, 0)
+    assert not is_open(record), "its provider has said so"
+    assert session.ledger().bills(wire, record.model, origin=record.origin, audio=False) == []
 
 
 def test_a_failed_run_billed_in_other_money_stays_unknown(build, wire):

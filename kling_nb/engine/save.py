@@ -192,4 +192,6 @@ def _money(job: Job) -> dict[str, Any]:
     settled = record.estimate.micros if record.reported_micros is None else record.billed_micros
     # Neither a figure nor a price, or a figure in other money: the charge is unknown in dollars, and what was
     # held back stays held back.
-    return {} if settled is None else {"settled_micros": settled, "reserved_micros": 0}
+    money = {} if settled is None else {"settled_micros": settled, "reserved_micros": 0}
+    # Nothing to pay, as the provider itself says, is no charge.
+    return money | ({"charged": "no"} if record.reported_micros == 0 else {})

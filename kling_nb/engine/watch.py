@@ -56,7 +56,7 @@ async def watch(job: Job) -> Snapshot | None:
                 "done at the provider",
                 **_facts(snapshot),
                 status=RunStatus.SAVING,
-                charged="no" if record.play else "yes",
+                charged="no" if record.play or reported_micros(snapshot) == 0 else "yes",
                 finished_at=utc_now(),
                 queue_position=None,
                 message="",

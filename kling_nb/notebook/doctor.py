@@ -273,7 +273,8 @@ def _key(session: "Session", settings: "Settings", name: str, *, online: bool) -
 
     ok, words = session.loop.hand(ask()).result(60)
     told = [plain(str(line)) for line in balances(session, (name,))] if ok else []
-    found = ", ".join(part for part in (f"from {key.source}", words, *told) if part)
+    said = [part.rstrip(".") for part in (f"from {key.source}", words, *told) if part]
+    found = ". ".join(said) + ("." if len(said) > 1 else "")
     if ok:
         return Finding(check, "ok", f"accepted, {found}")
     if ok is None:
