@@ -1,4 +1,4 @@
-"""Ledger and folder that differ: an older copy of the ledger, and clips whose end was never written down."""
+"""Ledger and folder, ledger and provider that differ: old copies, ends never written down, one id for two."""
 
 import asyncio
 import sqlite3
@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from house import houses
+from house import houses, until
 from kling_nb.engine import Clock
 from kling_nb.errors import LedgerError
 from kling_nb.notebook.commands import run_command
@@ -160,3 +160,20 @@ def test_what_the_ledger_cannot_take_is_not_told_as_unsent(tmp_path, wire):
             assert "Charged: no" not in words
     finally:
         stage.close()
+
+
+@pytest.mark.parametrize("wire", [WIRES[1], dear(WIRES[0])])
+def test_an_id_that_another_run_has_is_none(build, wire):
+    """Two submits answered with one id: the second is lost, and never shown the clip of the first."""
+    house = build(held=True)
+    session, dice = house.session(), house.sandbox.desk.faults.dice
+    state = dice.getstate()
+    [first] = session.open(ask(provider=wire))
+    until(lambda: first.provider_run_id)
+    dice.setstate(state)
+    second = house.run(session, ask("Another prompt", provider=wire))
+    assert {row["id"] for row in house.stats()["runs"]} == {first.provider_run_id}
+    assert (second.status, second.provider_run_id, second.record.charged) == ("lost", None, "unknown")
+    assert first.id in second.record.message
+    assert second.record.reserved_micros == PRICE
+    assert (house.submissions, house.accepted) == (2, 2)

@@ -20,12 +20,13 @@ from kling_nb.errors import (
     DetachedError,
     KeyMissingError,
     KlingError,
+    LedgerError,
     SettingsError,
     TransportError,
     UsageError,
 )
 from kling_nb.provenance import Sent
-from kling_nb.providers.base import Accepted, Refused, Snapshot
+from kling_nb.providers.base import Accepted, Ambiguous, Refused, Snapshot, SubmitAnswer
 from kling_nb.records import RunStatus, utc_now, with_who
 from kling_nb.veil import is_veiled, veiled
 
@@ -58,7 +59,7 @@ async def submit(job: Job) -> None:
             message="",
         )
         try:
-            answer = job.provider.read_submit(await job.send(submit_call(job)))
+            answer = await _answer(job)
         except TransportError as error:
             if error.sent:
                 return await recover(job, error.what)
@@ -79,6 +80,25 @@ async def submit(job: Job) -> None:
         if not await _limited(job, effort, answer):
             return await refuse(job, answer)
     return await cancel_unsent(job, "canceled before")
+
+
+async def _answer(job: Job) -> SubmitAnswer:
+    """Send the POST; an id that another run has is none, or that run's clip would be shown for this one."""
+    answer = job.provider.read_submit(await job.send(submit_call(job)))
+    holder = await _holder(job, answer.provider_run_id) if isinstance(answer, Accepted) else None
+    if holder is None:
+        return answer
+    return Ambiguous(message=f"{job.provider.label} answered with the id of run {holder}")
+
+
+async def _holder(job: Job, provider_run_id: str) -> str | None:
+    """Name another run of this provider that has an id; None also where the ledger cannot be read now."""
+    try:
+        known = await asyncio.to_thread(lambda: job.ledger.runs(provider_run_id=provider_run_id))
+    except LedgerError:
+        return None
+    mine = job.record
+    return next((r.id for r in known if r.id != mine.id and r.origin == mine.origin), None)
 
 
 async def cancel_unsent(job: Job, why: str) -> None:
@@ -255,10 +275,17 @@ async def recover(job: Job, why: str) -> None:
             found, why = await _send_again(job)
             if job.record.status != RunStatus.SUBMITTING:
                 return
+    await _conclude(job, found, why)
+
+
+async def _conclude(job: Job, found: object, why: str) -> None:
+    """Take the run that was found; where none was, nobody can find out."""
+    if isinstance(found, str) and (holder := await _holder(job, found)):
+        found, why = None, f"its id at {job.provider.label} is that of run {holder}"
     if isinstance(found, str):
         await accept(job, Accepted(provider_run_id=found, snapshot=Snapshot(state="queued")))
-        return
-    await job.settle("lost", status=RunStatus.LOST, charged="unknown", message=why, finished_at=utc_now())
+    else:
+        await job.settle("lost", status=RunStatus.LOST, charged="unknown", message=why, finished_at=utc_now())
 
 
 def _is_ours(job: Job) -> bool:
@@ -319,7 +346,7 @@ async def _resend(job: Job) -> str | Refused:
             await job.sleep(back_off(tries - 1, random=job.clock.random) if wait is None else wait)
         await job.commit_to_send("resent", at=RunStatus.SUBMITTING, sent=_noted(job), submitted_at=utc_now())
         try:
-            answer = job.provider.read_submit(await job.send(submit_call(job)))
+            answer = await _answer(job)
         except TransportError as error:
             if error.sent:
                 return error.what
