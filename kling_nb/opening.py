@@ -321,7 +321,7 @@ class Opening:
         run = self._handle(record, reused=reused)
         if reused and self.ask.private:
             if not run.record.private:
-                run.publish(run.record.model_copy(update={"private": True}))
+                run.conceal()
             run.note = self._veil(there) or self._veil(record) or run.note
         return run
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import threading
 from argparse import Namespace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from canary import PROMPT, files_below, pieces_in
 from house import houses, until
 from kernels import notebook
 from kling_nb.catalog import find_model
+from kling_nb.engine import Run
 from kling_nb.engine.submit import submit_call
 from kling_nb.errors import KlingError, NotCachedError, StoreError, UsageError
 from kling_nb.models import make_request, request_key, run_key
@@ -347,6 +349,24 @@ def test_a_run_on_its_way_becomes_private_under_whoever_carries_it(build):
     until(lambda: len(list(house.media.glob("*.json"))) == 1)
     assert pieces_in(repr(run), str(run.bundle()), *files_below(house.media).items()) == {}
     assert (mine.id, house.accepted) == (run.id, 1)
+
+
+def test_a_run_that_becomes_private_as_it_ends_has_ended():
+    """Two threads tell its handle at one moment: neither takes back what the other said."""
+    running = stand_in(request=make_request(prompt=PROMPT, duration=3), status=RunStatus.RUNNING)
+    failed = running.model_copy(update={"status": RunStatus.FAILED, "charged": "no", "private": True})
+
+    class Slow(type(running)):
+        def model_copy(self, **changes):
+            ending.start()
+            ending.join(0.2)
+            return super().model_copy(**changes)
+
+    run = Run(Slow(**running.model_dump()), None)
+    ending = threading.Thread(target=run.publish, args=(failed,))
+    run.conceal()
+    ending.join(30)
+    assert (run.status, run.record.private, run.done) == ("failed", True, True)
 
 
 def test_what_is_said_of_a_run_whose_words_are_not_here_is_not_kept(build):

@@ -276,9 +276,16 @@ class Run:
     # -- the engine's side -------------------------------------------------
     def publish(self, record: RunRecord) -> None:
         """Take over a newly committed state."""
-        self.record = record
+        with self._lock:
+            self.record = record
         if record.status.ended:
             self._settle()
+        self._call_back()
+
+    def conceal(self) -> None:
+        """Show it as private from here on, in whatever state it is at this moment."""
+        with self._lock:
+            self.record = self.record.model_copy(update={"private": True})
         self._call_back()
 
     def stop(self, why: KlingError | None) -> None:
