@@ -273,6 +273,7 @@ def plan_takes(
         One entry a take, in order.
     """
     planned = []
+    title = title_of(ask.request, private=ask.private)
     for take in ask.takes:
         key = request_key(ask.request, model, take)
         mine = [record for record in candidates if record.request_key == key]
@@ -283,7 +284,7 @@ def plan_takes(
                 loopback=loopback,
                 verified=verified,
                 fetchable=fetchable,
-                title=title_of(ask.request, private=ask.private),
+                title=f"take {take} of {title}" if take or len(ask.takes) > 1 else title,
             )
         except KlingError as error:
             planned.append(Take(take=take, request_key=key, decision=None, error=error))

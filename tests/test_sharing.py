@@ -90,13 +90,20 @@ def test_a_colleague_runs_all_in_jupyterlab(author, browser, tmp_path):
 
 def test_only_kept_clips_names_the_one_that_is_missing(author, monkeypatch):
     """`KLING_NB_CACHED_ONLY=1` turns a miss into an error that names the clip, before anything is drawn."""
-    folder, _, provider = author
+    folder, first, provider = author
     monkeypatch.setenv("KLING_NB_CACHED_ONLY", "1")
-    made = notebook(*CELLS[:2], "%%kling -d 3\nA clip nobody made")
-    made.cells[-1].metadata["tags"] = ["raises-exception"]
+    more = "%%kling -n 3 -d 3\nTwo takes of a heron", "%%kling -d 3\nTwo takes of a heron"
+    made = notebook(*CELLS[:2], "%%kling -d 3\nA clip nobody made", *more)
+    for cell in made.cells[2:]:
+        cell.metadata["tags"] = ["raises-exception"]
+    gone = records(first)[1]
+    (folder / "kling_media" / gone.media.file).unlink()
     again = execute(made, folder)
     assert "Done, reused" in texts(again.cells[1])
-    assert "NotCachedError: There is no kept clip of “A clip nobody made”" in texts(again.cells[2])
+    assert "NotCachedError: There is no kept clip of “A clip nobody made”, and" in texts(again.cells[2])
+    heron = f"“Two takes of a heron”; the file of run {gone.id} is not here"
+    assert f"NotCachedError: There is no kept clip of take 0 of {heron}" in texts(again.cells[3])
+    assert f"NotCachedError: There is no kept clip of {heron}" in texts(again.cells[4])
     assert provider.counts() == (4, 4)
 
 

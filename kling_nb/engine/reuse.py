@@ -99,9 +99,11 @@ def decide(
                 return Decision(act="reuse", record=record)
     pending = _pending(known, wish)
     if wish.cached_only:
-        waiting = f"; run {pending.id} is still {pending.status.value}" if pending else ""
+        known_of = f"; the file of run {finished[-1].id} is not here, or is damaged" if finished else ""
+        if pending:
+            known_of = f"; run {pending.id} is still {pending.status.value}"
         raise NotCachedError(
-            f"There is no kept clip of {title}{waiting}, and only kept clips are allowed.",
+            f"There is no kept clip of {title}{known_of}, and only kept clips are allowed.",
             cure="Bring the clip and its .json into the media folder, or drop `--cached-only`.",
         )
     if pending is not None:
