@@ -34,10 +34,11 @@ def test_a_received_notebook_is_untrusted_and_has_a_new_kernel(lab, tmp_path):
     jupyter = lab(tmp_path)
     tab = jupyter.open("own.ipynb")
     tab.run_cell(0)
-    assert tab.page.evaluate("window.ran") == 1
+    tab.page.wait_for_function("() => window.ran === 1")
     tab.save()
     assert jupyter.trusted("own.ipynb")
     stranger = jupyter.reopen_untrusted("own.ipynb")
+    stranger.wait_text(0, "kept")
     assert stranger.outputs(0) == ["kept"]
     assert stranger.page.evaluate("window.ran") is None
     stranger.run_cell(1)

@@ -2,11 +2,13 @@
 
 import json
 import re
+from contextlib import suppress
 from datetime import timedelta
 
 import nbformat
 import pytest
 from nbconvert import HTMLExporter
+from playwright.sync_api import TimeoutError  # noqa: A004 - Playwright's own, which is not Python's
 
 from kernels import sandbox_process
 from kling_nb.cardview import card, line
@@ -30,10 +32,16 @@ RAW = """async ([texts, enough]) => {
     return document.body.appendChild(frame);
   });
   const ran = (frame) => { try { return frame.contentWindow.pwned; } catch { return false; } };
-  const end = performance.now() + 20000;
+  const end = performance.now() + 60000;
   while (frames.filter(ran).length < enough && performance.now() < end)
     await new Promise((resolve) => setTimeout(resolve, 100));
   return frames.filter(ran).length;
+}"""
+
+DRAWN = """(marks) => {
+  const areas = [...document.querySelectorAll('.jp-OutputArea-output, .mine')];
+  const text = areas.map((area) => area.textContent).join('\\n');
+  return marks.every((mark) => text.includes(mark));
 }"""
 
 
@@ -58,7 +66,9 @@ class Watch:
 
 def check(page, watch, *own, shown=MARKS):
     """Nothing ran, nothing was asked for, no dialog; and everything that should be there is there to read."""
-    page.wait_for_timeout(200)
+    # What a page still draws is waited for; what never comes is named below.
+    with suppress(TimeoutError):
+        page.wait_for_function(DRAWN, arg=sorted(shown), timeout=60_000)
     seen = page.evaluate(JUDGE)
     page.wait_for_timeout(300)
     assert page.evaluate("typeof window.pwned") == seen["pwned"] == "undefined"
@@ -259,7 +269,7 @@ def test_no_notebook_runs_or_fetches_them(browser, tmp_path):
             tab = jupyter.open("a.ipynb")
             watch = Watch(tab.page)
             for number in range(len(sources)):
-                tab.run_cell(number, timeout_s=120)
+                tab.run_cell(number, timeout_s=200)
             own = (jupyter.base, jupyter.base.replace("http", "ws"))
             assert re.match(r"\d\d \{'failed'\} \d\d$", tab.outputs(1)[0]), tab.outputs(1)
             check(tab.page, watch, *own)
