@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kling_nb.amounts import micros as micros_of
-from kling_nb.costview import LEGEND, Part, sums_table, sums_words
+from kling_nb.costview import LEGEND, Part, drawn, sums_table, sums_words
 from kling_nb.errors import UsageError, one_line
 from kling_nb.html import FONT, Html, prose, table, tag, text_table
 from kling_nb.records import RunRecord, Totals, dollars, usd
@@ -269,7 +269,7 @@ class CostReport:
             records = [record for record in self._records if record.play is sums.play]
             for by in self._sections(records):
                 yield from sums_table(by, records, sums)
-        if everything:
+        if any(drawn(sums) for sums in everything):
             yield LEGEND
         if self.unread:
             yield unread_words(self.unread)

@@ -12,7 +12,7 @@ from kling_nb.records import RunRecord, usd
 from kling_nb.spending import Group, Sums, difference, group
 from kling_nb.wording import provider_label
 
-__all__ = ["LEGEND", "Part", "sums_table", "sums_words"]
+__all__ = ["LEGEND", "Part", "drawn", "sums_table", "sums_words"]
 
 LEGEND = "Bars: outlined is estimated; below it, solid is settled and grey is held."
 
@@ -20,6 +20,8 @@ Part = str | tuple[list[str], list[list[object]], str]
 """A sentence, or a table: heads, rows, and how its columns are aligned."""
 
 _MOST_ROWS = 40
+#: A label without a space, as a long tag is, must not push the numbers out of sight.
+_FIRST = "min-width:110px;max-width:320px;overflow-wrap:break-word"
 _OUTLINE = "1px solid rgba(128,128,128,0.9)"
 _HELD = "rgba(128,128,128,0.45)"
 
@@ -61,7 +63,7 @@ def sums_table(by: Sequence[str], records: Sequence[RunRecord], whole: Sums) -> 
     most = max((max(_lengths(each.sums)) for each in shown), default=0)
     rows: list[list[object]] = [
         [
-            tag("div", _label(by, each), _bars(each.sums, most), style="min-width:110px"),
+            tag("div", _label(by, each), _bars(each.sums, most), style=_FIRST),
             each.sums.runs,
             *_figures(each.sums),
             difference(each.sums.difference_micros),
@@ -86,6 +88,11 @@ def _label(by: Sequence[str], each: Group) -> Html:
         for name, value in zip(by, each.labels, strict=True)
     ]
     return join([tag("bdi", word) for word in words], ", ")
+
+
+def drawn(sums: Sums) -> bool:
+    """Whether there is an amount to draw a bar of."""
+    return any(_lengths(sums))
 
 
 def _lengths(sums: Sums) -> tuple[int, int]:

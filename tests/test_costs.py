@@ -319,6 +319,12 @@ def test_bars_are_to_scale_and_say_nothing_alone():
     assert widths == ["100.0%", "50.0%", "100.0%", "100.0%"]
     assert "outlined is estimated" in text
     assert "$0.28" in text
+    bare = done(
+        reported_micros=None, settled_micros=None, estimate=UNKNOWN["estimate"], tags={"t": "x" * 150}
+    )
+    page = CostReport([bare])._repr_html_()
+    assert "outlined" not in page, "there is no bar to explain"
+    assert page.count("max-width:320px;overflow-wrap:break-word") == 3, "a long label leaves room for numbers"
 
 
 def test_a_charge_without_the_providers_word_is_pointed_out():

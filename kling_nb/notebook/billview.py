@@ -22,6 +22,7 @@ __all__ = ["estimate", "show_bill"]
 _HEADS = ["cell", "name", "what", "would be", "cost", "takes", "why"]
 _ALIGN = "rlllrll"
 _WIDE = "width:300px"
+_FIXED = "\u00a0"
 _COLOURS: dict[State, str] = {
     "new": BLUE,
     "pending": BLUE,
@@ -80,9 +81,12 @@ def _marked(cell: CellBill, row: list[str]) -> list[object]:
     *rest, why = row
     # A width of its own, or a narrow window would make a tower of it.
     words = tag("div", prose(why) if "`" in why else whole_days(why), style=_WIDE)
-    state = _HEADS.index("would be")
+    state, cost, takes = (_HEADS.index(head) for head in ("would be", "cost", "takes"))
     marked: list[object] = [*rest, words]
     marked[state] = pill(rest[state], _COLOURS[cell.state])
+    # Short, and read at one glance: no line breaks inside an amount or a count.
+    marked[cost] = rest[cost].replace(" ", _FIXED)
+    marked[takes] = rest[takes].replace(" ", _FIXED).replace(f",{_FIXED}", ", ")
     return marked
 
 
