@@ -147,6 +147,7 @@ def test_what_makes_no_run_is_no_step(source):
         ("from kling_nb import *\nlist(map(submit, prompts))", 2, "`submit()` is code"),
         ("from kling_nb.api import generate\nawait other()\ngenerate('x')", 3, "`generate()` is code"),
         ("import kling_nb.api\nkling_nb.api.submit('x')", 2, "`submit()` is code"),
+        ("import kling_nb\nk = video = kling_nb\nvideo.submit('x')", 3, "`submit()` is code"),
         ("def make(p):\n    return kling.submit(p)", 2, "in a function"),
         ("if wanted:\n    kling.submit('x')", 2, "under a condition"),
         ("for p in ps:\n    get_ipython().run_cell_magic('kling', '', p)", 2, "in a loop"),

@@ -164,6 +164,12 @@ class _Reader(ast.NodeVisitor):
             else:
                 self.modules.add(alias.asname or alias.name)
 
+    def visit_Assign(self, node: ast.Assign) -> None:
+        # Another name for the package: its calls cost the same.
+        if isinstance(node.value, ast.Name) and node.value.id in self.modules:
+            self.modules |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        self.generic_visit(node)
+
     # -- the functions of the package --------------------------------------------
     def visit_Attribute(self, node: ast.Attribute) -> None:
         if node.attr in _PAYING and _root(node.value) in self.modules:
