@@ -243,14 +243,18 @@ def _money(settled: str | None, word: str, currency: str) -> str:
 
 def _model(crate: "ROCrate", record: RunRecord) -> str:
     """Name the model by its provider's address, or, where that is this machine, by a name of ours."""
-    real = record.origin.startswith("https://") and not is_loopback(record.origin)
+    here = is_loopback(record.origin)
+    real = record.origin.startswith("https://") and not here
+    label = provider_label(record.provider)
+    if here and record.provider != "sandbox":
+        label = f"a stand-in for {label}"
     key = f"{record.origin if real else 'urn:kling-nb:' + record.provider}/{record.provider_model}"
     if crate.get(key) is None:
         crate.add_jsonld(
             {
                 "@id": key,
                 "@type": "SoftwareApplication",
-                "name": f"{record.model} at {provider_label(record.provider)}",
+                "name": f"{record.model} at {label}",
                 "identifier": record.provider_model,
                 "version": record.provider_model,
                 **({"url": record.origin} if real else {}),

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 
+from kling_nb.addresses import is_loopback
 from kling_nb.records import RunRecord, RunStatus, usd
 from kling_nb.wording import charged, provider_label
 
@@ -41,7 +42,13 @@ def methods(records: Sequence[RunRecord]) -> str:
 def _kind(record: RunRecord) -> tuple[str, str, int, str, str]:
     request = record.request
     sound = "with sound" if request.audio else "silent"
-    return record.model, provider_label(record.provider), request.duration, request.aspect_ratio, sound
+    return record.model, _maker(record), request.duration, request.aspect_ratio, sound
+
+
+def _maker(record: RunRecord) -> str:
+    """Name the provider; what stood in for it on this machine was no model."""
+    stand_in = record.provider != "sandbox" and is_loopback(record.origin)
+    return provider_label(record.provider) + (" (a stand-in, not the provider)" if stand_in else "")
 
 
 def _figures(records: Sequence[RunRecord]) -> list[str]:
@@ -68,12 +75,7 @@ def _paragraph(records: Sequence[RunRecord]) -> str:
     done = ends.pop(RunStatus.SUCCEEDED.value, 0)
     failed = ", ".join(f"{count} {word}" for word, count in sorted(ends.items()))
     versions = ", ".join(sorted({record.version for record in records if record.version})) or "unknown"
-    models = sorted(
-        {
-            f"{record.model} ({record.provider_model}) at {provider_label(record.provider)}"
-            for record in records
-        }
-    )
+    models = sorted({f"{record.model} ({record.provider_model}) at {_maker(record)}" for record in records})
     sampled = {record.request_key for record in records}
     clips = Counter(record.request_key for record in records if record.status is RunStatus.SUCCEEDED)
     again = sum(count > 1 for count in clips.values())

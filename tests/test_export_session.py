@@ -104,6 +104,8 @@ def test_the_methods_count_every_attempt_wherever_they_are_asked_for(tmp_path, s
     said = (tmp_path / "api.METHODS.md").read_text()
     assert "1 samples were planned by index before they were run, and of 2 attempts every one" in said
     assert "1 gave a clip, 1 moderated. 0 samples have no clip." in said
+    # What answered was on this machine, and no model.
+    assert said.count(" (a stand-in, not the provider)") == 2
     assert (said.strip(), made.complete) == (describe_methods([fox], session=session), True)
     shown = run_command(session, "export vbench fox --to line --methods", {"fox": fox})
     assert (tmp_path / "line.METHODS.md").read_text() == said
@@ -116,6 +118,9 @@ def test_the_methods_count_every_attempt_wherever_they_are_asked_for(tmp_path, s
     export([fox], tmp_path / "crate", layout="crate", session=session)
     graph = json.loads((tmp_path / "crate" / "ro-crate-metadata.json").read_text())["@graph"]
     actions = [one for one in graph if one["@type"] == "CreateAction"]
+    assert [
+        " at a stand-in for " in one["name"] for one in graph if one["@type"] == "SoftwareApplication"
+    ] == [True]
     assert sorted(one["actionStatus"].rpartition("/")[2] for one in actions) == [
         "CompletedActionStatus",
         "FailedActionStatus",
