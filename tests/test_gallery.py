@@ -6,11 +6,12 @@ import io
 import pytest
 from PIL import Image
 
+from house import until
 from kling_nb.engine import Runs
 from kling_nb.errors import UsageError
 from kling_nb.ledger import Ledger
 from kling_nb.notebook.commands import run_command
-from kling_nb.notebook.gallery import Gallery, gallery
+from kling_nb.notebook.gallery import Gallery, _words, gallery
 from kling_nb.notebook.sheet import MOST, Tile, sheet, sheet_text, smaller
 from kling_nb.records import RunStatus
 from safehtml import judge
@@ -131,8 +132,6 @@ def test_the_text_twin_has_a_line_a_run():
 # -- what a page is told ------------------------------------------------------------------
 def test_a_page_is_told_words_and_no_bytes(stocked):
     """No still, no path, no address before it asks; a hundred tiles are a small message."""
-    from kling_nb.notebook.gallery import _words
-
     words = [_words(run) for run in stocked.runs()]
     whole = repr(words)
     assert len(words) == 20
@@ -190,6 +189,33 @@ def test_a_run_that_ends_is_told_and_redrawn(stocked):
     stocked.loop.hand(view._redraw()).result(10)
     assert "1 canceled" in drawn[-1][0]["text/html"]
     assert "as of" not in drawn[-1][0]["text/html"]
+
+
+def test_a_page_that_comes_late_is_told_what_has_changed(stocked):
+    """It begins with what was so when the cell ran: a run that ended since is told by name, no other one."""
+    view = Gallery(stocked.runs(), stocked)
+    page = live(view)
+    view._told = {run.id: _words(run) for run in view.runs}
+    assert [told["kind"] for told, _ in page.say(kind="hello")] == ["selected"]
+    run = next(run for run in view.runs if run.status.pending)
+    run.publish(run.record.model_copy(update={"status": RunStatus.CANCELED}))
+    [_, (told, _)] = page.say(kind="hello")
+    assert (told["kind"], told["tile"]["id"], told["tile"]["state"]) == ("tile", run.id, "Canceled")
+
+
+def test_a_run_that_ends_while_the_sheet_is_drawn_is_told(stocked):
+    """Nobody listened yet when it ended: its tile and the saved sheet follow all the same."""
+    view = Gallery(stocked.runs(), stocked)
+    view._widget = page = live(view)
+    drawn = []
+    view._handle = type("Handle", (), {"update": lambda _self, bundle, raw: drawn.append((bundle, raw))})()
+    view._told = {run.id: _words(run) for run in view.runs}
+    run = next(run for run in view.runs if run.status.pending)
+    run.publish(run.record.model_copy(update={"status": RunStatus.CANCELED}))
+    view._listen()
+    assert [(told["kind"], told["tile"]["id"]) for told, _ in page.sent] == [("tile", run.id)]
+    until(lambda: drawn)
+    assert "1 canceled" in drawn[-1][0]["text/html"]
 
 
 # -- what it is a gallery of ----------------------------------------------------------------

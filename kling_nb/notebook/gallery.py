@@ -96,6 +96,8 @@ class Gallery:
         self._widget: Any = None
         self._handle: Any = None
         self._live = {run.id: run for run in self.runs[:_MOST_LIVE]}
+        #: What a page begins with, by run.
+        self._told: dict[str, dict[str, Any]] = {}
 
     def __repr__(self) -> str:
         return sheet_text([_tile(run, still=False) for run in self.runs])
@@ -123,6 +125,8 @@ class Gallery:
     def _ipython_display_(self) -> None:
         from IPython.display import DisplayHandle
 
+        # Before the sheet is drawn: what changes from here on is told.
+        self._told = {run.id: _words(run) for run in self._live.values()}
         self._handle = DisplayHandle()
         self._handle.display(self._bundle(), raw=True)
         if self.runs and watched():
@@ -135,14 +139,20 @@ class Gallery:
     def _show_live(self) -> None:
         left = len(self.runs) - len(self._live)
         note = f"The first {len(self._live)} of {len(self.runs)} runs." if left > 0 else ""
-        state = {"tiles": [_words(run) for run in self._live.values()], "note": note}
+        state = {"tiles": list(self._told.values()), "note": note}
         self._widget = make_widget("gallery", _SCRIPTS, _STYLES, state)
         self._source = self._clips()
         self._widget.on_msg(self._heard)
         LiveView(self._widget).show()
+        self._listen()
+
+    def _listen(self) -> None:
         for run in self._live.values():
-            if run.status.pending:
+            if self._told[run.id]["pending"]:
                 run.on_change(self._changed)
+                # It may have moved before anybody listened, and then it tells nothing more.
+                if _words(run) != self._told[run.id]:
+                    self._changed(run)
 
     def _clips(self) -> ClipSource:
         records = [run.record for run in self._live.values()]
@@ -165,6 +175,7 @@ class Gallery:
             self._tell_chosen(widget, content.get("by"))
         elif kind == "hello":
             self._tell_chosen(widget)
+            self._tell_moved(widget)
 
     def _of(self, content: Mapping[str, Any]) -> list[Run]:
         """Give the runs that a page names; whatever else it names is passed over."""
@@ -177,6 +188,13 @@ class Gallery:
         # named: it may be ahead of this answer already.
         said_by = by[:40] if isinstance(by, str) else ""
         widget.send({"kind": "selected", "ids": [run.id for run in self.selected], "by": said_by})
+
+    def _tell_moved(self, widget: Any) -> None:
+        # A page that has just come, or was loaded anew, begins with what was so when the cell ran.
+        for run_id, told in self._told.items():
+            words = _words(self._live[run_id])
+            if words != told:
+                widget.send({"kind": "tile", "tile": words})
 
     # -- what the runs say -------------------------------------------------------
     def _changed(self, run: Run) -> None:
