@@ -162,7 +162,13 @@ def test_a_cells_own_cap_and_settings_on_the_way_count_from_their_cell(build):
     assert "session budget of $0.50" in bill.cells[2].why
     assert bill.cells[3].play
     assert (str(bill.quote()), str(bill.quote(play=True))) == ("$1.344", "$0.336")
-    assert "In play money it would cost $0.336." in show_bill(bill).text
+    text = show_bill(bill).text
+    assert "Running all of it would cost $1.344 (4 new)." in text
+    assert "In play money it would cost $0.336 (1 new)." in text
+    play = "%%kling -p sandbox -d 3\nPlay"
+    assert "None of it would cost real money." in show_bill(bill_of(house, play)).text
+    unsure = bill_of(house, "%config KlingMagics.provider = 'sandbox'", play, "kling.submit(p)")
+    assert "Nothing that is known of it would cost real money." in show_bill(unsure).text
 
 
 def test_consent_is_told_and_judged_where_nobody_is_watching(build):

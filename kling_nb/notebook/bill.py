@@ -121,9 +121,9 @@ class NotebookBill:
             reserve_micros=sum(quote.reserve_micros for quote in each),
         )
 
-    def count(self, what: Literal["new", "reused", "pending"]) -> int:
-        """Count runs over all cells."""
-        return sum(getattr(cell, what) for cell in self.cells)
+    def count(self, what: Literal["new", "reused", "pending"], *, play: bool | None = None) -> int:
+        """Count runs over all cells, or over those of real or of play money."""
+        return sum(getattr(cell, what) for cell in self.cells if play is None or cell.play is play)
 
     @property
     def refused(self) -> bool:

@@ -4,7 +4,7 @@ Invariants: a sum with an unknown part says so; play money stands apart; what is
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kling_nb.errors import one_line
 from kling_nb.html import AMBER, BLUE, GREEN, GREY, RED, join, pill, prose, table, tag, text_table
@@ -108,18 +108,14 @@ def _facts(bill: NotebookBill) -> list[str]:
     facts = [f"{file}: nothing was run, nothing was sent. What has changed since is not in it; save first."]
     if not bill.cells:
         return [*facts, "No cell of it asks for a clip.", *bill.notes]
-    counts = (
-        (bill.count("new"), "new"),
-        (bill.count("pending"), "pending"),
-        (bill.count("reused"), "reused"),
-    )
-    told = ", ".join(f"{count} {word}" for count, word in counts if count) or "no runs that are known"
     for totals in bill.totals:
-        quote = bill.quote(play=totals.play)
-        if totals.play:
-            facts.append(f"In play money it would cost **{quote}**.")
-        else:
-            facts.append(f"Running all of it would cost **{quote}**{_held(quote)} ({told}).")
+        play, quote = totals.play, bill.quote(play=totals.play)
+        if not play and all(cell.play for cell in bill.cells):
+            sure = all(cell.state != "unknown" for cell in bill.cells)
+            facts.append(f"{'None' if sure else 'Nothing that is known'} of it would cost real money.")
+            continue
+        cost = "In play money it" if play else "Running all of it"
+        facts.append(f"{cost} would cost **{quote}**{_held(quote)} ({_runs(bill, play=play)}).")
         facts.append(_budget(totals, quote))
     facts.append(_end(bill))
     if bill.consent is not None:
@@ -127,6 +123,12 @@ def _facts(bill: NotebookBill) -> list[str]:
     elif bill.quote().reserve_micros:
         facts.append("Where nobody is watching it needs no further consent.")
     return [*facts, *bill.notes]
+
+
+def _runs(bill: NotebookBill, *, play: bool) -> str:
+    whats: tuple[Literal["new", "pending", "reused"], ...] = ("new", "pending", "reused")
+    counts = [(bill.count(what, play=play), what) for what in whats]
+    return ", ".join(f"{count} {what}" for count, what in counts if count) or "no runs that are known"
 
 
 def _held(quote: Quote) -> str:
