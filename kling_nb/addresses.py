@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
-_NUMERIC = re.compile(r"[0-9.]+\.?")
+_NUMERIC = re.compile(r"[0-9.]+|(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 # `is_global` differs between Python versions for these; the IANA registries call them special-purpose.
@@ -74,7 +74,7 @@ def origin_of(url: str) -> Origin:
     if user is not None:
         raise ValueError("the address holds a user name or password")
     host = host.lower()
-    # Resolvers still read 127.1 or 2130706433 as an address, so the dotted quad is the only numeric form.
+    # Resolvers, a proxy's too, read 127.1, 2130706433 or 0x7f.1 as an address: only the dotted quad is one.
     if _NUMERIC.fullmatch(host) and _literal(host) is None:
         raise ValueError("the host is a number that is no address")
     return Origin(parsed.scheme, host, port)

@@ -93,6 +93,9 @@ def _head(git: Path) -> str | None:
 
 
 def _text(path: Path) -> str:
+    if not path.is_file():
+        # A pipe would hold up the cell.
+        raise FileNotFoundError(path)
     with path.open("rb") as file:
         return file.read(_MOST_BYTES).decode("utf-8", "replace")
 

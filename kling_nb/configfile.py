@@ -18,10 +18,12 @@ from typing import Any
 import platformdirs
 
 from kling_nb.errors import SettingsError
+from kling_nb.placing import read_plain
 
 __all__ = ["APP", "ProjectTable", "UserFile", "default_user_file", "find_project", "read_user_file"]
 
 APP = "kling_nb"
+_MOST_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +138,10 @@ class _HiddenTable(dict[str, Any]):
 
 def _read(path: Path) -> tuple[bytes, int]:
     try:
-        with path.open("rb") as file:
-            return _HiddenText(file.read()), os.fstat(file.fileno()).st_mode
+        raw = read_plain(path, _MOST_BYTES)
+        if raw is not None:
+            return _HiddenText(raw), path.stat().st_mode
+        reason = f"it is larger than {_MOST_BYTES >> 20} MB"
     except (FileNotFoundError, NotADirectoryError):
         return b"", 0
     except OSError as error:

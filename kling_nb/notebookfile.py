@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.errors import StoreError, UsageError
+from kling_nb.placing import read_plain
 from kling_nb.receipt import RECEIPT_MIME, from_receipt
 from kling_nb.receiptlist import receipts_in
 from kling_nb.records import RunRecord
@@ -33,9 +34,10 @@ def read_receipts(path: Path) -> tuple[list[RunRecord], int]:
         UsageError: It cannot be read, or is no notebook.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        data = read_plain(path, _MAX_BYTES)
+        if data is None:
             raise UsageError(f"{path.name} is larger than 256 MB.", cure="Clear some of its outputs.")
-        notebook = json.loads(path.read_bytes())
+        notebook = json.loads(data)
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read: {error.strerror or type(error).__name__}.", cure="Name a saved notebook."
@@ -69,10 +71,8 @@ def runs_told(path: Path | None, request_keys: Collection[str]) -> tuple[RunReco
         ()
     """
     try:
-        if path is None or path.stat().st_size > _MAX_BYTES:
-            return ()
-        data = path.read_bytes()
-        if not any(key.encode() in data for key in request_keys):
+        data = None if path is None else read_plain(path, _MAX_BYTES)
+        if path is None or data is None or not any(key.encode() in data for key in request_keys):
             return ()
         found, _ = read_receipts(path)
     except (OSError, UsageError):

@@ -25,6 +25,7 @@ __all__ = [
     "open_plain",
     "part_name",
     "place",
+    "read_plain",
     "signature",
     "sync_folder",
     "write_whole",
@@ -85,6 +86,34 @@ def open_plain(path: Path) -> BufferedReader:
         os.close(handle)
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
     return os.fdopen(handle, "rb")
+
+
+def read_plain(path: Path, most_bytes: int) -> bytes | None:
+    """Read a whole file that may be a link to one, and may have been put there by anybody.
+
+    Args:
+        path: The file, or a link to it.
+        most_bytes: The most that is read.
+
+    Returns:
+        Its content; None where it is larger.
+
+    Raises:
+        OSError: It is not there, cannot be read or is no regular file, such as a pipe or a device.
+
+    Example:
+        >>> read_plain(Path(__file__), 3) is None
+        True
+    """
+    try:
+        real = path.resolve()
+    except RuntimeError:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path)) from None
+    with open_plain(real) as file:
+        if os.fstat(file.fileno()).st_size > most_bytes:
+            return None
+        data = file.read(most_bytes + 1)
+    return data if len(data) <= most_bytes else None
 
 
 def open_new(path: Path) -> BufferedRandom:

@@ -10,6 +10,7 @@ from house import houses, until
 from kernels import check_saved, errors, execute, kernel_in, notebook, records
 from kling_nb.errors import BlockedError, KeyMissingError
 from kling_nb.notebook.bill import estimate_notebook
+from kling_nb.notebookfile import runs_told
 from kling_nb.receipt import RECEIPT_MIME, to_receipt
 from kling_nb.resolving import resolve
 from sessions import ask
@@ -200,6 +201,9 @@ def test_what_is_no_notebook_stops_nothing(build):
     for take, content in enumerate(spoilt):
         (house.folder / "a.ipynb").write_text(content)
         assert house.run(keyless, ask(no_cache=take > 0)).provider == "sandbox"
+    (house.folder / "a.ipynb").unlink()
+    (house.folder / "a.ipynb").symlink_to("/dev/zero")
+    assert runs_told(house.folder / "a.ipynb", [run.record.request_key]) == ()
     assert house.drawn(keyless) == len(spoilt)
 
 

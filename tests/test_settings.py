@@ -388,6 +388,21 @@ def test_an_unreadable_user_file_is_an_error(tmp_path):
         load_settings(environ={}, user_file=tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "huge"])
+def test_a_project_file_that_is_none_neither_blocks_nor_fills_the_memory(tmp_path, kind):
+    """A stranger's folder may hold anything under that name: a pipe, a link to a device, gigabytes."""
+    path = tmp_path / "pyproject.toml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(3 << 30)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings(environ={}, user_file=tmp_path / "config.toml", start=tmp_path)
+
+
 def test_an_unknown_name_in_the_user_file_is_an_error(load):
     """The user's own file is held to the letter, since a misspelt cap would be no cap."""
     with pytest.raises(SettingsError, match=r"user_dayly in .*config\.toml is no setting"):
