@@ -142,7 +142,7 @@ def test_what_ended_badly_for_a_colleague_is_not_drawn_and_not_bought(build, wir
 )
 def test_a_folder_renamed_under_a_living_kernel_is_followed(build, monkeypatch, named):
     """Its clips are found under the new name, one on its way arrives there, and nothing is fetched twice."""
-    house = build(wait_scale=1, faults={"queue_s": 0, "dispatch_s": 0, "run_s": 1})
+    house = build(held=True, faults={"run_s": 0})
     old, new = house.folder / "old", house.folder / "new"
     old.mkdir()
     house.unset("MEDIA")
@@ -154,9 +154,11 @@ def test_a_folder_renamed_under_a_living_kernel_is_followed(build, monkeypatch, 
         kernel.run("%load_ext kling_nb")
         kernel.run(CELL)
         assert kernel.value("fox.wait(60).status.value") == "succeeded"
+        house.faults(run_s=1)
         kernel.run(CELL.replace("fox", "owl"))
         until(lambda: house.accepted == 2)
         old.rename(new)
+        house.let_go()
         assert kernel.value("owl.wait(60).status.value") == "succeeded"
         for name in ("fox", "owl"):
             assert kernel.run(CELL.replace("fox", name)).status == "ok"
