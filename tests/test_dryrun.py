@@ -182,3 +182,10 @@ def test_money_in_the_dry_run_is_exact(session):
     assert plan.micros == 672_000
     for cap, words in ((Decimal("0.672"), "within its"), (Decimal("0.671999"), "more than its")):
         assert words in show_plan(plan, order_of(f"-d 3 --dry-run --max-cost {cap}"), session).text
+    assert "refused" not in show_plan(plan, order_of("-d 3 --dry-run"), session).text
+    session.configure({"budget": "0.50"})
+    plan = session.plan(ask(takes=(0, 1)))
+    assert (
+        "It would be refused: 2 x $0.336 = $0.672 does not fit"
+        in show_plan(plan, order_of("-d 3"), session).text
+    )

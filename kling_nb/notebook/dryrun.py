@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.calls import Call
 from kling_nb.catalog import find_model
-from kling_nb.errors import KlingError, one_line
+from kling_nb.errors import KlingError, UnpricedError, one_line
 from kling_nb.html import MONO, Html, join, prose, table, tag, text_table
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.arguments import CellOrder
@@ -104,6 +104,10 @@ def _facts(plan: Plan, order: CellOrder) -> list[str]:
         )
     if plan.totals is not None:
         facts.append(f"Now: {session_words(plan.totals)}.")
+    # An unknown price, and more than `--max-cost`, are told above.
+    told = isinstance(plan.obstacle, UnpricedError) or getattr(plan.obstacle, "level", "") == "cell"
+    if plan.obstacle is not None and not told:
+        facts.append(f"**It would be refused**: {one_line(plan.obstacle.what)}")
     return facts
 
 
