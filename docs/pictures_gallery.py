@@ -56,6 +56,7 @@ def take(folder: Path, pictures: Path, *, dark: bool, width: int) -> None:
         page.keyboard.press(" ")
         shoot(tab, 3, ".kling-live", pictures / f"rate{look}.png")
         for number, key in enumerate("1213", start=1):
+            page.locator(".kling-rate[aria-busy=false]").wait_for()
             page.keyboard.press(key)
             voted = "All 4 pairs are voted" if number == 4 else f"{number} of 4 pairs voted"
             page.locator(".kling-rate .kling-status", has_text=voted).wait_for()

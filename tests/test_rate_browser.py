@@ -30,6 +30,7 @@ def test_twenty_pairs_by_keyboard_alone(tmp_path, lab):  # noqa: PLR0915 - one s
     tab.run_cell(0)
     tab.run_cell(1)
     status = page.locator(".kling-rate .kling-status")
+    ready = page.locator(".kling-rate[aria-busy=false]")
     cells = page.locator(".jp-Cell").count()
     page.locator(".kling-rate video").nth(1).wait_for()
     page.wait_for_function(
@@ -64,6 +65,7 @@ def test_twenty_pairs_by_keyboard_alone(tmp_path, lab):  # noqa: PLR0915 - one s
         for record in records:
             for fact in (record.id, record.model, record.media.file, record.media.sha256, "Runflow", "$0."):
                 assert fact not in told
+        ready.wait_for()
         page.keyboard.press("m")
         page.keyboard.press(("1", "2", "3", "4", "ArrowLeft", "ArrowRight")[number % 6])
         voted = f"{number + 1} of 20 pairs voted" if number < 19 else "All 20 pairs are voted"
@@ -71,6 +73,7 @@ def test_twenty_pairs_by_keyboard_alone(tmp_path, lab):  # noqa: PLR0915 - one s
         if number == 4:
             page.keyboard.press("u")
             status.filter(has_text="4 of 20 pairs voted").wait_for()
+            ready.wait_for()
             page.keyboard.press("m")
             page.keyboard.press("3")
             status.filter(has_text="5 of 20 pairs voted").wait_for()

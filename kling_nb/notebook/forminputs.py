@@ -149,8 +149,10 @@ def _widget(of: Field, label: str) -> Any:  # noqa: PLR0911 - one return a kind 
     import ipywidgets
 
     wide = ipywidgets.Layout(width="auto")
+    # A narrow page cuts placeholders; the tooltip has all of it.
+    hint = {"placeholder": _hint(of), "tooltip": _hint(of)}
     if of.kind == "text":
-        return ipywidgets.Textarea(description=label, placeholder=_hint(of), rows=_rows(of, ""), layout=wide)
+        return ipywidgets.Textarea(description=label, rows=_rows(of, ""), layout=wide, **hint)
     if of.kind == "pairs":
         return ipywidgets.Textarea(
             description=label, placeholder="KEY=VALUE, one a line", rows=2, layout=wide
@@ -176,7 +178,7 @@ def _widget(of: Field, label: str) -> Any:  # noqa: PLR0911 - one return a kind 
             continuous_update=True,
             layout=ipywidgets.Layout(width="170px"),
         )
-    return ipywidgets.Text(description=label, placeholder=_hint(of), layout=wide)
+    return ipywidgets.Text(description=label, layout=wide, **hint)
 
 
 def _left_empty(of: Field) -> bool:

@@ -42,11 +42,13 @@ _STYLE = """
 .kling-form .widget-textarea,.kling-form .widget-text,.kling-form .widget-dropdown{min-width:0;width:auto}
 .kling-form textarea{resize:vertical}
 .kling-form ::placeholder{color:var(--jp-ui-font-color2);opacity:1}
-.kling-form :is(input,select,textarea,button,summary):focus-visible{outline:2px solid #6d9cf5!important;
+.kling-form :is(input,select,textarea,button,summary):focus-visible{outline:2px solid #3f7fe0!important;
  outline-offset:1px}
 .kling-form .jupyter-button{height:auto;min-height:30px;white-space:normal;line-height:1.3;padding:4px 12px;
  overflow:visible;text-overflow:clip}
 .kling-form .kling-row,.kling-form .kling-foot{flex-wrap:wrap;align-items:center;gap:4px 12px}
+.kling-form .kling-row:not(.kling-go){align-items:flex-start}
+.kling-form input:placeholder-shown{text-overflow:ellipsis}
 .kling-form .kling-shot{border-left:3px solid rgba(128,128,128,.4);padding-left:10px;margin:4px 0}
 .kling-form .widget-radio{display:flex;align-items:center;width:auto;height:auto;padding:0;margin:2px}
 .kling-form .widget-radio>.widget-label{flex:none;margin-right:8px}
@@ -56,6 +58,7 @@ _STYLE = """
 .kling-form .kling-below{margin-left:calc(8.6em + 18px)}
 .kling-form .kling-go .jupyter-button{font-weight:600;min-height:36px;max-width:100%;text-align:left}
 .kling-form .jupyter-button:disabled{opacity:.85}
+.kling-form .kling-go .jupyter-button:disabled{opacity:1}
 .kling-form .widget-checkbox{width:auto;margin-right:14px}
 .kling-form .widget-checkbox{height:auto;min-height:28px;align-items:center}
 .kling-form .widget-checkbox .widget-label-basic{display:inline-flex;align-items:center;width:auto;
@@ -64,8 +67,9 @@ _STYLE = """
 .kling-form .widget-checkbox input{margin:0 6px 0 0}
 @container (max-width:520px){
  .kling-form .widget-inline-hbox:has(textarea),.kling-form .widget-inline-hbox:has(input[type=text]),
- .kling-form .widget-radio{flex-wrap:wrap;height:auto}
- .kling-form .widget-inline-hbox textarea,.kling-form .widget-inline-hbox input[type=text]{flex:1 1 100%}
+ .kling-form .widget-inline-hbox:has(select),.kling-form .widget-radio{flex-wrap:wrap;height:auto}
+ .kling-form .widget-inline-hbox :is(textarea,select,input[type=text]){flex:1 1 100%}
+ .kling-form .widget-inline-hbox select{min-height:28px}
  .kling-form .kling-below{margin-left:0}}
 """
 

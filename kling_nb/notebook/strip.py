@@ -43,7 +43,8 @@ class Strip:
         boxes = [] if self._bell is None else [self._bell]
         for run, typical in runs:
             label = ipywidgets.HTML()
-            button = ipywidgets.Button(layout=ipywidgets.Layout(width="auto"))
+            # On a narrow page the words give way, and never the button that stops the spending.
+            button = ipywidgets.Button(layout=ipywidgets.Layout(width="auto", flex="none"))
             answer_at_once(button)
             button.on_click(self._clicked(run, button))
             self._rows.append((run, typical, label, button))

@@ -27,6 +27,7 @@ class Ballot {
     this.still = window.matchMedia("(prefers-reduced-motion: reduce)");
     this.turn = 0;
     this.paper = null;
+    this.here = false;
     this.heard = (message) => message.kind === "paper" && this.take(message);
     model.on("msg:custom", this.heard);
     this.clips = new Clips(model, (id, words) => this.say(id, words));
@@ -87,13 +88,16 @@ class Ballot {
     this.wait(false);
     this.undoing.disabled = !message.undo;
     const over = message.paper === null;
-    const progress = over ? `All ${whole} pairs are voted` : `${done} of ${whole} pairs voted`;
+    const all = whole === 1 ? "The only pair is voted" : `All ${whole} pairs are voted`;
+    const progress = over ? all : `${done} of ${whole} pairs voted`;
     this.status.textContent = why ? `${why} ${progress}.` : `${progress}.`;
     this.body.hidden = over;
     this.skipping.disabled = over;
     if (same) return;
     this.drop();
     this.paper = message.paper;
+    this.here = over;
+    this.mark();
     if (over) {
       if (!this.root.contains(document.activeElement)) return;
       this.root.focus({ preventScroll: true });
@@ -126,6 +130,7 @@ class Ballot {
             for (const event of ["canplay", "error"]) video.addEventListener(event, done, { once: true });
           });
           if (turn !== this.turn) return;
+          if (video.error) throw new Error("The browser does not play this clip");
           video.addEventListener("ended", () => this.round());
           this.videos[side] = video;
         } catch (error) {
@@ -134,6 +139,9 @@ class Ballot {
       }),
     );
     if (turn !== this.turn) return;
+    this.here = SIDES.every((side) => this.videos[side]);
+    if (!this.here) this.status.append(" Without both clips there is no vote: skip this pair.");
+    this.mark();
     this.sound = "none";
     this.wanted = !this.still.matches;
     this.go();
@@ -204,14 +212,18 @@ class Ballot {
     this.model.send(message);
   }
 
-  // Until the kernel has answered nothing counts: a vote on a pair that nobody has seen would be none.
   wait(on) {
     this.busy = on;
-    this.root.setAttribute("aria-busy", String(on));
+    this.mark();
   }
 
+  mark() {
+    this.root.setAttribute("aria-busy", String(this.busy || !this.here));
+  }
+
+  // A vote on a pair that nobody has seen would be none: it counts when both clips are here.
   vote(choice) {
-    if (!this.paper) return;
+    if (!this.paper || !this.here) return;
     const axes = Object.fromEntries(this.axes.filter((row) => row.value).map((row) => [row.axis, row.value]));
     this.send({ kind: "vote", mark: this.paper.mark, choice, axes, note: this.note.value });
   }
