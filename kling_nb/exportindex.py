@@ -10,7 +10,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from kling_nb.records import RunRecord
 if TYPE_CHECKING:
     from kling_nb.exportplan import Placed
 
-__all__ = ["facts", "index_files", "write_tar"]
+__all__ = ["csv_text", "facts", "index_files", "write_tar"]
 
 
 def facts(record: RunRecord) -> dict[str, Any]:
@@ -64,6 +64,31 @@ def facts(record: RunRecord) -> dict[str, Any]:
     }
 
 
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    r"""Write a table as CSV, a row a line.
+
+    Args:
+        rows: The first one has the names of the columns.
+
+    Returns:
+        The text, exact: formulas of a spreadsheet are texts like others.
+
+    Example:
+        >>> csv_text([["file", "prompt"], ["a.mp4", "A fox, \r at dawn"]])
+        'file,prompt\na.mp4,"A fox, \r at dawn"\n'
+    """
+    page = io.StringIO()
+    # With this end a lone CR is quoted, too, which Python 3.12 and older would leave bare.
+    writer = csv.writer(page, lineterminator="\r\n")
+    lines = []
+    for row in rows:
+        page.seek(0)
+        page.truncate()
+        writer.writerow(row)
+        lines.append(page.getvalue().removesuffix("\r\n"))
+    return "".join(f"{line}\n" for line in lines)
+
+
 def index_files(kind: str, placed: Sequence["Placed"]) -> dict[str, bytes]:
     """Write the index of an export.
 
@@ -84,11 +109,8 @@ def index_files(kind: str, placed: Sequence["Placed"]) -> dict[str, bytes]:
         named = {one.file: one.prompt for one in placed}
         return {kind: json.dumps(named, ensure_ascii=False, indent=1).encode("utf-8", "replace")}
     if kind == "captions.csv":
-        table = io.StringIO()
-        rows = csv.writer(table, lineterminator="\n")
-        rows.writerow(["videopath", "caption"])
-        rows.writerows([one.file, one.prompt] for one in placed)
-        return {kind: table.getvalue().encode("utf-8", "replace")}
+        table = csv_text([["videopath", "caption"], *([one.file, one.prompt] for one in placed)])
+        return {kind: table.encode("utf-8", "replace")}
     if kind != "metadata.jsonl":
         return {}
     lines: dict[str, list[str]] = {}

@@ -3,8 +3,6 @@
 Invariants: pure; only votes on known runs count; no file holds a clip of the sandbox unless asked to.
 """
 
-import csv
-import io
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.errors import UsageError
+from kling_nb.exportindex import csv_text
 from kling_nb.pairing import By, grouping, pool
 from kling_nb.records import RunRecord
 from kling_nb.scoring import Game, Score, Scores, krippendorff, needed, scores_of
@@ -190,11 +189,7 @@ class Ratings:
         rows = list(self._csv_rows(folder))
         if not rows:
             return ""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
+        return csv_text([rows[0], *(row.values() for row in rows)])
 
     def _csv_rows(self, folder: Path) -> Iterator[dict[str, object]]:
         for vote in self.votes:

@@ -141,12 +141,14 @@ def test_a_layout_with_dimensions_asks_for_them(tmp_path, sample):
 
 def test_index_files_say_what_is_what(tmp_path, sample):
     """Where names alone do not tell the prompt, a file beside the clips does, for any prompt."""
-    prompt = 'He said "go", then\nleft / \N{SNOWMAN}'
+    prompt = 'He said "go", then\nleft / \N{SNOWMAN}, and\rback'
     runs = [sample(prompt)]
     lay_out(runs, tmp_path / "a", LAYOUTS["vbench-custom"])
     assert json.loads((tmp_path / "a" / "prompts.json").read_text()) == {"clip-0.mp4": prompt}
     lay_out(runs, tmp_path / "b", LAYOUTS["videophy"])
     with (tmp_path / "b" / "captions.csv").open(newline="") as file:
+        assert file.readline() == "videopath,caption\n"
+        file.seek(0)
         assert list(csv.reader(file)) == [["videopath", "caption"], ["clip.mp4", prompt]]
     lay_out(runs, tmp_path / "c", LAYOUTS["videofolder"])
     line = json.loads((tmp_path / "c" / "metadata.jsonl").read_text())

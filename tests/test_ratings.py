@@ -358,7 +358,7 @@ def test_the_file_reads_as_videoalign_reads_it(tmp_path):
     import pandas as pd
 
     folder = tmp_path / "kling_media"
-    prompt = '=cmd("x")\nA "fox", dawn'
+    prompt = '=cmd("x")\nA "fox",\rdawn'
     records = [
         clip("runa", prompt=prompt, folder=str(folder)),
         clip("runb", "kling-3.0-standard", prompt=prompt, folder=str(folder)),
