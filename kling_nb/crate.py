@@ -26,7 +26,7 @@ from kling_nb.wording import charged, provider_label, short
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate
 
-__all__ = ["write_crate"]
+__all__ = ["file_name", "write_crate"]
 
 _PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 _TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime"}
@@ -94,7 +94,7 @@ def _write(crate: "ROCrate", samples: Sequence[Sample], folder: Path) -> None:
                 media = sample.record.media
                 if sample.path is None or media is None:
                     continue
-                if file_sha256(part / "clips" / _file_name(sample)) != media.sha256:
+                if file_sha256(part / "clips" / file_name(sample)) != media.sha256:
                     raise StoreError(f"The clip of {sample.record.id} has changed.", cure="Export again.")
             if folder.is_dir():
                 folder.rmdir()
@@ -193,10 +193,15 @@ def _clip(crate: "ROCrate", sample: Sample) -> Any:
     }
     terms = _terms(crate, record)
     properties = {"@type": ["File", "VideoObject"], **facts, **({"license": {"@id": terms}} if terms else {})}
-    return crate.add_file(path, f"clips/{_file_name(sample)}", properties=properties)
+    return crate.add_file(path, f"clips/{file_name(sample)}", properties=properties)
 
 
-def _file_name(sample: Sample) -> str:
+def file_name(sample: Sample) -> str:
+    """Name a clip as the crate has it, below `clips/`.
+
+    Args:
+        sample: A run with a clip.
+    """
     media = sample.record.media
     named = media.file if media is not None else ""
     # A name tells the run; where somebody chose it, two folders may have used it.

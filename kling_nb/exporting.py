@@ -11,7 +11,7 @@ from typing import Any
 
 from kling_nb.api import current
 from kling_nb.catalog import find_model
-from kling_nb.crate import write_crate
+from kling_nb.crate import file_name, write_crate
 from kling_nb.engine import Run
 from kling_nb.errors import UsageError
 from kling_nb.exportlinks import telling
@@ -200,5 +200,4 @@ def _crate(found: Sequence[Sample], folder: Path, *, name: str, licence: str, al
 
 
 def _in_crate(sample: Sample) -> Placed:
-    name = sample.record.media.file if sample.record.media else ""
-    return Placed(file=f"clips/{name}", sample=sample, prompt=prompt_of(sample.record))
+    return Placed(file=f"clips/{file_name(sample)}", sample=sample, prompt=prompt_of(sample.record))

@@ -45,7 +45,7 @@ def check_names(folder: Path, files: Sequence[str], holds: Callable[[Path, str],
                 possible = tried[part]
             if not possible:
                 raise UsageError(
-                    f"The name {short(part, 60)!r} is not possible here.",
+                    f"The name {short(part, 60)!r} is not possible here{_why(part)}.",
                     cure="Nothing was written. A layout with an index file (videofolder) takes any prompt.",
                 )
 
@@ -71,6 +71,11 @@ def check_case(
                 f"This disk takes {short(same, 40)!r} and {short(file, 40)!r} for the same name.",
                 cure="Nothing was written. Export to a disk that tells letters apart.",
             )
+
+
+def _why(part: str) -> str:
+    size = len(part.encode("utf-8", "replace"))
+    return f": it has {size} bytes, and {_NAME_BYTES} is the most" if size > _NAME_BYTES else ""
 
 
 def _fits(part: str) -> bool:
