@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -93,10 +94,11 @@ def work(spec):
 
     Args:
         spec: `env`; `do`, which is `cell`, `collect`, `resume` or `hammer`; for a cell `wire` and
-            `prompts`; for a hammer `wire` and `name`, and perhaps `stop`, `tally` and `session`; `at`,
-            the step at which to get `signal` (9 unless told); `limits` over ours; `shift_s`, by how much
-            the wall clock is wrong; `woken_s`, by how much it has gone on when a stopped child is woken;
-            `most_bytes`, beyond which no file can grow, from the step `full_at` on if that is told.
+            `prompts`; for a hammer `wire` and `name`, and perhaps `most`, how many runs it may buy, `stop`,
+            `tally` and `session`; `at`, the step at which to get `signal` (9 unless told); `limits` over
+            ours; `shift_s`, by how much the wall clock is wrong; `woken_s`, by how much it has gone on when
+            a stopped child is woken; `most_bytes`, beyond which no file can grow, from the step `full_at`
+            on if that is told.
     """
     os.environ.update(spec["env"])
     os.chdir(spec["folder"])
@@ -142,8 +144,8 @@ def stop(number):
     from kling_nb.ledger import forks
 
     forks._before()
-    os.kill(os.getpid(), number)
-    time.sleep(0.05)
+    # To this thread: it does not take one more step, however late the others hear of it.
+    signal.pthread_kill(threading.get_ident(), number)
     forks._in_parent()
 
 
@@ -203,6 +205,9 @@ def _hammer(session, spec):
     runs, refused = [], 0
     stop = Path(spec["stop"]) if "stop" in spec else None
     while not (stop.exists() if stop else refused):
+        if len(runs) == spec.get("most"):
+            time.sleep(0.02)
+            continue
         request = make_request(prompt=f"{spec['name']}, number {len(runs)}", duration=5)
         try:
             runs += session.open(Ask(request=request, provider=spec["wire"]))
@@ -211,8 +216,8 @@ def _hammer(session, spec):
             if stop:
                 with Path(spec["tally"]).open("ab") as tally:
                     tally.write(b".")
-            time.sleep(0.005)
-    return [{"refused": refused}, *(_end(run, 60) for run in runs)]
+            time.sleep(0.02)
+    return [{"refused": refused}, *(_end(run, 300) for run in runs)]
 
 
 _DEEDS = {

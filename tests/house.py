@@ -35,7 +35,7 @@ class House:
             sandbox = {"wait_scale": 1, "clock": self.time, **sandbox}
             sandbox["faults"] = {**HELD, **sandbox.get("faults", {})}
         self.loop = Loop()
-        self.sandbox = self.loop.hand(Sandbox.start(**{"wait_scale": 0, "seed": 7, **sandbox})).result(20)
+        self.sandbox = self.loop.hand(Sandbox.start(**{"wait_scale": 0, "seed": 7, **sandbox})).result(90)
         self.media = folder / "kling_media"
         self.made = []
         self.started = []
@@ -151,7 +151,7 @@ class House:
                 process.communicate()
         for session in self.made:
             session.close()
-        self.loop.hand(self.sandbox.stop()).result(20)
+        self.loop.hand(self.sandbox.stop()).result(90)
 
 
 def until(true, timeout_s=60):

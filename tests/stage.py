@@ -49,7 +49,7 @@ class Stage:
         options = {"wait_scale": wait_scale, "faults": faults, "seed": seed}
         if held:
             options |= {"wait_scale": 1, "clock": self.time, "faults": {**HELD, **(faults or {})}}
-        self.sandbox = self.loop.hand(Sandbox.start(**options)).result(20)
+        self.sandbox = self.loop.hand(Sandbox.start(**options)).result(90)
         self.base = getattr(self.sandbox, wire)
         self.ledger = Ledger(folder / "ledger.db")
         self.engine = self.new_engine()
@@ -109,5 +109,5 @@ class Stage:
 
     def close(self):
         self.engine.close()
-        self.loop.hand(self.sandbox.stop()).result(20)
+        self.loop.hand(self.sandbox.stop()).result(90)
         self.ledger.close()

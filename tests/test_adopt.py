@@ -41,7 +41,7 @@ def test_a_finished_run_is_brought_in_and_its_clip_answers_the_same_cell(build, 
     assert "nothing was sent" in shown.text
     assert "counts against no budget here" in shown.text
     [run] = shown.runs
-    assert run.wait(30).status == "succeeded"
+    assert run.wait(90).status == "succeeded"
     assert run.path.parent == house.media
     assert run.path.with_suffix(".json").is_file()
     record = session.ledger().get(run.id)
@@ -70,7 +70,7 @@ def test_a_run_on_its_way_is_watched_to_its_end(build, wire):
     [same] = session.open(ask(provider=wire))
     assert same is run
     house.let_go()
-    assert run.wait(30).status == "succeeded"
+    assert run.wait(90).status == "succeeded"
     assert house.submissions == 1
 
 
@@ -93,7 +93,7 @@ def test_a_failed_run_is_brought_in_as_such(build, wire):
     house = build(faults={"run_failed": 1.0})
     theirs = elsewhere(house, wire)
     session = house.session()
-    run = run_command(session, f"adopt {wire} {theirs.provider_run_id} {words(wire)}", {}).runs[0].wait(30)
+    run = run_command(session, f"adopt {wire} {theirs.provider_run_id} {words(wire)}", {}).runs[0].wait(90)
     assert (run.status, run.record.reserved_micros) == ("failed", 0)
     assert session.totals().unknown == 0
     assert house.submissions == 1
@@ -114,7 +114,7 @@ def test_runflow_tells_a_storyboard_and_every_field(build):
     )
     other = house.session(ledger=str(house.folder / "theirs.db"), media=str(house.folder / "theirs"))
     theirs = house.run(other, Ask(request=request, provider="runflow"))
-    run = adopt("runflow", theirs.provider_run_id, session=house.session()).wait(30)
+    run = adopt("runflow", theirs.provider_run_id, session=house.session()).wait(90)
     assert run.record.request == request
     assert run.record.request_key == theirs.record.request_key
     assert run.status == "succeeded"
@@ -145,7 +145,7 @@ def test_runcomfy_must_be_told_all_that_price_and_reuse_hang_on(build):
     assert session.ledger().runs() == []
     (house.folder / "board.txt").write_text("[3s] A fox\n[4s] A wolf\n")
     line = f"adopt runcomfy {theirs.provider_run_id} -f board.txt --ar 1:1 --no-audio --take 2 -m standard"
-    run = run_command(session, line, {}).runs[0].wait(30)
+    run = run_command(session, line, {}).runs[0].wait(90)
     assert (run.record.request.duration, run.record.take, run.record.model) == (7, 2, "kling-3.0-standard")
 
 
@@ -190,7 +190,7 @@ def test_a_live_run_of_the_same_request_keeps_its_place(build):
         run_command(session, line, {})
     assert f"%kling resolve {lost.id} --attach" in caught.value.cure
     assert "--take 1" in caught.value.cure
-    assert run_command(session, f"{line} --take 1", {}).runs[0].wait(30).status == "succeeded"
+    assert run_command(session, f"{line} --take 1", {}).runs[0].wait(90).status == "succeeded"
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_the_api_does_the_same(build):
         audio=False,
         session=house.session(),
     )
-    assert run.wait(30).status == "succeeded"
+    assert run.wait(90).status == "succeeded"
     assert callable(kling.resolve)
     with pytest.raises(UsageError, match="whole number"):
         kling.adopt("runcomfy", theirs.provider_run_id, take=-1)

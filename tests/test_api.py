@@ -83,7 +83,7 @@ def test_the_whole_round(session):
     assert price.usd == Decimal("0.336")
     run = kling.submit("A red fox", duration=3, tags={"scene": "1"})
     assert kling.last is run
-    video = run.result(30)
+    video = run.result(90)
     assert run.cost == price.usd
     assert video.path.exists()
     assert Path(video).read_bytes()[4:8] == b"ftyp", "a Video is a path"
@@ -118,7 +118,7 @@ def test_prompt_beside_shots_is_each_wires_own_matter(session):
     with pytest.raises(kling.UnsupportedError, match="runcomfy"):
         kling.submit("A film", shots=shots, provider="runflow")
     assert session.submissions == 0
-    run = kling.submit("A film", shots=shots, provider="runcomfy").wait(30)
+    run = kling.submit("A film", shots=shots, provider="runcomfy").wait(90)
     assert run.status == "succeeded"
     [row] = session.stats()["runs"]
     assert row["input"]["prompt"] == "A film"
@@ -205,7 +205,7 @@ def test_bad_input_is_told_in_one_line(session, call):
         assert caught.value.cure, options
     assert session.submissions == 0
     assert len(kling.runs()) == 0
-    kling.submit("A red fox", duration=3).wait(30)
+    kling.submit("A red fox", duration=3).wait(90)
     assert session.submissions == 1
 
 
@@ -231,7 +231,7 @@ def test_connecting_begins_a_new_session(session, tmp_path):
     assert second is api.current()
     assert second is not first
     assert kling.spend().left == Decimal("0.40")
-    run = kling.submit("two", duration=3).wait(30)
+    run = kling.submit("two", duration=3).wait(90)
     assert (run.provider, run.path.parent) == ("runcomfy", tmp_path / "other")
     with pytest.raises(kling.BudgetError):
         kling.submit("three", duration=3)
@@ -261,9 +261,9 @@ def test_a_headless_cell_can_ask_what_was_submitted(session):
     assert api.take_submitted() == [run]
     assert api.take_submitted() == []
     api.set_surroundings(None)
-    kling.submit("A script has no cells", duration=3).wait(30)
+    kling.submit("A script has no cells", duration=3).wait(90)
     assert api.take_submitted() == []
-    run.wait(30)
+    run.wait(90)
     assert session.submissions == 2
 
 

@@ -184,7 +184,7 @@ def test_a_run_of_midnight_counts_on_the_day_it_was_checked_against(build):
 def left_unsent(house, session, **changes):
     """A run as it is after its process was killed between the intent and the submit."""
     [run] = session.open(ask())
-    run.wait(20)
+    run.wait(90)
     session.ledger().change(
         run.id,
         "test",
@@ -240,7 +240,7 @@ def test_what_another_kernel_was_sending_is_sent_again_only_with_consent(build):
     house.session().ledger().change(run.id, "test", status=RunStatus.SUBMITTING)
     sent = house.submissions
     [ended] = house.session(headless=True).open(ask())
-    assert ended.wait(30).status == RunStatus.CANCELED
+    assert ended.wait(90).status == RunStatus.CANCELED
     assert (ended.record.settled_micros, ended.record.reserved_micros) == (0, 0)
     assert house.submissions == sent
     with pytest.raises(ConsentError):

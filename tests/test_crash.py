@@ -46,9 +46,9 @@ def nursery(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sandbox():
     loop = Loop()
-    started = loop.hand(Sandbox.start(wait_scale=1, seed=7)).result(20)
+    started = loop.hand(Sandbox.start(wait_scale=1, seed=7)).result(90)
     yield started
-    loop.hand(started.stop()).result(20)
+    loop.hand(started.stop()).result(90)
 
 
 class Trial:

@@ -144,7 +144,7 @@ def test_a_wait_that_is_over_leaves_the_run_going(build, wire):
     with pytest.raises(WaitTimeoutError):
         run.result(0)
     house.let_go()
-    assert run.result(30).path.exists()
+    assert run.result(90).path.exists()
     assert house.submissions == 1
 
 
@@ -190,7 +190,7 @@ def test_awaiting_may_be_given_up(build):
 
     asyncio.run(main())
     house.let_go()
-    assert run.wait(30).status == "succeeded"
+    assert run.wait(90).status == "succeeded"
 
 
 def test_runs_wait_together(build):
@@ -200,7 +200,7 @@ def test_runs_wait_together(build):
     with pytest.raises(WaitTimeoutError):
         runs.wait(0.2)
     house.let_go()
-    assert len(runs.wait(30).videos) == 3
+    assert len(runs.wait(90).videos) == 3
     assert len(runs[:2]) == 2
     assert isinstance(runs[:2], Runs)
 
@@ -218,7 +218,7 @@ def test_result_raises_what_became_of_it(build, faults, kind):
     """`result()` gives the clip or raises the end, while `wait()` never raises it."""
     house = build(faults=faults)
     [run] = house.session().open(ask(provider="runcomfy"))
-    assert run.wait(30) is run
+    assert run.wait(90) is run
     with pytest.raises(kind) as caught:
         run.result()
     assert type(caught.value) is type(run.error)
@@ -233,7 +233,7 @@ def test_a_run_that_was_only_looked_up_is_watched_when_somebody_waits(build):
     until(lambda: run.provider_run_id)
     # Its watcher ends between two reads, so that none is on its way when they are counted.
     run.detach()
-    run.wait(30)
+    run.wait(90)
     first.close()
     polls = house.stats()["polls"]
     second = house.session()
@@ -243,7 +243,7 @@ def test_a_run_that_was_only_looked_up_is_watched_when_somebody_waits(build):
     time.sleep(0.3)
     assert house.stats()["polls"] == polls
     house.let_go()
-    assert found.wait(30).status == "succeeded"
+    assert found.wait(90).status == "succeeded"
     assert asyncio.run(_awaited(second.find(run.id))).status == "succeeded"
     assert house.submissions == 1
 
@@ -263,7 +263,7 @@ def test_listeners_hear_every_change_and_a_bad_one_harms_nobody(build):
         threads.add(threading.current_thread().name)
 
     run.on_change(listen)
-    assert run.wait(30).status == "succeeded"
+    assert run.wait(90).status == "succeeded"
     until(lambda: "succeeded" in heard)
     assert threads == {"kling_nb"}
 
@@ -277,7 +277,7 @@ def test_a_listener_that_raises_harms_no_run(build):
         raise ZeroDivisionError
 
     run.on_change(broken)
-    assert run.wait(30).status == "succeeded"
+    assert run.wait(90).status == "succeeded"
     assert run.error is None
 
 
@@ -290,7 +290,7 @@ def test_one_handle_a_run(build):
     assert session.runs()[0] is run
     assert session.open(ask())[0] is run
     house.let_go()
-    run.wait(30)
+    run.wait(90)
 
 
 def in_order(session, call):
@@ -312,7 +312,7 @@ def test_a_run_that_waits_for_its_turn_is_canceled_for_free(build, wire):
     assert isinstance(second.error, RunCanceledError)
     assert (second.record.charged, second.record.reserved_micros, second.cost) == ("no", 0, 0)
     house.let_go()
-    assert [first.wait(30).status, third.wait(30).status] == ["succeeded"] * 2
+    assert [first.wait(90).status, third.wait(90).status] == ["succeeded"] * 2
     assert house.submissions == 2
 
 
@@ -322,16 +322,16 @@ def test_a_run_that_waits_for_its_turn_can_be_let_go(build):
     session = house.session(max_in_flight=1)
     first, second = in_order(session, ask(takes=(0, 1)))
     second.detach()
-    second.wait(30)
+    second.wait(90)
     assert isinstance(second.error, DetachedError)
     assert second.error.charged == "no"
     assert second.status == "created"
     house.let_go()
-    first.wait(30)
+    first.wait(90)
     assert house.submissions == 1
     [again] = session.open(ask(takes=(second.record.take,)))
     assert again is second
-    assert again.wait(30).status == "succeeded"
+    assert again.wait(90).status == "succeeded"
     assert house.submissions == 2
 
 
@@ -344,7 +344,7 @@ def test_resuming_never_sends_what_was_not_sent(build, wire):
     later = house.session()
     assert later.find(second.id).status == "created"
     house.let_go()
-    runs = Runs(later.resume()).wait(30)
+    runs = Runs(later.resume()).wait(90)
     assert {run.id: run.status.value for run in runs} == {first.id: "succeeded", second.id: "canceled"}
     assert later.find(second.id).record.reserved_micros == 0
     assert house.submissions == 1
@@ -364,7 +364,7 @@ def test_resuming_does_not_resend_what_never_arrived(build):
     later = house.session()
     assert later.find(run.id).status == "submitting"
     [ended] = later.resume()
-    assert ended.wait(30).status == "canceled"
+    assert ended.wait(90).status == "canceled"
     assert "never reached" in ended.record.message
     assert (ended.record.charged, ended.record.reserved_micros) == ("no", 0)
     assert house.stats()["lists"] >= 2
@@ -378,14 +378,14 @@ def test_letting_go_and_running_the_cell_again(build, wire):
     [run] = session.open(ask(provider=wire))
     until(lambda: run.provider_run_id)
     run.detach()
-    run.wait(30)
+    run.wait(90)
     assert run.detached
     assert "run the cell again" in str(run.error)
     [again] = session.open(ask(provider=wire))
     assert again is run
     assert not again.detached
     house.let_go()
-    assert again.wait(30).status == "succeeded"
+    assert again.wait(90).status == "succeeded"
     assert house.submissions == 1
 
 
@@ -398,7 +398,7 @@ def test_letting_go_and_taking_up_in_one_breath(build):
         run.detach()
         run.resume()
     house.let_go()
-    assert run.wait(30).status == "succeeded"
+    assert run.wait(90).status == "succeeded"
     assert run.error is None
 
 
@@ -412,14 +412,14 @@ def test_a_run_that_is_let_go_can_be_taken_up_before_its_lease_is_back(build):
     with closing(sqlite3.connect(house.folder / "ledger.db", isolation_level=None)) as book:
         book.execute("BEGIN IMMEDIATE")
         run.detach()
-        run.wait(20)
+        run.wait(90)
         assert run.detached
         assert session.engine().drives(run.id)
         run.resume()
         book.execute("ROLLBACK")
     assert not run.done
     house.let_go()
-    assert run.wait(30).status == "succeeded"
+    assert run.wait(90).status == "succeeded"
     assert run.error is None
     assert house.submissions == 1
 
@@ -474,8 +474,8 @@ def test_another_process_follows_a_run_and_sees_its_end(build):
     assert followed.id == driven.id
     assert followed is not driven
     house.let_go()
-    assert followed.wait(30).status == "succeeded"
-    assert followed.path == driven.wait(30).path
+    assert followed.wait(90).status == "succeeded"
+    assert followed.path == driven.wait(90).path
     assert house.submissions == 1
 
 
@@ -546,7 +546,7 @@ def test_a_disk_in_trouble_never_says_that_nothing_was_charged(build, wire):
     aside = house.media.rename(house.folder / "aside")
     house.media.write_text("a file in its place")
     house.let_go()
-    run.wait(30)
+    run.wait(90)
     assert run.status == "saving"
     assert isinstance(run.error, StoreError)
     assert run.error.charged == "yes"
@@ -554,7 +554,7 @@ def test_a_disk_in_trouble_never_says_that_nothing_was_charged(build, wire):
     assert f"resume {run.id}" in run.error.cure
     house.media.unlink()
     aside.rename(house.media)
-    assert run.resume().wait(30).status == "succeeded"
+    assert run.resume().wait(90).status == "succeeded"
     assert run.error is None
     assert house.submissions == 1
 
@@ -569,11 +569,11 @@ def test_a_full_disk_at_the_end_is_told_as_paid(build, monkeypatch):
     with monkeypatch.context() as full:
         full.setattr("kling_nb.store.folder.shutil.disk_usage", lambda _: disk(1, 1, 1000))
         house.let_go()
-        run.wait(30)
+        run.wait(90)
     assert (run.status, run.error.charged) == ("saving", "yes")
     assert "MB free" in str(run.error)
     assert "Nothing was sent" not in str(run.error)
-    assert run.resume().wait(30).status == "succeeded"
+    assert run.resume().wait(90).status == "succeeded"
 
 
 @pytest.fixture
@@ -592,12 +592,12 @@ def test_nothing_is_sent_that_is_not_on_disk(stage):
     """The ledger breaks just before the submit: no POST leaves, and the handle says why."""
     record = stage.record()
     sql(stage, "ALTER TABLE events RENAME TO hidden")
-    run = stage.engine.handle(record).wait(20)
+    run = stage.engine.handle(record).wait(90)
     assert isinstance(run.error, LedgerError)
     assert run.error.charged == "no"
     assert stage.stats()["submissions"] == 0
     sql(stage, "ALTER TABLE hidden RENAME TO events")
-    assert stage.engine.handle(record).wait(20).status == "succeeded"
+    assert stage.engine.handle(record).wait(90).status == "succeeded"
     assert stage.stats()["submissions"] == 1
 
 
@@ -615,7 +615,7 @@ def test_an_id_that_the_ledger_cannot_take_is_in_the_folder(stage):
     until(lambda: any(row["id"] in path.read_text() for path in media.glob("*.json")))
     assert run.provider_run_id is None, "what is not committed is not told"
     sql(stage, "ALTER TABLE hidden RENAME TO events")
-    assert run.wait(30).status == "succeeded"
+    assert run.wait(90).status == "succeeded"
     assert run.provider_run_id == row["id"]
     assert stage.stats()["submissions"] == 1
 
@@ -630,7 +630,7 @@ def test_a_fault_of_ours_ends_as_words_on_the_run(tmp_path):
     try:
         engine = stage.new_engine()
         engine._reach = broken
-        run = engine.handle(stage.record()).wait(30)
+        run = engine.handle(stage.record()).wait(90)
         assert "kling_nb failed" in str(run.error)
         assert "ZeroDivisionError" in str(run.error)
         assert stage.stats()["submissions"] == 0
@@ -646,9 +646,9 @@ def test_without_its_key_a_run_is_told_and_kept(build):
     [run] = session.open(ask(provider="runflow"))
     until(lambda: run.provider_run_id)
     run.detach()
-    run.wait(30)
+    run.wait(90)
     house.keys()
-    run.resume().wait(30)
+    run.resume().wait(90)
     assert isinstance(run.error, KeyMissingError)
     assert run.error.run_id == run.id
     assert run.status.pending
@@ -656,7 +656,7 @@ def test_without_its_key_a_run_is_told_and_kept(build):
     assert "no key" in run.note
     house.keys("runflow")
     house.let_go()
-    assert run.resume().wait(30).status == "succeeded"
+    assert run.resume().wait(90).status == "succeeded"
     assert house.submissions == 1
 
 
@@ -668,11 +668,11 @@ def test_what_is_asked_while_a_run_is_being_put_away_is_done(build, wire):
     [first] = session.open(ask(provider=wire))
     opened = threading.Event()
     # On the loop, at the end: until the next call is made, the driver cannot put its things away.
-    first.on_change(lambda run: run.status == "succeeded" and opened.wait(20))
-    first.wait(30).path.unlink()
+    first.on_change(lambda run: run.status == "succeeded" and opened.wait(90))
+    first.wait(90).path.unlink()
     [second] = session.open(ask(provider=wire))
     opened.set()
-    assert second.wait(20).status == "succeeded"
+    assert second.wait(90).status == "succeeded"
     assert (second.id, house.submissions) == (first.id, 1)
     until(lambda: not session.engine().drives(first.id))
     assert session.ledger().lease(first.id) is None

@@ -144,7 +144,7 @@ def test_a_bill_above_the_list_counts_before_the_clip_is_here(build, wire):
     with pytest.raises(BudgetError, match=r"\$0\.672 reserved"):
         session.open(ask("another", provider=wire))
     house.faults(download_404=0)
-    run.resume().wait(30)
+    run.resume().wait(90)
     totals = session.totals()
     assert (totals.settled_micros, totals.reserved_micros) == (2 * EACH, 0)
     assert house.submissions == 1

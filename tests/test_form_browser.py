@@ -220,3 +220,8 @@ def test_a_form_in_notebook_7(browser, folder, environment):
         assert sorted(met, key=int) == [str(number) for number in range(controls)]
         assert set(met.values()) == {"solid 2px"}
         assert jupyter.errors == []
+        # What the page does when the kernel is started anew from its menu.
+        form.box.evaluate("(box) => box.classList.add('jupyter-widgets-disconnected')")
+        said = form.box.evaluate("(box) => getComputedStyle(box, '::before').content")
+        assert "The kernel has gone: run this cell again to get the form back." in said
+        expect(form.button("Show - here already")).to_be_hidden()

@@ -379,7 +379,7 @@ def test_closing_waits_for_what_another_thread_is_writing(where):
     def write():
         with ledger.writing() as transaction:
             inside.set()
-            assert go_on.wait(30)
+            assert go_on.wait(90)
             transaction.change(run, "told", {"provider_run_id": "r7"})
 
     def close():
@@ -388,7 +388,7 @@ def test_closing_waits_for_what_another_thread_is_writing(where):
 
     threads = [threading.Thread(target=write), threading.Thread(target=close)]
     threads[0].start()
-    assert inside.wait(30)
+    assert inside.wait(90)
     threads[1].start()
     assert not closed.wait(0.3), "it was closed in the middle of a transaction"
     go_on.set()
@@ -500,7 +500,7 @@ session = Session(ledger=sys.argv[3], provider="sandbox", sandbox_wait=0)
 sys.path.insert(0, sys.argv[1])
 from sessions import ask
 [run] = session.open(ask())
-run.wait(30)
+run.wait(90)
 writing = threading.Event()
 def write():
     with session.ledger().writing():
@@ -516,14 +516,14 @@ if child == 0:
         assert not [file for file in files if "ledger.db" in file], files
         [again] = session.open(ask())
         [new] = session.open(ask("In the child"))
-        new.wait(30)
+        new.wait(90)
         code = 0 if again.reused and new.status == "succeeded" else 2
         session.close()
     finally:
         os._exit(code)
 _, state = os.waitpid(child, 0)
 [last] = session.open(ask("In the parent"))
-print(os.waitstatus_to_exitcode(state), last.wait(30).status, len(session.runs()))
+print(os.waitstatus_to_exitcode(state), last.wait(90).status, len(session.runs()))
 """
 
 

@@ -33,7 +33,7 @@ def test_it_starts_on_first_use_and_never_on_the_callers_thread():
     async def where():
         return threading.current_thread()
 
-    threads = {loop.hand(where()).result(20) for _ in range(5)}
+    threads = {loop.hand(where()).result(90) for _ in range(5)}
     assert loop.running
     assert len(threads) == 1
     [thread] = threads
@@ -48,7 +48,7 @@ def test_work_is_handed_over_in_an_empty_context():
         return CELL.get()
 
     CELL.set("cell 7")
-    assert Loop().hand(cell()).result(20) == "none"
+    assert Loop().hand(cell()).result(90) == "none"
     assert CELL.get() == "cell 7"
 
 
@@ -62,7 +62,7 @@ def test_a_blocked_caller_does_not_stop_it():
         ticked.set()
 
     Loop().hand(tick())
-    assert ticked.wait(20)
+    assert ticked.wait(90)
 
 
 def test_it_knows_whether_it_is_asked_on_itself():
@@ -72,7 +72,7 @@ def test_it_knows_whether_it_is_asked_on_itself():
     async def here():
         return loop.here
 
-    assert loop.hand(here()).result(20) is True
+    assert loop.hand(here()).result(90) is True
     assert loop.here is False
 
     async def elsewhere():
@@ -88,7 +88,7 @@ def test_a_failure_comes_back_to_who_asked():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        Loop().hand(fail()).result(20)
+        Loop().hand(fail()).result(90)
 
 
 def test_blocking_doors_wait_in_threads_of_their_own():
@@ -99,7 +99,7 @@ def test_blocking_doors_wait_in_threads_of_their_own():
     gate = threading.Barrier(16)
 
     def block():
-        gate.wait(20)
+        gate.wait(90)
         threads.add(threading.current_thread())
         return threading.current_thread().daemon
 
@@ -113,7 +113,7 @@ def test_blocking_doors_wait_in_threads_of_their_own():
         await asyncio.to_thread(lambda: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
-        loop.hand(fail()).result(20)
+        loop.hand(fail()).result(90)
 
 
 LATE = """
@@ -126,7 +126,7 @@ async def late():
 begun = loop.hand(late())
 @atexit.register
 def end():
-    print(begun.result(20), loop.hand(late()).result(20))
+    print(begun.result(90), loop.hand(late()).result(90))
 """
 
 
@@ -148,8 +148,8 @@ async def cell():
 async def other():
     await asyncio.sleep(0.01)
     return await asyncio.to_thread(lambda: 2)
-before = loop.hand(other()).result(20)
-print(asyncio.run(cell()) + before, loop.hand(other()).result(20), asyncio.run(inner()))
+before = loop.hand(other()).result(90)
+print(asyncio.run(cell()) + before, loop.hand(other()).result(90), asyncio.run(inner()))
 """
 
 

@@ -92,7 +92,7 @@ def test_max_cost_covers_the_whole_cell(build):
     error = refused(house, session, BudgetError, "max-cost", takes=(0, 1, 2), max_cost=Decimal("1.00"))
     assert "3 x $0.336 = $1.008" in str(error)
     runs = session.open(ask(takes=(0, 1, 2), max_cost=Decimal("1.008")))
-    assert [run.wait(30).status for run in runs] == ["succeeded"] * 3
+    assert [run.wait(90).status for run in runs] == ["succeeded"] * 3
     assert len(session.open(ask(takes=(0, 1, 2), max_cost=Decimal(0)))) == 3, "what is here costs nothing"
     assert house.submissions == 3
 
@@ -105,7 +105,7 @@ def test_money_on_its_way_counts(build):
     assert session.totals().reserved_micros == EACH
     refused(house, session, BudgetError, r"\$0\.336 reserved", prompt="Another")
     house.let_go()
-    run.wait(30)
+    run.wait(90)
     totals = session.totals()
     assert (totals.settled_micros, totals.reserved_micros) == (EACH, 0)
 
@@ -224,7 +224,7 @@ def test_a_price_of_the_users_own_is_what_is_held_back(build):
     [run] = session.open(loud(provider="runflow", price=Decimal("0.20")))
     assert session.totals().reserved_micros == 1_000_000
     house.let_go()
-    run.wait(30)
+    run.wait(90)
     totals = session.totals()
     assert (totals.settled_micros, totals.reserved_micros, totals.unknown) == (840_000, 0, 0)
 

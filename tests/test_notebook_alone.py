@@ -177,7 +177,7 @@ def test_the_ledger_and_the_folder_know_better_than_the_page(build):
     until(lambda: run.provider_run_id)
     save(house, run)
     house.let_go()
-    assert run.wait(30).status == "succeeded"
+    assert run.wait(90).status == "succeeded"
     for forget in (lambda: None, house.forget_ledger):
         session.close()
         forget()

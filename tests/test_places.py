@@ -178,7 +178,7 @@ def test_a_real_server_tells_the_notebook(tree, tmp_path):
         }
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(90)
     assert told == {str(tree / "sub dir" / "a.ipynb"), str(tree / "top.ipynb"), "None"}
 
 

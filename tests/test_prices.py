@@ -245,7 +245,7 @@ def test_a_price_is_learned_from_ones_own_runs_and_shown(build):
     session = house.session(today=lambda: DAY)
     assert session.price(ask()).basis.endswith("RunComfy's public price table, 2026-05-01, 6 months old")
     runs = session.open(ask(takes=(0, 1, 2)))
-    assert [run.wait(30).status for run in runs] == [RunStatus.SUCCEEDED] * 3
+    assert [run.wait(90).status for run in runs] == [RunStatus.SUCCEEDED] * 3
     price = session.price(ask())
     assert price.basis.startswith("$0.112/s silent, from your last 3 runs, 20")
     assert price.micros == 336_000

@@ -208,7 +208,7 @@ def ends_of(house, wire, *, private):
             [run] = session.open(call)
             if name == "canceled":
                 run.cancel()
-            run.wait(30)
+            run.wait(90)
             yield name, run, [*said_of(run)]
             run.detach()
 

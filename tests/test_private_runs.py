@@ -146,7 +146,7 @@ def test_what_was_never_sent_and_is_only_a_receipt_cannot_be_sent(build):
     run = session.find(record.id)
     assert is_veiled(run.record)
     with pytest.raises(KlingError, match="Run its cell again"):
-        run.resume().result(20)
+        run.resume().result(90)
     job = Namespace(record=run.record, provider=None)
     with pytest.raises(UsageError, match="only the hash of its words"):
         submit_call(job)
@@ -189,7 +189,7 @@ def test_lost_private_runs_are_resolved_restored_and_counted(build):
     session = house.session()
     found = session.find(lost.id)
     assert is_veiled(found.record)
-    run = resolve(found, attach=made, session=session).wait(30)
+    run = resolve(found, attach=made, session=session).wait(90)
     assert (run.status, house.accepted) == ("succeeded", 1)
     # Its cell gives the ledger its words back.
     again = house.run(session, asked)
@@ -273,7 +273,7 @@ def test_an_adopted_run_may_be_private(build):
     session = house.session()
     shown = run_command(session, f"adopt runflow {made.id} --private", {})
     [run] = shown.runs
-    assert run.wait(30).status == "succeeded"
+    assert run.wait(90).status == "succeeded"
     assert run.record.request.prompt == PROMPT
     assert pieces_in(shown.text, str(shown.html), repr(run), *files_below(house.media).items()) == {}
     assert house.accepted == 1
@@ -312,7 +312,7 @@ def test_a_form_stays_private_and_says_so_in_its_cell(build, monkeypatch):
     made.update(private=False)
     assert pieces_in(repr(made))
     made.update(private=True)
-    again = made.submit().wait(30)
+    again = made.submit().wait(90)
     assert (again.id, again.reused, house.accepted) == (run.id, True, 1)
     assert pieces_in(repr(made.runs), *map(str, made._lines())) == {}
 
@@ -343,7 +343,7 @@ def test_a_run_on_its_way_becomes_private_under_whoever_carries_it(build):
     [mine] = second.open(ask(PROMPT, provider="runflow", private=True))
     assert pieces_in(repr(mine)) == {}
     house.let_go()
-    assert (mine.wait(30).status, run.wait(30).status) == ("succeeded", "succeeded")
+    assert (mine.wait(90).status, run.wait(90).status) == ("succeeded", "succeeded")
     assert run.record.private
     assert run.record.media.file.startswith("private-")
     until(lambda: len(list(house.media.glob("*.json"))) == 1)
@@ -383,7 +383,7 @@ def test_what_is_said_of_a_run_whose_words_are_not_here_is_not_kept(build):
     with pytest.raises(KlingError) as caught:
         resolve(session.find(lost.id), attach=made, session=session)
     house.faults(poll_500=0)
-    run = resolve(session.find(lost.id), attach=made, session=session).wait(30)
+    run = resolve(session.find(lost.id), attach=made, session=session).wait(90)
     assert (run.status, run.record.reason) == ("failed", "moderated")
     assert is_veiled(session.find(lost.id).record)
     said = [repr(run), str(run.error), str(run.bundle()), run.record.model_dump_json(), str(caught.value)]

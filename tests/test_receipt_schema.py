@@ -213,7 +213,7 @@ def make(tmp_path):
 def test_a_play_clip_says_that_it_was_drawn(make):
     """The sandbox's clips carry IPTC's word for what a program draws."""
     [run] = make(provider="sandbox").open(ask())
-    receipt = to_receipt(run.wait(30).record)
+    receipt = to_receipt(run.wait(90).record)
     assert (receipt["file"]["digital_source_type"], receipt["price"]["play"]) == (DRAWN, True)
     assert list(VALIDATOR.iter_errors(receipt)) == []
 
@@ -229,7 +229,7 @@ def test_a_private_run_keeps_the_hash_of_what_was_posted(make, monkeypatch):
 
     monkeypatch.setattr(Transport, "send", listen)
     [run] = make(provider="sandbox").open(ask("A hidden owl", private=True))
-    record = run.wait(30).record
+    record = run.wait(90).record
     [posted] = bodies
     assert b"A hidden owl" in posted
     assert record.sent.sha256 == hashlib.sha256(posted).hexdigest()

@@ -96,7 +96,7 @@ def test_the_same_cell_while_it_runs_is_the_same_run(build, wire):
     # One handle for both cells: the first one paid, and its card must not read "reused".
     assert not second.reused
     house.let_go()
-    assert second.wait(30).status == "succeeded"
+    assert second.wait(90).status == "succeeded"
     assert house.submissions == 1
 
 
@@ -199,7 +199,7 @@ def test_a_handle_from_the_folder_alone_does_not_wait_for_ever(build):
     house.keys()
     run = house.run(house.session(), ask())
     house.keys("runflow")
-    run.resume().wait(20)
+    run.resume().wait(90)
     assert "Run its cell again" in str(run.error)
     assert house.submissions == 1
 
@@ -214,12 +214,12 @@ def test_the_line_resume_takes_up_a_run_that_only_the_folder_knows(build, wire):
     house.keys()
     again = house.session()
     [run] = run_command(again, f"resume {first.id}", {}).runs
-    assert isinstance(run.wait(20).error, KeyMissingError)
+    assert isinstance(run.wait(90).error, KeyMissingError)
     assert (run.status.pending, again.ledger().runs()) == (True, [])
     house.keys(wire)
     house.let_go()
     [run] = run_command(again, f"resume {first.id}", {}).runs
-    assert run.wait(30).status == "succeeded"
+    assert run.wait(90).status == "succeeded"
     assert [record.id for record in again.ledger().runs()] == [first.id]
     assert (again.totals().settled_micros, house.submissions) == (0, 1)
 
@@ -270,7 +270,7 @@ def test_four_takes_after_one_buy_three(build):
     session = house.session()
     first = house.run(session, ask())
     runs = session.open(ask(takes=(0, 1, 2, 3)))
-    assert [run.wait(30).status for run in runs] == ["succeeded"] * 4
+    assert [run.wait(90).status for run in runs] == ["succeeded"] * 4
     assert [run.reused for run in runs] == [True, False, False, False]
     assert runs[0].id == first.id
     assert [run.record.take for run in runs] == [0, 1, 2, 3]
@@ -565,7 +565,7 @@ def test_a_run_at_another_address_is_not_asked_about_with_this_key(build):
     run = pending_at_the_provider(house, session, provider="runflow")
     # Its watcher ends between two reads, so that none is on its way when they are counted.
     run.detach()
-    run.wait(30)
+    run.wait(90)
     session.close()
     polls = house.stats()["polls"]
     house.set(RUNFLOW_URL=house.sandbox.runflow.replace("127.0.0.1", "localhost"))

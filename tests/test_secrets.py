@@ -170,13 +170,13 @@ def make_session(tmp_path):
 def _echoing(monkeypatch, **faults):
     """Both wires in this process, repeating what they are sent."""
     loop = Loop()
-    sandbox = loop.hand(Sandbox.start(wait_scale=0, faults={"echo": "on", **faults})).result(20)
+    sandbox = loop.hand(Sandbox.start(wait_scale=0, faults={"echo": "on", **faults})).result(90)
     try:
         for name in WIRES:
             monkeypatch.setenv(f"KLING_NB_{name.upper()}_URL", getattr(sandbox, name))
         yield sandbox
     finally:
-        loop.hand(sandbox.stop()).result(20)
+        loop.hand(sandbox.stop()).result(90)
 
 
 # -- settings, keys and their places ------------------------------------------------------

@@ -389,7 +389,7 @@ def test_a_look_shows_what_another_process_has_done(build):
     seen = second.find(run.id)
     assert seen.status.pending
     house.let_go()
-    run.wait(30)
+    run.wait(90)
     assert second.find(run.id) is seen
     assert (seen.status, seen.done) == ("succeeded", True)
     assert second.runs()[0].path == run.path
@@ -406,7 +406,7 @@ def test_resume_takes_up_everything_and_sends_nothing(build):
     second = house.session()
     taken = second.resume()
     assert len(taken) == 4
-    assert [run.wait(30).status for run in taken] == ["succeeded"] * 4
+    assert [run.wait(90).status for run in taken] == ["succeeded"] * 4
     assert len(second.resume()) == 0
     assert house.submissions == 4
 

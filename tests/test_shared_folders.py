@@ -51,7 +51,7 @@ def test_showing_a_colleagues_clips_writes_nothing_into_his_folder(build, wire):
     house = build()
     session = house.session()
     runs = session.open(ask(provider=wire, takes=(0, 1)))
-    assert [run.wait(30).status for run in runs] == ["succeeded"] * 2
+    assert [run.wait(90).status for run in runs] == ["succeeded"] * 2
     session.close()
     before = state(house.media)
     assert len(before) == 5

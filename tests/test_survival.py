@@ -131,7 +131,7 @@ def test_a_list_that_stays_spoilt_leaves_the_run_unclear(tmp_path):
         assert run.error.charged == "unknown"
         once(s)
         s.faults(list_nulls=0)
-        assert run.resume().wait(30).status == "succeeded"
+        assert run.resume().wait(90).status == "succeeded"
         once(s)
     finally:
         s.close()
@@ -146,7 +146,7 @@ def test_a_spoilt_answer_to_a_cancel_claims_nothing(tmp_path, way):
         _until(lambda: run.provider_run_id)
         assert run.cancel() != "canceled"
         s.let_go()
-        run.wait(30)
+        run.wait(90)
         # The sandbox did cancel it where only the answer was spoilt: that is found by reading.
         assert run.status == ("succeeded" if way == "redirect" else "canceled")
         once(s)
@@ -169,7 +169,7 @@ def test_a_restarted_provider(stage, memory):
     _until(lambda: run.provider_run_id and s.stats()["polls"])
     s.loop.hand(s.sandbox.restart(memory=memory)).result(60)
     s.let_go()
-    run.wait(30)
+    run.wait(90)
     stats = s.stats()
     assert (stats["submissions"], stats["accepted"]) == (1, 1)
     if memory:
@@ -186,7 +186,7 @@ def test_a_provider_that_restarts_in_the_middle_of_a_submit(stage, memory):
     run = s.engine.handle(s.record())
     _until(lambda: s.stats()["accepted"] == 1)
     s.loop.hand(s.sandbox.restart(memory=memory)).result(60)
-    run.wait(30)
+    run.wait(90)
     stats = s.stats()
     if s.wire == "runcomfy":
         assert run.status == "lost"

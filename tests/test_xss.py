@@ -166,7 +166,7 @@ for number, group in enumerate(groups):
         prompt='\\n'.join(group), negative_prompt=' '.join([d, c, b, a])[:500], duration=3,
         provider=['runflow', 'runcomfy'][number % 4 > 1], tags={'a': b, 'c': d}, metadata={a[:60]: [b, c, d]},
     )
-    failed.append(kling.submit(**words).wait(30))
+    failed.append(kling.submit(**words).wait(90))
     if failed[-1].record.reason == 'moderated':
         try:
             kling.submit(**words)
