@@ -61,7 +61,7 @@ def check_place(folder: Path, clips: Iterable[Path | None]) -> None:
         raise UsageError("An export needs a folder of its own.", cure="Nothing was written. Name one.")
     if os.path.lexists(folder) and not folder.is_dir():
         raise _in_the_way(folder)
-    if any(where == kept for kept in {clip.parent.resolve() for clip in clips if clip}):
+    if where in {kept.resolve() for kept in {clip.parent for clip in clips if clip}}:
         raise UsageError(
             f"{folder.name} is where clips are kept, and an export would mix its names with theirs.",
             cure="Nothing was written. Name another folder.",
