@@ -64,6 +64,11 @@ _STYLE = """
 .kling-form .widget-checkbox .widget-label-basic{display:inline-flex;align-items:center;width:auto;
  height:auto;white-space:normal;overflow:visible;line-height:1.3}
 .kling-form .kling-go{margin-top:8px}
+.kling-form .jupyter-widgets-disconnected::before{content:none}
+.kling-form.jupyter-widgets-disconnected::before{color:var(--jp-ui-font-color1);
+ font:bold 13px/1.45 system-ui,sans-serif;content:"The kernel has gone: run this cell again to get the \
+form back. What was typed can be copied."}
+.kling-form.jupyter-widgets-disconnected button{display:none}
 .kling-form .widget-checkbox input{margin:0 6px 0 0}
 @container (max-width:520px){
  .kling-form .widget-inline-hbox:has(textarea),.kling-form .widget-inline-hbox:has(input[type=text]),

@@ -86,6 +86,7 @@ class Ballot {
     const { done, whole, why } = message;
     const same = message.paper && this.paper && message.paper.mark === this.paper.mark;
     this.wait(false);
+    clearTimeout(this.late);
     this.undoing.disabled = !message.undo;
     const over = message.paper === null;
     const all = whole === 1 ? "The only pair is voted" : `All ${whole} pairs are voted`;
@@ -209,6 +210,8 @@ class Ballot {
   send(message) {
     if (this.busy) return;
     this.wait(true);
+    const words = " Waiting for the kernel: it is busy with another cell, or has ended.";
+    this.late = setTimeout(() => this.status.append(words), 4000);
     this.model.send(message);
   }
 
@@ -257,6 +260,7 @@ class Ballot {
   }
 
   close() {
+    clearTimeout(this.late);
     this.drop();
     this.model.off("msg:custom", this.heard);
     this.clips.close();
