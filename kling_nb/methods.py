@@ -1,18 +1,22 @@
 """The paragraph and the table that a paper needs about how its clips were made.
 
 Invariants: every figure is counted from records; attempts that failed are counted beside those that did not;
-what nobody knows is said to be unknown.
+what nobody knows is said to be unknown; no markup of a stranger's receipt is in it.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
+from urllib.parse import quote
 
 from kling_nb.addresses import is_loopback
 from kling_nb.records import RunRecord, RunStatus, usd
 from kling_nb.wording import charged, provider_label
 
 __all__ = ["methods"]
+
+_VERSION = re.compile(r"[0-9A-Za-z.+-]{1,40}")
 
 
 def methods(records: Sequence[RunRecord]) -> str:
@@ -74,13 +78,20 @@ def _paragraph(records: Sequence[RunRecord]) -> str:
     ends = Counter(record.reason or record.status.value for record in records if record.status.ended)
     done = ends.pop(RunStatus.SUCCEEDED.value, 0)
     failed = ", ".join(f"{count} {word}" for word, count in sorted(ends.items()))
-    versions = ", ".join(sorted({record.version for record in records if record.version})) or "unknown"
+    # Markdown draws markup, and a receipt may be anybody's.
+    versions = ", ".join(sorted({r.version for r in records if _VERSION.fullmatch(r.version)})) or "unknown"
     models = sorted({f"{record.model} ({record.provider_model}) at {_maker(record)}" for record in records})
     sampled = {record.request_key for record in records}
     clips = Counter(record.request_key for record in records if record.status is RunStatus.SUCCEEDED)
     again = sum(count > 1 for count in clips.values())
     waiting = sum(record.status.pending for record in records)
-    terms = sorted({f"{r.terms.url} (read {r.terms.as_of})" for r in records if r.terms and r.terms.url})
+    terms = sorted(
+        {
+            f"{quote(r.terms.url, safe=':/%')} (read {r.terms.as_of})"
+            for r in records
+            if r.terms and r.terms.url
+        }
+    )
     return (
         f"Clips were made with {' and '.join(models)} on {span} (UTC), through kling_nb {versions}. "
         f"The model takes no seed: {len(sampled)} samples were planned by index before they were run, and of "

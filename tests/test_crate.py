@@ -225,3 +225,13 @@ def test_the_paragraph_counts_every_attempt(samples):
     failed = [s.record for s in samples if s.record.settled_micros is None and s.record.charged == "unknown"]
     assert methods(failed).endswith(f"| {len(failed)} unknown |"), "no amount is known, so there is no $0.00"
     assert methods([]) == "No runs."
+
+
+def test_no_markup_of_a_receipt_is_in_the_paragraph(samples):
+    """It is Markdown, which a notebook draws, and a receipt may be a stranger's."""
+    terms = Terms(url="https://host/<img/src=x>|a", as_of="2026-11-21")
+    update = {"version": "1<img src=x>", "terms": terms}
+    text = methods([sample.record.model_copy(update=update) for sample in samples])
+    assert "through kling_nb unknown." in text
+    assert "https://host/%3Cimg/src%3Dx%3E%7Ca (read 2026-11-21)" in text
+    assert "<" not in text
