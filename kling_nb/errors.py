@@ -105,6 +105,10 @@ class KlingError(Exception):
         return lambda: [f"{type(self).__name__}: {self}"]
 
 
+#: Without them one emoji falls apart into two, and words of Persian and Hindi are written wrong.
+_JOINERS = "\u200c\u200d"
+
+
 def one_line(text: str) -> str:
     r"""Fold white space and drop control characters, so that foreign text cannot fake a second line.
 
@@ -117,8 +121,10 @@ def one_line(text: str) -> str:
     Example:
         >>> one_line("two\nlines")
         'two lines'
+        >>> one_line("a \U0001f469\u200d\U0001f680 flies") == "a \U0001f469\u200d\U0001f680 flies"
+        True
     """
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return " ".join("".join(c if c.isprintable() or c in _JOINERS else " " for c in text).split())
 
 
 class UsageError(KlingError, ValueError):
