@@ -338,9 +338,28 @@ class LedgerMachine(RuleBasedStateMachine):
             assert (money[-1] if money else None) == record.settled_micros
 
 
+def one_life_to_each_end():
+    """Take every step at least once, whatever else is drawn."""
+    machine, owner = LedgerMachine(), OWNERS[0]
+    saved, failed, lost, canceled, *_ = (machine.insert(prompt=number, owner=owner) for number in range(6))
+    for run in (saved, failed, lost):
+        machine.submit(run=run, owner=owner)
+    machine.accept(run=saved, owner=owner, number=1)
+    machine.saving(run=saved, owner=owner)
+    machine.saved(run=saved, owner=owner, reported=None)
+    machine.failed(run=failed, owner=owner, charged="no", at=RunStatus.SUBMITTING)
+    machine.lost(run=lost, owner=owner)
+    machine.canceled(run=canceled, owner=owner)
+    machine.money_adds_up()
+    machine.one_live_run_per_key()
+    machine.history_only_grows_and_explains_the_state()
+    machine.teardown()
+
+
 def test_no_order_of_steps_breaks_the_books():
     """Whatever comes after whatever: the money adds up, ends stay ends, and the history tells it."""
     LedgerMachine.happened.clear()
+    one_life_to_each_end()
     run_state_machine_as_test(LedgerMachine, settings=settings(max_examples=20, stateful_step_count=40))
     happened = LedgerMachine.happened
     assert sum(happened.values()) > 50, happened

@@ -235,12 +235,12 @@ def test_gate_holds_and_waiting_costs_no_time_out():
         while await wire.read(reader):
             seen["now"] += 1
             seen["most"] = max(seen["most"], seen["now"])
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.22)
             seen["now"] -= 1
             writer.write(answer())
 
     async def run():
-        options = {**PATIENT, "total_timeout_s": 1.2, "max_in_flight": 2}
+        options = {**PATIENT, "total_timeout_s": 2.5, "max_in_flight": 2}
         async with serving(behave) as wire, Transport(**options) as transport:
             calls = [
                 transport.send(post(wire.origin, paid=bool(n % 2)), key=KEY, origin=wire.origin)
@@ -251,7 +251,7 @@ def test_gate_holds_and_waiting_costs_no_time_out():
 
     started = time.monotonic()
     assert asyncio.run(run()) == (24, {200})
-    assert time.monotonic() - started > 1.2
+    assert time.monotonic() - started > 2.5
     assert seen["most"] == 2
 
 
