@@ -5,8 +5,6 @@ nothing that opens in a spreadsheet can be a formula there; the page needs no sc
 bars say nothing that is not also a number beside them.
 """
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from kling_nb.amounts import micros as micros_of
 from kling_nb.costview import LEGEND, Part, drawn, sums_table, sums_words
 from kling_nb.errors import UsageError, one_line
+from kling_nb.exportindex import csv_text
 from kling_nb.html import FONT, Html, prose, table, tag, text_table
 from kling_nb.records import RunRecord, Totals, dollars, usd
 from kling_nb.spending import (
@@ -210,13 +209,11 @@ class CostReport:
             >>> CostReport([]).to_csv().splitlines()[0][:28]
             'play,currency,provider,model'
         """
-        page = io.StringIO()
-        writer = csv.DictWriter(page, columns(self.dimensions), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: _cell(value) for name, value in row.items()} for row in self.rows)
+        names = columns(self.dimensions)
+        text = csv_text([names, *([_cell(row.get(name, "")) for name in names] for row in self.rows)])
         if path is None:
-            return page.getvalue()
-        Path(path).write_text(page.getvalue(), encoding="utf-8", newline="")
+            return text
+        Path(path).write_text(text, encoding="utf-8", newline="")
         return None
 
     def data(self) -> dict[str, Any]:

@@ -269,7 +269,7 @@ def test_a_report_is_arranged_by_whatever_is_asked():
 DONE_BASIS = "$0.112/s silent, Runflow list of 2026-04-06"
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\n", " =", "\uff1d"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\n", " =", "\uff1d", "=\r"])
 def test_no_cell_of_a_file_is_a_formula(tmp_path, start):
     """A tag, user, project or notebook that a spreadsheet would run stands behind an apostrophe."""
     evil = f'{start}HYPERLINK("http://127.0.0.1:9/";"x")'
