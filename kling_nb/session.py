@@ -254,7 +254,11 @@ class Session:
             check_length(provider, key, provider_origin(settings, provider))
         self.keys.refuse(texts_of(ask.request, tags=ask.tags, metadata=ask.metadata))
         self.keys.refuse(
-            {"the media folder's path": str(folder), "the project's name": settings.project},
+            {
+                "the media folder's path": str(folder),
+                "the project's name": settings.project,
+                "the base address": "" if play else provider_origin(settings, provider),
+            },
             shapes=False,
         )
         return Opening(

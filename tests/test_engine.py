@@ -116,6 +116,7 @@ def test_every_end_without_a_clip_answers_three_questions(status, reason, charge
     error = error_of(record)
     assert type(error) is kind
     assert str(error).count("\n") == 0
+    assert ".." not in str(error_of(record.model_copy(update={"message": "It ended."})))
     assert f"Charged: {charged}." in str(error)
     assert cure in str(error)
     assert (error.run_id, error.provider, error.provider_run_id) == ("kl7m2q", "runflow", "p-1")

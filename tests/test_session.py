@@ -302,6 +302,19 @@ def test_a_bad_key_is_said_and_not_shown(build):
     assert (house.submissions, house.accepted) == (4, 2)
 
 
+def test_a_key_in_the_base_address_is_refused(build):
+    """The address is kept with every run and shown; nothing is sent, and no file holds the key."""
+    house = build()
+    house.set(RUNFLOW_URL=f"{house.sandbox.runflow}/{KEY}")
+    with pytest.raises(UsageError, match="base address") as refused:
+        house.session().open(ask(provider="runflow"))
+    assert KEY not in str(refused.value)
+    kept = [path for path in house.folder.rglob("*") if path.is_file()]
+    assert kept
+    assert not any(KEY.encode() in path.read_bytes() for path in kept)
+    assert house.submissions == 0
+
+
 # -- what it stands on -----------------------------------------------------------------------
 def test_a_session_is_made_of_nothing_until_it_is_used(build):
     """No ledger, no folder, no server, no thread."""

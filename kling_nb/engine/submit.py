@@ -68,10 +68,10 @@ async def submit(job: Job) -> None:
             return None
         except (SettingsError, UsageError) as error:
             # The transport would not write it: a malformed key, an address outside the origin.
-            reason = "auth" if isinstance(error, KeyMissingError) else "invalid"
-            return await end(
-                job, "unsendable", RunStatus.FAILED, reason=reason, charged="no", message=error.what
-            )
+            sound = "provider" if isinstance(error, SettingsError) else "invalid"
+            reason = "auth" if isinstance(error, KeyMissingError) else sound
+            words = " ".join(filter(None, (error.what, error.cure)))
+            return await end(job, "unsendable", RunStatus.FAILED, reason=reason, charged="no", message=words)
         job.checkpoint("answer read")
         if not isinstance(answer, Refused):
             return await (

@@ -50,7 +50,9 @@ def _error_of(record: RunRecord) -> KlingError | None:
         "provider": record.provider,
         "provider_run_id": record.provider_run_id,
     }
-    said = f": {record.message}" if record.message else ""
+    # It ends our sentence; only one that was cut off keeps its points.
+    told = record.message if record.message.endswith("...") else record.message.removesuffix(".")
+    said = f": {told}" if told else ""
     if record.status == RunStatus.LOST:
         site = f" ({provider_site(record.provider)})" if provider_site(record.provider) else ""
         return RunLostError(
