@@ -13,8 +13,8 @@ from kling_nb.ledger import Ledger
 from kling_nb.placing import file_sha256
 from stage import WIRES
 
-#: Nobody dies here, and on a busy machine a heartbeat may be late.
-LIMITS = {"lease_s": 10}
+#: Nobody dies here, and on a busy machine a heartbeat may be late and a clip take minutes.
+LIMITS = {"lease_s": 10, "watch_s": 400}
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def race(folder, server, wire, processes, requests):
             spec = {"env": {**env, "KLING_NB_MEDIA": str(media)}, "folder": str(folder), "limits": LIMITS}
             # Each starts at another cell.
             turned = prompts[number:] + prompts[:number]
-            child = nursery.start(do="cell", wire=wire, prompts=turned, patience_s=150, **spec)
+            child = nursery.start(do="cell", wire=wire, prompts=turned, patience_s=400, **spec)
             children.append((child, media))
         return [(child.said()["runs"], media) for child, media in children]
     finally:
@@ -86,6 +86,7 @@ def judge(folder, server, wire, processes, requests):
     assert len(sent) >= requests
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("wire", WIRES)
 def test_processes_that_run_the_same_cells_at_once_pay_once(tmp_path, server, wire):
     """Four processes, the same eight cells: eight submissions, thirty-two clips."""
@@ -93,6 +94,7 @@ def test_processes_that_run_the_same_cells_at_once_pay_once(tmp_path, server, wi
 
 
 @pytest.mark.matrix
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("wire", WIRES)
 def test_many_processes_that_run_the_same_cells_at_once_pay_once(tmp_path, server, wire):
     """Eight processes, the same 25 cells: 25 submissions, two hundred clips."""
