@@ -6,6 +6,7 @@ leaves this machine (processes that a test starts are not covered); a browser te
 
 import ipaddress
 import os
+import resource
 import socket
 from contextlib import ExitStack
 
@@ -23,6 +24,13 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("repeatable")
+
+# The loops of ended tests live as long as the process, each with
+# descriptors; many systems allow 1,024 at first.
+_now, _most = resource.getrlimit(resource.RLIMIT_NOFILE)
+_wanted = 20_000 if _most == resource.RLIM_INFINITY else min(20_000, _most)
+if resource.RLIM_INFINITY != _now < _wanted:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_wanted, _most))
 
 
 class OutsideConnectionError(RuntimeError):
