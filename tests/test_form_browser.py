@@ -21,6 +21,13 @@ CONTROLS = """() => {
   usable.forEach((control, number) => { control.dataset.number = number; });
   return usable.length;
 }"""
+# The script that keeps keys comes with the form, and maybe a moment after it.
+KEPT = """() => {
+  const first = document.querySelector('.kling-form select');
+  first.blur();
+  first.focus();
+  return first.hasAttribute('data-lm-suppress-shortcuts');
+}"""
 FOCUSED = """() => {
   const style = getComputedStyle(document.activeElement);
   const typed = document.activeElement.matches(':read-write');
@@ -78,7 +85,7 @@ class OnPage:
         At each that is not typed into, X is pressed: to the notebook it would mean to cut the cell.
         """
         every = self.page.evaluate(CONTROLS)
-        self.box.locator("select").first.focus()
+        self.page.wait_for_function(KEPT)
         met = {}
         for _ in range(every):
             number, mark, typed = self.page.evaluate(FOCUSED)
@@ -146,6 +153,7 @@ def finish_and_copy(tab, form):
 def write_a_storyboard(form):
     """Total, limits and price follow every shot that is added, changed, moved or removed."""
     # By key: the notebook would take the arrow for a step to its next cell.
+    form.page.wait_for_function(KEPT)
     form.input("One prompt").press("ArrowRight")
     expect(form.input("Storyboard")).to_be_focused()
     form.says("Total 3 s of 3 to 15 s; 1 of 6 shots. Shortest shot: 1 s at Runflow, 3 s at RunComfy")
