@@ -62,7 +62,7 @@ class LivePage:
 
     def __init__(self, browser, scripts, styles, state, source, **window):
         self.page = browser.new_context(viewport={"width": 1000, "height": 900}, **window).new_page()
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(150_000)
         self.errors, self.requests = [], []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", lambda said: said.type == "error" and self.errors.append(said.text))

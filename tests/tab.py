@@ -11,7 +11,7 @@ from typing import Any
 
 from playwright.sync_api import Error, Locator, Page
 
-CELL_S = 60
+CELL_S = 120
 
 READY = """async () => {
   await window.jupyterapp.restored;

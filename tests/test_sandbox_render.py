@@ -143,7 +143,7 @@ def test_any_text_can_be_drawn(text, size):
     begun = time.process_time()
     picture = Stage(size, Caption(text, 1, 1, text)).frame(at_s=0, through=0.5)
     assert picture.size == size
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < 5
 
 
 def test_wrapping_keeps_every_word_inside():
