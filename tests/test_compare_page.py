@@ -305,7 +305,12 @@ def test_keys_of_fields_and_of_the_browser_stay_theirs(show):
     speed = page.root.get_by_label("Speed")
     speed.focus()
     # A notebook looks for this at the element itself, and at nothing around it.
-    assert speed.get_attribute("data-lm-suppress-shortcuts") == "true"
+    suppressed = "data-lm-suppress-shortcuts"
+    assert speed.get_attribute(suppressed) == "true"
+    page.page.keyboard.down("Control")
+    assert speed.get_attribute(suppressed) is None, "Ctrl+S would not save the notebook"
+    page.page.keyboard.up("Control")
+    assert speed.get_attribute(suppressed) == "true"
     speed.press("ArrowDown")
     page.settle()
     assert _frames(page) == [0, 0]

@@ -73,9 +73,19 @@ function setText(node, text) {
 }
 
 // Keeps keys typed at an element from the notebook around it, where X cuts the cell. Its commands look from the
-// focus outwards and stop only at what carries this, so the element itself needs it, not just its frame.
+// focus outwards and stop only at what carries this, so the element itself needs it, not just its frame. While
+// Ctrl or Cmd is down it carries nothing: Ctrl+S has to save the notebook, and no view uses such keys.
+const KEEP = "data-lm-suppress-shortcuts";
+const follow = ({ currentTarget, ctrlKey, metaKey }) => {
+  if (ctrlKey || metaKey) currentTarget.removeAttribute(KEEP);
+  else currentTarget.setAttribute(KEEP, "true");
+};
+
 function keepKeys(node) {
-  node.setAttribute("data-lm-suppress-shortcuts", "true");
+  node.setAttribute(KEEP, "true");
+  // The same listener again is the same one.
+  node.addEventListener("keydown", follow);
+  node.addEventListener("keyup", follow);
 }
 
 // The same for all that is in a view now or later.
