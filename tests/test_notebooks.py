@@ -12,6 +12,7 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 
+from house import on_one_day
 from kernels import (
     KEY,
     WIRES,
@@ -117,6 +118,7 @@ def test_the_tutorial_on_money_shows_what_it_would_show_now(tmp_path):
     """Run anew from top to bottom, every cell shows the same figures and bars: else `make notebooks`."""
     kept = nbformat.read(MONEY, as_version=4)
     was = _shown(kept)
+    on_one_day(120)
     now = _shown(_builder().execute(nbformat.read(MONEY, as_version=4), tmp_path))
     assert len(was) > 15
     assert now == was
