@@ -17,12 +17,15 @@ import weakref
 from _asyncio import Task  # the C type itself: `nest_asyncio` swaps the name in `asyncio`
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 __all__ = ["Loop", "run_sync"]
 
 T = TypeVar("T")
+
+#: Threads that are there before they are needed: at the end of the interpreter none can be added.
+_FEW = 4
 
 _loops: "weakref.WeakSet[Loop]" = weakref.WeakSet()
 
@@ -116,6 +119,7 @@ class _Hands(ThreadPoolExecutor):
         self._waiting: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._working: list[threading.Thread] = []
         self._growing = threading.Lock()
+        self._idle = threading.Semaphore(0)
         # From Python 3.12 on no thread can be started at the end, so there must be one before.
         self._grow()
 
@@ -134,7 +138,8 @@ class _Hands(ThreadPoolExecutor):
 
         self._waiting.put(work)
         with self._growing:
-            if len(self._working) < self._most:
+            idle = self._idle.acquire(blocking=False)
+            if len(self._working) < (_FEW if idle else self._most):
                 with contextlib.suppress(RuntimeError):
                     self._grow()
         return future
@@ -146,7 +151,12 @@ class _Hands(ThreadPoolExecutor):
 
     def _work(self) -> None:
         while True:
-            self._waiting.get()()
+            try:
+                work = self._waiting.get_nowait()
+            except Empty:
+                self._idle.release()
+                work = self._waiting.get()
+            work()
 
 
 def _c_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> Any:

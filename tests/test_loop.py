@@ -116,6 +116,18 @@ def test_blocking_doors_wait_in_threads_of_their_own():
         loop.hand(fail()).result(90)
 
 
+def test_threads_are_made_when_they_are_needed():
+    """Forty calls one after the other are made by a few threads, which wait for more."""
+    names = set()
+
+    async def one_by_one():
+        for _ in range(40):
+            names.add(await asyncio.to_thread(lambda: threading.current_thread().ident))
+
+    Loop().hand(one_by_one()).result(90)
+    assert 1 <= len(names) < 16
+
+
 LATE = """
 import asyncio, atexit, sys
 from kling_nb.loop import Loop
