@@ -214,6 +214,7 @@ def call(tmp_path, environment, *line):
     )
 
 
+@pytest.mark.matrix
 def test_clips_come_back_from_s3(tmp_path, lost, bucket):
     """`kling-nb restore --from s3://...` brings them, says exactly what is gone, and tells no key."""
     _, runs, path, _ = lost

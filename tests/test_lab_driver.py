@@ -10,7 +10,8 @@ from lab import Lab, write_notebook
 pytestmark = pytest.mark.browser
 
 
-@pytest.mark.parametrize("ui", ["lab", pytest.param("notebook", marks=pytest.mark.matrix)])
+@pytest.mark.matrix
+@pytest.mark.parametrize("ui", ["lab", "notebook"])
 def test_a_cell_shows_its_result_and_is_saved(lab, tmp_path, ui):
     """A cell run in a real page shows its output, and saving puts that output on disk."""
     write_notebook(tmp_path / "sum.ipynb", "print(1 + 1)", "print('the end')")
@@ -45,6 +46,7 @@ def test_a_received_notebook_is_untrusted_and_has_a_new_kernel(lab, tmp_path):
     assert stranger.outputs(1) == ["False"]
 
 
+@pytest.mark.matrix
 def test_nothing_is_left_running(browser, tmp_path):
     """Server and kernels end with the driver, also when the test that uses it fails."""
     write_notebook(tmp_path / "a.ipynb", "import os; print(os.getpid())")

@@ -182,7 +182,7 @@ RUNNERS = {
     "nbconvert": ["jupyter", "nbconvert", "--execute", "--to", "notebook", "in.ipynb", "--output=out.ipynb"],
 }
 #: The others are run by the matrix.
-AT_ONCE = {"papermill", "nbconvert"}
+AT_ONCE = {"papermill"}
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def _until_saved(folder):
 
 
 # -- Run All never pays twice --------------------------------------------------------------
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ["runflow", pytest.param("runcomfy", marks=pytest.mark.matrix)])
 def test_run_all_again_sends_nothing(tmp_path, use, wire):
     """A second pass in a fresh kernel, and one without the ledger, reuse every clip: no submission at all."""
     cells = (
