@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from accessibility import judge_page
-from kernels import sandbox_process
+from kernels import let_go, sandbox_process
 from lab import Lab, write_notebook
 
 pytestmark = pytest.mark.browser
@@ -164,9 +164,11 @@ def test_takes_share_a_card_and_their_ends_are_told(browser, folder, environment
         "%load_ext kling_nb\n%config KlingMagics.notify = True",
         "%%kling fox -n 3 -d 3\nA red fox in snow",
         "%%kling fox -n 2 -d 3\nA red fox in snow",
+        let_go(1),
+        let_go(2),
     )
     # One at a time: the last of them has not been sent yet, and can be canceled however slow the page is.
-    variables = {**environment, "KLING_NB_MAX_IN_FLIGHT": "1", "KLING_NB_SANDBOX_WAIT": "1"}
+    variables = {**environment, "KLING_NB_MAX_IN_FLIGHT": "1", "KLING_NB_SANDBOX_WAIT": "60"}
     with Lab(folder, browser, env=variables) as jupyter:
         tab = jupyter.open("a.ipynb")
         tab.run_cell(0)
@@ -181,6 +183,8 @@ def test_takes_share_a_card_and_their_ends_are_told(browser, folder, environment
         told = tab.page.locator(".kling-toast")
         told.first.wait_for()
         tab.screenshot(SHOTS / "takes-live.png")
+        tab.run_cell(3)
+        tab.run_cell(4)
         tab.page.wait_for_function("() => document.querySelectorAll('.kling-toast').length === 3")
         words = sorted(text.split("\n")[0].split(": ")[1] for text in told.all_inner_texts())
         assert words == ["Canceled", "Done", "Done"]
