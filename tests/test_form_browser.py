@@ -207,6 +207,7 @@ def test_a_form_from_the_first_key_to_a_cell_of_its_own(browser, folder, environ
     assert "rror displaying" not in json.dumps(outputs)
 
 
+@pytest.mark.matrix
 def test_a_form_in_notebook_7(browser, folder, environment):
     """The same form: filled in from an earlier run, its next take bought, its card below it."""
     fox = "%load_ext kling_nb\nimport kling_nb as kling\nclip = kling.generate('A fox', duration=3)"

@@ -107,6 +107,7 @@ def test_only_kept_clips_names_the_one_that_is_missing(author, monkeypatch):
     assert provider.counts() == (4, 4)
 
 
+@pytest.mark.matrix
 def test_twenty_clips_stay_under_half_a_megabyte(tmp_path, monkeypatch):
     """A notebook with twenty finished clips is kilobytes: stills and receipts, and no clip inside."""
     monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "0")
