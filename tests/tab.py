@@ -4,6 +4,7 @@ Invariants: a cell is run the way a person runs it, by the keyboard; every wait 
 the page and has a limit, and a wait that fails says what the outputs show.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,14 +70,24 @@ class Tab:
         cell = self.cell(index)
         before = self._prompt(cell)
         editor = cell.locator(".cm-content").first
-        editor.click()
-        editor.press("Control+Enter")
+        self._press_until_heard(cell, editor, before)
         self._wait(
             "([cell, before, wait]) => { const now = cell.querySelector('.jp-InputPrompt').innerText;"
             " return now !== before && !(wait && now.includes('*')); }",
             [cell.element_handle(), before, wait],
             timeout_s,
         )
+
+    def _press_until_heard(self, cell: Locator, editor: Locator, before: str) -> None:
+        # A page that has just opened may not know the keys yet. One that has heard them changes the prompt
+        # at once, so no cell is run twice.
+        for _ in range(4):
+            editor.click()
+            editor.press("Control+Enter")
+            with contextlib.suppress(Error):
+                moved = "([cell, before]) => cell.querySelector('.jp-InputPrompt').innerText !== before"
+                self.page.wait_for_function(moved, arg=[cell.element_handle(), before], timeout=30_000)
+                return
 
     def running(self, index: int) -> bool:
         """Whether a cell runs, or waits for its turn."""
@@ -164,7 +175,9 @@ class Tab:
             self.page.wait_for_function(condition, arg=argument, timeout=timeout_s * 1000)
         except Error as error:
             shown = self.page.locator(".jp-OutputArea").all_inner_texts()
-            raise AssertionError(f"{error.message}\nThe outputs show: {shown}") from None
+            prompts = self.page.locator(".jp-InputPrompt").all_inner_texts()
+            said = f"{error.message}\nThe prompts show: {prompts}\nThe outputs show: {shown}"
+            raise AssertionError(said) from None
 
     def _command(self, name: str, timeout_s: float | None) -> None:
         """Run a command of the application; a promise kept in the page tells when it is over."""
