@@ -17,6 +17,7 @@ from kling_nb.addresses import is_loopback
 from kling_nb.errors import StoreError, UsageError
 from kling_nb.exportlinks import check_place, half, sweep, telling
 from kling_nb.exportplan import Sample, prompt_of
+from kling_nb.exports import is_stand_in
 from kling_nb.placing import file_sha256
 from kling_nb.provenance import source_type
 from kling_nb.receipt import to_receipt
@@ -248,10 +249,9 @@ def _money(settled: str | None, word: str, currency: str) -> str:
 
 def _model(crate: "ROCrate", record: RunRecord) -> str:
     """Name the model by its provider's address, or, where that is this machine, by a name of ours."""
-    here = is_loopback(record.origin)
-    real = record.origin.startswith("https://") and not here
+    real = record.origin.startswith("https://") and not is_loopback(record.origin)
     label = provider_label(record.provider)
-    if here and record.provider != "sandbox":
+    if is_stand_in(record):
         label = f"a stand-in for {label}"
     key = f"{record.origin if real else 'urn:kling-nb:' + record.provider}/{record.provider_model}"
     if crate.get(key) is None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kling_nb.addresses import is_loopback
 from kling_nb.errors import UsageError
 from kling_nb.exportindex import index_files, write_tar
 from kling_nb.exportlinks import check_place, check_way, put_clips, strangers, sweep, telling
@@ -20,8 +21,19 @@ from kling_nb.exportplan import Missing, Placed, Sample, name_clips, prompt_of
 from kling_nb.layouts import Layout, Row
 from kling_nb.placing import write_whole
 from kling_nb.receiptlist import to_receipts
+from kling_nb.records import RunRecord
 
-__all__ = ["Export", "Missing", "Placed", "Sample", "beside", "check_origin", "lay_out", "prompt_of"]
+__all__ = [
+    "Export",
+    "Missing",
+    "Placed",
+    "Sample",
+    "beside",
+    "check_origin",
+    "is_stand_in",
+    "lay_out",
+    "prompt_of",
+]
 
 _SHOWN = 3
 
@@ -176,6 +188,11 @@ def check_origin(samples: Iterable[Sample], *, allow_sandbox: bool) -> None:
             f"{len(played)} of these clips were drawn by the sandbox, not made by a model ({played[0]} ...).",
             cure="Nothing was written. Leave them out, or say `--allow-sandbox` to try the export.",
         )
+
+
+def is_stand_in(record: RunRecord) -> bool:
+    """Whether something on this machine stood in for the provider."""
+    return record.provider != "sandbox" and is_loopback(record.origin)
 
 
 def _is_ours(folder: Path, layout: Layout) -> bool:

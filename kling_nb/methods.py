@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from urllib.parse import quote
 
-from kling_nb.addresses import is_loopback
+from kling_nb.exports import is_stand_in
 from kling_nb.records import RunRecord, RunStatus, usd
 from kling_nb.wording import charged, provider_label
 
@@ -51,8 +51,8 @@ def _kind(record: RunRecord) -> tuple[str, str, int, str, str]:
 
 def _maker(record: RunRecord) -> str:
     """Name the provider; what stood in for it on this machine was no model."""
-    stand_in = record.provider != "sandbox" and is_loopback(record.origin)
-    return provider_label(record.provider) + (" (a stand-in, not the provider)" if stand_in else "")
+    note = " (a stand-in, not the provider)" if is_stand_in(record) else ""
+    return provider_label(record.provider) + note
 
 
 def _figures(records: Sequence[RunRecord]) -> list[str]:

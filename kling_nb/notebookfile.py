@@ -37,11 +37,16 @@ def read_receipts(path: Path) -> tuple[list[RunRecord], int]:
         data = read_plain(path, _MAX_BYTES)
         if data is None:
             raise UsageError(f"{path.name} is larger than 256 MB.", cure="Clear some of its outputs.")
-        notebook = json.loads(data)
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read: {error.strerror or type(error).__name__}.", cure="Name a saved notebook."
         ) from None
+    return _believed(path, data)
+
+
+def _believed(path: Path, data: bytes) -> tuple[list[RunRecord], int]:
+    try:
+        notebook = json.loads(data)
     except (ValueError, RecursionError):
         raise UsageError(f"{path.name} is no notebook.", cure="Name an .ipynb file.") from None
     found: dict[str, RunRecord] = {}
@@ -74,7 +79,7 @@ def runs_told(path: Path | None, request_keys: Collection[str]) -> tuple[RunReco
         data = None if path is None else read_plain(path, _MAX_BYTES)
         if path is None or data is None or not any(key.encode() in data for key in request_keys):
             return ()
-        found, _ = read_receipts(path)
+        found, _ = _believed(path, data)
     except (OSError, UsageError):
         return ()
     told = (record for record in found if not record.play and record.request_key in request_keys)

@@ -27,6 +27,16 @@ def dear(*values):
     return pytest.param(*values, marks=pytest.mark.matrix)
 
 
+def put_back(house, session, copy):
+    """Put an older copy in the place of the ledger."""
+    session.close()
+    with closing(sqlite3.connect(copy)) as book, book:
+        # Whoever carried the run then is long gone.
+        book.execute("UPDATE runs SET owner = NULL, owned_until = NULL")
+    house.forget_ledger()
+    copy.rename(house.folder / "ledger.db")
+
+
 def set_back(house, wire, step):
     """Make a clip, then put a copy of the ledger in its place that was taken at a step of the run."""
     session, copy = house.session(), house.folder / "copy.db"
@@ -38,12 +48,7 @@ def set_back(house, wire, step):
     session.engine().checkpoint = checkpoint
     run = house.run(session, ask(provider=wire))
     assert run.status == "succeeded"
-    session.close()
-    with closing(sqlite3.connect(copy)) as book, book:
-        # Whoever carried the run then is long gone.
-        book.execute("UPDATE runs SET owner = NULL, owned_until = NULL")
-    house.forget_ledger()
-    copy.rename(house.folder / "ledger.db")
+    put_back(house, session, copy)
     return run
 
 
@@ -89,11 +94,7 @@ def test_an_old_ledger_does_not_send_what_its_folder_knows_to_be_lost(build):
     )
     run = house.run(session, ask(provider="runcomfy"))
     assert run.status == "lost"
-    session.close()
-    with closing(sqlite3.connect(copy)) as book, book:
-        book.execute("UPDATE runs SET owner = NULL, owned_until = NULL")
-    house.forget_ledger()
-    copy.rename(house.folder / "ledger.db")
+    put_back(house, session, copy)
     again = go_on(house.session(), "runcomfy", "cell")
     assert (again.id, again.status, again.record.charged) == (run.id, "lost", "unknown")
     assert again.record.reserved_micros == PRICE

@@ -8,18 +8,19 @@ that is whole in its folder is never called gone; no figure of money is taken fr
 
 import asyncio
 from pathlib import Path
+from typing import get_args
 
 from kling_nb.engine.job import Job
 from kling_nb.errors import StoreError
 from kling_nb.placing import file_sha256, signature
-from kling_nb.probe import probe
+from kling_nb.probe import Kind, probe
 from kling_nb.records import MediaFacts, RunRecord, RunStatus, utc_now
 from kling_nb.store import Store, file_stem
 
 __all__ = ["catch_up", "kept_clip", "kept_id"]
 
 #: As `Store.keep` names clips.
-_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv")
+_SUFFIXES = tuple(f".{kind}" for kind in get_args(Kind))
 
 
 async def catch_up(job: Job) -> None:
@@ -42,7 +43,7 @@ async def catch_up(job: Job) -> None:
         )
     elif told is not None and told.status is RunStatus.LOST:
         why = told.message or "the process that sent it ended before the answer came"
-        await job.settle("lost", status=RunStatus.LOST, charged="unknown", message=why, finished_at=utc_now())
+        await job.lose(why)
 
 
 def kept_id(job: Job) -> str | None:

@@ -23,7 +23,7 @@ from kling_nb.errors import LedgerError, StoreError
 from kling_nb.ledger import LeaseLostError, Ledger
 from kling_nb.placing import Checkpoint, no_checkpoint
 from kling_nb.providers.base import Provider, Snapshot
-from kling_nb.records import Earlier, RunRecord, RunStatus
+from kling_nb.records import Earlier, RunRecord, RunStatus, utc_now
 from kling_nb.store import Store
 from kling_nb.transport import Transport
 from kling_nb.veil import heard
@@ -221,6 +221,12 @@ class Job:
             await self._write_sidecar(record)
         self.run.publish(record)
         return record
+
+    async def lose(self, why: str) -> None:
+        """End a run of which nobody can find out whether it was made."""
+        await self.settle(
+            "lost", status=RunStatus.LOST, charged="unknown", message=why, finished_at=utc_now()
+        )
 
     async def _earlier(self) -> tuple[Earlier, ...]:
         """Read what became of the attempts before; as it was known, where the ledger cannot be read."""

@@ -285,7 +285,7 @@ async def _conclude(job: Job, found: object, why: str) -> None:
     if isinstance(found, str):
         await accept(job, Accepted(provider_run_id=found, snapshot=Snapshot(state="queued")))
     else:
-        await job.settle("lost", status=RunStatus.LOST, charged="unknown", message=why, finished_at=utc_now())
+        await job.lose(why)
 
 
 def _is_ours(job: Job) -> bool:

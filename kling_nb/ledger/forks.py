@@ -58,7 +58,7 @@ class ForkGate:
     def shut(self) -> None:
         """Wait until nobody is inside, close what is open and keep others out."""
         self._changed.acquire()
-        if self._changed.wait_for(lambda: self._inside == 0, _LIMIT_S):
+        if self.emptied(_LIMIT_S):
             self._close()
 
     def reopen(self) -> None:
