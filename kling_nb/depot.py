@@ -8,6 +8,7 @@ foreign error than its kind.
 import hashlib
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
@@ -80,12 +81,22 @@ class Depot:
         # A web server has files without having folders.
         if self._root.startswith(("http://", "https://")):
             return
-        try:
+        there = None
+        with self._noting():
             there = self._files.exists(self._root)
-        except Exception as error:  # noqa: BLE001 - a backend raises what it likes
-            raise StoreError(f"{self.name} cannot be read: {_kind(error)}.", charged="no") from None
+        if there is None:
+            why = self.trouble or _LIKELY[FileNotFoundError]
+            raise StoreError(f"{self.name} cannot be read: {why}.", charged="no")
         if not there:
             raise StoreError(f"There is nothing at {self.name}.", charged="no", cure="Mind its spelling.")
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Note why the backend could not answer, and go on."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a backend raises what it likes
+            self.trouble = _trouble(error) or self.trouble
 
     def fetch(self, media: MediaFacts, sink: BinaryIO) -> bool:
         """Look for a clip by its name and size, and fetch it.
@@ -120,19 +131,18 @@ class Depot:
         """Name the files that may be it: first the one with its name, then all of its size."""
         web = self._root.startswith(("http://", "https://"))
         direct = f"{self._root.rstrip('/')}/{quote(media.file) if web else media.file}"
-        try:
+        size: int | None = -1
+        with self._noting():
             size = self._files.info(direct).get("size")
-        except Exception as error:  # noqa: BLE001 - a backend raises what it likes
-            self.trouble = _trouble(error) or self.trouble
-        else:
-            if size is None or size == media.size:
-                yield direct
+        if size is None or size == media.size:
+            yield direct
         yield from self._list().get(media.size, ())
 
     def _list(self) -> dict[int, list[str]]:
         if self._listed is None:
             self._listed, count = {}, 0
-            try:
+            # fsspec's own `find` has no end where a web server links to ever deeper folders.
+            with self._noting():
                 for _, folders, files in self._files.walk(self._root, detail=True):
                     for info in files.values():
                         if isinstance(info.get("size"), int):
@@ -141,32 +151,24 @@ class Depot:
                     if count > _MOST_FILES:
                         self.trouble = f"it has more than {_MOST_FILES:,} files and folders"
                         break
-            except Exception as error:  # noqa: BLE001 - a backend raises what it likes
-                self.trouble = _trouble(error) or self.trouble
         return self._listed
 
     def _fetch(self, place: str, media: MediaFacts, sink: BinaryIO) -> bool:
         digest, left = hashlib.sha256(), media.size
-        try:
-            source = self._files.open(place, "rb")
-        except Exception as error:  # noqa: BLE001 - a backend raises what it likes
-            self.trouble = _kind(error)
-            return False
-        try:
-            while True:
-                try:
-                    block = source.read(min(_BLOCK, left + 1))
-                except Exception as error:  # noqa: BLE001 - a backend raises what it likes
-                    self.trouble = _kind(error)
-                    return False
-                left -= len(block)
-                if not block or left < 0:
-                    break
-                digest.update(block)
+        for block in self._blocks(place, media.size):
+            left -= len(block)
+            digest.update(block)
+            if left >= 0:
                 sink.write(block)
-        finally:
-            source.close()
         return left == 0 and digest.hexdigest() == media.sha256
+
+    def _blocks(self, place: str, size: int) -> Iterator[bytes]:
+        """Read at most one byte more than a size."""
+        left = size
+        with self._noting(), self._files.open(place, "rb") as source:
+            while left >= 0 and (block := source.read(min(_BLOCK, left + 1))):
+                left -= len(block)
+                yield block
 
 
 def _open(address: str, name: str) -> tuple[Any, str]:
