@@ -18,9 +18,10 @@ from lab import Lab, browser_of, write_notebook  # noqa: E402 - the same
 
 MADE = """from datetime import timedelta
 from IPython.display import HTML, display
+from kling_nb.cardparts import CardState
 from kling_nb.cardview import card
 from kling_nb.errors import BudgetError, KeyMissingError
-from kling_nb.gridview import Tile, grid
+from kling_nb.gridview import grid
 from kling_nb.html import notice
 from kling_nb.models import Shot, TextToVideo
 from test_cardview import DONE, NOW, TOTALS, T, record
@@ -30,7 +31,7 @@ board = TextToVideo(shots=[Shot(prompt="Wide view of a vineyard", duration=5),
 held = {"reserved_micros": 560_000, "submitted_at": T}
 def show(**fields):
     more = {key: fields.pop(key) for key in ("reused", "detached", "typical_s") if key in fields}
-    display(HTML(card(record(**fields), totals=TOTALS, now=NOW, name="fox", **more)))"""
+    display(HTML(card(CardState(record=record(**fields), name="fox", **more), totals=TOTALS, now=NOW)))"""
 STATES = {
     "starting": 'show(status="created", reserved_micros=560_000)',
     "sending": 'show(status="submitting", **held)',
@@ -50,9 +51,9 @@ STATES = {
     "detached": 'show(status="running", detached=True, **held)',
     "above-the-list": 'show(**{**DONE, "reported_micros": 700_000, "settled_micros": 700_000})',
     "play": 'show(status="running", play=True, **held)',
-    "several": """display(HTML(grid([Tile(record=record(**DONE), name="fox[0]"),
-    Tile(record=record(id="kfox02", status="running", take=1, **held), name="fox[1]"),
-    Tile(record=record(id="kfox03", status="failed", reason="moderated", take=2), name="fox[2]")],
+    "several": """display(HTML(grid([CardState(record=record(**DONE), name="fox[0]"),
+    CardState(record=record(id="kfox02", status="running", take=1, **held), name="fox[1]"),
+    CardState(record=record(id="kfox03", status="failed", reason="moderated", take=2), name="fox[2]")],
     totals=TOTALS, now=NOW)))""",
     "refused-budget": """display(HTML(notice(BudgetError("4 x $0.56 = $2.24 does not fit: $8.40 spent + "
     "$0.00 reserved of a session budget of $10.00.", cure="Nothing was sent. Ask for less."))))""",

@@ -5,6 +5,7 @@ is on its way until there is a clip; nothing that opens on a click is on a part 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address
 
 from kling_nb import html, wording
@@ -15,7 +16,7 @@ from kling_nb.models import Shot
 from kling_nb.records import RunRecord, RunStatus
 from kling_nb.veil import veiled, words_of
 
-__all__ = ["all_words", "clip_words", "colour", "mark", "marked", "picture", "story", "words"]
+__all__ = ["CardState", "all_words", "clip_words", "mark", "marked", "picture", "pill", "story", "words"]
 
 #: The picture's box by aspect ratio: width in pixels, and height in per cent of the width.
 _BOXES = {"16:9": (340, "56.25%"), "9:16": (158, "177.78%"), "1:1": (220, "100%")}
@@ -46,9 +47,50 @@ _FAINT = "opacity:0.72"
 _HEAD_CHARS, _HEAD_LINES, _SHOT_CHARS = 220, 4, 56
 
 
-def colour(record: RunRecord, *, detached: bool = False) -> str:
-    """Give the background of a state's mark."""
-    return html.GREY if detached and record.status.pending else _COLOURS[record.status]
+@dataclass(frozen=True, kw_only=True)
+class CardState:
+    """One run as a card, a tile of a grid, or a line of text shows it.
+
+    Args:
+        record: The run.
+        name: The variable that holds it, if any.
+        src: The clip's address as the notebook reaches it, percent-encoded; None where the file is not here.
+        poster: A small JPEG as a data address.
+        typical_s: The usual span from asked to done, shortest and longest in seconds.
+        reused: Whether nothing was sent for this cell, because the run was there already.
+        note: A further sentence of ours.
+        detached: Whether we stopped watching.
+        embed: The clip itself as a data address, played instead of `src`.
+        player: Whether a finished clip is played here, or only shown by its still and linked.
+        aside: What is to be known of the clip in this output; ours, and no word of the request.
+
+    Example:
+        >>> CardState.__name__
+        'CardState'
+    """
+
+    record: RunRecord
+    name: str | None = None
+    src: str | None = None
+    poster: str | None = None
+    typical_s: tuple[float, float] | None = None
+    reused: bool = False
+    note: str = ""
+    detached: bool = False
+    embed: str | None = None
+    player: bool = True
+    aside: str = ""
+
+    @property
+    def word(self) -> str:
+        """The word for where the run is."""
+        return wording.state_word(self.record, reused=self.reused, detached=self.detached)
+
+
+def pill(state: CardState) -> Html:
+    """Draw the word for where the run is, on the colour of its state."""
+    grey = state.detached and state.record.status.pending
+    return html.pill(state.word, html.GREY if grey else _COLOURS[state.record.status])
 
 
 def mark(record: RunRecord, form: str = "{}") -> str:
@@ -118,12 +160,12 @@ def _shot(shot: Shot, look: str) -> Html:
     return tag("div", seconds, words, style="display:flex;gap:8px;padding:1px 0")
 
 
-def story(record: RunRecord, *, detached: bool) -> Html:
+def story(state: CardState) -> Html:
     """Draw what the end of a run without a clip means for its owner; nothing where nothing needs telling."""
-    told = ending(record, detached=detached)
+    told = ending(state.record, detached=state.detached)
     if told is None:
         return Html()
-    record = veiled(record)
+    record = veiled(state.record)
     said = tag("div", tag("bdi", one_line(record.message)), style=_FAINT) if record.message else ""
     return html.callout(
         html.GREY if record.status.pending else _COLOURS[record.status],
@@ -134,17 +176,17 @@ def story(record: RunRecord, *, detached: bool) -> Html:
     )
 
 
-def clip_words(record: RunRecord, src: str | None, embed: str | None) -> Html:
+def clip_words(state: CardState) -> Html:
     """Draw the line of a finished clip: how long it took, its file, or that the file is not here."""
+    record = state.record
     if record.status is not RunStatus.SUCCEEDED:
         return Html()
     took = [f"took {wording.minutes(record.seconds)}"] if record.seconds is not None else []
     named = tag("bdi", record.media.file) if record.media else Html("the clip")
     facts = wording.file_words(record.media)[:2] if record.media else []
-    if safe_url(src):
-        row = [*took, html.link(named, src), *facts]
-        return tag("div", join(row, DOT), style=_FAINT)
-    if safe_url(embed, data="video"):
+    if safe_url(state.src):
+        return tag("div", join([*took, html.link(named, state.src), *facts], DOT), style=_FAINT)
+    if safe_url(state.embed, data="video"):
         return tag("div", join([*took, named, "kept inside this notebook", *facts], DOT), style=_FAINT)
     cure = (
         "Put the file back, or run the cell again: what the provider still has is fetched again, and nothing "
@@ -154,25 +196,24 @@ def clip_words(record: RunRecord, src: str | None, embed: str | None) -> Html:
     return join([tag("div", join([*took, *facts], DOT), style=_FAINT), told])
 
 
-def picture(
-    record: RunRecord, *, src: str | None, poster: str | None, embed: str | None = None, player: bool = True
-) -> Html:
+def picture(state: CardState) -> Html:
     """Draw the box with the clip, its still, or what is on its way.
 
     The still is an image below the player, and not the player's own: so a reader who is shown no video
     (GitHub, a feed, a printer) has it, and it is in the notebook once.
     """
-    width, height = _BOXES[record.request.aspect_ratio]
+    width, height = _BOXES[state.record.request.aspect_ratio]
     inside = "position:absolute;left:0;top:0;width:100%;height:100%"
-    played = safe_url(embed, data="video") or safe_url(src)
-    still = safe_url(poster, data="image")
-    done = record.status is RunStatus.SUCCEEDED
+    file = safe_url(state.src)
+    played = safe_url(state.embed, data="video") or file
+    still = safe_url(state.poster, data="image")
+    done = state.record.status is RunStatus.SUCCEEDED
     # A line of its own, so that a line-wise diff of two states does not repeat it.
     shown = join(["\n", tag("img", src=still, alt="first frame", style=inside), "\n"]) if still else Html()
-    if done and not player:
+    if done and not state.player:
         if not still:
             return Html()
-        held = tag("a", shown, href=safe_url(src)) if safe_url(src) else shown
+        held = tag("a", shown, href=file) if file else shown
     elif done and played:
         video = tag(
             "video",
@@ -192,7 +233,7 @@ def picture(
         centre = "display:flex;align-items:center;justify-content:center;opacity:0.6;font-size:12px"
         held = tag(
             "div",
-            _PLACES.get(record.status, "clip not here" if done else "no clip"),
+            _PLACES.get(state.record.status, "clip not here" if done else "no clip"),
             style=f"{inside};{centre}",
         )
     # The sanitizer drops `aspect-ratio`; padding in per cent of the width keeps the box in shape as well.

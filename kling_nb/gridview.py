@@ -7,57 +7,23 @@ that opens on a click is in a tile that is still redrawn.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from kling_nb import cardparts, cardview, html, receiptview, wording
+from kling_nb.cardparts import CardState
 from kling_nb.errors import one_line
 from kling_nb.html import DOT, Html, join, prose, tag
 from kling_nb.records import RunRecord, RunStatus, Totals, usd
 from kling_nb.veil import veiled
 
-__all__ = ["Tile", "grid", "grid_text"]
+__all__ = ["grid", "grid_text"]
 
 _FAINT = "opacity:0.72"
 _WIDTHS = {"16:9": 240, "9:16": 158, "1:1": 190}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tile:
-    """One run of a grid; the fields are those of `cardview.card`.
-
-    Args:
-        record: The run.
-        name: The variable that holds it, if any.
-        src: The clip's address as the notebook reaches it; None where the file is not here.
-        poster: A small JPEG as a data address.
-        typical_s: The usual span from asked to done, shortest and longest in seconds.
-        reused: Whether nothing was sent for this cell.
-        note: A further sentence of ours.
-        detached: Whether we stopped watching.
-        embed: The clip itself as a data address, played instead of `src`.
-        player: Whether a finished clip is played here.
-        aside: What is to be known of the clip in this output.
-
-    Example:
-        >>> Tile.__name__
-        'Tile'
-    """
-
-    record: RunRecord
-    name: str | None = None
-    src: str | None = None
-    poster: str | None = None
-    typical_s: tuple[float, float] | None = None
-    reused: bool = False
-    note: str = ""
-    detached: bool = False
-    embed: str | None = None
-    player: bool = True
-    aside: str = ""
-
-
-def grid(tiles: Sequence[Tile], *, totals: Totals | None, now: datetime) -> Html:
+def grid(tiles: Sequence[CardState], *, totals: Totals | None, now: datetime) -> Html:
     """Draw the runs of one cell as one card.
 
     Args:
@@ -91,7 +57,7 @@ def grid(tiles: Sequence[Tile], *, totals: Totals | None, now: datetime) -> Html
     return tag("div", *parts, style=f"{html.FRAME};{html.FONT};overflow-wrap:break-word")
 
 
-def grid_text(tiles: Sequence[Tile], *, totals: Totals | None, now: datetime) -> str:
+def grid_text(tiles: Sequence[CardState], *, totals: Totals | None, now: datetime) -> str:
     """Write the same for a terminal: a head, a line a run, and the sums.
 
     Args:
@@ -105,55 +71,37 @@ def grid_text(tiles: Sequence[Tile], *, totals: Totals | None, now: datetime) ->
     if not tiles:
         return "no runs"
     lines = [f"{len(tiles)} runs: {', '.join(_counts(tiles))}"]
-    lines += [
-        cardview.line(
-            tile.record,
-            totals=None,
-            now=now,
-            name=tile.name,
-            file=tile.src,
-            reused=tile.reused,
-            detached=tile.detached,
-            note=tile.note,
-            aside=tile.aside,
-        )
-        for tile in tiles
-    ]
+    lines += [cardview.line(tile, totals=None, now=now) for tile in tiles]
     ends = [*_sums(tiles), *([wording.session_words(totals)] if totals is not None else [])]
     return "\n".join([*lines, *(wording.plain(end) for end in ends)])
 
 
-def _shared(tiles: Sequence[Tile]) -> RunRecord | None:
+def _shared(tiles: Sequence[CardState]) -> RunRecord | None:
     """Give a run that speaks for all of them, where all were asked for the same."""
     asked = {(tile.record.request.model_dump_json(), tile.record.model) for tile in tiles}
     return tiles[0].record if len(asked) == 1 else None
 
 
-def _alike(tiles: Sequence[Tile]) -> list[str]:
+def _alike(tiles: Sequence[CardState]) -> list[str]:
     """List what all of them have in common; the rest stands in the tiles."""
     every = [wording.ask_words(tile.record) for tile in tiles]
     return [word for word in every[0] if all(word in words for words in every)]
 
 
-def _counts(tiles: Sequence[Tile]) -> list[str]:
-    words = Counter(_state(tile).lower() for tile in tiles)
+def _counts(tiles: Sequence[CardState]) -> list[str]:
+    words = Counter(tile.word.lower() for tile in tiles)
     return [f"{count} {word}" for word, count in words.items()]
 
 
-def _state(tile: Tile) -> str:
-    return wording.state_word(tile.record, reused=tile.reused, detached=tile.detached)
-
-
-def _tile(tile: Tile, now: datetime, *, alone: bool, going: bool) -> Html:
+def _tile(tile: CardState, now: datetime, *, alone: bool, going: bool) -> Html:
     record = tile.record
     ids = [part for part in (tile.name, record.id) if part]
     words = wording.ask_words(record) if alone else [f"take {record.take}"]
     words += [f"try {record.attempt}"] if record.attempt > 1 and not alone else []
-    pill = html.pill(_state(tile), cardparts.colour(record, detached=tile.detached))
     width = _WIDTHS[record.request.aspect_ratio]
     parts: list[object] = [
-        cardparts.picture(record, src=tile.src, poster=tile.poster, embed=tile.embed, player=tile.player),
-        tag("div", pill, " ", cardparts.marked(record), style="margin-top:6px"),
+        cardparts.picture(tile),
+        tag("div", cardparts.pill(tile), " ", cardparts.marked(record), style="margin-top:6px"),
         tag("div", join([tag("bdi", part) for part in ids], DOT), style=f"opacity:0.65;{html.MONO}"),
     ]
     if alone:
@@ -163,8 +111,8 @@ def _tile(tile: Tile, now: datetime, *, alone: bool, going: bool) -> Html:
     if record.status.pending:
         waits = wording.wait_words(record, now=now, typical_s=tile.typical_s)
         parts.append(tag("div", join(waits, DOT), style=_FAINT))
-    parts.append(cardparts.story(record, detached=tile.detached))
-    parts.append(cardparts.clip_words(record, tile.src, tile.embed))
+    parts.append(cardparts.story(tile))
+    parts.append(cardparts.clip_words(tile))
     parts.append(tag("div", prose(wording.money_words(record, reused=tile.reused)), style="margin-top:4px"))
     if tile.aside:
         parts.append(tag("div", prose(tile.aside), style=_FAINT))
@@ -175,7 +123,7 @@ def _tile(tile: Tile, now: datetime, *, alone: bool, going: bool) -> Html:
     return tag("div", *parts, style=f"flex:1 1 {width}px;min-width:140px;max-width:{width + 30}px")
 
 
-def _sums(tiles: Sequence[Tile]) -> list[str]:
+def _sums(tiles: Sequence[CardState]) -> list[str]:
     """Say what these runs cost together: real and play money in a sentence of their own."""
     lines = []
     for play in (False, True):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kling_nb.cardparts import CardState
 from kling_nb.cardview import card, line, status_line
 from kling_nb.endings import ending
 from kling_nb.html import Html
@@ -89,7 +90,8 @@ def record(**fields):
 
 def look(run, **options):
     """Draw a card, judge its markup, and give the markup and what a reader sees."""
-    markup = card(run, **{"totals": TOTALS, "now": NOW, "name": "fox", **options})
+    totals, now = options.pop("totals", TOTALS), options.pop("now", NOW)
+    markup = card(CardState(record=run, **{"name": "fox", **options}), totals=totals, now=now)
     assert isinstance(markup, Html)
     _, words = judge(markup)
     return markup, words
@@ -109,7 +111,7 @@ def test_a_run_on_its_way_shows_state_money_and_time(status, word, play):
         assert part in words
     assert ("Sandbox" in words) == play
     assert not play or "reserved" not in words
-    text = line(record(status=status, play=play), totals=totals, now=NOW, name="fox")
+    text = line(CardState(record=record(status=status, play=play), name="fox"), totals=totals, now=NOW)
     for part in (word, "kl7m2q", "Kling 3.0 Pro", "as of 14:02:31 UTC", money, session):
         assert part in text
 
@@ -129,7 +131,7 @@ def test_a_run_without_a_clip_answers_the_three_questions(fields, play):
     assert "the provider's words" in words
     assert "Receipt" in words
     assert "video" not in {name for name, _ in judge(markup)[0]}
-    text = line(run, totals=TOTALS, now=NOW)
+    text = line(CardState(record=run), totals=TOTALS, now=NOW)
     assert len(text.splitlines()) == 2
     for part in ("kl7m2q", head, f"Charged: {fields['charged']}", told.what):
         assert part in text
@@ -187,7 +189,7 @@ def test_a_finished_run_plays_and_has_its_receipt(play):
     for part in parts:
         assert part in words
     assert "as of" not in words
-    text = line(run, totals=TOTALS, now=NOW, file=SRC)
+    text = line(CardState(record=run, src=SRC), totals=TOTALS, now=NOW)
     assert all(part in text for part in ("kl7m2q", "Done", "Kling 3.0 Pro", money, SRC))
 
 
@@ -208,7 +210,7 @@ def test_a_clip_that_is_not_here_is_said_to_be_missing():
         assert "<video" not in markup
         assert "a-red-fox-kl7m2q.mp4 is not here." in words
         assert "run the cell again" in words
-    assert "the clip is not here" in line(record(**DONE), totals=None, now=NOW)
+    assert "the clip is not here" in line(CardState(record=record(**DONE)), totals=None, now=NOW)
 
 
 def test_an_embedded_clip_plays_without_its_file():
@@ -242,7 +244,7 @@ def test_unknown_money_is_a_word(fields, play):
     """Nothing is shown as $0 unless it is known to be 0."""
     run = record(play=play, **fields)
     _, words = look(run, src=SRC, totals=None)
-    text = line(run, totals=None, now=NOW)
+    text = line(CardState(record=run), totals=None, now=NOW)
     for shown in (words, text, money_words(run).replace("**", "")):
         assert "unknown" in shown
         assert "$0.00" not in shown
@@ -267,7 +269,7 @@ def test_a_charge_without_a_report_says_what_it_rests_on():
         _, words = look(record(**fields), src=SRC)
         assert said in words
         assert ("$0.56, as estimated" in words) == (fields is not DONE)
-        assert said in line(record(**fields), totals=TOTALS, now=NOW)
+        assert said in line(CardState(record=record(**fields)), totals=TOTALS, now=NOW)
 
 
 @pytest.mark.parametrize("play", [False, True])
@@ -282,7 +284,7 @@ def test_every_card_says_what_is_left(fields, play):
     run = record(play=play, **{"status": "running", **fields})
     totals = TOTALS.model_copy(update={"play": play})
     _, words = look(run, totals=totals, src=SRC, **options)
-    text = line(run, totals=totals, now=NOW, **options)
+    text = line(CardState(record=run, **options), totals=totals, now=NOW)
     session = (
         "play session $1.12 + $0.56 held of $10.00, $8.32 left"
         if play
@@ -345,7 +347,9 @@ def test_storyboards_list_their_shots():
     assert "5 sWide view of a vineyard" in words
     _, words = look(record(request=board, **DONE), src=SRC)
     assert "whole storyboard, 2 shots" in words
-    assert '"[5s] Wide view' in line(record(status="running", request=board), totals=None, now=NOW)
+    assert '"[5s] Wide view' in line(
+        CardState(record=record(status="running", request=board)), totals=None, now=NOW
+    )
 
 
 @pytest.mark.parametrize("ratio", ["16:9", "9:16", "1:1"])
@@ -372,9 +376,11 @@ def test_a_private_request_shows_only_its_hash():
     """Of a private run no word of the prompt is in the card, the receipt or the text."""
     request = TextToVideo(prompt="secret fox", negative_prompt="hidden owl")
     run = record(request=request, private=True, **DONE)
-    markup = card(run, totals=TOTALS, now=NOW, src=SRC)
-    text = line(run, totals=TOTALS, now=NOW)
-    assert "secret" in card(record(request=request, **DONE), totals=TOTALS, now=NOW, src=SRC)
+    markup = card(CardState(record=run, src=SRC), totals=TOTALS, now=NOW)
+    text = line(CardState(record=run), totals=TOTALS, now=NOW)
+    assert "secret" in card(
+        CardState(record=record(request=request, **DONE), src=SRC), totals=TOTALS, now=NOW
+    )
     assert "secret" not in markup + text
     assert "hidden owl" not in markup + text
     assert run.request_key in markup
@@ -394,7 +400,7 @@ def test_the_final_card_is_small():
     assert (
         6000
         < len(POSTER)
-        < len(card(run, totals=TOTALS, now=NOW, name="fox", src=SRC, poster=POSTER))
+        < len(card(CardState(record=run, name="fox", src=SRC, poster=POSTER), totals=TOTALS, now=NOW))
         < 12_000
     )
 
@@ -441,4 +447,11 @@ def test_no_foreign_text_becomes_markup(data, status, prompt, text, play):
                 typical_s=(1, 2),
             )
             assert markup.encode()
-    assert len(line(run, totals=TOTALS, now=NOW, name=hostile, file=hostile, note=hostile).splitlines()) <= 2
+    assert (
+        len(
+            line(
+                CardState(record=run, name=hostile, src=hostile, note=hostile), totals=TOTALS, now=NOW
+            ).splitlines()
+        )
+        <= 2
+    )

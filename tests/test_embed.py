@@ -9,10 +9,11 @@ import pytest
 
 from clips import make_clip, make_record
 from kernels import errors, execute, kernel_in, let_go, notebook, texts
+from kling_nb.cardparts import CardState
 from kling_nb.cardview import card
 from kling_nb.embedding import ASKED_MOST, Kept, data_address, growth, inset, refuse_too_much
 from kling_nb.errors import UsageError
-from kling_nb.gridview import Tile, grid
+from kling_nb.gridview import grid
 from kling_nb.places import front_end
 from kling_nb.placing import file_sha256
 from kling_nb.records import MediaFacts, RunStatus, utc_now
@@ -57,16 +58,15 @@ def test_each_mode_puts_in_what_it_says(clip, mode, front, *, inside, still, pla
     assert (shown.poster is not None, shown.player) == (still, player)
     assert shown.src == "kling_media/fox.mp4"
     assert ("adds" in shown.words) is inside
-    markup = card(
-        _kept(clip).record,
-        totals=None,
-        now=utc_now(),
+    state = CardState(
+        record=_kept(clip).record,
         src=shown.src,
         poster=shown.poster,
         embed=shown.embed,
         player=shown.player,
         aside=shown.words,
     )
+    markup = card(state, totals=None, now=utc_now())
     seen, words = judge(markup)
     names = [name for name, _ in seen]
     assert names.count("video") == player
@@ -166,7 +166,7 @@ def test_a_grid_obeys_too(clip):
     kept = [_kept(clip, run_id=name) for name in ("kl7m2q", "kl7m2r")]
     for mode, videos, stills in (("always", 2, 2), ("poster", 0, 2), ("never", 0, 0)):
         tiles = [
-            Tile(
+            CardState(
                 record=one.record,
                 src=shown.src,
                 poster=shown.poster,

@@ -13,6 +13,7 @@ from nbconvert import HTMLExporter
 
 from house import until
 from kernels import execute, notebook, sandbox_process
+from kling_nb.cardparts import CardState
 from kling_nb.cardview import card
 from kling_nb.errors import ConsentError, KlingError, SettingsError
 from kling_nb.models import TextToVideo
@@ -160,9 +161,8 @@ def test_no_card_runs_or_fetches_what_strangers_wrote(browser, tmp_path):
             }
             hostile = record.model_copy(update=changes)
             src = f"kling_media/{text}"
-            drawn.append(
-                card(hostile, totals=None, now=utc_now(), name=text, src=src, note=text, poster=text)
-            )
+            state = CardState(record=hostile, name=text, src=src, note=text, poster=text)
+            drawn.append(card(state, totals=None, now=utc_now()))
     for one in drawn:
         judge(one)
     assert len(drawn) == len(RunStatus) * len(HOSTILE)

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kling_nb.gridview import Tile, grid, grid_text
+from kling_nb.cardparts import CardState
+from kling_nb.gridview import grid, grid_text
 from kling_nb.models import run_key
 from kling_nb.receipt import from_receipt, to_receipt
 from kling_nb.receiptlist import receipts_in, to_receipts
@@ -15,7 +16,7 @@ UNKNOWN_CHARGE = {"status": "failed", "reason": "provider", "charged": "unknown"
 
 
 def tiles(*runs, **fields):
-    return [Tile(record=run, name=f"fox[{number}]", **fields) for number, run in enumerate(runs)]
+    return [CardState(record=run, name=f"fox[{number}]", **fields) for number, run in enumerate(runs)]
 
 
 def drawn(made, totals=TOTALS):
@@ -74,7 +75,7 @@ def test_play_money_stands_apart():
 def test_reused_clips_cost_nothing_this_time():
     """`-n 4` after `-n 1`: what was there already is not in the sum of this cell."""
     old, new = tiles(record(**DONE), record(**DONE, id="kl7m2r", take=1), src=SRC, poster=POSTER)
-    page, _ = drawn([Tile(**{**old.__dict__, "reused": True}), new])
+    page, _ = drawn([CardState(**{**old.__dict__, "reused": True}), new])
     assert "1 done, reused, 1 done" in page
     assert "<b>$0.56</b> charged; 1 reused, <b>$0.00</b> this time" in page
     assert page.count(f'src="{SRC}"') == 2
@@ -103,8 +104,10 @@ def test_hostile_words_stay_words():
     evil = '<img src=x onerror="window.pwned=1"> $$\\href{javascript:1}{x}$$'
     request = record().request.model_copy(update={"prompt": evil})
     made = [
-        Tile(record=record(request=request, status="failed", reason="provider", message=evil), name=evil),
-        Tile(record=record(id="kl7m2r"), note=evil),
+        CardState(
+            record=record(request=request, status="failed", reason="provider", message=evil), name=evil
+        ),
+        CardState(record=record(id="kl7m2r"), note=evil),
     ]
     page, _ = drawn(made)
     assert "<img src=x" not in page

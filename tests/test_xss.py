@@ -11,6 +11,7 @@ from nbconvert import HTMLExporter
 from playwright.sync_api import TimeoutError  # noqa: A004 - Playwright's own, which is not Python's
 
 from kernels import sandbox_process
+from kling_nb.cardparts import CardState
 from kling_nb.cardview import card, line
 from kling_nb.errors import KlingError
 from kling_nb.html import details, link, notice, prose, table, text_table
@@ -130,15 +131,16 @@ def test_every_piece_of_markup_shows_them_and_runs_none(browser, tmp_path):
             }
             hostile = record.model_copy(update=changes)
             error = KlingError(text, cure=text, run_id=text, provider=text, provider_run_id=text)
+            state = CardState(record=hostile, name=text, src=text, note=text, poster=text, embed=text)
             parts += [
-                card(hostile, totals=None, now=now, name=text, src=text, note=text, poster=text, embed=text),
+                card(state, totals=None, now=now),
                 receipt(hostile),
                 notice(error, title=text),
                 details(text, prose(text)),
                 table([text], [[text]], caption=text),
                 link(text, text),
             ]
-            plain = line(hostile, totals=None, now=now, name=text)
+            plain = line(CardState(record=hostile, name=text), totals=None, now=now)
             # A terminal would obey control characters, and a second line could be faked.
             assert all(sign.isprintable() or sign == "\n" for sign in plain)
             assert plain.count("\n") <= 1

@@ -16,8 +16,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.cardparts import CardState
 from kling_nb.cardview import card, line
-from kling_nb.embedding import FrontEnd, Kept, Mode, inset
+from kling_nb.embedding import FrontEnd, Inset, Kept, Mode, inset
 from kling_nb.engine.verdict import error_of
 from kling_nb.errors import DetachedError, KlingError, RunFailedError, WaitTimeoutError
 from kling_nb.receipt import RECEIPT_MIME, to_receipt
@@ -313,16 +314,8 @@ class Run:
 
     # -- showing ---------------------------------------------------------
     def __repr__(self) -> str:
-        return line(
-            self.record,
-            totals=None,
-            now=utc_now(),
-            name=self.name,
-            file=self.record.media.file if self.record.media else None,
-            reused=self.reused,
-            detached=self.detached,
-            note=self.shown_note,
-        )
+        file = self.record.media.file if self.record.media else None
+        return line(self.card_state(Inset(src=file)), totals=None, now=utc_now())
 
     @property
     def shown_note(self) -> str:
@@ -343,6 +336,22 @@ class Run:
         src, poster = self.shown_clip()
         return Kept(record=self.record, path=self.path if src else None, src=src, poster=poster)
 
+    def card_state(self, clip: Inset, typical_s: tuple[float, float] | None = None) -> CardState:
+        """Give what a card of it shows, with its clip as `clip` says."""
+        return CardState(
+            record=self.record,
+            name=self.name,
+            src=clip.src,
+            poster=clip.poster,
+            typical_s=typical_s,
+            reused=self.reused,
+            note=self.shown_note,
+            detached=self.detached,
+            embed=clip.embed,
+            player=clip.player,
+            aside=clip.words,
+        )
+
     def bundle(
         self,
         *,
@@ -359,30 +368,6 @@ class Run:
         """
         now, totals = utc_now(), self.totals
         [clip] = inset([self.kept()], embed, front=front, final=self.done)
-        html = card(
-            self.record,
-            totals=totals,
-            now=now,
-            name=self.name,
-            src=clip.src,
-            poster=clip.poster,
-            typical_s=typical_s,
-            reused=self.reused,
-            note=self.shown_note,
-            aside=clip.words,
-            detached=self.detached,
-            embed=clip.embed,
-            player=clip.player,
-        )
-        text = line(
-            self.record,
-            totals=totals,
-            now=now,
-            name=self.name,
-            file=clip.src,
-            reused=self.reused,
-            detached=self.detached,
-            note=self.shown_note,
-            aside=clip.words,
-        )
+        state = self.card_state(clip, typical_s)
+        html, text = (draw(state, totals=totals, now=now) for draw in (card, line))
         return {"text/html": html, "text/plain": text, RECEIPT_MIME: to_receipt(self.record)}

@@ -8,9 +8,9 @@ import time
 from collections.abc import Generator, Sequence
 from typing import Any, overload
 
-from kling_nb.embedding import FrontEnd, Inset, Mode, inset
+from kling_nb.embedding import FrontEnd, Mode, inset
 from kling_nb.engine.run import Run, Video
-from kling_nb.gridview import Tile, grid, grid_text
+from kling_nb.gridview import grid, grid_text
 from kling_nb.html import join, prose, tag
 from kling_nb.receipt import RECEIPT_MIME
 from kling_nb.receiptlist import to_receipts
@@ -109,26 +109,10 @@ class Runs(Sequence[Run]):
         spans = typical_s or [None] * len(self)
         final = all(run.done for run in self)
         clips = inset([run.kept() for run in self], embed, front=front, final=final)
-        tiles = [_tile(run, span, clip) for run, span, clip in zip(self, spans, clips, strict=True)]
+        tiles = [run.card_state(clip, span) for run, span, clip in zip(self, spans, clips, strict=True)]
         totals = self[0].totals if tiles else None
         return {
             "text/html": grid(tiles, totals=totals, now=utc_now()),
             "text/plain": grid_text(tiles, totals=totals, now=utc_now()),
             RECEIPT_MIME: to_receipts([run.record for run in self]),
         }
-
-
-def _tile(run: Run, typical_s: tuple[float, float] | None, clip: Inset) -> Tile:
-    return Tile(
-        record=run.record,
-        name=run.name,
-        src=clip.src,
-        poster=clip.poster,
-        typical_s=typical_s,
-        reused=run.reused,
-        note=run.shown_note,
-        detached=run.detached,
-        embed=clip.embed,
-        player=clip.player,
-        aside=clip.words,
-    )

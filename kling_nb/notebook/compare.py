@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from kling_nb import cardparts, html
+from kling_nb.cardparts import CardState
 from kling_nb.cardview import line
 from kling_nb.engine import Run, Video
 from kling_nb.errors import UsageError, one_line
@@ -177,7 +178,9 @@ class Comparison:
         for run in self.runs:
             src, _ = run.shown_clip()
             why = self._source.why_not(run.id)
-            told = line(run.record, totals=None, now=utc_now(), name=run.name, file=src).splitlines()
+            told = line(
+                CardState(record=run.record, name=run.name, src=src), totals=None, now=utc_now()
+            ).splitlines()
             lines += [told[0], *(f"  {why}" for why in [why] if why)]
         return "\n".join(lines)
 
