@@ -81,7 +81,7 @@ class House:
         """Delete the ledger, as a colleague who only got the folder would have none."""
         # Whoever carried a run gives its lease back a moment after its end, and would write into a new one.
         for engine in (engine for session in self.made for _, engine in session._stands.values()):
-            until(lambda engine=engine: engine._driven.keys() <= engine._told.keys())
+            until(lambda engine=engine: not any(each.ending for each in list(engine._drivers.values())))
         for path in list(self.folder.glob("ledger.db*")):
             path.unlink(missing_ok=True)
 

@@ -28,7 +28,7 @@ from kling_nb.store import Store
 from kling_nb.transport import Transport
 from kling_nb.veil import heard
 
-__all__ = ["STEPS", "Clock", "Job", "Limits"]
+__all__ = ["STEPS", "Clock", "Driver", "Job", "Limits"]
 
 #: What `checkpoint` is called with, in the order of a run's life: each is between two durable facts, and a
 #: process may be killed there. `keep: ...` are the steps of `Store.keep`. Ends other than `saved` have the
@@ -307,3 +307,20 @@ class Job:
             self.resting = False
             waking.cancel()
             self.wake.clear()
+
+
+@dataclass
+class Driver:
+    """What drives one run in this process.
+
+    Args:
+        run: The handle that it reports to.
+        task: Its task on the loop.
+        job: What it does, once the provider and the key are found.
+        ending: Whether it only gives its lease back; what is wanted then needs another driver.
+    """
+
+    run: Run
+    task: asyncio.Task[None]
+    job: Job | None = None
+    ending: bool = False

@@ -19,7 +19,7 @@ from pathlib import Path
 from kling_nb.engine.again import fetch_again
 from kling_nb.engine.asking import Reach, Seen, look
 from kling_nb.engine.beside import catch_up
-from kling_nb.engine.job import Clock, Job, Limits
+from kling_nb.engine.job import Clock, Driver, Job, Limits
 from kling_nb.engine.run import Run
 from kling_nb.engine.save import save
 from kling_nb.engine.submit import cancel_unsent, have_place, recover, submit
@@ -81,10 +81,7 @@ class Engine:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._transport = Transport()
         self._runs: dict[str, Run] = {}
-        self._jobs: dict[str, Job] = {}
-        self._driven: dict[str, asyncio.Task[None]] = {}
-        #: The handles they tell of, each until the end of its run; then only its lease is given back.
-        self._told: dict[str, Run] = {}
+        self._drivers: dict[str, Driver] = {}
         self._closed = False
         self._stores: dict[str, Store] = {}
         self._slots: dict[tuple[str, int], asyncio.Semaphore] = {}
@@ -116,7 +113,7 @@ class Engine:
             run = self._runs.get(record.id)
             if run is None or (run.record.status.ended and run.record != record):
                 run = self._runs[record.id] = Run(record, self)
-        if record.id not in self._driven and run.record != record:
+        if record.id not in self._drivers and run.record != record:
             # Another process drives it: what the caller has just read is newer than what we were told.
             run.publish(record)
         return run
@@ -128,7 +125,7 @@ class Engine:
 
     def resume(self, run: Run) -> Run:
         """Take up the watching of a run again; nothing new is ever sent for it."""
-        if (job := self._jobs.get(run.id)) is not None:
+        if (job := self._job(run.id)) is not None:
             job.detach_wanted = False
         run.stop(None)
         self.attend(run)
@@ -141,13 +138,17 @@ class Engine:
 
     def detach(self, run: Run) -> None:
         """Stop watching a run."""
-        if (job := self._jobs.get(run.id)) is not None:
+        if (job := self._job(run.id)) is not None:
             job.detach_wanted = True
             self.loop.hand(job.rouse())
 
     def drives(self, run_id: str) -> bool:
         """Whether this process is carrying a run at this moment."""
-        return run_id in self._driven
+        return run_id in self._drivers
+
+    def _job(self, run_id: str) -> Job | None:
+        driver = self._drivers.get(run_id)
+        return driver.job if driver else None
 
     def look(self, reach: Reach, provider_run_id: str) -> Seen:
         """Look at a run at its provider, for free; see `asking.look`."""
@@ -169,27 +170,27 @@ class Engine:
 
     # -- driving -----------------------------------------------------------
     async def _drive(self, run: Run, *, may_send: bool) -> None:
-        while run.id in self._driven and self._told.get(run.id) is not run:
-            # Its last driver is about to give its lease back; what somebody wants of the run comes after it.
-            await asyncio.wait([self._driven[run.id]], timeout=0.1)
-        if run.id in self._driven or run.status.ended:
+        while (driver := self._drivers.get(run.id)) and (driver.ending or driver.run is not run):
+            # Both claim under the same owner: what the old one gives back would be the new one's lease.
+            await asyncio.wait([driver.task], timeout=0.1)
+        if driver or run.status.ended:
             return
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine of the loop always runs in a task
-        self._driven[run.id], self._told[run.id] = task, run
+        driver = self._drivers[run.id] = Driver(run, task)
         try:
             if self._closed:
                 raise asyncio.CancelledError  # noqa: TRY301 - as if it had been closed a moment later
-            await self._drive_once(run, may_send=may_send)
+            await self._drive_once(driver, may_send=may_send)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - any fault must end as words on the run, not vanish in a thread
             run.stop(halted(run.record, error))
         finally:
-            del self._driven[run.id]
-            self._told.pop(run.id, None)
+            del self._drivers[run.id]
 
-    async def _drive_once(self, run: Run, *, may_send: bool) -> None:
+    async def _drive_once(self, driver: Driver, *, may_send: bool) -> None:
+        run = driver.run
         reach = await asyncio.to_thread(self._reach, run.record)
-        job = self._jobs[run.id] = Job(
+        job = driver.job = Job(
             run=run,
             provider=reach.provider,
             key=reach.key,
@@ -203,26 +204,23 @@ class Engine:
             checkpoint=self.checkpoint,
             may_send=may_send,
         )
-        try:
-            while await self._claim(job):
-                beating = asyncio.ensure_future(self._beat(run.id))
-                try:
-                    await self._carry(job)
-                except LeaseLostError:
-                    continue  # This machine slept, and another process took the run over: follow it.
-                except KlingError as error:
-                    # Told before the lease is given back: a wish that comes meanwhile is the newer one.
-                    self._told.pop(run.id, None)
-                    run.stop(halted(run.record, error))
-                finally:
-                    beating.cancel()
-                    if run.status.ended:
-                        self._told.pop(run.id, None)
-                    with contextlib.suppress(LedgerError):
-                        await asyncio.to_thread(self.ledger.release, run.id, self.owner)
-                break
-        finally:
-            del self._jobs[run.id]
+        while await self._claim(job):
+            beating = asyncio.ensure_future(self._beat(run.id))
+            try:
+                await self._carry(job)
+            except LeaseLostError:
+                continue  # This machine slept, and another process took the run over: follow it.
+            except KlingError as error:
+                # Told before the lease is given back: a wish that comes meanwhile is the newer one.
+                driver.ending = True
+                run.stop(halted(run.record, error))
+            finally:
+                # Also when canceled: a lease that is kept makes other processes wait until it runs out.
+                beating.cancel()
+                driver.ending = driver.ending or run.status.ended
+                with contextlib.suppress(LedgerError):
+                    await asyncio.to_thread(self.ledger.release, run.id, self.owner)
+            break
 
     async def _claim(self, job: Job) -> bool:
         """Wait until the run is ours to drive; False where it ended before."""
@@ -331,7 +329,7 @@ class Engine:
         for _ in range(600):
             if run.status.ended or run.record.provider_run_id is not None:
                 break
-            if job := self._jobs.get(run.id):
+            if job := self._job(run.id):
                 job.wake.set()
             elif run.status == RunStatus.CREATED and not run.done:
                 # Nobody here drives it; being looked after, it ends without being sent.
@@ -351,8 +349,8 @@ class Engine:
             run.note = f"{provider.label} says it is too late to cancel; it goes on and may be charged."
         elif outcome == "unknown":
             run.note = f"{provider.label} did not say whether the cancel took effect."
-        if run.id in self._told and (job := self._jobs.get(run.id)):
-            job.wake.set()
+        if (driver := self._drivers.get(run.id)) and driver.job and not driver.ending:
+            driver.job.wake.set()
         else:
             self.resume(run)
         return str(outcome)
@@ -371,25 +369,18 @@ class Engine:
 
     async def _close(self, grace_s: float) -> None:
         for _ in range(round(grace_s / 0.02)):
-            if not any(map(self._submitting, self._driven)):
+            if not any(map(_submitting, self._drivers.values())):
                 break
             await asyncio.sleep(0.02)
         self._closed = True
-        # A driver that tells of no run any more only gives its lease back: cut short, it might keep it.
-        if ending := [task for run_id, task in self._driven.items() if run_id not in self._told]:
+        # A driver that is ending only gives its lease back: cut short, it might keep it.
+        if ending := [driver.task for driver in self._drivers.values() if driver.ending]:
             await asyncio.wait(ending, timeout=5)
-        tasks = list(self._driven.values())
+        tasks = [driver.task for driver in self._drivers.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._transport.aclose()
-
-    def _submitting(self, run_id: str) -> bool:
-        # A play run has no answer worth waiting for: its sandbox ends with this process.
-        if (run := self._runs.get(run_id)) is not None and run.record.play:
-            return False
-        job = self._jobs.get(run_id)
-        return job is None or (job.at(RunStatus.CREATED, RunStatus.SUBMITTING) and not job.resting)
 
     # -- what the handles show -------------------------------------------------
     def totals(self, *, play: bool) -> Totals | None:
@@ -412,3 +403,11 @@ class Engine:
         if record.media.sha256 not in self._posters:
             self._posters[record.media.sha256] = store.poster(record)
         return relative_src(path, self.page_folder or path.parent.parent), self._posters[record.media.sha256]
+
+
+def _submitting(driver: Driver) -> bool:
+    # A play run has no answer worth waiting for: its sandbox ends with this process.
+    job = driver.job
+    return not driver.run.record.play and (
+        job is None or (job.at(RunStatus.CREATED, RunStatus.SUBMITTING) and not job.resting)
+    )

@@ -14,7 +14,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from kling_nb.cardparts import CardState
 from kling_nb.cardview import card, line
@@ -25,9 +25,6 @@ from kling_nb.receipt import RECEIPT_MIME, to_receipt
 from kling_nb.records import MediaFacts, RunRecord, RunStatus, Totals, utc_now
 from kling_nb.veil import hush, veiled
 from kling_nb.wording import charged
-
-if TYPE_CHECKING:
-    from kling_nb.engine.lifecycle import Engine
 
 __all__ = ["Run", "Video"]
 
@@ -64,6 +61,18 @@ class Video:
         return self.facts.duration_s
 
 
+class _Engine(Protocol):
+    """What a handle needs of the engine that carries its run."""
+
+    def attend(self, run: "Run") -> None: ...
+    def resume(self, run: "Run") -> "Run": ...
+    def detach(self, run: "Run") -> None: ...
+    def cancel(self, run: "Run") -> Future[str]: ...
+    def can_cancel(self, record: RunRecord) -> bool: ...
+    def totals(self, *, play: bool) -> Totals | None: ...
+    def shown_clip(self, record: RunRecord) -> tuple[str | None, str | None]: ...
+
+
 class Run:
     """One run, live.
 
@@ -80,7 +89,7 @@ class Run:
         <RunStatus.SUCCEEDED: 'succeeded'>
     """
 
-    def __init__(self, record: RunRecord, engine: "Engine", *, reused: bool = False) -> None:
+    def __init__(self, record: RunRecord, engine: _Engine, *, reused: bool = False) -> None:
         self.record = record
         self.reused = reused
         self.name: str | None = None
