@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kling_nb.amounts import micros as micros_of
-from kling_nb.costview import LEGEND, Part, drawn, sums_table, sums_words
+from kling_nb.costview import LEGEND, drawn, sums_table, sums_words
 from kling_nb.errors import UsageError, one_line
 from kling_nb.exportindex import csv_text
-from kling_nb.html import FONT, Html, prose, table, tag, text_table
+from kling_nb.html import FONT, Part, page_of, tag, text_of
 from kling_nb.records import RunRecord, Totals, dollars, usd
 from kling_nb.spending import (
     OVERVIEW,
@@ -28,7 +28,7 @@ from kling_nb.spending import (
     read_dimensions,
     row_of,
 )
-from kling_nb.wording import plain, provider_label, session_words, there_are, unread_words
+from kling_nb.wording import provider_label, session_words, there_are, unread_words
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -236,24 +236,10 @@ class CostReport:
 
     # -- pages -----------------------------------------------------------------------
     def __repr__(self) -> str:
-        text = []
-        for part in self._parts():
-            if isinstance(part, str):
-                text += [plain(part).replace("`", "")] if part != LEGEND else []
-            else:
-                heads, rows, align = part
-                text.append(text_table(heads, rows, align=align))
-        return "\n".join(text)
+        return text_of(part for part in self._parts() if part != LEGEND)
 
     def _repr_html_(self) -> str:
-        page: list[Html] = []
-        for part in self._parts():
-            if isinstance(part, str):
-                page.append(tag("div", prose(part)))
-            else:
-                heads, rows, align = part
-                page.append(table(heads, rows, align=align))
-        return tag("div", *page, style=FONT)
+        return tag("div", page_of(self._parts()), style=FONT)
 
     def _parts(self) -> Iterator[Part]:
         scope = self.scope[0].upper() + self.scope[1:]

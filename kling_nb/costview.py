@@ -7,17 +7,14 @@ beside it; a page stays small, whatever the number of rows.
 from collections.abc import Iterator, Sequence
 
 from kling_nb.errors import one_line
-from kling_nb.html import BLUE, Html, join, tag
+from kling_nb.html import BLUE, Html, Part, join, tag
 from kling_nb.records import RunRecord, usd
 from kling_nb.spending import Group, Sums, difference, group
 from kling_nb.wording import provider_label
 
-__all__ = ["LEGEND", "Part", "drawn", "sums_table", "sums_words"]
+__all__ = ["LEGEND", "drawn", "sums_table", "sums_words"]
 
 LEGEND = "Bars: outlined is estimated; below it, solid is settled and grey is held."
-
-Part = str | tuple[list[str], list[list[object]], str]
-"""A sentence, or a table: heads, rows, and how its columns are aligned."""
 
 _MOST_ROWS = 40
 #: A label without a space, as a long tag is, must not push the numbers out of sight.

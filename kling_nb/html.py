@@ -10,7 +10,7 @@ MathJax would take for TeX.
 import html as stdlib_html
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kling_nb import errors
 from kling_nb.errors import KlingError
@@ -27,17 +27,20 @@ __all__ = [
     "MONO",
     "RED",
     "Html",
+    "Part",
     "callout",
     "details",
     "escape",
     "join",
     "link",
     "notice",
+    "page_of",
     "pill",
     "prose",
     "safe_url",
     "table",
     "tag",
+    "text_of",
     "text_table",
 ]
 
@@ -352,6 +355,35 @@ def text_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, alig
             for cell, width, side in zip(line, widths, align.ljust(len(widths), "l"), strict=True)
         ).rstrip()
         for line in lines
+    )
+
+
+Part = str | tuple[Sequence[str], Sequence[Sequence[object]], str]
+"""A sentence (an empty one is an empty line of text), or a table: heads, rows, how columns are aligned."""
+
+
+def page_of(parts: Iterable[Part]) -> Html:
+    """Render sentences and tables as HTML.
+
+    Example:
+        >>> page_of(["It is **free**."])
+        '<div>It is <b>free</b>.</div>'
+    """
+    return join(
+        [tag("div", prose(p)) if isinstance(p, str) else table(p[0], p[1], align=p[2]) for p in parts if p]
+    )
+
+
+def text_of(parts: Iterable[Part]) -> str:
+    """Render the same as plain text, without marks.
+
+    Example:
+        >>> text_of(["It is **free**."])
+        'It is free.'
+    """
+    return "\n".join(
+        p.replace("**", "").replace("`", "") if isinstance(p, str) else text_table(p[0], p[1], align=p[2])
+        for p in parts
     )
 
 

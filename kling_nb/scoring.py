@@ -13,7 +13,7 @@ from itertools import permutations
 from typing import Any, Literal
 
 from kling_nb.errors import UsageError
-from kling_nb.html import Html, join, prose, table, tag, text_table
+from kling_nb.html import Html, Part, page_of, text_of
 
 __all__ = ["Game", "Score", "Scores", "krippendorff", "needed", "scores_of"]
 
@@ -85,26 +85,20 @@ class Scores(Sequence[Score]):
     @property
     def html(self) -> Html:
         """The table for notebooks."""
-        heads, rows, align = self._cells()
-        said = [tag("div", prose(words)) for words in self.remarks]
-        return join(
-            [table(heads, rows, align=align) if rows else tag("div", "There are no votes yet."), *said]
-        )
+        return page_of(self._parts())
 
     def __repr__(self) -> str:
-        heads, rows, align = self._cells()
-        head = text_table(heads, rows, align=align) if rows else "There are no votes yet."
-        return "\n".join([head, *(words.replace("`", "") for words in self.remarks)])
+        return text_of(self._parts())
 
     def _repr_html_(self) -> str:
         return self.html
 
-    def _cells(self) -> tuple[list[str], list[list[object]], str]:
+    def _parts(self) -> list[Part]:
         rows: list[list[object]] = [
             [row.pool, row.item, row.n, row.wins, row.losses, row.ties, *_figures(row)] for row in self
         ]
         heads = ["pool", "item", "votes", "wins", "losses", "ties", "score", "95 % interval"]
-        return heads, rows, "llrrrrrl"
+        return [(heads, rows, "llrrrrrl") if rows else "There are no votes yet.", *self.remarks]
 
 
 def _figures(row: Score) -> tuple[str, str]:

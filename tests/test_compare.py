@@ -143,8 +143,9 @@ def test_the_magic_compares_variables_and_ids(tmp_path):
     ):
         with pytest.raises(UsageError, match=words):
             run_command(session, line, {"fox": runs[1], "both": runs})
-    player = run_command(session, "show fox --player", {"fox": runs[1]}).view
-    assert player.run.id == runs[1].id
+    shown = run_command(session, "show fox --player", {"fox": runs[1]})
+    assert shown.player
+    assert [run.id for run in shown.runs] == [runs[1].id]
     assert len(session.ledger().runs()) == 2
     next(sessions, None)
 

@@ -9,15 +9,15 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.budgets import LEVELS
-from kling_nb.html import join, prose, table, tag, text_table
 from kling_nb.notebook.order import PENDING, Order
-from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.values import wrong
 from kling_nb.records import Cap, Level, usd, utc_now
 from kling_nb.settings import PREFIX, Settings
-from kling_nb.wording import clock, plain, there_are
+from kling_nb.wording import clock, there_are
 
 if TYPE_CHECKING:
+    from kling_nb.html import Part
     from kling_nb.session import Session
 
 __all__ = ["budget"]
@@ -65,28 +65,22 @@ def budget(order: Order) -> Shown:
         "declared": settings.budget_declared,
         "levels": [],
     }
-    page, text = [], []
+    parts: list[Part] = []
     for play, caps, began in accounts:
         if play and not any(cap.settled_micros or cap.reserved_micros or cap.unknown for cap in caps):
             continue
         tight = _tightest(caps)
         rows = [_row(cap, session, settings, tightest=cap is tight) for cap in caps]
         kept = [n for n, head in enumerate(_HEADS) if head != "charge unknown" or any(r[n] for r in rows)]
-        drawn: list[list[object]] = [[row[n] for n in kept] for row in rows]
-        heads, align = [_HEADS[n] for n in kept], "".join(_ALIGN[n] for n in kept)
         if play:
-            before = ["Play money, which the same caps bind on an account of its own:"]
+            parts.append("Play money, which the same caps bind on an account of its own:")
         else:
-            before = [*lines, _whose(session, began)]
+            parts += [*lines, _whose(session, began)]
             value["session"]["since"] = None if began is None else began.isoformat()
-        after = [f"{_tight_words(tight, play=play)}"]
-        page += [*map(_div, before), table(heads, drawn, align=align), *map(_div, after)]
-        text += [*map(_flat, before), text_table(heads, drawn, align=align), *map(_flat, after)]
+        heads, align = [_HEADS[n] for n in kept], "".join(_ALIGN[n] for n in kept)
+        parts += [(heads, [[row[n] for n in kept] for row in rows], align), _tight_words(tight, play=play)]
         value["levels"] += [_data(cap, settings, tightest=cap is tight, play=play) for cap in caps]
-    ends = [*_endings(settings, now), *settings.notes]
-    page += map(_div, ends)
-    text += map(_flat, ends)
-    return Shown(html=join(page), text="\n".join(text), value=value)
+    return answer([*parts, *_endings(settings, now), *settings.notes], value=value)
 
 
 def _join(session: "Session", name: str) -> list[str]:
@@ -194,11 +188,3 @@ def _endings(settings: Settings, now: datetime) -> list[str]:
 
 def _midnight(now: datetime) -> datetime:
     return now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-
-
-def _div(sentence: str) -> Any:
-    return tag("div", prose(sentence))
-
-
-def _flat(sentence: str) -> str:
-    return plain(sentence).replace("`", "")

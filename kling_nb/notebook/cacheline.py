@@ -8,9 +8,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from kling_nb.depot import is_address
-from kling_nb.html import join, prose, table, tag, text_table
-from kling_nb.notebook.order import Order, sentences
-from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.order import Order
+from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.values import wrong
 from kling_nb.places import media_folder
 from kling_nb.receipt import CLIP_SUFFIXES
@@ -47,16 +46,15 @@ def findings(found: Sequence[Found]) -> Shown:
         The answer; its value is plain data.
     """
     if not found:
-        return sentences(["There are no receipts of clips there."], value=[])
+        return answer(["There are no receipts of clips there."], value=[])
     ordered = sorted(found, key=lambda one: one.good)
     heads = ["run", "clip", "state", ""]
     marked = {one: f"marks in the file: {', '.join(one.marks)}" for one in ordered if one.marks}
     rows = [[one.run_id, one.file, one.word, one.why or marked.get(one, "")] for one in ordered]
     bad = sum(not one.good for one in found)
     told = f"**{bad}** of {len(found)} are not well." if bad else f"All {len(found)} are well."
-    return Shown(
-        html=join([tag("div", prose(told)), table(heads, rows)]),
-        text="\n".join([told.replace("**", ""), text_table(heads, rows)]),
+    return answer(
+        [told, (heads, rows, "")],
         value=[
             {
                 "run": one.run_id,
@@ -101,7 +99,7 @@ def _contents(store: Store) -> Shown:
         f"{len(litter)} files may go: `%kling cache --prune` lists them." if litter else "",
     ]
     value = {"receipts": len(records), "clips": len(clips), "litter": [path.name for path, _ in litter]}
-    return sentences([line for line in lines if line], value=value)
+    return answer([line for line in lines if line], value=value)
 
 
 def _litter(store: Store, named: Collection[str]) -> list[tuple[Path, str]]:
@@ -125,7 +123,7 @@ def _prune(store: Store, named: Sequence[str], *, really: bool) -> Shown:
             "Nothing was removed; see `%kling cache`.",
         )
     if not litter:
-        return sentences(["There is nothing to remove."], value=[])
+        return answer(["There is nothing to remove."], value=[])
     size = sum(path.stat().st_size for path, _ in litter) / _MB
     rows = [[path.name, why] for path, why in litter]
     if really:
@@ -133,8 +131,4 @@ def _prune(store: Store, named: Sequence[str], *, really: bool) -> Shown:
             path.unlink()
     word = "were removed" if really else "would go; add `--yes` to remove them"
     told = f"{len(litter)} files, {size:.1f} MB, {word}."
-    return Shown(
-        html=join([tag("div", prose(told)), table(["file", "why"], rows)]),
-        text="\n".join([told.replace("`", ""), text_table(["file", "why"], rows)]),
-        value=[path.name for path, _ in litter],
-    )
+    return answer([told, (["file", "why"], rows, "")], value=[path.name for path, _ in litter])

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from kling_nb.errors import KlingError, StoreError, one_line
-from kling_nb.html import Html, tag
 from kling_nb.notebook import billview, overview, runcommands
 from kling_nb.notebook.budgeting import budget
 from kling_nb.notebook.cacheline import cache_line, restore_line
@@ -27,7 +26,7 @@ from kling_nb.notebook.order import Order
 from kling_nb.notebook.pageline import PAGE_FLAGS, page_line
 from kling_nb.notebook.prices import model_list
 from kling_nb.notebook.rate import rate_line
-from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.shown import Shown, verbatim
 from kling_nb.notebook.subcommands import COMMANDS, Command, command_help
 from kling_nb.notebook.syntax import cell_help, normal
 from kling_nb.notebook.values import check_text, shown, wrong
@@ -125,7 +124,7 @@ def _help(order: Order) -> Shown:
     text = f"{cell_help()}\n\n{command_help()}"
     if order.words:
         text = command_help(_find_command(order.words[0]).name)
-    return Shown(html=Html(tag("pre", text, style="white-space:pre-wrap;font-size:12px")), text=text)
+    return verbatim(text)
 
 
 def _export(order: Order) -> Shown:

@@ -9,16 +9,16 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kling_nb.errors import KlingError, one_line
-from kling_nb.html import AMBER, GREEN, RED, pill, table, text_table
+from kling_nb.html import AMBER, GREEN, RED, pill
 from kling_nb.keys import KEY_VARIABLES
-from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.shown import Shown, answer
 from kling_nb.reconciling import balances
 from kling_nb.wording import plain, provider_label
 
@@ -63,13 +63,8 @@ def doctor(session: "Session", *, online: bool) -> Shown:
         A table; its value is plain data.
     """
     findings = list(_findings(session, online=online))
-    rows = [[f.check, f.state, f.found, f.cure] for f in findings]
-    coloured = [[f.check, pill(f.state, _COLOURS[f.state]), f.found, f.cure] for f in findings]
-    return Shown(
-        html=table(_HEADS, coloured),
-        text=text_table(_HEADS, rows),
-        value=[{"check": f.check, "state": f.state, "found": f.found, "cure": f.cure} for f in findings],
-    )
+    rows = [[f.check, pill(f.state, _COLOURS[f.state]), f.found, f.cure] for f in findings]
+    return answer([(_HEADS, rows, "")], value=[asdict(finding) for finding in findings])
 
 
 def _findings(session: "Session", *, online: bool) -> Iterator[Finding]:

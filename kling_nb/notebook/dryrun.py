@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kling_nb.calls import Call
 from kling_nb.catalog import find_model
 from kling_nb.errors import KlingError, UnpricedError, one_line
-from kling_nb.html import MONO, Html, join, prose, table, tag, text_table
+from kling_nb.html import MONO, Html, Part, join, page_of, tag, text_of
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.arguments import CellOrder
 from kling_nb.notebook.shown import Shown
@@ -22,7 +22,7 @@ from kling_nb.plan import Ask, Plan
 from kling_nb.providers import make_provider
 from kling_nb.records import MICROS, usd
 from kling_nb.settings import Settings, provider_origin
-from kling_nb.wording import plain, provider_label, session_words
+from kling_nb.wording import provider_label, session_words
 
 if TYPE_CHECKING:
     from kling_nb.session import Session
@@ -52,12 +52,10 @@ def show_plan(plan: Plan, order: CellOrder, session: "Session") -> Shown:
     blocks = payload_blocks(plan.payloads)
     if order.dry_run_as is not None:
         blocks = _as_code(plan, order.dry_run_as, session.settings())
-    facts = _facts(plan, order)
-    page = [tag("div", prose(fact)) for fact in facts] + [table(heads, takes)]
-    page.append(blocks_page(blocks))
-    text = [*(plain(fact).replace("`", "") for fact in facts), "", text_table(heads, takes)]
-    text += [f"\n{title}\n{body}" for title, body in blocks]
-    return Shown(html=join(page), text="\n".join(text), value=_value(plan))
+    parts: list[Part] = [*_facts(plan, order), "", (heads, takes, "")]
+    code = "".join(f"\n\n{title}\n{body}" for title, body in blocks)
+    page = join([page_of(parts), blocks_page(blocks)])
+    return Shown(html=page, text=text_of(parts) + code, value=_value(plan))
 
 
 def payload_blocks(payloads: Mapping[str, Mapping[str, Any] | str]) -> list[tuple[str, str]]:

@@ -11,10 +11,9 @@ from typing import Any
 from kling_nb.errors import one_line
 from kling_nb.exporting import METHODS, describe_methods, export
 from kling_nb.exports import Export, beside
-from kling_nb.html import tag
 from kling_nb.layouts import LAYOUTS
-from kling_nb.notebook.order import Order, named, sentences
-from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.order import Order, named
+from kling_nb.notebook.shown import Shown, answer, verbatim
 from kling_nb.notebook.values import read_count, read_tag, shown, wrong
 from kling_nb.wording import there_are
 
@@ -33,9 +32,7 @@ def export_line(order: Order) -> Shown:
     runs = named(Order(session=order.session, names=order.names, words=rest)) if rest else None
     if layout == "methods":
         text = describe_methods(runs, session=order.session)
-        return Shown(
-            html=tag("pre", text, style="white-space:pre-wrap;font-size:12px"), text=text, value=text
-        )
+        return verbatim(text, text)
     flags = order.flags
     base = order.session.surroundings().folder or Path.cwd()
     folder = base / Path(flags.get("--to") or f"export-{layout}").expanduser()
@@ -59,7 +56,7 @@ def export_line(order: Order) -> Shown:
     lines = _words(made, base)
     if "--methods" in flags:
         lines.append(f"What a paper needs of them is in `{_near(beside(folder, METHODS), base)}`.")
-    return sentences(lines, value=_data(made))
+    return answer(lines, value=_data(made))
 
 
 def _near(path: Path, base: Path) -> str:

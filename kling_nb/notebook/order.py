@@ -1,24 +1,21 @@
-"""One line of `%kling` as read: the runs that it names, and the sentences that answer it.
+"""One line of `%kling` as read: the runs that it names, found.
 
 Invariants: looking up runs asks no provider; a variable that holds runs outranks an id.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.engine import Run, Runs
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.html import join, prose, tag
-from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import identifier, wrong
 from kling_nb.records import RunStatus
-from kling_nb.wording import plain
 
 if TYPE_CHECKING:
     from kling_nb.session import Session
 
-__all__ = ["PENDING", "Order", "held", "here", "named", "sentences"]
+__all__ = ["PENDING", "Order", "held", "here", "named"]
 
 #: The states of runs on their way.
 PENDING = tuple(status for status in RunStatus if status.pending)
@@ -86,11 +83,3 @@ def here(order: Order) -> list[Run]:
         for run in session.runs(statuses=PENDING)
         if run.id in mine or run.record.session_id in session.ids
     ]
-
-
-def sentences(lines: Sequence[str], runs: Sequence[Run] = (), value: Any = None) -> Shown:
-    """Answer with sentences, and with the cards of runs below them."""
-    page = join([tag("div", prose(line)) for line in lines])
-    return Shown(
-        html=page, text="\n".join(plain(line).replace("`", "") for line in lines), runs=runs, value=value
-    )

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.costreport import totals_data
 from kling_nb.errors import KlingError, one_line
-from kling_nb.html import join, prose, table, tag, text_table
 from kling_nb.keys import KEY_VARIABLES
-from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.shown import Shown, answer
 from kling_nb.options import Options
 from kling_nb.reconciling import session_money
 from kling_nb.records import RunRecord, usd, utc_now
@@ -21,7 +20,6 @@ from kling_nb.settings import CAPS, PREFIX
 from kling_nb.veil import veiled, words_of
 from kling_nb.wording import (
     charged,
-    plain,
     provider_label,
     session_words,
     short,
@@ -30,32 +28,15 @@ from kling_nb.wording import (
 )
 
 if TYPE_CHECKING:
+    from kling_nb.html import Part
     from kling_nb.ledger.rows import Records
     from kling_nb.session import Session
 
 __all__ = ["Held", "config", "keys", "listing", "status"]
 
 Row = list[object]
-_Part = str | tuple[list[str], list[Row], str]
 _RUN_HEADS = ["run", "name", "state", "prompt", "model", "provider", "s", "cost", "file", "age"]
 _RUN_ALIGN = "llllllrrlr"
-
-
-def _answer(
-    parts: Sequence[_Part],
-    value: Any = None,
-) -> Shown:
-    """Put sentences and tables under each other, as HTML and as text."""
-    page, text = [], []
-    for part in parts:
-        if isinstance(part, str):
-            page.append(tag("div", prose(part)))
-            text.append(plain(part).replace("`", ""))
-        else:
-            heads, rows, align = part
-            page.append(table(heads, rows, align=align))
-            text.append(text_table(heads, rows, align=align))
-    return Shown(html=join(page), text="\n".join(text), value=value)
 
 
 # -- runs ------------------------------------------------------------------------
@@ -84,7 +65,7 @@ def status(session: "Session", pending: "Records", last: Sequence[RunRecord], he
     Returns:
         The answer; its value is plain data.
     """
-    parts: list[_Part] = [_run_table(pending, held) if pending else "Nothing is on its way."]
+    parts: list[Part] = [_run_table(pending, held) if pending else "Nothing is on its way."]
     parts += _unread(pending)
     if ended := [record for record in last if record.status.ended]:
         parts += ["Last:", _run_table(ended, held)]
@@ -94,7 +75,7 @@ def status(session: "Session", pending: "Records", last: Sequence[RunRecord], he
         "pending": [_run_data(record, held) for record in pending],
         "money": [totals_data(t) for t in money],
     }
-    return _answer(parts, value)
+    return answer(parts, value=value)
 
 
 def listing(found: "Records", held: Held, *, limit: int | None = None) -> Shown:
@@ -109,13 +90,13 @@ def listing(found: "Records", held: Held, *, limit: int | None = None) -> Shown:
         The answer; its value is plain data, a dict a run.
     """
     records = found[:limit]
-    parts: list[_Part] = [_run_table(records, held)] if records else []
+    parts: list[Part] = [_run_table(records, held)] if records else []
     parts += _unread(found)
     if not parts:
-        return _answer(["There are no runs in the ledger yet."], [])
+        return answer(["There are no runs in the ledger yet."], value=[])
     if limit is not None and len(found) + len(found.unreadable) > limit:
         parts.append("There are older ones: `%kling list --all`, or `-n N`.")
-    return _answer(parts, [_run_data(record, held) for record in records])
+    return answer(parts, value=[_run_data(record, held) for record in records])
 
 
 def _unread(records: "Records") -> list[str]:
@@ -227,8 +208,8 @@ def keys(session: "Session") -> Shown:
         rows.append([provider_label(name), *found, ", ".join(variables)])
     rows.append([provider_label("sandbox"), "needs none", "", ""])
     value = [dict(zip(("provider", "key", "source", "variables"), row, strict=True)) for row in rows]
-    return _answer(
-        [(["provider", "key", "from", "variables, in the order they are read"], rows, "llll")], value
+    return answer(
+        [(["provider", "key", "from", "variables, in the order they are read"], rows, "llll")], value=value
     )
 
 
@@ -252,9 +233,9 @@ def config(session: "Session") -> Shown:
                 {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
             )
         rows.append([name, word, settings.sources.get(field, "default"), PREFIX + name.upper()])
-    parts: list[_Part] = [(["setting", "value", "from", "variable"], rows, "llll"), *settings.notes]
+    parts: list[Part] = [(["setting", "value", "from", "variable"], rows, "llll"), *settings.notes]
     data = [dict(zip(("setting", "value", "source", "variable"), row, strict=True)) for row in rows]
-    return _answer([*parts, "Keys are not settings: `%kling keys`."], data)
+    return answer([*parts, "Keys are not settings: `%kling keys`."], value=data)
 
 
 def _without_secrets(where: str) -> str:

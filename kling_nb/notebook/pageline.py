@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.errors import KlingError, one_line
-from kling_nb.html import join, prose, table, tag, text_table
 from kling_nb.notebook.order import Order
-from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.values import read_number, shown, wrong
 from kling_nb.notebookfile import read_receipts
 from kling_nb.page import Page, write_page
 from kling_nb.veil import is_veiled
-from kling_nb.wording import plain, size_words, there_are
+from kling_nb.wording import size_words, there_are
 
 __all__ = ["PAGE_FLAGS", "page_line"]
 
@@ -96,12 +95,7 @@ def _shown(page: Page) -> Shown:
         [clip.file, size_words(clip.size) if clip.size else "", clip.state, clip.why]
         for clip in sorted(page.clips, key=lambda clip: clip.good)
     ]
-    text = [plain(line).replace("`", "") for line in lines]
-    return Shown(
-        html=join([tag("div", prose(" ".join(lines))), table(heads, rows) if rows else ""]),
-        text="\n".join([*text, text_table(heads, rows)] if rows else text),
-        value=_data(page),
-    )
+    return answer([*lines, *([(heads, rows, "")] if rows else [])], value=_data(page))
 
 
 def _data(page: Page) -> dict[str, Any]:

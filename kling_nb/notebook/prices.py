@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.catalog import Model, Price, find_model, models
 from kling_nb.errors import KeyMissingError, KlingError, one_line
-from kling_nb.html import Html, join, prose, table, tag, text_table
+from kling_nb.html import Html, Part, join, prose, tag
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.order import Order
-from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.shown import Shown, answer
 from kling_nb.pricefile import in_force
 from kling_nb.pricelist import PriceRow, compared, price_rows
 from kling_nb.pricing import LearnedPrice, learn_price, price_words
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Listing
 from kling_nb.settings import provider_origin
-from kling_nb.wording import plain, provider_label
+from kling_nb.wording import provider_label
 
 if TYPE_CHECKING:
     from datetime import date
@@ -61,29 +61,18 @@ def model_list(order: Order) -> Shown:
         for name, offer in model.providers.items()
         if name != "sandbox"
     ]
-    facts = [_WHAT, *settings.notes]
-    page = [
-        table(heads, [list(map(whole_days, row)) for row in cells], align=align),
-        *(tag("div", prose(fact)) for fact in facts),
-    ]
-    text = [
-        text_table(heads, cells, align=align),
-        *(plain(fact).replace("`", "") for fact in facts),
-    ]
+    prices = (heads, [list(map(whole_days, row)) for row in cells], align)
+    parts: list[Part] = [prices, _WHAT, *settings.notes, "", (_NAMES, names, "")]
     value: dict[str, Any] = {
         "prices": [_data(row) for row in rows],
         "ids": [dict(zip(("model", "aliases", "provider", "id"), name, strict=True)) for name in names],
     }
-    page.append(table(_NAMES, names))
-    text += ["", text_table(_NAMES, names)]
     if "--live" in order.flags:
         live = _live(session, settings)
-        seen = [[m.id, *_said(listing), words] for m, listing, words in live]
+        rows_now = [[m.id, *_said(listing), prose(words)] for m, listing, words in live]
         told = "RunComfy's own catalog, read now. A base price does not say for which settings it holds, so "
         told += "no estimate counts with it."
-        bold = [[*row[:-1], prose(str(row[-1]))] for row in seen]
-        page += [tag("div", prose(told)), table(_LIVE, bold)]
-        text += ["", told, text_table(_LIVE, [[*row[:-1], plain(str(row[-1]))] for row in seen])]
+        parts += ["", told, (_LIVE, rows_now, "")]
         value["live"] = [
             {
                 "model": m.id,
@@ -94,7 +83,7 @@ def model_list(order: Order) -> Shown:
             }
             for m, listing, words in live
         ]
-    return Shown(html=join(page), text="\n".join(text), value=value)
+    return answer(parts, value=value)
 
 
 def _cells(silent: PriceRow, sounding: PriceRow, today: "date") -> list[str]:

@@ -16,7 +16,7 @@ from kling_nb.ledger.votes import AXES, Axis, Vote, standing, votes
 from kling_nb.notebook.ballot import Ballot, Paper
 from kling_nb.notebook.frontend import ClipSource, LiveView, make_widget, watched
 from kling_nb.notebook.order import Order, held, named
-from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.values import wrong
 from kling_nb.pairing import By, grouping
 from kling_nb.ratings import Agreement, Ratings, Scores
@@ -91,7 +91,7 @@ def rate_line(order: Order) -> Shown:
         path = (session.surroundings().folder or Path.cwd()) / order.flags["--csv"]
         rating.to_csv(path, allow_sandbox="--allow-sandbox" in order.flags)
         words = f"{len(rating.votes)} votes are in {path.name}."
-        return Shown(html=tag("div", words), text=words, value=path)
+        return answer([words], value=path)
     if "--table" in order.flags:
         scores = rating.table()
         words = _agreed(rating.agreement())

@@ -13,9 +13,8 @@ from kling_nb.engine import Run, Runs
 from kling_nb.errors import DetachedError, KlingError
 from kling_nb.notebook import overview
 from kling_nb.notebook.arguments import parse_request
-from kling_nb.notebook.order import PENDING, Order, held, here, named, sentences
-from kling_nb.notebook.player import Player
-from kling_nb.notebook.shown import Shown
+from kling_nb.notebook.order import PENDING, Order, held, here, named
+from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.subcommands import COMMANDS
 from kling_nb.notebook.values import read_count, read_seconds, shown, wrong
 from kling_nb.providers import make_provider
@@ -68,7 +67,7 @@ def show(order: Order) -> Shown:
     if "--player" in order.flags:
         if len(runs) != 1:
             raise wrong("--player takes one run.", "`%kling compare` plays several in lock step.")
-        return Shown(view=Player(runs[0], store=order.session.engine().store))
+        return Shown(runs=runs, player=True)
     return Shown(runs=runs, embed=_embed(order, runs))
 
 
@@ -89,9 +88,7 @@ def wait(order: Order) -> Shown:
     timeout_s = read_seconds("--timeout", order.flags["--timeout"]) if "--timeout" in order.flags else None
     runs = named(order) if order.words else here(order)
     if not runs:
-        return sentences(
-            ["Nothing of this kernel is on its way; `%kling resume` takes up the runs of others."]
-        )
+        return answer(["Nothing of this kernel is on its way; `%kling resume` takes up the runs of others."])
     for run in runs:
         if run.status.pending:
             run.resume()
@@ -108,7 +105,7 @@ def wait(order: Order) -> Shown:
     if errors and order.session.surroundings().headless:
         raise errors[0]
     lines = [f"`{run.id}` {state_word(run.record, detached=run.detached)}{_why(run.error)}" for run in runs]
-    return sentences(lines)
+    return answer(lines)
 
 
 def _why(error: KlingError | None) -> str:
@@ -125,7 +122,7 @@ def cancel(order: Order) -> Shown:
         outcome = "ended" if run.status.ended else run.cancel()
         play = " All of it in play money." if run.record.play else ""
         lines.append(f"`{run.id}`: {_cancel_words(run, outcome)}{play}")
-    return sentences(lines)
+    return answer(lines)
 
 
 def _cancel_words(run: Run, outcome: str) -> str:
@@ -150,7 +147,7 @@ def resume(order: Order) -> Shown:
         runs = order.session.resume()
         lines = [_not_sent(run) for run in runs if run.status is RunStatus.CREATED]
         lines += [] if runs else ["Nothing is pending."]
-        return sentences([*lines, runs.note] if runs.note else lines, runs)
+        return answer([*lines, runs.note] if runs.note else lines, runs)
     asked = named(order)
     waiting = [run for run in asked if run.status is RunStatus.CREATED]
     going = [take_up(run, order.session) for run in asked if run.status.pending]
@@ -159,7 +156,7 @@ def resume(order: Order) -> Shown:
     lines += [
         f"`{run.id}` has ended ({state_word(run.record)}): there is nothing to resume." for run in ended
     ]
-    return sentences(lines, going)
+    return answer(lines, going)
 
 
 def _not_sent(run: Run) -> str:
@@ -184,13 +181,11 @@ def resolve(order: Order) -> Shown:
     play = " in play money" if run.record.play else ""
     if attach is not None:
         where = f"{shown(attach, quote=False)} at {provider_label(run.provider)}"
-        return sentences(
-            [f"`{run.id}` is {where}: nothing was sent, and its money settles as always."], [run]
-        )
+        return answer([f"`{run.id}` is {where}: nothing was sent, and its money settles as always."], [run])
     again = "What it cost, if anything, stays unknown. Its cell makes a new attempt, charged as usual."
     if run.status is RunStatus.SUCCEEDED:
         again = "The clip stays; what it cost stays unknown."
-    return sentences([f"`{run.id}` was given up: {usd(held)}{play} is no longer held. {again}"], [run])
+    return answer([f"`{run.id}` was given up: {usd(held)}{play} is no longer held. {again}"], [run])
 
 
 def adopt(order: Order) -> Shown:
@@ -206,8 +201,8 @@ def adopt(order: Order) -> Shown:
     known = {record.id for record in order.session.ledger().runs(provider_run_id=provider_run_id)}
     run = _adopt_run(provider, provider_run_id, **fields, **rest, session=order.session)
     if run.id in known:
-        return sentences([f"`{run.id}` is that run already; nothing changed."], [run])
-    return sentences(
+        return answer([f"`{run.id}` is that run already; nothing changed."], [run])
+    return answer(
         [
             f"`{run.id}` was made elsewhere, at {provider_label(provider)}; nothing was sent for it.",
             "What it cost stands on its own row and counts against no budget here.",

@@ -6,13 +6,15 @@ Invariants: the same content goes out as HTML and as plain text; a command itsel
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.html import Part, page_of, tag, text_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kling_nb.embedding import Mode
     from kling_nb.engine import Run
 
-__all__ = ["Shown", "put"]
+__all__ = ["Shown", "answer", "put", "verbatim"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,7 @@ class Shown:
         value: What the command gives back to Python.
         runs: Runs whose cards are drawn below it.
         embed: What of their clips goes into the cards; None leaves it to the settings.
+        player: Whether its one run is drawn with a live player instead.
         view: What IPython displays below that, e.g. a comparison; it has a text of its own.
     """
 
@@ -33,7 +36,37 @@ class Shown:
     value: Any = None
     runs: "Sequence[Run]" = ()
     embed: "Mode | None" = None
+    player: bool = False
     view: Any = None
+
+
+def answer(parts: "Sequence[Part]", runs: "Sequence[Run]" = (), value: Any = None) -> Shown:
+    """Answer with sentences and tables, and with the cards of runs below them.
+
+    Args:
+        parts: Sentences and tables.
+        runs: Runs whose cards are drawn below.
+        value: The same as plain data.
+
+    Example:
+        >>> answer(["Nothing is **pending**."]).text
+        'Nothing is pending.'
+    """
+    return Shown(html=page_of(parts), text=text_of(parts), runs=runs, value=value)
+
+
+def verbatim(text: str, value: Any = None) -> Shown:
+    """Answer with a text whose lines stay as they are.
+
+    Args:
+        text: The text.
+        value: What the command gives back.
+
+    Example:
+        >>> verbatim("one").text
+        'one'
+    """
+    return Shown(html=tag("pre", text, style="white-space:pre-wrap;font-size:12px"), text=text, value=value)
 
 
 class Answer:
@@ -91,7 +124,13 @@ def put(shown: Shown) -> Answer | None:
         from IPython.display import display
 
         display({"text/html": shown.html, "text/plain": shown.text}, raw=True)
-    if shown.runs:
+    if shown.player:
+        from IPython.display import display
+
+        from kling_nb.notebook.player import play
+
+        display(play(shown.runs[0]))
+    elif shown.runs:
         from kling_nb.notebook.card import show_runs
 
         show_runs(shown.runs, embed=shown.embed)
