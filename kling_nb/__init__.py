@@ -119,7 +119,8 @@ __all__ = [
 if TYPE_CHECKING:
     from kling_nb.adopting import adopt
     from kling_nb.api import Spend, connect, estimate, find, generate, resume, runs, spend, submit
-    from kling_nb.engine import Run, Runs, Video
+    from kling_nb.engine.run import Run, Video
+    from kling_nb.engine.runs import Runs
     from kling_nb.errors import (
         BlockedError,
         BudgetError,

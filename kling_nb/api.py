@@ -12,13 +12,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from kling_nb.engine import Run, Runs, Video
+from kling_nb.amounts import dollars
+from kling_nb.engine.run import Run, Video
+from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError
 from kling_nb.models import Shot, TextToVideo, make_request
-from kling_nb.places import script
+from kling_nb.places import Surroundings, script
 from kling_nb.plan import Ask
-from kling_nb.records import Estimate, RunStatus, Totals, dollars
-from kling_nb.session import Session, Surroundings
+from kling_nb.records import Estimate, RunStatus, Totals
+from kling_nb.session import Session
 from kling_nb.veil import quietly
 
 __all__ = [

@@ -20,7 +20,7 @@ from kling_nb import errors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kling_nb.engine import Run
+    from kling_nb.engine.run import Run
     from kling_nb.notebook.shown import Shown
 
 __all__ = ["app", "main"]
@@ -316,7 +316,8 @@ def sandbox_serve(
     fault: Annotated[list[str] | None, typer.Option(metavar="NAME=RATE", help="A fault to cause.")] = None,
 ) -> None:
     """Serve both providers' wires on 127.0.0.1 until interrupted; prints one JSON line when ready."""
-    from kling_nb.sandbox.serve import parse_faults, serve
+    from kling_nb.sandbox.faults import parse_faults
+    from kling_nb.sandbox.serve import serve
     from kling_nb.settings import load_settings
 
     try:

@@ -18,7 +18,7 @@ from typing import Any
 import platformdirs
 
 from kling_nb.errors import SettingsError
-from kling_nb.placing import read_plain
+from kling_nb.files import read_plain
 
 __all__ = ["APP", "ProjectTable", "UserFile", "default_user_file", "find_project", "read_user_file"]
 

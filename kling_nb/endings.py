@@ -7,8 +7,9 @@ mark in the text, and a provider's words are never mixed in.
 
 from typing import NamedTuple
 
+from kling_nb.amounts import in_currency, usd
 from kling_nb.errors import Charged
-from kling_nb.records import RunRecord, RunStatus, in_currency, usd
+from kling_nb.records import RunRecord, RunStatus
 from kling_nb.wording import SEND_IT, charged, clock, never_sent, provider_label, provider_site
 
 __all__ = ["Ending", "ending"]

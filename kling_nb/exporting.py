@@ -12,16 +12,17 @@ from typing import Any
 from kling_nb.api import current
 from kling_nb.catalog import find_model
 from kling_nb.crate import file_name, write_crate
-from kling_nb.engine import Run
+from kling_nb.engine.run import Run
 from kling_nb.errors import UsageError
 from kling_nb.exportlinks import telling
-from kling_nb.exports import Export, Missing, Placed, Sample, beside, check_origin, lay_out, prompt_of
+from kling_nb.exportplan import Missing, Placed, Sample, prompt_of
+from kling_nb.exports import Export, beside, check_origin, lay_out
+from kling_nb.files import write_whole
 from kling_nb.layouts import find_layout, read_rows
 from kling_nb.ledger.votes import standing, votes
 from kling_nb.methods import methods as describe
 from kling_nb.pairing import By
 from kling_nb.places import media_folder
-from kling_nb.placing import write_whole
 from kling_nb.preferences import lay_out_votes
 from kling_nb.records import RunRecord
 from kling_nb.session import Session

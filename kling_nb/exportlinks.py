@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kling_nb.errors import StoreError, UsageError
-from kling_nb.placing import copy_and_hash, has_bytes, part_name
+from kling_nb.files import copy_and_hash, has_bytes, part_name
 
 if TYPE_CHECKING:
     from kling_nb.exportplan import Placed

@@ -18,8 +18,8 @@ from kling_nb.exportindex import index_files, write_tar
 from kling_nb.exportlinks import check_place, check_way, put_clips, strangers, sweep, telling
 from kling_nb.exportnames import check_case, check_names
 from kling_nb.exportplan import Missing, Placed, Sample, name_clips, prompt_of
+from kling_nb.files import write_whole
 from kling_nb.layouts import Layout, Row
-from kling_nb.placing import write_whole
 from kling_nb.receiptlist import to_receipts
 from kling_nb.records import RunRecord
 

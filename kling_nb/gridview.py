@@ -11,10 +11,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from kling_nb import cardparts, cardview, html, receiptview, wording
+from kling_nb.amounts import usd
 from kling_nb.cardparts import CardState
 from kling_nb.errors import one_line
 from kling_nb.html import DOT, Html, join, prose, tag
-from kling_nb.records import RunRecord, RunStatus, Totals, usd
+from kling_nb.records import RunRecord, RunStatus, Totals
 from kling_nb.veil import veiled
 
 __all__ = ["grid", "grid_text"]

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from urllib.parse import quote
 
+from kling_nb.amounts import usd
 from kling_nb.exports import is_stand_in
-from kling_nb.records import RunRecord, RunStatus, usd
+from kling_nb.records import RunRecord, RunStatus
 from kling_nb.wording import charged, provider_label
 
 __all__ = ["methods"]

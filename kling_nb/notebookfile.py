@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.errors import StoreError, UsageError
-from kling_nb.placing import read_plain
-from kling_nb.receipt import RECEIPT_MIME, from_receipt
+from kling_nb.files import read_plain
+from kling_nb.receipt import from_receipt
 from kling_nb.receiptlist import receipts_in
+from kling_nb.receiptmodel import RECEIPT_MIME
 from kling_nb.records import RunRecord
 
 __all__ = ["read_receipts", "runs_told"]

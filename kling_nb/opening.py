@@ -15,16 +15,21 @@ from typing import Any
 from kling_nb.addresses import is_loopback
 from kling_nb.budgets import Wallet
 from kling_nb.catalog import Model
-from kling_nb.engine import Engine, Reach, Run, Wish
+from kling_nb.engine.asking import Reach
+from kling_nb.engine.lifecycle import Engine
+from kling_nb.engine.reuse import Wish
+from kling_nb.engine.run import Run
 from kling_nb.errors import BudgetError, KlingError, StoreError
 from kling_nb.keyholder import CallKeys, NotAskedError
-from kling_nb.ledger import Ledger, Transaction
+from kling_nb.ledger.database import Ledger
+from kling_nb.ledger.transaction import Transaction
 from kling_nb.models import request_key
 from kling_nb.plan import Ask, Take, new_record, plan_takes
 from kling_nb.pricing import require_priced
 from kling_nb.provenance import Commit
 from kling_nb.records import Estimate, RunRecord, RunStatus, utc_now
-from kling_nb.store import Store, file_stem
+from kling_nb.store.folder import Store
+from kling_nb.store.names import file_stem
 from kling_nb.veil import NOW_PRIVATE, STILL_PUBLIC, is_veiled, unveiled
 
 __all__ = ["Opening"]

@@ -18,8 +18,8 @@ from typing import Literal
 from urllib.parse import quote, unquote
 
 from kling_nb.embedding import data_address, growth
-from kling_nb.placing import file_sha256
-from kling_nb.receipt import CLIP_SUFFIXES
+from kling_nb.files import file_sha256
+from kling_nb.receiptmodel import CLIP_SUFFIXES
 from kling_nb.records import RunRecord
 from kling_nb.wording import size_words, there_are
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from kling_nb.catalog import Model, find_model
 from kling_nb.choice import choose_provider
-from kling_nb.engine import Decision, Wish, decide
+from kling_nb.engine.reuse import Decision, Wish, decide
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.keys import Key
-from kling_nb.ledger import Ledger
+from kling_nb.ledger.database import Ledger
 from kling_nb.models import TextToVideo, request_key, run_key
 from kling_nb.pricefile import in_force
 from kling_nb.pricing import estimate, learn_price

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from kling_nb.errors import StoreError
+from kling_nb.files import open_plain
 from kling_nb.marks import Box, BrokenBoxError, marks_in, outer_boxes
-from kling_nb.placing import open_plain
 from kling_nb.provenance import Mark
 
 if TYPE_CHECKING:

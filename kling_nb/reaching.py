@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pydantic import SecretStr
 
 from kling_nb.addresses import is_loopback
-from kling_nb.engine import Reach
+from kling_nb.engine.asking import Reach
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.keys import Key, fingerprint
 from kling_nb.providers import make_provider

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from kling_nb.amounts import dollars
 from kling_nb.errors import StoreError, one_line
 from kling_nb.models import request_key, run_key
 from kling_nb.provenance import Sent, sample_of, source_type
@@ -29,7 +30,7 @@ from kling_nb.receiptmodel import (
     Receipt,
     is_bare_name,
 )
-from kling_nb.records import Earlier, MediaFacts, RunRecord, dollars
+from kling_nb.records import Earlier, MediaFacts, RunRecord
 from kling_nb.veil import is_hash, is_veiled, veiled
 
 __all__ = [

@@ -13,21 +13,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from kling_nb.amounts import micros
 from kling_nb.errors import Charged, one_line
 from kling_nb.models import TextToVideo
-from kling_nb.provenance import (
-    AI_MADE,
-    DRAWN,
-    MOST_MARKS,
-    Cell,
-    Commit,
-    Mark,
-    Sample,
-    Sent,
-    Sha256,
-    Terms,
-)
-from kling_nb.records import Earlier, Estimate, FailReason, MediaFacts, RunRecord, RunStatus, micros
+from kling_nb.provenance import AI_MADE, DRAWN, MOST_MARKS, Cell, Commit, Mark, Sample, Sent, Sha256, Terms
+from kling_nb.records import Earlier, Estimate, FailReason, MediaFacts, RunRecord, RunStatus
 
 __all__ = [
     "CLIP_SUFFIXES",

@@ -13,15 +13,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from kling_nb.amounts import in_currency
 from kling_nb.api import current
 from kling_nb.costreport import BalanceLine, Check, CostReport
-from kling_nb.engine import Reach, Seen
-from kling_nb.engine.asking import balance, look
+from kling_nb.engine.asking import Reach, Seen, balance, look
 from kling_nb.engine.watch import reported
 from kling_nb.errors import KlingError
 from kling_nb.keys import KEY_VARIABLES, fingerprint
 from kling_nb.providers.base import Snapshot
-from kling_nb.records import RunRecord, RunStatus, Totals, in_currency
+from kling_nb.records import RunRecord, RunStatus, Totals
 from kling_nb.session import Session
 from kling_nb.spending import is_open, read_day, read_dimensions, select
 from kling_nb.transport import Transport

@@ -11,9 +11,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from kling_nb.api import current
-from kling_nb.engine import Engine, Reach, Run, Seen
+from kling_nb.engine.asking import Reach, Seen
+from kling_nb.engine.lifecycle import Engine
+from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.ledger import Ledger, Transaction
+from kling_nb.ledger.database import Ledger
+from kling_nb.ledger.transaction import Transaction
 from kling_nb.models import TextToVideo
 from kling_nb.opening import FROM_FOLDER
 from kling_nb.records import RunRecord, RunStatus, utc_now

@@ -24,6 +24,7 @@ from typing import Any, Literal
 import platformdirs
 
 from kling_nb.addresses import is_loopback, origin_of
+from kling_nb.amounts import MICROS, usd
 from kling_nb.catalog import DEFAULT_MODEL, add_own
 from kling_nb.configfile import APP, ProjectTable, find_project, read_user_file
 from kling_nb.embedding import Mode
@@ -33,7 +34,6 @@ from kling_nb.options import Options, ProviderName, check_options
 from kling_nb.pricefile import GivenPrice, project_notes, read_prices
 from kling_nb.providers.runcomfy import RunComfy
 from kling_nb.providers.runflow import Runflow
-from kling_nb.records import MICROS, usd
 
 __all__ = [
     "CAPS",

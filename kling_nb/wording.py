@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+from kling_nb.amounts import in_currency, usd
 from kling_nb.catalog import find_model
 from kling_nb.errors import Charged, UsageError
-from kling_nb.records import Level, MediaFacts, RunRecord, RunStatus, Totals, in_currency, usd
+from kling_nb.records import Level, MediaFacts, RunRecord, RunStatus, Totals
 
 __all__ = [
     "SEND_IT",

@@ -103,8 +103,9 @@ def work(spec):
     os.environ.update(spec["env"])
     os.chdir(spec["folder"])
     from kling_nb import api
-    from kling_nb.engine import Clock, Limits
-    from kling_nb.session import Session, Surroundings
+    from kling_nb.engine.job import Clock, Limits
+    from kling_nb.places import Surroundings
+    from kling_nb.session import Session
 
     # Ignored here, in the main thread: writing too much is then an error, as on a full disk.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -231,7 +232,7 @@ _DEEDS = {
 
 
 def _end(run, patience_s=40):
-    from kling_nb.placing import file_sha256
+    from kling_nb.files import file_sha256
 
     if isinstance(run, Exception):
         return {"error": type(run).__name__, "what": str(run)}

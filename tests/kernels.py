@@ -20,8 +20,9 @@ import nbformat
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
-from kling_nb.receipt import RECEIPT_MIME, from_receipt
+from kling_nb.receipt import from_receipt
 from kling_nb.receiptlist import receipts_in
+from kling_nb.receiptmodel import RECEIPT_MIME
 
 #: Made up; it must appear nowhere.
 KEY = "made-up-key-of-a-test-7Qm2"

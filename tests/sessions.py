@@ -2,9 +2,10 @@
 
 from kling_nb.loop import Loop
 from kling_nb.models import make_request
+from kling_nb.places import Surroundings
 from kling_nb.plan import Ask
 from kling_nb.sandbox.serve import Sandbox
-from kling_nb.session import Session, Surroundings
+from kling_nb.session import Session
 
 #: Made up; it must appear nowhere.
 KEY = "made-up-key-of-a-test-7Qm2"

@@ -4,7 +4,7 @@ import json
 from hashlib import sha256
 from pathlib import Path
 
-from kling_nb.exports import Sample
+from kling_nb.exportplan import Sample
 from kling_nb.models import request_key, run_key
 from kling_nb.records import MediaFacts, RunStatus
 from test_cardview import DONE, record

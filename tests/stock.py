@@ -4,10 +4,10 @@ import shutil
 from datetime import UTC, datetime, timedelta
 
 from clips import make_clip, make_record
-from kling_nb.ledger import Ledger
+from kling_nb.ledger.database import Ledger
 from kling_nb.models import TextToVideo
 from kling_nb.records import RunStatus
-from kling_nb.store import Store
+from kling_nb.store.folder import Store
 
 MODELS = ("kling-3.0-pro", "kling-3.0-standard", "kling-3.0-4k")
 #: Every tenth run is one of these.
@@ -82,6 +82,6 @@ def fill(folder, scenes, *, models=MODELS[:2], others=True, seconds=0.5, size=(9
 
 
 def _sha256(path):
-    from kling_nb.placing import file_sha256
+    from kling_nb.files import file_sha256
 
     return file_sha256(path)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from kling_nb.errors import UsageError
 from kling_nb.models import TextToVideo, make_request
 from kling_nb.notebook import arguments
-from kling_nb.notebook.arguments import CellOrder, HelpWantedError, cell_help, parse_cell
-from kling_nb.notebook.syntax import FLAGS, REFUSED, find_flag
+from kling_nb.notebook.arguments import CellOrder, HelpWantedError, parse_cell
+from kling_nb.notebook.syntax import FLAGS, REFUSED, cell_help, find_flag
 from kling_nb.notebook.values import shown
 
 FOX = "A red fox"

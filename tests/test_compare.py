@@ -15,7 +15,7 @@ from kling_nb.notebook.frontend import CHUNK_BYTES, ClipSource
 from kling_nb.notebook.player import shot_marks
 from kling_nb.probe import stills
 from kling_nb.records import RunStatus
-from kling_nb.store import Store
+from kling_nb.store.folder import Store
 from livepage import keep_clip
 from safehtml import judge
 from sessions import ask, sessions_in

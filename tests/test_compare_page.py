@@ -10,7 +10,7 @@ from house import until
 from kling_nb.notebook.compare import _SCRIPTS, _STYLES
 from kling_nb.notebook.frontend import ClipSource
 from kling_nb.notebook.player import clip_state
-from kling_nb.store import Store
+from kling_nb.store.folder import Store
 from lab import browser_of
 from livepage import LivePage, keep_clip
 

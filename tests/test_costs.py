@@ -23,7 +23,7 @@ from kling_nb.notebook.commands import run_command
 from kling_nb.notebook.dryrun import show_plan
 from kling_nb.notebook.shown import Answer
 from kling_nb.plan import Ask
-from kling_nb.receipt import RECEIPT_MIME
+from kling_nb.receiptmodel import RECEIPT_MIME
 from kling_nb.records import Estimate
 from kling_nb.spending import DIMENSIONS, columns, is_open
 from safehtml import judge

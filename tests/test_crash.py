@@ -14,9 +14,9 @@ import pytest
 from crash_child import Nursery
 from house import KEY, VARIABLE, until
 from kling_nb.engine.job import STEPS
-from kling_nb.ledger import Ledger
+from kling_nb.files import file_sha256
+from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop
-from kling_nb.placing import file_sha256
 from kling_nb.sandbox.serve import Sandbox
 from stage import WIRES
 

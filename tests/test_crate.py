@@ -8,9 +8,9 @@ import pytest
 
 from kling_nb.crate import write_crate
 from kling_nb.errors import StoreError, UsageError
-from kling_nb.exports import Sample
+from kling_nb.exportplan import Sample
+from kling_nb.files import file_sha256
 from kling_nb.methods import methods
-from kling_nb.placing import file_sha256
 from kling_nb.provenance import AI_MADE, DRAWN, Commit, Mark, Terms
 from kling_nb.records import MediaFacts
 from kling_nb.veil import veiled

@@ -13,9 +13,9 @@ from kling_nb.cardparts import CardState
 from kling_nb.cardview import card
 from kling_nb.embedding import ASKED_MOST, Kept, data_address, growth, inset, refuse_too_much
 from kling_nb.errors import UsageError
+from kling_nb.files import file_sha256
 from kling_nb.gridview import grid
 from kling_nb.places import front_end
-from kling_nb.placing import file_sha256
 from kling_nb.records import MediaFacts, RunStatus, utc_now
 from kling_nb.wording import size_words
 from lab import Lab

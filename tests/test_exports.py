@@ -10,7 +10,8 @@ import pytest
 from kling_nb import layouts
 from kling_nb.errors import UsageError
 from kling_nb.exporting import export
-from kling_nb.exports import Sample, lay_out
+from kling_nb.exportplan import Sample
+from kling_nb.exports import lay_out
 from kling_nb.layouts import LAYOUTS, find_layout, read_rows
 from kling_nb.notebook.commands import run_command
 from kling_nb.records import RunStatus

@@ -18,7 +18,8 @@ from pydantic import Field
 from kernels import check_saved, errors, execute, kernel_in, notebook, records, texts
 from kling_nb import api
 from kling_nb.catalog import find_model, models
-from kling_nb.engine import Run, Runs
+from kling_nb.engine.run import Run
+from kling_nb.engine.runs import Runs
 from kling_nb.errors import BudgetError, KeyMissingError, UsageError
 from kling_nb.models import MAX_SHOTS, Shot, TextToVideo, make_request
 from kling_nb.notebook import form as form_module

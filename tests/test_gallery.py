@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from house import until
-from kling_nb.engine import Runs
+from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError
-from kling_nb.ledger import Ledger
+from kling_nb.ledger.database import Ledger
 from kling_nb.notebook.commands import run_command
 from kling_nb.notebook.gallery import Gallery, _words, gallery
 from kling_nb.notebook.sheet import MOST, Tile, sheet, sheet_text, smaller

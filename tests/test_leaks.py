@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from house import VARIABLE, houses
+from kling_nb.addresses import is_loopback
 from kling_nb.adopting import adopt
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.keys import Key, check_length
@@ -17,7 +18,6 @@ from kling_nb.models import make_request
 from kling_nb.notebook.cell import run_cell
 from kling_nb.notebook.commands import run_command
 from kling_nb.plan import Ask
-from kling_nb.transport import is_loopback
 from sessions import ask
 
 #: Unlike the shape of any key, so that only knowing it helps.

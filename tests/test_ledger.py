@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from clips import make_record
 from kling_nb.errors import LedgerError
-from kling_nb.ledger import LeaseLostError, Ledger
+from kling_nb.ledger.database import LeaseLostError, Ledger
 from kling_nb.ledger.schema import STEPS
 from kling_nb.models import TextToVideo
 from kling_nb.records import RunStatus

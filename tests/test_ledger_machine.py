@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 from clips import make_record
 from kling_nb.budgets import Wallet
 from kling_nb.errors import BudgetError, LedgerError
-from kling_nb.ledger import LeaseLostError, Ledger
+from kling_nb.ledger.database import LeaseLostError, Ledger
 from kling_nb.records import Estimate, RunStatus
 
 CAP = 2_000_000

@@ -11,7 +11,8 @@ from kernels import check_saved, errors, execute, kernel_in, notebook, records
 from kling_nb.errors import BlockedError, KeyMissingError
 from kling_nb.notebook.bill import estimate_notebook
 from kling_nb.notebookfile import runs_told
-from kling_nb.receipt import RECEIPT_MIME, to_receipt
+from kling_nb.receipt import to_receipt
+from kling_nb.receiptmodel import RECEIPT_MIME
 from kling_nb.resolving import resolve
 from sessions import ask
 from stage import WIRES

@@ -15,7 +15,7 @@ from canary import PROMPT, files_below, pieces_in
 from house import houses, until
 from kernels import notebook
 from kling_nb.catalog import find_model
-from kling_nb.engine import Run
+from kling_nb.engine.run import Run
 from kling_nb.engine.submit import submit_call
 from kling_nb.errors import KlingError, NotCachedError, StoreError, UsageError
 from kling_nb.models import make_request, request_key, run_key
@@ -30,7 +30,8 @@ from kling_nb.reconciling import costs
 from kling_nb.records import Estimate, RunRecord, RunStatus, utc_now
 from kling_nb.resolving import resolve
 from kling_nb.restoring import restore, verify_folder
-from kling_nb.store import Store, file_stem
+from kling_nb.store.folder import Store
+from kling_nb.store.names import file_stem
 from kling_nb.veil import NOT_SHOWN, hash_of, is_hash, is_veiled, unveiled, veiled
 from sessions import ask
 from stage import WIRES

@@ -8,8 +8,10 @@ from hypothesis import given
 from kling_nb.calls import Reply
 from kling_nb.errors import UnsupportedError, UsageError
 from kling_nb.models import make_request
-from kling_nb.providers import PROVIDERS, RunComfy, Sandbox, make_provider
+from kling_nb.providers import PROVIDERS, make_provider
 from kling_nb.providers.base import Accepted, Ambiguous, Refused, Snapshot
+from kling_nb.providers.runcomfy import RunComfy
+from kling_nb.providers.sandbox import Sandbox
 from wire.golden import RUN_ID, cases, check, files, outcome
 from wire.junk import replies
 

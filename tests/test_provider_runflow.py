@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_nb.models import make_request
-from kling_nb.providers import Runflow
 from kling_nb.providers.base import Accepted, Ambiguous, Found, Refused, Snapshot
 from kling_nb.providers.reading import say
+from kling_nb.providers.runflow import Runflow
 from wire.golden import RUN_ID, cases, check, files, outcome
 from wire.junk import replies
 

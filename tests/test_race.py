@@ -9,8 +9,8 @@ import pytest
 
 from crash_child import Nursery
 from house import KEY, VARIABLE
-from kling_nb.ledger import Ledger
-from kling_nb.placing import file_sha256
+from kling_nb.files import file_sha256
+from kling_nb.ledger.database import Ledger
 from stage import WIRES
 
 #: Nobody dies here, and on a busy machine a heartbeat may be late and a clip take minutes.

@@ -12,7 +12,7 @@ import pytest
 
 from clips import make_record
 from kling_nb.errors import LedgerError, UsageError
-from kling_nb.ledger import Ledger
+from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.votes import Vote, add_vote, standing, votes
 from kling_nb.models import Shot, TextToVideo
 from kling_nb.pairing import grouping, pairs, pool

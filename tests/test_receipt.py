@@ -15,7 +15,8 @@ from clips import make_record
 from kling_nb.errors import StoreError, one_line
 from kling_nb.models import Shot, TextToVideo, request_key, run_key
 from kling_nb.provenance import Cell, Commit, Mark, Sent, Terms
-from kling_nb.receipt import RECEIPT_MIME, SCHEMA, from_receipt, is_bare_name, to_receipt
+from kling_nb.receipt import from_receipt, to_receipt
+from kling_nb.receiptmodel import RECEIPT_MIME, SCHEMA, is_bare_name
 from kling_nb.receiptview import receipt as receipt_view
 from kling_nb.records import Earlier, Estimate, MediaFacts, RunRecord, RunStatus
 

@@ -278,7 +278,7 @@ def test_an_edited_receipt_is_found_out(folder):
 
 def test_marks_that_are_gone_are_missed(folder):
     """A clip whose marks were taken out has other bytes; with the hash edited too, the marks are missed."""
-    from kling_nb.placing import file_sha256
+    from kling_nb.files import file_sha256
     from kling_nb.probe import probe
 
     [clip] = folder.glob("*.mp4")

@@ -22,8 +22,9 @@ from kling_nb.calls import Call
 from kling_nb.errors import StoreError
 from kling_nb.models import Shot, TextToVideo
 from kling_nb.provenance import AI_MADE, DRAWN, Cell, Commit, Mark, Sent, Terms, body_bytes
-from kling_nb.receipt import RECEIPT_MIME, from_receipt, to_receipt
+from kling_nb.receipt import from_receipt, to_receipt
 from kling_nb.receiptlist import receipts_in
+from kling_nb.receiptmodel import RECEIPT_MIME
 from kling_nb.receiptschema import SCHEMA_FILE, receipt_schema, schema_text
 from kling_nb.records import RunStatus
 from kling_nb.restoring import verify_folder

@@ -8,7 +8,10 @@ import pytest
 from house import KEY, houses
 from kling_nb.calls import Reply
 from kling_nb.notebook.commands import run_command
-from kling_nb.providers import RunComfy, Runflow, Sandbox, make_provider
+from kling_nb.providers import make_provider
+from kling_nb.providers.runcomfy import RunComfy
+from kling_nb.providers.runflow import Runflow
+from kling_nb.providers.sandbox import Sandbox
 from kling_nb.reconciling import costs
 from kling_nb.records import RunStatus
 from sessions import ask

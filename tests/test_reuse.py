@@ -9,7 +9,7 @@ import pytest
 from clips import make_record
 from house import VARIABLE, houses, until
 from kling_nb.addresses import is_loopback
-from kling_nb.engine import Wish, decide
+from kling_nb.engine.reuse import Wish, decide
 from kling_nb.errors import (
     BlockedError,
     ConsentError,

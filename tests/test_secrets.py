@@ -19,7 +19,7 @@ import pytest
 from pydantic import SecretStr
 
 from kernels import errors, execute, kernel_in, notebook, sandbox_process
-from kling_nb.engine import Reach
+from kling_nb.engine.asking import Reach
 from kling_nb.errors import KlingError, SettingsError
 from kling_nb.keys import Key, find_key
 from kling_nb.loop import Loop

@@ -17,15 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clips import make_clip, make_record
-from kling_nb import placing
+from kling_nb import files
 from kling_nb.errors import StoreError
 from kling_nb.models import Shot, TextToVideo
+from kling_nb.probe import NotVideoError
 from kling_nb.provenance import Mark, Sent
 from kling_nb.receipt import to_receipt
 from kling_nb.records import MediaFacts, RunStatus
-from kling_nb.store import NotVideoError, Store, file_stem, relative_src, slug
 from kling_nb.store import folder as folder_module
 from kling_nb.store import sidecars as sidecars_module
+from kling_nb.store.folder import Store
+from kling_nb.store.names import file_stem, relative_src, slug
 
 HERE = Path(__file__).parent
 
@@ -153,7 +155,7 @@ def test_many_savers_of_different_bytes_lose_nothing(tmp_path):
 def test_a_folder_without_hard_links_keeps_the_same_promise(tmp_path, monkeypatch, way):
     """Where the file system cannot link, nothing is replaced either, and no claim stays behind."""
     if way == "no hard links":
-        monkeypatch.setattr(placing.os, "link", no_link)
+        monkeypatch.setattr(files.os, "link", no_link)
     store = Store(tmp_path)
     first = keep(store, make_record())
     again = keep(store, make_record())
@@ -268,7 +270,7 @@ def test_kill_9_leaves_the_whole_clip_or_none(tmp_path, monkeypatch, act, least)
     folders = [path for path in sorted((tmp_path / "runs").iterdir()) if path.name != "rehearsal"]
     assert len(folders) >= least
     if act == "claim":
-        monkeypatch.setattr(placing.os, "link", no_link)
+        monkeypatch.setattr(files.os, "link", no_link)
     named = 0
     for folder in folders:
         for path in folder.glob("[!.]*"):

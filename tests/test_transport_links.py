@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from kling_nb.transport import DownloadError, Transport
+from kling_nb.download import DownloadError
+from kling_nb.transport import Transport
 from transport_cases import (
     PATIENT,
     SHA,

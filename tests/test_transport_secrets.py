@@ -8,9 +8,10 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from kling_nb.addresses import is_loopback
 from kling_nb.calls import Call
 from kling_nb.errors import KeyMissingError, SettingsError, TransportError, UsageError
-from kling_nb.transport import Transport, is_loopback
+from kling_nb.transport import Transport
 from transport_server import Names, answer, replying, serving
 
 KEY = SecretStr("rf_live_secret")

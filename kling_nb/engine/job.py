@@ -20,11 +20,11 @@ from kling_nb.engine.asking import MOST_FOLLOWED
 from kling_nb.engine.pace import back_off
 from kling_nb.engine.run import Run
 from kling_nb.errors import LedgerError, StoreError
-from kling_nb.ledger import LeaseLostError, Ledger
-from kling_nb.placing import Checkpoint, no_checkpoint
+from kling_nb.files import Checkpoint, no_checkpoint
+from kling_nb.ledger.database import LeaseLostError, Ledger
 from kling_nb.providers.base import Provider, Snapshot
 from kling_nb.records import Earlier, RunRecord, RunStatus, utc_now
-from kling_nb.store import Store
+from kling_nb.store.folder import Store
 from kling_nb.transport import Transport
 from kling_nb.veil import heard
 

@@ -26,12 +26,13 @@ from kling_nb.engine.submit import cancel_unsent, have_place, recover, submit
 from kling_nb.engine.verdict import detached, halted
 from kling_nb.engine.watch import watch
 from kling_nb.errors import KlingError, LedgerError, StoreError, UsageError
-from kling_nb.ledger import LeaseLostError, Ledger
+from kling_nb.files import Checkpoint, no_checkpoint
+from kling_nb.ledger.database import LeaseLostError, Ledger
 from kling_nb.loop import Loop
-from kling_nb.placing import Checkpoint, no_checkpoint
 from kling_nb.providers import PROVIDERS, make_provider
 from kling_nb.records import MediaFacts, RunRecord, RunStatus, Totals
-from kling_nb.store import Store, relative_src
+from kling_nb.store.folder import Store
+from kling_nb.store.names import relative_src
 from kling_nb.transport import Transport
 from kling_nb.veil import hidden
 

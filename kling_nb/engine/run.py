@@ -21,7 +21,8 @@ from kling_nb.cardview import card, line
 from kling_nb.embedding import FrontEnd, Inset, Kept, Mode, inset
 from kling_nb.engine.verdict import error_of
 from kling_nb.errors import DetachedError, KlingError, RunFailedError, WaitTimeoutError
-from kling_nb.receipt import RECEIPT_MIME, to_receipt
+from kling_nb.receipt import to_receipt
+from kling_nb.receiptmodel import RECEIPT_MIME
 from kling_nb.records import MediaFacts, RunRecord, RunStatus, Totals, utc_now
 from kling_nb.veil import hush, veiled
 from kling_nb.wording import charged

@@ -12,8 +12,8 @@ from kling_nb.embedding import FrontEnd, Mode, inset
 from kling_nb.engine.run import Run, Video
 from kling_nb.gridview import grid, grid_text
 from kling_nb.html import join, prose, tag
-from kling_nb.receipt import RECEIPT_MIME
 from kling_nb.receiptlist import to_receipts
+from kling_nb.receiptmodel import RECEIPT_MIME
 from kling_nb.records import utc_now
 
 __all__ = ["Runs"]

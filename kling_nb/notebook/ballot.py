@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kling_nb.errors import UsageError
-from kling_nb.ledger import Ledger
+from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.votes import AXES, Axis, Choice, Liked, Vote, add_vote, standing, votes
 from kling_nb.pairing import By, pairs
 from kling_nb.records import RunRecord, utc_now

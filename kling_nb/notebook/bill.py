@@ -13,16 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kling_nb.engine import Decision
+from kling_nb.engine.reuse import Decision
 from kling_nb.errors import BudgetError, ConsentError, KlingError, UnpricedError, UsageError
-from kling_nb.ledger import Ledger, Transaction
+from kling_nb.ledger.database import Ledger
+from kling_nb.ledger.transaction import Transaction
 from kling_nb.notebook.arguments import ask_of
 from kling_nb.notebook.cells import read_cells
 from kling_nb.notebook.steps import Step, read_steps
 from kling_nb.opening import Opening
+from kling_nb.places import Surroundings
 from kling_nb.pricing import Quote
 from kling_nb.records import Estimate, RunRecord, RunStatus, Totals
-from kling_nb.session import Surroundings
 from kling_nb.veil import in_place_of
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from kling_nb.notebook.order import Order
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.values import wrong
 from kling_nb.places import media_folder
-from kling_nb.receipt import CLIP_SUFFIXES
+from kling_nb.receiptmodel import CLIP_SUFFIXES
 from kling_nb.restoring import Found, relink, restore
-from kling_nb.store import Store
+from kling_nb.store.folder import Store
 
 __all__ = ["cache_line", "findings", "restore_line"]
 

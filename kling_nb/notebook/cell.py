@@ -8,12 +8,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from kling_nb.engine import Run, Runs
+from kling_nb.engine.run import Run
+from kling_nb.engine.runs import Runs
 from kling_nb.errors import DetachedError, KlingError, WaitTimeoutError
-from kling_nb.notebook.arguments import CellOrder, HelpWantedError, ask_of, cell_help, parse_cell
+from kling_nb.notebook.arguments import CellOrder, HelpWantedError, ask_of, parse_cell
 from kling_nb.notebook.card import show_runs
 from kling_nb.notebook.dryrun import show_plan
 from kling_nb.notebook.shown import Shown, put
+from kling_nb.notebook.syntax import cell_help
 from kling_nb.notebook.values import repeating
 from kling_nb.session import Session
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from kling_nb import cardparts, html
 from kling_nb.cardparts import CardState
 from kling_nb.cardview import line
-from kling_nb.engine import Run, Video
+from kling_nb.engine.run import Run, Video
 from kling_nb.errors import UsageError, one_line
 from kling_nb.html import DOT, Html, join, link, tag
 from kling_nb.notebook.frontend import CLIP_BYTES, ClipSource, LiveView, make_widget, watched
@@ -26,7 +26,7 @@ from kling_nb.records import RunRecord, utc_now
 from kling_nb.veil import veiled, words_of
 
 if TYPE_CHECKING:
-    from kling_nb.store import Store
+    from kling_nb.store.folder import Store
 
 __all__ = ["Comparison", "End", "compare", "compare_line"]
 

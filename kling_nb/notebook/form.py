@@ -13,10 +13,12 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.amounts import MICROS
 from kling_nb.api import await_at_end, current
 from kling_nb.cardview import status_line
 from kling_nb.catalog import find_model
-from kling_nb.engine import Run, Runs
+from kling_nb.engine.run import Run
+from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.html import FONT, Html, details, join, prose, tag
 from kling_nb.notebook.formdraft import Draft, Source, session_now
@@ -27,7 +29,7 @@ from kling_nb.notebook.order import Order, named
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import wrong
 from kling_nb.plan import Ask, title_of
-from kling_nb.records import MICROS, RunRecord, utc_now
+from kling_nb.records import RunRecord, utc_now
 from kling_nb.veil import words_of
 from kling_nb.wording import provider_label, short
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.api import current, surroundings_of_process
 from kling_nb.catalog import find_model
-from kling_nb.engine import Run, Runs
+from kling_nb.engine.run import Run
+from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError
 from kling_nb.models import TextToVideo
 from kling_nb.notebook.formfields import blank, inputs_of, read, shown_as

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.amounts import usd
 from kling_nb.catalog import Model, find_model
 from kling_nb.errors import BlockedError, BudgetError, KlingError, UnpricedError
 from kling_nb.models import TextToVideo, request_key
@@ -19,7 +20,7 @@ from kling_nb.plan import Ask, Plan, payloads
 from kling_nb.pricefile import in_force
 from kling_nb.pricing import price_words
 from kling_nb.providers import PROVIDERS
-from kling_nb.records import RunRecord, RunStatus, usd, utc_now
+from kling_nb.records import RunRecord, RunStatus, utc_now
 from kling_nb.wording import provider_label, session_words, short
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.errors import one_line
-from kling_nb.placing import open_plain
+from kling_nb.files import open_plain
 from kling_nb.records import RunRecord, RunStatus
 
 if TYPE_CHECKING:
-    from kling_nb.store import Store
+    from kling_nb.store.folder import Store
 
 __all__ = ["ClipSource", "LiveView", "answer_at_once", "make_widget", "static_text", "watched"]
 

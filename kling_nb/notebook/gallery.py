@@ -10,7 +10,8 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.engine import Run, Runs
+from kling_nb.engine.run import Run
+from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError, one_line
 from kling_nb.notebook.frontend import ClipSource, LiveView, make_widget, watched
 from kling_nb.notebook.order import Order, held, named

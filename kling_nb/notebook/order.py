@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.engine import Run, Runs
+from kling_nb.engine.run import Run
+from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.notebook.values import identifier, wrong
 from kling_nb.records import RunStatus

@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.cardparts import mark
-from kling_nb.engine import Run, Video
+from kling_nb.engine.run import Run, Video
 from kling_nb.errors import one_line
 from kling_nb.notebook.frontend import ClipSource, LiveView, make_widget, watched
 from kling_nb.records import RunRecord, RunStatus
@@ -19,7 +19,7 @@ from kling_nb.wording import ask_words, money_words, plain, short
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kling_nb.store import Store
+    from kling_nb.store.folder import Store
 
 __all__ = ["Player", "clip_state", "play", "shot_marks"]
 

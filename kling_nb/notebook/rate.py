@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.engine import Run, Runs
+from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.html import prose, tag
 from kling_nb.ledger.votes import AXES, Axis, Vote, standing, votes
@@ -19,12 +19,14 @@ from kling_nb.notebook.order import Order, held, named
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.values import wrong
 from kling_nb.pairing import By, grouping
-from kling_nb.ratings import Agreement, Ratings, Scores
+from kling_nb.ratings import Agreement, Ratings
 from kling_nb.records import RunStatus
+from kling_nb.scoring import Scores
 from kling_nb.veil import in_place_of
 from kling_nb.wording import plain
 
 if TYPE_CHECKING:
+    from kling_nb.engine.runs import Runs
     from kling_nb.session import Session
 
 __all__ = ["Rating", "rate", "rate_line"]

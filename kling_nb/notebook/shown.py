@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kling_nb.embedding import Mode
-    from kling_nb.engine import Run
+    from kling_nb.engine.run import Run
 
 __all__ = ["Shown", "answer", "put", "verbatim"]
 

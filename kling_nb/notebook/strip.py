@@ -11,7 +11,7 @@ from typing import Any
 from IPython.display import DisplayHandle, display
 
 from kling_nb.cardview import status_line
-from kling_nb.engine import Run
+from kling_nb.engine.run import Run
 from kling_nb.html import escape
 from kling_nb.notebook.frontend import answer_at_once, make_widget
 from kling_nb.records import utc_now

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kling_nb.engine import Run
+    from kling_nb.engine.run import Run
+    from kling_nb.places import Surroundings
     from kling_nb.provenance import Cell
-    from kling_nb.session import Surroundings
 
 __all__ = ["ShellSurroundings", "attach", "detach"]
 
@@ -60,8 +60,7 @@ class ShellSurroundings:
         Args:
             *before: What IPython tells of a cell that is about to be run; nothing in the middle of one.
         """
-        from kling_nb.places import front_end, is_headless, notebook_path
-        from kling_nb.session import Surroundings
+        from kling_nb.places import Surroundings, front_end, is_headless, notebook_path
 
         allow_stdin: bool | None = None
         if self.kernel:
@@ -176,7 +175,7 @@ def detach(ip: Any) -> None:
 
 def _show(thing: Any) -> None:
     from kling_nb.api import current
-    from kling_nb.engine import Run, Video
+    from kling_nb.engine.run import Run, Video
     from kling_nb.notebook.card import show_runs
 
     if isinstance(thing, Video):

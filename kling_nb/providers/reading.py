@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 from kling_nb.addresses import is_loopback
 from kling_nb.calls import Reply
-from kling_nb.errors import UsageError, one_line
+from kling_nb.errors import Charged, UsageError, one_line
 from kling_nb.providers.base import Ambiguous, Refused, Snapshot
-from kling_nb.records import Charged, FailReason
+from kling_nb.records import FailReason
 
 __all__ = [
     "Trouble",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from kling_nb.sandbox.serve import parse_faults, serve
+from kling_nb.sandbox.faults import parse_faults
+from kling_nb.sandbox.serve import serve
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from kling_nb import probe as probing
 from kling_nb.errors import Charged, StoreError
-from kling_nb.placing import (
+from kling_nb.files import (
     Checkpoint,
     Signature,
     copy_and_hash,
@@ -28,7 +28,8 @@ from kling_nb.placing import (
     sync_folder,
     write_whole,
 )
-from kling_nb.receipt import MAX_RECEIPT_BYTES, is_bare_name, to_receipt
+from kling_nb.receipt import to_receipt
+from kling_nb.receiptmodel import MAX_RECEIPT_BYTES, is_bare_name
 from kling_nb.records import MediaFacts, RunRecord
 from kling_nb.store.names import file_stem
 from kling_nb.store.sidecars import SidecarReader

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kling_nb.errors import StoreError
-from kling_nb.placing import Signature, open_plain, signature
-from kling_nb.receipt import MAX_RECEIPT_BYTES, from_receipt
+from kling_nb.files import Signature, open_plain, signature
+from kling_nb.receipt import from_receipt
+from kling_nb.receiptmodel import MAX_RECEIPT_BYTES
 from kling_nb.records import RunRecord
 
 __all__ = ["MAX_SIDECARS", "SidecarReader"]
