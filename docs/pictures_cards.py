@@ -23,7 +23,7 @@ from kling_nb.cardview import card
 from kling_nb.errors import BudgetError, KeyMissingError
 from kling_nb.gridview import grid
 from kling_nb.html import notice
-from kling_nb.models import Shot, TextToVideo
+from kling_nb.records.request import Shot, TextToVideo
 from test_cardview import DONE, NOW, TOTALS, T, record
 
 board = TextToVideo(shots=[Shot(prompt="Wide view of a vineyard", duration=5),

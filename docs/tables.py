@@ -14,7 +14,7 @@ from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.subcommands import COMMANDS
 from kling_nb.notebook.syntax import FLAGS
 from kling_nb.options import Options
-from kling_nb.receiptschema import SCHEMA_FILE, receipt_schema, schema_text
+from kling_nb.records.receipt_model import SCHEMA_FILE, receipt_schema, schema_text
 from kling_nb.sandbox.switches import SWITCHES
 from kling_nb.settings import PREFIX
 from kling_nb.wording import provider_label
@@ -160,7 +160,7 @@ def main() -> int:
             stale.append(page)
             if "--check" not in sys.argv:
                 path.write_text(text, encoding="utf-8")
-    schema = HERE.parent / "kling_nb" / SCHEMA_FILE
+    schema = HERE.parent / "kling_nb" / "records" / SCHEMA_FILE
     if not schema.is_file() or schema.read_text(encoding="utf-8") != schema_text():
         stale.append(SCHEMA_FILE)
         if "--check" not in sys.argv:

@@ -145,16 +145,17 @@ if TYPE_CHECKING:
     )
     from kling_nb.exporting import export
     from kling_nb.loop import run_sync
-    from kling_nb.models import Shot, TextToVideo
     from kling_nb.notebook.compare import compare
     from kling_nb.notebook.form import form
     from kling_nb.notebook.gallery import gallery
     from kling_nb.notebook.player import play
     from kling_nb.notebook.rate import rate
     from kling_nb.ratings import Ratings
-    from kling_nb.receiptschema import receipt_schema
     from kling_nb.reconciling import costs
-    from kling_nb.records import Estimate, MediaFacts, RunRecord, RunStatus
+    from kling_nb.records.money import Estimate
+    from kling_nb.records.receipt_model import receipt_schema
+    from kling_nb.records.request import Shot, TextToVideo
+    from kling_nb.records.run import MediaFacts, RunRecord, RunStatus
     from kling_nb.resolving import resolve
     from kling_nb.restoring import restore, verify_folder
 

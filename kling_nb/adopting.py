@@ -18,16 +18,17 @@ from kling_nb.engine.lifecycle import Engine
 from kling_nb.engine.run import Run
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.keys import KEY_VARIABLES, Key, fingerprint
-from kling_nb.leaks import strings
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
-from kling_nb.models import Shot, TextToVideo, make_request, request_key, run_key
 from kling_nb.places import media_folder
 from kling_nb.plan import new_id
 from kling_nb.pricing import estimate
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Asked, Provider
-from kling_nb.records import RunRecord, RunStatus, utc_now
+from kling_nb.records.base import utc_now
+from kling_nb.records.request import Shot, TextToVideo, make_request, request_key, run_key
+from kling_nb.records.run import RunRecord, RunStatus
+from kling_nb.records.secrets import strings
 from kling_nb.session import Session
 from kling_nb.settings import Settings, provider_origin
 

@@ -12,16 +12,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from kling_nb.amounts import dollars
 from kling_nb.engine.run import Run, Video
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError
-from kling_nb.models import Shot, TextToVideo, make_request
 from kling_nb.places import Surroundings, script
 from kling_nb.plan import Ask
-from kling_nb.records import Estimate, RunStatus, Totals
+from kling_nb.records.money import Estimate, Totals, dollars
+from kling_nb.records.privacy import quietly
+from kling_nb.records.request import Shot, TextToVideo, make_request
+from kling_nb.records.run import RunStatus
 from kling_nb.session import Session
-from kling_nb.veil import quietly
 
 __all__ = [
     "Spend",

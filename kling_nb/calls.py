@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from kling_nb.provenance import body_bytes
+from kling_nb.records.provenance import body_bytes
 
 __all__ = ["Call", "Reply"]
 

@@ -12,9 +12,9 @@ from kling_nb import html, wording
 from kling_nb.endings import ending
 from kling_nb.errors import one_line
 from kling_nb.html import DOT, Html, join, prose, safe_url, tag
-from kling_nb.models import Shot
-from kling_nb.records import RunRecord, RunStatus
-from kling_nb.veil import veiled, words_of
+from kling_nb.records.privacy import veiled, words_of
+from kling_nb.records.request import Shot
+from kling_nb.records.run import RunRecord, RunStatus
 
 __all__ = ["CardState", "all_words", "clip_words", "mark", "marked", "picture", "pill", "story", "words"]
 

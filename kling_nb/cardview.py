@@ -14,8 +14,9 @@ from kling_nb.cardparts import CardState, all_words, clip_words, mark, marked, p
 from kling_nb.endings import ending
 from kling_nb.errors import one_line
 from kling_nb.html import DOT, Html, join, prose, tag
-from kling_nb.records import RunRecord, RunStatus, Totals
-from kling_nb.veil import veiled
+from kling_nb.records.money import Totals
+from kling_nb.records.privacy import veiled
+from kling_nb.records.run import RunRecord, RunStatus
 
 __all__ = ["card", "line", "status_line"]
 

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from kling_nb.errors import UnsupportedError, UsageError
-from kling_nb.provenance import Terms
+from kling_nb.records.provenance import Terms
 
 __all__ = [
     "DEFAULT_MODEL",

@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from kling_nb.provenance import Commit
+from kling_nb.records.provenance import Commit
 
 __all__ = ["commit_of"]
 

@@ -110,7 +110,7 @@ def runs(
         _command(f"list -n {limit}", as_json=False)
         return
     from kling_nb.api import current
-    from kling_nb.receipt import to_receipt
+    from kling_nb.records.receipt import to_receipt
 
     _print_json([to_receipt(run.record) for run in current().runs(limit=limit)])
 
@@ -168,7 +168,7 @@ def collect(
 ) -> None:
     """Finish everything pending: ask, download, settle; creates no run."""
     from kling_nb.api import current
-    from kling_nb.receipt import to_receipt
+    from kling_nb.records.receipt import to_receipt
 
     taken = current().resume()
     _wait(taken, timeout)
@@ -274,7 +274,7 @@ def adopt(
 def _follow(name: str, words: list[str], timeout: float | None, *, as_json: bool, clip: bool = True) -> None:
     from kling_nb.api import current
     from kling_nb.notebook.commands import run_command
-    from kling_nb.receipt import to_receipt
+    from kling_nb.records.receipt import to_receipt
 
     shown = run_command(current(), shlex.join([name, *words]), {})
     _wait(shown.runs, timeout)

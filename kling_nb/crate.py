@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from kling_nb.addresses import is_loopback
-from kling_nb.amounts import dollars
 from kling_nb.errors import StoreError, UsageError
 from kling_nb.exportlinks import check_place, half, sweep, telling
 from kling_nb.exportplan import Sample, prompt_of
 from kling_nb.exports import is_stand_in
 from kling_nb.files import file_sha256
-from kling_nb.provenance import source_type
-from kling_nb.receipt import to_receipt
-from kling_nb.records import Earlier, RunRecord, RunStatus
-from kling_nb.wording import charged, provider_label, short
+from kling_nb.records.money import dollars
+from kling_nb.records.provenance import source_type
+from kling_nb.records.receipt import to_receipt
+from kling_nb.records.run import Earlier, RunRecord, RunStatus, charged
+from kling_nb.wording import provider_label, short
 
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate

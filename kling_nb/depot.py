@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from kling_nb.errors import StoreError, UsageError, one_line
-from kling_nb.records import MediaFacts
+from kling_nb.records.run import MediaFacts
 
 __all__ = ["Depot", "is_address"]
 

@@ -10,38 +10,27 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 from kling_nb.errors import UsageError
-from kling_nb.records import RunRecord, RunStatus
+from kling_nb.records.run import FrontEnd, Mode, RunRecord, RunStatus
 from kling_nb.wording import size_words
 
-__all__ = [
-    "ASKED_MOST",
-    "MODES",
-    "FrontEnd",
-    "Inset",
-    "Kept",
-    "Mode",
-    "data_address",
-    "growth",
-    "inset",
-    "refuse_too_much",
-]
-
-#: `auto`: the file beside the notebook, or what else works there; `always`: the clip itself; `poster`: its
-#: still and a link; `never`: a link.
-Mode = Literal["auto", "always", "poster", "never"]
-MODES: tuple[Mode, ...] = get_args(Mode)
-#: Pages that show no file beside the notebook; empty for those that do.
-FrontEnd = Literal["", "vscode", "colab"]
+__all__ = ["ASKED_MOST", "Inset", "Kept", "data_address", "growth", "inset", "refuse_too_much"]
 
 #: Bytes that one output may add to the notebook when that was asked for, and when nobody asked.
 ASKED_MOST, UNASKED_MOST = 40_000_000, 5_000_000
+
+
 #: Colab shows no more than 10 MB of an output (googlecolab/colabtools issue 21).
 _COLAB_MOST = 10_000_000
+
+
 _NAMES: dict[FrontEnd, str] = {"vscode": "VS Code", "colab": "Colab"}
+
+
 _TYPES = {"webm": "webm"}
+
+
 _PAGE = "`kling-nb export page NOTEBOOK --embed` makes one page with the clips inside."
 
 

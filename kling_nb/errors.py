@@ -212,7 +212,7 @@ class RunFailedError(KlingError):
 
     Args:
         what: What happened, as one sentence.
-        reason: One word of `kling_nb.records.FailReason`.
+        reason: One word of `kling_nb.records.run.FailReason`.
         **ids: As for `KlingError`.
     """
 

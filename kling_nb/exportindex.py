@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from kling_nb.errors import StoreError
 from kling_nb.exportlinks import half
 from kling_nb.files import open_new, open_plain
-from kling_nb.provenance import source_type
-from kling_nb.receipt import to_receipt
-from kling_nb.records import RunRecord
+from kling_nb.records.provenance import source_type
+from kling_nb.records.receipt import to_receipt
+from kling_nb.records.run import RunRecord
 
 if TYPE_CHECKING:
     from kling_nb.exportplan import Placed

@@ -24,9 +24,9 @@ from kling_nb.methods import methods as describe
 from kling_nb.pairing import By
 from kling_nb.places import media_folder
 from kling_nb.preferences import lay_out_votes
-from kling_nb.records import RunRecord
+from kling_nb.records.privacy import veiled
+from kling_nb.records.run import RunRecord
 from kling_nb.session import Session
-from kling_nb.veil import veiled
 
 __all__ = ["METHODS", "describe_methods", "export"]
 

@@ -20,8 +20,8 @@ from kling_nb.exportnames import check_case, check_names
 from kling_nb.exportplan import Missing, Placed, Sample, name_clips, prompt_of
 from kling_nb.files import write_whole
 from kling_nb.layouts import Layout, Row
-from kling_nb.receiptlist import to_receipts
-from kling_nb.records import RunRecord
+from kling_nb.records.receipt import to_receipts
+from kling_nb.records.run import RunRecord
 
 __all__ = [
     "Export",

@@ -11,12 +11,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from kling_nb import cardparts, cardview, html, receiptview, wording
-from kling_nb.amounts import usd
 from kling_nb.cardparts import CardState
 from kling_nb.errors import one_line
 from kling_nb.html import DOT, Html, join, prose, tag
-from kling_nb.records import RunRecord, RunStatus, Totals
-from kling_nb.veil import veiled
+from kling_nb.records.money import Totals, usd
+from kling_nb.records.privacy import veiled
+from kling_nb.records.run import RunRecord, RunStatus, charged
 
 __all__ = ["grid", "grid_text"]
 
@@ -145,7 +145,7 @@ def _sum(records: Sequence[RunRecord]) -> str:
     settled = [record.settled_micros for record in records if record.settled_micros is not None]
     held = sum(record.reserved_micros for record in records)
     unknown = sum(
-        record.status.ended and record.settled_micros is None and wording.charged(record) != "no"
+        record.status.ended and record.settled_micros is None and charged(record) != "no"
         for record in records
     )
     # Beside what is held or unknown, a sum of no amounts is not $0.00.

@@ -21,8 +21,8 @@ from kling_nb.keys import (
     find_key,
     fingerprint,
 )
-from kling_nb.leaks import refuse_keys
 from kling_nb.loop import Loop
+from kling_nb.records.secrets import refuse_keys
 from kling_nb.wording import provider_label
 
 __all__ = ["CallKeys", "KeyHolder", "NotAskedError"]

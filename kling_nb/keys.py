@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from kling_nb.addresses import is_loopback
 from kling_nb.configfile import read_user_file
 from kling_nb.errors import KeyMissingError, SettingsError
-from kling_nb.leaks import SHORTEST_KEY
+from kling_nb.records.secrets import SHORTEST_KEY
 
 __all__ = [
     "KEYRING_LIMIT_S",

@@ -23,14 +23,16 @@ from kling_nb.errors import BudgetError, KlingError, StoreError
 from kling_nb.keyholder import CallKeys, NotAskedError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
-from kling_nb.models import request_key
 from kling_nb.plan import Ask, Take, new_record, plan_takes
 from kling_nb.pricing import require_priced
-from kling_nb.provenance import Commit
-from kling_nb.records import Estimate, RunRecord, RunStatus, utc_now
+from kling_nb.records.base import utc_now
+from kling_nb.records.money import Estimate
+from kling_nb.records.privacy import NOW_PRIVATE, STILL_PUBLIC, is_veiled, unveiled
+from kling_nb.records.provenance import Commit
+from kling_nb.records.request import request_key
+from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.store.folder import Store
 from kling_nb.store.names import file_stem
-from kling_nb.veil import NOW_PRIVATE, STILL_PUBLIC, is_veiled, unveiled
 
 __all__ = ["Opening"]
 

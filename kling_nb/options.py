@@ -15,8 +15,8 @@ from yarl import URL
 
 from kling_nb.addresses import Origin, is_loopback, origin_of
 from kling_nb.catalog import find_model
-from kling_nb.embedding import Mode
 from kling_nb.errors import SettingsError, UsageError
+from kling_nb.records.run import Mode
 
 __all__ = ["Options", "ProviderName", "check_options"]
 

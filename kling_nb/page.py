@@ -15,10 +15,10 @@ from typing import Any
 
 from kling_nb.errors import UsageError, one_line
 from kling_nb.files import write_whole
-from kling_nb.leaks import strings
-from kling_nb.notebookfile import read_receipts
 from kling_nb.pageclean import Cleaner
 from kling_nb.pageclips import Clips, PageClip
+from kling_nb.records.saved_notebook import read_receipts
+from kling_nb.records.secrets import strings
 from kling_nb.wording import size_words, there_are
 
 __all__ = ["Page", "PageClip", "write_page"]

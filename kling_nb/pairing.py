@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 
 from kling_nb.errors import UsageError
-from kling_nb.records import RunRecord
-from kling_nb.veil import veiled
+from kling_nb.records.privacy import veiled
+from kling_nb.records.run import RunRecord
 
 __all__ = ["By", "grouping", "pairs", "pool"]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.embedding import FrontEnd
-from kling_nb.provenance import Cell
+from kling_nb.records.provenance import Cell
+from kling_nb.records.run import FrontEnd
 
 if TYPE_CHECKING:
     from kling_nb.settings import Settings

@@ -17,13 +17,14 @@ from kling_nb.engine.reuse import Decision, Wish, decide
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.keys import Key
 from kling_nb.ledger.database import Ledger
-from kling_nb.models import TextToVideo, request_key, run_key
 from kling_nb.pricefile import in_force
 from kling_nb.pricing import estimate, learn_price
 from kling_nb.providers import make_provider
-from kling_nb.records import WHO, Estimate, RunRecord, Totals, with_who
+from kling_nb.records.money import Estimate, Totals
+from kling_nb.records.privacy import in_place_of, is_hash, veiled_labels, veiled_request
+from kling_nb.records.request import TextToVideo, request_key, run_key
+from kling_nb.records.run import WHO, RunRecord, with_who
 from kling_nb.settings import Settings, provider_origin
-from kling_nb.veil import in_place_of, is_hash, veiled_labels, veiled_request
 
 __all__ = ["Ask", "Plan", "Take", "new_id", "new_record", "offer_for", "payloads", "plan_takes", "title_of"]
 

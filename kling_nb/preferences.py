@@ -14,7 +14,7 @@ from kling_nb.exports import Export, lay_out
 from kling_nb.layouts import LAYOUTS
 from kling_nb.pairing import By, pairs
 from kling_nb.ratings import Ratings
-from kling_nb.records import RunRecord
+from kling_nb.records.run import RunRecord
 
 if TYPE_CHECKING:
     from kling_nb.ledger.votes import Axis, Vote

@@ -11,11 +11,10 @@ from datetime import date
 from decimal import ROUND_CEILING, Decimal
 from itertools import islice
 
-from kling_nb.amounts import MICROS, usd
 from kling_nb.catalog import Model, Price
 from kling_nb.errors import UnpricedError, UsageError
-from kling_nb.models import TextToVideo
-from kling_nb.records import Estimate
+from kling_nb.records.money import MICROS, Estimate, usd
+from kling_nb.records.request import TextToVideo
 
 __all__ = [
     "Bill",

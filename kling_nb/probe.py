@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 from kling_nb.errors import StoreError
 from kling_nb.files import open_plain
 from kling_nb.marks import Box, BrokenBoxError, marks_in, outer_boxes
-from kling_nb.provenance import Mark
+from kling_nb.records.provenance import Mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

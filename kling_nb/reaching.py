@@ -13,7 +13,7 @@ from kling_nb.engine.asking import Reach
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.keys import Key, fingerprint
 from kling_nb.providers import make_provider
-from kling_nb.records import RunRecord
+from kling_nb.records.run import RunRecord
 from kling_nb.settings import Settings, provider_origin
 
 __all__ = ["reach_run"]

@@ -11,8 +11,8 @@ from typing import Any
 
 from kling_nb.errors import StoreError
 from kling_nb.probe import Measured, probe
-from kling_nb.receipt import to_receipt
-from kling_nb.records import MediaFacts, RunRecord
+from kling_nb.records.receipt import to_receipt
+from kling_nb.records.run import MediaFacts, RunRecord
 
 __all__ = ["faults_in", "faults_of_file"]
 

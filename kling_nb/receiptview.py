@@ -6,13 +6,13 @@ of an origin only the host is shown; the words of a private request are not.
 
 import json
 
-from kling_nb.amounts import in_currency, usd
 from kling_nb.errors import one_line
 from kling_nb.html import DOT, MONO, Html, details, join, tag
-from kling_nb.provenance import source_type
-from kling_nb.records import Earlier, MediaFacts, RunRecord, RunStatus
-from kling_nb.veil import veiled
-from kling_nb.wording import charged, file_words, host, provider_label, short
+from kling_nb.records.money import in_currency, usd
+from kling_nb.records.privacy import veiled
+from kling_nb.records.provenance import source_type
+from kling_nb.records.run import Earlier, MediaFacts, RunRecord, RunStatus, charged
+from kling_nb.wording import file_words, host, provider_label, short
 
 __all__ = ["receipt"]
 

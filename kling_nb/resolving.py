@@ -17,12 +17,13 @@ from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
-from kling_nb.models import TextToVideo
 from kling_nb.opening import FROM_FOLDER
-from kling_nb.records import RunRecord, RunStatus, utc_now
+from kling_nb.records.base import utc_now
+from kling_nb.records.privacy import hush, veiled_request
+from kling_nb.records.request import TextToVideo
+from kling_nb.records.run import RunRecord, RunStatus, charged
 from kling_nb.session import Session
-from kling_nb.veil import hush, veiled_request
-from kling_nb.wording import charged, clock, state_word
+from kling_nb.wording import clock, state_word
 
 __all__ = ["resolve", "take_up"]
 

@@ -31,17 +31,19 @@ from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.keyholder import CallKeys, KeyHolder
 from kling_nb.keys import Key, check_length, fingerprint
-from kling_nb.leaks import texts_of
 from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop
-from kling_nb.notebookfile import runs_told
 from kling_nb.opening import Opening, in_folder
 from kling_nb.places import Surroundings, media_folder, script
 from kling_nb.plan import Ask, Plan, offer_for, payloads
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Provider
 from kling_nb.reaching import reach_run
-from kling_nb.records import Cap, Estimate, RunRecord, RunStatus, Totals, utc_now
+from kling_nb.records.base import utc_now
+from kling_nb.records.money import Cap, Estimate, Totals
+from kling_nb.records.run import RunRecord, RunStatus
+from kling_nb.records.saved_notebook import runs_told
+from kling_nb.records.secrets import texts_of
 from kling_nb.settings import Settings, load_settings, provider_origin
 from kling_nb.wording import unread_words
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from kling_nb.amounts import dollars, in_currency, usd
 from kling_nb.errors import UsageError, one_line
-from kling_nb.records import RunRecord
-from kling_nb.veil import veiled
-from kling_nb.wording import charged
+from kling_nb.records.money import dollars, in_currency, usd
+from kling_nb.records.privacy import veiled
+from kling_nb.records.run import RunRecord, charged
 
 __all__ = [
     "DIMENSIONS",

@@ -26,7 +26,7 @@ from kling_nb.connections import AddressRefused, Kind, Lane, attempting, open_cl
 from kling_nb.download import Downloaded, DownloadError, Progress, check_link, declared_size, fetch
 from kling_nb.errors import KeyMissingError, KlingError, SettingsError, TransportError, UsageError
 from kling_nb.failures import find_cause, was_unsent, why
-from kling_nb.leaks import SHORTEST_KEY, blot
+from kling_nb.records.secrets import SHORTEST_KEY, blot
 
 __all__ = ["DownloadError", "Downloaded", "Transport", "is_loopback"]
 

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from kling_nb.amounts import in_currency, usd
 from kling_nb.catalog import find_model
-from kling_nb.errors import Charged, UsageError
-from kling_nb.records import Level, MediaFacts, RunRecord, RunStatus, Totals
+from kling_nb.errors import UsageError
+from kling_nb.records.money import Level, Totals, in_currency, usd
+from kling_nb.records.run import MediaFacts, RunRecord, RunStatus, charged
 
 __all__ = [
     "SEND_IT",
     "ask_words",
-    "charged",
     "clock",
     "file_words",
     "host",
@@ -47,6 +46,8 @@ _STATES = {
     RunStatus.CANCELED: "Canceled",
     RunStatus.LOST: "Lost",
 }
+
+
 _REASONS = {
     "moderated": "moderated",
     "invalid": "invalid request",
@@ -56,6 +57,8 @@ _REASONS = {
     "expired": "expired",
     "canceled": "canceled",
 }
+
+
 #: Which cap leaves least, where it is not the session's own.
 _CAPS: dict[Level, str] = {
     "session": "",
@@ -63,8 +66,14 @@ _CAPS: dict[Level, str] = {
     "user_daily": " today (user)",
     "user_total": " in all (user)",
 }
+
+
 _CODECS = {"h264": "H.264", "hevc": "HEVC", "av1": "AV1", "vp9": "VP9"}
+
+
 _LABELS = {"runcomfy": "RunComfy"}
+
+
 #: The providers' own public sites, by their documentation; neither documents a page of past runs.
 _SITES = {"runflow": "https://runflow.io", "runcomfy": "https://www.runcomfy.com"}
 
@@ -329,17 +338,6 @@ def unread_words(count: int) -> str:
         "1 run of the ledger cannot be read" if count == 1 else f"{count} runs of the ledger cannot be read"
     )
     return f"{what}: a newer kling_nb wrote it, or it is damaged. What it holds back still counts."
-
-
-def charged(record: RunRecord) -> Charged:
-    """Say whether a run was charged; of one that is lost or just being sent nobody knows it."""
-    if record.settled_micros:
-        return "yes"
-    if record.status is RunStatus.SUBMITTING and not record.play:
-        return "unknown"
-    if record.status is RunStatus.LOST and record.reserved_micros and record.charged == "no":
-        return "unknown"
-    return record.charged
 
 
 def file_words(media: MediaFacts) -> list[str]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import av
 from PIL import Image
 
-from kling_nb.models import TextToVideo, request_key, run_key
-from kling_nb.records import Estimate, RunRecord
+from kling_nb.records.money import Estimate
+from kling_nb.records.request import TextToVideo, request_key, run_key
+from kling_nb.records.run import RunRecord
 
 RATE = 48_000
 

@@ -16,6 +16,8 @@ import time
 import traceback
 from pathlib import Path
 
+from kling_nb.records.base import utc_now
+
 #: A lease that a dead process holds on to for about a second.
 LIMITS = {
     "watch_s": 60,
@@ -198,8 +200,8 @@ def _use(session, spec):
 def _hammer(session, spec):
     """Buy clips of $0.56 and try on when refused, until told to stop; where nobody will, until refused."""
     from kling_nb.errors import BudgetError
-    from kling_nb.models import make_request
     from kling_nb.plan import Ask
+    from kling_nb.records.request import make_request
 
     if "session" in spec:
         session.join(spec["session"])
@@ -260,10 +262,8 @@ def _shift(seconds):
     """Set this process's wall clock wrong, wherever the package reads it."""
     from datetime import timedelta
 
-    from kling_nb import records
-
     _shifts.append(seconds)
-    true = records.utc_now
+    true = utc_now
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("kling_nb") and vars(module).get("utc_now") is true:
             module.utc_now = lambda: true() + timedelta(seconds=seconds)

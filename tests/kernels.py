@@ -20,9 +20,8 @@ import nbformat
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
-from kling_nb.receipt import from_receipt
-from kling_nb.receiptlist import receipts_in
-from kling_nb.receiptmodel import RECEIPT_MIME
+from kling_nb.records.receipt import from_receipt, receipts_in
+from kling_nb.records.receipt_model import RECEIPT_MIME
 
 #: Made up; it must appear nowhere.
 KEY = "made-up-key-of-a-test-7Qm2"

@@ -1,9 +1,9 @@
 """Real sessions for tests of the faces: a temporary ledger, the sandbox, and both wires on loopback."""
 
 from kling_nb.loop import Loop
-from kling_nb.models import make_request
 from kling_nb.places import Surroundings
 from kling_nb.plan import Ask
+from kling_nb.records.request import make_request
 from kling_nb.sandbox.serve import Sandbox
 from kling_nb.session import Session
 

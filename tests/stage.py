@@ -5,17 +5,18 @@ from decimal import Decimal
 
 from pydantic import SecretStr
 
-from kling_nb.amounts import micros
 from kling_nb.catalog import find_model
 from kling_nb.engine.asking import Reach
 from kling_nb.engine.job import Limits
 from kling_nb.engine.lifecycle import Engine
 from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop
-from kling_nb.models import make_request, request_key, run_key
 from kling_nb.plan import new_id
 from kling_nb.providers import make_provider
-from kling_nb.records import Estimate, RunRecord, utc_now
+from kling_nb.records.base import utc_now
+from kling_nb.records.money import Estimate, micros
+from kling_nb.records.request import make_request, request_key, run_key
+from kling_nb.records.run import RunRecord
 from kling_nb.sandbox.serve import Sandbox
 
 WIRES = ("runflow", "runcomfy")

@@ -5,8 +5,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from kling_nb.exportplan import Sample
-from kling_nb.models import request_key, run_key
-from kling_nb.records import MediaFacts, RunStatus
+from kling_nb.records.request import request_key, run_key
+from kling_nb.records.run import MediaFacts, RunStatus
 from test_cardview import DONE, record
 
 LIST = Path(__file__).parent / "data" / "vbench_prompts.jsonl"

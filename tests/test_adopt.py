@@ -6,7 +6,7 @@ from house import houses, until
 from kling_nb.adopting import adopt
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.notebook.commands import run_command
-from kling_nb.records import RunStatus
+from kling_nb.records.run import RunStatus
 from sessions import ask
 
 SAID = '--prompt "A red fox in snow" -d 3 --ar 16:9 --no-audio'
@@ -101,8 +101,8 @@ def test_a_failed_run_is_brought_in_as_such(build, wire):
 
 def test_runflow_tells_a_storyboard_and_every_field(build):
     """What its record repeats of the input comes back as the same request, to the key."""
-    from kling_nb.models import make_request
     from kling_nb.plan import Ask
+    from kling_nb.records.request import make_request
 
     house = build()
     request = make_request(

@@ -8,11 +8,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kling_nb.errors import UsageError
-from kling_nb.models import TextToVideo, make_request
 from kling_nb.notebook import arguments
 from kling_nb.notebook.arguments import CellOrder, HelpWantedError, parse_cell
 from kling_nb.notebook.syntax import FLAGS, REFUSED, cell_help, find_flag
 from kling_nb.notebook.values import shown
+from kling_nb.records.request import TextToVideo, make_request
 
 FOX = "A red fox"
 # Made up, in the documented shape of a Runflow key.

@@ -18,7 +18,7 @@ from kling_nb.loop import Loop
 from kling_nb.notebook.bill import estimate_notebook
 from kling_nb.notebook.billview import show_bill
 from kling_nb.notebook.commands import run_command
-from kling_nb.records import RunStatus
+from kling_nb.records.run import RunStatus
 from kling_nb.session import Session
 from safehtml import judge
 from sessions import ask

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 from crash_child import Nursery
 from house import KEY, VARIABLE
-from kling_nb.amounts import micros
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.schema import EVENTS
 from kling_nb.loop import Loop
-from kling_nb.records import RunStatus
+from kling_nb.records.money import micros
+from kling_nb.records.run import RunStatus
 from kling_nb.sandbox.serve import Sandbox
 from stage import HELD, WIRES, HeldTime
 

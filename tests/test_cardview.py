@@ -10,8 +10,9 @@ from kling_nb.cardparts import CardState
 from kling_nb.cardview import card, line, status_line
 from kling_nb.endings import ending
 from kling_nb.html import Html
-from kling_nb.models import Shot, TextToVideo, request_key
-from kling_nb.records import Estimate, MediaFacts, RunRecord, RunStatus, Totals
+from kling_nb.records.money import Estimate, Totals
+from kling_nb.records.request import Shot, TextToVideo, request_key
+from kling_nb.records.run import MediaFacts, RunRecord, RunStatus
 from kling_nb.wording import money_words, session_words
 from safehtml import judge
 

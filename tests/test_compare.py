@@ -14,7 +14,7 @@ from kling_nb.notebook.compare import Comparison, compare
 from kling_nb.notebook.frontend import CHUNK_BYTES, ClipSource
 from kling_nb.notebook.player import shot_marks
 from kling_nb.probe import stills
-from kling_nb.records import RunStatus
+from kling_nb.records.run import RunStatus
 from kling_nb.store.folder import Store
 from livepage import keep_clip
 from safehtml import judge
@@ -249,7 +249,7 @@ def test_shots_begin_where_their_share_of_the_clip_does():
 
 
 def _board(*shots):
-    from kling_nb.models import make_request
+    from kling_nb.records.request import make_request
 
     return make_request(shots=[{"prompt": words, "duration": seconds} for seconds, words in shots])
 

@@ -7,7 +7,7 @@ import pytest
 
 from house import until
 from kling_nb.errors import DetachedError, ModeratedError, RunCanceledError, RunFailedError, RunLostError
-from kling_nb.records import RunStatus
+from kling_nb.records.run import RunStatus
 from stage import WIRES, Stage
 
 

@@ -11,9 +11,9 @@ from kling_nb.errors import StoreError, UsageError
 from kling_nb.exportplan import Sample
 from kling_nb.files import file_sha256
 from kling_nb.methods import methods
-from kling_nb.provenance import AI_MADE, DRAWN, Commit, Mark, Terms
-from kling_nb.records import MediaFacts
-from kling_nb.veil import veiled
+from kling_nb.records.privacy import veiled
+from kling_nb.records.provenance import AI_MADE, DRAWN, Commit, Mark, Terms
+from kling_nb.records.run import MediaFacts
 from test_cardview import DONE, record
 
 ABOUT = {

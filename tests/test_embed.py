@@ -16,7 +16,8 @@ from kling_nb.errors import UsageError
 from kling_nb.files import file_sha256
 from kling_nb.gridview import grid
 from kling_nb.places import front_end
-from kling_nb.records import MediaFacts, RunStatus, utc_now
+from kling_nb.records.base import utc_now
+from kling_nb.records.run import MediaFacts, RunStatus
 from kling_nb.wording import size_words
 from lab import Lab
 from safehtml import judge

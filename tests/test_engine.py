@@ -29,7 +29,7 @@ from kling_nb.errors import (
     StoreError,
     WaitTimeoutError,
 )
-from kling_nb.records import RunStatus
+from kling_nb.records.run import RunStatus
 from sessions import ask
 from stage import QUICK, WIRES, Stage
 

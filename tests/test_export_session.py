@@ -15,7 +15,7 @@ from kling_nb.errors import UsageError
 from kling_nb.exporting import describe_methods, export
 from kling_nb.ledger.votes import Vote, add_vote
 from kling_nb.notebook.commands import run_command
-from kling_nb.records import RunStatus
+from kling_nb.records.run import RunStatus
 from sessions import KEY, ask, both_wires, sessions_in
 from standins import names
 

@@ -14,7 +14,7 @@ from kling_nb.exportplan import Sample
 from kling_nb.exports import lay_out
 from kling_nb.layouts import LAYOUTS, find_layout, read_rows
 from kling_nb.notebook.commands import run_command
-from kling_nb.records import RunStatus
+from kling_nb.records.run import RunStatus
 from sessions import ask, sessions_in
 from standins import StandIns, names
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 import kling_nb
 from clips import make_record
 from house import houses, until
-from kling_nb.amounts import currency, dollars, in_currency, micros, usd
 from kling_nb.errors import BudgetError, KlingError
 from kling_nb.ledger.database import Ledger
 from kling_nb.providers import make_provider
-from kling_nb.receipt import from_receipt, to_receipt
-from kling_nb.records import Estimate, RunStatus
+from kling_nb.records.money import Estimate, currency, dollars, in_currency, micros, usd
+from kling_nb.records.receipt import from_receipt, to_receipt
+from kling_nb.records.run import RunStatus
 from kling_nb.spending import is_open
 from sessions import ask
 from stage import WIRES

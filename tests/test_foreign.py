@@ -16,9 +16,10 @@ from kernels import execute, notebook, sandbox_process
 from kling_nb.cardparts import CardState
 from kling_nb.cardview import card
 from kling_nb.errors import ConsentError, KlingError, SettingsError
-from kling_nb.models import TextToVideo
 from kling_nb.notebook.commands import run_command
-from kling_nb.records import RunStatus, utc_now
+from kling_nb.records.base import utc_now
+from kling_nb.records.request import TextToVideo
+from kling_nb.records.run import RunStatus
 from safehtml import judge
 from sessions import ask, both_wires, sessions_in
 from stage import WIRES, Stage

@@ -21,7 +21,6 @@ from kling_nb.catalog import find_model, models
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import BudgetError, KeyMissingError, UsageError
-from kling_nb.models import MAX_SHOTS, Shot, TextToVideo, make_request
 from kling_nb.notebook import form as form_module
 from kling_nb.notebook.arguments import ask_of, parse_cell
 from kling_nb.notebook.form import form
@@ -33,7 +32,8 @@ from kling_nb.notebook.formview import FormView, Tells
 from kling_nb.notebook.syntax import FLAGS
 from kling_nb.plan import Ask
 from kling_nb.providers import PROVIDERS
-from kling_nb.records import RunStatus
+from kling_nb.records.request import MAX_SHOTS, Shot, TextToVideo, make_request
+from kling_nb.records.run import RunStatus
 from sessions import KEY, both_wires, sessions_in
 
 TOUR = Path(__file__).parent.parent / "notebooks" / "03_forms.ipynb"

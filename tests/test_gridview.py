@@ -6,9 +6,8 @@ import pytest
 
 from kling_nb.cardparts import CardState
 from kling_nb.gridview import grid, grid_text
-from kling_nb.models import run_key
-from kling_nb.receipt import from_receipt, to_receipt
-from kling_nb.receiptlist import receipts_in, to_receipts
+from kling_nb.records.receipt import from_receipt, receipts_in, to_receipt, to_receipts
+from kling_nb.records.request import run_key
 from safehtml import judge
 from test_cardview import DONE, FOX, NOW, POSTER, SRC, TOTALS, UNKNOWN, record
 

@@ -13,11 +13,11 @@ from kling_nb.addresses import is_loopback
 from kling_nb.adopting import adopt
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.keys import Key, check_length
-from kling_nb.leaks import blot, is_secret, looks_secret
-from kling_nb.models import make_request
 from kling_nb.notebook.cell import run_cell
 from kling_nb.notebook.commands import run_command
 from kling_nb.plan import Ask
+from kling_nb.records.request import make_request
+from kling_nb.records.secrets import blot, is_secret, looks_secret
 from sessions import ask
 
 #: Unlike the shape of any key, so that only knowing it helps.

@@ -15,8 +15,8 @@ from clips import make_record
 from kling_nb.errors import LedgerError
 from kling_nb.ledger.database import LeaseLostError, Ledger
 from kling_nb.ledger.schema import STEPS
-from kling_nb.models import TextToVideo
-from kling_nb.records import RunStatus
+from kling_nb.records.request import TextToVideo
+from kling_nb.records.run import RunStatus
 from stage import Stage
 
 PRELUDE = """

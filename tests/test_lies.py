@@ -7,9 +7,9 @@ from contextlib import closing
 import pytest
 
 from house import houses
-from kling_nb.amounts import dollars
 from kling_nb.errors import KlingError
 from kling_nb.files import file_sha256
+from kling_nb.records.money import dollars
 from sessions import ask
 from wire.liar import Liar
 

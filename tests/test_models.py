@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from kling_nb.errors import UsageError
-from kling_nb.models import Shot, TextToVideo, make_request, request_key, run_key
+from kling_nb.records.request import Shot, TextToVideo, make_request, request_key, run_key
 
 MODEL = "kling-3.0-pro"
 TEXT = st.text(

@@ -10,9 +10,9 @@ from house import houses, until
 from kernels import check_saved, errors, execute, kernel_in, notebook, records
 from kling_nb.errors import BlockedError, KeyMissingError
 from kling_nb.notebook.bill import estimate_notebook
-from kling_nb.notebookfile import runs_told
-from kling_nb.receipt import to_receipt
-from kling_nb.receiptmodel import RECEIPT_MIME
+from kling_nb.records.receipt import to_receipt
+from kling_nb.records.receipt_model import RECEIPT_MIME
+from kling_nb.records.saved_notebook import runs_told
 from kling_nb.resolving import resolve
 from sessions import ask
 from stage import WIRES

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from house import houses
 from kling_nb.catalog import add_own, find_model
 from kling_nb.errors import KeyMissingError, SettingsError, UnpricedError, UnsupportedError, UsageError
-from kling_nb.models import TextToVideo, make_request
 from kling_nb.notebook.commands import run_command
 from kling_nb.plan import Ask
 from kling_nb.pricefile import in_force, read_prices
 from kling_nb.pricing import age_words, estimate, learn_price
-from kling_nb.records import RunStatus
+from kling_nb.records.request import TextToVideo, make_request
+from kling_nb.records.run import RunStatus
 from kling_nb.settings import load_settings
 from safehtml import judge
 from sessions import ask
@@ -447,4 +447,4 @@ def test_a_wrong_model_is_refused_without_its_value(load, old, new, words):
 def test_a_project_adds_no_model(load):
     """An id decides what a paid call buys, so a stranger's file has no say in it."""
     with pytest.raises(SettingsError, match="may not set models"):
-        load(project=MODEL.replace("[models.", "[tool.kling_nb.models."))
+        load(project=MODEL.replace("[models.", "[tool.kling_nb.records.request."))

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from kling_nb.catalog import find_model, models
 from kling_nb.errors import UnpricedError, UnsupportedError, UsageError
-from kling_nb.models import TextToVideo
 from kling_nb.pricing import Bill, LearnedPrice, estimate, learn_price, require_priced, total
-from kling_nb.records import Estimate
+from kling_nb.records.money import Estimate
+from kling_nb.records.request import TextToVideo
 
 PRO = find_model("pro")
 

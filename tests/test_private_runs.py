@@ -18,21 +18,23 @@ from kling_nb.catalog import find_model
 from kling_nb.engine.run import Run
 from kling_nb.engine.submit import submit_call
 from kling_nb.errors import KlingError, NotCachedError, StoreError, UsageError
-from kling_nb.models import make_request, request_key, run_key
 from kling_nb.notebook.arguments import parse_cell
 from kling_nb.notebook.commands import run_command
 from kling_nb.notebook.form import form
 from kling_nb.notebook.formverdict import assess
 from kling_nb.notebook.rate import Rating
 from kling_nb.notebook.values import repeating
-from kling_nb.receipt import from_receipt, to_receipt
 from kling_nb.reconciling import costs
-from kling_nb.records import Estimate, RunRecord, RunStatus, utc_now
+from kling_nb.records.base import utc_now
+from kling_nb.records.money import Estimate
+from kling_nb.records.privacy import NOT_SHOWN, hash_of, is_hash, is_veiled, unveiled, veiled
+from kling_nb.records.receipt import from_receipt, to_receipt
+from kling_nb.records.request import make_request, request_key, run_key
+from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.resolving import resolve
 from kling_nb.restoring import restore, verify_folder
 from kling_nb.store.folder import Store
 from kling_nb.store.names import file_stem
-from kling_nb.veil import NOT_SHOWN, hash_of, is_hash, is_veiled, unveiled, veiled
 from sessions import ask
 from stage import WIRES
 from test_receipt import records

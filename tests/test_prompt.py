@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_nb.errors import UsageError
-from kling_nb.leaks import looks_secret
-from kling_nb.models import make_request
 from kling_nb.notebook.arguments import parse_cell
 from kling_nb.notebook.storyboard import read_storyboard
+from kling_nb.records.request import make_request
+from kling_nb.records.secrets import looks_secret
 
 FOX = "A red fox"
 HERE = Path(__file__).parent

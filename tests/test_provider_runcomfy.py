@@ -7,11 +7,11 @@ from hypothesis import given
 
 from kling_nb.calls import Reply
 from kling_nb.errors import UnsupportedError, UsageError
-from kling_nb.models import make_request
 from kling_nb.providers import PROVIDERS, make_provider
 from kling_nb.providers.base import Accepted, Ambiguous, Refused, Snapshot
 from kling_nb.providers.runcomfy import RunComfy
 from kling_nb.providers.sandbox import Sandbox
+from kling_nb.records.request import make_request
 from wire.golden import RUN_ID, cases, check, files, outcome
 from wire.junk import replies
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_nb.models import make_request
 from kling_nb.providers.base import Accepted, Ambiguous, Found, Refused, Snapshot
 from kling_nb.providers.reading import say
 from kling_nb.providers.runflow import Runflow
+from kling_nb.records.request import make_request
 from wire.golden import RUN_ID, cases, check, files, outcome
 from wire.junk import replies
 

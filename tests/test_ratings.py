@@ -14,10 +14,10 @@ from clips import make_record
 from kling_nb.errors import LedgerError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.votes import Vote, add_vote, standing, votes
-from kling_nb.models import Shot, TextToVideo
 from kling_nb.pairing import grouping, pairs, pool
 from kling_nb.ratings import Ratings
-from kling_nb.records import MediaFacts
+from kling_nb.records.request import Shot, TextToVideo
+from kling_nb.records.run import MediaFacts
 from kling_nb.scoring import krippendorff, scores_of
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)

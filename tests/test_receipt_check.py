@@ -10,7 +10,7 @@ import pytest
 from kernels import kernel_in
 from kling_nb import checkout
 from kling_nb.checkout import commit_of
-from kling_nb.provenance import Cell
+from kling_nb.records.provenance import Cell
 from kling_nb.restoring import verify_folder
 from sessions import ask, sessions_in
 from test_marks import LABEL, c2pa, labelled, with_boxes

@@ -20,13 +20,11 @@ from house import houses
 from kernels import execute, notebook
 from kling_nb.calls import Call
 from kling_nb.errors import StoreError
-from kling_nb.models import Shot, TextToVideo
-from kling_nb.provenance import AI_MADE, DRAWN, Cell, Commit, Mark, Sent, Terms, body_bytes
-from kling_nb.receipt import from_receipt, to_receipt
-from kling_nb.receiptlist import receipts_in
-from kling_nb.receiptmodel import RECEIPT_MIME
-from kling_nb.receiptschema import SCHEMA_FILE, receipt_schema, schema_text
-from kling_nb.records import RunStatus
+from kling_nb.records.provenance import AI_MADE, DRAWN, Cell, Commit, Mark, Sent, Terms, body_bytes
+from kling_nb.records.receipt import from_receipt, receipts_in, to_receipt
+from kling_nb.records.receipt_model import RECEIPT_MIME, SCHEMA_FILE, receipt_schema, schema_text
+from kling_nb.records.request import Shot, TextToVideo
+from kling_nb.records.run import RunStatus
 from kling_nb.restoring import verify_folder
 from kling_nb.transport import Transport
 from sessions import ask, sessions_in
@@ -87,7 +85,7 @@ def at(data, *path, value):
 def test_the_published_schema_is_that_of_the_code():
     """The file in the package is what the model says now, and it is a schema."""
     Draft202012Validator.check_schema(receipt_schema())
-    assert (ROOT / SCHEMA_FILE).read_text(encoding="utf-8") == schema_text()
+    assert (ROOT / "records" / SCHEMA_FILE).read_text(encoding="utf-8") == schema_text()
     assert kling.receipt_schema() == receipt_schema()
     assert receipt_schema()["$id"] == f"urn:kling-nb:receipt:{to_receipt(whole())['schema_version']}"
 

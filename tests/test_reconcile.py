@@ -13,7 +13,7 @@ from kling_nb.providers.runcomfy import RunComfy
 from kling_nb.providers.runflow import Runflow
 from kling_nb.providers.sandbox import Sandbox
 from kling_nb.reconciling import costs
-from kling_nb.records import RunStatus
+from kling_nb.records.run import RunStatus
 from sessions import ask
 from stage import WIRES
 

@@ -13,9 +13,9 @@ import pytest
 
 from kling_nb.engine.watch import reported_micros
 from kling_nb.errors import UsageError
-from kling_nb.models import make_request
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Accepted, Account, Ambiguous, Asked, Found, Refused, Snapshot
+from kling_nb.records.request import make_request
 from wire import oracle
 from wire.forged import REF, RUN_ID, SIGNATURE, forged
 

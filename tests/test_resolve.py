@@ -7,7 +7,7 @@ import pytest
 from house import houses, until
 from kling_nb.errors import BlockedError, KlingError, UsageError
 from kling_nb.notebook.commands import run_command
-from kling_nb.records import RunStatus
+from kling_nb.records.run import RunStatus
 from kling_nb.resolving import resolve
 from kling_nb.wording import session_words
 from sessions import ask

@@ -13,11 +13,10 @@ import pytest
 from kernels import notebook
 from kling_nb.errors import UsageError
 from kling_nb.notebook.commands import run_command
-from kling_nb.notebookfile import read_receipts
-from kling_nb.receipt import to_receipt
-from kling_nb.receiptlist import to_receipts
-from kling_nb.receiptmodel import RECEIPT_MIME
-from kling_nb.records import RunStatus
+from kling_nb.records.receipt import to_receipt, to_receipts
+from kling_nb.records.receipt_model import RECEIPT_MIME
+from kling_nb.records.run import RunStatus
+from kling_nb.records.saved_notebook import read_receipts
 from kling_nb.restoring import relink, restore, verify_folder
 from sessions import KEY, ask, both_wires, sessions_in
 

@@ -20,7 +20,7 @@ from kling_nb.errors import (
     UsageError,
 )
 from kling_nb.notebook.commands import run_command
-from kling_nb.records import MediaFacts, RunStatus
+from kling_nb.records.run import MediaFacts, RunStatus
 from sessions import ask
 from stage import QUICK, WIRES
 

@@ -25,7 +25,7 @@ from kling_nb.keys import Key, find_key
 from kling_nb.loop import Loop
 from kling_nb.notebook.commands import run_command
 from kling_nb.providers import make_provider
-from kling_nb.receipt import to_receipt
+from kling_nb.records.receipt import to_receipt
 from kling_nb.sandbox.serve import Sandbox
 from kling_nb.settings import load_settings
 from sessions import ask, sessions_in

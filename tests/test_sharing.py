@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from kernels import check_saved, errors, execute, notebook, records, sandbox_process, texts
-from kling_nb.receipt import to_receipt
+from kling_nb.records.receipt import to_receipt
 from lab import Lab, write_notebook
 
 CELLS = (

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from clips import make_clip, make_record
 from kling_nb import files
 from kling_nb.errors import StoreError
-from kling_nb.models import Shot, TextToVideo
 from kling_nb.probe import NotVideoError
-from kling_nb.provenance import Mark, Sent
-from kling_nb.receipt import to_receipt
-from kling_nb.records import MediaFacts, RunStatus
+from kling_nb.records.provenance import Mark, Sent
+from kling_nb.records.receipt import to_receipt
+from kling_nb.records.request import Shot, TextToVideo
+from kling_nb.records.run import MediaFacts, RunStatus
 from kling_nb.store import folder as folder_module
 from kling_nb.store import sidecars as sidecars_module
 from kling_nb.store.folder import Store

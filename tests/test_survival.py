@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from kling_nb.records import RunStatus
+from kling_nb.records.run import RunStatus
 from stage import QUICK, WIRES, Stage
 from test_contract import kinds
 

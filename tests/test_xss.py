@@ -15,9 +15,10 @@ from kling_nb.cardparts import CardState
 from kling_nb.cardview import card, line
 from kling_nb.errors import KlingError
 from kling_nb.html import details, link, notice, prose, table, text_table
-from kling_nb.models import TextToVideo
 from kling_nb.receiptview import receipt
-from kling_nb.records import RunStatus, utc_now
+from kling_nb.records.base import utc_now
+from kling_nb.records.request import TextToVideo
+from kling_nb.records.run import RunStatus
 from lab import Lab, write_notebook
 from stage import Stage
 from xss import CORPUS, JUDGE, mark_of
@@ -185,8 +186,8 @@ ERRORS = (
 STRANGERS = """
 import copy, os
 from kling_nb.errors import StoreError
-from kling_nb.models import TextToVideo, request_key, run_key
-from kling_nb.receipt import from_receipt
+from kling_nb.records.request import TextToVideo, request_key, run_key
+from kling_nb.records.receipt import from_receipt
 own = kling.submit('A hare of a stranger', duration=3, provider='runflow').wait(60)
 genuine = json.loads(own.path.with_suffix('.json').read_text())
 KEEP = {'schema', 'status', 'request_key', 'run_key', 'model', 'provider', 'origin', 'sha256', 'name', 'id'}

@@ -10,7 +10,7 @@ import contextlib
 from kling_nb.addresses import is_loopback
 from kling_nb.engine.asking import Reach, look
 from kling_nb.errors import StoreError
-from kling_nb.records import MediaFacts, RunRecord
+from kling_nb.records.run import MediaFacts, RunRecord
 from kling_nb.store.folder import Store
 from kling_nb.transport import Transport
 

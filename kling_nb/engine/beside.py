@@ -14,7 +14,8 @@ from kling_nb.engine.job import Job
 from kling_nb.errors import StoreError
 from kling_nb.files import file_sha256, signature
 from kling_nb.probe import Kind, probe
-from kling_nb.records import MediaFacts, RunRecord, RunStatus, utc_now
+from kling_nb.records.base import utc_now
+from kling_nb.records.run import MediaFacts, RunRecord, RunStatus
 from kling_nb.store.folder import Store
 from kling_nb.store.names import file_stem
 

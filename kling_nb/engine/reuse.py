@@ -11,7 +11,7 @@ from typing import Literal
 from kling_nb.engine.verdict import error_of
 from kling_nb.errors import BlockedError, KlingError, NotCachedError
 from kling_nb.providers import PROVIDERS
-from kling_nb.records import RunRecord, RunStatus
+from kling_nb.records.run import RunRecord, RunStatus
 
 __all__ = ["Decision", "Wish", "decide"]
 

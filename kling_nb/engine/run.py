@@ -18,14 +18,15 @@ from typing import Any, Protocol
 
 from kling_nb.cardparts import CardState
 from kling_nb.cardview import card, line
-from kling_nb.embedding import FrontEnd, Inset, Kept, Mode, inset
+from kling_nb.embedding import Inset, Kept, inset
 from kling_nb.engine.verdict import error_of
 from kling_nb.errors import DetachedError, KlingError, RunFailedError, WaitTimeoutError
-from kling_nb.receipt import to_receipt
-from kling_nb.receiptmodel import RECEIPT_MIME
-from kling_nb.records import MediaFacts, RunRecord, RunStatus, Totals, utc_now
-from kling_nb.veil import hush, veiled
-from kling_nb.wording import charged
+from kling_nb.records.base import utc_now
+from kling_nb.records.money import Totals
+from kling_nb.records.privacy import hush, veiled
+from kling_nb.records.receipt import to_receipt
+from kling_nb.records.receipt_model import RECEIPT_MIME
+from kling_nb.records.run import FrontEnd, MediaFacts, Mode, RunRecord, RunStatus, charged
 
 __all__ = ["Run", "Video"]
 

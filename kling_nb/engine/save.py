@@ -20,7 +20,8 @@ from kling_nb.engine.watch import FORGOTTEN_READS, reported, sandbox_gone, wrong
 from kling_nb.errors import KlingError, StoreError, TransportError
 from kling_nb.probe import NotVideoError
 from kling_nb.providers.base import Snapshot
-from kling_nb.records import MediaFacts, RunRecord, RunStatus, utc_now
+from kling_nb.records.base import utc_now
+from kling_nb.records.run import MediaFacts, RunRecord, RunStatus
 
 __all__ = ["save"]
 

@@ -25,10 +25,11 @@ from kling_nb.errors import (
     TransportError,
     UsageError,
 )
-from kling_nb.provenance import Sent
 from kling_nb.providers.base import Accepted, Ambiguous, Refused, Snapshot, SubmitAnswer
-from kling_nb.records import RunStatus, utc_now, with_who
-from kling_nb.veil import is_veiled, veiled
+from kling_nb.records.base import utc_now
+from kling_nb.records.privacy import is_veiled, veiled
+from kling_nb.records.provenance import Sent
+from kling_nb.records.run import RunStatus, with_who
 
 __all__ = ["cancel_unsent", "have_place", "not_sent", "recover", "submit"]
 

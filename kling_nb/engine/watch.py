@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from kling_nb.amounts import micros
 from kling_nb.engine.beside import kept_clip
 from kling_nb.engine.job import Job
 from kling_nb.engine.pace import back_off, poll_delay, typical
 from kling_nb.engine.verdict import detached
 from kling_nb.errors import KlingError, LedgerError, TransportError
 from kling_nb.providers.base import Snapshot
-from kling_nb.records import RunStatus, utc_now
+from kling_nb.records.base import utc_now
+from kling_nb.records.money import micros
+from kling_nb.records.run import RunStatus
 
 __all__ = ["FORGOTTEN_READS", "ended_money", "reported", "sandbox_gone", "watch", "wrong_account"]
 

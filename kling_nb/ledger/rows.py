@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pydantic import ValidationError
 
 from kling_nb.errors import LedgerError
-from kling_nb.records import RunRecord
+from kling_nb.records.run import RunRecord
 
 __all__ = ["Records", "read_row", "read_rows"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from kling_nb.records import RunRecord
+from kling_nb.records.run import RunRecord
 
 __all__ = ["EVENTS", "LIVE", "MIGRATIONS", "RUNS", "STEPS", "VOTES", "row_of"]
 

@@ -13,7 +13,9 @@ import sqlalchemy as sa
 
 from kling_nb.ledger.rows import read_row
 from kling_nb.ledger.schema import EVENTS, LIVE, RUNS, row_of
-from kling_nb.records import Earlier, RunRecord, RunStatus, Totals, utc_now
+from kling_nb.records.base import utc_now
+from kling_nb.records.money import Totals
+from kling_nb.records.run import Earlier, RunRecord, RunStatus
 
 __all__ = ["Transaction"]
 

@@ -18,7 +18,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from kling_nb.embedding import Mode
 from kling_nb.errors import UsageError
 from kling_nb.notebook.prompt import fill_in, read_text
 from kling_nb.notebook.storyboard import read_storyboard
@@ -35,6 +34,7 @@ from kling_nb.notebook.values import (
     wrong,
 )
 from kling_nb.plan import Ask
+from kling_nb.records.run import Mode
 
 __all__ = ["FLAGS", "CellOrder", "HelpWantedError", "ask_of", "cell_help", "parse_cell", "parse_request"]
 
@@ -59,7 +59,7 @@ class CellOrder:
 
     Args:
         dest: The variable to bind, or None.
-        fields: For `kling_nb.models.make_request`; only what was given.
+        fields: For `kling_nb.records.request.make_request`; only what was given.
         provider: The provider the line names; `auto` overrules the settings and names nobody.
         model: The model the line names.
         takes: The planned sample indices.
@@ -154,7 +154,7 @@ def ask_of(order: CellOrder) -> Ask:
     Raises:
         UsageError: The request it describes cannot be made.
     """
-    from kling_nb.models import make_request
+    from kling_nb.records.request import make_request
 
     return Ask(
         request=make_request(**order.fields),
@@ -350,7 +350,7 @@ def _tag(flag: str, value: str, _names: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _params(flag: str, value: str, names: Mapping[str, Any]) -> dict[str, Any]:
-    from kling_nb.models import TextToVideo
+    from kling_nb.records.request import TextToVideo
 
     params = _mapping(flag, value, names)
     unknown = [key for key in params if key not in TextToVideo.model_fields]

@@ -17,7 +17,8 @@ from kling_nb.errors import UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.votes import AXES, Axis, Choice, Liked, Vote, add_vote, standing, votes
 from kling_nb.pairing import By, pairs
-from kling_nb.records import RunRecord, utc_now
+from kling_nb.records.base import utc_now
+from kling_nb.records.run import RunRecord
 
 __all__ = ["Ballot", "Paper", "Side"]
 

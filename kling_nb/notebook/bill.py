@@ -23,8 +23,9 @@ from kling_nb.notebook.steps import Step, read_steps
 from kling_nb.opening import Opening
 from kling_nb.places import Surroundings
 from kling_nb.pricing import Quote
-from kling_nb.records import Estimate, RunRecord, RunStatus, Totals
-from kling_nb.veil import in_place_of
+from kling_nb.records.money import Estimate, Totals
+from kling_nb.records.privacy import in_place_of
+from kling_nb.records.run import RunRecord, RunStatus
 
 if TYPE_CHECKING:
     from kling_nb.session import Session

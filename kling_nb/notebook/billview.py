@@ -6,7 +6,6 @@ Invariants: a sum with an unknown part says so; play money stands apart; what is
 from pathlib import Path
 from typing import Any, Literal
 
-from kling_nb.amounts import usd
 from kling_nb.errors import one_line
 from kling_nb.html import AMBER, BLUE, GREEN, GREY, RED, join, pill, prose, table, tag, text_table
 from kling_nb.notebook.bill import CellBill, NotebookBill, State, estimate_notebook
@@ -15,7 +14,7 @@ from kling_nb.notebook.prices import whole_days
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import wrong
 from kling_nb.pricing import Quote
-from kling_nb.records import Totals
+from kling_nb.records.money import Totals, usd
 from kling_nb.wording import clock, plain, session_words, short
 
 __all__ = ["estimate", "show_bill"]

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.amounts import usd
 from kling_nb.budgets import LEVELS
 from kling_nb.notebook.order import PENDING, Order
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.values import wrong
-from kling_nb.records import Cap, Level, utc_now
+from kling_nb.records.base import utc_now
+from kling_nb.records.money import Cap, Level, usd
 from kling_nb.settings import PREFIX, Settings
 from kling_nb.wording import clock, there_are
 

@@ -12,7 +12,7 @@ from kling_nb.notebook.order import Order
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.values import wrong
 from kling_nb.places import media_folder
-from kling_nb.receiptmodel import CLIP_SUFFIXES
+from kling_nb.records.receipt_model import CLIP_SUFFIXES
 from kling_nb.restoring import Found, relink, restore
 from kling_nb.store.folder import Store
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.display import DisplayHandle
 
-from kling_nb.embedding import FrontEnd, Mode
 from kling_nb.engine import pace
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import LedgerError
 from kling_nb.notebook.strip import Strip
+from kling_nb.records.run import FrontEnd, Mode
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -22,8 +22,9 @@ from kling_nb.notebook.player import clip_state
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import shown, wrong
 from kling_nb.probe import stills
-from kling_nb.records import RunRecord, utc_now
-from kling_nb.veil import veiled, words_of
+from kling_nb.records.base import utc_now
+from kling_nb.records.privacy import veiled, words_of
+from kling_nb.records.run import RunRecord
 
 if TYPE_CHECKING:
     from kling_nb.store.folder import Store

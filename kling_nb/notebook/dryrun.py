@@ -11,7 +11,6 @@ from pprint import pformat
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.amounts import MICROS, usd
 from kling_nb.calls import Call
 from kling_nb.catalog import find_model
 from kling_nb.errors import KlingError, UnpricedError, one_line
@@ -21,6 +20,7 @@ from kling_nb.notebook.arguments import CellOrder
 from kling_nb.notebook.shown import Shown
 from kling_nb.plan import Ask, Plan
 from kling_nb.providers import make_provider
+from kling_nb.records.money import MICROS, usd
 from kling_nb.settings import Settings, provider_origin
 from kling_nb.wording import provider_label, session_words
 

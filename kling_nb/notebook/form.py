@@ -13,7 +13,6 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.amounts import MICROS
 from kling_nb.api import await_at_end, current
 from kling_nb.cardview import status_line
 from kling_nb.catalog import find_model
@@ -29,8 +28,10 @@ from kling_nb.notebook.order import Order, named
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import wrong
 from kling_nb.plan import Ask, title_of
-from kling_nb.records import RunRecord, utc_now
-from kling_nb.veil import words_of
+from kling_nb.records.base import utc_now
+from kling_nb.records.money import MICROS
+from kling_nb.records.privacy import words_of
+from kling_nb.records.run import RunRecord
 from kling_nb.wording import provider_label, short
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from kling_nb.catalog import find_model
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError
-from kling_nb.models import TextToVideo
 from kling_nb.notebook.formfields import blank, inputs_of, read, shown_as
 from kling_nb.notebook.formtext import as_cell
 from kling_nb.plan import Ask, Plan
-from kling_nb.records import RunRecord
-from kling_nb.veil import is_veiled
+from kling_nb.records.privacy import is_veiled
+from kling_nb.records.request import TextToVideo
+from kling_nb.records.run import RunRecord
 
 if TYPE_CHECKING:
     from kling_nb.session import Session

@@ -13,11 +13,11 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.models import TextToVideo, make_request, problems_of
 from kling_nb.notebook.arguments import parse_request
 from kling_nb.notebook.syntax import FLAGS
 from kling_nb.notebook.values import check_text
 from kling_nb.plan import Ask
+from kling_nb.records.request import TextToVideo, make_request, problems_of
 
 __all__ = ["OPTIONS", "Field", "Reading", "blank", "fields_of", "inputs_of", "read", "shown_as"]
 

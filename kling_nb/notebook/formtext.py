@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.models import TextToVideo
 from kling_nb.notebook.arguments import ask_of, parse_cell
 from kling_nb.notebook.syntax import find_flag
 from kling_nb.plan import Ask
+from kling_nb.records.request import TextToVideo
 
 __all__ = ["as_cell"]
 

@@ -327,7 +327,7 @@ def _said(lines: Sequence[Html]) -> str:
 
 
 def _left(left: int | None, *, play: bool) -> Html:
-    from kling_nb.amounts import usd
+    from kling_nb.records.money import usd
 
     if left is None:
         return Html("")

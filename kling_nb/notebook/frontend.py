@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.errors import one_line
 from kling_nb.files import open_plain
-from kling_nb.records import RunRecord, RunStatus
+from kling_nb.records.run import RunRecord, RunStatus
 
 if TYPE_CHECKING:
     from kling_nb.store.folder import Store

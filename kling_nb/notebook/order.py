@@ -11,7 +11,7 @@ from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.notebook.values import identifier, wrong
-from kling_nb.records import RunStatus
+from kling_nb.records.run import RunStatus
 
 if TYPE_CHECKING:
     from kling_nb.session import Session

@@ -11,9 +11,9 @@ from kling_nb.errors import KlingError, one_line
 from kling_nb.notebook.order import Order
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.values import read_number, shown, wrong
-from kling_nb.notebookfile import read_receipts
 from kling_nb.page import Page, write_page
-from kling_nb.veil import is_veiled
+from kling_nb.records.privacy import is_veiled
+from kling_nb.records.saved_notebook import read_receipts
 from kling_nb.wording import size_words, there_are
 
 __all__ = ["PAGE_FLAGS", "page_line"]

@@ -13,7 +13,7 @@ from kling_nb.cardparts import mark
 from kling_nb.engine.run import Run, Video
 from kling_nb.errors import one_line
 from kling_nb.notebook.frontend import ClipSource, LiveView, make_widget, watched
-from kling_nb.records import RunRecord, RunStatus
+from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.wording import ask_words, money_words, plain, short
 
 if TYPE_CHECKING:

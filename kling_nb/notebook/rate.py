@@ -20,9 +20,9 @@ from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.values import wrong
 from kling_nb.pairing import By, grouping
 from kling_nb.ratings import Agreement, Ratings
-from kling_nb.records import RunStatus
+from kling_nb.records.privacy import in_place_of
+from kling_nb.records.run import RunStatus
 from kling_nb.scoring import Scores
-from kling_nb.veil import in_place_of
 from kling_nb.wording import plain
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kling_nb.adopting import adopt as _adopt_run
-from kling_nb.amounts import usd
-from kling_nb.embedding import MODES, Mode, refuse_too_much
+from kling_nb.embedding import refuse_too_much
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import DetachedError, KlingError
@@ -20,10 +19,11 @@ from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.subcommands import COMMANDS
 from kling_nb.notebook.values import read_count, read_seconds, shown, wrong
 from kling_nb.providers import make_provider
-from kling_nb.records import RunStatus
+from kling_nb.records.money import usd
+from kling_nb.records.run import MODES, Mode, RunStatus, charged
 from kling_nb.resolving import resolve as _resolve_run
 from kling_nb.resolving import take_up
-from kling_nb.wording import SEND_IT, charged, provider_label, state_word
+from kling_nb.wording import SEND_IT, provider_label, state_word
 
 __all__ = ["adopt", "cancel", "list_runs", "resolve", "resume", "show", "status", "wait"]
 

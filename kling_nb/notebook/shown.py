@@ -11,8 +11,8 @@ from kling_nb.html import Part, page_of, tag, text_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kling_nb.embedding import Mode
     from kling_nb.engine.run import Run
+    from kling_nb.records.run import Mode
 
 __all__ = ["Shown", "answer", "put", "verbatim"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kling_nb.engine.run import Run
     from kling_nb.places import Surroundings
-    from kling_nb.provenance import Cell
+    from kling_nb.records.provenance import Cell
 
 __all__ = ["ShellSurroundings", "attach", "detach"]
 
@@ -106,7 +106,7 @@ class ShellSurroundings:
 
     def _cell(self, *, begun: bool) -> "Cell | None":
         """Read which cell is being run off the request that runs it."""
-        from kling_nb.provenance import Cell
+        from kling_nb.records.provenance import Cell
 
         if not self.kernel:
             return None

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from kling_nb.errors import UsageError, one_line
-from kling_nb.leaks import looks_secret
+from kling_nb.records.secrets import looks_secret
 
 __all__ = [
     "check_text",

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal
 from kling_nb.addresses import is_loopback
 from kling_nb.calls import Call, Reply
 from kling_nb.errors import Charged
-from kling_nb.models import TextToVideo
-from kling_nb.records import FailReason
+from kling_nb.records.request import TextToVideo
+from kling_nb.records.run import FailReason
 
 __all__ = [
     "Accepted",

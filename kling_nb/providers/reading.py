@@ -18,7 +18,7 @@ from kling_nb.addresses import is_loopback
 from kling_nb.calls import Reply
 from kling_nb.errors import Charged, UsageError, one_line
 from kling_nb.providers.base import Ambiguous, Refused, Snapshot
-from kling_nb.records import FailReason
+from kling_nb.records.run import FailReason
 
 __all__ = [
     "Trouble",

@@ -12,10 +12,8 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 from kling_nb.addresses import is_loopback
-from kling_nb.amounts import currency
 from kling_nb.calls import Call, Reply
 from kling_nb.errors import UnsupportedError
-from kling_nb.models import MAX_PROMPT_CHARS, TextToVideo
 from kling_nb.providers.base import (
     Accepted,
     Account,
@@ -47,7 +45,9 @@ from kling_nb.providers.reading import (
     whole,
     word,
 )
-from kling_nb.records import FailReason
+from kling_nb.records.money import currency
+from kling_nb.records.request import MAX_PROMPT_CHARS, TextToVideo
+from kling_nb.records.run import FailReason
 
 __all__ = ["RunComfy"]
 

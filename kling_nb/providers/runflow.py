@@ -12,10 +12,8 @@ from decimal import Decimal
 from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from kling_nb.amounts import currency
 from kling_nb.calls import Call, Reply
 from kling_nb.errors import UnsupportedError, UsageError
-from kling_nb.models import TextToVideo
 from kling_nb.providers.base import (
     Accepted,
     Account,
@@ -45,7 +43,9 @@ from kling_nb.providers.reading import (
     word,
 )
 from kling_nb.providers.runflow_input import read_input, write_input
-from kling_nb.records import FailReason
+from kling_nb.records.money import currency
+from kling_nb.records.request import TextToVideo
+from kling_nb.records.run import FailReason
 
 __all__ = ["Runflow"]
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from kling_nb.models import TextToVideo
 from kling_nb.providers.reading import say
+from kling_nb.records.request import TextToVideo
 
 __all__ = ["read_input", "write_input"]
 

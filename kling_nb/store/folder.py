@@ -28,12 +28,12 @@ from kling_nb.files import (
     sync_folder,
     write_whole,
 )
-from kling_nb.receipt import to_receipt
-from kling_nb.receiptmodel import MAX_RECEIPT_BYTES, is_bare_name
-from kling_nb.records import MediaFacts, RunRecord
+from kling_nb.records.privacy import is_veiled
+from kling_nb.records.receipt import to_receipt
+from kling_nb.records.receipt_model import MAX_RECEIPT_BYTES, is_bare_name
+from kling_nb.records.run import MediaFacts, RunRecord
 from kling_nb.store.names import file_stem
 from kling_nb.store.sidecars import SidecarReader
-from kling_nb.veil import is_veiled
 
 __all__ = ["ROOM_BYTES", "Store"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from kling_nb.errors import StoreError
-from kling_nb.records import RunRecord
-from kling_nb.veil import hash_of
+from kling_nb.records.privacy import hash_of
+from kling_nb.records.run import RunRecord
 
 __all__ = ["file_stem", "relative_src", "slug"]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from kling_nb.errors import StoreError
 from kling_nb.files import Signature, open_plain, signature
-from kling_nb.receipt import from_receipt
-from kling_nb.receiptmodel import MAX_RECEIPT_BYTES
-from kling_nb.records import RunRecord
+from kling_nb.records.receipt import from_receipt
+from kling_nb.records.receipt_model import MAX_RECEIPT_BYTES
+from kling_nb.records.run import RunRecord
 
 __all__ = ["MAX_SIDECARS", "SidecarReader"]
 

@@ -5,43 +5,36 @@ means unknown, never zero; times are UTC; no field holds a key or a signed query
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from kling_nb.amounts import MICROS, dollars, in_currency, micros, usd
 from kling_nb.errors import Charged
-from kling_nb.models import TextToVideo
-from kling_nb.provenance import MOST_MARKS, Cell, Commit, Mark, Sent, Terms
+from kling_nb.records.base import Moment, Record
+from kling_nb.records.money import Estimate, dollars
+from kling_nb.records.provenance import MOST_MARKS, Cell, Commit, Mark, Sent, Terms
+from kling_nb.records.request import TextToVideo
 
 __all__ = [
-    "MICROS",
+    "MODES",
     "WHO",
-    "Cap",
-    "Charged",
     "Earlier",
-    "Estimate",
     "FailReason",
-    "Level",
+    "FrontEnd",
     "MediaFacts",
+    "Mode",
     "RunRecord",
     "RunStatus",
-    "Totals",
-    "dollars",
-    "in_currency",
-    "micros",
-    "usd",
-    "utc_now",
+    "charged",
     "with_who",
 ]
 
 #: The key of a run's metadata at its provider under which we say who spends; no user's own has it.
 WHO = "kling_nb"
 
-Level = Literal["session", "project_daily", "user_daily", "user_total"]
+
 FailReason = Literal["moderated", "invalid", "credit", "auth", "provider", "expired", "canceled"]
 
 
@@ -77,121 +70,7 @@ class RunStatus(StrEnum):
 _ENDED = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELED, RunStatus.LOST})
 
 
-def _to_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
-
-
-Moment = Annotated[AwareDatetime, AfterValidator(_to_utc)]
-
-
-def utc_now() -> datetime:
-    """Give the time now, in UTC, to the millisecond."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Estimate(_Record):
-    """What a run should cost, and how anybody knows.
-
-    Args:
-        micros: The expected charge in micro-dollars, or None where nobody knows.
-        reserve_micros: What is held back for it: the charge, or the dearest known price of the model.
-        usd_per_s: The price per second of video, as a decimal string, if known.
-        basis: In words, e.g. `$0.112/s silent, Runflow list of 2026-04-06`.
-        source: Where the price stands.
-        as_of: The date of the price, `YYYY-MM-DD`.
-        currency: ISO 4217.
-
-    Example:
-        >>> Estimate(micros=560000, reserve_micros=560000, basis="list").usd
-        Decimal('0.56')
-    """
-
-    micros: int | None
-    reserve_micros: int
-    usd_per_s: str | None = None
-    basis: str = ""
-    source: str = ""
-    as_of: str | None = None
-    currency: str = "USD"
-
-    @property
-    def usd(self) -> Decimal | None:
-        """The expected charge in dollars, or None for unknown."""
-        return dollars(self.micros)
-
-
-class Cap(_Record):
-    """One limit on money, and what counts against it.
-
-    Args:
-        level: Whose limit it is.
-        whose: The name of that session, project or user.
-        cap_micros: What may be spent, in micro-dollars; None for no limit.
-        settled_micros: On the books, in micro-dollars.
-        reserved_micros: Held back for runs that are not settled, in micro-dollars.
-        unknown: How many ended runs have a charge nobody knows.
-        since: Only runs made at or after it count; None for all.
-
-    Example:
-        >>> Cap(level="session", cap_micros=5000000, settled_micros=560000).left_micros
-        4440000
-    """
-
-    level: Level
-    whose: str = ""
-    cap_micros: int | None = None
-    settled_micros: int = 0
-    reserved_micros: int = 0
-    unknown: int = 0
-    since: Moment | None = None
-
-    @property
-    def left_micros(self) -> int | None:
-        """What may still be spent, in micro-dollars; below 0 where it is overrun, None without a limit."""
-        return (
-            None if self.cap_micros is None else self.cap_micros - self.settled_micros - self.reserved_micros
-        )
-
-
-class Totals(_Record):
-    """What a session has spent, holds back and may spend.
-
-    Args:
-        settled_micros: On the books, in micro-dollars.
-        reserved_micros: Held back for runs that are not settled, in micro-dollars.
-        unknown: How many ended runs have a charge nobody knows (their reservation is in `reserved_micros`).
-        cap_micros: The cap of the session, or None for none.
-        play: Whether this is the sandbox's play money.
-        tightest: The cap that leaves least, where another one than the session's may.
-
-    Example:
-        >>> Totals(settled_micros=1120000, reserved_micros=560000, cap_micros=10000000).left_micros
-        8320000
-    """
-
-    settled_micros: int = 0
-    reserved_micros: int = 0
-    unknown: int = 0
-    cap_micros: int | None = None
-    play: bool = False
-    tightest: Cap | None = None
-
-    @property
-    def left_micros(self) -> int | None:
-        """What may still be spent under every cap, in micro-dollars; None where there is no cap."""
-        if self.tightest is not None:
-            return self.tightest.left_micros
-        return (
-            None if self.cap_micros is None else self.cap_micros - self.settled_micros - self.reserved_micros
-        )
-
-
-class MediaFacts(_Record):
+class MediaFacts(Record):
     """What is measured in a finished file.
 
     Args:
@@ -255,7 +134,7 @@ def with_who(
     return {**metadata, **({WHO: known} if known else {})} or None
 
 
-class Earlier(_Record):
+class Earlier(Record):
     """An attempt of the same take that came before.
 
     Args:
@@ -295,7 +174,7 @@ class Earlier(_Record):
 _WORDED = frozenset({"request", "message", "tags", "metadata", "media", "seed", "timing", "sent"})
 
 
-class RunRecord(_Record):
+class RunRecord(Record):
     """Everything known of one run; the ledger row, the sidecar and the receipt are views of it.
 
     Args:
@@ -323,7 +202,7 @@ class RunRecord(_Record):
         reserved_micros: What is still held back; 0 once settled.
         currency: Of what the provider reported: what is no dollars is never added to dollars.
         abandoned_at: When a person gave it up, so that it holds back nothing and stands in no way.
-        private: Whether the words of the request are for the provider alone; see `kling_nb.veil`.
+        private: Whether the words of the request are for the provider alone; see `kling_nb.records.privacy`.
         sent: The body as it was posted; None before the first post.
         earlier: Attempts of the same take before this one, as they were known when it ended.
         cell: The cell that asked for it.
@@ -416,3 +295,26 @@ class RunRecord(_Record):
         if self.submitted_at is None or self.finished_at is None:
             return None
         return (self.finished_at - self.submitted_at).total_seconds()
+
+
+#: `auto`: the file beside the notebook, or what else works there; `always`: the clip itself; `poster`: its
+#: still and a link; `never`: a link.
+Mode = Literal["auto", "always", "poster", "never"]
+
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+#: Pages that show no file beside the notebook; empty for those that do.
+FrontEnd = Literal["", "vscode", "colab"]
+
+
+def charged(record: RunRecord) -> Charged:
+    """Say whether a run was charged; of one that is lost or just being sent nobody knows it."""
+    if record.settled_micros:
+        return "yes"
+    if record.status is RunStatus.SUBMITTING and not record.play:
+        return "unknown"
+    if record.status is RunStatus.LOST and record.reserved_micros and record.charged == "no":
+        return "unknown"
+    return record.charged

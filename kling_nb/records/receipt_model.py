@@ -5,6 +5,7 @@ from anybody, so every field is checked; money is a decimal string in one spelli
 file name leads out of its folder.
 """
 
+import json
 import re
 from datetime import datetime
 from decimal import Decimal
@@ -13,27 +14,50 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from kling_nb.amounts import micros
 from kling_nb.errors import Charged, one_line
-from kling_nb.models import TextToVideo
-from kling_nb.provenance import AI_MADE, DRAWN, MOST_MARKS, Cell, Commit, Mark, Sample, Sent, Sha256, Terms
-from kling_nb.records import Earlier, Estimate, FailReason, MediaFacts, RunRecord, RunStatus
+from kling_nb.records.money import Estimate, micros
+from kling_nb.records.provenance import (
+    AI_MADE,
+    DRAWN,
+    MOST_MARKS,
+    Cell,
+    Commit,
+    Mark,
+    Sample,
+    Sent,
+    Sha256,
+    Terms,
+)
+from kling_nb.records.request import TextToVideo
+from kling_nb.records.run import Earlier, FailReason, MediaFacts, RunRecord, RunStatus
 
 __all__ = [
     "CLIP_SUFFIXES",
     "MAX_RECEIPT_BYTES",
     "RECEIPT_MIME",
     "SCHEMA",
+    "SCHEMA_FILE",
+    "SCHEMA_ID",
     "SCHEMA_VERSION",
     "Receipt",
     "is_bare_name",
+    "receipt_schema",
+    "schema_text",
 ]
 
 SCHEMA = "kling-nb-receipt/1"
+
+
 #: The edition of the schema: a later one only adds fields, so that an earlier program still reads it.
 SCHEMA_VERSION = "1.1"
+
+
 RECEIPT_MIME = "application/vnd.kling-nb.receipt+json"
+
+
 MAX_RECEIPT_BYTES = 1024 * 1024
+
+
 CLIP_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".webm", ".mkv"})
 
 
@@ -81,25 +105,50 @@ def _clip_name(value: str) -> str:
 
 
 _MONEY = r"^-?[0-9]{1,12}(\.[0-9]{1,6})?$"
+
+
 _STAMP = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z$"
+
+
 _CLIP = (
     r"""^[^/\\:*?"<>|. ][^/\\:*?"<>|]*\.([mM][pP]4|[mM][oO][vV]|[mM]4[vV]|[wW][eE][bB][mM]|[mM][kK][vV])$"""
 )
 
+
 _Money = Annotated[int, BeforeValidator(_micros), WithJsonSchema({"type": "string", "pattern": _MONEY})]
+
+
 _Time = Annotated[
     datetime,
     BeforeValidator(_moment),
     WithJsonSchema({"type": "string", "format": "date-time", "pattern": _STAMP}),
 ]
+
+
 _Line = Annotated[str, Field(max_length=20_000), AfterValidator(one_line)]
+
+
 _Key = Annotated[str, Field(pattern=r"^k1:[0-9a-f]{64}$")]
+
+
 _Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
 _Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+
+
 _Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
+
+
 _Count = Annotated[int, Field(ge=0, le=10**15)]
+
+
 _Small = Annotated[int, Field(ge=0, le=10**6)]
+
+
 _Id = Annotated[str, Field(pattern=r"^[a-z0-9]{4,20}$")]
+
+
 _Provider = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 
 
@@ -290,3 +339,53 @@ class Receipt(_Part):
             commit=self.who.commit,
             version=self.client.version,
         )
+
+
+#: Names the schema; it is no address.
+SCHEMA_ID = f"urn:kling-nb:receipt:{SCHEMA_VERSION}"
+
+
+#: In the package, for programs that are not in Python.
+SCHEMA_FILE = "receipt.schema.json"
+
+
+def receipt_schema() -> dict[str, Any]:
+    """Give the JSON Schema (2020-12) of a receipt: of a sidecar, and of what an output carries for a run.
+
+    Returns:
+        Plain JSON. Fields that it does not name are allowed: a later edition may have them.
+
+    Example:
+        >>> receipt_schema()["$id"]
+        'urn:kling-nb:receipt:1.1'
+    """
+    made = _plain(Receipt.model_json_schema(by_alias=True, mode="validation"))
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        "title": "Receipt of kling_nb",
+        "description": "One run of a video model: what was asked, of whom, what came of it, what it cost.",
+        **made,
+    }
+
+
+def schema_text() -> str:
+    """Give the schema as the file in the package holds it."""
+    return json.dumps(receipt_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any, *, names: bool = False) -> Any:
+    """Leave out what tells of Python: titles, docstrings, private names, values that stand in for nothing."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if not isinstance(value, dict):
+        return value.replace("#/$defs/_", "#/$defs/") if isinstance(value, str) else value
+    if names:
+        return {key.removeprefix("_"): _plain(item) for key, item in value.items()}
+    docstring = "properties" in value or "\n" in str(value.get("description"))
+    drop = {"title", "default"} | ({"description"} if docstring else set())
+    return {
+        key: _plain(item, names=key in {"properties", "$defs"})
+        for key, item in value.items()
+        if key not in drop
+    }

@@ -10,41 +10,31 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from pydantic import ValidationError
 
-from kling_nb.amounts import dollars
 from kling_nb.errors import StoreError, one_line
-from kling_nb.models import request_key, run_key
-from kling_nb.provenance import Sent, sample_of, source_type
-from kling_nb.receiptmodel import (
-    CLIP_SUFFIXES,
+from kling_nb.records.money import dollars
+from kling_nb.records.privacy import is_hash, is_veiled, veiled
+from kling_nb.records.provenance import Sent, sample_of, source_type
+from kling_nb.records.receipt_model import (
     MAX_RECEIPT_BYTES,
-    RECEIPT_MIME,
     SCHEMA,
     SCHEMA_VERSION,
     Receipt,
-    is_bare_name,
 )
-from kling_nb.records import Earlier, MediaFacts, RunRecord
-from kling_nb.veil import is_hash, is_veiled, veiled
+from kling_nb.records.request import request_key, run_key
+from kling_nb.records.run import Earlier, MediaFacts, RunRecord
 
-__all__ = [
-    "CLIP_SUFFIXES",
-    "MAX_RECEIPT_BYTES",
-    "RECEIPT_MIME",
-    "SCHEMA",
-    "from_receipt",
-    "is_bare_name",
-    "to_receipt",
-    "without_queries",
-]
+__all__ = ["LIST_SCHEMA", "from_receipt", "receipts_in", "to_receipt", "to_receipts", "without_queries"]
 
 _MAX_DEPTH = 24
+
+
 _QUERY = re.compile(r"(https?://)(?:[^\s/@]*@)?([^\s?#\"'<>]+)(?:\?[^\s\"'<>]*)?")
 
 
@@ -58,7 +48,7 @@ def to_receipt(record: RunRecord) -> dict[str, Any]:
         Objects, lists, strings, numbers, booleans and nulls only.
 
     Example:
-        >>> from kling_nb.models import TextToVideo, request_key, run_key
+        >>> from kling_nb.records.request import TextToVideo, request_key, run_key
         >>> from kling_nb.records import Estimate, RunRecord, utc_now
         >>> request = TextToVideo(prompt="A red fox")
         >>> record = RunRecord(
@@ -198,8 +188,6 @@ def without_queries(text: str) -> str:
 
 
 # --- writing ---------------------------------------------------------------------------------------------
-
-
 def _money(amount: int | None) -> str | None:
     exact = dollars(amount)
     return None if exact is None else f"{exact:f}"
@@ -273,10 +261,51 @@ def _plain(value: Any, *, redact: bool = False, depth: int = 3) -> Any:
 
 
 # --- reading ---------------------------------------------------------------------------------------------
-
-
 def _too_deep(value: object, left: int = _MAX_DEPTH) -> bool:
     if not isinstance(value, dict | list | tuple):
         return False
     items = value.values() if isinstance(value, dict) else value
     return left == 0 or any(_too_deep(item, left - 1) for item in items)
+
+
+LIST_SCHEMA = "kling-nb-receipts/1"
+
+
+_MOST = 10_000
+
+
+def to_receipts(records: Sequence[RunRecord]) -> dict[str, Any]:
+    """Write several runs as plain JSON.
+
+    Args:
+        records: In the order they are shown.
+
+    Returns:
+        An object with the schema's name and the receipts.
+
+    Example:
+        >>> to_receipts([])
+        {'schema': 'kling-nb-receipts/1', 'receipts': []}
+    """
+    return {"schema": LIST_SCHEMA, "receipts": [to_receipt(record) for record in records]}
+
+
+def receipts_in(data: object) -> list[Any]:
+    """Find the receipts in what an output carries under the receipt's MIME type.
+
+    Args:
+        data: Parsed JSON that anybody may have written: one receipt, or several.
+
+    Returns:
+        Each to be read by `from_receipt`; empty where there is none.
+
+    Example:
+        >>> receipts_in({"schema": "kling-nb-receipt/1"}), receipts_in(7)
+        ([{'schema': 'kling-nb-receipt/1'}], [])
+    """
+    if not isinstance(data, dict):
+        return []
+    if data.get("schema") != LIST_SCHEMA:
+        return [data]
+    listed = data.get("receipts")
+    return listed[:_MOST] if isinstance(listed, list) else []

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from copy import copy
 from typing import Any
 
-from kling_nb.echoes import is_plain, quotes, repeats
 from kling_nb.errors import KlingError, ProviderError
-from kling_nb.models import TextToVideo, request_key
-from kling_nb.records import MediaFacts, RunRecord
+from kling_nb.records.echoes import is_plain, quotes, repeats
+from kling_nb.records.request import TextToVideo, request_key
+from kling_nb.records.run import MediaFacts, RunRecord
 
 __all__ = [
     "NOT_SHOWN",
@@ -38,9 +38,14 @@ __all__ = [
 
 #: What stands for words of a provider's that repeat a private request.
 NOT_SHOWN = "the words are not shown, because they repeat the private prompt"
+
+
 #: What a run says that is made private when it is there already.
 NOW_PRIVATE = "Private from now on. A clip that has its name already keeps it."
+
+
 STILL_PUBLIC = "Private from now on, but its older receipt could not be replaced and still has the words."
+
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -301,8 +306,6 @@ def quietly(private: bool) -> Iterator[None]:  # noqa: FBT001 - it is all that i
 
 
 # --- texts -----------------------------------------------------------------------------------------------
-
-
 def _texts(request: TextToVideo) -> list[str]:
     shots = [shot.prompt for shot in request.shots or ()]
     return [text for text in (request.prompt, *shots, request.negative_prompt) if text]
@@ -328,8 +331,6 @@ def _each(value: Any, change: Callable[[str], str]) -> Any:
 
 
 # --- what repeats a text -----------------------------------------------------------------------------------
-
-
 def _labels(value: Any, words: list[str]) -> Any:
     return _each(value, lambda text: _label(text, words))
 

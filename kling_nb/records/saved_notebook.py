@@ -11,10 +11,9 @@ from typing import Any
 
 from kling_nb.errors import StoreError, UsageError
 from kling_nb.files import read_plain
-from kling_nb.receipt import from_receipt
-from kling_nb.receiptlist import receipts_in
-from kling_nb.receiptmodel import RECEIPT_MIME
-from kling_nb.records import RunRecord
+from kling_nb.records.receipt import from_receipt, receipts_in
+from kling_nb.records.receipt_model import RECEIPT_MIME
+from kling_nb.records.run import RunRecord
 
 __all__ = ["read_receipts", "runs_told"]
 

@@ -13,14 +13,17 @@ from urllib.parse import quote
 from pydantic import BaseModel, SecretStr
 
 from kling_nb.errors import UsageError
-from kling_nb.models import TextToVideo
+from kling_nb.records.request import TextToVideo
 
 __all__ = ["SHORTEST_KEY", "blot", "is_secret", "looks_secret", "refuse_keys", "strings", "texts_of"]
 
 #: Characters that a key of a real provider has at least. What is shorter is no secret, and blotting it out
 #: would only spoil answers.
 SHORTEST_KEY = 8
+
+
 _SURELY_A_KEY = 16
+
 
 # Runflow's keys are documented to begin with rf_live_; the others are the well-known shapes of keys.
 _SHAPE = re.compile(
@@ -28,6 +31,8 @@ _SHAPE = re.compile(
     r"|\bAKIA[0-9A-Z]{16}\b|\beyJ[\w-]{8,}\.[\w-]{8,}|\bBearer\s+[\w.~+/=-]{20,}",
     re.IGNORECASE | re.ASCII,
 )
+
+
 _REPLACE = (
     "Nothing was sent or kept. Notebooks are saved and shared: delete it here, replace it at the provider if "
     "it was a real one, and set it in the environment or with `%kling keys --ask`."
