@@ -9,15 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kling_nb.catalog import models
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.subcommands import COMMANDS
 from kling_nb.notebook.syntax import FLAGS
 from kling_nb.options import Options
+from kling_nb.pricing.catalog import models, provider_label
 from kling_nb.records.receipt_model import SCHEMA_FILE, receipt_schema, schema_text
 from kling_nb.sandbox.switches import SWITCHES
 from kling_nb.settings import PREFIX
-from kling_nb.wording import provider_label
 
 HERE = Path(__file__).parent
 

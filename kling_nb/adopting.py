@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.api import current
-from kling_nb.catalog import Model, find_model
 from kling_nb.engine.asking import Reach
 from kling_nb.engine.lifecycle import Engine
 from kling_nb.engine.run import Run
@@ -22,7 +21,8 @@ from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.places import media_folder
 from kling_nb.plan import new_id
-from kling_nb.pricing import estimate
+from kling_nb.pricing.catalog import Model, find_model
+from kling_nb.pricing.estimate import estimate
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Asked, Provider
 from kling_nb.records.base import utc_now

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 
 from kling_nb.errors import one_line
 from kling_nb.html import BLUE, Html, Part, join, tag
+from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import usd
 from kling_nb.records.run import RunRecord
 from kling_nb.spending import Group, Sums, difference, group
-from kling_nb.wording import provider_label
 
 __all__ = ["LEGEND", "drawn", "sums_table", "sums_words"]
 

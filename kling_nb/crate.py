@@ -19,11 +19,12 @@ from kling_nb.exportlinks import check_place, half, sweep, telling
 from kling_nb.exportplan import Sample, prompt_of
 from kling_nb.exports import is_stand_in
 from kling_nb.files import file_sha256
+from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import dollars
 from kling_nb.records.provenance import source_type
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.run import Earlier, RunRecord, RunStatus, charged
-from kling_nb.wording import provider_label, short
+from kling_nb.wording import short
 
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate

@@ -8,9 +8,10 @@ mark in the text, and a provider's words are never mixed in.
 from typing import NamedTuple
 
 from kling_nb.errors import Charged
+from kling_nb.pricing.catalog import provider_label, provider_site
 from kling_nb.records.money import in_currency, usd
 from kling_nb.records.run import RunRecord, RunStatus, charged
-from kling_nb.wording import SEND_IT, clock, never_sent, provider_label, provider_site
+from kling_nb.wording import SEND_IT, clock, never_sent
 
 __all__ = ["Ending", "ending"]
 

@@ -22,8 +22,8 @@ from kling_nb.keys import (
     fingerprint,
 )
 from kling_nb.loop import Loop
+from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.secrets import refuse_keys
-from kling_nb.wording import provider_label
 
 __all__ = ["CallKeys", "KeyHolder", "NotAskedError"]
 

@@ -11,9 +11,9 @@ from itertools import groupby
 from urllib.parse import quote
 
 from kling_nb.exports import is_stand_in
+from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import usd
 from kling_nb.records.run import RunRecord, RunStatus, charged
-from kling_nb.wording import provider_label
 
 __all__ = ["methods"]
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from kling_nb.addresses import is_loopback
 from kling_nb.budgets import Wallet
-from kling_nb.catalog import Model
 from kling_nb.engine.asking import Reach
 from kling_nb.engine.lifecycle import Engine
 from kling_nb.engine.reuse import Wish
@@ -24,7 +23,8 @@ from kling_nb.keyholder import CallKeys, NotAskedError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.plan import Ask, Take, new_record, plan_takes
-from kling_nb.pricing import require_priced
+from kling_nb.pricing.catalog import Model
+from kling_nb.pricing.estimate import require_priced
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Estimate
 from kling_nb.records.privacy import NOW_PRIVATE, STILL_PUBLIC, is_veiled, unveiled

@@ -14,8 +14,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from yarl import URL
 
 from kling_nb.addresses import Origin, is_loopback, origin_of
-from kling_nb.catalog import find_model
 from kling_nb.errors import SettingsError, UsageError
+from kling_nb.pricing.catalog import find_model
 from kling_nb.records.run import Mode
 
 __all__ = ["Options", "ProviderName", "check_options"]

@@ -11,14 +11,14 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from kling_nb.catalog import Model, find_model
 from kling_nb.choice import choose_provider
 from kling_nb.engine.reuse import Decision, Wish, decide
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.keys import Key
 from kling_nb.ledger.database import Ledger
-from kling_nb.pricefile import in_force
-from kling_nb.pricing import estimate, learn_price
+from kling_nb.pricing.catalog import Model, find_model
+from kling_nb.pricing.estimate import estimate, learn_price
+from kling_nb.pricing.price_file import in_force
 from kling_nb.providers import make_provider
 from kling_nb.records.money import Estimate, Totals
 from kling_nb.records.privacy import in_place_of, is_hash, veiled_labels, veiled_request

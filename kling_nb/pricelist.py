@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from kling_nb.catalog import Model, Offer, Price, models
-from kling_nb.pricefile import in_force
-from kling_nb.pricing import LearnedPrice
+from kling_nb.pricing.catalog import Model, Offer, Price, models
+from kling_nb.pricing.estimate import LearnedPrice
+from kling_nb.pricing.price_file import in_force
 from kling_nb.providers.base import Listing
 from kling_nb.settings import Settings
 
@@ -94,7 +94,7 @@ def compared(listing: Listing, offer: Offer) -> str:
         A few words.
 
     Example:
-        >>> from kling_nb.catalog import find_model
+        >>> from kling_nb.pricing.catalog import find_model
         >>> compared(Listing(base_usd="0.112", unit="second"), find_model("pro").offer("runcomfy"))
         'the same as the price here, silent'
     """

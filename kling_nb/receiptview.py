@@ -8,11 +8,12 @@ import json
 
 from kling_nb.errors import one_line
 from kling_nb.html import DOT, MONO, Html, details, join, tag
+from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import in_currency, usd
 from kling_nb.records.privacy import veiled
 from kling_nb.records.provenance import source_type
 from kling_nb.records.run import Earlier, MediaFacts, RunRecord, RunStatus, charged
-from kling_nb.wording import file_words, host, provider_label, short
+from kling_nb.wording import file_words, host, short
 
 __all__ = ["receipt"]
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.addresses import is_loopback
 from kling_nb.budgets import Wallet, named_session
-from kling_nb.catalog import Model
 from kling_nb.checkout import commit_of
 from kling_nb.engine.asking import Reach
 from kling_nb.engine.lifecycle import Engine
@@ -36,6 +35,7 @@ from kling_nb.loop import Loop
 from kling_nb.opening import Opening, in_folder
 from kling_nb.places import Surroundings, media_folder, script
 from kling_nb.plan import Ask, Plan, offer_for, payloads
+from kling_nb.pricing.catalog import Model
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Provider
 from kling_nb.reaching import reach_run

@@ -24,12 +24,12 @@ from typing import Any, Literal
 import platformdirs
 
 from kling_nb.addresses import is_loopback, origin_of
-from kling_nb.catalog import DEFAULT_MODEL, add_own
 from kling_nb.configfile import APP, ProjectTable, find_project, read_user_file
 from kling_nb.errors import SettingsError, UsageError, one_line
-from kling_nb.modelfile import read_models
 from kling_nb.options import Options, ProviderName, check_options
-from kling_nb.pricefile import GivenPrice, project_notes, read_prices
+from kling_nb.pricing.catalog import DEFAULT_MODEL, add_own
+from kling_nb.pricing.model_file import read_models
+from kling_nb.pricing.price_file import GivenPrice, project_notes, read_prices
 from kling_nb.providers.runcomfy import RunComfy
 from kling_nb.providers.runflow import Runflow
 from kling_nb.records.money import MICROS, usd

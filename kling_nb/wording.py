@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from kling_nb.catalog import find_model
 from kling_nb.errors import UsageError
+from kling_nb.pricing.catalog import find_model, provider_label
 from kling_nb.records.money import Level, Totals, in_currency, usd
 from kling_nb.records.run import MediaFacts, RunRecord, RunStatus, charged
 
@@ -23,8 +23,6 @@ __all__ = [
     "money_words",
     "never_sent",
     "plain",
-    "provider_label",
-    "provider_site",
     "session_words",
     "short",
     "size_words",
@@ -71,35 +69,8 @@ _CAPS: dict[Level, str] = {
 _CODECS = {"h264": "H.264", "hevc": "HEVC", "av1": "AV1", "vp9": "VP9"}
 
 
-_LABELS = {"runcomfy": "RunComfy"}
-
-
-#: The providers' own public sites, by their documentation; neither documents a page of past runs.
-_SITES = {"runflow": "https://runflow.io", "runcomfy": "https://www.runcomfy.com"}
-
-
-def provider_label(name: str) -> str:
-    """Give a provider's name as people write it.
-
-    Example:
-        >>> provider_label("runcomfy")
-        'RunComfy'
-    """
-    return _LABELS.get(name, name.capitalize())
-
-
 #: What is safe to do about a run that was never sent.
 SEND_IT = "Run its cell again to send it."
-
-
-def provider_site(name: str) -> str:
-    """Give the address of a provider's own public site, where its runs can be looked for; '' for none.
-
-    Example:
-        >>> provider_site("runcomfy")
-        'https://www.runcomfy.com'
-    """
-    return _SITES.get(name, "")
 
 
 def never_sent(record: RunRecord) -> str:

@@ -5,13 +5,13 @@ from decimal import Decimal
 
 from pydantic import SecretStr
 
-from kling_nb.catalog import find_model
 from kling_nb.engine.asking import Reach
 from kling_nb.engine.job import Limits
 from kling_nb.engine.lifecycle import Engine
 from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop
 from kling_nb.plan import new_id
+from kling_nb.pricing.catalog import find_model
 from kling_nb.providers import make_provider
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Estimate, micros

@@ -7,8 +7,8 @@ from importlib.resources import files
 
 import pytest
 
-from kling_nb.catalog import DEFAULT_MODEL, find_model, models
 from kling_nb.errors import UnsupportedError, UsageError
+from kling_nb.pricing.catalog import DEFAULT_MODEL, find_model, models
 from kling_nb.providers import PROVIDERS
 
 # Typed from the providers' pages, apart from the catalogue: (model, provider): id, silent, with sound.
@@ -55,7 +55,7 @@ def test_prices_are_decimals_with_a_source_and_a_day():
 
 def test_prices_are_written_as_text():
     """A bare number in the file would be a float on its way to money."""
-    table = tomllib.loads(files("kling_nb").joinpath("catalog.toml").read_text("utf-8"))
+    table = tomllib.loads(files("kling_nb.pricing").joinpath("catalog.toml").read_text("utf-8"))
     values = [
         value
         for model in table.values()

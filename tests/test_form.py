@@ -17,7 +17,6 @@ from pydantic import Field
 
 from kernels import check_saved, errors, execute, kernel_in, notebook, records, texts
 from kling_nb import api
-from kling_nb.catalog import find_model, models
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import BudgetError, KeyMissingError, UsageError
@@ -31,6 +30,7 @@ from kling_nb.notebook.formverdict import assess, counted, offers
 from kling_nb.notebook.formview import FormView, Tells
 from kling_nb.notebook.syntax import FLAGS
 from kling_nb.plan import Ask
+from kling_nb.pricing.catalog import find_model, models
 from kling_nb.providers import PROVIDERS
 from kling_nb.records.request import MAX_SHOTS, Shot, TextToVideo, make_request
 from kling_nb.records.run import RunStatus

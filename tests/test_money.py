@@ -9,7 +9,7 @@ import pytest
 
 from house import houses, on_one_day, until
 from kling_nb.errors import BudgetError, ConsentError, UnpricedError, UsageError
-from kling_nb.pricing import estimate
+from kling_nb.pricing.estimate import estimate
 from sessions import ask
 from stage import WIRES
 
@@ -363,7 +363,7 @@ def test_an_estimate_asks_nobody_and_sends_nothing(build):
 
 
 def plan_model():
-    from kling_nb.catalog import find_model
+    from kling_nb.pricing.catalog import find_model
 
     return find_model("pro")
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_nb.catalog import find_model, models
 from kling_nb.errors import UnpricedError, UnsupportedError, UsageError
-from kling_nb.pricing import Bill, LearnedPrice, estimate, learn_price, require_priced, total
+from kling_nb.pricing.catalog import find_model, models
+from kling_nb.pricing.estimate import Bill, LearnedPrice, estimate, learn_price, require_priced, total
 from kling_nb.records.money import Estimate
 from kling_nb.records.request import TextToVideo
 

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from canary import PROMPT, files_below, pieces_in
 from house import houses, until
 from kernels import notebook
-from kling_nb.catalog import find_model
 from kling_nb.engine.run import Run
 from kling_nb.engine.submit import submit_call
 from kling_nb.errors import KlingError, NotCachedError, StoreError, UsageError
@@ -24,6 +23,7 @@ from kling_nb.notebook.form import form
 from kling_nb.notebook.formverdict import assess
 from kling_nb.notebook.rate import Rating
 from kling_nb.notebook.values import repeating
+from kling_nb.pricing.catalog import find_model
 from kling_nb.reconciling import costs
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Estimate

@@ -16,9 +16,10 @@ from kling_nb.errors import (
     RunFailedError,
     RunLostError,
 )
+from kling_nb.pricing.catalog import provider_label, provider_site
 from kling_nb.records.privacy import veiled
 from kling_nb.records.run import RunRecord, RunStatus, charged
-from kling_nb.wording import SEND_IT, never_sent, provider_label, provider_site
+from kling_nb.wording import SEND_IT, never_sent
 
 __all__ = ["detached", "error_of", "halted"]
 

@@ -22,7 +22,7 @@ from kling_nb.ledger.forks import ForkGate
 from kling_nb.ledger.rows import Records, read_rows
 from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS, STEPS
 from kling_nb.ledger.transaction import Transaction
-from kling_nb.pricing import Bill
+from kling_nb.pricing.estimate import Bill
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals
 from kling_nb.records.run import RunRecord, RunStatus

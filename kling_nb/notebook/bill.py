@@ -22,7 +22,7 @@ from kling_nb.notebook.cells import read_cells
 from kling_nb.notebook.steps import Step, read_steps
 from kling_nb.opening import Opening
 from kling_nb.places import Surroundings
-from kling_nb.pricing import Quote
+from kling_nb.pricing.estimate import Quote
 from kling_nb.records.money import Estimate, Totals
 from kling_nb.records.privacy import in_place_of
 from kling_nb.records.run import RunRecord, RunStatus

@@ -13,7 +13,7 @@ from kling_nb.notebook.order import Order
 from kling_nb.notebook.prices import whole_days
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import wrong
-from kling_nb.pricing import Quote
+from kling_nb.pricing.estimate import Quote
 from kling_nb.records.money import Totals, usd
 from kling_nb.wording import clock, plain, session_words, short
 

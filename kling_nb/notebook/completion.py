@@ -129,7 +129,7 @@ def _variables(*kinds: str) -> tuple[str, ...]:
 @cache
 def _model_names() -> tuple[str, ...]:
     """Read ids and aliases without the catalog's own module, which brings pydantic."""
-    table = tomllib.loads(files("kling_nb").joinpath("catalog.toml").read_text(encoding="utf-8"))
+    table = tomllib.loads(files("kling_nb.pricing").joinpath("catalog.toml").read_text(encoding="utf-8"))
     return tuple(name for model, entry in table.items() for name in (*entry.get("aliases", ()), model))
 
 

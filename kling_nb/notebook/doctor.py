@@ -19,8 +19,9 @@ from kling_nb.errors import KlingError, one_line
 from kling_nb.html import AMBER, GREEN, RED, pill
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.shown import Shown, answer
+from kling_nb.pricing.catalog import provider_label
 from kling_nb.reconciling import balances
-from kling_nb.wording import plain, provider_label
+from kling_nb.wording import plain
 
 if TYPE_CHECKING:
     from kling_nb.session import Session
@@ -228,8 +229,8 @@ def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
 
 
 def _provider(session: "Session", settings: "Settings") -> Finding:
-    from kling_nb.catalog import find_model
     from kling_nb.choice import choose_provider
+    from kling_nb.pricing.catalog import find_model
 
     name = choose_provider(
         settings, find_model(settings.model), audio=False, named=None, find=session.key, allow_unpriced=False
@@ -248,7 +249,7 @@ def _key(session: "Session", settings: "Settings", name: str, *, online: bool) -
         return Finding(
             check, "ok", f"set, from {key.source}; not tried (`%kling doctor --online` does, for free)"
         )
-    from kling_nb.catalog import find_model, models
+    from kling_nb.pricing.catalog import find_model, models
     from kling_nb.providers import make_provider
     from kling_nb.settings import provider_origin
     from kling_nb.transport import Transport

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.api import await_at_end, current
 from kling_nb.cardview import status_line
-from kling_nb.catalog import find_model
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
@@ -28,11 +27,12 @@ from kling_nb.notebook.order import Order, named
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import wrong
 from kling_nb.plan import Ask, title_of
+from kling_nb.pricing.catalog import find_model, provider_label
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import MICROS
 from kling_nb.records.privacy import words_of
 from kling_nb.records.run import RunRecord
-from kling_nb.wording import provider_label, short
+from kling_nb.wording import short
 
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle

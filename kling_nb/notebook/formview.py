@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kling_nb.catalog import models
 from kling_nb.html import BLUE, FONT, GREY, Html, details, escape, join, prose, tag
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.dryrun import blocks_page
@@ -17,7 +16,7 @@ from kling_nb.notebook.forminputs import Input, choose, page, press, set_trait
 from kling_nb.notebook.formstory import Board
 from kling_nb.notebook.formverdict import Verdict
 from kling_nb.notebook.frontend import make_widget
-from kling_nb.wording import provider_label
+from kling_nb.pricing.catalog import models, provider_label
 
 __all__ = ["FormView", "Tells"]
 

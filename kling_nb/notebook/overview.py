@@ -14,13 +14,14 @@ from kling_nb.errors import KlingError, one_line
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.options import Options
+from kling_nb.pricing.catalog import provider_label
 from kling_nb.reconciling import session_money
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import usd
 from kling_nb.records.privacy import veiled, words_of
 from kling_nb.records.run import RunRecord, charged
 from kling_nb.settings import CAPS, PREFIX
-from kling_nb.wording import provider_label, session_words, short, state_word, unread_words
+from kling_nb.wording import session_words, short, state_word, unread_words
 
 if TYPE_CHECKING:
     from kling_nb.html import Part

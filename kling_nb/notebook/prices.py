@@ -7,19 +7,18 @@ escaped; a price that nobody states is a word; what a catalog row says is shown 
 import re
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.catalog import Model, Price, find_model, models
 from kling_nb.errors import KeyMissingError, KlingError, one_line
 from kling_nb.html import Html, Part, join, prose, tag
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.order import Order
 from kling_nb.notebook.shown import Shown, answer
-from kling_nb.pricefile import in_force
 from kling_nb.pricelist import PriceRow, compared, price_rows
-from kling_nb.pricing import LearnedPrice, learn_price, price_words
+from kling_nb.pricing.catalog import Model, Price, find_model, models, provider_label
+from kling_nb.pricing.estimate import LearnedPrice, learn_price, price_words
+from kling_nb.pricing.price_file import in_force
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Listing
 from kling_nb.settings import provider_origin
-from kling_nb.wording import provider_label
 
 if TYPE_CHECKING:
     from datetime import date

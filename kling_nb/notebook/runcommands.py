@@ -18,12 +18,13 @@ from kling_nb.notebook.order import PENDING, Order, held, here, named
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.subcommands import COMMANDS
 from kling_nb.notebook.values import read_count, read_seconds, shown, wrong
+from kling_nb.pricing.catalog import provider_label
 from kling_nb.providers import make_provider
 from kling_nb.records.money import usd
 from kling_nb.records.run import MODES, Mode, RunStatus, charged
 from kling_nb.resolving import resolve as _resolve_run
 from kling_nb.resolving import take_up
-from kling_nb.wording import SEND_IT, provider_label, state_word
+from kling_nb.wording import SEND_IT, state_word
 
 __all__ = ["adopt", "cancel", "list_runs", "resolve", "resume", "show", "status", "wait"]
 

@@ -21,12 +21,7 @@ from kling_nb.errors import StoreError, one_line
 from kling_nb.records.money import dollars
 from kling_nb.records.privacy import is_hash, is_veiled, veiled
 from kling_nb.records.provenance import Sent, sample_of, source_type
-from kling_nb.records.receipt_model import (
-    MAX_RECEIPT_BYTES,
-    SCHEMA,
-    SCHEMA_VERSION,
-    Receipt,
-)
+from kling_nb.records.receipt_model import MAX_RECEIPT_BYTES, SCHEMA, SCHEMA_VERSION, Receipt
 from kling_nb.records.request import request_key, run_key
 from kling_nb.records.run import Earlier, MediaFacts, RunRecord
 

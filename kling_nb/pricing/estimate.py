@@ -11,8 +11,8 @@ from datetime import date
 from decimal import ROUND_CEILING, Decimal
 from itertools import islice
 
-from kling_nb.catalog import Model, Price
 from kling_nb.errors import UnpricedError, UsageError
+from kling_nb.pricing.catalog import Model, Price
 from kling_nb.records.money import MICROS, Estimate, usd
 from kling_nb.records.request import TextToVideo
 
@@ -29,7 +29,11 @@ __all__ = [
 ]
 
 _MAX_USD_PER_S = 1000
+
+
 _LOOK_BACK = 3
+
+
 _OLD_DAYS = 90
 
 
@@ -170,7 +174,7 @@ def estimate(
         UsageError: The user's price makes no sense.
 
     Example:
-        >>> from kling_nb.catalog import find_model
+        >>> from kling_nb.pricing.catalog import find_model
         >>> str(estimate(TextToVideo(prompt="fox"), find_model("pro"), "runflow").usd)
         '0.56'
     """

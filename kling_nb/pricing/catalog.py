@@ -26,6 +26,8 @@ __all__ = [
     "add_own",
     "find_model",
     "models",
+    "provider_label",
+    "provider_site",
     "shipped",
 ]
 
@@ -157,7 +159,7 @@ class Model(_Entry):
 @cache
 def shipped() -> dict[str, Model]:
     """Give every model of the list by our id."""
-    table = tomllib.loads(files("kling_nb").joinpath("catalog.toml").read_text(encoding="utf-8"))
+    table = tomllib.loads(files("kling_nb.pricing").joinpath("catalog.toml").read_text(encoding="utf-8"))
     return {model_id: Model.model_validate({"id": model_id, **entry}) for model_id, entry in table.items()}
 
 
@@ -196,3 +198,30 @@ def find_model(name: str) -> Model:
             return model
     known = ", ".join(f"{m.id} ({', '.join(m.aliases)})" for m in models().values())
     raise UsageError(f"There is no model {name!r}.", cure=f"Choose one of {known}.")
+
+
+_LABELS = {"runcomfy": "RunComfy"}
+
+
+#: The providers' own public sites, by their documentation; neither documents a page of past runs.
+_SITES = {"runflow": "https://runflow.io", "runcomfy": "https://www.runcomfy.com"}
+
+
+def provider_label(name: str) -> str:
+    """Give a provider's name as people write it.
+
+    Example:
+        >>> provider_label("runcomfy")
+        'RunComfy'
+    """
+    return _LABELS.get(name, name.capitalize())
+
+
+def provider_site(name: str) -> str:
+    """Give the address of a provider's own public site, where its runs can be looked for; '' for none.
+
+    Example:
+        >>> provider_site("runcomfy")
+        'https://www.runcomfy.com'
+    """
+    return _SITES.get(name, "")

@@ -23,15 +23,21 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from kling_nb.catalog import DEFAULT_MODEL, Model, Offer, Price, shipped
 from kling_nb.errors import SettingsError
-from kling_nb.pricefile import PriceRow, check_row
+from kling_nb.pricing.catalog import DEFAULT_MODEL, Model, Offer, Price, shipped
+from kling_nb.pricing.price_file import PriceRow, check_row
 
 __all__ = ["read_models"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
+
+
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+
+
 _PROVIDER_ID = re.compile(rf"(?=.{{1,200}}$){_PART}(/{_PART})*")
+
+
 _CURE = 'See "Models of your own" in the documentation.'
 
 
