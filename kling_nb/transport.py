@@ -21,11 +21,11 @@ from aiohttp.abc import AbstractResolver
 from pydantic import SecretStr
 
 from kling_nb.addresses import Origin, is_loopback, is_loopback_host, origin_of
-from kling_nb.calls import Call, Reply
 from kling_nb.connections import AddressRefused, Kind, Lane, attempting, open_client
 from kling_nb.download import Downloaded, DownloadError, Progress, check_link, declared_size, fetch
 from kling_nb.errors import KeyMissingError, KlingError, SettingsError, TransportError, UsageError
 from kling_nb.failures import find_cause, was_unsent, why
+from kling_nb.providers.messages import Call, Reply
 from kling_nb.records.secrets import SHORTEST_KEY, blot
 
 __all__ = ["DownloadError", "Downloaded", "Transport", "is_loopback"]

@@ -5,10 +5,10 @@ import re
 import pytest
 from hypothesis import given
 
-from kling_nb.calls import Reply
 from kling_nb.errors import UnsupportedError, UsageError
 from kling_nb.providers import PROVIDERS, make_provider
 from kling_nb.providers.base import Accepted, Ambiguous, Refused, Snapshot
+from kling_nb.providers.messages import Reply
 from kling_nb.providers.runcomfy import RunComfy
 from kling_nb.providers.sandbox import Sandbox
 from kling_nb.records.request import make_request

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_nb.providers.base import Accepted, Ambiguous, Found, Refused, Snapshot
-from kling_nb.providers.reading import say
+from kling_nb.providers.parsing import say
 from kling_nb.providers.runflow import Runflow
 from kling_nb.records.request import make_request
 from wire.golden import RUN_ID, cases, check, files, outcome

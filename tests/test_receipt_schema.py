@@ -18,8 +18,8 @@ import kling_nb as kling
 from clips import make_record
 from house import houses
 from kernels import execute, notebook
-from kling_nb.calls import Call
 from kling_nb.errors import StoreError
+from kling_nb.providers.messages import Call
 from kling_nb.records.provenance import AI_MADE, DRAWN, Cell, Commit, Mark, Sent, Terms, body_bytes
 from kling_nb.records.receipt import from_receipt, receipts_in, to_receipt
 from kling_nb.records.receipt_model import RECEIPT_MIME, SCHEMA_FILE, receipt_schema, schema_text

@@ -6,9 +6,9 @@ import threading
 import pytest
 
 from house import KEY, houses
-from kling_nb.calls import Reply
 from kling_nb.notebook.commands import run_command
 from kling_nb.providers import make_provider
+from kling_nb.providers.messages import Reply
 from kling_nb.providers.runcomfy import RunComfy
 from kling_nb.providers.runflow import Runflow
 from kling_nb.providers.sandbox import Sandbox

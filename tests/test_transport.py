@@ -7,7 +7,7 @@ import aiohttp
 import httpx
 import pytest
 
-from kling_nb.calls import Call
+from kling_nb.providers.messages import Call
 from kling_nb.transport import Transport
 from transport_cases import (
     KEY,

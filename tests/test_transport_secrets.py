@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from kling_nb.addresses import is_loopback
-from kling_nb.calls import Call
 from kling_nb.errors import KeyMissingError, SettingsError, TransportError, UsageError
+from kling_nb.providers.messages import Call
 from kling_nb.transport import Transport
 from transport_server import Names, answer, replying, serving
 

@@ -8,9 +8,9 @@ import random
 import pytest
 from pydantic import SecretStr
 
-from kling_nb.calls import Call
 from kling_nb.download import DownloadError
 from kling_nb.errors import TransportError
+from kling_nb.providers.messages import Call
 from kling_nb.transport import Transport
 from transport_server import answer, replying, reset, serving
 

@@ -13,7 +13,7 @@ from kling_nb.providers.base import Asked, Provider, Snapshot
 from kling_nb.transport import Transport
 
 if TYPE_CHECKING:
-    from kling_nb.calls import Call
+    from kling_nb.providers.messages import Call
 
 __all__ = ["MOST_FOLLOWED", "Reach", "Seen", "balance", "look"]
 

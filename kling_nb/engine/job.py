@@ -15,7 +15,6 @@ from typing import Any
 from pydantic import SecretStr
 
 from kling_nb.addresses import is_loopback
-from kling_nb.calls import Call, Reply
 from kling_nb.engine.asking import MOST_FOLLOWED
 from kling_nb.engine.pace import back_off
 from kling_nb.engine.run import Run
@@ -23,6 +22,7 @@ from kling_nb.errors import LedgerError, StoreError
 from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.database import LeaseLostError, Ledger
 from kling_nb.providers.base import Provider, Snapshot
+from kling_nb.providers.messages import Call, Reply
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import heard
 from kling_nb.records.run import Earlier, RunRecord, RunStatus

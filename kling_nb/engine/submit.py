@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from kling_nb.calls import Call
 from kling_nb.engine.beside import kept_id
 from kling_nb.engine.job import Job
 from kling_nb.engine.pace import back_off
@@ -26,6 +25,7 @@ from kling_nb.errors import (
     UsageError,
 )
 from kling_nb.providers.base import Accepted, Ambiguous, Refused, Snapshot, SubmitAnswer
+from kling_nb.providers.messages import Call
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import is_veiled, veiled
 from kling_nb.records.provenance import Sent

@@ -11,7 +11,6 @@ from pprint import pformat
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.calls import Call
 from kling_nb.errors import KlingError, UnpricedError, one_line
 from kling_nb.html import MONO, Html, Part, join, page_of, tag, text_of
 from kling_nb.keys import KEY_VARIABLES
@@ -20,6 +19,7 @@ from kling_nb.notebook.shown import Shown
 from kling_nb.plan import Ask, Plan
 from kling_nb.pricing.catalog import find_model, provider_label
 from kling_nb.providers import make_provider
+from kling_nb.providers.messages import Call
 from kling_nb.records.money import MICROS, usd
 from kling_nb.settings import Settings, provider_origin
 from kling_nb.wording import session_words

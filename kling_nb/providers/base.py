@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal
 
 from kling_nb.addresses import is_loopback
-from kling_nb.calls import Call, Reply
 from kling_nb.errors import Charged
+from kling_nb.providers.messages import Call, Reply
 from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import FailReason
 

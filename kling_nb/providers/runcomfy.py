@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 from kling_nb.addresses import is_loopback
-from kling_nb.calls import Call, Reply
 from kling_nb.errors import UnsupportedError
 from kling_nb.providers.base import (
     Accepted,
@@ -26,7 +25,8 @@ from kling_nb.providers.base import (
     Snapshot,
     SubmitAnswer,
 )
-from kling_nb.providers.reading import (
+from kling_nb.providers.messages import Call, Reply
+from kling_nb.providers.parsing import (
     Trouble,
     charged_by,
     code_text,

@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from kling_nb.calls import Call, Reply
 from kling_nb.errors import UnsupportedError, UsageError
 from kling_nb.providers.base import (
     Accepted,
@@ -24,7 +23,8 @@ from kling_nb.providers.base import (
     Snapshot,
     SubmitAnswer,
 )
-from kling_nb.providers.reading import (
+from kling_nb.providers.messages import Call, Reply
+from kling_nb.providers.parsing import (
     charged_by,
     fields,
     is_moderated,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from kling_nb.providers.reading import say
+from kling_nb.providers.parsing import say
 from kling_nb.records.request import TextToVideo
 
 __all__ = ["read_input", "write_input"]

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from kling_nb.calls import Reply
+from kling_nb.providers.messages import Reply
 
 RUN_ID = "0192f0c1-7c1e-7abc-8def-001122334455"
 OTHER_ID = "0192f0c1-7c1e-7abc-8def-ffeeddccbbaa"

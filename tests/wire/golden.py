@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kling_nb.calls import Reply
 from kling_nb.errors import KlingError
+from kling_nb.providers.messages import Reply
 from kling_nb.records.request import make_request
 
 RUN_ID = "0192f0c1-7c1e-7abc-8def-001122334455"

@@ -4,7 +4,7 @@ import json
 
 from hypothesis import strategies as st
 
-from kling_nb.calls import Reply
+from kling_nb.providers.messages import Reply
 
 STATUSES = [200, 201, 202, 204, 302, 400, 401, 402, 403, 404, 409, 422, 429, 500, 503]
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
