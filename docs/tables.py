@@ -15,7 +15,7 @@ from kling_nb.notebook.syntax import FLAGS
 from kling_nb.options import Options
 from kling_nb.pricing.catalog import models, provider_label
 from kling_nb.records.receipt_model import SCHEMA_FILE, receipt_schema, schema_text
-from kling_nb.sandbox.switches import SWITCHES
+from kling_nb.sandbox.faults.switches import SWITCHES
 from kling_nb.settings import PREFIX
 
 HERE = Path(__file__).parent

@@ -7,8 +7,8 @@ import time
 import httpx
 import pytest
 
-from kling_nb.sandbox.faults import Faults, parse_faults
-from kling_nb.sandbox.switches import SWITCHES
+from kling_nb.sandbox.faults.board import Faults, parse_faults
+from kling_nb.sandbox.faults.switches import SWITCHES
 from sandbox_bench import RUNCOMFY_MODEL, RUNFLOW_MODEL, Bench
 
 WIRES = ("runflow", "runcomfy")

@@ -8,9 +8,9 @@ import av
 import pytest
 from PIL import Image, ImageChops, ImageFont
 
-from kling_nb.sandbox.canvas import SIZES, Caption, Stage, clean, wrap
-from kling_nb.sandbox.clips import Clips
-from kling_nb.sandbox.render import FPS, ClipPlan, Shot, StoppedError, render
+from kling_nb.sandbox.render.cache import Clips
+from kling_nb.sandbox.render.canvas import SIZES, Caption, Stage, clean, wrap
+from kling_nb.sandbox.render.clip import FPS, ClipPlan, Shot, StoppedError, render
 from sandbox_bench import Bench
 
 FOX = "A red fox crosses fresh snow at dawn, slow dolly-in, soft rim light"

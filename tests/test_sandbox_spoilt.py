@@ -8,7 +8,7 @@ import time
 import httpx
 import pytest
 
-from kling_nb.sandbox.switches import BODIES
+from kling_nb.sandbox.faults.switches import BODIES
 from sandbox_bench import RUNCOMFY_MODEL, RUNFLOW_MODEL, Bench
 
 WIRES = ("runflow", "runcomfy")

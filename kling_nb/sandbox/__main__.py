@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from kling_nb.sandbox.faults import parse_faults
+from kling_nb.sandbox.faults.board import parse_faults
 from kling_nb.sandbox.serve import serve
 
 

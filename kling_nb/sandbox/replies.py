@@ -19,8 +19,15 @@ from starlette.responses import HTMLResponse, Response
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 TRANSPORT: Final = "kling_nb.transport"
+
+
 """Key of the scope under which `serve` puts the socket's asyncio transport."""
 
 
@@ -162,3 +169,56 @@ async def hang_up(scope: Scope, receive: Receive, style: str) -> None:
         transport.close()
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+_scope: ContextVar[Scope | None] = ContextVar("kling_nb_sandbox_scope", default=None)
+
+
+def asking(app: ASGIApp) -> ASGIApp:
+    """Let an app know whom it answers.
+
+    Args:
+        app: Any ASGI app.
+
+    Returns:
+        The same app behind a note of the request.
+    """
+
+    async def noted(scope: Scope, receive: Receive, send: Send) -> None:
+        token = _scope.set(scope)
+        try:
+            await app(scope, receive, send)
+        finally:
+            _scope.reset(token)
+
+    return noted
+
+
+def asked_path() -> str:
+    """Path and query of the request, as a redirect to itself needs it."""
+    scope = _scope.get() or {"path": "/", "query_string": b""}
+    query = scope["query_string"].decode("latin-1")
+    return f"{scope['path']}?{query}" if query else str(scope["path"])
+
+
+def asked_transport() -> object:
+    """The connection that the request came by, if it came by one."""
+    scope = _scope.get()
+    return None if scope is None else scope.get(TRANSPORT)
+
+
+def told(words: str) -> str:
+    """Words that repeat the request's secret and a signed link, as careless servers do.
+
+    Args:
+        words: What else is said.
+
+    Returns:
+        One text.
+    """
+    scope = _scope.get()
+    headers = dict(scope["headers"]) if scope is not None else {}
+    key = headers.get(b"authorization", b"").decode("latin-1")
+    bare = key.partition(" ")[2]
+    link = "https://files.example.net/clip.mp4?expires=9&kling_sig=0123456789abcdef"
+    return f"{words} (Authorization: {key}; token={bare}; {bare}; see {link})"

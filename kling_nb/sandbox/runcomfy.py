@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Route
 
-from kling_nb.sandbox.checks import SECONDS, Problem, Reader, read_object
-from kling_nb.sandbox.desk import account_of
-from kling_nb.sandbox.media import link, origin
+from kling_nb.sandbox.downloads import link, origin
 from kling_nb.sandbox.replies import RefusedError, json_reply
+from kling_nb.sandbox.state import account_of
+from kling_nb.sandbox.validation import SECONDS, Problem, Reader, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from kling_nb.sandbox.desk import Desk
-    from kling_nb.sandbox.render import ClipPlan
+    from kling_nb.sandbox.render.clip import ClipPlan
     from kling_nb.sandbox.runs import Run, State
+    from kling_nb.sandbox.state import Desk
 
 WIRE: Final = "runcomfy"
 

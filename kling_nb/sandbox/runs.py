@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from pathlib import Path
 
-    from kling_nb.sandbox.render import ClipPlan
-    from kling_nb.sandbox.switches import Wire
+    from kling_nb.sandbox.faults.switches import Wire
+    from kling_nb.sandbox.render.clip import ClipPlan
 
 Ending = Literal["succeeded", "failed", "moderated", "canceled", "stuck"]
 State = Literal["queued", "dispatching", "running", "succeeded", "failed", "canceled"]

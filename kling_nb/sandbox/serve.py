@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any, Self
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from kling_nb.sandbox.asked import asked_transport, asking
-from kling_nb.sandbox.clips import Clips
-from kling_nb.sandbox.desk import Desk
-from kling_nb.sandbox.faults import Faults, Setting, parse_faults
-from kling_nb.sandbox.replies import TRANSPORT
-from kling_nb.sandbox.wire import build_app
+from kling_nb.sandbox.app import build_app
+from kling_nb.sandbox.faults.board import Faults, Setting, parse_faults
+from kling_nb.sandbox.render.cache import Clips
+from kling_nb.sandbox.replies import TRANSPORT, asked_transport, asking
+from kling_nb.sandbox.state import Desk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

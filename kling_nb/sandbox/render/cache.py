@@ -21,7 +21,7 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from kling_nb.sandbox.render import ClipPlan, render
+from kling_nb.sandbox.render.clip import ClipPlan, render
 
 
 class Clips:

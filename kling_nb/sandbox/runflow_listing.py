@@ -17,11 +17,18 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+
 _EQ: Final = re.compile(r"(\w+)\.EQ:'((?:[^'\\]|\\.)*)'")
+
+
 _COLON: Final = re.compile(r"""(\w+)(:|>=|<=|>|<)\s*(?:'([^']*)'|"([^"]*)"|([^\s'"]+))""")
+
+
 _FIELDS: Final = frozenset(
     {"id", "status_code", "client_ref", "created_at", "started_at", "completed_at", "model_id", "batch_id"}
 )
+
+
 """What can be filtered by: the sandbox's own choice, only `client_ref` is documented to work."""
 
 

@@ -24,11 +24,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import RedirectResponse
 
-from kling_nb.sandbox.asked import asked_path, told
 from kling_nb.sandbox.bodies import Lying, Stall, spoilt
-from kling_nb.sandbox.replies import Cut, Hangup, RefusedError, page
+from kling_nb.sandbox.faults.switches import BODIES, STATUSES, WIRES, Wire
+from kling_nb.sandbox.replies import Cut, Hangup, RefusedError, asked_path, page, told
 from kling_nb.sandbox.runs import TERMINAL, Fate, Run, Runs
-from kling_nb.sandbox.switches import BODIES, STATUSES, WIRES, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,14 +35,19 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from kling_nb.sandbox.clips import Clips
-    from kling_nb.sandbox.faults import Faults
-    from kling_nb.sandbox.render import ClipPlan
+    from kling_nb.sandbox.faults.board import Faults
+    from kling_nb.sandbox.render.cache import Clips
+    from kling_nb.sandbox.render.clip import ClipPlan
 
 PATIENCE_S: Final = 1.0
+
+
 """Real seconds that a reader is kept waiting for a file whose simulated time is over."""
 
+
 LOOKS: Final = 4
+
+
 """In how many colours equal requests are made, one after the other."""
 
 

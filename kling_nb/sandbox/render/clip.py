@@ -21,20 +21,30 @@ from typing import TYPE_CHECKING, Final
 
 import av
 
-from kling_nb.sandbox.canvas import SIZES, Caption, Stage
+from kling_nb.sandbox.render.canvas import SIZES, Caption, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 FPS: Final = 24
+
+
 """Frames a second."""
 
+
 _RATE: Final = 48_000
+
+
 _BLOCK: Final = 1024
+
+
 """Samples a channel in one AAC frame."""
 
+
 _PITCHES_HZ: Final = (240, 300, 320, 400, 200, 480)
+
+
 """Tone of each shot. Each divides the sample rate, so that one period can be laid end to end."""
 
 

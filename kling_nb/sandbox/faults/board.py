@@ -18,9 +18,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from kling_nb.sandbox.switches import SWITCHES, WIRES, Switch, Wire
+from kling_nb.sandbox.faults.switches import SWITCHES, WIRES, Switch, Wire
 
 Setting = float | str | Mapping[str, int]
+
+
 """What a switch can be set to: a rate, a number, a word, `"next:N"` or `{"next": N, "skip": K}`."""
 
 

@@ -13,18 +13,24 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from kling_nb.sandbox.canvas import SIZES
-from kling_nb.sandbox.render import ClipPlan, Shot
+from kling_nb.sandbox.render.canvas import SIZES
+from kling_nb.sandbox.render.clip import ClipPlan, Shot
 
 if TYPE_CHECKING:
-    from kling_nb.sandbox.faults import Faults
-    from kling_nb.sandbox.switches import Wire
+    from kling_nb.sandbox.faults.board import Faults
+    from kling_nb.sandbox.faults.switches import Wire
 
 SECONDS: Final = range(3, 16)
+
+
 """Lengths of a clip that both contracts allow."""
 
+
 _DIGITS: Final = frozenset(str(number) for number in range(100))
+
+
 """Durations as strings: no sign, no leading zero, no blank."""
+
 
 _SHARED: Final = (
     "prompt",

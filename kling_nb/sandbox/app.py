@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
-from kling_nb.sandbox import media
-from kling_nb.sandbox.checks import read_object
+from kling_nb.sandbox import downloads
 from kling_nb.sandbox.replies import RefusedError, json_reply
 from kling_nb.sandbox.runcomfy import RunComfy
 from kling_nb.sandbox.runflow import Runflow
+from kling_nb.sandbox.validation import read_object
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from kling_nb.sandbox.desk import Desk
+    from kling_nb.sandbox.state import Desk
 
 
 def build_app(desk: Desk) -> Starlette:
@@ -71,7 +71,7 @@ def build_app(desk: Desk) -> Starlette:
             Route("/_sandbox/faults", faults, methods=["POST"]),
             Route("/_sandbox/reset", reset, methods=["POST"]),
             Route("/_sandbox/restart", restart, methods=["POST"]),
-            *media.routes(desk),
+            *downloads.routes(desk),
             Mount("/runflow", routes=Runflow(desk).routes()),
             Mount("/runcomfy", routes=RunComfy(desk).routes()),
         ],

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from kling_nb.sandbox.desk import Desk
+    from kling_nb.sandbox.faults.switches import Wire
     from kling_nb.sandbox.runs import Run
-    from kling_nb.sandbox.switches import Wire
+    from kling_nb.sandbox.state import Desk
 
 
 def origin(request: Request) -> str:

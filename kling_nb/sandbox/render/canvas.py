@@ -16,7 +16,10 @@ from typing import Final
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 SIZES: Final = {"16:9": (640, 360), "9:16": (360, 640), "1:1": (480, 480)}
+
+
 """Pixels of a clip by aspect ratio: small, even (4:2:0 chroma needs that) and exactly in proportion."""
+
 
 _PALETTE: Final = (
     ((24, 44, 74), (66, 102, 138)),
@@ -26,21 +29,43 @@ _PALETTE: Final = (
     ((84, 58, 26), (168, 130, 74)),
     ((40, 46, 52), (104, 114, 122)),
 )
+
+
 """Top and bottom colour of a shot. Neighbours differ in hue, so that a cut is seen at a glance."""
 
+
 _INK: Final = (246, 243, 236)
+
+
 _FADED: Final = (214, 214, 210)
+
+
 _AMBER: Final = (255, 190, 70)
+
+
 _NIGHT: Final = (14, 16, 20)
+
+
 _MARGIN: Final = 24
+
+
 _STRIP: Final = 16
+
+
 _LINES_MAX: Final = 9
+
+
 _TEXT_MAX: Final = 1200
+
+
 """Characters of a prompt that are looked at: more would not fit, and measuring them costs time."""
+
 
 _PLAIN: Final = str.maketrans(
     {0x2014: " - ", 0x2013: "-", 0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"', 0x2026: "..."}
 )
+
+
 """Typographic marks that people paste and the built-in font lacks, and what to draw for them."""
 
 

@@ -1,0 +1,4 @@
+"""The pictures and films of the sandbox.
+
+Read first: `clip.py`.
+"""
