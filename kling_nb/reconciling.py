@@ -19,13 +19,13 @@ from kling_nb.engine.asking import Reach, Seen, balance, look
 from kling_nb.engine.watch import reported
 from kling_nb.errors import KlingError
 from kling_nb.keys import KEY_VARIABLES, fingerprint
+from kling_nb.network.client import Transport
 from kling_nb.providers.base import Snapshot
 from kling_nb.records.money import Totals, in_currency
 from kling_nb.records.privacy import hidden
 from kling_nb.records.run import RunRecord, RunStatus, charged
 from kling_nb.session import Session
 from kling_nb.spending import is_open, read_day, read_dimensions, select
-from kling_nb.transport import Transport
 
 __all__ = ["balances", "costs", "session_money"]
 

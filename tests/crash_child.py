@@ -285,10 +285,7 @@ def _main():
     import kling_nb.api
     import kling_nb.cli
     import kling_nb.engine
-    import kling_nb.notebook.commands
-    import kling_nb.sandbox.serve
-    import kling_nb.session
-    import kling_nb.transport  # noqa: F401 - imported before the fork, so that children need not
+    import kling_nb.network.client  # noqa: F401 - imported before the fork, so that children need not
     import sessions  # noqa: F401 - the same
 
     for line in sys.stdin:

@@ -19,6 +19,7 @@ from clips import make_record
 from house import houses
 from kernels import execute, notebook
 from kling_nb.errors import StoreError
+from kling_nb.network.client import Transport
 from kling_nb.providers.messages import Call
 from kling_nb.records.provenance import AI_MADE, DRAWN, Cell, Commit, Mark, Sent, Terms, body_bytes
 from kling_nb.records.receipt import from_receipt, receipts_in, to_receipt
@@ -26,7 +27,6 @@ from kling_nb.records.receipt_model import RECEIPT_MIME, SCHEMA_FILE, receipt_sc
 from kling_nb.records.request import Shot, TextToVideo
 from kling_nb.records.run import RunStatus
 from kling_nb.restoring import verify_folder
-from kling_nb.transport import Transport
 from sessions import ask, sessions_in
 from stage import WIRES, Stage
 from test_receipt import FILE, _places, json_values, records

@@ -200,7 +200,7 @@ def test_a_provider_that_restarts_in_the_middle_of_a_submit(stage, memory):
 def test_a_submit_that_outlasts_our_patience_is_ambiguous(stage):
     """A hang longer than the read time-out: found on Runflow, lost on RunComfy, sent once on both."""
     s = stage(faults={"submit_hang_after": 1, "hang_s": 30}, limits=replace(QUICK, watch_s=20))
-    from kling_nb.transport import Transport
+    from kling_nb.network.client import Transport
 
     s.engine._transport = Transport(read_timeout_s=0.5)
     run = s.go()

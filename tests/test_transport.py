@@ -7,8 +7,8 @@ import aiohttp
 import httpx
 import pytest
 
+from kling_nb.network.client import Transport
 from kling_nb.providers.messages import Call
-from kling_nb.transport import Transport
 from transport_cases import (
     KEY,
     PATIENT,

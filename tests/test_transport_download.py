@@ -9,10 +9,10 @@ import traceback
 import pytest
 from pydantic import SecretStr
 
-from kling_nb.download import DownloadError
 from kling_nb.errors import StoreError
+from kling_nb.network.client import Transport
+from kling_nb.network.download import DownloadError
 from kling_nb.providers.messages import Call
-from kling_nb.transport import Transport
 from transport_cases import (
     CLIP,
     PATIENT,

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from kling_nb.download import DownloadError
-from kling_nb.transport import Transport
+from kling_nb.network.client import Transport
+from kling_nb.network.download import DownloadError
 from transport_cases import (
     PATIENT,
     SHA,

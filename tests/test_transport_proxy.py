@@ -8,8 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from kling_nb.errors import SettingsError, TransportError
+from kling_nb.network.client import Transport
 from kling_nb.providers.messages import Call
-from kling_nb.transport import Transport
 from transport_server import answer, replying, reset, server_tls, serving, trusting_tls
 
 KEY = SecretStr("rf_live_secret")

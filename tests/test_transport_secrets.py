@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from kling_nb.addresses import is_loopback
 from kling_nb.errors import KeyMissingError, SettingsError, TransportError, UsageError
+from kling_nb.network.client import Transport
 from kling_nb.providers.messages import Call
-from kling_nb.transport import Transport
 from transport_server import Names, answer, replying, serving
 
 KEY = SecretStr("rf_live_secret")

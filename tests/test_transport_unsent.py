@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from kling_nb.errors import TransportError
-from kling_nb.transport import Transport
+from kling_nb.network.client import Transport
 from transport_cases import (
     KEY,
     QUICK,

@@ -8,10 +8,10 @@ import random
 import pytest
 from pydantic import SecretStr
 
-from kling_nb.download import DownloadError
 from kling_nb.errors import TransportError
+from kling_nb.network.client import Transport
+from kling_nb.network.download import DownloadError
 from kling_nb.providers.messages import Call
-from kling_nb.transport import Transport
 from transport_server import answer, replying, reset, serving
 
 KEY = SecretStr("rf_live_secret")

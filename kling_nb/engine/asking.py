@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from kling_nb.errors import ProviderError, TransportError, UsageError
+from kling_nb.network.client import Transport
 from kling_nb.providers.base import Asked, Provider, Snapshot
-from kling_nb.transport import Transport
 
 if TYPE_CHECKING:
     from kling_nb.providers.messages import Call

@@ -249,10 +249,10 @@ def _key(session: "Session", settings: "Settings", name: str, *, online: bool) -
         return Finding(
             check, "ok", f"set, from {key.source}; not tried (`%kling doctor --online` does, for free)"
         )
+    from kling_nb.network.client import Transport
     from kling_nb.pricing.catalog import find_model, models
     from kling_nb.providers import make_provider
     from kling_nb.settings import provider_origin
-    from kling_nb.transport import Transport
 
     adapter = make_provider(name, provider_origin(settings, name))
     model = find_model(settings.model)

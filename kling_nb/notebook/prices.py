@@ -158,7 +158,7 @@ def _said(listing: Listing | None) -> list[str]:
 
 def _live(session: "Session", settings: "Settings") -> list[tuple[Model, Listing | None, str]]:
     """Read RunComfy's catalog rows, with the user's key; free of charge."""
-    from kling_nb.transport import Transport
+    from kling_nb.network.client import Transport
 
     name = "runcomfy"
     key = session.key(name)

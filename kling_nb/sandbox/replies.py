@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-TRANSPORT: Final = "kling_nb.transport"
+TRANSPORT: Final = "kling_nb.network.client"
 
 
 """Key of the scope under which `serve` puts the socket's asyncio transport."""

@@ -13,7 +13,7 @@ import ssl
 import aiohttp
 import httpx
 
-from kling_nb.connections import AddressRefused, SecondWriteError
+from kling_nb.network.connections import AddressRefused, SecondWriteError
 
 __all__ = ["find_cause", "was_unsent", "why"]
 
@@ -23,6 +23,7 @@ _CONNECTING = (
     aiohttp.ClientHttpProxyError,  # a proxy refused the tunnel, so nothing went through it
     aiohttp.InvalidURL,
 )
+
 
 # The first row that matches anything in the chain wins, so the exact ones stand first.
 _WORDS: tuple[tuple[type[BaseException], str], ...] = (

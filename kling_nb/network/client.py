@@ -20,19 +20,25 @@ import httpx
 from aiohttp.abc import AbstractResolver
 from pydantic import SecretStr
 
-from kling_nb.addresses import Origin, is_loopback, is_loopback_host, origin_of
-from kling_nb.connections import AddressRefused, Kind, Lane, attempting, open_client
-from kling_nb.download import Downloaded, DownloadError, Progress, check_link, declared_size, fetch
+from kling_nb.addresses import Origin, is_loopback_host, origin_of
 from kling_nb.errors import KeyMissingError, KlingError, SettingsError, TransportError, UsageError
-from kling_nb.failures import find_cause, was_unsent, why
+from kling_nb.network.connections import AddressRefused, Kind, Lane, attempting, open_client
+from kling_nb.network.download import Downloaded, DownloadError, Progress, check_link, declared_size, fetch
+from kling_nb.network.failures import find_cause, was_unsent, why
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.records.secrets import SHORTEST_KEY, blot
 
-__all__ = ["DownloadError", "Downloaded", "Transport", "is_loopback"]
+__all__ = ["Transport"]
 
 _KEY = re.compile(r"[\x21-\x7e]+")
+
+
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+
+
 _MAX_REPLY_BYTES = 8 << 20
+
+
 _MAX_CLIP_BYTES = 2 << 30
 
 
@@ -164,7 +170,7 @@ class Transport:
             >>> asyncio.run(fetching)
             Traceback (most recent call last):
             ...
-            kling_nb.download.DownloadError: The link to the clip cannot be used: ...
+            kling_nb.network.download.DownloadError: The link to the clip cannot be used: ...
         """
         place = check_link(url, allowed_hosts=allowed_hosts, allow_loopback=allow_loopback)
         client = self._client("media", place)
