@@ -22,6 +22,8 @@ from kling_nb.errors import BudgetError, KlingError, StoreError
 from kling_nb.keyholder import CallKeys, NotAskedError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
+from kling_nb.media.folder import Store
+from kling_nb.media.names import file_stem
 from kling_nb.plan import Ask, Take, new_record, plan_takes
 from kling_nb.pricing.catalog import Model
 from kling_nb.pricing.estimate import require_priced
@@ -31,8 +33,6 @@ from kling_nb.records.privacy import NOW_PRIVATE, STILL_PUBLIC, is_veiled, unvei
 from kling_nb.records.provenance import Commit
 from kling_nb.records.request import request_key
 from kling_nb.records.run import RunRecord, RunStatus
-from kling_nb.store.folder import Store
-from kling_nb.store.names import file_stem
 
 __all__ = ["Opening"]
 

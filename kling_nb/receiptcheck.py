@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.errors import StoreError
-from kling_nb.probe import Measured, probe
+from kling_nb.media.probe import Measured, probe
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.run import MediaFacts, RunRecord
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kling_nb.api import current
-from kling_nb.depot import Depot, is_address
 from kling_nb.errors import KlingError, StoreError, UsageError
 from kling_nb.files import copy_and_hash, file_sha256, open_new, open_plain, place
+from kling_nb.media.folder import Store
+from kling_nb.media.remote import Depot, is_address
 from kling_nb.places import media_folder
 from kling_nb.receiptcheck import faults_in, faults_of_file
 from kling_nb.records.privacy import hush
@@ -23,7 +24,6 @@ from kling_nb.records.receipt_model import CLIP_SUFFIXES, MAX_RECEIPT_BYTES
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.records.saved_notebook import read_receipts
 from kling_nb.session import Session
-from kling_nb.store.folder import Store
 
 __all__ = ["Found", "relink", "restore", "verify_folder"]
 

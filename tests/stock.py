@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 from clips import make_clip, make_record
 from kling_nb.ledger.database import Ledger
+from kling_nb.media.folder import Store
 from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import RunStatus
-from kling_nb.store.folder import Store
 
 MODELS = ("kling-3.0-pro", "kling-3.0-standard", "kling-3.0-4k")
 #: Every tenth run is one of these.

@@ -9,13 +9,13 @@ import pytest
 
 from clips import make_clip, make_record
 from kling_nb.errors import UsageError
+from kling_nb.media.folder import Store
+from kling_nb.media.probe import stills
 from kling_nb.notebook.commands import run_command
 from kling_nb.notebook.compare import Comparison, compare
 from kling_nb.notebook.frontend import CHUNK_BYTES, ClipSource
 from kling_nb.notebook.player import shot_marks
-from kling_nb.probe import stills
 from kling_nb.records.run import RunStatus
-from kling_nb.store.folder import Store
 from livepage import keep_clip
 from safehtml import judge
 from sessions import ask, sessions_in
@@ -260,7 +260,7 @@ def test_nothing_heavy_is_imported_before_a_view_is_made():
     code = (
         "import sys, kling_nb.notebook.compare, kling_nb.notebook.player;"
         "heavy = {'anywidget', 'ipywidgets', 'av', 'PIL'} & set(sys.modules);"
-        "print(sorted(heavy), 'kling_nb.probe' in sys.modules)"
+        "print(sorted(heavy), 'kling_nb.media.probe' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] True"

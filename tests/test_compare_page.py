@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from house import until
+from kling_nb.media.folder import Store
 from kling_nb.notebook.compare import _SCRIPTS, _STYLES
 from kling_nb.notebook.frontend import ClipSource
 from kling_nb.notebook.player import clip_state
-from kling_nb.store.folder import Store
 from lab import browser_of
 from livepage import LivePage, keep_clip
 

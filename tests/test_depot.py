@@ -14,9 +14,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from kling_nb import depot
-from kling_nb.depot import Depot, is_address
 from kling_nb.errors import KlingError, StoreError, UsageError
+from kling_nb.media import remote
+from kling_nb.media.remote import Depot, is_address
 from kling_nb.notebook.commands import run_command
 from kling_nb.restoring import restore
 from sessions import ask, sessions_in
@@ -160,7 +160,7 @@ def test_a_web_servers_clip_is_found_whatever_its_name(tmp_path, lost):
 
 def test_a_web_server_that_cannot_be_asked_is_not_said_to_have_nothing(tmp_path, lost, monkeypatch):
     """Not there, not allowed, not reached and without end are four things, and each is told."""
-    monkeypatch.setattr(depot, "_MOST_FILES", 20)
+    monkeypatch.setattr(remote, "_MOST_FILES", 20)
     media = lost[1][0].record.media
     with web(tmp_path / "none") as (there, _), (tmp_path / "sink").open("wb") as sink:
         told = {}

@@ -23,7 +23,7 @@ PRELUDE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from clips import make_record
-from kling_nb.ledger import Ledger
+from kling_nb.ledger.database import Ledger
 ledger = Ledger(sys.argv[2])
 def record(number, **changes):
     return make_record(id=f"k{number:07d}", **changes)
@@ -196,7 +196,7 @@ def test_a_newer_schema_is_refused_and_left_alone(where):
 def test_many_processes_may_open_a_new_ledger_at_once(tmp_path):
     """The first use of several kernels at the same time: each opens it, one makes the tables."""
     code = (
-        "import sys, time\nfrom kling_nb.ledger import Ledger\nprint('ready', flush=True)\n"
+        "import sys, time\nfrom kling_nb.ledger.database import Ledger\nprint('ready', flush=True)\n"
         "sys.stdin.readline()\n"
         "for number in range(15):\n    Ledger(f'{sys.argv[1]}/{number}/ledger.db').close()\n"
     )

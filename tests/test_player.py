@@ -2,10 +2,10 @@
 
 import pytest
 
+from kling_nb.media.folder import Store
 from kling_nb.notebook.frontend import ClipSource
 from kling_nb.notebook.player import _SCRIPTS, _STYLES, clip_state, shot_marks
 from kling_nb.records.request import make_request
-from kling_nb.store.folder import Store
 from lab import browser_of
 from livepage import LivePage, keep_clip
 

@@ -17,6 +17,8 @@ from kernels import notebook
 from kling_nb.engine.run import Run
 from kling_nb.engine.submit import submit_call
 from kling_nb.errors import KlingError, NotCachedError, StoreError, UsageError
+from kling_nb.media.folder import Store
+from kling_nb.media.names import file_stem
 from kling_nb.notebook.arguments import parse_cell
 from kling_nb.notebook.commands import run_command
 from kling_nb.notebook.form import form
@@ -33,8 +35,6 @@ from kling_nb.records.request import make_request, request_key, run_key
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.resolving import resolve
 from kling_nb.restoring import restore, verify_folder
-from kling_nb.store.folder import Store
-from kling_nb.store.names import file_stem
 from sessions import ask
 from stage import WIRES
 from test_receipt import records

@@ -12,7 +12,7 @@ from PIL import Image
 
 from clips import make_clip
 from kling_nb.errors import StoreError
-from kling_nb.probe import NotVideoError, poster, probe, sniff
+from kling_nb.media.probe import NotVideoError, poster, probe, sniff
 
 
 def _decoded(uri):
@@ -157,7 +157,7 @@ def test_an_index_that_tells_of_millions_of_samples_is_not_read(tmp_path):
     clip.write_bytes(data)
     code = f"""
 import pathlib, resource
-from kling_nb.probe import poster, probe, stills
+from kling_nb.media.probe import poster, probe, stills
 clip = pathlib.Path({str(clip)!r})
 # A new process begins with the figure of the one that started it.
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -245,6 +245,6 @@ def test_a_poster_skips_the_black_before_the_picture(tmp_path):
 
 def test_nothing_heavy_is_loaded_before_a_clip_is_there():
     """Importing the store loads neither PyAV nor Pillow."""
-    code = "import sys, kling_nb.store; print(sorted({'av', 'PIL', 'numpy'} & set(sys.modules)))"
+    code = "import sys, kling_nb.media.folder; print(sorted({'av', 'PIL', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

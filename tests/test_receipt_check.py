@@ -279,7 +279,7 @@ def test_an_edited_receipt_is_found_out(folder):
 def test_marks_that_are_gone_are_missed(folder):
     """A clip whose marks were taken out has other bytes; with the hash edited too, the marks are missed."""
     from kling_nb.files import file_sha256
-    from kling_nb.probe import probe
+    from kling_nb.media.probe import probe
 
     [clip] = folder.glob("*.mp4")
     bare = clip.read_bytes()

@@ -37,7 +37,7 @@ def build(tmp_path, monkeypatch):
 # -- nothing is sent where anything is wrong --------------------------------------------------
 def no_room(house):
     disk = type("Disk", (), {"free": 10_000_000})
-    house.patch.setattr("kling_nb.store.folder.shutil.disk_usage", lambda _: disk)
+    house.patch.setattr("kling_nb.media.folder.shutil.disk_usage", lambda _: disk)
     return {}
 
 

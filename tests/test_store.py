@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 from clips import make_clip, make_record
 from kling_nb import files
 from kling_nb.errors import StoreError
-from kling_nb.probe import NotVideoError
+from kling_nb.media import folder as folder_module
+from kling_nb.media import sidecars as sidecars_module
+from kling_nb.media.folder import Store
+from kling_nb.media.names import file_stem, relative_src, slug
+from kling_nb.media.probe import NotVideoError
 from kling_nb.records.provenance import Mark, Sent
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.request import Shot, TextToVideo
 from kling_nb.records.run import MediaFacts, RunStatus
-from kling_nb.store import folder as folder_module
-from kling_nb.store import sidecars as sidecars_module
-from kling_nb.store.folder import Store
-from kling_nb.store.names import file_stem, relative_src, slug
 
 HERE = Path(__file__).parent
 

@@ -178,7 +178,7 @@ for number, group in enumerate(groups):
 set_fault(message='own')
 print(len(failed), {run.status.value for run in failed}, len(blocked))
 """
-SHOWN = "from kling_nb.engine import Runs\nRuns(failed[{}:{}])"
+SHOWN = "from kling_nb.engine.runs import Runs\nRuns(failed[{}:{}])"
 ERRORS = (
     "from IPython.display import display\nfrom kling_nb.html import notice\n"
     "for error in blocked:\n    display({'text/html': notice(error), 'text/plain': str(error)}, raw=True)"

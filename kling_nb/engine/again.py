@@ -10,9 +10,9 @@ import contextlib
 from kling_nb.addresses import is_loopback
 from kling_nb.engine.asking import Reach, look
 from kling_nb.errors import StoreError
+from kling_nb.media.folder import Store
 from kling_nb.network.client import Transport
 from kling_nb.records.run import MediaFacts, RunRecord
-from kling_nb.store.folder import Store
 
 __all__ = ["fetch_again"]
 

@@ -13,11 +13,11 @@ from typing import get_args
 from kling_nb.engine.job import Job
 from kling_nb.errors import StoreError
 from kling_nb.files import file_sha256, signature
-from kling_nb.probe import Kind, probe
+from kling_nb.media.folder import Store
+from kling_nb.media.names import file_stem
+from kling_nb.media.probe import Kind, probe
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import MediaFacts, RunRecord, RunStatus
-from kling_nb.store.folder import Store
-from kling_nb.store.names import file_stem
 
 __all__ = ["catch_up", "kept_clip", "kept_id"]
 

@@ -21,13 +21,13 @@ from kling_nb.engine.run import Run
 from kling_nb.errors import LedgerError, StoreError
 from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.database import LeaseLostError, Ledger
+from kling_nb.media.folder import Store
 from kling_nb.network.client import Transport
 from kling_nb.providers.base import Provider, Snapshot
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import heard
 from kling_nb.records.run import Earlier, RunRecord, RunStatus
-from kling_nb.store.folder import Store
 
 __all__ = ["STEPS", "Clock", "Driver", "Job", "Limits"]
 

@@ -29,13 +29,13 @@ from kling_nb.errors import KlingError, LedgerError, StoreError, UsageError
 from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.database import LeaseLostError, Ledger
 from kling_nb.loop import Loop
+from kling_nb.media.folder import Store
+from kling_nb.media.names import relative_src
 from kling_nb.network.client import Transport
 from kling_nb.providers import PROVIDERS, make_provider
 from kling_nb.records.money import Totals
 from kling_nb.records.privacy import hidden
 from kling_nb.records.run import MediaFacts, RunRecord, RunStatus
-from kling_nb.store.folder import Store
-from kling_nb.store.names import relative_src
 
 __all__ = ["Engine"]
 

@@ -17,8 +17,8 @@ from kling_nb.engine.pace import back_off
 from kling_nb.engine.verdict import detached
 from kling_nb.engine.watch import FORGOTTEN_READS, reported, sandbox_gone, wrong_account
 from kling_nb.errors import KlingError, StoreError, TransportError
+from kling_nb.media.probe import NotVideoError
 from kling_nb.network.download import DownloadError
-from kling_nb.probe import NotVideoError
 from kling_nb.providers.base import Snapshot
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import MediaFacts, RunRecord, RunStatus

@@ -16,18 +16,18 @@ from kling_nb.cardview import line
 from kling_nb.engine.run import Run, Video
 from kling_nb.errors import UsageError, one_line
 from kling_nb.html import DOT, Html, join, link, tag
+from kling_nb.media.probe import stills
 from kling_nb.notebook.frontend import CLIP_BYTES, ClipSource, LiveView, make_widget, watched
 from kling_nb.notebook.order import Order, named
 from kling_nb.notebook.player import clip_state
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import shown, wrong
-from kling_nb.probe import stills
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import veiled, words_of
 from kling_nb.records.run import RunRecord
 
 if TYPE_CHECKING:
-    from kling_nb.store.folder import Store
+    from kling_nb.media.folder import Store
 
 __all__ = ["Comparison", "End", "compare", "compare_line"]
 

@@ -19,7 +19,7 @@ from kling_nb.files import open_plain
 from kling_nb.records.run import RunRecord, RunStatus
 
 if TYPE_CHECKING:
-    from kling_nb.store.folder import Store
+    from kling_nb.media.folder import Store
 
 __all__ = ["ClipSource", "LiveView", "answer_at_once", "make_widget", "static_text", "watched"]
 

@@ -19,7 +19,7 @@ from kling_nb.wording import ask_words, money_words, plain, short
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kling_nb.store.folder import Store
+    from kling_nb.media.folder import Store
 
 __all__ = ["Player", "clip_state", "play", "shot_marks"]
 

@@ -13,7 +13,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NoReturn
 
-from kling_nb import probe as probing
 from kling_nb.errors import Charged, StoreError
 from kling_nb.files import (
     Checkpoint,
@@ -28,20 +27,26 @@ from kling_nb.files import (
     sync_folder,
     write_whole,
 )
+from kling_nb.media import probe as probing
+from kling_nb.media.names import file_stem
+from kling_nb.media.sidecars import SidecarReader
 from kling_nb.records.privacy import is_veiled
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.receipt_model import MAX_RECEIPT_BYTES, is_bare_name
 from kling_nb.records.run import MediaFacts, RunRecord
-from kling_nb.store.names import file_stem
-from kling_nb.store.sidecars import SidecarReader
 
 __all__ = ["ROOM_BYTES", "Store"]
 
 ROOM_BYTES = 64 * 1024 * 1024
 
+
 #: Bytes that a receipt may grow by until its run ends: the posted body, facts of the file, its marks.
 _GROWTH = 320 * 1024
+
+
 _REMEMBERED = 20_000
+
+
 _POSTERS = 512
 
 
