@@ -144,12 +144,12 @@ def work(spec):
 
 def stop(number):
     """Get a signal; not while a heartbeat writes, because whoever is stopped then holds up all the others."""
-    from kling_nb.ledger import forks
+    from kling_nb.ledger import fork_guard
 
-    forks._before()
+    fork_guard._before()
     # To this thread: it does not take one more step, however late the others hear of it.
     signal.pthread_kill(threading.get_ident(), number)
-    forks._in_parent()
+    fork_guard._in_parent()
 
 
 def _cell(session, spec):

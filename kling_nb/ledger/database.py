@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from kling_nb.errors import LedgerError
-from kling_nb.ledger import sqlitefile
-from kling_nb.ledger.forks import ForkGate
+from kling_nb.ledger import sqlite
+from kling_nb.ledger.fork_guard import ForkGate
 from kling_nb.ledger.rows import Records, read_rows
 from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS, STEPS
 from kling_nb.ledger.transaction import Transaction
@@ -57,15 +57,15 @@ class Ledger:
         try:
             url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
             self.where = url.set(query={}).render_as_string(hide_password=True) if "://" in text else text
-            if sqlite := url.get_backend_name() == "sqlite":
-                sqlitefile.make_room(url)
+            if is_sqlite := url.get_backend_name() == "sqlite":
+                sqlite.make_room(url)
             # As many connections as threads that may ask: a reader must not wait behind waiting writers.
             # A row holds prompts: they belong into no log and no error.
             self._engine = sa.create_engine(url, pool_size=8, max_overflow=56, hide_parameters=True)
             self._forks = ForkGate(close=self._engine.dispose)
-            if sqlite:
-                sa.event.listen(self._engine, "connect", sqlitefile.prepare)
-                sa.event.listen(self._engine, "begin", sqlitefile.begin)
+            if is_sqlite:
+                sa.event.listen(self._engine, "connect", sqlite.prepare)
+                sa.event.listen(self._engine, "begin", sqlite.begin)
             try:
                 self._migrate()
             except BaseException:

@@ -18,7 +18,11 @@ from typing import Self
 __all__ = ["ForkGate"]
 
 _LIMIT_S = 30
+
+
 _gates: "weakref.WeakSet[ForkGate]" = weakref.WeakSet()
+
+
 _held: list["ForkGate"] = []
 
 
