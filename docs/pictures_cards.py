@@ -18,11 +18,11 @@ from lab import Lab, browser_of, write_notebook  # noqa: E402 - the same
 
 MADE = """from datetime import timedelta
 from IPython.display import HTML, display
-from kling_nb.cardparts import CardState
-from kling_nb.cardview import card
+from kling_nb.views.card_parts import CardState
+from kling_nb.views.card import card
 from kling_nb.errors import BudgetError, KeyMissingError
-from kling_nb.gridview import grid
-from kling_nb.html import notice
+from kling_nb.views.grid import grid
+from kling_nb.views.html import notice
 from kling_nb.records.request import Shot, TextToVideo
 from test_cardview import DONE, NOW, TOTALS, T, record
 

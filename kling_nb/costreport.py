@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kling_nb.costview import LEGEND, drawn, sums_table, sums_words
 from kling_nb.errors import UsageError, one_line
-from kling_nb.exportindex import csv_text
-from kling_nb.html import FONT, Part, page_of, tag, text_of
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import Totals, dollars, usd
 from kling_nb.records.money import micros as micros_of
 from kling_nb.records.run import RunRecord
 from kling_nb.spending import OVERVIEW, add_up, columns, difference, group, is_open, read_dimensions, row_of
-from kling_nb.wording import session_words, there_are, unread_words
+from kling_nb.views.html import FONT, tag
+from kling_nb.views.tables import Part, csv_text, page_of, text_of
+from kling_nb.views.words import session_words, there_are, unread_words
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -7,11 +7,12 @@ beside it; a page stays small, whatever the number of rows.
 from collections.abc import Iterator, Sequence
 
 from kling_nb.errors import one_line
-from kling_nb.html import BLUE, Html, Part, join, tag
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import usd
 from kling_nb.records.run import RunRecord
 from kling_nb.spending import Group, Sums, difference, group
+from kling_nb.views.html import BLUE, Html, join, tag
+from kling_nb.views.tables import Part
 
 __all__ = ["LEGEND", "drawn", "sums_table", "sums_words"]
 

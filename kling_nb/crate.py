@@ -24,7 +24,7 @@ from kling_nb.records.money import dollars
 from kling_nb.records.provenance import source_type
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.run import Earlier, RunRecord, RunStatus, charged
-from kling_nb.wording import short
+from kling_nb.views.words import short
 
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate

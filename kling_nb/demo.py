@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kling_nb.errors import UsageError
-from kling_nb.html import text_table
 from kling_nb.pricing.catalog import models, provider_label
 from kling_nb.pricing.estimate import estimate
 from kling_nb.records.money import usd
@@ -21,6 +20,7 @@ from kling_nb.records.privacy import words_of
 from kling_nb.records.receipt import from_receipt, receipts_in
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.records.run import RunRecord
+from kling_nb.views.tables import text_table
 
 __all__ = ["Demo", "read_prompts", "run_demo"]
 

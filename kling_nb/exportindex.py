@@ -4,13 +4,12 @@ Invariants: one line or entry a clip, in the order of the export; what nobody kn
 is a decimal string; nothing of this machine or its user is in it.
 """
 
-import csv
 import hashlib
 import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +19,12 @@ from kling_nb.files import open_new, open_plain
 from kling_nb.records.provenance import source_type
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.run import RunRecord
+from kling_nb.views.tables import csv_text
 
 if TYPE_CHECKING:
     from kling_nb.exportplan import Placed
 
-__all__ = ["csv_text", "facts", "index_files", "write_tar"]
+__all__ = ["facts", "index_files", "write_tar"]
 
 
 def facts(record: RunRecord) -> dict[str, Any]:
@@ -62,31 +62,6 @@ def facts(record: RunRecord) -> dict[str, Any]:
         "marks": ", ".join(sorted({mark.kind for mark in (media.marks if media else None) or ()})) or None,
         "request_key": record.request_key,
     }
-
-
-def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    r"""Write a table as CSV, a row a line.
-
-    Args:
-        rows: The first one has the names of the columns.
-
-    Returns:
-        The text, exact: formulas of a spreadsheet are texts like others.
-
-    Example:
-        >>> csv_text([["file", "prompt"], ["a.mp4", "A fox, \r at dawn"]])
-        'file,prompt\na.mp4,"A fox, \r at dawn"\n'
-    """
-    page = io.StringIO()
-    # With this end a lone CR is quoted, too, which Python 3.12 and older would leave bare.
-    writer = csv.writer(page, lineterminator="\r\n")
-    lines = []
-    for row in rows:
-        page.seek(0)
-        page.truncate()
-        writer.writerow(row)
-        lines.append(page.getvalue().removesuffix("\r\n"))
-    return "".join(f"{line}\n" for line in lines)
 
 
 def index_files(kind: str, placed: Sequence["Placed"]) -> dict[str, bytes]:

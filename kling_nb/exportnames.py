@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from kling_nb.errors import UsageError
-from kling_nb.wording import short
+from kling_nb.views.words import short
 
 __all__ = ["check_case", "check_names"]
 

@@ -14,7 +14,7 @@ from kling_nb.layouts import SPLITS, Layout, Row
 from kling_nb.records.privacy import text_hash
 from kling_nb.records.provenance import sample_of
 from kling_nb.records.run import RunRecord, RunStatus
-from kling_nb.wording import short
+from kling_nb.views.words import short
 
 __all__ = ["Missing", "Named", "Placed", "Sample", "name_clips", "prompt_of", "why_not"]
 

@@ -19,7 +19,7 @@ from kling_nb.pageclean import Cleaner
 from kling_nb.pageclips import Clips, PageClip
 from kling_nb.records.saved_notebook import read_receipts
 from kling_nb.records.secrets import strings
-from kling_nb.wording import size_words, there_are
+from kling_nb.views.words import size_words, there_are
 
 __all__ = ["Page", "PageClip", "write_page"]
 

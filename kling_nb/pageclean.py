@@ -10,7 +10,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable
 
-from kling_nb.wording import there_are
+from kling_nb.views.words import there_are
 
 __all__ = ["Cleaner"]
 

@@ -23,7 +23,7 @@ from kling_nb.records.privacy import hush, veiled_request
 from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import RunRecord, RunStatus, charged
 from kling_nb.session import Session
-from kling_nb.wording import clock, state_word
+from kling_nb.views.words import clock, state_word
 
 __all__ = ["resolve", "take_up"]
 

@@ -13,7 +13,8 @@ from itertools import permutations
 from typing import Any, Literal
 
 from kling_nb.errors import UsageError
-from kling_nb.html import Html, Part, page_of, text_of
+from kling_nb.views.html import Html
+from kling_nb.views.tables import Part, page_of, text_of
 
 __all__ = ["Game", "Score", "Scores", "krippendorff", "needed", "scores_of"]
 

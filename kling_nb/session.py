@@ -45,7 +45,7 @@ from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.records.saved_notebook import runs_told
 from kling_nb.records.secrets import texts_of
 from kling_nb.settings import Settings, load_settings, provider_origin
-from kling_nb.wording import unread_words
+from kling_nb.views.words import unread_words
 
 if TYPE_CHECKING:
     from kling_nb.sandbox.serve import Sandbox

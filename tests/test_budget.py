@@ -23,7 +23,7 @@ from kling_nb.notebook.order import Order, here
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals, micros
 from kling_nb.records.run import RunStatus
-from kling_nb.wording import plain, session_words
+from kling_nb.views.words import plain, session_words
 from sessions import ask
 
 EACH = 336_000  # three seconds, silent

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kling_nb.cardparts import CardState
-from kling_nb.cardview import card, line, status_line
-from kling_nb.endings import ending
-from kling_nb.html import Html
 from kling_nb.records.money import Estimate, Totals
 from kling_nb.records.request import Shot, TextToVideo, request_key
 from kling_nb.records.run import MediaFacts, RunRecord, RunStatus
-from kling_nb.wording import money_words, session_words
+from kling_nb.views.card import card, line, status_line
+from kling_nb.views.card_parts import CardState
+from kling_nb.views.html import Html
+from kling_nb.views.outcome import ending
+from kling_nb.views.words import money_words, session_words
 from safehtml import judge
 
 T = datetime(2026, 11, 21, 14, 0, 47, tzinfo=UTC)

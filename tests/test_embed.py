@@ -9,16 +9,16 @@ import pytest
 
 from clips import make_clip, make_record
 from kernels import errors, execute, kernel_in, let_go, notebook, texts
-from kling_nb.cardparts import CardState
-from kling_nb.cardview import card
-from kling_nb.embedding import ASKED_MOST, Kept, data_address, growth, inset, refuse_too_much
 from kling_nb.errors import UsageError
 from kling_nb.files import file_sha256
-from kling_nb.gridview import grid
 from kling_nb.places import front_end
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import MediaFacts, RunStatus
-from kling_nb.wording import size_words
+from kling_nb.views.card import card
+from kling_nb.views.card_parts import CardState
+from kling_nb.views.embed import ASKED_MOST, Kept, data_address, growth, inset, refuse_too_much
+from kling_nb.views.grid import grid
+from kling_nb.views.words import size_words
 from lab import Lab
 from safehtml import judge
 

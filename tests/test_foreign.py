@@ -13,13 +13,13 @@ from nbconvert import HTMLExporter
 
 from house import until
 from kernels import execute, notebook, sandbox_process
-from kling_nb.cardparts import CardState
-from kling_nb.cardview import card
 from kling_nb.errors import ConsentError, KlingError, SettingsError
 from kling_nb.notebook.commands import run_command
 from kling_nb.records.base import utc_now
 from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import RunStatus
+from kling_nb.views.card import card
+from kling_nb.views.card_parts import CardState
 from safehtml import judge
 from sessions import ask, both_wires, sessions_in
 from stage import WIRES, Stage

@@ -12,8 +12,8 @@ from kling_nb.errors import UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.notebook.commands import run_command
 from kling_nb.notebook.gallery import Gallery, _words, gallery
-from kling_nb.notebook.sheet import MOST, Tile, sheet, sheet_text, smaller
 from kling_nb.records.run import RunStatus
+from kling_nb.views.contact_sheet import MOST, Tile, sheet, sheet_text, smaller
 from safehtml import judge
 from sessions import sessions_in
 from stock import fill

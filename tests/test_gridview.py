@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kling_nb.cardparts import CardState
-from kling_nb.gridview import grid, grid_text
 from kling_nb.records.receipt import from_receipt, receipts_in, to_receipt, to_receipts
 from kling_nb.records.request import run_key
+from kling_nb.views.card_parts import CardState
+from kling_nb.views.grid import grid, grid_text
 from safehtml import judge
 from test_cardview import DONE, FOX, NOW, POSTER, SRC, TOTALS, UNKNOWN, record
 

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kling_nb import errors, html
+from kling_nb import errors
 from kling_nb.errors import BlockedError, BudgetError, KlingError
-from kling_nb.html import Html, escape, link, notice, prose, safe_url, table, tag, text_table
+from kling_nb.views import html
+from kling_nb.views.html import Html, escape, link, notice, prose, safe_url, tag
+from kling_nb.views.tables import table, text_table
 from safehtml import judge
 
 HOSTILE = [

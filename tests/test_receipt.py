@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from clips import make_record
 from kling_nb.errors import StoreError, one_line
-from kling_nb.receiptview import receipt as receipt_view
 from kling_nb.records.money import Estimate
 from kling_nb.records.provenance import Cell, Commit, Mark, Sent, Terms
 from kling_nb.records.receipt import from_receipt, to_receipt
 from kling_nb.records.receipt_model import RECEIPT_MIME, SCHEMA, is_bare_name
 from kling_nb.records.request import Shot, TextToVideo, request_key, run_key
 from kling_nb.records.run import Earlier, MediaFacts, RunRecord, RunStatus
+from kling_nb.views.receipt import receipt as receipt_view
 
 FILE = MediaFacts(
     file="a-red-fox-kl7m2q.mp4",

@@ -11,14 +11,15 @@ from nbconvert import HTMLExporter
 from playwright.sync_api import TimeoutError  # noqa: A004 - Playwright's own, which is not Python's
 
 from kernels import sandbox_process
-from kling_nb.cardparts import CardState
-from kling_nb.cardview import card, line
 from kling_nb.errors import KlingError
-from kling_nb.html import details, link, notice, prose, table, text_table
-from kling_nb.receiptview import receipt
 from kling_nb.records.base import utc_now
 from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import RunStatus
+from kling_nb.views.card import card, line
+from kling_nb.views.card_parts import CardState
+from kling_nb.views.html import details, link, notice, prose
+from kling_nb.views.receipt import receipt
+from kling_nb.views.tables import table, text_table
 from lab import Lab, write_notebook
 from stage import Stage
 from xss import CORPUS, JUDGE, mark_of
@@ -180,7 +181,7 @@ print(len(failed), {run.status.value for run in failed}, len(blocked))
 """
 SHOWN = "from kling_nb.engine.runs import Runs\nRuns(failed[{}:{}])"
 ERRORS = (
-    "from IPython.display import display\nfrom kling_nb.html import notice\n"
+    "from IPython.display import display\nfrom kling_nb.views.html import notice\n"
     "for error in blocked:\n    display({'text/html': notice(error), 'text/plain': str(error)}, raw=True)"
 )
 STRANGERS = """

@@ -16,9 +16,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
-from kling_nb.cardparts import CardState
-from kling_nb.cardview import card, line
-from kling_nb.embedding import Inset, Kept, inset
 from kling_nb.engine.verdict import error_of
 from kling_nb.errors import DetachedError, KlingError, RunFailedError, WaitTimeoutError
 from kling_nb.records.base import utc_now
@@ -27,6 +24,9 @@ from kling_nb.records.privacy import hush, veiled
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.records.run import FrontEnd, MediaFacts, Mode, RunRecord, RunStatus, charged
+from kling_nb.views.card import card, line
+from kling_nb.views.card_parts import CardState
+from kling_nb.views.embed import Inset, Kept, inset
 
 __all__ = ["Run", "Video"]
 

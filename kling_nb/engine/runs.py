@@ -8,14 +8,14 @@ import time
 from collections.abc import Generator, Sequence
 from typing import Any, overload
 
-from kling_nb.embedding import inset
 from kling_nb.engine.run import Run, Video
-from kling_nb.gridview import grid, grid_text
-from kling_nb.html import join, prose, tag
 from kling_nb.records.base import utc_now
 from kling_nb.records.receipt import to_receipts
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.records.run import FrontEnd, Mode
+from kling_nb.views.embed import inset
+from kling_nb.views.grid import grid, grid_text
+from kling_nb.views.html import join, prose, tag
 
 __all__ = ["Runs"]
 

@@ -19,7 +19,7 @@ from kling_nb.errors import (
 from kling_nb.pricing.catalog import provider_label, provider_site
 from kling_nb.records.privacy import veiled
 from kling_nb.records.run import RunRecord, RunStatus, charged
-from kling_nb.wording import SEND_IT, never_sent
+from kling_nb.views.words import SEND_IT, never_sent
 
 __all__ = ["detached", "error_of", "halted"]
 

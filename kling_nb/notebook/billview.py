@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kling_nb.errors import one_line
-from kling_nb.html import AMBER, BLUE, GREEN, GREY, RED, join, pill, prose, table, tag, text_table
 from kling_nb.notebook.bill import CellBill, NotebookBill, State, estimate_notebook
 from kling_nb.notebook.order import Order
 from kling_nb.notebook.prices import whole_days
@@ -15,7 +14,9 @@ from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import wrong
 from kling_nb.pricing.estimate import Quote
 from kling_nb.records.money import Totals, usd
-from kling_nb.wording import clock, plain, session_words, short
+from kling_nb.views.html import AMBER, BLUE, GREEN, GREY, RED, join, pill, prose, tag
+from kling_nb.views.tables import table, text_table
+from kling_nb.views.words import clock, plain, session_words, short
 
 __all__ = ["estimate", "show_bill"]
 

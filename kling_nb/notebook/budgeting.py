@@ -15,11 +15,11 @@ from kling_nb.notebook.values import wrong
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Cap, Level, usd
 from kling_nb.settings import PREFIX, Settings
-from kling_nb.wording import clock, there_are
+from kling_nb.views.words import clock, there_are
 
 if TYPE_CHECKING:
-    from kling_nb.html import Part
     from kling_nb.session import Session
+    from kling_nb.views.tables import Part
 
 __all__ = ["budget"]
 

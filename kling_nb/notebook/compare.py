@@ -10,12 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from kling_nb import cardparts, html
-from kling_nb.cardparts import CardState
-from kling_nb.cardview import line
 from kling_nb.engine.run import Run, Video
 from kling_nb.errors import UsageError, one_line
-from kling_nb.html import DOT, Html, join, link, tag
 from kling_nb.media.probe import stills
 from kling_nb.notebook.frontend import CLIP_BYTES, ClipSource, LiveView, make_widget, watched
 from kling_nb.notebook.order import Order, named
@@ -25,6 +21,10 @@ from kling_nb.notebook.values import shown, wrong
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import veiled, words_of
 from kling_nb.records.run import RunRecord
+from kling_nb.views import card_parts, html
+from kling_nb.views.card import line
+from kling_nb.views.card_parts import CardState
+from kling_nb.views.html import DOT, Html, join, link, tag
 
 if TYPE_CHECKING:
     from kling_nb.media.folder import Store
@@ -162,7 +162,7 @@ class Comparison:
         alike = self._prompt()
         parts: list[object] = [tag("b", self._head())]
         if alike is not None:
-            parts.append(cardparts.words(veiled(self.runs[0].record), live=False))
+            parts.append(card_parts.prompt_words(veiled(self.runs[0].record), live=False))
         parts += [self._row(number, run, alone=alike is None) for number, run in enumerate(self.runs, 1)]
         # In a notebook that was saved with its live view open, this stands above the page's error line.
         parts.append(tag("div", _AGAIN, style=f"{_FAINT};margin-top:8px"))
@@ -199,7 +199,7 @@ class Comparison:
         facts = clip_state(record, run.name, why)["facts"]
         words = [
             tag("div", tag("b", f"{number}. "), join(ids, DOT)),
-            cardparts.words(record, live=False) if alone else "",
+            card_parts.prompt_words(record, live=False) if alone else "",
             tag("div", join([*facts, *named_file], DOT), style=_FAINT),
         ]
         shown_here = html.callout(html.AMBER, why) if why is not None else self._stills(record, number)

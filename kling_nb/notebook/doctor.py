@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kling_nb.errors import KlingError, one_line
-from kling_nb.html import AMBER, GREEN, RED, pill
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.reconciling import balances
-from kling_nb.wording import plain
+from kling_nb.views.html import AMBER, GREEN, RED, pill
+from kling_nb.views.words import plain
 
 if TYPE_CHECKING:
     from kling_nb.session import Session

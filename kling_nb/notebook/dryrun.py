@@ -12,7 +12,6 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.errors import KlingError, UnpricedError, one_line
-from kling_nb.html import MONO, Html, Part, join, page_of, tag, text_of
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.arguments import CellOrder
 from kling_nb.notebook.shown import Shown
@@ -22,7 +21,9 @@ from kling_nb.providers import make_provider
 from kling_nb.providers.messages import Call
 from kling_nb.records.money import MICROS, usd
 from kling_nb.settings import Settings, provider_origin
-from kling_nb.wording import session_words
+from kling_nb.views.html import MONO, Html, join, tag
+from kling_nb.views.tables import Part, page_of, text_of
+from kling_nb.views.words import session_words
 
 if TYPE_CHECKING:
     from kling_nb.session import Session

@@ -15,7 +15,7 @@ from kling_nb.layouts import LAYOUTS
 from kling_nb.notebook.order import Order, named
 from kling_nb.notebook.shown import Shown, answer, verbatim
 from kling_nb.notebook.values import read_count, read_tag, shown, wrong
-from kling_nb.wording import there_are
+from kling_nb.views.words import there_are
 
 __all__ = ["export_line"]
 

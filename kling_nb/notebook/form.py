@@ -14,11 +14,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.api import await_at_end, current
-from kling_nb.cardview import status_line
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.html import FONT, Html, details, join, prose, tag
 from kling_nb.notebook.formdraft import Draft, Source, session_now
 from kling_nb.notebook.formfields import inputs_of, read
 from kling_nb.notebook.formverdict import Verdict, assess, offers
@@ -32,7 +30,9 @@ from kling_nb.records.base import utc_now
 from kling_nb.records.money import MICROS
 from kling_nb.records.privacy import words_of
 from kling_nb.records.run import RunRecord
-from kling_nb.wording import short
+from kling_nb.views.card import status_line
+from kling_nb.views.html import FONT, Html, details, join, prose, tag
+from kling_nb.views.words import short
 
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle

@@ -7,9 +7,9 @@ signs say what is wrong, never a colour alone; whatever takes clicks or keys is 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kling_nb.html import GREY, RED, Html, callout, escape, tag
 from kling_nb.notebook.formfields import Field
 from kling_nb.notebook.frontend import answer_at_once
+from kling_nb.views.html import GREY, RED, Html, callout, escape, tag
 
 __all__ = ["Input", "choose", "page", "press", "set_trait", "shape", "trouble"]
 

@@ -7,9 +7,9 @@ the keyboard's focus with them; there are never more rows than the model takes.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kling_nb.html import escape, tag
 from kling_nb.notebook.formfields import Field
 from kling_nb.notebook.forminputs import Input, Told, page, press, set_trait, trouble
+from kling_nb.views.html import escape, tag
 
 __all__ = ["Board"]
 

@@ -22,7 +22,7 @@ from kling_nb.records.base import utc_now
 from kling_nb.records.money import usd
 from kling_nb.records.request import TextToVideo, request_key
 from kling_nb.records.run import RunRecord, RunStatus
-from kling_nb.wording import session_words, short
+from kling_nb.views.words import session_words, short
 
 if TYPE_CHECKING:
     from kling_nb.session import Session

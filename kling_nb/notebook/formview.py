@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kling_nb.html import BLUE, FONT, GREY, Html, details, escape, join, prose, tag
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.dryrun import blocks_page
 from kling_nb.notebook.formfields import Field, inputs_of
@@ -17,6 +16,7 @@ from kling_nb.notebook.formstory import Board
 from kling_nb.notebook.formverdict import Verdict
 from kling_nb.notebook.frontend import make_widget
 from kling_nb.pricing.catalog import models, provider_label
+from kling_nb.views.html import BLUE, FONT, GREY, Html, details, escape, join, prose, tag
 
 __all__ = ["FormView", "Tells"]
 

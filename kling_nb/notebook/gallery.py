@@ -16,14 +16,14 @@ from kling_nb.errors import UsageError, one_line
 from kling_nb.notebook.frontend import ClipSource, LiveView, make_widget, watched
 from kling_nb.notebook.order import Order, held, named
 from kling_nb.notebook.overview import cost_word
-from kling_nb.notebook.sheet import MOST, Tile, sheet, sheet_text
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import read_tag, wrong
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import veiled, words_of
 from kling_nb.records.run import RunStatus
-from kling_nb.wording import ask_words, clock, short, state_word
+from kling_nb.views.contact_sheet import MOST, Tile, sheet, sheet_text
+from kling_nb.views.words import ask_words, clock, short, state_word
 
 if TYPE_CHECKING:
     from kling_nb.session import Session

@@ -21,12 +21,12 @@ from kling_nb.records.money import usd
 from kling_nb.records.privacy import veiled, words_of
 from kling_nb.records.run import RunRecord, charged
 from kling_nb.settings import CAPS, PREFIX
-from kling_nb.wording import session_words, short, state_word, unread_words
+from kling_nb.views.words import session_words, short, state_word, unread_words
 
 if TYPE_CHECKING:
-    from kling_nb.html import Part
     from kling_nb.ledger.rows import Records
     from kling_nb.session import Session
+    from kling_nb.views.tables import Part
 
 __all__ = ["Held", "config", "keys", "listing", "status"]
 

@@ -14,7 +14,7 @@ from kling_nb.notebook.values import read_number, shown, wrong
 from kling_nb.page import Page, write_page
 from kling_nb.records.privacy import is_veiled
 from kling_nb.records.saved_notebook import read_receipts
-from kling_nb.wording import size_words, there_are
+from kling_nb.views.words import size_words, there_are
 
 __all__ = ["PAGE_FLAGS", "page_line"]
 

@@ -9,12 +9,12 @@ import contextlib
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.cardparts import mark
 from kling_nb.engine.run import Run, Video
 from kling_nb.errors import one_line
 from kling_nb.notebook.frontend import ClipSource, LiveView, make_widget, watched
 from kling_nb.records.run import RunRecord, RunStatus
-from kling_nb.wording import ask_words, money_words, plain, short
+from kling_nb.views.card_parts import mark
+from kling_nb.views.words import ask_words, money_words, plain, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable

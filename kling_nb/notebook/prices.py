@@ -8,7 +8,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.errors import KeyMissingError, KlingError, one_line
-from kling_nb.html import Html, Part, join, prose, tag
 from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.order import Order
 from kling_nb.notebook.shown import Shown, answer
@@ -19,12 +18,14 @@ from kling_nb.pricing.price_file import in_force
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Listing
 from kling_nb.settings import provider_origin
+from kling_nb.views.html import Html, join, prose, tag
 
 if TYPE_CHECKING:
     from datetime import date
 
     from kling_nb.session import Session
     from kling_nb.settings import Settings
+    from kling_nb.views.tables import Part
 
 __all__ = ["model_list", "whole_days"]
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.html import prose, tag
 from kling_nb.ledger.votes import AXES, Axis, Vote, standing, votes
 from kling_nb.notebook.ballot import Ballot, Paper
 from kling_nb.notebook.frontend import ClipSource, LiveView, make_widget, watched
@@ -23,7 +22,8 @@ from kling_nb.ratings import Agreement, Ratings
 from kling_nb.records.privacy import in_place_of
 from kling_nb.records.run import RunStatus
 from kling_nb.scoring import Scores
-from kling_nb.wording import plain
+from kling_nb.views.html import prose, tag
+from kling_nb.views.words import plain
 
 if TYPE_CHECKING:
     from kling_nb.engine.runs import Runs

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kling_nb.adopting import adopt as _adopt_run
-from kling_nb.embedding import refuse_too_much
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import DetachedError, KlingError
@@ -24,7 +23,8 @@ from kling_nb.records.money import usd
 from kling_nb.records.run import MODES, Mode, RunStatus, charged
 from kling_nb.resolving import resolve as _resolve_run
 from kling_nb.resolving import take_up
-from kling_nb.wording import SEND_IT, state_word
+from kling_nb.views.embed import refuse_too_much
+from kling_nb.views.words import SEND_IT, state_word
 
 __all__ = ["adopt", "cancel", "list_runs", "resolve", "resume", "show", "status", "wait"]
 

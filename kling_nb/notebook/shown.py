@@ -6,7 +6,8 @@ Invariants: the same content goes out as HTML and as plain text; a command itsel
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.html import Part, page_of, tag, text_of
+from kling_nb.views.html import tag
+from kling_nb.views.tables import Part, page_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

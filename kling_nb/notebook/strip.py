@@ -10,12 +10,12 @@ from typing import Any
 
 from IPython.display import DisplayHandle, display
 
-from kling_nb.cardview import status_line
 from kling_nb.engine.run import Run
-from kling_nb.html import escape
 from kling_nb.notebook.frontend import answer_at_once, make_widget
 from kling_nb.records.base import utc_now
-from kling_nb.wording import money_words, plain, state_word
+from kling_nb.views.card import status_line
+from kling_nb.views.html import escape
+from kling_nb.views.words import money_words, plain, state_word
 
 __all__ = ["Strip"]
 

@@ -10,7 +10,7 @@ MathJax would take for TeX.
 import html as stdlib_html
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from kling_nb import errors
 from kling_nb.errors import KlingError
@@ -27,37 +27,50 @@ __all__ = [
     "MONO",
     "RED",
     "Html",
-    "Part",
     "callout",
     "details",
     "escape",
     "join",
     "link",
     "notice",
-    "page_of",
     "pill",
     "prose",
     "safe_url",
-    "table",
     "tag",
-    "text_of",
-    "text_table",
 ]
 
 #: Backgrounds for white text, all with a contrast of at least 4.5 to 1 (WCAG 2.2, 1.4.3).
 GREY, BLUE, GREEN, RED, AMBER = "#5f6773", "#2563c9", "#1f7a4a", "#b3302a", "#925400"
+
+
 LINE = "1px solid rgba(128,128,128,0.28)"
+
+
 FONT = "font-family:system-ui,sans-serif;font-size:13px;line-height:1.45"
+
+
 MONO = "font-family:ui-monospace,monospace;font-size:12px"
+
+
 FRAME = f"border:{LINE};border-radius:8px;padding:12px;margin:6px 0;max-width:860px;box-sizing:border-box"
 
+
 _NO_BREAK = 34
+
+
 _VOID = frozenset({"br", "img", "wbr"})
+
+
 _DATA = re.compile(r"data:(image|video)/(?:jpeg|png|webp|gif|mp4|webm);base64,[A-Za-z0-9+/]+={0,2}")
+
+
 _SCHEME = re.compile(r"[^/?#]*:")
+
+
 _MARKUP = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*")
+
+
 _TEX = re.compile(r"[$\\]")
-_TAGS = re.compile(r"<[^>]*>")
 
 
 class Html(str):
@@ -284,116 +297,4 @@ def notice(error: KlingError, *, title: str | None = None) -> Html:
     return tag("div", head, body, style=f"{FRAME};{FONT};overflow-wrap:break-word")
 
 
-_SIDES = {"l": "left", "r": "right", "c": "center"}
-
-
-def table(
-    headers: Sequence[str], rows: Sequence[Sequence[object]], *, align: str = "", caption: str = ""
-) -> Html:
-    """Draw a quiet table.
-
-    Args:
-        headers: Column heads.
-        rows: Cells; what is not `Html` is escaped.
-        align: One letter a column, `l`, `r` or `c`; left where it is too short.
-        caption: A line above it.
-
-    Returns:
-        The table, in a box that scrolls sideways when the window is narrow.
-
-    Example:
-        >>> table(["run", "cost"], [["kl7m2q", "$0.56"]], align="lr").count("<td")
-        2
-    """
-    sides = [_SIDES.get(letter, "left") for letter in align.ljust(len(headers), "l")]
-    cell = "padding:3px 14px 3px 0;vertical-align:top;text-align:{};white-space:pre-wrap"
-    plain = "background:transparent"
-    head = [
-        tag("th", text, style=f"{cell.format(side)};font-weight:600;opacity:0.7")
-        for text, side in zip(headers, sides, strict=True)
-    ]
-    body = [
-        tag(
-            "tr",
-            *(tag("td", text, style=cell.format(side)) for text, side in zip(row, sides, strict=True)),
-            style=f"{plain};border-top:1px solid rgba(128,128,128,0.18)",
-        )
-        for row in rows
-    ]
-    whole = tag(
-        "table",
-        tag("thead", tag("tr", *head, style=plain), style="border:0"),
-        tag("tbody", *body),
-        style=f"border-collapse:collapse;margin:0;border:0;{FONT}",
-    )
-    above = tag("div", caption, style=f"margin-bottom:4px;{FONT};font-weight:600") if caption else ""
-    # What scrolls must be reached by keyboard; the sanitizer of a foreign notebook drops it again.
-    return tag("div", above, whole, style="overflow-x:auto;margin:6px 0", tabindex=0)
-
-
-def text_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, align: str = "") -> str:
-    """Write the same table as plain text in aligned columns.
-
-    Args:
-        headers: Column heads.
-        rows: Cells; of `Html` only the text is kept.
-        align: As for `table`.
-
-    Returns:
-        Lines without white space at their ends.
-
-    Example:
-        >>> print(text_table(["run", "cost"], [["kl7m2q", "$0.56"]], align="lr"))
-        run      cost
-        kl7m2q  $0.56
-    """
-    lines = [[_plain(cell) for cell in row] for row in [headers, *rows]]
-    widths = [max(map(_columns, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            " " * (width - _columns(cell)) + cell if side == "r" else cell + " " * (width - _columns(cell))
-            for cell, width, side in zip(line, widths, align.ljust(len(widths), "l"), strict=True)
-        ).rstrip()
-        for line in lines
-    )
-
-
-Part = str | tuple[Sequence[str], Sequence[Sequence[object]], str]
 """A sentence (an empty one is an empty line of text), or a table: heads, rows, how columns are aligned."""
-
-
-def page_of(parts: Iterable[Part]) -> Html:
-    """Render sentences and tables as HTML.
-
-    Example:
-        >>> page_of(["It is **free**."])
-        '<div>It is <b>free</b>.</div>'
-    """
-    return join(
-        [tag("div", prose(p)) if isinstance(p, str) else table(p[0], p[1], align=p[2]) for p in parts if p]
-    )
-
-
-def text_of(parts: Iterable[Part]) -> str:
-    """Render the same as plain text, without marks.
-
-    Example:
-        >>> text_of(["It is **free**."])
-        'It is free.'
-    """
-    return "\n".join(
-        p.replace("**", "").replace("`", "") if isinstance(p, str) else text_table(p[0], p[1], align=p[2])
-        for p in parts
-    )
-
-
-def _plain(cell: object) -> str:
-    text = stdlib_html.unescape(_TAGS.sub("", cell)) if isinstance(cell, Html) else str(cell)
-    return errors.one_line(text)
-
-
-def _columns(text: str) -> int:
-    """Count terminal columns: wide characters take two, combining ones none."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )

@@ -7,17 +7,19 @@ of an origin only the host is shown; the words of a private request are not.
 import json
 
 from kling_nb.errors import one_line
-from kling_nb.html import DOT, MONO, Html, details, join, tag
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import in_currency, usd
 from kling_nb.records.privacy import veiled
 from kling_nb.records.provenance import source_type
 from kling_nb.records.run import Earlier, MediaFacts, RunRecord, RunStatus, charged
-from kling_nb.wording import file_words, host, short
+from kling_nb.views.html import DOT, MONO, Html, details, join, tag
+from kling_nb.views.words import file_words, host, short
 
 __all__ = ["receipt"]
 
 _MOST_EARLIER = 5
+
+
 _MARKS = {"c2pa": "C2PA", "aigc": "AIGC", "xmp": "XMP"}
 
 

@@ -11,16 +11,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from kling_nb.html import DOT, FONT, Html, join, link, prose, safe_url, tag, text_table
-from kling_nb.wording import plain, short
+from kling_nb.views.html import DOT, FONT, Html, join, link, prose, safe_url, tag
+from kling_nb.views.tables import text_table
+from kling_nb.views.words import plain, short
 
 __all__ = ["MOST", "Tile", "sheet", "sheet_text", "smaller"]
 
 #: So many tiles a saved sheet has at most; the live one and `%kling list` have the rest.
 MOST = 200
+
+
 _STILLS_BYTES = 240_000
+
+
 _PROMPT = 90
+
+
 _WIDE, _TALL = 168, 108
+
+
 _BOX = "width:100%;box-sizing:border-box;border-radius:6px"
 
 

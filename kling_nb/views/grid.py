@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from kling_nb import cardparts, cardview, html, receiptview, wording
-from kling_nb.cardparts import CardState
 from kling_nb.errors import one_line
-from kling_nb.html import DOT, Html, join, prose, tag
 from kling_nb.records.money import Totals, usd
 from kling_nb.records.privacy import veiled
 from kling_nb.records.run import RunRecord, RunStatus, charged
+from kling_nb.views import card, card_parts, html, receipt, words
+from kling_nb.views.card_parts import CardState
+from kling_nb.views.html import DOT, Html, join, prose, tag
 
 __all__ = ["grid", "grid_text"]
 
 _FAINT = "opacity:0.72"
+
+
 _WIDTHS = {"16:9": 240, "9:16": 158, "1:1": 190}
 
 
@@ -45,16 +47,19 @@ def grid(tiles: Sequence[CardState], *, totals: Totals | None, now: datetime) ->
     shared = _shared(tiles)
     going = any(tile.record.status.pending for tile in tiles)
     head = [tag("b", f"{len(tiles)} runs"), ", ".join(_counts(tiles))]
-    head += [f"as of {wording.clock(now)}"] if going else []
+    head += [f"as of {words.clock(now)}"] if going else []
     parts: list[object] = [tag("div", join(head, DOT))]
     if shared is not None:
-        parts += [cardparts.words(shared, live=going), tag("div", join(_alike(tiles), DOT), style=_FAINT)]
+        parts += [
+            card_parts.prompt_words(shared, live=going),
+            tag("div", join(_alike(tiles), DOT), style=_FAINT),
+        ]
     look = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:14px 14px;margin:10px 0 4px"
     drawn = [_tile(tile, now, alone=shared is None, going=going) for tile in tiles]
     parts.append(tag("div", *drawn, style=look))
     parts += [tag("div", prose(line)) for line in _sums(tiles)]
     if totals is not None:
-        parts.append(tag("div", prose(wording.session_words(totals)), style=_FAINT))
+        parts.append(tag("div", prose(words.session_words(totals)), style=_FAINT))
     return tag("div", *parts, style=f"{html.FRAME};{html.FONT};overflow-wrap:break-word")
 
 
@@ -72,9 +77,9 @@ def grid_text(tiles: Sequence[CardState], *, totals: Totals | None, now: datetim
     if not tiles:
         return "no runs"
     lines = [f"{len(tiles)} runs: {', '.join(_counts(tiles))}"]
-    lines += [cardview.line(tile, totals=None, now=now) for tile in tiles]
-    ends = [*_sums(tiles), *([wording.session_words(totals)] if totals is not None else [])]
-    return "\n".join([*lines, *(wording.plain(end) for end in ends)])
+    lines += [card.line(tile, totals=None, now=now) for tile in tiles]
+    ends = [*_sums(tiles), *([words.session_words(totals)] if totals is not None else [])]
+    return "\n".join([*lines, *(words.plain(end) for end in ends)])
 
 
 def _shared(tiles: Sequence[CardState]) -> RunRecord | None:
@@ -85,42 +90,42 @@ def _shared(tiles: Sequence[CardState]) -> RunRecord | None:
 
 def _alike(tiles: Sequence[CardState]) -> list[str]:
     """List what all of them have in common; the rest stands in the tiles."""
-    every = [wording.ask_words(tile.record) for tile in tiles]
-    return [word for word in every[0] if all(word in words for words in every)]
+    every = [words.ask_words(tile.record) for tile in tiles]
+    return [word for word in every[0] if all(word in phrases for phrases in every)]
 
 
 def _counts(tiles: Sequence[CardState]) -> list[str]:
-    words = Counter(tile.word.lower() for tile in tiles)
-    return [f"{count} {word}" for word, count in words.items()]
+    phrases = Counter(tile.word.lower() for tile in tiles)
+    return [f"{count} {word}" for word, count in phrases.items()]
 
 
 def _tile(tile: CardState, now: datetime, *, alone: bool, going: bool) -> Html:
     record = tile.record
     ids = [part for part in (tile.name, record.id) if part]
-    words = wording.ask_words(record) if alone else [f"take {record.take}"]
-    words += [f"try {record.attempt}"] if record.attempt > 1 and not alone else []
+    phrases = words.ask_words(record) if alone else [f"take {record.take}"]
+    phrases += [f"try {record.attempt}"] if record.attempt > 1 and not alone else []
     width = _WIDTHS[record.request.aspect_ratio]
     parts: list[object] = [
-        cardparts.picture(tile),
-        tag("div", cardparts.pill(tile), " ", cardparts.marked(record), style="margin-top:6px"),
+        card_parts.picture(tile),
+        tag("div", card_parts.pill(tile), " ", card_parts.marked(record), style="margin-top:6px"),
         tag("div", join([tag("bdi", part) for part in ids], DOT), style=f"opacity:0.65;{html.MONO}"),
     ]
     if alone:
-        text = wording.short(one_line(cardparts.all_words(record)), 90)
+        text = words.short(one_line(card_parts.all_words(record)), 90)
         parts.append(tag("div", text, dir="auto"))
-    parts.append(tag("div", join(words, DOT), style=_FAINT))
+    parts.append(tag("div", join(phrases, DOT), style=_FAINT))
     if record.status.pending:
-        waits = wording.wait_words(record, now=now, typical_s=tile.typical_s)
+        waits = words.wait_words(record, now=now, typical_s=tile.typical_s)
         parts.append(tag("div", join(waits, DOT), style=_FAINT))
-    parts.append(cardparts.story(tile))
-    parts.append(cardparts.clip_words(tile))
-    parts.append(tag("div", prose(wording.money_words(record, reused=tile.reused)), style="margin-top:4px"))
+    parts.append(card_parts.story(tile))
+    parts.append(card_parts.clip_words(tile))
+    parts.append(tag("div", prose(words.money_words(record, reused=tile.reused)), style="margin-top:4px"))
     if tile.aside:
         parts.append(tag("div", prose(tile.aside), style=_FAINT))
     if tile.note:
         parts.append(tag("div", prose(tile.note), style=_FAINT, dir="auto"))
     if not going:
-        parts.append(receiptview.receipt(record))
+        parts.append(receipt.receipt(record))
     return tag("div", *parts, style=f"flex:1 1 {width}px;min-width:140px;max-width:{width + 30}px")
 
 
@@ -135,9 +140,11 @@ def _sums(tiles: Sequence[CardState]) -> list[str]:
             tile.record.id for tile in tiles if tile.reused and tile.record.status is RunStatus.SUCCEEDED
         }
         new = [record for record in records if record.id not in again]
-        words = [_sum(new)] if new else []
-        words += [f"{len(records) - len(new)} reused, **$0.00** this time"] if len(new) < len(records) else []
-        lines.append(f"these runs{' (play money)' if play else ''}: {'; '.join(words)}")
+        phrases = [_sum(new)] if new else []
+        phrases += (
+            [f"{len(records) - len(new)} reused, **$0.00** this time"] if len(new) < len(records) else []
+        )
+        lines.append(f"these runs{' (play money)' if play else ''}: {'; '.join(phrases)}")
     return lines
 
 
@@ -149,7 +156,7 @@ def _sum(records: Sequence[RunRecord]) -> str:
         for record in records
     )
     # Beside what is held or unknown, a sum of no amounts is not $0.00.
-    words = [f"**{usd(sum(settled))}** charged"] if settled or not (held or unknown) else []
-    words += [f"**{usd(held)}** reserved"] if held else []
-    words += [f"{unknown} unknown" if words else f"charge of {unknown} unknown"] if unknown else []
-    return " + ".join(words)
+    phrases = [f"**{usd(sum(settled))}** charged"] if settled or not (held or unknown) else []
+    phrases += [f"**{usd(held)}** reserved"] if held else []
+    phrases += [f"{unknown} unknown" if phrases else f"charge of {unknown} unknown"] if unknown else []
+    return " + ".join(phrases)

@@ -8,18 +8,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from kling_nb import html, wording
-from kling_nb.endings import ending
 from kling_nb.errors import one_line
-from kling_nb.html import DOT, Html, join, prose, safe_url, tag
 from kling_nb.records.privacy import veiled, words_of
 from kling_nb.records.request import Shot
 from kling_nb.records.run import RunRecord, RunStatus
+from kling_nb.views import html, words
+from kling_nb.views.html import DOT, Html, join, prose, safe_url, tag
+from kling_nb.views.outcome import ending
 
-__all__ = ["CardState", "all_words", "clip_words", "mark", "marked", "picture", "pill", "story", "words"]
+__all__ = [
+    "CardState",
+    "all_words",
+    "clip_words",
+    "mark",
+    "marked",
+    "picture",
+    "pill",
+    "prompt_words",
+    "story",
+]
 
 #: The picture's box by aspect ratio: width in pixels, and height in per cent of the width.
 _BOXES = {"16:9": (340, "56.25%"), "9:16": (158, "177.78%"), "1:1": (220, "100%")}
+
+
 _COLOURS = {
     RunStatus.CREATED: html.GREY,
     RunStatus.SUBMITTING: html.GREY,
@@ -31,6 +43,8 @@ _COLOURS = {
     RunStatus.CANCELED: html.GREY,
     RunStatus.LOST: html.AMBER,
 }
+
+
 #: What the empty box says until there is a clip.
 _PLACES = {
     RunStatus.CREATED: "not sent yet",
@@ -39,11 +53,21 @@ _PLACES = {
     RunStatus.RUNNING: "being made",
     RunStatus.SAVING: "being saved",
 }
+
+
 #: A dot nobody sees: without a still of its own Chromium paints the player grey (measured), and hides ours.
 _CLEAR = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+
+
 _FILL = "rgba(128,128,128,0.12)"
+
+
 _WRAP = "overflow-wrap:break-word"
+
+
 _FAINT = "opacity:0.72"
+
+
 _HEAD_CHARS, _HEAD_LINES, _SHOT_CHARS = 220, 4, 56
 
 
@@ -84,7 +108,7 @@ class CardState:
     @property
     def word(self) -> str:
         """The word for where the run is."""
-        return wording.state_word(self.record, reused=self.reused, detached=self.detached)
+        return words.state_word(self.record, reused=self.reused, detached=self.detached)
 
 
 def pill(state: CardState) -> Html:
@@ -107,7 +131,7 @@ def marked(record: RunRecord) -> Html:
 
 
 def _loopback(origin: str) -> bool:
-    host = wording.host(origin)
+    host = words.host(origin)
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -122,7 +146,7 @@ def all_words(record: RunRecord) -> str:
     return " ".join([record.request.prompt or "", *shots]).strip()
 
 
-def words(record: RunRecord, *, live: bool) -> Html:
+def prompt_words(record: RunRecord, *, live: bool) -> Html:
     """Draw the prompt and the shots; long ones open on a click, unless the card is still redrawn."""
     if record.private:
         return tag("div", words_of(record), style=f"margin:8px 0 6px;{_FAINT}")
@@ -138,7 +162,7 @@ def _prompt(text: str, *, live: bool) -> Html:
     head = "\n".join(text.strip().splitlines()[:_HEAD_LINES])
     if head == text.strip() and len(head) <= _HEAD_CHARS * 1.25:
         return tag("div", text.strip(), style=look, dir="auto")
-    first = tag("div", wording.short(head, _HEAD_CHARS).removesuffix("…") + "…", style=look, dir="auto")
+    first = tag("div", words.short(head, _HEAD_CHARS).removesuffix("…") + "…", style=look, dir="auto")
     if live:
         return join([first, tag("div", f"{len(text):,} characters in all", style=_FAINT)])
     whole = tag("div", text.strip(), style=f"{look};margin-top:4px", dir="auto")
@@ -156,8 +180,8 @@ def _shots(shots: Sequence[Shot], *, live: bool) -> Html:
 
 def _shot(shot: Shot, look: str) -> Html:
     seconds = tag("span", f"{shot.duration} s", style="flex:0 0 34px;text-align:right;opacity:0.65")
-    words = tag("span", shot.prompt.strip(), style=look, dir="auto")
-    return tag("div", seconds, words, style="display:flex;gap:8px;padding:1px 0")
+    phrases = tag("span", shot.prompt.strip(), style=look, dir="auto")
+    return tag("div", seconds, phrases, style="display:flex;gap:8px;padding:1px 0")
 
 
 def story(state: CardState) -> Html:
@@ -172,7 +196,7 @@ def story(state: CardState) -> Html:
         tag("div", told.what),
         said,
         tag("div", tag("b", told.charged), " ", prose(told.cure)),
-        tag("div", "That is at ", html.link(wording.host(told.site), told.site)) if told.site else "",
+        tag("div", "That is at ", html.link(words.host(told.site), told.site)) if told.site else "",
     )
 
 
@@ -181,9 +205,9 @@ def clip_words(state: CardState) -> Html:
     record = state.record
     if record.status is not RunStatus.SUCCEEDED:
         return Html()
-    took = [f"took {wording.minutes(record.seconds)}"] if record.seconds is not None else []
+    took = [f"took {words.minutes(record.seconds)}"] if record.seconds is not None else []
     named = tag("bdi", record.media.file) if record.media else Html("the clip")
-    facts = wording.file_words(record.media)[:2] if record.media else []
+    facts = words.file_words(record.media)[:2] if record.media else []
     if safe_url(state.src):
         return tag("div", join([*took, html.link(named, state.src), *facts], DOT), style=_FAINT)
     if safe_url(state.embed, data="video"):

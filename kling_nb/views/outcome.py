@@ -11,7 +11,7 @@ from kling_nb.errors import Charged
 from kling_nb.pricing.catalog import provider_label, provider_site
 from kling_nb.records.money import in_currency, usd
 from kling_nb.records.run import RunRecord, RunStatus, charged
-from kling_nb.wording import SEND_IT, clock, never_sent
+from kling_nb.views.words import SEND_IT, clock, never_sent
 
 __all__ = ["Ending", "ending"]
 

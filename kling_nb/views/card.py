@@ -9,21 +9,38 @@ redraw would shut it.
 from dataclasses import replace
 from datetime import datetime
 
-from kling_nb import cardparts, html, receiptview, wording
-from kling_nb.cardparts import CardState, all_words, clip_words, mark, marked, picture, story, words
-from kling_nb.endings import ending
 from kling_nb.errors import one_line
-from kling_nb.html import DOT, Html, join, prose, tag
 from kling_nb.records.money import Totals
 from kling_nb.records.privacy import veiled
 from kling_nb.records.run import RunRecord, RunStatus
+from kling_nb.views import card_parts, html, receipt, words
+from kling_nb.views.card_parts import (
+    CardState,
+    all_words,
+    clip_words,
+    mark,
+    marked,
+    picture,
+    prompt_words,
+    story,
+)
+from kling_nb.views.html import DOT, Html, join, prose, tag
+from kling_nb.views.outcome import ending
 
 __all__ = ["card", "line", "status_line"]
 
 _FILL = "rgba(128,128,128,0.12)"
+
+
 _COLUMNS = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:10px 16px"
+
+
 _BAND = "rgba(128,128,128,0.42)"
+
+
 _WRAP = "overflow-wrap:break-word"
+
+
 _FAINT = "opacity:0.72"
 
 
@@ -50,17 +67,17 @@ def card(state: CardState, *, totals: Totals | None, now: datetime) -> Html:
     below = f"{_FAINT};margin-top:6px"
     seen = [
         _head(state),
-        words(record, live=live),
-        tag("div", join(wording.ask_words(record), DOT), style=_FAINT),
+        prompt_words(record, live=live),
+        tag("div", join(words.ask_words(record), DOT), style=_FAINT),
         "" if record.status.ended else _wait(state, now),
         story(state),
         clip_words(state),
-        tag("div", prose(wording.money_words(record, reused=state.reused)), style="margin-top:6px"),
-        tag("div", prose(wording.session_words(totals)), style=_FAINT) if totals is not None else "",
+        tag("div", prose(words.money_words(record, reused=state.reused)), style="margin-top:6px"),
+        tag("div", prose(words.session_words(totals)), style=_FAINT) if totals is not None else "",
         tag("div", "This run was under way already: nothing new was sent.", style=below) if attached else "",
         tag("div", prose(state.aside), style=below) if state.aside else "",
         tag("div", prose(state.note), style=below, dir="auto") if state.note else "",
-        receiptview.receipt(record) if record.status.ended else "",
+        receipt.receipt(record) if record.status.ended else "",
     ]
     right = tag("div", *seen, style="flex:1 1 300px;min-width:0")
     return tag(
@@ -86,22 +103,22 @@ def line(state: CardState, *, totals: Totals | None, now: datetime) -> str:
     name = f" ({one_line(state.name)})" if state.name else ""
     first = [
         f"{record.id}{name} {state.word}{mark(record, ' [{}]')}",
-        ", ".join(one_line(word) for word in wording.ask_words(record)),
-        wording.money_words(record, reused=state.reused),
+        ", ".join(one_line(word) for word in words.ask_words(record)),
+        words.money_words(record, reused=state.reused),
     ]
     if record.status.pending:
-        first.append(f"as of {wording.clock(now)}")
+        first.append(f"as of {words.clock(now)}")
     elif record.status is RunStatus.SUCCEEDED:
         first.append(one_line(state.src) if state.src else "the clip is not here")
     if told := ending(record, detached=state.detached):
         parts = [told.what, one_line(record.message), told.charged, told.cure, told.site]
         second = [one_line(" ".join(parts).strip())]
     else:
-        said = wording.short(one_line(all_words(record)), 72)
+        said = words.short(one_line(all_words(record)), 72)
         second = [said if record.private else f'"{said}"']
-    second += [one_line(words) for words in (state.aside.replace("`", ""), state.note) if words]
-    second += [wording.session_words(totals)] if totals is not None else []
-    return wording.plain(first) + ("\n  " + wording.plain(second) if second else "")
+    second += [one_line(phrases) for phrases in (state.aside.replace("`", ""), state.note) if phrases]
+    second += [words.session_words(totals)] if totals is not None else []
+    return words.plain(first) + ("\n  " + words.plain(second) if second else "")
 
 
 def status_line(record: RunRecord, *, now: datetime, typical_s: tuple[float, float] | None = None) -> str:
@@ -115,13 +132,11 @@ def status_line(record: RunRecord, *, now: datetime, typical_s: tuple[float, flo
     Returns:
         e.g. `Running - 1:44 so far - usually 1:30-3:20`.
     """
-    return wording.plain(
-        [wording.state_word(record), *wording.wait_words(record, now=now, typical_s=typical_s)]
-    )
+    return words.plain([words.state_word(record), *words.wait_words(record, now=now, typical_s=typical_s)])
 
 
 def _head(state: CardState) -> Html:
-    record, pill = state.record, cardparts.pill(state)
+    record, pill = state.record, card_parts.pill(state)
     left = tag("span", pill, " ", marked(record)) if mark(record) else pill
     ids = [tag("bdi", part) for part in (state.name, record.id) if part]
     right = tag("span", join(ids, DOT), style=f"opacity:0.65;{html.MONO}")
@@ -131,12 +146,12 @@ def _head(state: CardState) -> Html:
 
 def _wait(state: CardState, now: datetime) -> Html:
     record, span, bar = state.record, state.typical_s, not state.detached
-    words = [*wording.wait_words(record, now=now, typical_s=span), f"as of {wording.clock(now)}"]
+    phrases = [*words.wait_words(record, now=now, typical_s=span), f"as of {words.clock(now)}"]
     drawn = ""
     if bar and span is not None and record.status is not RunStatus.SAVING:
-        drawn = _bar(wording.waited_s(record, now), *span)
+        drawn = _bar(words.waited_s(record, now), *span)
     said = tag("div", "Latest word: ", tag("bdi", one_line(record.message))) if record.message and bar else ""
-    return join([drawn, tag("div", tag("div", join(words, DOT)), said, style=_FAINT)])
+    return join([drawn, tag("div", tag("div", join(phrases, DOT)), said, style=_FAINT)])
 
 
 def _bar(waited_s: float, low_s: float, high_s: float) -> Html:

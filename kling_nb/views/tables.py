@@ -1,0 +1,161 @@
+"""Safe HTML, built by pure functions: escaping, small building blocks, tables and notices.
+
+Invariants: whatever is not already `Html` is escaped; an address is http(s), relative or a picture or
+clip as data, or it is left out; only tags, attributes and inline styles are used that JupyterLab's
+sanitizer keeps in a notebook it does not trust; no text colour of our own except white on a pill, so
+that light and dark themes both read well; no ids, classes, scripts or style sheets; no text that
+MathJax would take for TeX.
+"""
+
+import csv
+import html as stdlib_html
+import io
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from kling_nb import errors
+from kling_nb.views.html import FONT, Html, join, prose, tag
+
+__all__ = ["Part", "csv_text", "page_of", "table", "text_of", "text_table"]
+
+_TAGS = re.compile(r"<[^>]*>")
+
+
+_SIDES = {"l": "left", "r": "right", "c": "center"}
+
+
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[object]], *, align: str = "", caption: str = ""
+) -> Html:
+    """Draw a quiet table.
+
+    Args:
+        headers: Column heads.
+        rows: Cells; what is not `Html` is escaped.
+        align: One letter a column, `l`, `r` or `c`; left where it is too short.
+        caption: A line above it.
+
+    Returns:
+        The table, in a box that scrolls sideways when the window is narrow.
+
+    Example:
+        >>> table(["run", "cost"], [["kl7m2q", "$0.56"]], align="lr").count("<td")
+        2
+    """
+    sides = [_SIDES.get(letter, "left") for letter in align.ljust(len(headers), "l")]
+    cell = "padding:3px 14px 3px 0;vertical-align:top;text-align:{};white-space:pre-wrap"
+    plain = "background:transparent"
+    head = [
+        tag("th", text, style=f"{cell.format(side)};font-weight:600;opacity:0.7")
+        for text, side in zip(headers, sides, strict=True)
+    ]
+    body = [
+        tag(
+            "tr",
+            *(tag("td", text, style=cell.format(side)) for text, side in zip(row, sides, strict=True)),
+            style=f"{plain};border-top:1px solid rgba(128,128,128,0.18)",
+        )
+        for row in rows
+    ]
+    whole = tag(
+        "table",
+        tag("thead", tag("tr", *head, style=plain), style="border:0"),
+        tag("tbody", *body),
+        style=f"border-collapse:collapse;margin:0;border:0;{FONT}",
+    )
+    above = tag("div", caption, style=f"margin-bottom:4px;{FONT};font-weight:600") if caption else ""
+    # What scrolls must be reached by keyboard; the sanitizer of a foreign notebook drops it again.
+    return tag("div", above, whole, style="overflow-x:auto;margin:6px 0", tabindex=0)
+
+
+def text_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, align: str = "") -> str:
+    """Write the same table as plain text in aligned columns.
+
+    Args:
+        headers: Column heads.
+        rows: Cells; of `Html` only the text is kept.
+        align: As for `table`.
+
+    Returns:
+        Lines without white space at their ends.
+
+    Example:
+        >>> print(text_table(["run", "cost"], [["kl7m2q", "$0.56"]], align="lr"))
+        run      cost
+        kl7m2q  $0.56
+    """
+    lines = [[_plain(cell) for cell in row] for row in [headers, *rows]]
+    widths = [max(map(_columns, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            " " * (width - _columns(cell)) + cell if side == "r" else cell + " " * (width - _columns(cell))
+            for cell, width, side in zip(line, widths, align.ljust(len(widths), "l"), strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+Part = str | tuple[Sequence[str], Sequence[Sequence[object]], str]
+
+
+def page_of(parts: Iterable[Part]) -> Html:
+    """Render sentences and tables as HTML.
+
+    Example:
+        >>> page_of(["It is **free**."])
+        '<div>It is <b>free</b>.</div>'
+    """
+    return join(
+        [tag("div", prose(p)) if isinstance(p, str) else table(p[0], p[1], align=p[2]) for p in parts if p]
+    )
+
+
+def text_of(parts: Iterable[Part]) -> str:
+    """Render the same as plain text, without marks.
+
+    Example:
+        >>> text_of(["It is **free**."])
+        'It is free.'
+    """
+    return "\n".join(
+        p.replace("**", "").replace("`", "") if isinstance(p, str) else text_table(p[0], p[1], align=p[2])
+        for p in parts
+    )
+
+
+def _plain(cell: object) -> str:
+    text = stdlib_html.unescape(_TAGS.sub("", cell)) if isinstance(cell, Html) else str(cell)
+    return errors.one_line(text)
+
+
+def _columns(text: str) -> int:
+    """Count terminal columns: wide characters take two, combining ones none."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    r"""Write a table as CSV, a row a line.
+
+    Args:
+        rows: The first one has the names of the columns.
+
+    Returns:
+        The text, exact: formulas of a spreadsheet are texts like others.
+
+    Example:
+        >>> csv_text([["file", "prompt"], ["a.mp4", "A fox, \r at dawn"]])
+        'file,prompt\na.mp4,"A fox, \r at dawn"\n'
+    """
+    page = io.StringIO()
+    # With this end a lone CR is quoted, too, which Python 3.12 and older would leave bare.
+    writer = csv.writer(page, lineterminator="\r\n")
+    lines = []
+    for row in rows:
+        page.seek(0)
+        page.truncate()
+        writer.writerow(row)
+        lines.append(page.getvalue().removesuffix("\r\n"))
+    return "".join(f"{line}\n" for line in lines)
