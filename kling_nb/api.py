@@ -12,10 +12,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from kling_nb.config.environment import Surroundings, script
 from kling_nb.engine.run import Run, Video
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError
-from kling_nb.places import Surroundings, script
 from kling_nb.plan import Ask
 from kling_nb.records.money import Estimate, Totals, dollars
 from kling_nb.records.privacy import quietly

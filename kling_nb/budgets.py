@@ -14,11 +14,11 @@ from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
 from typing import Any
 
+from kling_nb.config.settings import Settings
 from kling_nb.errors import BudgetError, ConsentError, UsageError, one_line
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import MICROS, Cap, Level, Totals, usd
-from kling_nb.settings import Settings
 
 __all__ = ["LEVELS", "Wallet", "named_session"]
 

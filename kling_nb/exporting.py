@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.api import current
+from kling_nb.config.environment import media_folder
 from kling_nb.crate import file_name, write_crate
 from kling_nb.engine.run import Run
 from kling_nb.errors import UsageError
@@ -21,7 +22,6 @@ from kling_nb.layouts import find_layout, read_rows
 from kling_nb.ledger.votes import standing, votes
 from kling_nb.methods import methods as describe
 from kling_nb.pairing import By
-from kling_nb.places import media_folder
 from kling_nb.preferences import lay_out_votes
 from kling_nb.pricing.catalog import find_model
 from kling_nb.records.privacy import veiled

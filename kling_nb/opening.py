@@ -14,12 +14,12 @@ from typing import Any
 
 from kling_nb.addresses import is_loopback
 from kling_nb.budgets import Wallet
+from kling_nb.config.session_keys import CallKeys, NotAskedError
 from kling_nb.engine.asking import Reach
 from kling_nb.engine.lifecycle import Engine
 from kling_nb.engine.reuse import Wish
 from kling_nb.engine.run import Run
 from kling_nb.errors import BudgetError, KlingError, StoreError
-from kling_nb.keyholder import CallKeys, NotAskedError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.media.folder import Store

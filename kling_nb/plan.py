@@ -11,10 +11,11 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from kling_nb.choice import choose_provider
+from kling_nb.config.keys import Key
+from kling_nb.config.provider_choice import choose_provider
+from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.engine.reuse import Decision, Wish, decide
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.keys import Key
 from kling_nb.ledger.database import Ledger
 from kling_nb.pricing.catalog import Model, find_model
 from kling_nb.pricing.estimate import estimate, learn_price
@@ -24,7 +25,6 @@ from kling_nb.records.money import Estimate, Totals
 from kling_nb.records.privacy import in_place_of, is_hash, veiled_labels, veiled_request
 from kling_nb.records.request import TextToVideo, request_key, run_key
 from kling_nb.records.run import WHO, RunRecord, with_who
-from kling_nb.settings import Settings, provider_origin
 
 __all__ = ["Ask", "Plan", "Take", "new_id", "new_record", "offer_for", "payloads", "plan_takes", "title_of"]
 

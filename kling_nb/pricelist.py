@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
+from kling_nb.config.settings import Settings
 from kling_nb.pricing.catalog import Model, Offer, Price, models
 from kling_nb.pricing.estimate import LearnedPrice
 from kling_nb.pricing.price_file import in_force
 from kling_nb.providers.base import Listing
-from kling_nb.settings import Settings
 
 __all__ = ["PriceRow", "compared", "price_rows"]
 

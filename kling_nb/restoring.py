@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kling_nb.api import current
+from kling_nb.config.environment import media_folder
 from kling_nb.errors import KlingError, StoreError, UsageError
 from kling_nb.files import copy_and_hash, file_sha256, open_new, open_plain, place
 from kling_nb.media.folder import Store
 from kling_nb.media.remote import Depot, is_address
-from kling_nb.places import media_folder
 from kling_nb.receiptcheck import faults_in, faults_of_file
 from kling_nb.records.privacy import hush
 from kling_nb.records.receipt_model import CLIP_SUFFIXES, MAX_RECEIPT_BYTES

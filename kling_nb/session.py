@@ -21,19 +21,20 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.addresses import is_loopback
 from kling_nb.budgets import Wallet, named_session
-from kling_nb.checkout import commit_of
+from kling_nb.config.environment import Surroundings, media_folder, script
+from kling_nb.config.git import commit_of
+from kling_nb.config.keys import Key, check_length, fingerprint
+from kling_nb.config.session_keys import CallKeys, KeyHolder
+from kling_nb.config.settings import Settings, load_settings, provider_origin
 from kling_nb.engine.asking import Reach
 from kling_nb.engine.lifecycle import Engine
 from kling_nb.engine.reuse import Wish
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.keyholder import CallKeys, KeyHolder
-from kling_nb.keys import Key, check_length, fingerprint
 from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop
 from kling_nb.opening import Opening, in_folder
-from kling_nb.places import Surroundings, media_folder, script
 from kling_nb.plan import Ask, Plan, offer_for, payloads
 from kling_nb.pricing.catalog import Model
 from kling_nb.providers import make_provider
@@ -44,7 +45,6 @@ from kling_nb.records.money import Cap, Estimate, Totals
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.records.saved_notebook import runs_told
 from kling_nb.records.secrets import texts_of
-from kling_nb.settings import Settings, load_settings, provider_origin
 from kling_nb.views.words import unread_words
 
 if TYPE_CHECKING:

@@ -105,8 +105,8 @@ def work(spec):
     os.environ.update(spec["env"])
     os.chdir(spec["folder"])
     from kling_nb import api
+    from kling_nb.config.environment import Surroundings
     from kling_nb.engine.job import Clock, Limits
-    from kling_nb.places import Surroundings
     from kling_nb.session import Session
 
     # Ignored here, in the main thread: writing too much is then an error, as on a full disk.

@@ -7,8 +7,8 @@ import sys
 import time
 from datetime import timedelta
 
+from kling_nb.config.environment import Surroundings
 from kling_nb.loop import Loop
-from kling_nb.places import Surroundings
 from kling_nb.records.base import utc_now
 from kling_nb.sandbox.serve import Sandbox
 from kling_nb.session import Session

@@ -1,7 +1,7 @@
 """Real sessions for tests of the faces: a temporary ledger, the sandbox, and both wires on loopback."""
 
+from kling_nb.config.environment import Surroundings
 from kling_nb.loop import Loop
-from kling_nb.places import Surroundings
 from kling_nb.plan import Ask
 from kling_nb.records.request import make_request
 from kling_nb.sandbox.serve import Sandbox

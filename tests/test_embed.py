@@ -9,9 +9,9 @@ import pytest
 
 from clips import make_clip, make_record
 from kernels import errors, execute, kernel_in, let_go, notebook, texts
+from kling_nb.config.environment import front_end
 from kling_nb.errors import UsageError
 from kling_nb.files import file_sha256
-from kling_nb.places import front_end
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import MediaFacts, RunStatus
 from kling_nb.views.card import card

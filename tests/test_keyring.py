@@ -32,7 +32,7 @@ def ring(monkeypatch):
     monkeypatch.setitem(sys.modules, "keyring", ring)
     monkeypatch.setitem(sys.modules, "keyring.errors", errors)
     # On a busy machine two seconds are over before its thread has begun.
-    monkeypatch.setattr("kling_nb.keys.KEYRING_LIMIT_S", 60)
+    monkeypatch.setattr("kling_nb.config.keys.KEYRING_LIMIT_S", 60)
     return ring
 
 

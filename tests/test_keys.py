@@ -10,11 +10,11 @@ import types
 import pytest
 from pydantic import SecretStr
 
-from kling_nb.choice import choose_provider
+from kling_nb.config.keys import KEY_VARIABLES, Key, ask_keyring, find_key, fingerprint, key_missing
+from kling_nb.config.provider_choice import choose_provider
+from kling_nb.config.settings import Settings
 from kling_nb.errors import KeyMissingError, SettingsError, UnpricedError, UnsupportedError, UsageError
-from kling_nb.keys import KEY_VARIABLES, Key, ask_keyring, find_key, fingerprint, key_missing
 from kling_nb.pricing.catalog import find_model
-from kling_nb.settings import Settings
 
 CANARY = "rf_live_canary_4711"
 

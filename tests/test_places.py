@@ -13,10 +13,13 @@ import nbformat
 import pytest
 from jupyter_client import BlockingKernelClient
 
-from kling_nb.places import is_headless, media_folder, notebook_path
-from kling_nb.settings import Settings
+from kling_nb.config.environment import is_headless, media_folder, notebook_path
+from kling_nb.config.settings import Settings
 
-ASK = "import os; from kling_nb.places import notebook_path; print(notebook_path(os.environ, globals()))"
+ASK = (
+    "import os; "
+    "from kling_nb.config.environment import notebook_path; print(notebook_path(os.environ, globals()))"
+)
 
 PYTHON = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SERVER = [sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", "--port=0"]

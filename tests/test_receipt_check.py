@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 from kernels import kernel_in
-from kling_nb import checkout
-from kling_nb.checkout import commit_of
+from kling_nb.config import git as checkout
+from kling_nb.config.git import commit_of
 from kling_nb.records.provenance import Cell
 from kling_nb.restoring import verify_folder
 from sessions import ask, sessions_in

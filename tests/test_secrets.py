@@ -19,15 +19,15 @@ import pytest
 from pydantic import SecretStr
 
 from kernels import errors, execute, kernel_in, notebook, sandbox_process
+from kling_nb.config.keys import Key, find_key
+from kling_nb.config.settings import load_settings
 from kling_nb.engine.asking import Reach
 from kling_nb.errors import KlingError, SettingsError
-from kling_nb.keys import Key, find_key
 from kling_nb.loop import Loop
 from kling_nb.notebook.commands import run_command
 from kling_nb.providers import make_provider
 from kling_nb.records.receipt import to_receipt
 from kling_nb.sandbox.serve import Sandbox
-from kling_nb.settings import load_settings
 from sessions import ask, sessions_in
 from stage import WIRES, Stage
 

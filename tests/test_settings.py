@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kling_nb.config.options import Options
+from kling_nb.config.settings import CAPS, PREFIX, Settings, load_settings, provider_origin
 from kling_nb.errors import SettingsError, UsageError
-from kling_nb.options import Options
 from kling_nb.providers.runcomfy import RunComfy
 from kling_nb.providers.runflow import Runflow
-from kling_nb.settings import CAPS, PREFIX, Settings, load_settings, provider_origin
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_a_raised_cap_is_told(load):
         'project = "other"',
         "sandbox_wait = 100",
         'runflow_api_key = "rf_live_canary"',
-        '[tool.kling_nb.keys]\nrunflow = "rf_live_canary"',
+        '[tool.kling_nb.config.keys]\nrunflow = "rf_live_canary"',
     ],
 )
 def test_a_project_may_not_set(load, line):

@@ -7,8 +7,8 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 from pydantic import SecretStr
 
+from kling_nb.config.session_keys import KeyHolder
 from kling_nb.errors import KeyMissingError, UsageError
-from kling_nb.keyholder import KeyHolder
 from kling_nb.loop import Loop
 from kling_nb.notebook.commands import run_command
 from sessions import sessions_in

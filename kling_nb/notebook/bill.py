@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from kling_nb.config.environment import Surroundings
 from kling_nb.engine.reuse import Decision
 from kling_nb.errors import BudgetError, ConsentError, KlingError, UnpricedError, UsageError
 from kling_nb.ledger.database import Ledger
@@ -21,7 +22,6 @@ from kling_nb.notebook.arguments import ask_of
 from kling_nb.notebook.cells import read_cells
 from kling_nb.notebook.steps import Step, read_steps
 from kling_nb.opening import Opening
-from kling_nb.places import Surroundings
 from kling_nb.pricing.estimate import Quote
 from kling_nb.records.money import Estimate, Totals
 from kling_nb.records.privacy import in_place_of

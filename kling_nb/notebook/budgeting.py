@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.budgets import LEVELS
+from kling_nb.config.settings import PREFIX, Settings
 from kling_nb.notebook.order import PENDING, Order
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.values import wrong
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Cap, Level, usd
-from kling_nb.settings import PREFIX, Settings
 from kling_nb.views.words import clock, there_are
 
 if TYPE_CHECKING:

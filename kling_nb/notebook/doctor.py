@@ -15,8 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.errors import KlingError, one_line
-from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.reconciling import balances
@@ -24,8 +24,8 @@ from kling_nb.views.html import AMBER, GREEN, RED, pill
 from kling_nb.views.words import plain
 
 if TYPE_CHECKING:
+    from kling_nb.config.settings import Settings
     from kling_nb.session import Session
-    from kling_nb.settings import Settings
 
 __all__ = ["Finding", "doctor", "file_system"]
 
@@ -153,7 +153,7 @@ def _surroundings(session: "Session") -> Iterator[Finding]:
 
 
 def _media(session: "Session", settings: "Settings") -> Finding:
-    from kling_nb.places import media_folder
+    from kling_nb.config.environment import media_folder
 
     where = session.surroundings()
     folder = media_folder(settings, where.notebook, where.folder or Path.cwd())
@@ -229,7 +229,7 @@ def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
 
 
 def _provider(session: "Session", settings: "Settings") -> Finding:
-    from kling_nb.choice import choose_provider
+    from kling_nb.config.provider_choice import choose_provider
     from kling_nb.pricing.catalog import find_model
 
     name = choose_provider(
@@ -249,10 +249,10 @@ def _key(session: "Session", settings: "Settings", name: str, *, online: bool) -
         return Finding(
             check, "ok", f"set, from {key.source}; not tried (`%kling doctor --online` does, for free)"
         )
+    from kling_nb.config.settings import provider_origin
     from kling_nb.network.client import Transport
     from kling_nb.pricing.catalog import find_model, models
     from kling_nb.providers import make_provider
-    from kling_nb.settings import provider_origin
 
     adapter = make_provider(name, provider_origin(settings, name))
     model = find_model(settings.model)

@@ -7,8 +7,9 @@ escaped; a price that nobody states is a word; what a catalog row says is shown 
 import re
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.config.keys import KEY_VARIABLES
+from kling_nb.config.settings import provider_origin
 from kling_nb.errors import KeyMissingError, KlingError, one_line
-from kling_nb.keys import KEY_VARIABLES
 from kling_nb.notebook.order import Order
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.pricelist import PriceRow, compared, price_rows
@@ -17,14 +18,13 @@ from kling_nb.pricing.estimate import LearnedPrice, learn_price, price_words
 from kling_nb.pricing.price_file import in_force
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Listing
-from kling_nb.settings import provider_origin
 from kling_nb.views.html import Html, join, prose, tag
 
 if TYPE_CHECKING:
     from datetime import date
 
+    from kling_nb.config.settings import Settings
     from kling_nb.session import Session
-    from kling_nb.settings import Settings
     from kling_nb.views.tables import Part
 
 __all__ = ["model_list", "whole_days"]

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from kling_nb.config.options import Options
 from kling_nb.errors import KlingError, UsageError, one_line
 from kling_nb.notebook.arguments import CellOrder, HelpWantedError, ask_of, parse_cell
 from kling_nb.notebook.cells import SKIP, Cell
 from kling_nb.notebook.values import repeating
-from kling_nb.options import Options
 
 __all__ = ["Step", "read_steps"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kling_nb.config.environment import Surroundings
     from kling_nb.engine.run import Run
-    from kling_nb.places import Surroundings
     from kling_nb.records.provenance import Cell
 
 __all__ = ["ShellSurroundings", "attach", "detach"]
@@ -60,7 +60,7 @@ class ShellSurroundings:
         Args:
             *before: What IPython tells of a cell that is about to be run; nothing in the middle of one.
         """
-        from kling_nb.places import Surroundings, front_end, is_headless, notebook_path
+        from kling_nb.config.environment import Surroundings, front_end, is_headless, notebook_path
 
         allow_stdin: bool | None = None
         if self.kernel:

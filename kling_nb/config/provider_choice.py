@@ -7,12 +7,12 @@ the sandbox is chosen only by name or where there is no key at all.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from kling_nb.config.keys import KEY_VARIABLES, Key, key_missing
 from kling_nb.errors import UnpricedError, UnsupportedError, UsageError
-from kling_nb.keys import KEY_VARIABLES, Key, key_missing
 from kling_nb.pricing.catalog import Model
 
 if TYPE_CHECKING:
-    from kling_nb.settings import Settings
+    from kling_nb.config.settings import Settings
 
 __all__ = ["choose_provider"]
 

@@ -15,7 +15,7 @@ from kling_nb.records.provenance import Cell
 from kling_nb.records.run import FrontEnd
 
 if TYPE_CHECKING:
-    from kling_nb.settings import Settings
+    from kling_nb.config.settings import Settings
 
 __all__ = [
     "MEDIA_FOLDER",
@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 MEDIA_FOLDER = "kling_media"
+
+
 # VS Code names its sessions on a remote server `<notebook>-jvsc-<uuid>` (microsoft/vscode-jupyter).
 _VS_CODE_SUFFIX = re.compile(r"-jvsc-[0-9a-f-]+(?=\.ipynb$|$)")
 
@@ -108,7 +110,7 @@ def media_folder(settings: "Settings", notebook: Path | None, cwd: Path) -> Path
         An absolute path; the folder need not exist.
 
     Example:
-        >>> from kling_nb.settings import Settings
+        >>> from kling_nb.config.settings import Settings
         >>> media_folder(Settings(), Path("/home/ada/a.ipynb"), Path("/tmp")).as_posix()
         '/home/ada/kling_media'
     """

@@ -17,7 +17,7 @@ from typing import NoReturn
 from pydantic import SecretStr
 
 from kling_nb.addresses import is_loopback
-from kling_nb.configfile import read_user_file
+from kling_nb.config.toml_files import read_user_file
 from kling_nb.errors import KeyMissingError, SettingsError
 from kling_nb.records.secrets import SHORTEST_KEY
 
@@ -40,9 +40,15 @@ KEY_VARIABLES: Mapping[str, tuple[str, ...]] = {
     "runflow": ("RUNFLOW_API_KEY",),
     "runcomfy": ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY"),
 }
+
+
 KEYRING_SERVICE = "kling_nb"
+
+
 #: How long the caller of `ask_keyring` should wait for it, in seconds.
 KEYRING_LIMIT_S = 2.0
+
+
 _MAX_CHARS = 4096
 
 

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 
 from pydantic import SecretStr
 
-from kling_nb.errors import KlingError, UsageError
-from kling_nb.keys import (
+from kling_nb.config.keys import (
     KEY_VARIABLES,
     KEYRING_LIMIT_S,
     Key,
@@ -21,6 +20,7 @@ from kling_nb.keys import (
     find_key,
     fingerprint,
 )
+from kling_nb.errors import KlingError, UsageError
 from kling_nb.loop import Loop
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.secrets import refuse_keys
@@ -134,7 +134,7 @@ class CallKeys:
         >>> with keys.closed():
         ...     keys.find("runflow")
         Traceback (most recent call last):
-        kling_nb.keyholder.NotAskedError: the key for runflow was not looked for yet
+        kling_nb.config.session_keys.NotAskedError: the key for runflow was not looked for yet
         >>> keys.ask("runflow")
         >>> with keys.closed():
         ...     keys.find("runflow")

@@ -24,9 +24,9 @@ from typing import Any, Literal
 import platformdirs
 
 from kling_nb.addresses import is_loopback, origin_of
-from kling_nb.configfile import APP, ProjectTable, find_project, read_user_file
+from kling_nb.config.options import Options, ProviderName, check_options
+from kling_nb.config.toml_files import APP, ProjectTable, find_project, read_user_file
 from kling_nb.errors import SettingsError, UsageError, one_line
-from kling_nb.options import Options, ProviderName, check_options
 from kling_nb.pricing.catalog import DEFAULT_MODEL, add_own
 from kling_nb.pricing.model_file import read_models
 from kling_nb.pricing.price_file import GivenPrice, project_notes, read_prices
@@ -35,22 +35,21 @@ from kling_nb.providers.runflow import Runflow
 from kling_nb.records.money import MICROS, usd
 from kling_nb.records.run import Mode
 
-__all__ = [
-    "CAPS",
-    "PREFIX",
-    "Settings",
-    "Source",
-    "default_ledger",
-    "load_settings",
-    "provider_origin",
-]
+__all__ = ["CAPS", "PREFIX", "Settings", "Source", "default_ledger", "load_settings", "provider_origin"]
 
 PREFIX = "KLING_NB_"
+
+
 #: The settings that limit money; dollars outside, micro-dollars (`<name>_micros`) inside.
 CAPS = ("budget", "project_daily", "user_daily", "user_total")
+
+
 Source = Literal["default", "user file", "project", "environment", "argument"]
 
+
 _PROJECT_MAY_SET = frozenset({"provider", "model", "media", "max_in_flight", *CAPS})
+
+
 _PROJECT_MAY_LOWER = {"budget", "project_daily", "user_daily", "user_total", "max_in_flight"}
 
 
