@@ -15,8 +15,8 @@ from kling_nb.api import current
 from kling_nb.config.environment import media_folder
 from kling_nb.config.keys import KEY_VARIABLES, Key, fingerprint
 from kling_nb.config.settings import Settings, provider_origin
-from kling_nb.engine.asking import Reach
-from kling_nb.engine.lifecycle import Engine
+from kling_nb.engine.engine import Engine
+from kling_nb.engine.lookup import Reach
 from kling_nb.engine.run import Run
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.ledger.database import Ledger

@@ -15,8 +15,8 @@ from typing import Any
 from kling_nb.addresses import is_loopback
 from kling_nb.budgets import Wallet
 from kling_nb.config.session_keys import CallKeys, NotAskedError
-from kling_nb.engine.asking import Reach
-from kling_nb.engine.lifecycle import Engine
+from kling_nb.engine.engine import Engine
+from kling_nb.engine.lookup import Reach
 from kling_nb.engine.reuse import Wish
 from kling_nb.engine.run import Run
 from kling_nb.errors import BudgetError, KlingError, StoreError

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from kling_nb.addresses import is_loopback
 from kling_nb.config.keys import Key, fingerprint
 from kling_nb.config.settings import Settings, provider_origin
-from kling_nb.engine.asking import Reach
+from kling_nb.engine.lookup import Reach
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.providers import make_provider
 from kling_nb.records.run import RunRecord

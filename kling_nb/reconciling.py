@@ -16,7 +16,7 @@ from typing import Any
 from kling_nb.api import current
 from kling_nb.config.keys import KEY_VARIABLES, fingerprint
 from kling_nb.costreport import BalanceLine, Check, CostReport
-from kling_nb.engine.asking import Reach, Seen, balance, look
+from kling_nb.engine.lookup import Reach, Seen, balance, look
 from kling_nb.engine.watch import reported
 from kling_nb.errors import KlingError
 from kling_nb.network.client import Transport

@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from kling_nb.api import current
-from kling_nb.engine.asking import Reach, Seen
-from kling_nb.engine.lifecycle import Engine
+from kling_nb.engine.engine import Engine
+from kling_nb.engine.lookup import Reach, Seen
 from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.ledger.database import Ledger

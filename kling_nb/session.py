@@ -26,8 +26,8 @@ from kling_nb.config.git import commit_of
 from kling_nb.config.keys import Key, check_length, fingerprint
 from kling_nb.config.session_keys import CallKeys, KeyHolder
 from kling_nb.config.settings import Settings, load_settings, provider_origin
-from kling_nb.engine.asking import Reach
-from kling_nb.engine.lifecycle import Engine
+from kling_nb.engine.engine import Engine
+from kling_nb.engine.lookup import Reach
 from kling_nb.engine.reuse import Wish
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs

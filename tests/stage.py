@@ -5,9 +5,9 @@ from decimal import Decimal
 
 from pydantic import SecretStr
 
-from kling_nb.engine.asking import Reach
+from kling_nb.engine.engine import Engine
 from kling_nb.engine.job import Limits
-from kling_nb.engine.lifecycle import Engine
+from kling_nb.engine.lookup import Reach
 from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop
 from kling_nb.plan import new_id

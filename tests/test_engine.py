@@ -15,9 +15,9 @@ import pytest
 
 from clips import make_record
 from house import houses, until
-from kling_nb.engine.pace import back_off, poll_delay, typical
+from kling_nb.engine.detach import error_of
 from kling_nb.engine.runs import Runs
-from kling_nb.engine.verdict import error_of
+from kling_nb.engine.schedule import back_off, poll_delay, typical
 from kling_nb.errors import (
     DetachedError,
     KeyMissingError,

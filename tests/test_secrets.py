@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from kernels import errors, execute, kernel_in, notebook, sandbox_process
 from kling_nb.config.keys import Key, find_key
 from kling_nb.config.settings import load_settings
-from kling_nb.engine.asking import Reach
+from kling_nb.engine.lookup import Reach
 from kling_nb.errors import KlingError, SettingsError
 from kling_nb.loop import Loop
 from kling_nb.notebook.commands import run_command

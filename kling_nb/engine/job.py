@@ -15,9 +15,9 @@ from typing import Any
 from pydantic import SecretStr
 
 from kling_nb.addresses import is_loopback
-from kling_nb.engine.asking import MOST_FOLLOWED
-from kling_nb.engine.pace import back_off
+from kling_nb.engine.lookup import MOST_FOLLOWED
 from kling_nb.engine.run import Run
+from kling_nb.engine.schedule import back_off
 from kling_nb.errors import LedgerError, StoreError
 from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.database import LeaseLostError, Ledger

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kling_nb.engine.verdict import error_of
+from kling_nb.engine.detach import error_of
 from kling_nb.errors import BlockedError, KlingError, NotCachedError
 from kling_nb.providers import PROVIDERS
 from kling_nb.records.run import RunRecord, RunStatus

@@ -16,7 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
-from kling_nb.engine.verdict import error_of
+from kling_nb.engine.detach import error_of
 from kling_nb.errors import DetachedError, KlingError, RunFailedError, WaitTimeoutError
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kling_nb.engine.beside import kept_clip
+from kling_nb.engine.detach import detached
+from kling_nb.engine.folder_state import kept_clip
 from kling_nb.engine.job import Job
-from kling_nb.engine.pace import back_off
-from kling_nb.engine.verdict import detached
+from kling_nb.engine.schedule import back_off
 from kling_nb.engine.watch import FORGOTTEN_READS, reported, sandbox_gone, wrong_account
 from kling_nb.errors import KlingError, StoreError, TransportError
 from kling_nb.media.probe import NotVideoError

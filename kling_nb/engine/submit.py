@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from kling_nb.engine.beside import kept_id
+from kling_nb.engine.detach import detached
+from kling_nb.engine.folder_state import kept_id
 from kling_nb.engine.job import Job
-from kling_nb.engine.pace import back_off
-from kling_nb.engine.verdict import detached
+from kling_nb.engine.schedule import back_off
 from kling_nb.engine.watch import sandbox_gone, wrong_account
 from kling_nb.errors import (
     DetachedError,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from kling_nb.engine.beside import kept_clip
+from kling_nb.engine.detach import detached
+from kling_nb.engine.folder_state import kept_clip
 from kling_nb.engine.job import Job
-from kling_nb.engine.pace import back_off, poll_delay, typical
-from kling_nb.engine.verdict import detached
+from kling_nb.engine.schedule import back_off, poll_delay, typical
 from kling_nb.errors import KlingError, LedgerError, TransportError
 from kling_nb.providers.base import Snapshot
 from kling_nb.records.base import utc_now

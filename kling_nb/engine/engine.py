@@ -16,14 +16,13 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
-from kling_nb.engine.again import fetch_again
-from kling_nb.engine.asking import Reach, Seen, look
-from kling_nb.engine.beside import catch_up
+from kling_nb.engine.detach import detached, halted
+from kling_nb.engine.folder_state import catch_up
 from kling_nb.engine.job import Clock, Driver, Job, Limits
+from kling_nb.engine.lookup import Reach, Seen, fetch_again, look
 from kling_nb.engine.run import Run
 from kling_nb.engine.save import save
 from kling_nb.engine.submit import cancel_unsent, have_place, recover, submit
-from kling_nb.engine.verdict import detached, halted
 from kling_nb.engine.watch import watch
 from kling_nb.errors import KlingError, LedgerError, StoreError, UsageError
 from kling_nb.files import Checkpoint, no_checkpoint
