@@ -150,7 +150,7 @@ if TYPE_CHECKING:
     from kling_nb.notebook.gallery import gallery
     from kling_nb.notebook.player import play
     from kling_nb.notebook.rate import rate
-    from kling_nb.ratings import Ratings
+    from kling_nb.ratings.ratings import Ratings
     from kling_nb.reconciling import costs
     from kling_nb.records.money import Estimate
     from kling_nb.records.receipt_model import receipt_schema

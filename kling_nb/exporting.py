@@ -19,11 +19,11 @@ from kling_nb.exportplan import Missing, Placed, Sample, prompt_of
 from kling_nb.exports import Export, beside, check_origin, lay_out
 from kling_nb.files import write_whole
 from kling_nb.layouts import find_layout, read_rows
-from kling_nb.ledger.votes import standing, votes
 from kling_nb.methods import methods as describe
-from kling_nb.pairing import By
 from kling_nb.preferences import lay_out_votes
 from kling_nb.pricing.catalog import find_model
+from kling_nb.ratings.pairing import By
+from kling_nb.ratings.votes import standing, votes
 from kling_nb.records.privacy import veiled
 from kling_nb.records.run import RunRecord
 from kling_nb.session import Session

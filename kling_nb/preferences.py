@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from kling_nb.exportplan import Missing, Placed, Sample, why_not
 from kling_nb.exports import Export, lay_out
 from kling_nb.layouts import LAYOUTS
-from kling_nb.pairing import By, pairs
-from kling_nb.ratings import Ratings
+from kling_nb.ratings.pairing import By, pairs
+from kling_nb.ratings.ratings import Ratings
 from kling_nb.records.run import RunRecord
 
 if TYPE_CHECKING:
-    from kling_nb.ledger.votes import Axis, Vote
+    from kling_nb.ratings.votes import Axis, Vote
 
 __all__ = ["lay_out_votes"]
 

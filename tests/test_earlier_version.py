@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from house import houses
-from kling_nb.ledger.votes import votes
+from kling_nb.ratings.votes import votes
 from kling_nb.restoring import restore, verify_folder
 from sessions import ask as ask_for
 from surface import differences, surface

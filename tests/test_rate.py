@@ -11,9 +11,9 @@ import pytest
 
 from kernels import errors, execute, texts
 from kling_nb.errors import UsageError
-from kling_nb.ledger.votes import votes
 from kling_nb.notebook.commands import run_command
 from kling_nb.notebook.rate import Rating, rate
+from kling_nb.ratings.votes import votes
 from safehtml import judge
 from sessions import sessions_in
 from stock import MODELS, fill

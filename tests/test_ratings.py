@@ -13,12 +13,12 @@ import pytest
 from clips import make_record
 from kling_nb.errors import LedgerError, UsageError
 from kling_nb.ledger.database import Ledger
-from kling_nb.ledger.votes import Vote, add_vote, standing, votes
-from kling_nb.pairing import grouping, pairs, pool
-from kling_nb.ratings import Ratings
+from kling_nb.ratings.pairing import grouping, pairs, pool
+from kling_nb.ratings.ratings import Ratings
+from kling_nb.ratings.scoring import krippendorff, scores_of
+from kling_nb.ratings.votes import Vote, add_vote, standing, votes
 from kling_nb.records.request import Shot, TextToVideo
 from kling_nb.records.run import MediaFacts
-from kling_nb.scoring import krippendorff, scores_of
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 PER_LOG_ODDS = 400 / math.log(10)

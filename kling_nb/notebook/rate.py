@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.ledger.votes import AXES, Axis, Vote, standing, votes
-from kling_nb.notebook.ballot import Ballot, Paper
 from kling_nb.notebook.frontend import ClipSource, LiveView, make_widget, watched
 from kling_nb.notebook.order import Order, held, named
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.values import wrong
-from kling_nb.pairing import By, grouping
-from kling_nb.ratings import Agreement, Ratings
+from kling_nb.ratings.ballot import Ballot, Paper
+from kling_nb.ratings.pairing import By, grouping
+from kling_nb.ratings.ratings import Agreement, Ratings
+from kling_nb.ratings.scoring import Scores
+from kling_nb.ratings.votes import AXES, Axis, Vote, standing, votes
 from kling_nb.records.privacy import in_place_of
 from kling_nb.records.run import RunStatus
-from kling_nb.scoring import Scores
 from kling_nb.views.html import prose, tag
 from kling_nb.views.words import plain
 

@@ -15,15 +15,19 @@ from typing import Literal
 
 from kling_nb.errors import UsageError
 from kling_nb.ledger.database import Ledger
-from kling_nb.ledger.votes import AXES, Axis, Choice, Liked, Vote, add_vote, standing, votes
-from kling_nb.pairing import By, pairs
+from kling_nb.ratings.pairing import By, pairs
+from kling_nb.ratings.votes import AXES, Axis, Choice, Liked, Vote, add_vote, standing, votes
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import RunRecord
 
 __all__ = ["Ballot", "Paper", "Side"]
 
 Side = Literal["left", "right", "same"]
+
+
 _NOTE = 500
+
+
 _RATER = 80
 
 

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.errors import UsageError
-from kling_nb.pairing import By, grouping, pool
+from kling_nb.ratings.pairing import By, grouping, pool
+from kling_nb.ratings.scoring import Game, Score, Scores, krippendorff, needed, scores_of
 from kling_nb.records.privacy import veiled
 from kling_nb.records.run import RunRecord
-from kling_nb.scoring import Game, Score, Scores, krippendorff, needed, scores_of
 from kling_nb.views.tables import csv_text
 
 if TYPE_CHECKING:
-    from kling_nb.ledger.votes import Axis, Vote
+    from kling_nb.ratings.votes import Axis, Vote
 
-__all__ = ["Agreement", "By", "Ratings", "Score", "Scores"]
+__all__ = ["Agreement", "Ratings"]
 
 _LABELS: "dict[Axis, str]" = {"visual": "VQ", "motion": "MQ", "text": "TA"}
 
