@@ -118,7 +118,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     from kling_nb.adopting import adopt
-    from kling_nb.api import Spend, connect, estimate, find, generate, resume, runs, spend, submit
     from kling_nb.engine.run import Run, Video
     from kling_nb.engine.runs import Runs
     from kling_nb.errors import (
@@ -158,6 +157,7 @@ if TYPE_CHECKING:
     from kling_nb.records.run import MediaFacts, RunRecord, RunStatus
     from kling_nb.resolving import resolve
     from kling_nb.restoring import restore, verify_folder
+    from kling_nb.session.api import Spend, connect, estimate, find, generate, resume, runs, spend, submit
 
     last: Run | Runs | None
 
@@ -165,7 +165,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name == "last":
         _attach()
-        return import_module("kling_nb.api").last()
+        return import_module("kling_nb.session.api").last()
     module = _WHERE.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kling_nb.api import current
 from kling_nb.config.environment import media_folder
 from kling_nb.config.keys import KEY_VARIABLES, Key, fingerprint
 from kling_nb.config.settings import Settings, provider_origin
@@ -21,7 +20,6 @@ from kling_nb.engine.run import Run
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
-from kling_nb.plan import new_id
 from kling_nb.pricing.catalog import Model, find_model
 from kling_nb.pricing.estimate import estimate
 from kling_nb.providers import make_provider
@@ -30,7 +28,9 @@ from kling_nb.records.base import utc_now
 from kling_nb.records.request import Shot, TextToVideo, make_request, request_key, run_key
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.records.secrets import strings
-from kling_nb.session import Session
+from kling_nb.session.api import current
+from kling_nb.session.plan import new_id
+from kling_nb.session.session import Session
 
 __all__ = ["Adoption", "adopt"]
 

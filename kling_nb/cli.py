@@ -109,8 +109,8 @@ def runs(
     if not as_json:
         _command(f"list -n {limit}", as_json=False)
         return
-    from kling_nb.api import current
     from kling_nb.records.receipt import to_receipt
+    from kling_nb.session.api import current
 
     _print_json([to_receipt(run.record) for run in current().runs(limit=limit)])
 
@@ -167,8 +167,8 @@ def collect(
     as_json: Json = False,
 ) -> None:
     """Finish everything pending: ask, download, settle; creates no run."""
-    from kling_nb.api import current
     from kling_nb.records.receipt import to_receipt
+    from kling_nb.session.api import current
 
     taken = current().resume()
     _wait(taken, timeout)
@@ -272,9 +272,9 @@ def adopt(
 
 
 def _follow(name: str, words: list[str], timeout: float | None, *, as_json: bool, clip: bool = True) -> None:
-    from kling_nb.api import current
     from kling_nb.notebook.commands import run_command
     from kling_nb.records.receipt import to_receipt
+    from kling_nb.session.api import current
 
     shown = run_command(current(), shlex.join([name, *words]), {})
     _wait(shown.runs, timeout)
@@ -296,8 +296,8 @@ def _wait(runs: "Sequence[Run]", timeout: float | None) -> None:
 
 
 def _command(line: str, *, as_json: bool) -> Any:
-    from kling_nb.api import current
     from kling_nb.notebook.commands import run_command
+    from kling_nb.session.api import current
 
     shown = run_command(current(), line, {})
     if as_json:

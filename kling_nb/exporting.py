@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kling_nb.api import current
 from kling_nb.config.environment import media_folder
 from kling_nb.crate import file_name, write_crate
 from kling_nb.engine.run import Run
@@ -26,7 +25,8 @@ from kling_nb.ratings.pairing import By
 from kling_nb.ratings.votes import standing, votes
 from kling_nb.records.privacy import veiled
 from kling_nb.records.run import RunRecord
-from kling_nb.session import Session
+from kling_nb.session.api import current
+from kling_nb.session.session import Session
 
 __all__ = ["METHODS", "describe_methods", "export"]
 

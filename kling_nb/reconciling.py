@@ -13,7 +13,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from kling_nb.api import current
 from kling_nb.config.keys import KEY_VARIABLES, fingerprint
 from kling_nb.costreport import BalanceLine, Check, CostReport
 from kling_nb.engine.lookup import Reach, Seen, balance, look
@@ -24,7 +23,8 @@ from kling_nb.providers.base import Snapshot
 from kling_nb.records.money import Totals, in_currency
 from kling_nb.records.privacy import hidden
 from kling_nb.records.run import RunRecord, RunStatus, charged
-from kling_nb.session import Session
+from kling_nb.session.api import current
+from kling_nb.session.session import Session
 from kling_nb.spending import is_open, read_day, read_dimensions, select
 
 __all__ = ["balances", "costs", "session_money"]

@@ -10,19 +10,19 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from kling_nb.api import current
 from kling_nb.engine.engine import Engine
 from kling_nb.engine.lookup import Reach, Seen
 from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
-from kling_nb.opening import FROM_FOLDER
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import hush, veiled_request
 from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import RunRecord, RunStatus, charged
-from kling_nb.session import Session
+from kling_nb.session.admission import FROM_FOLDER
+from kling_nb.session.api import current
+from kling_nb.session.session import Session
 from kling_nb.views.words import clock, state_word
 
 __all__ = ["resolve", "take_up"]

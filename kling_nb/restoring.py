@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from kling_nb.api import current
 from kling_nb.config.environment import media_folder
 from kling_nb.errors import KlingError, StoreError, UsageError
 from kling_nb.files import copy_and_hash, file_sha256, open_new, open_plain, place
@@ -23,7 +22,8 @@ from kling_nb.records.privacy import hush
 from kling_nb.records.receipt_model import CLIP_SUFFIXES, MAX_RECEIPT_BYTES
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.records.saved_notebook import read_receipts
-from kling_nb.session import Session
+from kling_nb.session.api import current
+from kling_nb.session.session import Session
 
 __all__ = ["Found", "relink", "restore", "verify_folder"]
 

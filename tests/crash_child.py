@@ -104,10 +104,10 @@ def work(spec):
     """
     os.environ.update(spec["env"])
     os.chdir(spec["folder"])
-    from kling_nb import api
     from kling_nb.config.environment import Surroundings
     from kling_nb.engine.job import Clock, Limits
-    from kling_nb.session import Session
+    from kling_nb.session import api
+    from kling_nb.session.session import Session
 
     # Ignored here, in the main thread: writing too much is then an error, as on a full disk.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -200,8 +200,8 @@ def _use(session, spec):
 def _hammer(session, spec):
     """Buy clips of $0.56 and try on when refused, until told to stop; where nobody will, until refused."""
     from kling_nb.errors import BudgetError
-    from kling_nb.plan import Ask
     from kling_nb.records.request import make_request
+    from kling_nb.session.plan import Ask
 
     if "session" in spec:
         session.join(spec["session"])
@@ -282,7 +282,6 @@ def _grow_up(spec):
 
 
 def _main():
-    import kling_nb.api
     import kling_nb.cli
     import kling_nb.engine
     import kling_nb.network.client  # noqa: F401 - imported before the fork, so that children need not

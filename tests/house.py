@@ -11,7 +11,7 @@ from kling_nb.config.environment import Surroundings
 from kling_nb.loop import Loop
 from kling_nb.records.base import utc_now
 from kling_nb.sandbox.serve import Sandbox
-from kling_nb.session import Session
+from kling_nb.session.session import Session
 from stage import HELD, QUICK, HeldTime
 
 #: Made up; it must appear nowhere.

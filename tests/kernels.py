@@ -74,7 +74,7 @@ def let_go(count):
     """Give a cell that lets so many runs of the kernel's own sandbox end, which would else take minutes."""
     return f"""
 import time
-from kling_nb.api import current
+from kling_nb.session.api import current
 end = time.monotonic() + {LIMIT_S}
 while not (sandbox := current()._sandbox) or len(sandbox.desk.runs) < {count}:
     assert time.monotonic() < end

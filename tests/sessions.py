@@ -2,10 +2,10 @@
 
 from kling_nb.config.environment import Surroundings
 from kling_nb.loop import Loop
-from kling_nb.plan import Ask
 from kling_nb.records.request import make_request
 from kling_nb.sandbox.serve import Sandbox
-from kling_nb.session import Session
+from kling_nb.session.plan import Ask
+from kling_nb.session.session import Session
 
 #: Made up; it must appear nowhere.
 KEY = "made-up-key-of-a-test-7Qm2"

@@ -10,7 +10,6 @@ from kling_nb.engine.job import Limits
 from kling_nb.engine.lookup import Reach
 from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop
-from kling_nb.plan import new_id
 from kling_nb.pricing.catalog import find_model
 from kling_nb.providers import make_provider
 from kling_nb.records.base import utc_now
@@ -18,6 +17,7 @@ from kling_nb.records.money import Estimate, micros
 from kling_nb.records.request import make_request, request_key, run_key
 from kling_nb.records.run import RunRecord
 from kling_nb.sandbox.serve import Sandbox
+from kling_nb.session.plan import new_id
 
 WIRES = ("runflow", "runcomfy")
 QUICK = Limits(watch_s=60, submit_s=20, unsent_tries=3, save_tries=4, look_again_s=0.1, lease_s=3)

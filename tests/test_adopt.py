@@ -101,8 +101,8 @@ def test_a_failed_run_is_brought_in_as_such(build, wire):
 
 def test_runflow_tells_a_storyboard_and_every_field(build):
     """What its record repeats of the input comes back as the same request, to the key."""
-    from kling_nb.plan import Ask
     from kling_nb.records.request import make_request
+    from kling_nb.session.plan import Ask
 
     house = build()
     request = make_request(

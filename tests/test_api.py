@@ -16,8 +16,8 @@ import pytest
 
 import kling_nb as kling
 from house import KEY, houses, until
-from kling_nb import api
 from kling_nb.config.environment import Surroundings
+from kling_nb.session import api
 from stage import WIRES
 
 HEAVY = ("httpx", "pydantic", "ipywidgets", "sqlalchemy", "av", "aiohttp", "IPython", "uvicorn", "starlette")

@@ -19,7 +19,7 @@ from kling_nb.notebook.bill import estimate_notebook
 from kling_nb.notebook.billview import show_bill
 from kling_nb.notebook.commands import run_command
 from kling_nb.records.run import RunStatus
-from kling_nb.session import Session
+from kling_nb.session.session import Session
 from safehtml import judge
 from sessions import ask
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from clips import make_record
 from house import KEY, houses, on_one_day, until
 from kernels import kernel_in, notebook, sandbox_process
-from kling_nb.budgets import LEVELS, Wallet, named_session
 from kling_nb.errors import BudgetError, ConsentError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.notebook.commands import run_command
@@ -23,6 +22,7 @@ from kling_nb.notebook.order import Order, here
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals, micros
 from kling_nb.records.run import RunStatus
+from kling_nb.session.budget import LEVELS, Wallet, named_session
 from kling_nb.views.words import plain, session_words
 from sessions import ask
 

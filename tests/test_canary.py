@@ -113,7 +113,7 @@ def test_no_traceback_draws_a_key(build, user_file, monkeypatch, wire):
 OWN_CODE = """\
 import pprint, traceback
 import kling_nb as kling
-from kling_nb.api import current
+from kling_nb.session.api import current
 def mine(session, run, key, settings, engine):
     reach = session.reach(run.record)
     return 1 / 0

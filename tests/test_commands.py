@@ -13,7 +13,7 @@ from kling_nb.notebook.dryrun import show_plan
 from kling_nb.notebook.overview import cost_word
 from kling_nb.notebook.subcommands import COMMANDS
 from kling_nb.records.run import RunStatus
-from kling_nb.session import Session
+from kling_nb.session.session import Session
 from sessions import KEY, ask, both_wires, sessions_in
 
 

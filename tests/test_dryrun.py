@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from kling_nb.notebook.arguments import parse_cell
 from kling_nb.notebook.dryrun import as_curl, as_python, show_plan
-from kling_nb.plan import Ask
 from kling_nb.providers.messages import Call
 from kling_nb.records.request import make_request
 from kling_nb.records.run import RunStatus
+from kling_nb.session.plan import Ask
 from sessions import KEY, ask, sessions_in
 
 

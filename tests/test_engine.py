@@ -434,7 +434,7 @@ sys.path.insert(0, sys.argv[1])
 from crash_child import stop
 from house import QUICK
 from kling_nb.engine import Clock
-from kling_nb.session import Session
+from kling_nb.session.session import Session
 from sessions import ask
 async def sleep(seconds):
     if seconds > 1.2:

@@ -16,7 +16,6 @@ from IPython.core.inputtransformer2 import TransformerManager
 from pydantic import Field
 
 from kernels import check_saved, errors, execute, kernel_in, notebook, records, texts
-from kling_nb import api
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import BudgetError, KeyMissingError, UsageError
@@ -29,11 +28,12 @@ from kling_nb.notebook.formtext import as_cell
 from kling_nb.notebook.formverdict import assess, counted, offers
 from kling_nb.notebook.formview import FormView, Tells
 from kling_nb.notebook.syntax import FLAGS
-from kling_nb.plan import Ask
 from kling_nb.pricing.catalog import find_model, models
 from kling_nb.providers import PROVIDERS
 from kling_nb.records.request import MAX_SHOTS, Shot, TextToVideo, make_request
 from kling_nb.records.run import RunStatus
+from kling_nb.session import api
+from kling_nb.session.plan import Ask
 from sessions import KEY, both_wires, sessions_in
 
 TOUR = Path(__file__).parent.parent / "notebooks" / "03_forms.ipynb"

@@ -254,7 +254,7 @@ def test_no_more_than_a_hundred_unless_asked(tmp_path, make):
 
 def test_what_is_no_run_is_refused(stocked, monkeypatch):
     """One line, and nothing is shown."""
-    monkeypatch.setattr("kling_nb.api._session", stocked)
+    monkeypatch.setattr("kling_nb.session.api._session", stocked)
     assert len(gallery()) == 20
     assert len(gallery(stocked.runs()[0])) == 1
     assert repr(gallery([])) == "no runs"

@@ -495,7 +495,7 @@ def test_totals_tell_settled_held_and_unknown_apart(ledger):
 # -- forks ----------------------------------------------------------------------------
 FORK = """
 import os, sys, threading, time
-from kling_nb.session import Session
+from kling_nb.session.session import Session
 session = Session(ledger=sys.argv[3], provider="sandbox", sandbox_wait=0)
 sys.path.insert(0, sys.argv[1])
 from sessions import ask

@@ -20,11 +20,11 @@ from hypothesis.stateful import (
 )
 
 from clips import make_record
-from kling_nb.budgets import Wallet
 from kling_nb.errors import BudgetError, LedgerError
 from kling_nb.ledger.database import LeaseLostError, Ledger
 from kling_nb.records.money import Estimate
 from kling_nb.records.run import RunStatus
+from kling_nb.session.budget import Wallet
 
 CAP = 2_000_000
 PRICE = 336_000

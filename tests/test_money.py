@@ -195,8 +195,8 @@ def test_consent_raises_no_cap_and_prices_nothing(build):
 
 # -- prices nobody knows -----------------------------------------------------------------
 def loud(**options):
-    from kling_nb.plan import Ask
     from kling_nb.records.request import make_request
+    from kling_nb.session.plan import Ask
 
     return Ask(request=make_request(prompt="A drum solo", duration=5, audio=True), **options)
 

@@ -13,12 +13,12 @@ from house import houses
 from kling_nb.config.settings import load_settings
 from kling_nb.errors import KeyMissingError, SettingsError, UnpricedError, UnsupportedError, UsageError
 from kling_nb.notebook.commands import run_command
-from kling_nb.plan import Ask
 from kling_nb.pricing.catalog import add_own, find_model
 from kling_nb.pricing.estimate import age_words, estimate, learn_price
 from kling_nb.pricing.price_file import in_force, read_prices
 from kling_nb.records.request import TextToVideo, make_request
 from kling_nb.records.run import RunStatus
+from kling_nb.session.plan import Ask
 from safehtml import judge
 from sessions import ask
 from test_pricing import bill

@@ -304,7 +304,7 @@ def test_a_form_stays_private_and_says_so_in_its_cell(build, monkeypatch):
     """Varying a private run gives a private call; what the form leaves in the notebook has no words."""
     house = build()
     session = house.session()
-    monkeypatch.setattr("kling_nb.api._session", session)
+    monkeypatch.setattr("kling_nb.session.api._session", session)
     run = house.run(session, ask(PROMPT, provider="runflow", private=True))
     made = form(run)
     assert made.ask.private

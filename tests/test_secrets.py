@@ -250,7 +250,7 @@ for name in ("httpx", "httpcore", "aiohttp", "asyncio", "kling_nb", "uvicorn"):
 EVERYTHING = """\
 import traceback
 import kling_nb as kling
-from kling_nb.api import current
+from kling_nb.session.api import current
 session = current()
 for part in (session, vars(session), session.settings(), vars(session.settings()), kling.last, kling.runs(),
              session.key("runflow"), session.key("runcomfy"), session.engine(), vars(session.engine()), fox):

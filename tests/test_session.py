@@ -22,8 +22,8 @@ from kling_nb.errors import (
     UnsupportedError,
     UsageError,
 )
-from kling_nb.plan import Ask
 from kling_nb.records.request import make_request
+from kling_nb.session.plan import Ask
 from sessions import ask
 
 SHOTS = [{"prompt": "A vineyard", "duration": 4}, {"prompt": "Two hands", "duration": 3}]

@@ -40,7 +40,7 @@ def test_a_typed_key_is_used_and_shown_nowhere(tmp_path, monkeypatch):
     try:
         run("%load_ext kling_nb")
         run("%kling keys --ask runcomfy")
-        run("import kling_nb.api as a; k = a.current().key('runcomfy'); print(len(k.reveal())); k")
+        run("import kling_nb.session.api as a; k = a.current().key('runcomfy'); print(len(k.reveal())); k")
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

@@ -33,8 +33,8 @@ from kling_nb.notebook.values import (
     shown,
     wrong,
 )
-from kling_nb.plan import Ask
 from kling_nb.records.run import Mode
+from kling_nb.session.plan import Ask
 
 __all__ = ["FLAGS", "CellOrder", "HelpWantedError", "ask_of", "cell_help", "parse_cell", "parse_request"]
 

@@ -21,14 +21,14 @@ from kling_nb.ledger.transaction import Transaction
 from kling_nb.notebook.arguments import ask_of
 from kling_nb.notebook.cells import read_cells
 from kling_nb.notebook.steps import Step, read_steps
-from kling_nb.opening import Opening
 from kling_nb.pricing.estimate import Quote
 from kling_nb.records.money import Estimate, Totals
 from kling_nb.records.privacy import in_place_of
 from kling_nb.records.run import RunRecord, RunStatus
+from kling_nb.session.admission import Opening
 
 if TYPE_CHECKING:
-    from kling_nb.session import Session
+    from kling_nb.session.session import Session
 
 __all__ = ["CellBill", "NotebookBill", "State", "estimate_notebook"]
 

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.budgets import LEVELS
 from kling_nb.config.settings import PREFIX, Settings
 from kling_nb.notebook.order import PENDING, Order
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.values import wrong
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Cap, Level, usd
+from kling_nb.session.budget import LEVELS
 from kling_nb.views.words import clock, there_are
 
 if TYPE_CHECKING:
-    from kling_nb.session import Session
+    from kling_nb.session.session import Session
     from kling_nb.views.tables import Part
 
 __all__ = ["budget"]

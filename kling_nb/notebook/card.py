@@ -41,7 +41,7 @@ def show_runs(runs: Sequence[Run], *, embed: Mode | None = None) -> None:
         runs: Handles; without any, nothing is shown.
         embed: What of the clips goes into the final card; None leaves it to the settings.
     """
-    from kling_nb.api import current, surroundings_of_process
+    from kling_nb.session.api import current, surroundings_of_process
 
     where = surroundings_of_process()
     if not runs:
@@ -172,7 +172,7 @@ class LiveCards:
 
 
 def _typical(run: Run) -> tuple[float, float] | None:
-    from kling_nb.api import current
+    from kling_nb.session.api import current
 
     record = run.record
     try:

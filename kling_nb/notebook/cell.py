@@ -17,7 +17,7 @@ from kling_nb.notebook.dryrun import show_plan
 from kling_nb.notebook.shown import Shown, put
 from kling_nb.notebook.syntax import cell_help
 from kling_nb.notebook.values import repeating
-from kling_nb.session import Session
+from kling_nb.session.session import Session
 
 __all__ = ["Refused", "run_cell"]
 

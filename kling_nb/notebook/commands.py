@@ -32,7 +32,7 @@ from kling_nb.notebook.syntax import cell_help, normal
 from kling_nb.notebook.values import check_text, shown, wrong
 
 if TYPE_CHECKING:
-    from kling_nb.session import Session
+    from kling_nb.session.session import Session
 
 __all__ = ["run_command"]
 

@@ -68,7 +68,7 @@ def compare(runs: "Iterable[Run | Video | str] | Run | Video | str", *, end: End
         Traceback (most recent call last):
         kling_nb.errors.UsageError: There is nothing to compare. Charged: no. Name runs, clips or ids.
     """
-    from kling_nb.api import current
+    from kling_nb.session.api import current
 
     session = current()
     asked = [runs] if isinstance(runs, Run | Video | str) else list(runs)

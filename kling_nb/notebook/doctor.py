@@ -25,7 +25,7 @@ from kling_nb.views.words import plain
 
 if TYPE_CHECKING:
     from kling_nb.config.settings import Settings
-    from kling_nb.session import Session
+    from kling_nb.session.session import Session
 
 __all__ = ["Finding", "doctor", "file_system"]
 

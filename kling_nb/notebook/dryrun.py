@@ -16,17 +16,17 @@ from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.errors import KlingError, UnpricedError, one_line
 from kling_nb.notebook.arguments import CellOrder
 from kling_nb.notebook.shown import Shown
-from kling_nb.plan import Ask, Plan
 from kling_nb.pricing.catalog import find_model, provider_label
 from kling_nb.providers import make_provider
 from kling_nb.providers.messages import Call
 from kling_nb.records.money import MICROS, usd
+from kling_nb.session.plan import Ask, Plan
 from kling_nb.views.html import MONO, Html, join, tag
 from kling_nb.views.tables import Part, page_of, text_of
 from kling_nb.views.words import session_words
 
 if TYPE_CHECKING:
-    from kling_nb.session import Session
+    from kling_nb.session.session import Session
 
 __all__ = ["as_curl", "as_python", "blocks_page", "payload_blocks", "show_plan"]
 

@@ -13,7 +13,6 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.api import await_at_end, current
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
@@ -24,12 +23,13 @@ from kling_nb.notebook.frontend import LiveView, watched
 from kling_nb.notebook.order import Order, named
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import wrong
-from kling_nb.plan import Ask, title_of
 from kling_nb.pricing.catalog import find_model, provider_label
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import MICROS
 from kling_nb.records.privacy import words_of
 from kling_nb.records.run import RunRecord
+from kling_nb.session.api import await_at_end, current
+from kling_nb.session.plan import Ask, title_of
 from kling_nb.views.card import status_line
 from kling_nb.views.html import FONT, Html, details, join, prose, tag
 from kling_nb.views.words import short

@@ -9,20 +9,20 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.api import current, surroundings_of_process
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError
 from kling_nb.notebook.formfields import blank, inputs_of, read, shown_as
 from kling_nb.notebook.formtext import as_cell
-from kling_nb.plan import Ask, Plan
 from kling_nb.pricing.catalog import find_model
 from kling_nb.records.privacy import is_veiled
 from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import RunRecord
+from kling_nb.session.api import current, surroundings_of_process
+from kling_nb.session.plan import Ask, Plan
 
 if TYPE_CHECKING:
-    from kling_nb.session import Session
+    from kling_nb.session.session import Session
 
 __all__ = ["Draft", "Source", "session_now"]
 

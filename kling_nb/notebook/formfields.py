@@ -16,8 +16,8 @@ from kling_nb.errors import KlingError, UsageError
 from kling_nb.notebook.arguments import parse_request
 from kling_nb.notebook.syntax import FLAGS
 from kling_nb.notebook.values import check_text
-from kling_nb.plan import Ask
 from kling_nb.records.request import TextToVideo, make_request, problems_of
+from kling_nb.session.plan import Ask
 
 __all__ = ["OPTIONS", "Field", "Reading", "blank", "fields_of", "inputs_of", "read", "shown_as"]
 

@@ -13,8 +13,8 @@ from typing import Any
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.notebook.arguments import ask_of, parse_cell
 from kling_nb.notebook.syntax import find_flag
-from kling_nb.plan import Ask
 from kling_nb.records.request import TextToVideo
+from kling_nb.session.plan import Ask
 
 __all__ = ["as_cell"]
 

@@ -13,7 +13,6 @@ from kling_nb.errors import BlockedError, BudgetError, KlingError, UnpricedError
 from kling_nb.notebook.dryrun import payload_blocks
 from kling_nb.notebook.formfields import Reading, fields_of, read
 from kling_nb.notebook.formtext import as_cell
-from kling_nb.plan import Ask, Plan, payloads
 from kling_nb.pricing.catalog import Model, find_model, provider_label
 from kling_nb.pricing.estimate import price_words
 from kling_nb.pricing.price_file import in_force
@@ -22,10 +21,11 @@ from kling_nb.records.base import utc_now
 from kling_nb.records.money import usd
 from kling_nb.records.request import TextToVideo, request_key
 from kling_nb.records.run import RunRecord, RunStatus
+from kling_nb.session.plan import Ask, Plan, payloads
 from kling_nb.views.words import session_words, short
 
 if TYPE_CHECKING:
-    from kling_nb.session import Session
+    from kling_nb.session.session import Session
 
 __all__ = ["Verdict", "assess", "counted", "offers"]
 

@@ -42,7 +42,7 @@ def watched() -> bool:
         >>> watched()
         False
     """
-    from kling_nb.api import current, surroundings_of_process
+    from kling_nb.session.api import current, surroundings_of_process
 
     kernel = getattr(surroundings_of_process(), "kernel", False)
     return bool(kernel) and not current().surroundings().headless

@@ -26,7 +26,7 @@ from kling_nb.views.contact_sheet import MOST, Tile, sheet, sheet_text
 from kling_nb.views.words import ask_words, clock, short, state_word
 
 if TYPE_CHECKING:
-    from kling_nb.session import Session
+    from kling_nb.session.session import Session
 
 __all__ = ["Gallery", "gallery", "gallery_line"]
 
@@ -57,7 +57,7 @@ def gallery(runs: "Run | Runs | Sequence[Run] | None" = None) -> "Gallery":
         >>> sheet.selected                  # doctest: +SKIP
         no runs
     """
-    from kling_nb.api import current
+    from kling_nb.session.api import current
 
     session = current()
     if runs is None:

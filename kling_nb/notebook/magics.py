@@ -83,8 +83,8 @@ class KlingMagics(Magics):
         return put(run_command(self._session(), line, self.shell.user_ns))
 
     def _session(self) -> Any:
-        from kling_nb.api import current
         from kling_nb.notebook.surroundings import attach
+        from kling_nb.session.api import current
 
         attach(self.shell)
         session = current()

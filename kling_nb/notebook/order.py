@@ -14,7 +14,7 @@ from kling_nb.notebook.values import identifier, wrong
 from kling_nb.records.run import RunStatus
 
 if TYPE_CHECKING:
-    from kling_nb.session import Session
+    from kling_nb.session.session import Session
 
 __all__ = ["PENDING", "Order", "held", "here", "named"]
 

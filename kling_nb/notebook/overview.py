@@ -25,7 +25,7 @@ from kling_nb.views.words import session_words, short, state_word, unread_words
 
 if TYPE_CHECKING:
     from kling_nb.ledger.rows import Records
-    from kling_nb.session import Session
+    from kling_nb.session.session import Session
     from kling_nb.views.tables import Part
 
 __all__ = ["Held", "config", "keys", "listing", "status"]

@@ -42,7 +42,7 @@ def play(run: "Run | Video | str") -> "Player":
     Example:
         >>> play("kl7m2q")  # doctest: +SKIP
     """
-    from kling_nb.api import current
+    from kling_nb.session.api import current
 
     session = current()
     if isinstance(run, Video):

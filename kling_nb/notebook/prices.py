@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from kling_nb.config.settings import Settings
-    from kling_nb.session import Session
+    from kling_nb.session.session import Session
     from kling_nb.views.tables import Part
 
 __all__ = ["model_list", "whole_days"]

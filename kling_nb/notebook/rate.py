@@ -27,7 +27,7 @@ from kling_nb.views.words import plain
 
 if TYPE_CHECKING:
     from kling_nb.engine.runs import Runs
-    from kling_nb.session import Session
+    from kling_nb.session.session import Session
 
 __all__ = ["Rating", "rate", "rate_line"]
 
@@ -64,7 +64,7 @@ def rate(
         >>> ratings = rate(kling.runs(), axes=["motion"])   # doctest: +SKIP
         >>> ratings.table()                                 # doctest: +SKIP
     """
-    from kling_nb.api import current
+    from kling_nb.session.api import current
 
     session = current()
     if runs is None:

@@ -139,7 +139,7 @@ def attach(ip: Any) -> ShellSurroundings:
     Returns:
         Its surroundings.
     """
-    from kling_nb import api
+    from kling_nb.session import api
 
     present = api.surroundings_of_process()
     if isinstance(present, ShellSurroundings) and present.ip is ip:
@@ -156,7 +156,7 @@ def attach(ip: Any) -> ShellSurroundings:
 
 def detach(ip: Any) -> None:
     """Undo `attach`; runs on their way go on."""
-    from kling_nb import api
+    from kling_nb.session import api
 
     here = api.surroundings_of_process()
     if not isinstance(here, ShellSurroundings):
@@ -174,9 +174,9 @@ def detach(ip: Any) -> None:
 
 
 def _show(thing: Any) -> None:
-    from kling_nb.api import current
     from kling_nb.engine.run import Run, Video
     from kling_nb.notebook.card import show_runs
+    from kling_nb.session.api import current
 
     if isinstance(thing, Video):
         show_runs([current().engine().handle(thing.record)])
@@ -189,7 +189,7 @@ def _end_cell(*_: object) -> None:
 
     Later updates would not be stored; and an error raised here would be swallowed, so none is.
     """
-    api = sys.modules.get("kling_nb.api")
+    api = sys.modules.get("kling_nb.session.api")
     if api is None:
         return
     here = api.surroundings_of_process()

@@ -16,12 +16,12 @@ from kling_nb.config.environment import Surroundings, script
 from kling_nb.engine.run import Run, Video
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError
-from kling_nb.plan import Ask
 from kling_nb.records.money import Estimate, Totals, dollars
 from kling_nb.records.privacy import quietly
 from kling_nb.records.request import Shot, TextToVideo, make_request
 from kling_nb.records.run import RunStatus
-from kling_nb.session import Session
+from kling_nb.session.plan import Ask
+from kling_nb.session.session import Session
 
 __all__ = [
     "Spend",
@@ -38,8 +38,14 @@ __all__ = [
 ]
 
 _lock = threading.RLock()
+
+
 _session: Session | None = None
+
+
 _surroundings: Callable[[], Surroundings] | None = None
+
+
 _submitted: list[Run] = []
 
 

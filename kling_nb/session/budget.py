@@ -29,6 +29,8 @@ LEVELS: dict[Level, str] = {
     "user_daily": "user_daily",
     "user_total": "user_total",
 }
+
+
 _LONGEST_NAME = 60
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.addresses import is_loopback
-from kling_nb.budgets import Wallet
 from kling_nb.config.session_keys import CallKeys, NotAskedError
 from kling_nb.engine.engine import Engine
 from kling_nb.engine.lookup import Reach
@@ -24,7 +23,6 @@ from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.media.folder import Store
 from kling_nb.media.names import file_stem
-from kling_nb.plan import Ask, Take, new_record, plan_takes
 from kling_nb.pricing.catalog import Model
 from kling_nb.pricing.estimate import require_priced
 from kling_nb.records.base import utc_now
@@ -33,10 +31,13 @@ from kling_nb.records.privacy import NOW_PRIVATE, STILL_PUBLIC, is_veiled, unvei
 from kling_nb.records.provenance import Commit
 from kling_nb.records.request import request_key
 from kling_nb.records.run import RunRecord, RunStatus
+from kling_nb.session.budget import Wallet
+from kling_nb.session.plan import Ask, Take, new_record, plan_takes
 
 __all__ = ["Opening"]
 
 FROM_FOLDER = "attached from the folder"
+
 
 _LIVE = frozenset({*(status for status in RunStatus if status.pending), RunStatus.LOST})
 

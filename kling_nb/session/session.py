@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.addresses import is_loopback
-from kling_nb.budgets import Wallet, named_session
 from kling_nb.config.environment import Surroundings, media_folder, script
 from kling_nb.config.git import commit_of
 from kling_nb.config.keys import Key, check_length, fingerprint
@@ -34,25 +33,28 @@ from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop
-from kling_nb.opening import Opening, in_folder
-from kling_nb.plan import Ask, Plan, offer_for, payloads
 from kling_nb.pricing.catalog import Model
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Provider
-from kling_nb.reaching import reach_run
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Cap, Estimate, Totals
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.records.saved_notebook import runs_told
 from kling_nb.records.secrets import texts_of
+from kling_nb.session.admission import Opening, in_folder
+from kling_nb.session.budget import Wallet, named_session
+from kling_nb.session.plan import Ask, Plan, offer_for, payloads
+from kling_nb.session.reach import reach_run
 from kling_nb.views.words import unread_words
 
 if TYPE_CHECKING:
     from kling_nb.sandbox.serve import Sandbox
 
-__all__ = ["Session", "Surroundings"]
+__all__ = ["Session"]
 
 _sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
+
+
 #: Those that have opened something, held until they have closed it.
 _open: "set[Session]" = set()
 
