@@ -150,7 +150,6 @@ if TYPE_CHECKING:
     from kling_nb.notebook.player import play
     from kling_nb.notebook.rate import rate
     from kling_nb.ratings.ratings import Ratings
-    from kling_nb.reconciling import costs
     from kling_nb.records.money import Estimate
     from kling_nb.records.receipt_model import receipt_schema
     from kling_nb.records.request import Shot, TextToVideo
@@ -158,6 +157,7 @@ if TYPE_CHECKING:
     from kling_nb.resolving import resolve
     from kling_nb.restoring import restore, verify_folder
     from kling_nb.session.api import Spend, connect, estimate, find, generate, resume, runs, spend, submit
+    from kling_nb.spending.reconcile import costs
 
     last: Run | Runs | None
 

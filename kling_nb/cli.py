@@ -151,7 +151,7 @@ def spend(
     as_json: Json = False,
 ) -> None:
     """Say what was spent, by the ledger; the same numbers as `%kling cost --all`."""
-    from kling_nb.reconciling import costs
+    from kling_nb.spending.reconcile import costs
 
     report = costs(by=by, everything=True, since=since, until=until, project=project, reconcile=reconcile)
     if as_json:

@@ -14,7 +14,6 @@ import pytest
 
 import kling_nb as kling
 from house import houses
-from kling_nb.costreport import CostReport
 from kling_nb.errors import UsageError
 from kling_nb.notebook.arguments import parse_cell
 from kling_nb.notebook.commands import run_command
@@ -25,7 +24,8 @@ from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.records.request import make_request
 from kling_nb.session import api
 from kling_nb.session.plan import Ask
-from kling_nb.spending import DIMENSIONS, columns, is_open
+from kling_nb.spending.report import CostReport
+from kling_nb.spending.sums import DIMENSIONS, columns, is_open
 from safehtml import judge
 from test_cardview import DONE, T, record
 

@@ -19,7 +19,7 @@ from kling_nb.providers import make_provider
 from kling_nb.records.money import Estimate, currency, dollars, in_currency, micros, usd
 from kling_nb.records.receipt import from_receipt, to_receipt
 from kling_nb.records.run import RunStatus
-from kling_nb.spending import is_open
+from kling_nb.spending.sums import is_open
 from sessions import ask
 from stage import WIRES
 

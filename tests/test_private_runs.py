@@ -26,7 +26,6 @@ from kling_nb.notebook.formverdict import assess
 from kling_nb.notebook.rate import Rating
 from kling_nb.notebook.values import repeating
 from kling_nb.pricing.catalog import find_model
-from kling_nb.reconciling import costs
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Estimate
 from kling_nb.records.privacy import NOT_SHOWN, hash_of, is_hash, is_veiled, unveiled, veiled
@@ -35,6 +34,7 @@ from kling_nb.records.request import make_request, request_key, run_key
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.resolving import resolve
 from kling_nb.restoring import restore, verify_folder
+from kling_nb.spending.reconcile import costs
 from sessions import ask
 from stage import WIRES
 from test_receipt import records

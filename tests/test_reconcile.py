@@ -12,8 +12,8 @@ from kling_nb.providers.messages import Reply
 from kling_nb.providers.runcomfy import RunComfy
 from kling_nb.providers.runflow import Runflow
 from kling_nb.providers.sandbox import Sandbox
-from kling_nb.reconciling import costs
 from kling_nb.records.run import RunStatus
+from kling_nb.spending.reconcile import costs
 from sessions import ask
 from stage import WIRES
 

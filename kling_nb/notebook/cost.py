@@ -7,8 +7,8 @@ one report.
 from kling_nb.notebook.order import Order
 from kling_nb.notebook.shown import Shown
 from kling_nb.notebook.values import wrong
-from kling_nb.reconciling import costs
-from kling_nb.spending import DIMENSIONS, read_day
+from kling_nb.spending.reconcile import costs
+from kling_nb.spending.sums import DIMENSIONS, read_day
 from kling_nb.views.html import Html
 
 __all__ = ["cost"]

@@ -19,7 +19,7 @@ from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.errors import KlingError, one_line
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.pricing.catalog import provider_label
-from kling_nb.reconciling import balances
+from kling_nb.spending.reconcile import balances
 from kling_nb.views.html import AMBER, GREEN, RED, pill
 from kling_nb.views.words import plain
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.config.options import Options
 from kling_nb.config.settings import CAPS, PREFIX
-from kling_nb.costreport import totals_data
 from kling_nb.errors import KlingError, one_line
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.pricing.catalog import provider_label
-from kling_nb.reconciling import session_money
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import usd
 from kling_nb.records.privacy import veiled, words_of
 from kling_nb.records.run import RunRecord, charged
+from kling_nb.spending.reconcile import session_money
+from kling_nb.spending.report import totals_data
 from kling_nb.views.words import session_words, short, state_word, unread_words
 
 if TYPE_CHECKING:

@@ -12,13 +12,22 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kling_nb.costview import LEGEND, drawn, sums_table, sums_words
 from kling_nb.errors import UsageError, one_line
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import Totals, dollars, usd
 from kling_nb.records.money import micros as micros_of
 from kling_nb.records.run import RunRecord
-from kling_nb.spending import OVERVIEW, add_up, columns, difference, group, is_open, read_dimensions, row_of
+from kling_nb.spending.sums import (
+    OVERVIEW,
+    add_up,
+    columns,
+    difference,
+    group,
+    is_open,
+    read_dimensions,
+    row_of,
+)
+from kling_nb.spending.tables import LEGEND, drawn, sums_table, sums_words
 from kling_nb.views.html import FONT, tag
 from kling_nb.views.tables import Part, csv_text, page_of, text_of
 from kling_nb.views.words import session_words, there_are, unread_words
@@ -29,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["BalanceLine", "Check", "CostReport", "totals_data"]
 
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+
+
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 

@@ -10,7 +10,7 @@ from kling_nb.errors import one_line
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import usd
 from kling_nb.records.run import RunRecord
-from kling_nb.spending import Group, Sums, difference, group
+from kling_nb.spending.sums import Group, Sums, difference, group
 from kling_nb.views.html import BLUE, Html, join, tag
 from kling_nb.views.tables import Part
 
@@ -18,10 +18,17 @@ __all__ = ["LEGEND", "drawn", "sums_table", "sums_words"]
 
 LEGEND = "Bars: outlined is estimated; below it, solid is settled and grey is held."
 
+
 _MOST_ROWS = 40
+
+
 #: A label without a space, as a long tag is, must not push the numbers out of sight.
 _FIRST = "min-width:110px;max-width:320px;overflow-wrap:break-word"
+
+
 _OUTLINE = "1px solid rgba(128,128,128,0.9)"
+
+
 _HELD = "rgba(128,128,128,0.45)"
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.config.keys import KEY_VARIABLES, fingerprint
-from kling_nb.costreport import BalanceLine, Check, CostReport
 from kling_nb.engine.lookup import Reach, Seen, balance, look
 from kling_nb.engine.watch import reported
 from kling_nb.errors import KlingError
@@ -25,11 +24,14 @@ from kling_nb.records.privacy import hidden
 from kling_nb.records.run import RunRecord, RunStatus, charged
 from kling_nb.session.api import current
 from kling_nb.session.session import Session
-from kling_nb.spending import is_open, read_day, read_dimensions, select
+from kling_nb.spending.report import BalanceLine, Check, CostReport
+from kling_nb.spending.sums import is_open, read_day, read_dimensions, select
 
 __all__ = ["balances", "costs", "session_money"]
 
 _AT_ONCE = 8
+
+
 _ENDS = frozenset({"succeeded", "failed", "canceled"})
 
 

@@ -35,8 +35,12 @@ __all__ = [
 
 #: What a report may be arranged by.
 DIMENSIONS = ("provider", "model", "day", "tag", "session", "user", "project", "notebook", "run")
+
+
 #: What it is arranged by unless asked otherwise.
 OVERVIEW = ("provider", "model")
+
+
 _FACTS = (
     *("status", "charged", "asked_at", "seconds", "audio", "take", "attempt", "provider_run_id"),
     *("price_per_second", "price_basis", "price_source", "price_as_of", "reported_as"),
