@@ -142,7 +142,7 @@ if TYPE_CHECKING:
         UsageError,
         WaitTimeoutError,
     )
-    from kling_nb.exporting import export
+    from kling_nb.exports.export import export
     from kling_nb.loop import run_sync
     from kling_nb.notebook.compare import compare
     from kling_nb.notebook.form import form

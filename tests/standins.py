@@ -4,7 +4,7 @@ import json
 from hashlib import sha256
 from pathlib import Path
 
-from kling_nb.exportplan import Sample
+from kling_nb.exports.naming import Sample
 from kling_nb.records.request import request_key, run_key
 from kling_nb.records.run import MediaFacts, RunStatus
 from test_cardview import DONE, record

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from kling_nb.crate import write_crate
 from kling_nb.errors import StoreError, UsageError
-from kling_nb.exportplan import Sample
+from kling_nb.exports.crate import write_crate
+from kling_nb.exports.methods import methods
+from kling_nb.exports.naming import Sample
 from kling_nb.files import file_sha256
-from kling_nb.methods import methods
 from kling_nb.records.privacy import veiled
 from kling_nb.records.provenance import AI_MADE, DRAWN, Commit, Mark, Terms
 from kling_nb.records.run import MediaFacts

@@ -16,9 +16,9 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from kling_nb.errors import StoreError, UsageError
-from kling_nb.exportnames import check_case, check_names
-from kling_nb.exports import lay_out
-from kling_nb.layouts import LAYOUTS, read_rows
+from kling_nb.exports.disk import check_case, check_names
+from kling_nb.exports.layouts import LAYOUTS, read_rows
+from kling_nb.exports.writer import lay_out
 from kling_nb.restoring import verify_folder
 from standins import VBENCH, StandIns, names
 
@@ -132,8 +132,8 @@ import os, resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from kling_nb.errors import StoreError
-from kling_nb.exports import lay_out
-from kling_nb.layouts import LAYOUTS
+from kling_nb.exports.writer import lay_out
+from kling_nb.exports.layouts import LAYOUTS
 from standins import StandIns
 store, out, layout = Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 limit, last = int(sys.argv[5]), int(sys.argv[6])

@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kling_nb.exportindex import facts
-from kling_nb.exports import lay_out
-from kling_nb.layouts import LAYOUTS, SPLITS, read_rows
-from kling_nb.preferences import lay_out_votes
+from kling_nb.exports.index import facts
+from kling_nb.exports.layouts import LAYOUTS, SPLITS, read_rows
+from kling_nb.exports.videoalign import lay_out_votes
+from kling_nb.exports.writer import lay_out
 from kling_nb.ratings.votes import Vote
 from kling_nb.records.run import RunStatus
 from standins import VBENCH, VBENCH2, StandIns, names

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from kling_nb.errors import UsageError
-from kling_nb.exporting import describe_methods, export
+from kling_nb.exports.export import describe_methods, export
 from kling_nb.notebook.commands import run_command
 from kling_nb.ratings.votes import Vote, add_vote
 from kling_nb.records.run import RunStatus

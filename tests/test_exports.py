@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from kling_nb import layouts
 from kling_nb.errors import UsageError
-from kling_nb.exporting import export
-from kling_nb.exportplan import Sample
-from kling_nb.exports import lay_out
-from kling_nb.layouts import LAYOUTS, find_layout, read_rows
+from kling_nb.exports import layouts
+from kling_nb.exports.export import export
+from kling_nb.exports.layouts import LAYOUTS, find_layout, read_rows
+from kling_nb.exports.naming import Sample
+from kling_nb.exports.writer import lay_out
 from kling_nb.notebook.commands import run_command
 from kling_nb.records.run import RunStatus
 from sessions import ask, sessions_in

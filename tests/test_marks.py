@@ -12,7 +12,7 @@ import av
 import pytest
 
 from clips import make_clip
-from kling_nb.exporting import export as session_export
+from kling_nb.exports.export import export as session_export
 from kling_nb.media.marks import BrokenBoxError, outer_boxes
 from kling_nb.media.probe import NotVideoError, probe
 from kling_nb.notebook.cacheline import findings

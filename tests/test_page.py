@@ -17,9 +17,9 @@ from PIL import Image
 
 from kernels import KEY, execute, notebook, records
 from kling_nb.errors import UsageError
+from kling_nb.exports.page import write_page
+from kling_nb.exports.page_sanitizer import Cleaner
 from kling_nb.notebook.commands import run_command
-from kling_nb.page import write_page
-from kling_nb.pageclean import Cleaner
 from sessions import sessions_in
 from test_xss import Watch
 from xss import CORPUS, JUDGE, mark_of

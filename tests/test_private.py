@@ -14,7 +14,7 @@ from canary import NEGATIVE, PROMPT, SHOTS, files_below, pieces_in
 from house import houses
 from kernels import errors, execute, notebook
 from kling_nb.errors import KlingError
-from kling_nb.layouts import LAYOUTS
+from kling_nb.exports.layouts import LAYOUTS
 from sessions import ask
 from stage import WIRES
 

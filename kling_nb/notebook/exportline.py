@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.errors import one_line
-from kling_nb.exporting import METHODS, describe_methods, export
-from kling_nb.exports import Export, beside
-from kling_nb.layouts import LAYOUTS
+from kling_nb.exports.export import METHODS, describe_methods, export
+from kling_nb.exports.layouts import LAYOUTS
+from kling_nb.exports.writer import Export, beside
 from kling_nb.notebook.order import Order, named
 from kling_nb.notebook.shown import Shown, answer, verbatim
 from kling_nb.notebook.values import read_count, read_tag, shown, wrong

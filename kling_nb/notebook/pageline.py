@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.errors import KlingError, one_line
+from kling_nb.exports.page import Page, write_page
 from kling_nb.notebook.order import Order
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.values import read_number, shown, wrong
-from kling_nb.page import Page, write_page
 from kling_nb.records.privacy import is_veiled
 from kling_nb.records.saved_notebook import read_receipts
 from kling_nb.views.words import size_words, there_are

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kling_nb.errors import UsageError
-from kling_nb.layouts import SPLITS, Layout, Row
+from kling_nb.exports.layouts import SPLITS, Layout, Row
 from kling_nb.records.privacy import text_hash
 from kling_nb.records.provenance import sample_of
 from kling_nb.records.run import RunRecord, RunStatus

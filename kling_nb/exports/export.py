@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.config.environment import media_folder
-from kling_nb.crate import file_name, write_crate
 from kling_nb.engine.run import Run
 from kling_nb.errors import UsageError
-from kling_nb.exportlinks import telling
-from kling_nb.exportplan import Missing, Placed, Sample, prompt_of
-from kling_nb.exports import Export, beside, check_origin, lay_out
+from kling_nb.exports.crate import file_name, write_crate
+from kling_nb.exports.disk import telling
+from kling_nb.exports.layouts import find_layout, read_rows
+from kling_nb.exports.methods import methods as describe
+from kling_nb.exports.naming import Missing, Placed, Sample, prompt_of
+from kling_nb.exports.videoalign import lay_out_votes
+from kling_nb.exports.writer import Export, beside, check_origin, lay_out
 from kling_nb.files import write_whole
-from kling_nb.layouts import find_layout, read_rows
-from kling_nb.methods import methods as describe
-from kling_nb.preferences import lay_out_votes
 from kling_nb.pricing.catalog import find_model
 from kling_nb.ratings.pairing import By
 from kling_nb.ratings.votes import standing, votes

@@ -15,9 +15,9 @@ from urllib.parse import quote
 
 from kling_nb.addresses import is_loopback
 from kling_nb.errors import StoreError, UsageError
-from kling_nb.exportlinks import check_place, half, sweep, telling
-from kling_nb.exportplan import Sample, prompt_of
-from kling_nb.exports import is_stand_in
+from kling_nb.exports.disk import check_place, half, sweep, telling
+from kling_nb.exports.naming import Sample, prompt_of
+from kling_nb.exports.writer import is_stand_in
 from kling_nb.files import file_sha256
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import dollars
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["file_name", "write_crate"]
 
 _PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+
+
 _TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime"}
 
 

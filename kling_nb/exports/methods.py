@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from urllib.parse import quote
 
-from kling_nb.exports import is_stand_in
+from kling_nb.exports.writer import is_stand_in
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import usd
 from kling_nb.records.run import RunRecord, RunStatus, charged

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kling_nb.exportplan import Missing, Placed, Sample, why_not
-from kling_nb.exports import Export, lay_out
-from kling_nb.layouts import LAYOUTS
+from kling_nb.exports.layouts import LAYOUTS
+from kling_nb.exports.naming import Missing, Placed, Sample, why_not
+from kling_nb.exports.writer import Export, lay_out
 from kling_nb.ratings.pairing import By, pairs
 from kling_nb.ratings.ratings import Ratings
 from kling_nb.records.run import RunRecord

@@ -15,8 +15,10 @@ __all__ = ["LAYOUTS", "SPLITS", "Layout", "Row", "find_layout", "read_rows"]
 
 IndexKind = Literal["", "metadata.jsonl", "prompts.json", "captions.csv", "data.csv", "clips.tar"]
 
+
 #: The folders that Hugging Face takes for splits of a data set by their name alone.
 SPLITS = ("train", "validation", "test")
+
 
 _FIELDS = ("prompt", "sample", "index", "dimension", "category", "model", "stem", "split")
 
@@ -81,6 +83,8 @@ class Layout:
 
 
 _VBENCH = "github.com/Vchitect/VBench at 45e79ec"
+
+
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (

@@ -14,25 +14,31 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.errors import UsageError, one_line
+from kling_nb.exports.page_clips import Clips, PageClip
+from kling_nb.exports.page_sanitizer import Cleaner
 from kling_nb.files import write_whole
-from kling_nb.pageclean import Cleaner
-from kling_nb.pageclips import Clips, PageClip
 from kling_nb.records.saved_notebook import read_receipts
 from kling_nb.records.secrets import strings
 from kling_nb.views.words import size_words, there_are
 
-__all__ = ["Page", "PageClip", "write_page"]
+__all__ = ["Page", "write_page"]
 
 _MARK = 'content="kling_nb"'
+
+
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; font-src data:; img-src data:{beside}; "
     "media-src data:{beside}; base-uri 'none'; form-action 'none'"
 )
+
+
 #: Shown in this order; scripts, widgets and drawings that need them are not shown at all.
 _SHOWN = (
     *("text/html", "image/png", "image/jpeg", "image/gif", "image/svg+xml", "text/markdown", "text/latex"),
     "text/plain",
 )
+
+
 _LOOK = """
 body.jp-Notebook { padding: 8px; }
 main { max-width: 1000px; margin: 0 auto; }
@@ -51,6 +57,8 @@ footer { max-width: 1000px; margin: 24px auto 8px; padding-top: 8px; border-top:
   .jp-Cell { padding: 4px 0; }
 }
 """
+
+
 _TEMPLATE = """
 {%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{{ resources.kling_head }}{%- endblock -%}
@@ -60,7 +68,11 @@ _TEMPLATE = """
 {%- block html_head_css -%}<style>{{ resources.kling_look }}</style>{%- endblock -%}
 {%- block body_footer -%}</main><footer>{{ resources.kling_foot() }}</footer></body>{%- endblock -%}
 """
+
+
 _PRIVATE = "(a private prompt: left out of this page)"
+
+
 _SHORTEST_WORDS = 8
 
 

@@ -14,26 +14,24 @@ from pathlib import Path
 
 from kling_nb.addresses import is_loopback
 from kling_nb.errors import UsageError
-from kling_nb.exportindex import index_files, write_tar
-from kling_nb.exportlinks import check_place, check_way, put_clips, strangers, sweep, telling
-from kling_nb.exportnames import check_case, check_names
-from kling_nb.exportplan import Missing, Placed, Sample, name_clips, prompt_of
+from kling_nb.exports.disk import (
+    check_case,
+    check_names,
+    check_place,
+    check_way,
+    put_clips,
+    strangers,
+    sweep,
+    telling,
+)
+from kling_nb.exports.index import index_files, write_tar
+from kling_nb.exports.layouts import Layout, Row
+from kling_nb.exports.naming import Missing, Placed, Sample, name_clips
 from kling_nb.files import write_whole
-from kling_nb.layouts import Layout, Row
 from kling_nb.records.receipt import to_receipts
 from kling_nb.records.run import RunRecord
 
-__all__ = [
-    "Export",
-    "Missing",
-    "Placed",
-    "Sample",
-    "beside",
-    "check_origin",
-    "is_stand_in",
-    "lay_out",
-    "prompt_of",
-]
+__all__ = ["Export", "beside", "check_origin", "is_stand_in", "lay_out"]
 
 _SHOWN = 3
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.errors import StoreError
-from kling_nb.exportlinks import half
+from kling_nb.exports.disk import half
 from kling_nb.files import open_new, open_plain
 from kling_nb.records.provenance import source_type
 from kling_nb.records.receipt import to_receipt
@@ -22,7 +22,7 @@ from kling_nb.records.run import RunRecord
 from kling_nb.views.tables import csv_text
 
 if TYPE_CHECKING:
-    from kling_nb.exportplan import Placed
+    from kling_nb.exports.naming import Placed
 
 __all__ = ["facts", "index_files", "write_tar"]
 
