@@ -117,7 +117,6 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from kling_nb.adopting import adopt
     from kling_nb.engine.run import Run, Video
     from kling_nb.engine.runs import Runs
     from kling_nb.errors import (
@@ -154,8 +153,10 @@ if TYPE_CHECKING:
     from kling_nb.records.receipt_model import receipt_schema
     from kling_nb.records.request import Shot, TextToVideo
     from kling_nb.records.run import MediaFacts, RunRecord, RunStatus
-    from kling_nb.resolving import resolve
-    from kling_nb.restoring import restore, verify_folder
+    from kling_nb.recovery.adopt import adopt
+    from kling_nb.recovery.resolve import resolve
+    from kling_nb.recovery.restore import restore
+    from kling_nb.recovery.verify import verify_folder
     from kling_nb.session.api import Spend, connect, estimate, find, generate, resume, runs, spend, submit
     from kling_nb.spending.reconcile import costs
 

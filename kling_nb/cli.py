@@ -190,7 +190,7 @@ def verify(
 ) -> None:
     """Check every clip against its receipt; asks nobody. Exit code 1 where one is not well."""
     from kling_nb.notebook.cacheline import findings
-    from kling_nb.restoring import verify_folder
+    from kling_nb.recovery.verify import verify_folder
 
     _judge(findings(verify_folder(folder)), as_json=as_json)
 
@@ -207,7 +207,7 @@ def restore(
 ) -> None:
     """Bring back the clips that a notebook's receipts tell of; sends no run."""
     from kling_nb.notebook.cacheline import findings
-    from kling_nb.restoring import restore as bring_back
+    from kling_nb.recovery.restore import restore as bring_back
 
     _judge(findings(bring_back(notebook, look_in=look_in)), as_json=as_json)
 

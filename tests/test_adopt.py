@@ -3,10 +3,10 @@
 import pytest
 
 from house import houses, until
-from kling_nb.adopting import adopt
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.notebook.commands import run_command
 from kling_nb.records.run import RunStatus
+from kling_nb.recovery.adopt import adopt
 from sessions import ask
 
 SAID = '--prompt "A red fox in snow" -d 3 --ar 16:9 --no-audio'

@@ -15,11 +15,11 @@ from pydantic import SecretStr
 
 from house import houses
 from kernels import notebook, sandbox_process
-from kling_nb.adopting import adopt
 from kling_nb.config.keys import find_key
 from kling_nb.config.settings import load_settings
 from kling_nb.errors import KlingError
-from kling_nb.resolving import resolve
+from kling_nb.recovery.adopt import adopt
+from kling_nb.recovery.resolve import resolve
 from sessions import ask
 from stage import WIRES
 from test_secrets import KEYS, VARIABLES, assert_clean, files_below, mark

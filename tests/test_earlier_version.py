@@ -10,7 +10,8 @@ import pytest
 
 from house import houses
 from kling_nb.ratings.votes import votes
-from kling_nb.restoring import restore, verify_folder
+from kling_nb.recovery.restore import restore
+from kling_nb.recovery.verify import verify_folder
 from sessions import ask as ask_for
 from surface import differences, surface
 

@@ -19,7 +19,7 @@ from kling_nb.errors import StoreError, UsageError
 from kling_nb.exports.disk import check_case, check_names
 from kling_nb.exports.layouts import LAYOUTS, read_rows
 from kling_nb.exports.writer import lay_out
-from kling_nb.restoring import verify_folder
+from kling_nb.recovery.verify import verify_folder
 from standins import VBENCH, StandIns, names
 
 

@@ -17,7 +17,7 @@ from kling_nb.media.marks import BrokenBoxError, outer_boxes
 from kling_nb.media.probe import NotVideoError, probe
 from kling_nb.notebook.cacheline import findings
 from kling_nb.records.provenance import AI_MADE
-from kling_nb.restoring import verify_folder
+from kling_nb.recovery.verify import verify_folder
 from sessions import KEY, ask, both_wires, sessions_in
 
 C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")

@@ -13,7 +13,7 @@ from kling_nb.notebook.bill import estimate_notebook
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.records.saved_notebook import runs_told
-from kling_nb.resolving import resolve
+from kling_nb.recovery.resolve import resolve
 from sessions import ask
 from stage import WIRES
 

@@ -32,8 +32,9 @@ from kling_nb.records.privacy import NOT_SHOWN, hash_of, is_hash, is_veiled, unv
 from kling_nb.records.receipt import from_receipt, to_receipt
 from kling_nb.records.request import make_request, request_key, run_key
 from kling_nb.records.run import RunRecord, RunStatus
-from kling_nb.resolving import resolve
-from kling_nb.restoring import restore, verify_folder
+from kling_nb.recovery.resolve import resolve
+from kling_nb.recovery.restore import restore
+from kling_nb.recovery.verify import verify_folder
 from kling_nb.spending.reconcile import costs
 from sessions import ask
 from stage import WIRES

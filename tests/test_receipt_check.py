@@ -11,7 +11,7 @@ from kernels import kernel_in
 from kling_nb.config import git as checkout
 from kling_nb.config.git import commit_of
 from kling_nb.records.provenance import Cell
-from kling_nb.restoring import verify_folder
+from kling_nb.recovery.verify import verify_folder
 from sessions import ask, sessions_in
 from test_marks import LABEL, c2pa, labelled, with_boxes
 

@@ -26,7 +26,7 @@ from kling_nb.records.receipt import from_receipt, receipts_in, to_receipt
 from kling_nb.records.receipt_model import RECEIPT_MIME, SCHEMA_FILE, receipt_schema, schema_text
 from kling_nb.records.request import Shot, TextToVideo
 from kling_nb.records.run import RunStatus
-from kling_nb.restoring import verify_folder
+from kling_nb.recovery.verify import verify_folder
 from sessions import ask, sessions_in
 from stage import WIRES, Stage
 from test_receipt import FILE, _places, json_values, records

@@ -8,7 +8,7 @@ from house import houses, until
 from kling_nb.errors import BlockedError, KlingError, UsageError
 from kling_nb.notebook.commands import run_command
 from kling_nb.records.run import RunStatus
-from kling_nb.resolving import resolve
+from kling_nb.recovery.resolve import resolve
 from kling_nb.views.words import session_words
 from sessions import ask
 

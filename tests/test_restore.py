@@ -17,7 +17,8 @@ from kling_nb.records.receipt import to_receipt, to_receipts
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.records.run import RunStatus
 from kling_nb.records.saved_notebook import read_receipts
-from kling_nb.restoring import relink, restore, verify_folder
+from kling_nb.recovery.restore import relink, restore
+from kling_nb.recovery.verify import verify_folder
 from sessions import KEY, ask, both_wires, sessions_in
 
 WIRES = ("runflow", "runcomfy")

@@ -9,7 +9,7 @@ import pytest
 from house import houses, until
 from kernels import kernel_in
 from kling_nb.errors import BlockedError
-from kling_nb.restoring import verify_folder
+from kling_nb.recovery.verify import verify_folder
 from sessions import ask
 from stage import WIRES
 

@@ -13,7 +13,7 @@ import pytest
 
 from kernels import errors, execute, notebook, records, sandbox_process, texts
 from kling_nb.records.receipt_model import RECEIPT_MIME
-from kling_nb.restoring import restore
+from kling_nb.recovery.restore import restore
 from safehtml import judge
 from sessions import sessions_in
 

@@ -14,7 +14,8 @@ from kling_nb.notebook.order import Order
 from kling_nb.notebook.shown import Shown, answer
 from kling_nb.notebook.values import wrong
 from kling_nb.records.receipt_model import CLIP_SUFFIXES
-from kling_nb.restoring import Found, relink, restore
+from kling_nb.recovery.restore import relink, restore
+from kling_nb.recovery.verify import Found
 
 __all__ = ["cache_line", "findings", "restore_line"]
 

@@ -7,7 +7,6 @@ from here); what is wrong is a `UsageError` of one line.
 from collections.abc import Sequence
 from pathlib import Path
 
-from kling_nb.adopting import adopt as _adopt_run
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import DetachedError, KlingError
@@ -21,8 +20,9 @@ from kling_nb.pricing.catalog import provider_label
 from kling_nb.providers import make_provider
 from kling_nb.records.money import usd
 from kling_nb.records.run import MODES, Mode, RunStatus, charged
-from kling_nb.resolving import resolve as _resolve_run
-from kling_nb.resolving import take_up
+from kling_nb.recovery.adopt import adopt as _adopt_run
+from kling_nb.recovery.resolve import resolve as _resolve_run
+from kling_nb.recovery.resolve import take_up
 from kling_nb.views.embed import refuse_too_much
 from kling_nb.views.words import SEND_IT, state_word
 

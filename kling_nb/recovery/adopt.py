@@ -35,6 +35,8 @@ from kling_nb.session.session import Session
 __all__ = ["Adoption", "adopt"]
 
 _EXAMPLE = '--prompt "TEXT" -d 5 --ar 16:9 --no-audio'
+
+
 #: What the price and the request key hang on, and the flag that says it.
 _NEEDED = {"duration": "-d S", "aspect_ratio": "--ar W:H", "audio": "--audio or --no-audio"}
 

@@ -4,72 +4,25 @@ Invariants: nothing is bought, and no ledger changes; a clip counts only with it
 wherever it comes from; what cannot be brought back is said run by run, with the reason.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
 from kling_nb.config.environment import media_folder
 from kling_nb.errors import KlingError, StoreError, UsageError
-from kling_nb.files import copy_and_hash, file_sha256, open_new, open_plain, place
+from kling_nb.files import copy_and_hash, file_sha256, open_new, place
 from kling_nb.media.folder import Store
 from kling_nb.media.remote import Depot, is_address
-from kling_nb.receiptcheck import faults_in, faults_of_file
 from kling_nb.records.privacy import hush
-from kling_nb.records.receipt_model import CLIP_SUFFIXES, MAX_RECEIPT_BYTES
+from kling_nb.records.receipt_model import CLIP_SUFFIXES
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.records.saved_notebook import read_receipts
+from kling_nb.recovery.verify import Found, existing_folder, missing_clip
 from kling_nb.session.api import current
 from kling_nb.session.session import Session
 
-__all__ = ["Found", "relink", "restore", "verify_folder"]
-
-Word = Literal[
-    "here",
-    "linked",
-    "fetched",
-    "gone",
-    "changed",
-    "wrong",
-    "missing",
-    "no clip",
-    "no receipt",
-    "unreadable",
-]
-_BAD = frozenset({"gone", "changed", "wrong", "missing", "no receipt", "unreadable"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """What became of one clip.
-
-    Args:
-        word: `here`, `linked` (from another place of this machine), `fetched` (from an address or the
-            provider), `gone`, `changed` (other bytes), `wrong` (the receipt contradicts the clip or
-            itself), `missing`, `no clip` (the run made none), `no receipt` or `unreadable`.
-        file: Its name.
-        run_id: Of the run, where one is known.
-        why: In words, where it is not well.
-        marks: Kinds of marks that the checked file says of itself, such as `c2pa` and `aigc`.
-
-    Example:
-        >>> Found(word="gone", file="fox.mp4", why="the provider no longer has it").good
-        False
-    """
-
-    word: Word
-    file: str
-    run_id: str = ""
-    why: str = ""
-    marks: tuple[str, ...] = ()
-
-    @property
-    def good(self) -> bool:
-        """Whether nothing is wrong."""
-        return self.word not in _BAD
+__all__ = ["relink", "restore"]
 
 
 def restore(
@@ -109,7 +62,7 @@ def restore(
     records = [_as_kept(record, session) for record in records]
     store = session.engine().store(media_folder(session.settings(), path, path.parent))
     depot = Depot(str(look_in)) if look_in is not None and is_address(str(look_in)) else None
-    nearby = _files(_folder(look_in)) if look_in is not None and depot is None else {}
+    nearby = _files(existing_folder(look_in)) if look_in is not None and depot is None else {}
     found = [_restore(record, store, nearby, depot, session) for record in records]
     unbelieved = f"{bad} receipts in it are damaged, or were changed"
     return [*found, *([Found(word="unreadable", file=path.name, why=unbelieved)] if bad else [])]
@@ -132,76 +85,14 @@ def relink(folder: str | Path | None = None, *, session: Session | None = None) 
     where = session.surroundings()
     here = where.folder or Path.cwd()
     store = session.engine().store(media_folder(session.settings(), where.notebook, here))
-    nearby = _files(_folder(folder) if folder is not None else here)
+    nearby = _files(existing_folder(folder) if folder is not None else here)
     known = {record.id: record for record in store.sidecars()}
     known |= {r.id: r for r in session.ledger().runs() if Path(r.folder) == store.folder}
     return [
-        _from_here(record, store, nearby, session) or _missing(record)
+        _from_here(record, store, nearby, session) or missing_clip(record)
         for record in known.values()
         if record.media is not None
     ]
-
-
-def verify_folder(folder: str | Path) -> list[Found]:
-    """Check every receipt of a folder, and every clip against its receipt; asks nobody.
-
-    A receipt must fit its schema, its keys must be those of its request, and what it says twice must agree; a
-    clip must have the recorded bytes, and be what the receipt says of it: picture, length, sound and marks.
-
-    Args:
-        folder: A media folder, or one that holds a `kling_media`.
-
-    Returns:
-        A finding for each receipt, each clip without one, and each file that only looks like a receipt.
-
-    Raises:
-        UsageError: There is no such folder.
-
-    Example:
-        >>> verify_folder("kling_media")   # doctest: +SKIP
-    """
-    path = _folder(folder)
-    store = Store(path if not (path / "kling_media").is_dir() else path / "kling_media")
-    found, named, written = [], set(), _written(store.folder)
-    for record in store.sidecars():
-        named |= {record.media.file} if record.media else set()
-        finding = _check(record, store)
-        if finding.good:
-            faults = [fault for data in written.get(record.id, ()) for fault in faults_in(data, record)]
-            clip = store.path(record)
-            faults += faults_of_file(record, clip) if clip is not None else []
-            finding = replace(finding, word="wrong", why="; ".join(faults)) if faults else finding
-            kinds = {mark.kind for mark in (record.media.marks if record.media else None) or ()}
-            finding = replace(finding, marks=tuple(sorted(kinds - {"tag"})))
-        found.append(finding)
-    found += [Found(word="unreadable", file=name, why=why) for name, why in store.skipped]
-    found += [
-        Found(word="no receipt", file=one.name, why="no receipt beside it names this clip")
-        for one in sorted(store.folder.iterdir())
-        if one.suffix.lower() in CLIP_SUFFIXES and one.name not in named and not one.name.startswith(".")
-    ]
-    return found
-
-
-def _written(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Read the receipts of a folder as they stand, by the id of their run."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(folder.glob("*.json")):
-        try:
-            with open_plain(path) as file:
-                data = json.loads(file.read(MAX_RECEIPT_BYTES))
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(data, dict) and isinstance(data.get("id"), str):
-            found.setdefault(data["id"], []).append(data)
-    return found
-
-
-def _folder(folder: str | Path) -> Path:
-    path = Path(folder)
-    if not path.is_dir():
-        raise UsageError(f"There is no folder {path}.", cure="Name a folder of clips and receipts.")
-    return path
 
 
 def _as_kept(record: RunRecord, session: Session) -> RunRecord:
@@ -213,22 +104,6 @@ def _as_kept(record: RunRecord, session: Session) -> RunRecord:
         if kept is not None and kept.private:
             return record.model_copy(update={"private": True})
     return record
-
-
-def _check(record: RunRecord, store: Store) -> Found:
-    if record.media is None:
-        return Found(word="no clip", file="", run_id=record.id, why=record.reason or record.status.value)
-    if store.verify(record):
-        return Found(word="here", file=record.media.file, run_id=record.id)
-    if store.path(record) is None:
-        return _missing(record)
-    why = "its bytes are not those of the receipt"
-    return Found(word="changed", file=record.media.file, run_id=record.id, why=why)
-
-
-def _missing(record: RunRecord) -> Found:
-    name = record.media.file if record.media else ""
-    return Found(word="missing", file=name, run_id=record.id, why="no file here has its bytes")
 
 
 def _same_clip(kept: RunRecord, record: RunRecord) -> bool:
