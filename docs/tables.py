@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kling_nb.commands.syntax.flags import FLAGS
+from kling_nb.commands.syntax.subcommands import COMMANDS
 from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.config.options import Options
 from kling_nb.config.settings import PREFIX
-from kling_nb.notebook.subcommands import COMMANDS
-from kling_nb.notebook.syntax import FLAGS
 from kling_nb.pricing.catalog import models, provider_label
 from kling_nb.records.receipt_model import SCHEMA_FILE, receipt_schema, schema_text
 from kling_nb.sandbox.faults.switches import SWITCHES

@@ -7,7 +7,6 @@ Exit codes: 0 done, 1 something ended badly, 2 wrong use, 3 refused for money.
 """
 
 import json
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -20,8 +19,8 @@ from kling_nb import errors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kling_nb.commands.answer import Shown
     from kling_nb.engine.run import Run
-    from kling_nb.notebook.shown import Shown
 
 __all__ = ["app", "main"]
 
@@ -73,7 +72,7 @@ def demo(
     prompts: Annotated[Path | None, typer.Option(help="JSON lines of VBench prompts.")] = None,
 ) -> None:
     """Run three prompts in a headless notebook against the sandbox: no key, no money."""
-    from kling_nb.demo import read_prompts, run_demo
+    from kling_nb.commands.demo import read_prompts, run_demo
 
     done = run_demo(out, read_prompts(prompts))
     _print(done.table())
@@ -94,7 +93,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check this machine: versions, folders, ledger, keys; sends nothing unless asked."""
-    findings = _command("doctor --online" if online else "doctor", as_json=as_json)
+    findings = _command("doctor", *(["--online"] if online else []), as_json=as_json)
     if any(finding["state"] == "fail" for finding in findings):
         raise typer.Exit(1)
 
@@ -107,7 +106,7 @@ def runs(
 ) -> None:
     """List runs of the ledger, newest first."""
     if not as_json:
-        _command(f"list -n {limit}", as_json=False)
+        _command("list", "-n", str(limit), as_json=False)
         return
     from kling_nb.records.receipt import to_receipt
     from kling_nb.session.api import current
@@ -124,7 +123,7 @@ def estimate(
 ) -> None:
     """Say what running a notebook would cost, without running it; exit code 3 where a cap would refuse it."""
     flags = ["--headless"] if headless else []
-    if _command(shlex.join(["estimate", *flags, str(notebook)]), as_json=as_json)["refused"]:
+    if _command("estimate", *flags, str(notebook), as_json=as_json)["refused"]:
         raise typer.Exit(3)
 
 
@@ -135,7 +134,7 @@ def models(
     as_json: Json = False,
 ) -> None:
     """List models, and every price with its source, date and age."""
-    _command("models --live" if live else "models", as_json=as_json)
+    _command("models", *(["--live"] if live else []), as_json=as_json)
 
 
 @app.command()
@@ -189,7 +188,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check every clip against its receipt; asks nobody. Exit code 1 where one is not well."""
-    from kling_nb.notebook.cacheline import findings
+    from kling_nb.commands.cache import findings
     from kling_nb.recovery.verify import verify_folder
 
     _judge(findings(verify_folder(folder)), as_json=as_json)
@@ -206,7 +205,7 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """Bring back the clips that a notebook's receipts tell of; sends no run."""
-    from kling_nb.notebook.cacheline import findings
+    from kling_nb.commands.cache import findings
     from kling_nb.recovery.restore import restore as bring_back
 
     _judge(findings(bring_back(notebook, look_in=look_in)), as_json=as_json)
@@ -234,7 +233,7 @@ def export(
     after LAYOUT choose runs. `export page NOTEBOOK --embed` makes one HTML page with the clips inside. Exit
     code 1 where a clip that the layout asks for, or the notebook shows, is missing.
     """
-    made = _command(shlex.join(["export", layout, *rest.args]), as_json=as_json)
+    made = _command("export", layout, *rest.args, as_json=as_json)
     if layout != "methods" and made["missing"]:
         raise typer.Exit(1)
 
@@ -272,11 +271,11 @@ def adopt(
 
 
 def _follow(name: str, words: list[str], timeout: float | None, *, as_json: bool, clip: bool = True) -> None:
-    from kling_nb.notebook.commands import run_command
+    from kling_nb.commands.run_line import run_words
     from kling_nb.records.receipt import to_receipt
     from kling_nb.session.api import current
 
-    shown = run_command(current(), shlex.join([name, *words]), {})
+    shown = run_words(current(), [name, *words])
     _wait(shown.runs, timeout)
     if as_json:
         _print_json([to_receipt(run.record) for run in shown.runs])
@@ -295,11 +294,11 @@ def _wait(runs: "Sequence[Run]", timeout: float | None) -> None:
         sys.stderr.write(f"kling-nb: {error}\n")
 
 
-def _command(line: str, *, as_json: bool) -> Any:
-    from kling_nb.notebook.commands import run_command
+def _command(*words: str, as_json: bool) -> Any:
+    from kling_nb.commands.run_line import run_words
     from kling_nb.session.api import current
 
-    shown = run_command(current(), line, {})
+    shown = run_words(current(), words)
     if as_json:
         _print_json(shown.value)
     else:

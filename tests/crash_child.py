@@ -186,7 +186,7 @@ def _tool(session, spec):
 
 
 def _resume(session, spec):
-    from kling_nb.notebook.commands import run_command
+    from kling_nb.notebook.line import run_command
 
     shown = run_command(session, "resume", {})
     return [{**_end(run), "answer": f"{shown.text}\n{run.bundle()['text/plain']}"} for run in shown.runs]

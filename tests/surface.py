@@ -9,12 +9,12 @@ import typer
 
 import kling_nb as kling
 from kling_nb.cli import app
+from kling_nb.commands.syntax.flags import FLAGS
+from kling_nb.commands.syntax.subcommands import COMMANDS
 from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.config.options import Options
 from kling_nb.config.settings import PREFIX
 from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS, VOTES
-from kling_nb.notebook.subcommands import COMMANDS
-from kling_nb.notebook.syntax import FLAGS
 
 FUNCTIONS = (staticmethod, classmethod)
 

@@ -4,7 +4,7 @@ import pytest
 
 from house import houses, until
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from kling_nb.records.run import RunStatus
 from kling_nb.recovery.adopt import adopt
 from sessions import ask

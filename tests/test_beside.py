@@ -10,7 +10,7 @@ from house import houses, until
 from kling_nb.engine.job import Clock
 from kling_nb.errors import LedgerError
 from kling_nb.files import file_sha256
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from sessions import ask
 from stage import QUICK, WIRES, Stage
 

@@ -13,11 +13,11 @@ import pytest
 
 from house import KEY, houses, until
 from kernels import errors, execute, notebook, records
+from kling_nb.commands.estimate.bill import estimate_notebook
+from kling_nb.commands.estimate.view import show_bill
 from kling_nb.errors import UsageError
 from kling_nb.loop import Loop
-from kling_nb.notebook.bill import estimate_notebook
-from kling_nb.notebook.billview import show_bill
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from kling_nb.records.run import RunStatus
 from kling_nb.session.session import Session
 from safehtml import judge

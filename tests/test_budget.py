@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from clips import make_record
 from house import KEY, houses, on_one_day, until
 from kernels import kernel_in, notebook, sandbox_process
+from kling_nb.commands.order import Order, here
 from kling_nb.errors import BudgetError, ConsentError, UsageError
 from kling_nb.ledger.database import Ledger
-from kling_nb.notebook.commands import run_command
-from kling_nb.notebook.order import Order, here
+from kling_nb.notebook.line import run_command
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals, micros
 from kling_nb.records.run import RunStatus

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from kling_nb import cli
+from kling_nb.commands.dry_run import show_plan
+from kling_nb.commands.overview import cost_word
+from kling_nb.commands.syntax.cell import CellOrder
+from kling_nb.commands.syntax.subcommands import COMMANDS
 from kling_nb.errors import KlingError, StoreError, UsageError, WaitTimeoutError
-from kling_nb.notebook.arguments import CellOrder
-from kling_nb.notebook.commands import run_command
-from kling_nb.notebook.dryrun import show_plan
-from kling_nb.notebook.overview import cost_word
-from kling_nb.notebook.subcommands import COMMANDS
+from kling_nb.notebook.line import run_command
 from kling_nb.records.run import RunStatus
 from kling_nb.session.session import Session
 from sessions import KEY, ask, both_wires, sessions_in

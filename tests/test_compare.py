@@ -11,9 +11,9 @@ from clips import make_clip, make_record
 from kling_nb.errors import UsageError
 from kling_nb.media.folder import Store
 from kling_nb.media.probe import stills
-from kling_nb.notebook.commands import run_command
 from kling_nb.notebook.compare import Comparison, compare
 from kling_nb.notebook.frontend import CHUNK_BYTES, ClipSource
+from kling_nb.notebook.line import run_command
 from kling_nb.notebook.player import shot_marks
 from kling_nb.records.run import RunStatus
 from livepage import keep_clip

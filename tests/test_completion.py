@@ -9,9 +9,9 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+from kling_nb.commands.syntax.flags import FLAGS
+from kling_nb.commands.syntax.subcommands import COMMANDS
 from kling_nb.notebook import completion
-from kling_nb.notebook.subcommands import COMMANDS
-from kling_nb.notebook.syntax import FLAGS
 from kling_nb.pricing.catalog import models
 from kling_nb.providers import PROVIDERS
 

@@ -14,11 +14,11 @@ import pytest
 
 import kling_nb as kling
 from house import houses
+from kling_nb.commands.dry_run import show_plan
+from kling_nb.commands.syntax.cell import parse_cell
 from kling_nb.errors import UsageError
-from kling_nb.notebook.arguments import parse_cell
-from kling_nb.notebook.commands import run_command
-from kling_nb.notebook.dryrun import show_plan
-from kling_nb.notebook.shown import Answer
+from kling_nb.notebook.display import Answer
+from kling_nb.notebook.line import run_command
 from kling_nb.records.money import Estimate
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.records.request import make_request

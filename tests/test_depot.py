@@ -17,7 +17,7 @@ import pytest
 from kling_nb.errors import KlingError, StoreError, UsageError
 from kling_nb.media import remote
 from kling_nb.media.remote import Depot, is_address
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from kling_nb.recovery.restore import restore
 from sessions import ask, sessions_in
 from test_restore import save, words

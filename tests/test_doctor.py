@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kling_nb.notebook.commands import run_command
-from kling_nb.notebook.doctor import file_system
+from kling_nb.commands.doctor import file_system
+from kling_nb.notebook.line import run_command
 from sessions import KEY, both_wires, sessions_in
 
 

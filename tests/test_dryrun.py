@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kling_nb.notebook.arguments import parse_cell
-from kling_nb.notebook.dryrun import as_curl, as_python, show_plan
+from kling_nb.commands.dry_run import as_curl, as_python, show_plan
+from kling_nb.commands.syntax.cell import parse_cell
 from kling_nb.providers.messages import Call
 from kling_nb.records.request import make_request
 from kling_nb.records.run import RunStatus

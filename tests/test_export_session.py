@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from kling_nb.errors import UsageError
 from kling_nb.exports.export import describe_methods, export
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from kling_nb.ratings.votes import Vote, add_vote
 from kling_nb.records.run import RunStatus
 from sessions import KEY, ask, both_wires, sessions_in

@@ -13,7 +13,7 @@ from kling_nb.exports.export import export
 from kling_nb.exports.layouts import LAYOUTS, find_layout, read_rows
 from kling_nb.exports.naming import Sample
 from kling_nb.exports.writer import lay_out
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from kling_nb.records.run import RunStatus
 from sessions import ask, sessions_in
 from standins import StandIns, names

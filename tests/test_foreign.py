@@ -14,7 +14,7 @@ from nbconvert import HTMLExporter
 from house import until
 from kernels import execute, notebook, sandbox_process
 from kling_nb.errors import ConsentError, KlingError, SettingsError
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from kling_nb.records.base import utc_now
 from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import RunStatus

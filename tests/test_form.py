@@ -16,18 +16,18 @@ from IPython.core.inputtransformer2 import TransformerManager
 from pydantic import Field
 
 from kernels import check_saved, errors, execute, kernel_in, notebook, records, texts
+from kling_nb.commands.syntax.cell import ask_of, parse_cell
+from kling_nb.commands.syntax.flags import FLAGS
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import BudgetError, KeyMissingError, UsageError
 from kling_nb.notebook import form as form_module
-from kling_nb.notebook.arguments import ask_of, parse_cell
 from kling_nb.notebook.form import form
 from kling_nb.notebook.formfields import OPTIONS, blank, fields_of, inputs_of, read
 from kling_nb.notebook.forminputs import Input, shape
 from kling_nb.notebook.formtext import as_cell
 from kling_nb.notebook.formverdict import assess, counted, offers
 from kling_nb.notebook.formview import FormView, Tells
-from kling_nb.notebook.syntax import FLAGS
 from kling_nb.pricing.catalog import find_model, models
 from kling_nb.providers import PROVIDERS
 from kling_nb.records.request import MAX_SHOTS, Shot, TextToVideo, make_request

@@ -13,7 +13,7 @@ from kling_nb.addresses import is_loopback
 from kling_nb.config.keys import Key, check_length
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.notebook.cell import run_cell
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from kling_nb.records.request import make_request
 from kling_nb.records.secrets import blot, is_secret, looks_secret
 from kling_nb.recovery.adopt import adopt

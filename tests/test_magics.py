@@ -292,7 +292,7 @@ def test_an_interrupt_stops_the_waiting_and_nothing_else(slow, cell):
 
 def test_an_interrupt_anywhere_in_a_magic_is_one_line(kernel):
     """Also where no wait expects it, the stop button ends a magic with words and without a traceback."""
-    kernel.run("import kling_nb.notebook.commands as commands\ndef stop(*_): raise KeyboardInterrupt")
+    kernel.run("import kling_nb.notebook.line as commands\ndef stop(*_): raise KeyboardInterrupt")
     kernel.run("commands.run_command = stop")
     answer = kernel.run("%kling list")
     assert answer.reply["ename"] == "DetachedError"

@@ -12,10 +12,10 @@ import av
 import pytest
 
 from clips import make_clip
+from kling_nb.commands.cache import findings
 from kling_nb.exports.export import export as session_export
 from kling_nb.media.marks import BrokenBoxError, outer_boxes
 from kling_nb.media.probe import NotVideoError, probe
-from kling_nb.notebook.cacheline import findings
 from kling_nb.records.provenance import AI_MADE
 from kling_nb.recovery.verify import verify_folder
 from sessions import KEY, ask, both_wires, sessions_in

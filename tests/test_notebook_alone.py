@@ -8,8 +8,8 @@ import pytest
 
 from house import houses, until
 from kernels import check_saved, errors, execute, kernel_in, notebook, records
+from kling_nb.commands.estimate.bill import estimate_notebook
 from kling_nb.errors import BlockedError, KeyMissingError
-from kling_nb.notebook.bill import estimate_notebook
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.records.saved_notebook import runs_told

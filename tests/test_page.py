@@ -19,7 +19,7 @@ from kernels import KEY, execute, notebook, records
 from kling_nb.errors import UsageError
 from kling_nb.exports.page import write_page
 from kling_nb.exports.page_sanitizer import Cleaner
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from sessions import sessions_in
 from test_xss import Watch
 from xss import CORPUS, JUDGE, mark_of

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from house import houses
 from kling_nb.config.settings import load_settings
 from kling_nb.errors import KeyMissingError, SettingsError, UnpricedError, UnsupportedError, UsageError
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from kling_nb.pricing.catalog import add_own, find_model
 from kling_nb.pricing.estimate import age_words, estimate, learn_price
 from kling_nb.pricing.price_file import in_force, read_prices

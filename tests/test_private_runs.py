@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from canary import PROMPT, files_below, pieces_in
 from house import houses, until
 from kernels import notebook
+from kling_nb.commands.syntax.cell import parse_cell
+from kling_nb.commands.syntax.values import repeating
 from kling_nb.engine.run import Run
 from kling_nb.engine.submit import submit_call
 from kling_nb.errors import KlingError, NotCachedError, StoreError, UsageError
 from kling_nb.media.folder import Store
 from kling_nb.media.names import file_stem
-from kling_nb.notebook.arguments import parse_cell
-from kling_nb.notebook.commands import run_command
 from kling_nb.notebook.form import form
 from kling_nb.notebook.formverdict import assess
+from kling_nb.notebook.line import run_command
 from kling_nb.notebook.rate import Rating
-from kling_nb.notebook.values import repeating
 from kling_nb.pricing.catalog import find_model
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Estimate

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kling_nb.commands.syntax.cell import parse_cell
+from kling_nb.commands.syntax.storyboard import read_storyboard
 from kling_nb.errors import UsageError
-from kling_nb.notebook.arguments import parse_cell
-from kling_nb.notebook.storyboard import read_storyboard
 from kling_nb.records.request import make_request
 from kling_nb.records.secrets import looks_secret
 

@@ -11,7 +11,7 @@ import pytest
 
 from kernels import errors, execute, texts
 from kling_nb.errors import UsageError
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from kling_nb.notebook.rate import Rating, rate
 from kling_nb.ratings.votes import votes
 from safehtml import judge

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from house import KEY, houses
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from kling_nb.providers import make_provider
 from kling_nb.providers.messages import Reply
 from kling_nb.providers.runcomfy import RunComfy

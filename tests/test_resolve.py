@@ -6,7 +6,7 @@ import pytest
 
 from house import houses, until
 from kling_nb.errors import BlockedError, KlingError, UsageError
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from kling_nb.records.run import RunStatus
 from kling_nb.recovery.resolve import resolve
 from kling_nb.views.words import session_words

@@ -12,7 +12,7 @@ import pytest
 
 from kernels import notebook
 from kling_nb.errors import UsageError
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from kling_nb.records.receipt import to_receipt, to_receipts
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.records.run import RunStatus

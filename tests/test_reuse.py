@@ -19,7 +19,7 @@ from kling_nb.errors import (
     StoreError,
     UsageError,
 )
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from kling_nb.records.run import MediaFacts, RunStatus
 from sessions import ask
 from stage import QUICK, WIRES

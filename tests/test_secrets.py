@@ -24,7 +24,7 @@ from kling_nb.config.settings import load_settings
 from kling_nb.engine.lookup import Reach
 from kling_nb.errors import KlingError, SettingsError
 from kling_nb.loop import Loop
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from kling_nb.providers import make_provider
 from kling_nb.records.receipt import to_receipt
 from kling_nb.sandbox.serve import Sandbox

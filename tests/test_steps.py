@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels import notebook
+from kling_nb.commands.estimate.cells import Cell, read_cells
+from kling_nb.commands.estimate.steps import read_steps
 from kling_nb.errors import UsageError
-from kling_nb.notebook.cells import Cell, read_cells
-from kling_nb.notebook.steps import read_steps
 
 SOURCES = [
     "%load_ext kling_nb",

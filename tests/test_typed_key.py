@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from kling_nb.config.session_keys import KeyHolder
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.loop import Loop
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from sessions import sessions_in
 
 CANARY = "canary-7f3a9c-typed"

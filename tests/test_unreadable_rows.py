@@ -7,7 +7,7 @@ import pytest
 
 from house import houses
 from kling_nb.errors import BudgetError, KlingError, LedgerError
-from kling_nb.notebook.commands import run_command
+from kling_nb.notebook.line import run_command
 from sessions import ask
 
 NEWER = '{"id": "kl7m2q", "status": "paused", "words": "of a newer program"}'

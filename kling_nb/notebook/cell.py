@@ -8,15 +8,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from kling_nb.commands.answer import Shown
+from kling_nb.commands.dry_run import show_plan
+from kling_nb.commands.syntax.cell import CellOrder, HelpWantedError, ask_of, parse_cell
+from kling_nb.commands.syntax.flags import cell_help
+from kling_nb.commands.syntax.values import repeating
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import DetachedError, KlingError, WaitTimeoutError
-from kling_nb.notebook.arguments import CellOrder, HelpWantedError, ask_of, parse_cell
 from kling_nb.notebook.card import show_runs
-from kling_nb.notebook.dryrun import show_plan
-from kling_nb.notebook.shown import Shown, put
-from kling_nb.notebook.syntax import cell_help
-from kling_nb.notebook.values import repeating
+from kling_nb.notebook.display import put
 from kling_nb.session.session import Session
 
 __all__ = ["Refused", "run_cell"]

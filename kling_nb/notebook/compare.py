@@ -10,14 +10,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from kling_nb.commands.answer import Shown
+from kling_nb.commands.order import Order, named
+from kling_nb.commands.syntax.values import shown, wrong
 from kling_nb.engine.run import Run, Video
 from kling_nb.errors import UsageError, one_line
 from kling_nb.media.probe import stills
 from kling_nb.notebook.frontend import CLIP_BYTES, ClipSource, LiveView, make_widget, watched
-from kling_nb.notebook.order import Order, named
 from kling_nb.notebook.player import clip_state
-from kling_nb.notebook.shown import Shown
-from kling_nb.notebook.values import shown, wrong
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import veiled, words_of
 from kling_nb.records.run import RunRecord

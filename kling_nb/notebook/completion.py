@@ -13,8 +13,8 @@ from typing import Any
 from IPython import get_ipython
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from kling_nb.notebook.subcommands import COMMANDS
-from kling_nb.notebook.syntax import FLAGS, Flag, find_flag
+from kling_nb.commands.syntax.flags import FLAGS, Flag, find_flag
+from kling_nb.commands.syntax.subcommands import COMMANDS
 
 __all__ = ["install", "matcher", "remove"]
 

@@ -13,6 +13,9 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.commands.answer import Shown
+from kling_nb.commands.order import Order, named
+from kling_nb.commands.syntax.values import wrong
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
@@ -20,9 +23,6 @@ from kling_nb.notebook.formdraft import Draft, Source, session_now
 from kling_nb.notebook.formfields import inputs_of, read
 from kling_nb.notebook.formverdict import Verdict, assess, offers
 from kling_nb.notebook.frontend import LiveView, watched
-from kling_nb.notebook.order import Order, named
-from kling_nb.notebook.shown import Shown
-from kling_nb.notebook.values import wrong
 from kling_nb.pricing.catalog import find_model, provider_label
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import MICROS

@@ -12,10 +12,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from kling_nb.commands.syntax.cell import parse_request
+from kling_nb.commands.syntax.flags import FLAGS
+from kling_nb.commands.syntax.values import check_text
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.notebook.arguments import parse_request
-from kling_nb.notebook.syntax import FLAGS
-from kling_nb.notebook.values import check_text
 from kling_nb.records.request import TextToVideo, make_request, problems_of
 from kling_nb.session.plan import Ask
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kling_nb.commands.syntax.cell import ask_of, parse_cell
+from kling_nb.commands.syntax.flags import find_flag
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.notebook.arguments import ask_of, parse_cell
-from kling_nb.notebook.syntax import find_flag
 from kling_nb.records.request import TextToVideo
 from kling_nb.session.plan import Ask
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.commands.dry_run import payload_blocks
 from kling_nb.errors import BlockedError, BudgetError, KlingError, UnpricedError
-from kling_nb.notebook.dryrun import payload_blocks
 from kling_nb.notebook.formfields import Reading, fields_of, read
 from kling_nb.notebook.formtext import as_cell
 from kling_nb.pricing.catalog import Model, find_model, provider_label

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kling_nb.commands.dry_run import blocks_page
 from kling_nb.config.keys import KEY_VARIABLES
-from kling_nb.notebook.dryrun import blocks_page
 from kling_nb.notebook.formfields import Field, inputs_of
 from kling_nb.notebook.forminputs import Input, choose, page, press, set_trait
 from kling_nb.notebook.formstory import Board

@@ -10,14 +10,14 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.commands.answer import Shown
+from kling_nb.commands.order import Order, held, named
+from kling_nb.commands.overview import cost_word
+from kling_nb.commands.syntax.values import read_tag, wrong
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError, one_line
 from kling_nb.notebook.frontend import ClipSource, LiveView, make_widget, watched
-from kling_nb.notebook.order import Order, held, named
-from kling_nb.notebook.overview import cost_word
-from kling_nb.notebook.shown import Shown
-from kling_nb.notebook.values import read_tag, wrong
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import veiled, words_of

@@ -77,8 +77,8 @@ class KlingMagics(Magics):
         run_cell(self._session(), self.shell.user_ns, line, body)
 
     def _line(self, line: str) -> Any:
-        from kling_nb.notebook.commands import run_command
-        from kling_nb.notebook.shown import put
+        from kling_nb.notebook.display import put
+        from kling_nb.notebook.line import run_command
 
         return put(run_command(self._session(), line, self.shell.user_ns))
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.commands.answer import Shown, answer
+from kling_nb.commands.order import Order, held, named
+from kling_nb.commands.syntax.values import wrong
 from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.notebook.frontend import ClipSource, LiveView, make_widget, watched
-from kling_nb.notebook.order import Order, held, named
-from kling_nb.notebook.shown import Shown, answer
-from kling_nb.notebook.values import wrong
 from kling_nb.ratings.ballot import Ballot, Paper
 from kling_nb.ratings.pairing import By, grouping
 from kling_nb.ratings.ratings import Agreement, Ratings

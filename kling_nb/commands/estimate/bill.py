@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from kling_nb.commands.estimate.cells import read_cells
+from kling_nb.commands.estimate.steps import Step, read_steps
+from kling_nb.commands.syntax.cell import ask_of
 from kling_nb.config.environment import Surroundings
 from kling_nb.engine.reuse import Decision
 from kling_nb.errors import BudgetError, ConsentError, KlingError, UnpricedError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
-from kling_nb.notebook.arguments import ask_of
-from kling_nb.notebook.cells import read_cells
-from kling_nb.notebook.steps import Step, read_steps
 from kling_nb.pricing.estimate import Quote
 from kling_nb.records.money import Estimate, Totals
 from kling_nb.records.privacy import in_place_of
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["CellBill", "NotebookBill", "State", "estimate_notebook"]
 
 State = Literal["new", "pending", "reused", "dry run", "refused", "unpriced", "blocked", "invalid", "unknown"]
+
+
 #: A cell in one of these states ends with an error, and Run All with it.
 STOPS: frozenset[State] = frozenset({"refused", "unpriced", "blocked", "invalid"})
 

@@ -29,6 +29,8 @@ PROMPTS = (
     "Macro of rain falling on a tin roof, each drop bursting into light, locked camera",
     "A paper boat drifts down a flooded street between parked bicycles, low angle, soft morning haze",
 )
+
+
 #: Rows of the VBench prompts: fire, water and a creature; all in English.
 VBENCH_ROWS = (712, 736, 758)
 

@@ -12,38 +12,39 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from kling_nb.commands import overview, runs
+from kling_nb.commands.answer import Shown, verbatim
+from kling_nb.commands.cache import cache_line, restore_line
+from kling_nb.commands.doctor import doctor
+from kling_nb.commands.estimate import view
+from kling_nb.commands.export import PAGE_FLAGS, export_line, page_line
+from kling_nb.commands.models import model_list
+from kling_nb.commands.money import budget, cost
+from kling_nb.commands.order import Order
+from kling_nb.commands.syntax.flags import cell_help, normal
+from kling_nb.commands.syntax.subcommands import COMMANDS, Command, command_help
+from kling_nb.commands.syntax.values import check_text, shown, wrong
 from kling_nb.errors import KlingError, StoreError, one_line
-from kling_nb.notebook import billview, overview, runcommands
-from kling_nb.notebook.budgeting import budget
-from kling_nb.notebook.cacheline import cache_line, restore_line
-from kling_nb.notebook.compare import compare_line
-from kling_nb.notebook.cost import cost
-from kling_nb.notebook.doctor import doctor
-from kling_nb.notebook.exportline import export_line
-from kling_nb.notebook.form import form_line
-from kling_nb.notebook.gallery import gallery_line
-from kling_nb.notebook.order import Order
-from kling_nb.notebook.pageline import PAGE_FLAGS, page_line
-from kling_nb.notebook.prices import model_list
-from kling_nb.notebook.rate import rate_line
-from kling_nb.notebook.shown import Shown, verbatim
-from kling_nb.notebook.subcommands import COMMANDS, Command, command_help
-from kling_nb.notebook.syntax import cell_help, normal
-from kling_nb.notebook.values import check_text, shown, wrong
 
 if TYPE_CHECKING:
     from kling_nb.session.session import Session
 
-__all__ = ["run_command"]
+__all__ = ["Handler", "run_line", "run_words"]
+
+#: What answers a subcommand.
+Handler = Callable[[Order], Shown]
 
 
-def run_command(session: "Session", line: str, names: Mapping[str, Any]) -> Shown:
+def run_line(
+    session: "Session", line: str, names: Mapping[str, Any], views: Mapping[str, Handler] | None = None
+) -> Shown:
     r"""Carry out one `%kling` line.
 
     Args:
         session: Of this kernel.
         line: What follows `%kling`.
         names: The notebook's variables: an argument may name one that holds a run.
+        views: The subcommands that a notebook alone can answer.
 
     Returns:
         What is shown. `runs` are runs whose cards belong below it; the `value` of a table is the same as
@@ -54,16 +55,48 @@ def run_command(session: "Session", line: str, names: Mapping[str, Any]) -> Show
         KlingError: The subcommand failed.
 
     Example:
-        >>> run_command(None, "help config", {}).text
+        >>> run_line(None, "help config", {}).text
         '%kling config\n  the settings as they are now, and where each comes from'
     """
-    check_text(line, "the line")
-    if session is not None:
-        session.keys.refuse({"the line": line})
+    _refuse(session, line)
     try:
         words = shlex.split(line)
     except ValueError:
         raise wrong("A quote or a backslash in the line is left open.", "Close it.") from None
+    return _run(session, words, names, views or {})
+
+
+def run_words(session: "Session", words: Sequence[str]) -> Shown:
+    r"""Carry out a subcommand whose words are apart already, as on a command line.
+
+    Args:
+        session: Of this process.
+        words: The subcommand and what follows it.
+
+    Returns:
+        As `run_line`.
+
+    Raises:
+        UsageError: As `run_line`.
+        KlingError: The subcommand failed.
+
+    Example:
+        >>> run_words(None, ["help", "config"]).text
+        '%kling config\n  the settings as they are now, and where each comes from'
+    """
+    _refuse(session, " ".join(words))
+    return _run(session, words, {}, {})
+
+
+def _refuse(session: "Session", line: str) -> None:
+    check_text(line, "the line")
+    if session is not None:
+        session.keys.refuse({"the line": line})
+
+
+def _run(
+    session: "Session", words: Sequence[str], names: Mapping[str, Any], views: Mapping[str, Handler]
+) -> Shown:
     asked = [word for word in words if normal(word) not in {"-h", "--help"} and word != ";"]
     command = _find_command(asked[0].removesuffix(";") if asked else "help")
     rest = asked[1:]
@@ -71,7 +104,7 @@ def run_command(session: "Session", line: str, names: Mapping[str, Any]) -> Show
         command, rest = _find_command("help"), [command.name] if asked else []
     order = _read(command, rest, session, names)
     try:
-        return _DO[command.name](order)
+        return {**_COMMANDS, **views}[command.name](order)
     except KlingError:
         # A time-out of ours is an OSError, too.
         raise
@@ -149,22 +182,18 @@ def _keys(order: Order) -> Shown:
     return overview.keys(order.session)
 
 
-_DO: dict[str, Callable[[Order], Shown]] = {
-    "status": runcommands.status,
-    "list": runcommands.list_runs,
-    "show": runcommands.show,
-    "compare": compare_line,
-    "gallery": gallery_line,
-    "rate": rate_line,
-    "form": form_line,
-    "wait": runcommands.wait,
-    "cancel": runcommands.cancel,
-    "resume": runcommands.resume,
-    "resolve": runcommands.resolve,
-    "adopt": runcommands.adopt,
+_COMMANDS: dict[str, Handler] = {
+    "status": runs.status,
+    "list": runs.list_runs,
+    "show": runs.show,
+    "wait": runs.wait,
+    "cancel": runs.cancel,
+    "resume": runs.resume,
+    "resolve": runs.resolve,
+    "adopt": runs.adopt,
     "cost": cost,
     "budget": budget,
-    "estimate": billview.estimate,
+    "estimate": view.estimate,
     "restore": restore_line,
     "cache": cache_line,
     "export": _export,

@@ -11,15 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kling_nb.notebook.values import wrong
+from kling_nb.commands.syntax.values import wrong
 
 __all__ = ["FORMATS", "SKIP", "Cell", "read_cells"]
 
 FORMATS = (".ipynb", ".py", ".md")
+
+
 #: The tag that keeps a cell from being run.
 SKIP = "skip-execution"
+
+
 _MARKER = re.compile(r"#\s*%%(?:\s+(.*))?")
+
+
 _MAGIC = re.compile(r"#\s?(%{1,2}[A-Za-z_].*|!.*)")
+
+
 _TAGS = re.compile(r"tags=(\[[^\]]*\])")
 
 

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kling_nb.commands.syntax.values import check_text, identifier, shown, wrong
 from kling_nb.errors import UsageError
-from kling_nb.notebook.values import check_text, identifier, shown, wrong
 
 __all__ = ["fill_in", "read_text"]
 
 MAX_FILE_BYTES = 64 * 1024
+
+
 _NAME = re.compile(r"\{\{([^{}]*)\}\}")
 
 

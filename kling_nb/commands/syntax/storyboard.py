@@ -7,13 +7,17 @@ or joined to another shot; what only looks like a shot is an error, because a wr
 import re
 from typing import Any
 
-from kling_nb.notebook.values import shown, wrong
+from kling_nb.commands.syntax.values import shown, wrong
 
 __all__ = ["read_storyboard"]
 
 _SHOT = re.compile(r"\[\s*(\d{1,3})\s*s\s*\](.*)", re.ASCII | re.DOTALL)
+
+
 # Seconds in brackets that are not written as a shot is: [2.5s], [5 sec], [05S], [-1s].
 _NEARLY = re.compile(r"\[\s*[+-]?\d[\d.,]*\s*(?:s|secs?|seconds?)\.?\s*\]", re.ASCII | re.IGNORECASE)
+
+
 _CURE = "Write one shot a line, whole seconds first: `[5s] Wide view of a vineyard`."
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.commands.answer import Shown, answer
 from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.config.options import Options
 from kling_nb.config.settings import CAPS, PREFIX
 from kling_nb.errors import KlingError, one_line
-from kling_nb.notebook.shown import Shown, answer
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import usd
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["Held", "config", "keys", "listing", "status"]
 
 Row = list[object]
+
+
 _RUN_HEADS = ["run", "name", "state", "prompt", "model", "provider", "s", "cost", "file", "age"]
+
+
 _RUN_ALIGN = "llllllrrlr"
 
 

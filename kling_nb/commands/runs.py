@@ -7,15 +7,15 @@ from here); what is wrong is a `UsageError` of one line.
 from collections.abc import Sequence
 from pathlib import Path
 
+from kling_nb.commands import overview
+from kling_nb.commands.answer import Shown, answer
+from kling_nb.commands.order import PENDING, Order, held, here, named
+from kling_nb.commands.syntax.cell import parse_request
+from kling_nb.commands.syntax.subcommands import COMMANDS
+from kling_nb.commands.syntax.values import read_count, read_seconds, shown, wrong
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import DetachedError, KlingError
-from kling_nb.notebook import overview
-from kling_nb.notebook.arguments import parse_request
-from kling_nb.notebook.order import PENDING, Order, held, here, named
-from kling_nb.notebook.shown import Shown, answer
-from kling_nb.notebook.subcommands import COMMANDS
-from kling_nb.notebook.values import read_count, read_seconds, shown, wrong
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.providers import make_provider
 from kling_nb.records.money import usd
@@ -29,6 +29,8 @@ from kling_nb.views.words import SEND_IT, state_word
 __all__ = ["adopt", "cancel", "list_runs", "resolve", "resume", "show", "status", "wait"]
 
 _LISTED = 20
+
+
 _ADOPT = next(command for command in COMMANDS if command.name == "adopt")
 
 

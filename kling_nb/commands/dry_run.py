@@ -11,11 +11,11 @@ from pprint import pformat
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.commands.answer import Shown
+from kling_nb.commands.syntax.cell import CellOrder
 from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.errors import KlingError, UnpricedError, one_line
-from kling_nb.notebook.arguments import CellOrder
-from kling_nb.notebook.shown import Shown
 from kling_nb.pricing.catalog import find_model, provider_label
 from kling_nb.providers import make_provider
 from kling_nb.providers.messages import Call

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.commands.answer import Shown, answer
+from kling_nb.commands.order import PENDING, Order
+from kling_nb.commands.syntax.values import wrong
 from kling_nb.config.settings import PREFIX, Settings
-from kling_nb.notebook.order import PENDING, Order
-from kling_nb.notebook.shown import Shown, answer
-from kling_nb.notebook.values import wrong
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Cap, Level, usd
 from kling_nb.session.budget import LEVELS
@@ -20,8 +20,11 @@ from kling_nb.views.words import clock, there_are
 if TYPE_CHECKING:
     from kling_nb.session.session import Session
     from kling_nb.views.tables import Part
+from kling_nb.spending.reconcile import costs
+from kling_nb.spending.sums import DIMENSIONS, read_day
+from kling_nb.views.html import Html
 
-__all__ = ["budget"]
+__all__ = ["budget", "cost"]
 
 _NAMES: dict[Level, str] = {
     "session": "session",
@@ -29,13 +32,19 @@ _NAMES: dict[Level, str] = {
     "user_daily": "user, today",
     "user_total": "user, in all",
 }
+
+
 _PROSE: dict[Level, str] = {
     "session": "this session's",
     "project_daily": "the project's for today",
     "user_daily": "the user's for today",
     "user_total": "the user's in all",
 }
+
+
 _HEADS = ["budget of", "", "cap", "spent", "reserved", "left", "charge unknown", "from"]
+
+
 _ALIGN = "llrrrrrl"
 
 
@@ -189,3 +198,32 @@ def _endings(settings: Settings, now: datetime) -> list[str]:
 
 def _midnight(now: datetime) -> datetime:
     return now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+
+
+def cost(order: Order) -> Shown:
+    """Show what was spent, and give the report.
+
+    Args:
+        order: The line, with the flags `--all`, `--by`, `--since`, `--until`, `--project` and `--reconcile`.
+
+    Returns:
+        The answer; its value is a `CostReport`.
+
+    Raises:
+        UsageError: A flag makes no sense.
+    """
+    flags = order.flags
+    for name in ("--by", "--project"):
+        if name in flags and not flags[name].strip():
+            cure = f"It takes some of {', '.join(DIMENSIONS)}." if name == "--by" else "It takes a name."
+            raise wrong(f"`%kling cost` needs something after {name}.", cure)
+    report = costs(
+        by=flags.get("--by"),
+        everything="--all" in flags,
+        since=read_day(flags["--since"], "--since") if "--since" in flags else None,
+        until=read_day(flags["--until"], "--until") if "--until" in flags else None,
+        project=flags.get("--project"),
+        reconcile="--reconcile" in flags,
+        session=order.session,
+    )
+    return Shown(html=Html(report._repr_html_()), text=repr(report), value=report)

@@ -6,12 +6,12 @@ Invariants: a sum with an unknown part says so; play money stands apart; what is
 from pathlib import Path
 from typing import Any, Literal
 
+from kling_nb.commands.answer import Shown
+from kling_nb.commands.estimate.bill import CellBill, NotebookBill, State, estimate_notebook
+from kling_nb.commands.models import whole_days
+from kling_nb.commands.order import Order
+from kling_nb.commands.syntax.values import wrong
 from kling_nb.errors import one_line
-from kling_nb.notebook.bill import CellBill, NotebookBill, State, estimate_notebook
-from kling_nb.notebook.order import Order
-from kling_nb.notebook.prices import whole_days
-from kling_nb.notebook.shown import Shown
-from kling_nb.notebook.values import wrong
 from kling_nb.pricing.estimate import Quote
 from kling_nb.records.money import Totals, usd
 from kling_nb.views.html import AMBER, BLUE, GREEN, GREY, RED, join, pill, prose, tag
@@ -21,9 +21,17 @@ from kling_nb.views.words import clock, plain, session_words, short
 __all__ = ["estimate", "show_bill"]
 
 _HEADS = ["cell", "name", "what", "would be", "cost", "takes", "why"]
+
+
 _ALIGN = "rlllrll"
+
+
 _WIDE = "width:300px"
+
+
 _FIXED = "\u00a0"
+
+
 _COLOURS: dict[State, str] = {
     "new": BLUE,
     "pending": BLUE,

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.commands.syntax.values import identifier, wrong
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.notebook.values import identifier, wrong
 from kling_nb.records.run import RunStatus
 
 if TYPE_CHECKING:

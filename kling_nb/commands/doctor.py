@@ -15,9 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from kling_nb.commands.answer import Shown, answer
 from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.errors import KlingError, one_line
-from kling_nb.notebook.shown import Shown, answer
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.spending.reconcile import balances
 from kling_nb.views.html import AMBER, GREEN, RED, pill
@@ -31,8 +31,14 @@ __all__ = ["Finding", "doctor", "file_system"]
 
 #: Kinds on which SQLite's locks and shared memory cannot be relied upon between hosts.
 _NETWORK = ("nfs", "cifs", "smb", "fuse", "lustre", "afs", "9p", "beegfs", "gpfs", "ceph", "gluster")
+
+
 _ROOM_BYTES = 1_000_000_000
+
+
 _COLOURS = {"ok": GREEN, "warn": AMBER, "fail": RED}
+
+
 _HEADS = ["check", "", "found", "what to do"]
 
 

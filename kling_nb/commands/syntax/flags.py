@@ -6,15 +6,7 @@ promise what another does not keep; nothing heavy is imported, because completio
 
 from dataclasses import dataclass
 
-__all__ = [
-    "EXAMPLE",
-    "FLAGS",
-    "REFUSED",
-    "Flag",
-    "cell_help",
-    "find_flag",
-    "normal",
-]
+__all__ = ["EXAMPLE", "FLAGS", "REFUSED", "Flag", "cell_help", "find_flag", "normal"]
 
 EXAMPLE = "A red fox crosses fresh snow at dawn, slow dolly-in"
 
@@ -56,7 +48,10 @@ class Flag:
 
 
 _CLIP, _WHERE, _TAKES, _MONEY = "The clip", "Where", "Takes and kept clips", "Money"
+
+
 _LOOK, _WAIT, _NOTES = "Looking first", "Waiting and showing", "Notes"
+
 
 FLAGS: tuple[Flag, ...] = (
     Flag(
@@ -246,9 +241,15 @@ FLAGS: tuple[Flag, ...] = (
     Flag(name="help", spellings=("-h", "--help"), help="show this", group=_NOTES),
 )
 
+
 _NO_SEED = "Kling 3.0 takes no seed; another `--take` is another sample, and the record is the proof"
+
+
 _NO_IMAGE = "this model makes video from text only"
+
+
 _BY_MODEL = "the model decides it; see `%kling models` for the tiers"
+
 
 #: Flags people know from elsewhere, and why they are not here.
 REFUSED: dict[str, str] = {
@@ -272,6 +273,7 @@ REFUSED: dict[str, str] = {
     "--yes": "consent for a notebook that nobody watches is KLING_NB_YES=1, or a declared budget",
     "-y": "consent for a notebook that nobody watches is KLING_NB_YES=1, or a declared budget",
 }
+
 
 _BY_SPELLING = {spelling: flag for flag in FLAGS for spelling in flag.spellings}
 

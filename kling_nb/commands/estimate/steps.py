@@ -12,20 +12,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from kling_nb.commands.estimate.cells import SKIP, Cell
+from kling_nb.commands.syntax.cell import CellOrder, HelpWantedError, ask_of, parse_cell
+from kling_nb.commands.syntax.values import repeating
 from kling_nb.config.options import Options
 from kling_nb.errors import KlingError, UsageError, one_line
-from kling_nb.notebook.arguments import CellOrder, HelpWantedError, ask_of, parse_cell
-from kling_nb.notebook.cells import SKIP, Cell
-from kling_nb.notebook.values import repeating
 
 __all__ = ["Step", "read_steps"]
 
 #: Cell magics whose body is run once, as a cell of its own.
 _TRANSPARENT = frozenset({"capture", "time"})
+
+
 _REPEATING = frozenset({"timeit", "prun"})
+
+
 #: What makes runs, of the functions of `import kling_nb as kling`.
 _PAYING = frozenset({"generate", "submit", "sweep"})
+
+
 _PACKAGE = "kling_nb"
+
+
 #: A cell that asks for a private run, or seems to: none of its text is repeated.
 _PRIVATE = re.compile(r"--private\b|\bprivate\s*=\s*(?!False)")
 
@@ -291,7 +299,11 @@ class _Reader(ast.NodeVisitor):
 
 
 _JOINS = "joins a session by name; what that one has spent is not counted here"
+
+
 _LOOP, _FUNCTION, _BRANCH = "in a loop", "in a function", "under a condition"
+
+
 _NESTS: dict[type[ast.AST], str] = {
     **dict.fromkeys(
         (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp), _LOOP

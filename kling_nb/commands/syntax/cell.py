@@ -18,11 +18,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from kling_nb.errors import UsageError
-from kling_nb.notebook.prompt import fill_in, read_text
-from kling_nb.notebook.storyboard import read_storyboard
-from kling_nb.notebook.syntax import EXAMPLE, FLAGS, REFUSED, Flag, cell_help, find_flag, normal
-from kling_nb.notebook.values import (
+from kling_nb.commands.syntax.flags import EXAMPLE, FLAGS, REFUSED, Flag, find_flag, normal
+from kling_nb.commands.syntax.prompt import fill_in, read_text
+from kling_nb.commands.syntax.storyboard import read_storyboard
+from kling_nb.commands.syntax.values import (
     check_text,
     identifier,
     read_count,
@@ -33,19 +32,28 @@ from kling_nb.notebook.values import (
     shown,
     wrong,
 )
+from kling_nb.errors import UsageError
 from kling_nb.records.run import Mode
 from kling_nb.session.plan import Ask
 
-__all__ = ["FLAGS", "CellOrder", "HelpWantedError", "ask_of", "cell_help", "parse_cell", "parse_request"]
+__all__ = ["CellOrder", "HelpWantedError", "ask_of", "parse_cell", "parse_request"]
 
 MAX_TAKES = 100
+
+
 _TAG = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]{0,63})=(.{0,500})", re.DOTALL)
+
+
 _EXCLUSIVE = (
     *(("takes", "take"), ("no_cache", "cached_only"), ("retry", "cached_only")),
     # The call as code has the words in it, and an output is saved.
     ("private", "dry_run_as"),
 )
+
+
 _REQUEST = ("duration", "aspect_ratio", "audio", "negative_prompt", "cfg_scale", "shot_type")
+
+
 _CURE = "See `%kling help`."
 
 

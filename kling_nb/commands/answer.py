@@ -1,0 +1,70 @@
+"""What a command shows: sentences and tables, as HTML and as plain text.
+
+Invariants: the same content goes out as HTML and as plain text; a command itself knows no IPython.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kling_nb.views.html import tag
+from kling_nb.views.tables import Part, page_of, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kling_nb.engine.run import Run
+    from kling_nb.records.run import Mode
+
+__all__ = ["Shown", "answer", "verbatim"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """The answer of a command.
+
+    Args:
+        html: For notebooks.
+        text: For terminals and diffs.
+        value: What the command gives back to Python.
+        runs: Runs whose cards are drawn below it.
+        embed: What of their clips goes into the cards; None leaves it to the settings.
+        player: Whether its one run is drawn with a live player instead.
+        view: What IPython displays below that, e.g. a comparison; it has a text of its own.
+    """
+
+    html: str = ""
+    text: str = ""
+    value: Any = None
+    runs: "Sequence[Run]" = ()
+    embed: "Mode | None" = None
+    player: bool = False
+    view: Any = None
+
+
+def answer(parts: "Sequence[Part]", runs: "Sequence[Run]" = (), value: Any = None) -> Shown:
+    """Answer with sentences and tables, and with the cards of runs below them.
+
+    Args:
+        parts: Sentences and tables.
+        runs: Runs whose cards are drawn below.
+        value: The same as plain data.
+
+    Example:
+        >>> answer(["Nothing is **pending**."]).text
+        'Nothing is pending.'
+    """
+    return Shown(html=page_of(parts), text=text_of(parts), runs=runs, value=value)
+
+
+def verbatim(text: str, value: Any = None) -> Shown:
+    """Answer with a text whose lines stay as they are.
+
+    Args:
+        text: The text.
+        value: What the command gives back.
+
+    Example:
+        >>> verbatim("one").text
+        'one'
+    """
+    return Shown(html=tag("pre", text, style="white-space:pre-wrap;font-size:12px"), text=text, value=value)

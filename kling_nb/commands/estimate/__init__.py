@@ -1,0 +1,4 @@
+"""The bill of a notebook before it is run.
+
+Read first: `bill.py`.
+"""
