@@ -143,11 +143,11 @@ if TYPE_CHECKING:
     )
     from kling_nb.exports.export import export
     from kling_nb.loop import run_sync
-    from kling_nb.notebook.compare import compare
-    from kling_nb.notebook.form import form
-    from kling_nb.notebook.gallery import gallery
-    from kling_nb.notebook.player import play
-    from kling_nb.notebook.rate import rate
+    from kling_nb.notebook.form.form import form
+    from kling_nb.notebook.viewers.compare import compare
+    from kling_nb.notebook.viewers.gallery import gallery
+    from kling_nb.notebook.viewers.player import play
+    from kling_nb.notebook.viewers.rate import rate
     from kling_nb.ratings.ratings import Ratings
     from kling_nb.records.money import Estimate
     from kling_nb.records.receipt_model import receipt_schema

@@ -10,7 +10,7 @@ import hashlib
 from clips import make_clip, make_record
 from kling_nb.files import part_name
 from kling_nb.media.folder import Store
-from kling_nb.notebook.frontend import ClipSource, static_text
+from kling_nb.notebook.widgets import ClipSource, static_text
 from kling_nb.records.run import RunStatus
 
 OPEN = """async ([code, css, state]) => {

@@ -11,10 +11,10 @@ from clips import make_clip, make_record
 from kling_nb.errors import UsageError
 from kling_nb.media.folder import Store
 from kling_nb.media.probe import stills
-from kling_nb.notebook.compare import Comparison, compare
-from kling_nb.notebook.frontend import CHUNK_BYTES, ClipSource
 from kling_nb.notebook.line import run_command
-from kling_nb.notebook.player import shot_marks
+from kling_nb.notebook.viewers.compare import Comparison, compare
+from kling_nb.notebook.viewers.player import shot_marks
+from kling_nb.notebook.widgets import CHUNK_BYTES, ClipSource
 from kling_nb.records.run import RunStatus
 from livepage import keep_clip
 from safehtml import judge
@@ -258,7 +258,7 @@ def _board(*shots):
 def test_nothing_heavy_is_imported_before_a_view_is_made():
     """Importing the comparison and the player imports no widget library and no decoder."""
     code = (
-        "import sys, kling_nb.notebook.compare, kling_nb.notebook.player;"
+        "import sys, kling_nb.notebook.viewers.compare, kling_nb.notebook.viewers.player;"
         "heavy = {'anywidget', 'ipywidgets', 'av', 'PIL'} & set(sys.modules);"
         "print(sorted(heavy), 'kling_nb.media.probe' in sys.modules)"
     )
@@ -270,10 +270,11 @@ def test_scripts_keep_to_the_house():
     """Scripts stay short, say their invariants, put no markup into the page and ask no network."""
     from pathlib import Path
 
-    from kling_nb.notebook import frontend
+    from kling_nb.notebook import widgets
 
-    folder = Path(frontend.__file__).parent / "static"
-    ours = [folder / f"{name}.js" for name in ("page", "clips", "lockstep", "controls", "compare", "player")]
+    folder = Path(widgets.__file__).parent / "viewers"
+    names = ("page", "clips", "lockstep", "controls", "compare", "player")
+    ours = [next(folder.rglob(f"{name}.js")) for name in names]
     for file in ours:
         text = file.read_text(encoding="utf-8")
         assert len(text.splitlines()) < 400

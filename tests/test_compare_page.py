@@ -8,9 +8,9 @@ from PIL import Image
 
 from house import until
 from kling_nb.media.folder import Store
-from kling_nb.notebook.compare import _SCRIPTS, _STYLES
-from kling_nb.notebook.frontend import ClipSource
-from kling_nb.notebook.player import clip_state
+from kling_nb.notebook.viewers.compare import _SCRIPTS, _STYLES
+from kling_nb.notebook.viewers.player import clip_state
+from kling_nb.notebook.widgets import ClipSource
 from lab import browser_of
 from livepage import LivePage, keep_clip
 

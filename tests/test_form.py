@@ -21,13 +21,13 @@ from kling_nb.commands.syntax.flags import FLAGS
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import BudgetError, KeyMissingError, UsageError
-from kling_nb.notebook import form as form_module
-from kling_nb.notebook.form import form
-from kling_nb.notebook.formfields import OPTIONS, blank, fields_of, inputs_of, read
-from kling_nb.notebook.forminputs import Input, shape
-from kling_nb.notebook.formtext import as_cell
-from kling_nb.notebook.formverdict import assess, counted, offers
-from kling_nb.notebook.formview import FormView, Tells
+from kling_nb.notebook.form import form as form_module
+from kling_nb.notebook.form.cell_text import as_cell
+from kling_nb.notebook.form.fields import OPTIONS, blank, fields_of, inputs_of, read
+from kling_nb.notebook.form.form import form
+from kling_nb.notebook.form.inputs import Input, shape
+from kling_nb.notebook.form.verdict import assess, counted, offers
+from kling_nb.notebook.form.view import FormView, Tells
 from kling_nb.pricing.catalog import find_model, models
 from kling_nb.providers import PROVIDERS
 from kling_nb.records.request import MAX_SHOTS, Shot, TextToVideo, make_request
@@ -706,4 +706,4 @@ def test_the_inputs_agree_with_the_flags():
     assert {of.name: of.help for of in OPTIONS} == {of.name: helps[of.name] for of in OPTIONS}
     assert {of.name for of in inputs_of()} >= set(TextToVideo.model_fields)
     assert find_model("pro").max_shots == MAX_SHOTS
-    assert "kling_nb.notebook.formview" in sys.modules
+    assert "kling_nb.notebook.form.view" in sys.modules

@@ -10,8 +10,8 @@ from house import until
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError
 from kling_nb.ledger.database import Ledger
-from kling_nb.notebook.gallery import Gallery, _words, gallery
 from kling_nb.notebook.line import run_command
+from kling_nb.notebook.viewers.gallery import Gallery, _words, gallery
 from kling_nb.records.run import RunStatus
 from kling_nb.views.contact_sheet import MOST, Tile, sheet, sheet_text, smaller
 from safehtml import judge

@@ -3,8 +3,8 @@
 import pytest
 
 from kling_nb.media.folder import Store
-from kling_nb.notebook.frontend import ClipSource
-from kling_nb.notebook.player import _SCRIPTS, _STYLES, clip_state, shot_marks
+from kling_nb.notebook.viewers.player import _SCRIPTS, _STYLES, clip_state, shot_marks
+from kling_nb.notebook.widgets import ClipSource
 from kling_nb.records.request import make_request
 from lab import browser_of
 from livepage import LivePage, keep_clip

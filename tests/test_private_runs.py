@@ -21,10 +21,10 @@ from kling_nb.engine.submit import submit_call
 from kling_nb.errors import KlingError, NotCachedError, StoreError, UsageError
 from kling_nb.media.folder import Store
 from kling_nb.media.names import file_stem
-from kling_nb.notebook.form import form
-from kling_nb.notebook.formverdict import assess
+from kling_nb.notebook.form.form import form
+from kling_nb.notebook.form.verdict import assess
 from kling_nb.notebook.line import run_command
-from kling_nb.notebook.rate import Rating
+from kling_nb.notebook.viewers.rate import Rating
 from kling_nb.pricing.catalog import find_model
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Estimate

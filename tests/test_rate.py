@@ -12,7 +12,7 @@ import pytest
 from kernels import errors, execute, texts
 from kling_nb.errors import UsageError
 from kling_nb.notebook.line import run_command
-from kling_nb.notebook.rate import Rating, rate
+from kling_nb.notebook.viewers.rate import Rating, rate
 from kling_nb.ratings.votes import votes
 from safehtml import judge
 from sessions import sessions_in

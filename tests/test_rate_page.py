@@ -3,8 +3,8 @@
 import pytest
 
 from kling_nb.media.folder import Store
-from kling_nb.notebook.frontend import ClipSource
-from kling_nb.notebook.rate import _SCRIPTS, _STYLES
+from kling_nb.notebook.viewers.rate import _SCRIPTS, _STYLES
+from kling_nb.notebook.widgets import ClipSource
 from lab import browser_of
 from livepage import LivePage, keep_clip
 

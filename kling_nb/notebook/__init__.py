@@ -1,1 +1,4 @@
-"""The notebook faces: magics and live cards."""
+"""What needs IPython and widgets: magics, live cards, the form and the viewers.
+
+Imports everything below; nothing imports it. Read first: `magics.py`, then `cell.py` and `line.py`.
+"""

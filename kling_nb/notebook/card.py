@@ -18,7 +18,7 @@ from kling_nb.engine import schedule
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import LedgerError
-from kling_nb.notebook.strip import Strip
+from kling_nb.notebook.controls import Strip
 from kling_nb.records.run import FrontEnd, Mode
 
 if TYPE_CHECKING:

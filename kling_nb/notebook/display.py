@@ -68,7 +68,7 @@ def put(shown: Shown) -> Answer | None:
     if shown.player:
         from IPython.display import display
 
-        from kling_nb.notebook.player import play
+        from kling_nb.notebook.viewers.player import play
 
         display(play(shown.runs[0]))
     elif shown.runs:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.commands.answer import Shown
 from kling_nb.commands.run_line import Handler, run_line
-from kling_nb.notebook.compare import compare_line
-from kling_nb.notebook.form import form_line
-from kling_nb.notebook.gallery import gallery_line
-from kling_nb.notebook.rate import rate_line
+from kling_nb.notebook.form.form import form_line
+from kling_nb.notebook.viewers.compare import compare_line
+from kling_nb.notebook.viewers.gallery import gallery_line
+from kling_nb.notebook.viewers.rate import rate_line
 
 if TYPE_CHECKING:
     from kling_nb.session.session import Session

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.engine.run import Run, Video
 from kling_nb.errors import one_line
-from kling_nb.notebook.frontend import ClipSource, LiveView, make_widget, watched
+from kling_nb.notebook.widgets import ClipSource, LiveView, make_widget, watched
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.views.card_parts import mark
 from kling_nb.views.words import ask_words, money_words, plain, short
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Player", "clip_state", "play", "shot_marks"]
 
-_SCRIPTS = ("page.js", "clips.js", "lockstep.js", "controls.js", "player.js")
-_STYLES = ("live.css", "player.css")
+_SCRIPTS = ("shared/page.js", "shared/clips.js", "shared/lockstep.js", "shared/controls.js", "player.js")
+
+
+_STYLES = ("shared/live.css", "player.css")
 
 
 def play(run: "Run | Video | str") -> "Player":

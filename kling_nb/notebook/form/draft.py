@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError
-from kling_nb.notebook.formfields import blank, inputs_of, read, shown_as
-from kling_nb.notebook.formtext import as_cell
+from kling_nb.notebook.form.cell_text import as_cell
+from kling_nb.notebook.form.fields import blank, inputs_of, read, shown_as
 from kling_nb.pricing.catalog import find_model
 from kling_nb.records.privacy import is_veiled
 from kling_nb.records.request import TextToVideo

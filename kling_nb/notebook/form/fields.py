@@ -23,7 +23,10 @@ __all__ = ["OPTIONS", "Field", "Reading", "blank", "fields_of", "inputs_of", "re
 
 Kind = Literal["text", "whole", "number", "choice", "switch", "rows", "line", "pairs"]
 
+
 _LIMITS = ("ge", "le", "max_length")
+
+
 #: Names that say more than the field's own, and two that people know under another one.
 _LABELS = {"aspect_ratio": "Aspect ratio", "cfg_scale": "Cfg scale", "audio": "Sound", "takes": "Takes"}
 
@@ -134,6 +137,8 @@ OPTIONS: tuple[Field, ...] = (
     _option("retry", "switch", "", default=False),
     _option("private", "switch", "", default=False),
 )
+
+
 _SPELLING = {"tags": "--tag", "max_cost": "--max-cost", "price": "--price", "metadata": "--metadata"}
 
 

@@ -19,10 +19,10 @@ from kling_nb.commands.syntax.values import wrong
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.notebook.formdraft import Draft, Source, session_now
-from kling_nb.notebook.formfields import inputs_of, read
-from kling_nb.notebook.formverdict import Verdict, assess, offers
-from kling_nb.notebook.frontend import LiveView, watched
+from kling_nb.notebook.form.draft import Draft, Source, session_now
+from kling_nb.notebook.form.fields import inputs_of, read
+from kling_nb.notebook.form.verdict import Verdict, assess, offers
+from kling_nb.notebook.widgets import LiveView, watched
 from kling_nb.pricing.catalog import find_model, provider_label
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import MICROS
@@ -37,14 +37,18 @@ from kling_nb.views.words import short
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle
 
-    from kling_nb.notebook.formview import FormView
+    from kling_nb.notebook.form.view import FormView
 
 __all__ = ["Form", "form", "form_line"]
 
 #: Typing rests this long before it is judged; while a person types on, only the newest text is.
 _QUIET_S = 0.05
+
+
 #: After a press: a page may still hold back the last keys while an earlier message is on its way.
 _SETTLE_S = 0.4
+
+
 _LISTED = 8
 
 
@@ -152,7 +156,7 @@ class Form(Draft):
         self._head = DisplayHandle(f"kling-form-{id(self)}")
         self._head.display(self._headed, raw=True)
         if live:
-            from kling_nb.notebook.formview import FormView, Tells
+            from kling_nb.notebook.form.view import FormView, Tells
 
             tells = Tells(put=self._typed, go=self._pressed, take=self._take_next)
             self._offered = None

@@ -17,7 +17,7 @@ from kling_nb.commands.syntax.values import read_tag, wrong
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError, one_line
-from kling_nb.notebook.frontend import ClipSource, LiveView, make_widget, watched
+from kling_nb.notebook.widgets import ClipSource, LiveView, make_widget, watched
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import veiled, words_of
@@ -32,11 +32,19 @@ __all__ = ["Gallery", "gallery", "gallery_line"]
 
 #: Without a word of which runs, the newest so many.
 _NEWEST = 100
+
+
 #: A live sheet has no more tiles: a page holds each of them.
 _MOST_LIVE = 1000
+
+
 _PROMPT = 300
-_SCRIPTS = ("page.js", "clips.js", "gallery.js")
-_STYLES = ("live.css", "gallery.css")
+
+
+_SCRIPTS = ("shared/page.js", "shared/clips.js", "gallery.js")
+
+
+_STYLES = ("shared/live.css", "gallery.css")
 
 
 def gallery(runs: "Run | Runs | Sequence[Run] | None" = None) -> "Gallery":

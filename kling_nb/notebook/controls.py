@@ -11,7 +11,7 @@ from typing import Any
 from IPython.display import DisplayHandle, display
 
 from kling_nb.engine.run import Run
-from kling_nb.notebook.frontend import answer_at_once, make_widget
+from kling_nb.notebook.widgets import answer_at_once, make_widget
 from kling_nb.records.base import utc_now
 from kling_nb.views.card import status_line
 from kling_nb.views.html import escape
@@ -20,7 +20,11 @@ from kling_nb.views.words import money_words, plain, state_word
 __all__ = ["Strip"]
 
 _CANCEL = "Cancel"
+
+
 _EMPTY = {"text/html": "", "text/plain": ""}
+
+
 _numbers = itertools.count(1)
 
 
@@ -38,7 +42,7 @@ class Strip:
         import ipywidgets
 
         self._rows: list[tuple[Run, tuple[float, float] | None, Any, Any]] = []
-        self._bell = make_widget("bell", ["bell.js"], [], {}) if notify else None
+        self._bell = make_widget("bell", ["shared/bell.js"], [], {}) if notify else None
         self._told: set[str] = set()
         boxes = [] if self._bell is None else [self._bell]
         for run, typical in runs:

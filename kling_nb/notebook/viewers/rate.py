@@ -14,7 +14,7 @@ from kling_nb.commands.order import Order, held, named
 from kling_nb.commands.syntax.values import wrong
 from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.notebook.frontend import ClipSource, LiveView, make_widget, watched
+from kling_nb.notebook.widgets import ClipSource, LiveView, make_widget, watched
 from kling_nb.ratings.ballot import Ballot, Paper
 from kling_nb.ratings.pairing import By, grouping
 from kling_nb.ratings.ratings import Agreement, Ratings
@@ -31,8 +31,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Rating", "rate", "rate_line"]
 
-_SCRIPTS = ("page.js", "clips.js", "rate.js")
-_STYLES = ("live.css", "rate.css")
+_SCRIPTS = ("shared/page.js", "shared/clips.js", "rate.js")
+
+
+_STYLES = ("shared/live.css", "rate.css")
+
+
 _QUESTIONS: Mapping[Axis, str] = {"visual": "Visual quality", "motion": "Motion", "text": "Fits the text"}
 
 

@@ -16,8 +16,8 @@ from kling_nb.commands.syntax.values import shown, wrong
 from kling_nb.engine.run import Run, Video
 from kling_nb.errors import UsageError, one_line
 from kling_nb.media.probe import stills
-from kling_nb.notebook.frontend import CLIP_BYTES, ClipSource, LiveView, make_widget, watched
-from kling_nb.notebook.player import clip_state
+from kling_nb.notebook.viewers.player import clip_state
+from kling_nb.notebook.widgets import CLIP_BYTES, ClipSource, LiveView, make_widget, watched
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import veiled, words_of
 from kling_nb.records.run import RunRecord
@@ -32,21 +32,44 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "End", "compare", "compare_line"]
 
 End = Literal["longest", "shortest"]
+
+
 """When the comparison is over; with the longest, shorter clips hold their last frame."""
 
+
 MOST = 16
+
+
 #: Of all the stills of a sheet, before they become text a third longer: the whole stays below 200 KB.
 _SHEET_BYTES = 120_000
+
+
 _STILL_BYTES = 4_600
+
+
 #: Width of a still in pixels by aspect ratio.
 _WIDTHS = {"16:9": 200, "9:16": 112, "1:1": 150}
+
+
 #: A page holds every clip of a comparison in memory at once.
 _PAGE_BYTES = 3 * CLIP_BYTES
+
+
 _MOMENTS = ("first frame", "middle", "last frame")
-_SCRIPTS = ("page.js", "clips.js", "lockstep.js", "controls.js", "compare.js")
-_STYLES = ("live.css", "compare.css")
+
+
+_SCRIPTS = ("shared/page.js", "shared/clips.js", "shared/lockstep.js", "shared/controls.js", "compare.js")
+
+
+_STYLES = ("shared/live.css", "compare.css")
+
+
 _AGAIN = "To play them in lock step, run this cell again in a live kernel."
+
+
 _FAINT = "opacity:0.72"
+
+
 _kept: OrderedDict[tuple[str, int], list[str | None]] = OrderedDict()
 
 

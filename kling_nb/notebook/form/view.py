@@ -10,23 +10,34 @@ from typing import Any
 
 from kling_nb.commands.dry_run import blocks_page
 from kling_nb.config.keys import KEY_VARIABLES
-from kling_nb.notebook.formfields import Field, inputs_of
-from kling_nb.notebook.forminputs import Input, choose, page, press, set_trait
-from kling_nb.notebook.formstory import Board
-from kling_nb.notebook.formverdict import Verdict
-from kling_nb.notebook.frontend import make_widget
+from kling_nb.notebook.form.fields import Field, inputs_of
+from kling_nb.notebook.form.inputs import Input, choose, page, press, set_trait
+from kling_nb.notebook.form.shots import Board
+from kling_nb.notebook.form.verdict import Verdict
+from kling_nb.notebook.widgets import make_widget
 from kling_nb.pricing.catalog import models, provider_label
 from kling_nb.views.html import BLUE, FONT, GREY, Html, details, escape, join, prose, tag
 
 __all__ = ["FormView", "Tells"]
 
 _AUTO = "auto"
+
+
 #: Behind "More"; whatever is not named here stands in the open, a field of tomorrow too.
 _MORE = ("shot_type", "take", "max_cost", "price", "metadata", "no_cache", "retry", "private")
+
+
 _BELOW_PRICE = "allow_unpriced"
+
+
 _SIDE_BY_SIDE = ("duration", "aspect_ratio", "audio")
+
+
 _BESIDE = "Words for the whole clip, at providers that take them beside shots (may be left empty)"
+
+
 _ONE, _BOARD = "one prompt", "storyboard"
+
 
 # Only for the live widget: its own frame, a focus that is seen on both themes, and room on narrow pages.
 _STYLE = """
@@ -149,7 +160,9 @@ class FormView:
         return [
             ipywidgets.HTML(f"<style>{_STYLE}</style>", layout=unseen),
             # In a box that hides it also where the page does not know its kind: the form works without.
-            ipywidgets.Box([make_widget("keys", ["page.js", "keys.js"], [], {})], layout=unseen),
+            ipywidgets.Box(
+                [make_widget("keys", ["shared/page.js", "shared/keys.js"], [], {})], layout=unseen
+            ),
             _row([self._provider, self._model]),
             _below(self._offers),
             self._mode,

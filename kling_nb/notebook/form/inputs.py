@@ -7,15 +7,19 @@ signs say what is wrong, never a colour alone; whatever takes clicks or keys is 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kling_nb.notebook.formfields import Field
-from kling_nb.notebook.frontend import answer_at_once
+from kling_nb.notebook.form.fields import Field
+from kling_nb.notebook.widgets import answer_at_once
 from kling_nb.views.html import GREY, RED, Html, callout, escape, tag
 
 __all__ = ["Input", "choose", "page", "press", "set_trait", "shape", "trouble"]
 
 #: Told the name of an input and what it holds now.
 Told = Callable[[str, Any], None]
+
+
 _MOST_ROWS, _COLUMNS = 12, 80
+
+
 _WAITING = ("is missing", "must not be empty")
 
 

@@ -25,13 +25,22 @@ __all__ = ["ClipSource", "LiveView", "answer_at_once", "make_widget", "static_te
 
 #: A clip beyond this stays on disk: a page holds what it plays in memory.
 CLIP_BYTES = 256 * 1024 * 1024
+
+
 #: Of one message. Servers and proxies take a megabyte everywhere, and other messages get through between two.
 CHUNK_BYTES = 1024 * 1024
 
+
 _EMPTY = {"text/html": "", "text/plain": ""}
+
+
 # QuickTime files that browsers play at all they play as MP4.
 _TYPES = {"webm": "video/webm", "mkv": "video/x-matroska"}
+
+
 _open: "weakref.WeakSet[LiveView]" = weakref.WeakSet()
+
+
 _numbers = itertools.count(1)
 
 
@@ -49,7 +58,7 @@ def watched() -> bool:
 
 
 def static_text(*names: str) -> str:
-    """Join files of `static/` into one text: a widget's module is one text, so there is nothing to import.
+    """Join files of `viewers/` into one text: a widget's module is one text, so there is nothing to import.
 
     Args:
         *names: In order; each may use what stands in those before it, and only the last one exports.
@@ -58,10 +67,10 @@ def static_text(*names: str) -> str:
         The text.
 
     Example:
-        >>> static_text("clips.js").startswith("//")
+        >>> static_text("shared/clips.js").startswith("//")
         True
     """
-    folder = files("kling_nb.notebook") / "static"
+    folder = files("kling_nb.notebook.viewers")
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 
@@ -70,15 +79,15 @@ def make_widget(name: str, scripts: Sequence[str], styles: Sequence[str], state:
 
     Args:
         name: Its kind, one word; style sheets are told apart by it.
-        scripts: Files of `static/`; the last one has the `export default { render }`.
-        styles: Files of `static/`.
+        scripts: Files of `viewers/`; the last one has the `export default { render }`.
+        styles: Files of `viewers/`.
         state: What the page is told, as plain JSON: `model.get("state")`.
 
     Returns:
         An `anywidget.AnyWidget` with the one trait `state`.
 
     Example:
-        >>> make_widget("compare", ["clips.js"], ["live.css"], {"clips": []}).state
+        >>> make_widget("compare", ["shared/clips.js"], ["shared/live.css"], {"clips": []}).state
         {'clips': []}
     """
     widget = _kind(name, tuple(scripts), tuple(styles))(state=dict(state))

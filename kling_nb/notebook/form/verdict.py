@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.commands.dry_run import payload_blocks
 from kling_nb.errors import BlockedError, BudgetError, KlingError, UnpricedError
-from kling_nb.notebook.formfields import Reading, fields_of, read
-from kling_nb.notebook.formtext import as_cell
+from kling_nb.notebook.form.cell_text import as_cell
+from kling_nb.notebook.form.fields import Reading, fields_of, read
 from kling_nb.pricing.catalog import Model, find_model, provider_label
 from kling_nb.pricing.estimate import price_words
 from kling_nb.pricing.price_file import in_force
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Verdict", "assess", "counted", "offers"]
 
 _LABEL_CHARS = 68
+
+
 _TAKES_LOOKED_AT = 100
 
 

@@ -7,13 +7,15 @@ the keyboard's focus with them; there are never more rows than the model takes.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kling_nb.notebook.formfields import Field
-from kling_nb.notebook.forminputs import Input, Told, page, press, set_trait, trouble
+from kling_nb.notebook.form.fields import Field
+from kling_nb.notebook.form.inputs import Input, Told, page, press, set_trait, trouble
 from kling_nb.views.html import escape, tag
 
 __all__ = ["Board"]
 
 Shots = list[dict[str, Any]]
+
+
 _FIRST_S = 5
 
 

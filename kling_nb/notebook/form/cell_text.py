@@ -24,6 +24,8 @@ _LINE_FLAGS = {
     "cfg_scale": "--cfg",
     "shot_type": "--shot-type",
 }
+
+
 _SWITCHES = {
     "allow_unpriced": "--allow-unpriced",
     "no_cache": "--no-cache",

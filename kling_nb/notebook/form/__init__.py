@@ -1,0 +1,4 @@
+"""The form: its fields, its verdict, its view.
+
+Read first: `form.py`.
+"""
