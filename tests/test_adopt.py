@@ -236,3 +236,33 @@ def test_the_api_does_the_same(build):
     assert callable(kling.resolve)
     with pytest.raises(UsageError, match="whole number"):
         kling.adopt("runcomfy", theirs.provider_run_id, take=-1)
+
+
+def test_an_adopted_run_follows_the_users_own_price(build, wire, tmp_path, monkeypatch):
+    """Its estimate, which is its bill where the provider reports no cost, is that of a run made here."""
+    house = build(faults={"cost_told": "never"})
+    theirs = elsewhere(house, wire)
+    config = tmp_path / "config" / "kling_nb" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(
+        f'[prices.{wire}."kling-3.0-pro"]\nsilent = "0.10"\nas_of = 2026-11-01\nsource = "contract"\n'
+    )
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    session = house.session()
+    [run] = run_command(session, f"adopt {wire} {theirs.provider_run_id} {words(wire)}", {}).runs
+    record = run.wait(90).record
+    assert record.estimate == session.price(ask("Another", provider=wire))
+    assert record.estimate.basis == "$0.10/s silent, your own price (contract), 2026-11-01"
+    assert (record.reported_micros, record.settled_micros) == (None, 300_000)
+
+
+def test_an_adopted_run_follows_what_the_provider_billed(build, wire):
+    """What its provider's own bills taught outranks the list for a run made elsewhere, too."""
+    house = build()
+    theirs = elsewhere(house, wire)
+    session = house.session()
+    house.run(session, ask("Another", provider=wire))
+    [run] = run_command(session, f"adopt {wire} {theirs.provider_run_id} {words(wire)}", {}).runs
+    assert run.record.estimate == session.price(ask("A third", provider=wire))
+    assert "from your last run" in run.record.estimate.basis
+    run.wait(90)

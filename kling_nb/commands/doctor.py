@@ -236,11 +236,9 @@ def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
 
 def _provider(session: "Session", settings: "Settings") -> Finding:
     from kling_nb.config.provider_choice import choose_provider
-    from kling_nb.pricing.catalog import find_model
 
-    name = choose_provider(
-        settings, find_model(settings.model), audio=False, named=None, find=session.key, allow_unpriced=False
-    )
+    model = settings.priced_model()
+    name = choose_provider(settings, model, audio=False, named=None, find=session.key)
     if name == "sandbox":
         return Finding("provider", "ok", "the sandbox: no key is set, clips are marked, money is play money")
     return Finding("provider", "ok", f"{provider_label(name)}: a cell spends real money")

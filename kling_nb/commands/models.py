@@ -17,7 +17,6 @@ from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.errors import KeyMissingError, KlingError, one_line
 from kling_nb.pricing.catalog import Model, Offer, Price, find_model, models, provider_label
 from kling_nb.pricing.estimate import LearnedPrice, learn_price, price_words
-from kling_nb.pricing.price_file import in_force
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Listing
 from kling_nb.views.html import Html, join, prose, tag
@@ -71,7 +70,7 @@ def price_rows(settings: Settings, learn: Learn) -> list[PriceRow]:
         ('runflow', True, None, '0.168')
     """
     return [
-        _row(in_force(model, settings.prices), settings, name, learn, audio=audio)
+        _row(settings.priced_model(model.id), settings, name, learn, audio=audio)
         for model in models().values()
         for name in model.providers
         for audio in (False, True)
@@ -288,7 +287,7 @@ def _live(session: "Session", settings: "Settings") -> list[tuple[Model, Listing
         listing = adapter.read_listing(reply)
         if listing is None:
             return model, None, adapter.read_account(reply).message
-        return model, listing, compared(listing, in_force(model, settings.prices).offer(name))
+        return model, listing, compared(listing, settings.priced_model(model.id).offer(name))
 
     async def every() -> list[tuple[Model, Listing | None, str]]:
         return [await read(model) for model in offered]

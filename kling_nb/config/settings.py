@@ -27,9 +27,9 @@ from kling_nb.addresses import is_loopback, origin_of
 from kling_nb.config.options import Options, ProviderName, check_options
 from kling_nb.config.toml_files import APP, ProjectTable, find_project, read_user_file
 from kling_nb.errors import SettingsError, UsageError, one_line
-from kling_nb.pricing.catalog import DEFAULT_MODEL, add_own
+from kling_nb.pricing.catalog import DEFAULT_MODEL, Model, add_own, find_model
 from kling_nb.pricing.model_file import read_models
-from kling_nb.pricing.price_file import GivenPrice, project_notes, read_prices
+from kling_nb.pricing.price_file import GivenPrice, in_force, project_notes, read_prices
 from kling_nb.providers.runcomfy import RunComfy
 from kling_nb.providers.runflow import Runflow
 from kling_nb.records.money import MICROS, usd
@@ -111,6 +111,24 @@ class Settings:
     prices: tuple[GivenPrice, ...] = ()
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
+
+    def priced_model(self, name: str | None = None) -> Model:
+        """Find a model with the prices that are in force: the catalog's, the user's own, a project's.
+
+        Args:
+            name: Our id or an alias; the settings' own model unless given.
+
+        Returns:
+            The model.
+
+        Raises:
+            UsageError: Nobody knows the name.
+
+        Example:
+            >>> Settings().priced_model("4k").id
+            'kling-3.0-4k'
+        """
+        return in_force(find_model(name or self.model), self.prices)
 
 
 def default_ledger() -> Path:

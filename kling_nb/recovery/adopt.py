@@ -5,7 +5,7 @@ asked for counts, and whatever decides price and reuse and is said by nobody is 
 it cost stands on its own row and in no session's, project's or user's sum.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,16 +20,16 @@ from kling_nb.engine.run import Run
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
-from kling_nb.pricing.catalog import Model, find_model
-from kling_nb.pricing.estimate import estimate
+from kling_nb.pricing.catalog import Model
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Asked, Provider
 from kling_nb.records.base import utc_now
+from kling_nb.records.money import Estimate
 from kling_nb.records.request import Shot, TextToVideo, make_request, request_key, run_key
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.records.secrets import strings
 from kling_nb.session.api import current
-from kling_nb.session.plan import new_id
+from kling_nb.session.plan import new_id, quote
 from kling_nb.session.session import Session
 
 __all__ = ["Adoption", "adopt"]
@@ -50,7 +50,8 @@ class Adoption:
         provider_run_id: The provider's id.
         given: Fields of the request, as the user says them.
         model: Our model, if the user names one.
-        default_model: Our model where neither the user nor the record says.
+        find_model: Finds a model with the prices in force; the settings' own where nobody names one.
+        quote: Prices a request for that model at this provider.
         take: Which take of its request it counts as.
         folder: Where its clip goes.
         private: Whether its words are shown and kept as their hash from now on.
@@ -61,7 +62,8 @@ class Adoption:
     provider_run_id: str
     given: Mapping[str, Any]
     model: str | None = None
-    default_model: str
+    find_model: Callable[[str | None], Model]
+    quote: Callable[[TextToVideo, Model], Estimate]
     take: int = 0
     folder: Path
     private: bool = False
@@ -118,13 +120,13 @@ class Adoption:
             )
 
     def _model(self, label: str, asked: Asked) -> Model:
-        named = None if self.model is None else find_model(self.model)
+        named = None if self.model is None else self.find_model(self.model)
         if asked.model is None:
-            model = named or find_model(self.default_model)
+            model = named or self.find_model(None)
             model.offer(self.provider.name)
             return model
         try:
-            told = find_model(asked.model)
+            told = self.find_model(asked.model)
         except UsageError:
             raise self._unfit(
                 f"{label} says that it was made by {asked.model}, which is no Kling 3.0"
@@ -200,7 +202,7 @@ class Adoption:
             client_ref=asked.client_ref or "",
             created_at=made,
             accepted_at=made,
-            estimate=estimate(request, model, self.provider.name),
+            estimate=self.quote(request, model),
             reserved_micros=0,
             folder=str(self.folder),
             private=self.private,
@@ -292,7 +294,10 @@ def adopt(
         provider_run_id=provider_run_id,
         given=given,
         model=model,
-        default_model=settings.model,
+        find_model=settings.priced_model,
+        quote=lambda request, model: quote(
+            request, model, provider, settings, ledger=session.ledger, today=session.today()
+        ),
         take=take,
         folder=media_folder(settings, where.notebook, where.folder or Path.cwd()),
         private=private,

@@ -17,16 +17,26 @@ from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.engine.reuse import Decision, Wish, decide
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.ledger.database import Ledger
-from kling_nb.pricing.catalog import Model, find_model
+from kling_nb.pricing.catalog import Model
 from kling_nb.pricing.estimate import estimate, learn_price
-from kling_nb.pricing.price_file import in_force
 from kling_nb.providers import make_provider
 from kling_nb.records.money import Estimate, Totals
 from kling_nb.records.privacy import in_place_of, is_hash, veiled_labels, veiled_request
 from kling_nb.records.request import TextToVideo, request_key, run_key
 from kling_nb.records.run import WHO, RunRecord, with_who
 
-__all__ = ["Ask", "Plan", "Take", "new_id", "new_record", "offer_for", "payloads", "plan_takes", "title_of"]
+__all__ = [
+    "Ask",
+    "Plan",
+    "Take",
+    "new_id",
+    "new_record",
+    "offer_for",
+    "payloads",
+    "plan_takes",
+    "quote",
+    "title_of",
+]
 
 # No vowels and no look-alikes: ids are read aloud, and spell no words.
 _ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
@@ -188,7 +198,7 @@ def offer_for(
     Raises:
         KlingError: The request cannot be served.
     """
-    model = in_force(find_model(ask.model or settings.model), settings.prices)
+    model = settings.priced_model(ask.model)
     if ask.provider == "auto":
         settings = replace(settings, provider="auto")
     provider = choose_provider(
@@ -201,13 +211,44 @@ def offer_for(
     )
     model.offer(provider)
     make_provider(provider, None).check(ask.request)
+    price = quote(ask.request, model, provider, settings, ledger=ledger, today=today, price=ask.price)
+    return provider, model, price
+
+
+def quote(
+    request: TextToVideo,
+    model: Model,
+    provider: str,
+    settings: Settings,
+    *,
+    ledger: Callable[[], Ledger],
+    today: date,
+    price: Decimal | None = None,
+) -> Estimate:
+    """Say what one run costs at a provider, by every price that is known; asks no provider.
+
+    Args:
+        request: What is asked.
+        model: The model, with the prices that are in force.
+        provider: Where the run goes, or was made.
+        settings: As they are now.
+        ledger: Opens the ledger, for what the provider itself billed before.
+        today: The day (UTC), by which prices are old.
+        price: Dollars per second that the call gives.
+
+    Returns:
+        The estimate.
+
+    Raises:
+        UnsupportedError: The provider does not offer the model.
+        UsageError: The call's price makes no sense.
+    """
     # What the provider itself billed outranks its list, also where it bills above it.
     learned = None
     if provider != "sandbox":
-        origin, audio = provider_origin(settings, provider), ask.request.audio
-        learned = learn_price(ledger().bills(provider, model.id, origin=origin, audio=audio))
-    price = estimate(ask.request, model, provider, price_usd_per_s=ask.price, learned=learned, today=today)
-    return provider, model, price
+        origin = provider_origin(settings, provider)
+        learned = learn_price(ledger().bills(provider, model.id, origin=origin, audio=request.audio))
+    return estimate(request, model, provider, price_usd_per_s=price, learned=learned, today=today)
 
 
 def payloads(

@@ -15,7 +15,6 @@ from kling_nb.notebook.form.cell_text import as_cell
 from kling_nb.notebook.form.fields import Reading, fields_of, read
 from kling_nb.pricing.catalog import Model, find_model, provider_label
 from kling_nb.pricing.estimate import price_words
-from kling_nb.pricing.price_file import in_force
 from kling_nb.providers import PROVIDERS
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import usd
@@ -81,7 +80,7 @@ def assess(session: "Session", values: Mapping[str, Any]) -> Verdict:
     reading = read(values)
     try:
         settings = session.settings()
-        model = in_force(find_model(str(values.get("model") or settings.model)), settings.prices)
+        model = settings.priced_model(str(values.get("model") or ""))
     except KlingError as error:
         return _blocked(Verdict(button="", reading=reading), error)
     beyond = {**reading.problems, **_beyond(model, reading.fields)}
@@ -265,7 +264,7 @@ def offers(session: "Session", name: str) -> list[list[str]]:
         Provider, price silent, price with sound, shortest shot, cancel, key.
     """
     settings = session.settings()
-    model = in_force(find_model(name or settings.model), settings.prices)
+    model = settings.priced_model(name)
     rows, today = [], session.today()
     for provider, offer in model.providers.items():
         adapter = PROVIDERS[provider]()
