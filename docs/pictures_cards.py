@@ -13,8 +13,8 @@ HERE = Path(__file__).parent
 TESTS = HERE.parent / "tests"
 sys.path.insert(0, str(TESTS))
 
-from chromium import CURE, find_chromium  # noqa: E402 - the driver lives with the tests
-from lab import Lab, browser_of, write_notebook  # noqa: E402 - the same
+from support.chromium import CURE, find_chromium  # noqa: E402 - the driver lives with the tests
+from support.lab import Lab, browser_of, write_notebook  # noqa: E402 - the same
 
 MADE = """from datetime import timedelta
 from IPython.display import HTML, display
@@ -24,7 +24,7 @@ from kling_nb.errors import BudgetError, KeyMissingError
 from kling_nb.views.grid import grid
 from kling_nb.views.html import notice
 from kling_nb.records.request import Shot, TextToVideo
-from test_cardview import DONE, NOW, TOTALS, T, record
+from support.cards import DONE, NOW, TOTALS, T, record
 
 board = TextToVideo(shots=[Shot(prompt="Wide view of a vineyard", duration=5),
                            Shot(prompt="Two hands meet", duration=3)], duration=8)

@@ -11,9 +11,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from chromium import CURE, find_chromium  # noqa: E402 - the driver lives with the tests
-from lab import Lab, browser_of, write_notebook  # noqa: E402 - the same
-from tab import Tab  # noqa: E402 - the same
+from support.chromium import CURE, find_chromium  # noqa: E402 - the driver lives with the tests
+from support.lab import Lab, browser_of, write_notebook  # noqa: E402 - the same
+from support.tab import Tab  # noqa: E402 - the same
 
 CELLS = ("%load_ext kling_nb\nimport kling_nb as kling", "form = kling.form()\nform", "form.update(takes=40)")
 FOX = "A red fox crosses fresh snow at dawn, slow dolly-in, soft rim light"

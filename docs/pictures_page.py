@@ -13,10 +13,10 @@ import nbformat
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from chromium import CURE, find_chromium  # noqa: E402 - the driver lives with the tests
-from kernels import execute, notebook  # noqa: E402 - the same
 from kling_nb.exports.page import write_page  # noqa: E402 - the same
-from lab import browser_of  # noqa: E402 - the same
+from support.chromium import CURE, find_chromium  # noqa: E402 - the driver lives with the tests
+from support.kernels import execute, notebook  # noqa: E402 - the same
+from support.lab import browser_of  # noqa: E402 - the same
 
 TEXT = "# Foxes and boats\n\nTwo prompts, as they came out of the sandbox."
 CELLS = (

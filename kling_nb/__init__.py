@@ -9,170 +9,24 @@ Example:
     5
 """
 
+import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import lazy_loader
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "adopting": ("adopt",),
-    "api": ("Spend", "connect", "estimate", "find", "generate", "resume", "runs", "spend", "submit"),
-    "engine": ("Run", "Runs", "Video"),
-    "errors": (
-        "BlockedError",
-        "BudgetError",
-        "ConsentError",
-        "DetachedError",
-        "KeyMissingError",
-        "KlingError",
-        "LedgerError",
-        "ModeratedError",
-        "NotCachedError",
-        "ProviderError",
-        "RunCanceledError",
-        "RunFailedError",
-        "RunLostError",
-        "SettingsError",
-        "StoreError",
-        "TransportError",
-        "UnpricedError",
-        "UnsupportedError",
-        "UsageError",
-        "WaitTimeoutError",
-    ),
-    "exporting": ("export",),
-    "loop": ("run_sync",),
-    "models": ("Shot", "TextToVideo"),
-    "notebook.compare": ("compare",),
-    "notebook.player": ("play",),
-    "reconciling": ("costs",),
-    "notebook.form": ("form",),
-    "notebook.gallery": ("gallery",),
-    "notebook.rate": ("rate",),
-    "ratings": ("Ratings",),
-    "receiptschema": ("receipt_schema",),
-    "records": ("Estimate", "MediaFacts", "RunRecord", "RunStatus"),
-    "resolving": ("resolve",),
-    "restoring": ("restore", "verify_folder"),
-}
-_WHERE = {name: module for module, names in _HOME.items() for name in names}
-
-__all__ = [
-    "BlockedError",
-    "BudgetError",
-    "ConsentError",
-    "DetachedError",
-    "Estimate",
-    "KeyMissingError",
-    "KlingError",
-    "LedgerError",
-    "MediaFacts",
-    "ModeratedError",
-    "NotCachedError",
-    "ProviderError",
-    "Ratings",
-    "Run",
-    "RunCanceledError",
-    "RunFailedError",
-    "RunLostError",
-    "RunRecord",
-    "RunStatus",
-    "Runs",
-    "SettingsError",
-    "Shot",
-    "Spend",
-    "StoreError",
-    "TextToVideo",
-    "TransportError",
-    "UnpricedError",
-    "UnsupportedError",
-    "UsageError",
-    "Video",
-    "WaitTimeoutError",
-    "__version__",
-    "adopt",
-    "compare",
-    "connect",
-    "costs",
-    "estimate",
-    "export",
-    "find",
-    "form",
-    "gallery",
-    "generate",
-    "last",
-    "load_ipython_extension",
-    "play",
-    "rate",
-    "receipt_schema",
-    "resolve",
-    "restore",
-    "resume",
-    "run_sync",
-    "runs",
-    "spend",
-    "submit",
-    "unload_ipython_extension",
-    "verify_folder",
-]
-
-if TYPE_CHECKING:
-    from kling_nb.engine.run import Run, Video
-    from kling_nb.engine.runs import Runs
-    from kling_nb.errors import (
-        BlockedError,
-        BudgetError,
-        ConsentError,
-        DetachedError,
-        KeyMissingError,
-        KlingError,
-        LedgerError,
-        ModeratedError,
-        NotCachedError,
-        ProviderError,
-        RunCanceledError,
-        RunFailedError,
-        RunLostError,
-        SettingsError,
-        StoreError,
-        TransportError,
-        UnpricedError,
-        UnsupportedError,
-        UsageError,
-        WaitTimeoutError,
-    )
-    from kling_nb.exports.export import export
-    from kling_nb.loop import run_sync
-    from kling_nb.notebook.form.form import form
-    from kling_nb.notebook.viewers.compare import compare
-    from kling_nb.notebook.viewers.gallery import gallery
-    from kling_nb.notebook.viewers.player import play
-    from kling_nb.notebook.viewers.rate import rate
-    from kling_nb.ratings.ratings import Ratings
-    from kling_nb.records.money import Estimate
-    from kling_nb.records.receipt_model import receipt_schema
-    from kling_nb.records.request import Shot, TextToVideo
-    from kling_nb.records.run import MediaFacts, RunRecord, RunStatus
-    from kling_nb.recovery.adopt import adopt
-    from kling_nb.recovery.resolve import resolve
-    from kling_nb.recovery.restore import restore
-    from kling_nb.recovery.verify import verify_folder
-    from kling_nb.session.api import Spend, connect, estimate, find, generate, resume, runs, spend, submit
-    from kling_nb.spending.reconcile import costs
-
-    last: Run | Runs | None
+# The names are those of `__init__.pyi`; each loads its module on first use.
+_load, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ += ["__version__", "last", "load_ipython_extension", "unload_ipython_extension"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "last":
+    thing = import_module("kling_nb.session.api").last if name == "last" else _load(name)
+    if "kling_nb.session.api" in sys.modules:
         _attach()
-        return import_module("kling_nb.session.api").last()
-    module = _WHERE.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if module == "api" or module.startswith("notebook."):
-        _attach()
-    return getattr(import_module(f"kling_nb.{module}"), name)
+    return thing() if name == "last" else thing
 
 
 def __dir__() -> list[str]:
@@ -181,8 +35,6 @@ def __dir__() -> list[str]:
 
 def _attach() -> None:
     """In a notebook, let the session know the kernel, also when `%load_ext` was never called."""
-    import sys
-
     shell = sys.modules.get("IPython.core.interactiveshell")
     if shell is not None and shell.InteractiveShell.initialized():
         import_module("kling_nb.notebook.surroundings").attach(shell.InteractiveShell.instance())

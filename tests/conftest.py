@@ -13,7 +13,12 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support.paths import TESTS
+
 KEEP = {"CHROMIUM_FOR_TESTS"}
+
+# Processes that a test starts find `support` as the tests do.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 # The same cases in every run; slow examples are this machine's business and no failure.
 settings.register_profile(
@@ -112,7 +117,7 @@ def _clean_environment(monkeypatch, tmp_path_factory):
 @pytest.fixture(scope="session")
 def chromium_path():
     """The Chromium of the browser tests; `make test` sees to it that there is one."""
-    from chromium import CURE, find_chromium
+    from support.chromium import CURE, find_chromium
 
     return find_chromium() or pytest.fail(CURE)
 
@@ -120,7 +125,7 @@ def chromium_path():
 @pytest.fixture
 def browser(chromium_path):
     """One headless browser for one test; such a test cannot call `asyncio.run`."""
-    from lab import browser_of
+    from support.lab import browser_of
 
     with browser_of(chromium_path) as started:
         yield started
@@ -129,7 +134,7 @@ def browser(chromium_path):
 @pytest.fixture
 def lab(browser):
     """A factory of running `tests/lab.py` servers, `lab(folder, ui="notebook")`; they end with the test."""
-    from lab import Lab
+    from support.lab import Lab
 
     with ExitStack() as stack:
 

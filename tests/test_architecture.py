@@ -7,7 +7,8 @@ from pathlib import Path
 import grimp
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from support.paths import ROOT
+
 PACKAGE = ROOT / "kling_nb"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FACES = ("kling_nb.cli", "kling_nb.notebook", "kling_nb.server", "kling_nb.worker")

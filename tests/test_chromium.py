@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-import chromium
+from support import chromium
 
 
 @pytest.fixture

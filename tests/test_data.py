@@ -3,9 +3,10 @@
 import hashlib
 import json
 from collections import Counter
-from pathlib import Path
 
-DATA = Path(__file__).parent / "data"
+from support.paths import TESTS
+
+DATA = TESTS / "data"
 PROMPTS = DATA / "vbench_prompts.jsonl"
 
 

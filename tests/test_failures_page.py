@@ -3,9 +3,10 @@
 import ast
 import re
 from functools import cache
-from pathlib import Path
 
-HERE = Path(__file__).parent
+from support.paths import TESTS
+
+HERE = TESTS
 PAGE = HERE.parent / "docs" / "failures.md"
 CHARGES = {
     "no",

@@ -1,0 +1,102 @@
+"""`%kling doctor` says what is wrong with a place, and stays offline unless told otherwise."""
+
+from pathlib import Path
+
+import pytest
+
+from kling_nb.commands.doctor import file_system
+from kling_nb.notebook.line import run_command
+from support.sessions import KEY, both_wires, sessions_in
+
+
+@pytest.fixture
+def make_session(tmp_path):
+    """A factory of real sessions on one temporary ledger, with the in-process sandbox."""
+    yield from sessions_in(tmp_path)
+
+
+@pytest.fixture
+def session(make_session):
+    """One session at the sandbox that keeps no one waiting."""
+    return make_session()
+
+
+@pytest.fixture
+def wires():
+    """The loopback server of both wires."""
+    yield from both_wires()
+
+
+def findings(session, line="doctor"):
+    return {row["check"]: row for row in run_command(session, line, {}).value}
+
+
+def test_the_doctor_finds_a_sound_place_sound(session, tmp_path):
+    """With no key and nothing wrong no check fails, every trouble has a cure, and nothing is left behind."""
+    session.ledger()
+    before = sorted(path.name for path in tmp_path.iterdir())
+    found = findings(session)
+    assert {row["state"] for row in found.values()} <= {"ok", "warn"}
+    assert all(row["cure"] for row in found.values() if row["state"] != "ok")
+    for check in (
+        "Python",
+        "ipykernel",
+        "H.264 encoder",
+        "media folder",
+        "ledger",
+        "provider",
+        "key for Runflow",
+    ):
+        assert found[check]["state"] == "ok", check
+    assert "sandbox" in found["provider"]["found"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_the_doctor_goes_on_when_something_is_broken(make_session, tmp_path, monkeypatch):
+    """A ledger that cannot be opened, a bad folder, a bad setting: each is one line, and the rest stands."""
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    found = findings(make_session(ledger=str(tmp_path / "file" / "l.db"), media=str(tmp_path / "file" / "m")))
+    assert found["ledger"]["state"] == "fail"
+    assert found["provider"]["state"] == "ok"
+    assert "kling_nb" not in (tmp_path / "file").read_text(encoding="utf-8")
+    monkeypatch.setenv("KLING_NB_BUDGET", "many")
+    found = findings(make_session())
+    assert found["settings"]["state"] == "fail"
+    assert "KLING_NB_BUDGET" in found["settings"]["found"]
+    assert found["Python"]["state"] == "ok"
+
+
+def test_the_doctor_asks_providers_only_when_told_to(wires, session, monkeypatch):
+    """Offline a key is not tried; online a good one is accepted and a bad one refused, for free."""
+    monkeypatch.setenv("RUNFLOW_API_KEY", KEY)
+    monkeypatch.setenv("RUNCOMFY_API_TOKEN", "bad-key")
+    monkeypatch.setenv("KLING_NB_RUNFLOW_URL", wires.runflow)
+    monkeypatch.setenv("KLING_NB_RUNCOMFY_URL", wires.runcomfy)
+    assert "not tried" in findings(session)["key for Runflow"]["found"]
+    found = findings(session, "doctor --online")
+    assert found["key for Runflow"]["state"] == "ok"
+    assert found["key for Runflow"]["found"].startswith("accepted")
+    assert found["key for RunComfy"]["state"] == "fail"
+    monkeypatch.setenv("KLING_NB_RUNFLOW_URL", "http://127.0.0.1:1")
+    assert "127.0.0.1" in findings(session, "doctor --online")["key for Runflow"]["found"]
+
+
+def test_the_kind_of_file_system_is_that_of_the_nearest_mount(tmp_path):
+    """The longest mount point that holds the path decides; without the table nobody knows."""
+    table = tmp_path / "mountinfo"
+    table.write_text(
+        "1 0 8:1 / / rw shared:1 - ext4 /dev/sda rw\n"
+        "2 1 0:4 / /home rw - nfs4 server:/home rw\n"
+        "3 2 0:5 / /home/me\\040too rw master:2 - xfs /dev/sdb rw\n"
+        "broken line\n",
+        encoding="utf-8",
+    )
+    kinds = {
+        "/x": "ext4",
+        "/home/me/l.db": "nfs4",
+        "/homely": "ext4",
+        "/home/me too/l.db": "xfs",
+        "/home": "nfs4",
+    }
+    assert {path: file_system(Path(path), table) for path in kinds} == kinds
+    assert file_system(Path("/"), tmp_path / "none") == ""
