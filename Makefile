@@ -70,7 +70,7 @@ notebooks: venv ## Run the tutorials that are kept with their outputs, and write
 
 .PHONY: bench
 bench: venv ## Time loading and the first cells beside a peer
-	$(BIN)/python tests/bench_load.py
+	$(BIN)/python tests/benchmarks/bench_load.py
 
 .PHONY: lint
 lint: venv ## Check format, style, types and layers
@@ -96,7 +96,7 @@ clean: ## Remove the virtual environment and whatever was built
 .PHONY: chromium
 chromium: venv
 	@mkdir -p build
-	@$(BIN)/python tests/chromium.py --install >build/chromium
+	@$(BIN)/python tests/support/chromium.py --install >build/chromium
 	@echo "Chromium: $$(cat build/chromium)"
 
 # Debian's Python can lack what venv takes pip from; a pip outside may then still provide it.

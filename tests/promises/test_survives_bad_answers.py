@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 
 from kling_nb.records.run import RunStatus
-from support.contract import kinds
-from support.stage import QUICK, WIRES, Stage
+from support.stage import QUICK, WIRES, Stage, kinds
 
 #: Answers that say nothing of the run that was made, beside those that the contract suite has.
 UNREADABLE = ("cut", "types", "nulls", "deep", "oversized")

@@ -115,3 +115,8 @@ class Stage:
         self.engine.close()
         self.loop.hand(self.sandbox.stop()).result(90)
         self.ledger.close()
+
+
+def kinds(stage, run):
+    """The kinds of the events of a run, in order."""
+    return [kind for _, kind, _ in stage.ledger.events(run.id)]
