@@ -121,10 +121,13 @@ def estimate(
     headless: Annotated[bool, typer.Option("--headless", help="Judge as where nobody is watching.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what running a notebook would cost, without running it; exit code 3 where a cap would refuse it."""
+    """Say what a notebook would cost, without running it; exit code 3 if it is refused, 4 if incomplete."""
     flags = ["--headless"] if headless else []
-    if _command("estimate", *flags, str(notebook), as_json=as_json)["refused"]:
+    bill = _command("estimate", *flags, str(notebook), as_json=as_json)
+    if bill["refused"]:
         raise typer.Exit(3)
+    if not bill["complete"]:
+        raise typer.Exit(4)
 
 
 @app.command()

@@ -130,6 +130,11 @@ class NotebookBill:
         return sum(getattr(cell, what) for cell in self.cells if play is None or cell.play is play)
 
     @property
+    def complete(self) -> bool:
+        """Whether nothing was left unknown and nothing was left unread; if not, the sums are lower bounds."""
+        return not self.notes and all(cell.quote.unknown == 0 for cell in self.cells)
+
+    @property
     def refused(self) -> bool:
         """Whether a cell would be refused for money."""
         return any(cell.state in {"refused", "unpriced"} for cell in self.cells)

@@ -120,11 +120,13 @@ def _facts(bill: NotebookBill) -> list[str]:
     for totals in bill.totals:
         play, quote = totals.play, bill.quote(play=totals.play)
         if not play and all(cell.play for cell in bill.cells):
-            sure = all(cell.state != "unknown" for cell in bill.cells)
+            sure = not bill.notes and all(cell.state != "unknown" for cell in bill.cells)
             facts.append(f"{'None' if sure else 'Nothing that is known'} of it would cost real money.")
             continue
         cost = "In play money it" if play else "Running all of it"
-        facts.append(f"{cost} would cost **{quote}**{_held(quote)} ({_runs(bill, play=play)}).")
+        # Without a known sum the quote itself says "unknown".
+        least = "at least " if not bill.complete and (quote.known_micros or not quote.unknown) else ""
+        facts.append(f"{cost} would cost {least}**{quote}**{_held(quote)} ({_runs(bill, play=play)}).")
         facts.append(_budget(totals, quote))
     facts.append(_end(bill))
     if bill.consent is not None:
@@ -137,7 +139,10 @@ def _facts(bill: NotebookBill) -> list[str]:
 def _runs(bill: NotebookBill, *, play: bool) -> str:
     whats: tuple[Literal["new", "pending", "reused"], ...] = ("new", "pending", "reused")
     counts = [(bill.count(what, play=play), what) for what in whats]
-    return ", ".join(f"{count} {what}" for count, what in counts if count) or "no runs that are known"
+    words = [f"{count} {what}" for count, what in counts if count] or ["no runs that are known"]
+    if unknown := sum(cell.quote.unknown > 0 for cell in bill.cells if cell.play is play):
+        words.append(f"{unknown} {'cell' if unknown == 1 else 'cells'} unknown")
+    return ", ".join(words)
 
 
 def _held(quote: Quote) -> str:
@@ -175,6 +180,7 @@ def _value(bill: NotebookBill) -> dict[str, Any]:
         "would_cost_usd": _dollars(bill.quote()),
         "play_usd": _dollars(bill.quote(play=True)) if any(cell.play for cell in bill.cells) else None,
         "runs": {what: bill.count(what) for what in ("new", "pending", "reused")},
+        "complete": bill.complete,
         "refused": bill.refused,
         "stops_at_cell": None if stop is None else stop.cell,
         "needs_consent_headless": bill.consent is not None,

@@ -127,7 +127,10 @@ def test_what_is_unknown_is_counted_and_never_nought(build):
     assert bill.refused
     assert bill.stops_at.cell == 3
     shown = show_bill(bill)
-    assert "$0.336 + 4 unknown, $2.016 held back" in shown.text
+    assert "would cost at least $0.336 + 4 unknown, $2.016 held back" in shown.text
+    # One of the two unpriced cells is refused; its run has no known price either.
+    assert "4 cells unknown)" in shown.text
+    assert shown.value["complete"] is False
     assert "Run All would stop at cell 3, which would be unpriced" in shown.text
     assert "--allow-unpriced" in shown.text
     assert shown.value["would_cost_usd"] == {"known": "0.336", "unknown": 4, "held": "2.016"}
@@ -439,23 +442,30 @@ def test_the_open_notebook_is_found_and_its_saving_time_told(build):
 
 
 def test_the_command_line_has_exit_codes(build):
-    """0 where it fits, 3 where a cap, a price or consent would refuse it, 2 for wrong use; `--json`."""
+    """0 where it fits, 3 where it would be refused, 4 where not all is known, 2 for wrong use; `--json`."""
     house = build()
     saved(house, "%%kling -d 3\nA red fox", name="fits.ipynb")
     saved(house, "%%kling -d 3 -n 40\nA red fox", name="dear.ipynb")
+    saved(house, "%%kling -d 3\nA red fox", "for p in ps:\n    kling.submit(p)", name="loop.ipynb")
+    saved(house, "%%kling -d 3\nA red fox", "%run more.ipynb", name="other.ipynb")
     commands = [
         ["estimate", "fits.ipynb", "--json"],
         ["estimate", "dear.ipynb"],
         ["estimate", "fits.ipynb", "--headless"],
         ["estimate", "none.ipynb"],
         ["models", "--json"],
+        ["estimate", "loop.ipynb", "--json"],
+        ["estimate", "other.ipynb"],
     ]
     code, out, _ = house.script(EVERY_COMMAND, json.dumps(commands))
     assert code == 0
     told = [(exit_code, said) for exit_code, said in json.loads(out)]
-    assert [exit_code for exit_code, _ in told] == [0, 3, 3, 2, 0]
+    assert [exit_code for exit_code, _ in told] == [0, 3, 3, 2, 0, 4, 4]
     assert json.loads(told[0][1])["would_cost_usd"]["known"] == "0.336"
     assert "$13.44" in told[1][1]
     assert "no file" in told[3][1]
+    assert json.loads(told[0][1])["complete"] is True
+    assert json.loads(told[5][1])["complete"] is False
+    assert "would cost at least $0.336 (1 new)" in told[6][1]
     assert len(json.loads(told[4][1])["prices"]) == 14
     assert house.submissions == 0
