@@ -18,184 +18,194 @@ CHARGES = {
     "as it bills",
 }
 
-#: By the first cell of a row: `file::test`, without `test_` and `.py`.
+#: By the first cell of a row: `folder/file::test` below `tests/`, without `test_` and `.py`.
 PROOFS = {
     "The line, the prompt or a value is wrong": [
-        "arguments::a_wrong_line_is_refused_in_one_line_with_a_cure",
-        "models::bad_requests_are_refused_in_one_line",
-        "magics::the_name_is_bound_whatever_happens",
+        "commands/syntax/cell::a_wrong_line_is_refused_in_one_line_with_a_cure",
+        "records/request::bad_requests_are_refused_in_one_line",
+        "notebook/magics::the_name_is_bound_whatever_happens",
     ],
     "The provider does not take such a request": [
-        "session::nothing_is_sent_where_anything_is_wrong",
-        "dryrun::a_dry_run_says_why_a_take_is_blocked_and_a_provider_refuses",
+        "session/session::nothing_is_sent_where_anything_is_wrong",
+        "commands/dry_run::a_dry_run_says_why_a_take_is_blocked_and_a_provider_refuses",
     ],
-    "A provider is named and has no key": ["keys::no_provider_is_better_than_a_wrong_one"],
+    "A provider is named and has no key": ["config/keys::no_provider_is_better_than_a_wrong_one"],
     "The ledger cannot be used": [
-        "ledger::a_ledger_that_cannot_be_used_says_why",
-        "crash::nothing_is_sent_when_the_ledger_has_no_room",
+        "ledger/database::a_ledger_that_cannot_be_used_says_why",
+        "promises/nothing_lost::nothing_is_sent_when_the_ledger_has_no_room",
     ],
-    "A newer version wrote the ledger": ["ledger::a_newer_schema_is_refused_and_left_alone"],
+    "A newer version wrote the ledger": ["ledger/database::a_newer_schema_is_refused_and_left_alone"],
     "The media folder is full or cannot be written": [
-        "store::a_full_disk_is_found_before_money_moves",
-        "store::a_file_in_place_of_the_folder_is_said_in_words",
+        "media/folder::a_full_disk_is_found_before_money_moves",
+        "media/folder::a_file_in_place_of_the_folder_is_said_in_words",
     ],
     "The process dies before the call is sent": [
-        "engine::resuming_never_sends_what_was_not_sent",
-        "crash::a_kill_at_any_step_is_finished_by_another_process",
+        "engine/engine::resuming_never_sends_what_was_not_sent",
+        "promises/nothing_lost::a_kill_at_any_step_is_finished_by_another_process",
     ],
     "The provider cannot be reached": [
-        "session::a_provider_that_cannot_be_reached_charges_nothing",
-        "transport_unsent::refused_is_unsent",
+        "session/session::a_provider_that_cannot_be_reached_charges_nothing",
+        "network/failures::refused_is_unsent",
     ],
     "The provider refuses key, credit or request": [
-        "contract::a_refused_submit_fails_with_its_reason_and_costs_nothing",
-        "contract::a_bad_key_fails_as_auth",
-        "reuse::a_failure_that_cost_nothing_is_tried_again",
+        "providers/contract::a_refused_submit_fails_with_its_reason_and_costs_nothing",
+        "providers/contract::a_bad_key_fails_as_auth",
+        "engine/reuse::a_failure_that_cost_nothing_is_tried_again",
     ],
     "The provider refuses the content": [
-        "contract::a_refused_submit_fails_with_its_reason_and_costs_nothing",
-        "reuse::a_moderated_prompt_blocks_until_no_cache",
+        "providers/contract::a_refused_submit_fails_with_its_reason_and_costs_nothing",
+        "engine/reuse::a_moderated_prompt_blocks_until_no_cache",
     ],
-    "The provider asks to wait (429)": ["contract::a_rate_limit_is_waited_out"],
+    "The provider asks to wait (429)": ["providers/contract::a_rate_limit_is_waited_out"],
     "The answer does not come, at Runflow": [
-        "contract::an_answer_lost_after_acceptance_never_pays_twice",
-        "contract::an_ambiguous_answer_without_a_run_is_resent_only_where_absence_is_proved",
-        "contract::a_submit_that_stays_unclear_is_lost_after_three_proofs",
+        "providers/contract::an_answer_lost_after_acceptance_never_pays_twice",
+        "providers/contract::an_ambiguous_answer_without_a_run_is_resent_only_where_absence_is_proved",
+        "providers/contract::a_submit_that_stays_unclear_is_lost_after_three_proofs",
     ],
     "The answer does not come, at RunComfy": [
-        "contract::an_answer_lost_after_acceptance_never_pays_twice",
-        "reuse::a_lost_run_blocks_whatever_is_asked",
-        "resolve::attach_brings_a_lost_run_to_its_end",
-        "resolve::abandon_releases_the_money_and_lets_the_cell_run_once_more",
+        "providers/contract::an_answer_lost_after_acceptance_never_pays_twice",
+        "engine/reuse::a_lost_run_blocks_whatever_is_asked",
+        "recovery/resolve::attach_brings_a_lost_run_to_its_end",
+        "recovery/resolve::abandon_releases_the_money_and_lets_the_cell_run_once_more",
     ],
     "The process is killed in the middle": [
-        "crash::a_kill_at_any_step_is_finished_by_another_process",
-        "api::collect_finishes_what_a_killed_process_left",
+        "promises/nothing_lost::a_kill_at_any_step_is_finished_by_another_process",
+        "session/api::collect_finishes_what_a_killed_process_left",
     ],
     "The ledger breaks after the call was sent": [
-        "beside::what_the_ledger_cannot_take_is_not_told_as_unsent",
-        "engine::an_id_that_the_ledger_cannot_take_is_in_the_folder",
+        "engine/folder_state::what_the_ledger_cannot_take_is_not_told_as_unsent",
+        "engine/engine::an_id_that_the_ledger_cannot_take_is_in_the_folder",
     ],
     "The ledger is an older copy of itself": [
-        "beside::an_old_ledger_does_not_send_what_its_folder_knows_to_be_sent",
-        "beside::an_old_ledger_does_not_send_what_its_folder_knows_to_be_lost",
+        "engine/folder_state::an_old_ledger_does_not_send_what_its_folder_knows_to_be_sent",
+        "engine/folder_state::an_old_ledger_does_not_send_what_its_folder_knows_to_be_lost",
     ],
     "The laptop sleeps in the middle": [
-        "crash::a_machine_that_slept_through_its_lease_sends_nothing",
-        "engine::a_laptop_that_slept_does_not_send_what_another_process_sent",
+        "promises/nothing_lost::a_machine_that_slept_through_its_lease_sends_nothing",
+        "engine/engine::a_laptop_that_slept_does_not_send_what_another_process_sent",
     ],
     "The network fails, the provider stutters": [
-        "contract::trouble_while_watching_never_ends_a_run",
-        "survival::spoilt_readings_never_end_a_run",
+        "providers/contract::trouble_while_watching_never_ends_a_run",
+        "promises/survives_bad_answers::spoilt_readings_never_end_a_run",
     ],
     "You press stop, or Ctrl-C": [
-        "magics::an_interrupt_stops_the_waiting_and_nothing_else",
-        "api::ctrl_c_ends_the_waiting_and_not_the_run",
+        "notebook/magics::an_interrupt_stops_the_waiting_and_nothing_else",
+        "session/api::ctrl_c_ends_the_waiting_and_not_the_run",
     ],
     "The kernel is restarted or killed": [
-        "contract::a_new_engine_takes_up_what_the_old_one_left",
-        "reuse::the_same_cell_while_it_runs_is_the_same_run",
+        "providers/contract::a_new_engine_takes_up_what_the_old_one_left",
+        "engine/reuse::the_same_cell_while_it_runs_is_the_same_run",
     ],
-    "The run takes longer than we watch": ["contract::the_deadline_detaches_and_resume_finishes"],
+    "The run takes longer than we watch": ["providers/contract::the_deadline_detaches_and_resume_finishes"],
     "You cancel too late": [
-        "contract::a_cancel_that_comes_too_late_says_so",
-        "contract::cancel_is_honest",
-        "commands::a_provider_without_cancel_is_named",
+        "providers/contract::a_cancel_that_comes_too_late_says_so",
+        "providers/contract::cancel_is_honest",
+        "commands/runs::a_provider_without_cancel_is_named",
     ],
-    "The run fails at Runflow": ["contract::a_failed_run_says_why_and_what_is_known_of_its_charge"],
+    "The run fails at Runflow": ["providers/contract::a_failed_run_says_why_and_what_is_known_of_its_charge"],
     "The run fails at RunComfy": [
-        "contract::a_failed_run_says_why_and_what_is_known_of_its_charge",
-        "reuse::a_failure_whose_charge_is_unknown_needs_retry",
+        "providers/contract::a_failed_run_says_why_and_what_is_known_of_its_charge",
+        "engine/reuse::a_failure_whose_charge_is_unknown_needs_retry",
     ],
-    "The provider no longer knows the run": ["contract::a_run_the_provider_forgot_ends_as_expired"],
-    "The key in use is another account's": ["reuse::a_run_of_another_account_is_neither_lost_nor_expired"],
+    "The provider no longer knows the run": ["providers/contract::a_run_the_provider_forgot_ends_as_expired"],
+    "The key in use is another account's": [
+        "engine/reuse::a_run_of_another_account_is_neither_lost_nor_expired"
+    ],
     "The download breaks off": [
-        "contract::a_bad_download_is_fetched_again_for_free",
-        "contract::no_part_file_is_left_behind",
-        "store::kill_9_leaves_the_whole_clip_or_none",
+        "providers/contract::a_bad_download_is_fetched_again_for_free",
+        "providers/contract::no_part_file_is_left_behind",
+        "media/folder::kill_9_leaves_the_whole_clip_or_none",
     ],
-    "The download keeps failing": ["contract::a_clip_that_cannot_be_had_now_stays_on_its_way"],
+    "The download keeps failing": ["providers/contract::a_clip_that_cannot_be_had_now_stays_on_its_way"],
     "The link has expired": [
-        "contract::an_expired_link_is_cured_by_reading_again",
-        "crash::a_link_that_has_expired_is_signed_anew",
+        "providers/contract::an_expired_link_is_cured_by_reading_again",
+        "promises/nothing_lost::a_link_that_has_expired_is_signed_anew",
     ],
     "The disk is full": [
-        "crash::a_disk_full_in_the_middle_of_a_download_is_no_loss",
-        "engine::a_full_disk_at_the_end_is_told_as_paid",
+        "promises/nothing_lost::a_disk_full_in_the_middle_of_a_download_is_no_loss",
+        "engine/engine::a_full_disk_at_the_end_is_told_as_paid",
     ],
     "It is whole in the folder, but its end was never written down, and the provider has forgotten it": [
-        "beside::a_clip_that_is_in_its_folder_is_not_gone"
+        "engine/folder_state::a_clip_that_is_in_its_folder_is_not_gone"
     ],
-    "What came is no video": ["contract::what_is_no_video_is_kept_and_never_called_a_clip"],
+    "What came is no video": ["providers/contract::what_is_no_video_is_kept_and_never_called_a_clip"],
     "The link leads to a strange or private place": [
-        "foreign::links_to_strange_places_are_not_followed",
-        "transport_links::names_that_lead_inside_are_refused_at_connect",
-        "transport_links::redirect_elsewhere_is_refused",
-        "transport_download::token_is_never_sent",
+        "promises/foreign_input::links_to_strange_places_are_not_followed",
+        "network/links::names_that_lead_inside_are_refused_at_connect",
+        "network/links::redirect_elsewhere_is_refused",
+        "network/download::token_is_never_sent",
     ],
-    "The file is larger than a clip can be": ["transport_download::size_cap"],
+    "The file is larger than a clip can be": ["network/download::size_cap"],
     "The clip's file was changed or deleted": [
-        "reuse::a_clip_whose_bytes_changed_is_fetched_again_and_not_bought",
-        "store::a_changed_clip_is_not_the_recorded_one",
+        "engine/reuse::a_clip_whose_bytes_changed_is_fetched_again_and_not_bought",
+        "media/folder::a_changed_clip_is_not_the_recorded_one",
     ],
-    "The clip is gone here and there": ["reuse::a_clip_that_is_gone_here_and_there_can_be_bought_again"],
-    "The notebook came without its folder": ["restore::a_mailed_notebook_is_restored_beside_itself"],
+    "The clip is gone here and there": [
+        "engine/reuse::a_clip_that_is_gone_here_and_there_can_be_bought_again"
+    ],
+    "The notebook came without its folder": ["recovery/restore::a_mailed_notebook_is_restored_beside_itself"],
     "The notebook is opened with no kernel, key or trust": [
-        "browser::a_card_lives_plays_and_outlives_its_kernel"
+        "browser/card::a_card_lives_plays_and_outlives_its_kernel"
     ],
-    "The page is loaded anew in the middle of a run": ["browser::the_strip_comes_back_after_a_reload"],
+    "The page is loaded anew in the middle of a run": ["browser/card::the_strip_comes_back_after_a_reload"],
     "A cap does not hold the cell": [
-        "budget::the_tightest_cap_wins_and_is_named",
-        "money::max_cost_covers_the_whole_cell",
+        "session/budget::the_tightest_cap_wins_and_is_named",
+        "session/admission::max_cost_covers_the_whole_cell",
     ],
-    "Many notebooks spend at once": ["money::a_cap_holds_in_a_race_of_processes"],
-    "Nobody is watching and nobody declared a budget": ["money::a_headless_run_needs_a_budget_or_consent"],
+    "Many notebooks spend at once": ["session/admission::a_cap_holds_in_a_race_of_processes"],
+    "Nobody is watching and nobody declared a budget": [
+        "session/admission::a_headless_run_needs_a_budget_or_consent"
+    ],
     "The price is not known": [
-        "money::an_unknown_price_is_refused_unless_allowed",
-        "money::a_price_of_the_users_own_is_what_is_held_back",
+        "session/admission::an_unknown_price_is_refused_unless_allowed",
+        "session/admission::a_price_of_the_users_own_is_what_is_held_back",
     ],
-    "The provider bills more than its list": ["money::billing_above_the_list_is_recorded_and_counts"],
+    "The provider bills more than its list": [
+        "session/admission::billing_above_the_list_is_recorded_and_counts"
+    ],
     "The charge of a failed run is not known": [
-        "money::a_charge_nobody_knows_keeps_its_reservation",
-        "resolve::abandon_releases_a_failed_run_whose_charge_is_unknown",
+        "session/admission::a_charge_nobody_knows_keeps_its_reservation",
+        "recovery/resolve::abandon_releases_a_failed_run_whose_charge_is_unknown",
     ],
     "A key stands in a cell, a prompt, a tag or a command": [
-        "leaks::a_known_key_in_any_text_of_a_call_is_refused",
-        "leaks::a_known_key_in_a_cell_is_refused_before_it_is_read",
-        "leaks::a_known_key_in_a_line_command_is_refused",
-        "leaks::what_looks_like_a_key_is_refused_without_a_key_set",
+        "records/secrets::a_known_key_in_any_text_of_a_call_is_refused",
+        "records/secrets::a_known_key_in_a_cell_is_refused_before_it_is_read",
+        "records/secrets::a_known_key_in_a_line_command_is_refused",
+        "records/secrets::what_looks_like_a_key_is_refused_without_a_key_set",
     ],
-    "A key is too short to be one": ["leaks::a_few_letters_go_to_no_real_provider"],
-    "A key is malformed": ["keys::a_malformed_key_is_an_error"],
-    "The file of keys can be read by others": ["secrets::a_file_of_keys_that_others_can_read_is_refused"],
+    "A key is too short to be one": ["records/secrets::a_few_letters_go_to_no_real_provider"],
+    "A key is malformed": ["config/keys::a_malformed_key_is_an_error"],
+    "The file of keys can be read by others": [
+        "promises/no_secret_gets_out::a_file_of_keys_that_others_can_read_is_refused"
+    ],
     "The keyring is locked or slow": [
-        "keys::a_keyring_that_fails_is_an_error",
-        "keys::a_key_that_cannot_be_read_stops_the_choice",
+        "config/keys::a_keyring_that_fails_is_an_error",
+        "config/keys::a_key_that_cannot_be_read_stops_the_choice",
     ],
     "The provider repeats the key in an answer": [
-        "secrets::no_end_of_a_run_shows_a_secret",
-        "leaks::an_answer_is_blotted_in_every_spelling",
+        "promises/no_secret_gets_out::no_end_of_a_run_shows_a_secret",
+        "records/secrets::an_answer_is_blotted_in_every_spelling",
     ],
     "A cloned project names another server, a key or consent": [
-        "foreign::a_cloned_project_is_refused_whole",
-        "foreign::a_cloned_project_neither_consents_nor_raises_a_cap",
+        "promises/foreign_input::a_cloned_project_is_refused_whole",
+        "promises/foreign_input::a_cloned_project_neither_consents_nor_raises_a_cap",
     ],
-    "A colleague's folder came without the ledger": ["reuse::the_folder_alone_is_enough_to_reuse"],
+    "A colleague's folder came without the ledger": ["engine/reuse::the_folder_alone_is_enough_to_reuse"],
     "A receipt is spoilt or forged": [
-        "store::strangers_do_not_stop_the_others",
-        "foreign::a_sidecar_names_no_file_elsewhere",
-        "reuse::a_stranger_brings_no_money",
+        "media/folder::strangers_do_not_stop_the_others",
+        "promises/foreign_input::a_sidecar_names_no_file_elsewhere",
+        "engine/reuse::a_stranger_brings_no_money",
     ],
     "A text is meant to run or to fetch something": [
-        "xss::no_notebook_runs_or_fetches_them",
-        "xss::every_piece_of_markup_shows_them_and_runs_none",
+        "promises/no_markup_gets_out::no_notebook_runs_or_fetches_them",
+        "promises/no_markup_gets_out::every_piece_of_markup_shows_them_and_runs_none",
     ],
     "A row of the ledger cannot be read": [
-        "unreadable_rows::listings_skip_it_and_say_so",
-        "unreadable_rows::what_it_holds_back_still_counts",
-        "unreadable_rows::asked_for_by_name_it_says_what_is_wrong",
+        "ledger/rows::listings_skip_it_and_say_so",
+        "ledger/rows::what_it_holds_back_still_counts",
+        "ledger/rows::asked_for_by_name_it_says_what_is_wrong",
     ],
-    "The file's name is taken": ["store::a_name_is_never_given_twice"],
+    "The file's name is taken": ["media/folder::a_name_is_never_given_twice"],
 }
 
 
@@ -209,7 +219,8 @@ def rows():
 @cache
 def promises_in(file):
     """The tests of a file, as pytest would find them, without those that `make test` leaves out."""
-    tree = ast.parse((HERE / f"test_{file}.py").read_text(encoding="utf-8"))
+    path = HERE / file
+    tree = ast.parse(path.with_name(f"test_{path.name}.py").read_text(encoding="utf-8"))
     functions = (node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
     return {
         function.name
