@@ -45,28 +45,28 @@ lab: $(VENV)/.lab ## Open JupyterLab on the notebooks
 
 .PHONY: docs
 docs: venv ## Build the documentation into build/docs; a warning is an error
-	$(BIN)/python docs/tables.py --check
+	$(BIN)/python docs/tools/tables.py --check
 	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees -b html docs build/docs
 
 .PHONY: tables
 tables: venv ## Write the tables of the documentation from the code
-	$(BIN)/python docs/tables.py
+	$(BIN)/python docs/tools/tables.py
 
 .PHONY: pictures
 pictures: venv ## Take the pictures of the documentation in a real browser
-	$(BIN)/python docs/pictures.py
-	$(BIN)/python docs/pictures_form.py
-	$(BIN)/python docs/pictures_gallery.py
-	$(BIN)/python docs/pictures_compare.py
-	$(BIN)/python docs/pictures_page.py
+	$(BIN)/python docs/tools/pictures.py
+	$(BIN)/python docs/tools/pictures_form.py
+	$(BIN)/python docs/tools/pictures_gallery.py
+	$(BIN)/python docs/tools/pictures_compare.py
+	$(BIN)/python docs/tools/pictures_page.py
 
 .PHONY: states
 states: venv ## Take a picture of every state of every view, and write the page that shows them
-	$(BIN)/python docs/states.py
+	$(BIN)/python docs/tools/states.py
 
 .PHONY: notebooks
 notebooks: venv ## Run the tutorials that are kept with their outputs, and write them
-	$(BIN)/python docs/notebooks.py
+	$(BIN)/python docs/tools/notebooks.py
 
 .PHONY: bench
 bench: venv ## Time loading and the first cells beside a peer

@@ -1,5 +1,6 @@
 """The shape of the house: what may import what, how files are named and how long they grow."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +56,15 @@ def test_files_stay_short():
     lengths = {str(file.relative_to(ROOT)): len(file.read_text("utf-8").splitlines()) for file in FILES}
     assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
     assert len(lengths) > 20
+
+
+def test_the_page_of_the_architecture_names_files_that_exist():
+    """Whoever follows the page finds each file it names, and each function of the walk in its file."""
+    page = (ROOT / "docs" / "develop" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:\w+/)*\w+\.(?:py|js|css|toml|json))`", page))
+    assert {name for name in named if not ((PACKAGE / name).is_file() or (ROOT / name).is_file())} == set()
+    assert len(named) > 60
+    steps = re.findall(r"^\d+\. .*?`((?:\w+/)*\w+\.py)`, `(?:(\w+)\.)?(\w+)`", page, re.MULTILINE)
+    missing = [step for step in steps if f"def {step[2]}(" not in (PACKAGE / step[0]).read_text("utf-8")]
+    assert missing == []
+    assert 10 <= len(steps) <= 15

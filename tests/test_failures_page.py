@@ -7,7 +7,7 @@ from functools import cache
 from support.paths import TESTS
 
 HERE = TESTS
-PAGE = HERE.parent / "docs" / "failures.md"
+PAGE = HERE.parent / "docs" / "guide" / "failures.md"
 CHARGES = {
     "no",
     "yes",

@@ -94,7 +94,9 @@ CHANGING = re.compile(
 
 
 def _builder():
-    spec = importlib.util.spec_from_file_location("notebooks", TOUR.parent.parent / "docs" / "notebooks.py")
+    spec = importlib.util.spec_from_file_location(
+        "notebooks", TOUR.parent.parent / "docs" / "tools" / "notebooks.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

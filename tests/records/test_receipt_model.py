@@ -327,7 +327,7 @@ def test_a_receipt_of_the_first_edition_is_read():
 
 def test_the_page_shows_a_receipt_that_fits():
     """The example of the documentation is a receipt of this edition, with every field that one has."""
-    page = (ROOT.parent / "docs" / "receipt.md").read_text(encoding="utf-8")
+    page = (ROOT.parent / "docs" / "reference" / "receipt.md").read_text(encoding="utf-8")
     shown = json.loads(re.findall(r"```json\n(.*?)```", page, re.DOTALL)[-1])
     assert list(VALIDATOR.iter_errors(shown)) == []
     assert to_receipt(from_receipt(shown)) == shown
