@@ -19,7 +19,7 @@ from kling_nb import errors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kling_nb.commands.answer import Shown
+    from kling_nb.commands.answer import Answer
     from kling_nb.engine.run import Run
 
 __all__ = ["app", "main"]
@@ -214,7 +214,7 @@ def restore(
     _judge(findings(bring_back(notebook, look_in=look_in)), as_json=as_json)
 
 
-def _judge(shown: "Shown", *, as_json: bool) -> None:
+def _judge(shown: "Answer", *, as_json: bool) -> None:
     if as_json:
         _print_json(shown.value)
     else:

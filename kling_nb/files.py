@@ -341,10 +341,8 @@ def _named(part: Path, final: Path, checkpoint: Checkpoint) -> bool:
 
 
 def _claimed_and_renamed(part: Path, final: Path, checkpoint: Checkpoint) -> bool:
-    """Rename under a claim that only one process can hold, since a plain rename would replace.
-
-    A claim that a crash left behind only costs its name: the next one is taken.
-    """
+    """Rename under a claim that only one process can hold, since a plain rename would replace."""
+    # A claim that a crash left behind only costs its name: the next one is taken.
     claim = final.with_name(f".{final.name}.claim")
     try:
         open_new(claim).close()

@@ -36,7 +36,7 @@ class Loop:
     Example:
         >>> async def answer():
         ...     return 42
-        >>> Loop().hand(answer()).result()
+        >>> Loop().start(answer()).result()
         42
     """
 
@@ -55,7 +55,7 @@ class Loop:
                 loop = asyncio.new_event_loop()
                 loop.set_task_factory(_c_task)
                 # Blocking doors (ledger, disk) wait here; the default of a small machine would be six.
-                loop.set_default_executor(_Hands(16))
+                loop.set_default_executor(_DaemonExecutor(16))
                 ready = threading.Event()
 
                 def run() -> None:
@@ -68,7 +68,7 @@ class Loop:
                 self._loop = loop
             return self._loop
 
-    def hand(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Start work on the loop from any thread.
 
         Args:
@@ -102,16 +102,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)
 
 
-class _Hands(ThreadPoolExecutor):
-    """Threads that work to the very end of the interpreter.
+class _DaemonExecutor(ThreadPoolExecutor):
+    """Threads that work to the very end of the interpreter."""
 
-    The library's own pool takes no work once the main thread has ended, which is before `atexit`: the id of
-    a run that was just paid for would then not reach the ledger. It is one only in name, because asyncio
-    takes no other kind as its default.
-
-    Args:
-        most: Threads at most.
-    """
+    # The library's own pool takes no work once the main thread has ended, which is before `atexit`: the id of
+    # a run that was just paid for would then not reach the ledger. It is one only in name, because asyncio
+    # takes no other kind as its default.
 
     def __init__(self, most: int) -> None:
         super().__init__(most)

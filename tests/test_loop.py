@@ -33,7 +33,7 @@ def test_it_starts_on_first_use_and_never_on_the_callers_thread():
     async def where():
         return threading.current_thread()
 
-    threads = {loop.hand(where()).result(90) for _ in range(5)}
+    threads = {loop.start(where()).result(90) for _ in range(5)}
     assert loop.running
     assert len(threads) == 1
     [thread] = threads
@@ -48,7 +48,7 @@ def test_work_is_handed_over_in_an_empty_context():
         return CELL.get()
 
     CELL.set("cell 7")
-    assert Loop().hand(cell()).result(90) == "none"
+    assert Loop().start(cell()).result(90) == "none"
     assert CELL.get() == "cell 7"
 
 
@@ -61,7 +61,7 @@ def test_a_blocked_caller_does_not_stop_it():
             await asyncio.sleep(0.01)
         ticked.set()
 
-    Loop().hand(tick())
+    Loop().start(tick())
     assert ticked.wait(90)
 
 
@@ -72,7 +72,7 @@ def test_it_knows_whether_it_is_asked_on_itself():
     async def here():
         return loop.here
 
-    assert loop.hand(here()).result(90) is True
+    assert loop.start(here()).result(90) is True
     assert loop.here is False
 
     async def elsewhere():
@@ -88,7 +88,7 @@ def test_a_failure_comes_back_to_who_asked():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        Loop().hand(fail()).result(90)
+        Loop().start(fail()).result(90)
 
 
 def test_blocking_doors_wait_in_threads_of_their_own():
@@ -106,14 +106,14 @@ def test_blocking_doors_wait_in_threads_of_their_own():
     async def all_of_them():
         return await asyncio.gather(*(asyncio.to_thread(block) for _ in range(48)))
 
-    assert loop.hand(all_of_them()).result(60) == [True] * 48
+    assert loop.start(all_of_them()).result(60) == [True] * 48
     assert len(threads) == 16
 
     async def fail():
         await asyncio.to_thread(lambda: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
-        loop.hand(fail()).result(90)
+        loop.start(fail()).result(90)
 
 
 def test_threads_are_made_when_they_are_needed():
@@ -124,7 +124,7 @@ def test_threads_are_made_when_they_are_needed():
         for _ in range(40):
             names.add(await asyncio.to_thread(lambda: threading.current_thread().ident))
 
-    Loop().hand(one_by_one()).result(90)
+    Loop().start(one_by_one()).result(90)
     assert 1 <= len(names) < 16
 
 

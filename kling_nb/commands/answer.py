@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from kling_nb.engine.run import Run
     from kling_nb.records.run import Mode
 
-__all__ = ["Shown", "answer", "verbatim"]
+__all__ = ["Answer", "answer", "verbatim"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class Answer:
     """The answer of a command.
 
     Args:
@@ -41,7 +41,7 @@ class Shown:
     view: Any = None
 
 
-def answer(parts: "Sequence[Part]", runs: "Sequence[Run]" = (), value: Any = None) -> Shown:
+def answer(parts: "Sequence[Part]", runs: "Sequence[Run]" = (), value: Any = None) -> Answer:
     """Answer with sentences and tables, and with the cards of runs below them.
 
     Args:
@@ -53,10 +53,10 @@ def answer(parts: "Sequence[Part]", runs: "Sequence[Run]" = (), value: Any = Non
         >>> answer(["Nothing is **pending**."]).text
         'Nothing is pending.'
     """
-    return Shown(html=page_of(parts), text=text_of(parts), runs=runs, value=value)
+    return Answer(html=page_of(parts), text=text_of(parts), runs=runs, value=value)
 
 
-def verbatim(text: str, value: Any = None) -> Shown:
+def verbatim(text: str, value: Any = None) -> Answer:
     """Answer with a text whose lines stay as they are.
 
     Args:
@@ -67,4 +67,4 @@ def verbatim(text: str, value: Any = None) -> Shown:
         >>> verbatim("one").text
         'one'
     """
-    return Shown(html=tag("pre", text, style="white-space:pre-wrap;font-size:12px"), text=text, value=value)
+    return Answer(html=tag("pre", text, style="white-space:pre-wrap;font-size:12px"), text=text, value=value)

@@ -7,8 +7,8 @@ clip that may have been paid for goes only by its name, and its receipt stays.
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from kling_nb.commands.answer import Shown, answer
-from kling_nb.commands.order import Order
+from kling_nb.commands.answer import Answer, answer
+from kling_nb.commands.order import CommandCall
 from kling_nb.commands.syntax.values import wrong
 from kling_nb.config.environment import media_folder
 from kling_nb.media.folder import Store
@@ -22,22 +22,22 @@ __all__ = ["cache_line", "findings", "restore_line"]
 _MB = 1_000_000
 
 
-def restore_line(order: Order) -> Shown:
+def restore_line(call: CommandCall) -> Answer:
     """Bring back the clips of a notebook from its receipts."""
-    if len(order.words) > 1:
+    if len(call.words) > 1:
         raise wrong("`%kling restore` takes one notebook.", "Put a name with spaces in quotes.")
-    folder = _here(order)
-    notebook = folder / Path(order.words[0]).expanduser() if order.words else None
-    given = order.flags.get("--from")
+    folder = _here(call)
+    notebook = folder / Path(call.words[0]).expanduser() if call.words else None
+    given = call.flags.get("--from")
     if given is None or is_address(given):
-        return findings(restore(notebook, look_in=given, session=order.session))
+        return findings(restore(notebook, look_in=given, session=call.session))
     look_in = folder / Path(given).expanduser()
     if not look_in.is_dir():
         raise wrong("--from names no folder.", "Name one that holds clips, or an address (s3://team/clips).")
-    return findings(restore(notebook, look_in=look_in, session=order.session))
+    return findings(restore(notebook, look_in=look_in, session=call.session))
 
 
-def findings(found: Sequence[Found]) -> Shown:
+def findings(found: Sequence[Found]) -> Answer:
     """Show what became of clips: the bad ones first.
 
     Args:
@@ -53,9 +53,9 @@ def findings(found: Sequence[Found]) -> Shown:
     marked = {one: f"marks in the file: {', '.join(one.marks)}" for one in ordered if one.marks}
     rows = [[one.run_id, one.file, one.word, one.why or marked.get(one, "")] for one in ordered]
     bad = sum(not one.good for one in found)
-    told = f"**{bad}** of {len(found)} are not well." if bad else f"All {len(found)} are well."
+    summary = f"**{bad}** of {len(found)} are not well." if bad else f"All {len(found)} are well."
     return answer(
-        [told, (heads, rows, "")],
+        [summary, (heads, rows, "")],
         value=[
             {
                 "run": one.run_id,
@@ -70,26 +70,26 @@ def findings(found: Sequence[Found]) -> Shown:
     )
 
 
-def cache_line(order: Order) -> Shown:
+def cache_line(call: CommandCall) -> Answer:
     """Show the media folder, find its files again, or clean it up."""
-    flags = order.flags
+    flags = call.flags
     if "--relink" in flags:
-        return findings(relink(_here(order), session=order.session))
-    where = order.session.surroundings()
-    settings = order.session.settings()
-    store = order.session.engine().store(media_folder(settings, where.notebook, where.folder or Path.cwd()))
+        return findings(relink(_here(call), session=call.session))
+    where = call.session.surroundings()
+    settings = call.session.settings()
+    store = call.session.engine().store(media_folder(settings, where.notebook, where.folder or Path.cwd()))
     if "--prune" not in flags:
-        if order.words:
+        if call.words:
             raise wrong("Files are named with `--prune` only.", "See `%kling help cache`.")
         return _contents(store)
-    return _prune(store, order.words, really="--yes" in flags)
+    return _prune(store, call.words, really="--yes" in flags)
 
 
-def _here(order: Order) -> Path:
-    return order.session.surroundings().folder or Path.cwd()
+def _here(call: CommandCall) -> Path:
+    return call.session.surroundings().folder or Path.cwd()
 
 
-def _contents(store: Store) -> Shown:
+def _contents(store: Store) -> Answer:
     records = store.sidecars()
     clips = [path for record in records if (path := store.path(record)) is not None]
     size = sum(path.stat().st_size for path in clips) / _MB
@@ -115,7 +115,7 @@ def _litter(store: Store, named: Collection[str]) -> list[tuple[Path, str]]:
     return found
 
 
-def _prune(store: Store, named: Sequence[str], *, really: bool) -> Shown:
+def _prune(store: Store, named: Sequence[str], *, really: bool) -> Answer:
     litter = _litter(store, named)
     unknown = set(named) - {path.name for path, _ in litter}
     if unknown or any(Path(name).suffix not in CLIP_SUFFIXES for name in named):
@@ -131,5 +131,5 @@ def _prune(store: Store, named: Sequence[str], *, really: bool) -> Shown:
         for path, _ in litter:
             path.unlink()
     word = "were removed" if really else "would go; add `--yes` to remove them"
-    told = f"{len(litter)} files, {size:.1f} MB, {word}."
-    return answer([told, (["file", "why"], rows, "")], value=[path.name for path, _ in litter])
+    summary = f"{len(litter)} files, {size:.1f} MB, {word}."
+    return answer([summary, (["file", "why"], rows, "")], value=[path.name for path, _ in litter])

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kling_nb.commands.answer import Shown, answer
+from kling_nb.commands.answer import Answer, answer
 from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.errors import KlingError, one_line
 from kling_nb.pricing.catalog import provider_label
@@ -59,7 +59,7 @@ class Finding:
     cure: str = ""
 
 
-def doctor(session: "Session", *, online: bool) -> Shown:
+def doctor(session: "Session", *, online: bool) -> Answer:
     """Check this place.
 
     Args:
@@ -271,9 +271,9 @@ def _key(session: "Session", settings: "Settings", name: str, *, online: bool) -
             )
             return account.ok, one_line(account.message)
 
-    ok, words = session.loop.hand(ask()).result(60)
-    told = [plain(str(line)) for line in balances(session, (name,))] if ok else []
-    said = [part.rstrip(".") for part in (f"from {key.source}", words, *told) if part]
+    ok, words = session.loop.start(ask()).result(60)
+    facts = [plain(str(line)) for line in balances(session, (name,))] if ok else []
+    said = [part.rstrip(".") for part in (f"from {key.source}", words, *facts) if part]
     found = ". ".join(said) + ("." if len(said) > 1 else "")
     if ok:
         return Finding(check, "ok", f"accepted, {found}")

@@ -11,7 +11,7 @@ from pprint import pformat
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.commands.answer import Shown
+from kling_nb.commands.answer import Answer
 from kling_nb.commands.syntax.cell import CellOrder
 from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.config.settings import Settings, provider_origin
@@ -33,7 +33,7 @@ __all__ = ["as_curl", "as_python", "blocks_page", "payload_blocks", "show_plan"]
 _PRE = f"{MONO};white-space:pre-wrap;overflow-wrap:anywhere;margin:4px 0 8px 0"
 
 
-def show_plan(plan: Plan, order: CellOrder, session: "Session") -> Shown:
+def show_plan(plan: Plan, call: CellOrder, session: "Session") -> Answer:
     """Show a plan: money, takes, and the exact payload for each provider.
 
     Args:
@@ -51,12 +51,12 @@ def show_plan(plan: Plan, order: CellOrder, session: "Session") -> Shown:
     heads = ["take", "would be", "run", "why not"][: 4 if any(row[3] for row in takes) else 3]
     takes = [row[: len(heads)] for row in takes]
     blocks = payload_blocks(plan.payloads)
-    if order.dry_run_as is not None:
-        blocks = _as_code(plan, order.dry_run_as, session.settings())
-    parts: list[Part] = [*_facts(plan, order), "", (heads, takes, "")]
+    if call.dry_run_as is not None:
+        blocks = _as_code(plan, call.dry_run_as, session.settings())
+    parts: list[Part] = [*_facts(plan, call), "", (heads, takes, "")]
     code = "".join(f"\n\n{title}\n{body}" for title, body in blocks)
     page = join([page_of(parts), blocks_page(blocks)])
-    return Shown(html=page, text=text_of(parts) + code, value=_value(plan))
+    return Answer(html=page, text=text_of(parts) + code, value=_value(plan))
 
 
 def payload_blocks(payloads: Mapping[str, Mapping[str, Any] | str]) -> list[tuple[str, str]]:
@@ -80,7 +80,7 @@ def blocks_page(blocks: Sequence[tuple[str, str]]) -> Html:
     return join([Html(tag("div", tag("b", title)) + tag("pre", body, style=_PRE)) for title, body in blocks])
 
 
-def _facts(plan: Plan, order: CellOrder) -> list[str]:
+def _facts(plan: Plan, call: CellOrder) -> list[str]:
     play = plan.provider == "sandbox"
     would = "would cost" + (" (play money)" if play else "")
     each = usd(plan.estimate.micros)
@@ -96,16 +96,16 @@ def _facts(plan: Plan, order: CellOrder) -> list[str]:
             )
     else:
         facts.append(f"It {would} **$0.00**: no new run is needed or possible.")
-    if order.max_cost is not None:
-        fits = plan.estimate.reserve_micros * plan.new <= order.max_cost * MICROS
+    if call.max_cost is not None:
+        fits = plan.estimate.reserve_micros * plan.new <= call.max_cost * MICROS
         facts.append(
-            f"That is {'within' if fits else '**more than**'} its `--max-cost` of ${order.max_cost:f}."
+            f"That is {'within' if fits else '**more than**'} its `--max-cost` of ${call.max_cost:f}."
         )
     if plan.totals is not None:
         facts.append(f"Now: {session_words(plan.totals)}.")
     # An unknown price, and more than `--max-cost`, are told above.
-    told = isinstance(plan.obstacle, UnpricedError) or getattr(plan.obstacle, "level", "") == "cell"
-    if plan.obstacle is not None and not told:
+    explained = isinstance(plan.obstacle, UnpricedError) or getattr(plan.obstacle, "level", "") == "cell"
+    if plan.obstacle is not None and not explained:
         facts.append(f"**It would be refused**: {one_line(plan.obstacle.what)}")
     return facts
 

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kling_nb.commands.answer import Shown, answer, verbatim
-from kling_nb.commands.order import Order, named
+from kling_nb.commands.answer import Answer, answer, verbatim
+from kling_nb.commands.order import CommandCall, named
 from kling_nb.commands.syntax.values import read_count, read_number, read_tag, shown, wrong
 from kling_nb.errors import KlingError, one_line
 from kling_nb.exports.export import METHODS, describe_methods, export
 from kling_nb.exports.layouts import LAYOUTS
 from kling_nb.exports.page import Page, write_page
 from kling_nb.exports.writer import Export, beside
-from kling_nb.records.privacy import is_veiled
+from kling_nb.records.privacy import is_redacted
 from kling_nb.records.saved_notebook import read_receipts
 from kling_nb.views.words import size_words, there_are
 
@@ -31,24 +31,24 @@ _LISTED = 10
 _NAMED = 3
 
 
-def export_line(order: Order) -> Shown:
+def export_line(call: CommandCall) -> Answer:
     """Lay clips out: of the runs that are named, else of the whole ledger."""
-    if not order.words:
+    if not call.words:
         raise wrong("`%kling export` needs a layout.", f"There are {', '.join(LAYOUTS)}, crate and methods.")
-    layout, *rest = order.words
-    runs = named(Order(session=order.session, names=order.names, words=rest)) if rest else None
+    layout, *rest = call.words
+    runs = named(CommandCall(session=call.session, names=call.names, words=rest)) if rest else None
     if layout == "methods":
-        text = describe_methods(runs, session=order.session)
+        text = describe_methods(runs, session=call.session)
         return verbatim(text, text)
-    flags = order.flags
-    base = order.session.surroundings().folder or Path.cwd()
+    flags = call.flags
+    base = call.session.surroundings().folder or Path.cwd()
     folder = base / Path(flags.get("--to") or f"export-{layout}").expanduser()
     count = read_count("--samples", flags["--samples"], low=1, high=1000) if "--samples" in flags else None
     made = export(
         runs,
         folder,
         layout=layout,
-        plan=_read_plan(order, flags["--plan"]) if "--plan" in flags else None,
+        plan=_read_plan(call, flags["--plan"]) if "--plan" in flags else None,
         samples=count,
         split=flags.get("--split"),
         by=flags.get("--by", "model"),
@@ -58,7 +58,7 @@ def export_line(order: Order) -> Shown:
         model=flags.get("--model"),
         tags=read_tag(flags["--tag"]) if "--tag" in flags else None,
         licence=flags.get("--licence", "not stated"),
-        session=order.session,
+        session=call.session,
     )
     lines = _words(made, base)
     if "--methods" in flags:
@@ -83,12 +83,12 @@ def _words(made: Export, base: Path) -> list[str]:
             f"{_count(len(made.drawn), 'run')} of the sandbox {word} left out: no model made a clip there. "
             "`--allow-sandbox` takes them along."
         )
-    if made.strangers:
+    if made.foreign_files:
         lines.append(
-            f"{there_are(len(made.strangers), 'file in it', 'files in it')} not of this export, and a tool "
-            "may read them: "
-            f"{', '.join(f'`{one_line(name)}`' for name in made.strangers[:_NAMED])}"
-            + (" ..." if len(made.strangers) > _NAMED else ".")
+            f"{there_are(len(made.foreign_files), 'file in it', 'files in it')} not of this export, "
+            "and a tool may read them: "
+            f"{', '.join(f'`{one_line(name)}`' for name in made.foreign_files[:_NAMED])}"
+            + (" ..." if len(made.foreign_files) > _NAMED else ".")
         )
     if made.missing:
         count, what = len(made.missing), "clip" if made.votes is None else "vote"
@@ -115,14 +115,14 @@ def _data(made: Export) -> dict[str, Any]:
         "clips": {one.file: one.sample.record.id for one in made.placed},
         "missing": {gone.file: gone.why for gone in made.missing},
         "left_out": list(made.left_out),
-        "strangers": list(made.strangers),
+        "strangers": list(made.foreign_files),
         "drawn": list(made.drawn),
     }
 
 
-def _read_plan(order: Order, name: str) -> list[Mapping[str, Any] | str]:
+def _read_plan(call: CommandCall, name: str) -> list[Mapping[str, Any] | str]:
     """Read a suite's list: JSON, JSON lines, or a prompt a line."""
-    path = (order.session.surroundings().folder or Path.cwd()) / Path(name).expanduser()
+    path = (call.session.surroundings().folder or Path.cwd()) / Path(name).expanduser()
     try:
         if path.stat().st_size > _MAX_PLAN_BYTES:
             raise wrong(f"The plan {shown(name)} is larger than 64 MB.", "Give the suite's own list.")
@@ -153,33 +153,33 @@ PAGE_FLAGS = ("--embed", "-o", "--out", "--max-mb")
 _MB = 1_000_000
 
 
-def page_line(order: Order) -> Shown:
+def page_line(call: CommandCall) -> Answer:
     """Write a notebook as one page: the one that is named, else this one as it was saved."""
-    names = order.words[1:]
-    foreign = [flag for flag in order.flags if flag not in PAGE_FLAGS]
+    names = call.words[1:]
+    foreign = [flag for flag in call.flags if flag not in PAGE_FLAGS]
     if foreign:
         raise wrong(
             f"`%kling export page` has no flag {shown(foreign[0])}.", f"It has {', '.join(PAGE_FLAGS)}."
         )
     if len(names) > 1:
         raise wrong("`%kling export page` takes one notebook.", "Put a name with spaces in quotes.")
-    where = order.session.surroundings()
+    where = call.session.surroundings()
     folder = where.folder or Path.cwd()
     notebook = folder / Path(names[0]).expanduser() if names else where.notebook
     if notebook is None:
         raise wrong(
             "Nobody says which notebook this is.", "Name it: `%kling export page NOTEBOOK.ipynb --embed`."
         )
-    out = order.flags.get("-o") or order.flags.get("--out")
-    if out is None and not {"-o", "--out"}.isdisjoint(order.flags):
+    out = call.flags.get("-o") or call.flags.get("--out")
+    if out is None and not {"-o", "--out"}.isdisjoint(call.flags):
         raise wrong("-o needs the name of the page.", "`-o page.html`")
     page = write_page(
         notebook,
         folder / Path(out).expanduser() if out else None,
-        embed="--embed" in order.flags,
-        refuse=order.session.keys.refuse,
-        private=_private(order, notebook),
-        **({"most": _most(order.flags["--max-mb"])} if "--max-mb" in order.flags else {}),
+        embed="--embed" in call.flags,
+        refuse=call.session.keys.refuse,
+        private=_private(call, notebook),
+        **({"most": _most(call.flags["--max-mb"])} if "--max-mb" in call.flags else {}),
     )
     return _page_answer(page)
 
@@ -188,22 +188,22 @@ def _most(value: str) -> int:
     return max(1, int(read_number("--max-mb", value, high=2000) * _MB))
 
 
-def _private(order: Order, notebook: Path) -> list[str]:
+def _private(call: CommandCall, notebook: Path) -> list[str]:
     """Give the words of the notebook's private runs, as far as the ledger here knows them."""
     found = []
     for record in read_receipts(notebook)[0]:
         if record.private:
             try:
-                known = order.session.ledger().get(record.id)
+                known = call.session.ledger().get(record.id)
             except KlingError:
                 known = None
-            if known is not None and not is_veiled(known):
+            if known is not None and not is_redacted(known):
                 request = known.request
                 found += [request.prompt or "", *(shot.prompt for shot in request.shots or ())]
     return [words.strip() for words in found if words]
 
 
-def _page_answer(page: Page) -> Shown:
+def _page_answer(page: Page) -> Answer:
     bad = [clip for clip in page.clips if not clip.good]
     inside = [clip for clip in page.clips if clip.state == "inside"]
     name = one_line(page.path.name)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.commands.answer import Shown, answer
-from kling_nb.commands.order import Order
+from kling_nb.commands.answer import Answer, answer
+from kling_nb.commands.order import CommandCall
 from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.errors import KeyMissingError, KlingError, one_line
@@ -92,7 +92,7 @@ def _row(model: Model, settings: Settings, provider: str, learn: Learn, *, audio
         audio=audio,
         best=best,
         others=tuple(price for price in every if price is not None and price != best),
-        held_usd_per_s=max(known, default=model.dearest_usd_per_s()),
+        held_usd_per_s=max(known, default=model.highest_usd_per_s()),
     )
 
 
@@ -120,8 +120,8 @@ def compared(listing: Listing, offer: Offer) -> str:
     same = [name for name, price in known.items() if price == base]
     if same:
         return f"the same as the price here, {' and '.join(same)}"
-    told = [f"${price:f} {name}" for name, price in known.items() if price is not None]
-    return f"**differs**: here it is {' and '.join(told) or 'unknown'}"
+    note = [f"${price:f} {name}" for name, price in known.items() if price is not None]
+    return f"**differs**: here it is {' and '.join(note) or 'unknown'}"
 
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -145,9 +145,9 @@ _NAMES = ["model", "also", "provider", "its id there"]
 _LIVE = ["model", "base price", "unit", "note", "beside the price here"]
 
 
-def model_list(order: Order) -> Shown:
+def model_list(call: CommandCall) -> Answer:
     """Show models, who offers them, and every price that anybody states."""
-    session = order.session
+    session = call.session
     settings, today = session.settings(), session.today()
 
     def learn(provider: str, model: str, audio: bool) -> LearnedPrice | None:  # noqa: FBT001 - the shape of Learn
@@ -172,12 +172,12 @@ def model_list(order: Order) -> Shown:
         "prices": [_data(row) for row in rows],
         "ids": [dict(zip(("model", "aliases", "provider", "id"), name, strict=True)) for name in names],
     }
-    if "--live" in order.flags:
+    if "--live" in call.flags:
         live = _live(session, settings)
         rows_now = [[m.id, *_said(listing), prose(words)] for m, listing, words in live]
-        told = "RunComfy's own catalog, read now. A base price does not say for which settings it holds, so "
-        told += "no estimate counts with it."
-        parts += ["", told, (_LIVE, rows_now, "")]
+        note = "RunComfy's own catalog, read now. A base price does not say for which settings it holds, so "
+        note += "no estimate counts with it."
+        parts += ["", note, (_LIVE, rows_now, "")]
         value["live"] = [
             {
                 "model": m.id,
@@ -292,4 +292,4 @@ def _live(session: "Session", settings: "Settings") -> list[tuple[Model, Listing
     async def every() -> list[tuple[Model, Listing | None, str]]:
         return [await read(model) for model in offered]
 
-    return session.loop.hand(every()).result(90)
+    return session.loop.start(every()).result(90)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.commands.answer import Shown, answer
-from kling_nb.commands.order import PENDING, Order
+from kling_nb.commands.answer import Answer, answer
+from kling_nb.commands.order import PENDING, CommandCall
 from kling_nb.commands.syntax.values import wrong
 from kling_nb.config.settings import PREFIX, Settings
 from kling_nb.records.base import utc_now
@@ -48,7 +48,7 @@ _HEADS = ["budget of", "", "cap", "spent", "reserved", "left", "charge unknown",
 _ALIGN = "llrrrrrl"
 
 
-def budget(order: Order) -> Shown:
+def budget(call: CommandCall) -> Answer:
     """Show the caps; with `--session NAME` first join the session of that name.
 
     Args:
@@ -60,10 +60,10 @@ def budget(order: Order) -> Shown:
     Raises:
         UsageError: The name is none.
     """
-    session = order.session
+    session = call.session
     lines = []
-    if "--session" in order.flags:
-        name = order.flags["--session"]
+    if "--session" in call.flags:
+        name = call.flags["--session"]
         if not name.strip():
             raise wrong("`%kling budget --session` needs a name.", "E.g. `%kling budget --session pilot`.")
         lines += _join(session, name)
@@ -200,7 +200,7 @@ def _midnight(now: datetime) -> datetime:
     return now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
 
 
-def cost(order: Order) -> Shown:
+def cost(call: CommandCall) -> Answer:
     """Show what was spent, and give the report.
 
     Args:
@@ -212,7 +212,7 @@ def cost(order: Order) -> Shown:
     Raises:
         UsageError: A flag makes no sense.
     """
-    flags = order.flags
+    flags = call.flags
     for name in ("--by", "--project"):
         if name in flags and not flags[name].strip():
             cure = f"It takes some of {', '.join(DIMENSIONS)}." if name == "--by" else "It takes a name."
@@ -224,6 +224,6 @@ def cost(order: Order) -> Shown:
         until=read_day(flags["--until"], "--until") if "--until" in flags else None,
         project=flags.get("--project"),
         reconcile="--reconcile" in flags,
-        session=order.session,
+        session=call.session,
     )
-    return Shown(html=Html(report._repr_html_()), text=repr(report), value=report)
+    return Answer(html=Html(report._repr_html_()), text=repr(report), value=report)

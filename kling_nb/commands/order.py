@@ -16,14 +16,14 @@ from kling_nb.records.run import RunStatus
 if TYPE_CHECKING:
     from kling_nb.session.session import Session
 
-__all__ = ["PENDING", "Order", "held", "here", "named"]
+__all__ = ["PENDING", "CommandCall", "held", "here", "named"]
 
 #: The states of runs on their way.
 PENDING = tuple(status for status in RunStatus if status.pending)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class CommandCall:
     """One line, read.
 
     Args:
@@ -48,22 +48,22 @@ def held(thing: object) -> list[Run]:
     return []
 
 
-def named(order: Order) -> list[Run]:
+def named(call: CommandCall) -> list[Run]:
     """Find the runs that the line names: variables first, then ids, ours or the provider's."""
     runs: list[Run] = []
-    for word in order.words:
+    for word in call.words:
         name = identifier(word)
-        found = held(order.names.get(name)) if name is not None else []
-        runs += found or [_find(order, word)]
+        found = held(call.names.get(name)) if name is not None else []
+        runs += found or [_find(call, word)]
     return list({run.id: run for run in runs}.values())
 
 
-def _find(order: Order, word: str) -> Run:
+def _find(call: CommandCall, word: str) -> Run:
     try:
-        return order.session.find(word)
+        return call.session.find(word)
     except UsageError as error:
-        if word in order.names:
-            value = order.names[word]
+        if word in call.names:
+            value = call.names[word]
             why = getattr(value, "error", None)
             kind = (
                 f"a {type(value).__name__}" if not isinstance(why, KlingError) else f"a refusal: {why.what}"
@@ -74,10 +74,10 @@ def _find(order: Order, word: str) -> Run:
         raise error from None
 
 
-def here(order: Order) -> list[Run]:
+def here(call: CommandCall) -> list[Run]:
     """Give the runs on their way that belong to this kernel: its session's, a variable's, the last cell's."""
-    session = order.session
-    mine = {run.id for value in order.names.values() if isinstance(value, Run | Runs) for run in held(value)}
+    session = call.session
+    mine = {run.id for value in call.names.values() if isinstance(value, Run | Runs) for run in held(value)}
     mine |= {run.id for run in held(session.last)}
     return [
         run

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.commands.answer import Shown, answer
+from kling_nb.commands.answer import Answer, answer
 from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.config.options import Options
 from kling_nb.config.settings import CAPS, PREFIX
@@ -17,7 +17,7 @@ from kling_nb.errors import KlingError, one_line
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import usd
-from kling_nb.records.privacy import veiled, words_of
+from kling_nb.records.privacy import redacted, words_of
 from kling_nb.records.run import RunRecord, charged
 from kling_nb.spending.reconcile import session_money
 from kling_nb.spending.report import totals_data
@@ -53,7 +53,7 @@ class Held:
     detached: Collection[str] = ()
 
 
-def status(session: "Session", pending: "Records", last: Sequence[RunRecord], held: Held) -> Shown:
+def status(session: "Session", pending: "Records", last: Sequence[RunRecord], held: Held) -> Answer:
     """Show what is on its way, the last run, and the money.
 
     Args:
@@ -78,7 +78,7 @@ def status(session: "Session", pending: "Records", last: Sequence[RunRecord], he
     return answer(parts, value=value)
 
 
-def listing(found: "Records", held: Held, *, limit: int | None = None) -> Shown:
+def listing(found: "Records", held: Held, *, limit: int | None = None) -> Answer:
     """Show a table of runs.
 
     Args:
@@ -141,7 +141,7 @@ def _run_data(record: RunRecord, held: Held) -> dict[str, Any]:
         "status": record.status.value,
         "reason": record.reason,
         "charged": charged(record),
-        "prompt": veiled(record).request.words,
+        "prompt": redacted(record).request.words,
         "private": record.private,
         "model": record.model,
         "provider": record.provider,
@@ -196,7 +196,7 @@ def _usd(micros: int | None) -> str | None:
 
 
 # -- what there is -----------------------------------------------------------------
-def keys(session: "Session") -> Shown:
+def keys(session: "Session") -> Answer:
     """Show for which providers there is a key and where it comes from; never any part of it."""
     rows: list[Row] = []
     for name, variables in KEY_VARIABLES.items():
@@ -213,7 +213,7 @@ def keys(session: "Session") -> Shown:
     )
 
 
-def config(session: "Session") -> Shown:
+def config(session: "Session") -> Answer:
     """Show the settings as they are now, and where each comes from."""
     settings = session.settings()
     rows: list[Row] = []

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from kling_nb.commands import overview, runs
-from kling_nb.commands.answer import Shown, verbatim
+from kling_nb.commands.answer import Answer, verbatim
 from kling_nb.commands.cache import cache_line, restore_line
 from kling_nb.commands.doctor import doctor
 from kling_nb.commands.estimate import view
 from kling_nb.commands.export import PAGE_FLAGS, export_line, page_line
 from kling_nb.commands.models import model_list
 from kling_nb.commands.money import budget, cost
-from kling_nb.commands.order import Order
+from kling_nb.commands.order import CommandCall
 from kling_nb.commands.syntax.flags import cell_help, normal
 from kling_nb.commands.syntax.subcommands import COMMANDS, Command, command_help
 from kling_nb.commands.syntax.values import check_text, shown, wrong
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 __all__ = ["Handler", "run_line", "run_words"]
 
 #: What answers a subcommand.
-Handler = Callable[[Order], Shown]
+Handler = Callable[[CommandCall], Answer]
 
 
 def run_line(
     session: "Session", line: str, names: Mapping[str, Any], views: Mapping[str, Handler] | None = None
-) -> Shown:
+) -> Answer:
     r"""Carry out one `%kling` line.
 
     Args:
@@ -66,7 +66,7 @@ def run_line(
     return _run(session, words, names, views or {})
 
 
-def run_words(session: "Session", words: Sequence[str]) -> Shown:
+def run_words(session: "Session", words: Sequence[str]) -> Answer:
     r"""Carry out a subcommand whose words are apart already, as on a command line.
 
     Args:
@@ -96,15 +96,15 @@ def _refuse(session: "Session", line: str) -> None:
 
 def _run(
     session: "Session", words: Sequence[str], names: Mapping[str, Any], views: Mapping[str, Handler]
-) -> Shown:
+) -> Answer:
     asked = [word for word in words if normal(word) not in {"-h", "--help"} and word != ";"]
     command = _find_command(asked[0].removesuffix(";") if asked else "help")
     rest = asked[1:]
     if any(normal(word) in {"-h", "--help"} for word in words):
         command, rest = _find_command("help"), [command.name] if asked else []
-    order = _read(command, rest, session, names)
+    call = _read(command, rest, session, names)
     try:
-        return {**_COMMANDS, **views}[command.name](order)
+        return {**_COMMANDS, **views}[command.name](call)
     except KlingError:
         # A time-out of ours is an OSError, too.
         raise
@@ -127,7 +127,9 @@ def _find_command(name: str) -> Command:
     )
 
 
-def _read(command: Command, words: Sequence[str], session: "Session", names: Mapping[str, Any]) -> Order:
+def _read(
+    command: Command, words: Sequence[str], session: "Session", names: Mapping[str, Any]
+) -> CommandCall:
     loose: list[str] = []
     flags: dict[str, str] = {}
     rest: Iterator[str] = iter(words)
@@ -150,36 +152,36 @@ def _read(command: Command, words: Sequence[str], session: "Session", names: Map
         flags[spelling] = value if spelling == "--prompt" else value.removesuffix(";")
     if loose and not command.loose:
         raise wrong(f"`%kling {command.name}` takes nothing after it.", f"See `%kling help {command.name}`.")
-    return Order(session=session, names=names, words=loose, flags=flags)
+    return CommandCall(session=session, names=names, words=loose, flags=flags)
 
 
-def _help(order: Order) -> Shown:
+def _help(call: CommandCall) -> Answer:
     text = f"{cell_help()}\n\n{command_help()}"
-    if order.words:
-        text = command_help(_find_command(order.words[0]).name)
+    if call.words:
+        text = command_help(_find_command(call.words[0]).name)
     return verbatim(text)
 
 
-def _export(order: Order) -> Shown:
-    if order.words[:1] == ["page"]:
-        return page_line(order)
-    own = [flag for flag in order.flags if flag in PAGE_FLAGS]
+def _export(call: CommandCall) -> Answer:
+    if call.words[:1] == ["page"]:
+        return page_line(call)
+    own = [flag for flag in call.flags if flag in PAGE_FLAGS]
     if own:
         raise wrong(f"{own[0]} is for `%kling export page`.", "See `%kling help export`.")
-    return export_line(order)
+    return export_line(call)
 
 
-def _keys(order: Order) -> Shown:
-    provider = order.flags.get("--ask")
+def _keys(call: CommandCall) -> Answer:
+    provider = call.flags.get("--ask")
     if provider is not None:
-        if order.session.surroundings().headless:
+        if call.session.surroundings().headless:
             raise wrong(
                 "Nobody is there to type a key.", "Set it in the environment before the kernel starts."
             )
         # Looked up now: a kernel puts its own in place for the time of a cell.
         typed = getpass.getpass(f"Key for {provider} (not shown, not stored): ")
-        order.session.keys.take(provider, SecretStr(typed))
-    return overview.keys(order.session)
+        call.session.keys.take(provider, SecretStr(typed))
+    return overview.keys(call.session)
 
 
 _COMMANDS: dict[str, Handler] = {
@@ -199,7 +201,7 @@ _COMMANDS: dict[str, Handler] = {
     "export": _export,
     "models": model_list,
     "keys": _keys,
-    "config": lambda order: overview.config(order.session),
-    "doctor": lambda order: doctor(order.session, online="--online" in order.flags),
+    "config": lambda call: overview.config(call.session),
+    "doctor": lambda call: doctor(call.session, online="--online" in call.flags),
     "help": _help,
 }

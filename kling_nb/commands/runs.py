@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kling_nb.commands import overview
-from kling_nb.commands.answer import Shown, answer
-from kling_nb.commands.order import PENDING, Order, held, here, named
+from kling_nb.commands.answer import Answer, answer
+from kling_nb.commands.order import PENDING, CommandCall, held, here, named
 from kling_nb.commands.syntax.cell import parse_request
 from kling_nb.commands.syntax.subcommands import COMMANDS
 from kling_nb.commands.syntax.values import read_count, read_seconds, shown, wrong
@@ -34,64 +34,64 @@ _LISTED = 20
 _ADOPT = next(command for command in COMMANDS if command.name == "adopt")
 
 
-def _kept(order: Order) -> overview.Held:
+def _kept(call: CommandCall) -> overview.Held:
     """Gather the variables that hold runs, and the runs that nobody here watches any more."""
     found: dict[str, str] = {}
-    for name, value in dict(order.names).items():
+    for name, value in dict(call.names).items():
         if not name.startswith("_") and isinstance(value, Run | Runs):
             for number, run in enumerate(held(value)):
                 found.setdefault(run.id, name if isinstance(value, Run) else f"{name}[{number}]")
-    detached = {run.id for run in order.session.engine().known() if run.detached}
+    detached = {run.id for run in call.session.engine().known() if run.detached}
     return overview.Held(names=found, detached=detached)
 
 
-def status(order: Order) -> Shown:
+def status(call: CommandCall) -> Answer:
     """Show what is on its way, the last run, and the money."""
-    session = order.session
+    session = call.session
     pending = session.ledger().runs(statuses=PENDING)
     last = [run.record for run in held(session.last)]
-    return overview.status(session, pending, last, _kept(order))
+    return overview.status(session, pending, last, _kept(call))
 
 
-def list_runs(order: Order) -> Shown:
+def list_runs(call: CommandCall) -> Answer:
     """Show the newest runs of the ledger."""
     limit: int | None = _LISTED
-    if "-n" in order.flags:
-        limit = read_count("-n", order.flags["-n"], low=1, high=100_000)
-    elif "--all" in order.flags:
+    if "-n" in call.flags:
+        limit = read_count("-n", call.flags["-n"], low=1, high=100_000)
+    elif "--all" in call.flags:
         limit = None
-    found = order.session.ledger().runs(limit=None if limit is None else limit + 1)
-    return overview.listing(found, _kept(order), limit=limit)
+    found = call.session.ledger().runs(limit=None if limit is None else limit + 1)
+    return overview.listing(found, _kept(call), limit=limit)
 
 
-def show(order: Order) -> Shown:
+def show(call: CommandCall) -> Answer:
     """Draw the cards of runs again."""
-    runs = named(order) if order.words else held(order.session.last)
+    runs = named(call) if call.words else held(call.session.last)
     if not runs:
         raise wrong("`%kling show` needs a run.", "Name a variable or an id: see `%kling list`.")
-    if "--player" in order.flags:
+    if "--player" in call.flags:
         if len(runs) != 1:
             raise wrong("--player takes one run.", "`%kling compare` plays several in lock step.")
-        return Shown(runs=runs, player=True)
-    return Shown(runs=runs, embed=_embed(order, runs))
+        return Answer(runs=runs, player=True)
+    return Answer(runs=runs, embed=_embed(call, runs))
 
 
-def _embed(order: Order, runs: Sequence[Run]) -> Mode | None:
-    asked = order.flags.get("--embed")
+def _embed(call: CommandCall, runs: Sequence[Run]) -> Mode | None:
+    asked = call.flags.get("--embed")
     if asked is None:
         return None
     mode = next((mode for mode in MODES if mode == asked), None)
     if mode is None:
         raise wrong(f"--embed is one of {', '.join(MODES)}, not {shown(asked)}.", "See `%kling help show`.")
     if mode == "always":
-        refuse_too_much([run.kept() for run in runs], order.session.surroundings().front)
+        refuse_too_much([run.kept() for run in runs], call.session.surroundings().front)
     return mode
 
 
-def wait(order: Order) -> Shown:
+def wait(call: CommandCall) -> Answer:
     """Wait for runs; one that failed fails the line only where nobody is watching."""
-    timeout_s = read_seconds("--timeout", order.flags["--timeout"]) if "--timeout" in order.flags else None
-    runs = named(order) if order.words else here(order)
+    timeout_s = read_seconds("--timeout", call.flags["--timeout"]) if "--timeout" in call.flags else None
+    runs = named(call) if call.words else here(call)
     if not runs:
         return answer(["Nothing of this kernel is on its way; `%kling resume` takes up the runs of others."])
     for run in runs:
@@ -107,7 +107,7 @@ def wait(order: Order) -> Shown:
             cure="Nothing was canceled; `%kling wait` waits again, `%kling cancel ID` cancels.",
         ) from None
     errors = [run.error for run in runs if run.error is not None]
-    if errors and order.session.surroundings().headless:
+    if errors and call.session.surroundings().headless:
         raise errors[0]
     lines = [f"`{run.id}` {state_word(run.record, detached=run.detached)}{_why(run.error)}" for run in runs]
     return answer(lines)
@@ -117,9 +117,9 @@ def _why(error: KlingError | None) -> str:
     return f": {error}" if error is not None else ""
 
 
-def cancel(order: Order) -> Shown:
+def cancel(call: CommandCall) -> Answer:
     """Cancel runs where their providers still can."""
-    runs = named(order)
+    runs = named(call)
     if not runs:
         raise wrong("`%kling cancel` needs a run.", "Name a variable or an id: see `%kling status`.")
     lines = []
@@ -146,16 +146,16 @@ def _cancel_words(run: Run, outcome: str) -> str:
     return f"too late, {label} is already making it: it goes on and may be charged. {stop}"
 
 
-def resume(order: Order) -> Shown:
+def resume(call: CommandCall) -> Answer:
     """Take up runs again; never sends one."""
-    if not order.words:
-        runs = order.session.resume()
+    if not call.words:
+        runs = call.session.resume()
         lines = [_not_sent(run) for run in runs if run.status is RunStatus.CREATED]
         lines += [] if runs else ["Nothing is pending."]
         return answer([*lines, runs.note] if runs.note else lines, runs)
-    asked = named(order)
+    asked = named(call)
     waiting = [run for run in asked if run.status is RunStatus.CREATED]
-    going = [take_up(run, order.session) for run in asked if run.status.pending]
+    going = [take_up(run, call.session) for run in asked if run.status.pending]
     ended = [run for run in asked if run not in going]
     lines = [_not_sent(run) for run in waiting]
     lines += [
@@ -171,18 +171,18 @@ def _not_sent(run: Run) -> str:
     )
 
 
-def resolve(order: Order) -> Shown:
+def resolve(call: CommandCall) -> Answer:
     """End a run that nobody can find out about."""
-    runs = named(order)
+    runs = named(call)
     if len(runs) != 1:
         raise wrong("`%kling resolve` takes one run.", "Name a variable or an id: see `%kling list`.")
-    attach, abandon = order.flags.get("--attach"), "--abandon" in order.flags
+    attach, abandon = call.flags.get("--attach"), "--abandon" in call.flags
     if attach is not None and not attach.strip():
         raise wrong(
             "--attach needs the provider's id.", f"`%kling resolve {runs[0].id} --attach PROVIDER_ID`."
         )
     held = runs[0].record.reserved_micros
-    run = _resolve_run(runs[0], attach=attach, abandon=abandon, session=order.session)
+    run = _resolve_run(runs[0], attach=attach, abandon=abandon, session=call.session)
     play = " in play money" if run.record.play else ""
     if attach is not None:
         where = f"{shown(attach, quote=False)} at {provider_label(run.provider)}"
@@ -193,18 +193,18 @@ def resolve(order: Order) -> Shown:
     return answer([f"`{run.id}` was given up: {usd(held)}{play} is no longer held. {again}"], [run])
 
 
-def adopt(order: Order) -> Shown:
+def adopt(call: CommandCall) -> Answer:
     """Bring in a run that was made elsewhere."""
-    if len(order.words) != 2:
+    if len(call.words) != 2:
         raise wrong("`%kling adopt` takes a provider and the id of a run there.", "See `%kling help adopt`.")
-    provider, provider_run_id = order.words
-    given = dict(order.flags)
+    provider, provider_run_id = call.words
+    given = dict(call.flags)
     prompt = given.pop("--prompt", "")
     words = [part for spelling, value in given.items() for part in _again(spelling, value)]
-    folder = order.session.surroundings().folder or Path.cwd()
-    fields, rest = parse_request(words, prompt, order.names, folder=folder)
-    known = {record.id for record in order.session.ledger().runs(provider_run_id=provider_run_id)}
-    run = _adopt_run(provider, provider_run_id, **fields, **rest, session=order.session)
+    folder = call.session.surroundings().folder or Path.cwd()
+    fields, rest = parse_request(words, prompt, call.names, folder=folder)
+    known = {record.id for record in call.session.ledger().runs(provider_run_id=provider_run_id)}
+    run = _adopt_run(provider, provider_run_id, **fields, **rest, session=call.session)
     if run.id in known:
         return answer([f"`{run.id}` is that run already; nothing changed."], [run])
     return answer(

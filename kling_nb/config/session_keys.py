@@ -105,7 +105,7 @@ class KeyHolder:
             return await asyncio.wait_for(asyncio.to_thread(ask_keyring, provider), KEYRING_LIMIT_S)
 
         try:
-            return self._loop.hand(ask()).result()
+            return self._loop.start(ask()).result()
         except TimeoutError:
             self._hung = True
             raise

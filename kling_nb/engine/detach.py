@@ -17,7 +17,7 @@ from kling_nb.errors import (
     RunLostError,
 )
 from kling_nb.pricing.catalog import provider_label, provider_site
-from kling_nb.records.privacy import veiled
+from kling_nb.records.privacy import redacted
 from kling_nb.records.run import RunRecord, RunStatus, charged
 from kling_nb.views.words import SEND_IT, never_sent
 
@@ -37,7 +37,7 @@ def error_of(record: RunRecord) -> KlingError | None:
         >>> error_of.__name__
         'error_of'
     """
-    error = _error_of(veiled(record))
+    error = _error_of(redacted(record))
     if error is not None and record.private:
         # A traceback would repeat the call, words and all.
         error.plain = True
@@ -52,8 +52,8 @@ def _error_of(record: RunRecord) -> KlingError | None:
         "provider_run_id": record.provider_run_id,
     }
     # It ends our sentence; only one that was cut off keeps its points.
-    told = record.message if record.message.endswith("...") else record.message.removesuffix(".")
-    said = f": {told}" if told else ""
+    reported = record.message if record.message.endswith("...") else record.message.removesuffix(".")
+    said = f": {reported}" if reported else ""
     if record.status == RunStatus.LOST:
         site = f" ({provider_site(record.provider)})" if provider_site(record.provider) else ""
         return RunLostError(
@@ -104,15 +104,15 @@ def halted(record: RunRecord, failure: BaseException) -> KlingError:
     known, on_record = charged(record), f"`%kling resume {record.id}` goes on."
     if isinstance(failure, LedgerError):
         # Its own words are those of a call that sent nothing.
-        told = failure.provider_run_id
-        made = f" {provider_label(record.provider)} made it as {told}." if told else ""
+        reported = failure.provider_run_id
+        made = f" {provider_label(record.provider)} made it as {reported}." if reported else ""
         return LedgerError(
             f"What became of run {record.id} could not be written down.{made} {failure.what}",
             charged=known,
             cure=f"Nothing is sent again. Mend the disk or the permissions; then {on_record}",
             run_id=record.id,
             provider=record.provider,
-            provider_run_id=told or record.provider_run_id,
+            provider_run_id=reported or record.provider_run_id,
         )
     if isinstance(failure, asyncio.CancelledError):
         what = f"kling_nb was closed while run {record.id} was {record.status.value}."

@@ -19,7 +19,7 @@ from pathlib import Path
 from kling_nb.engine.detach import detached, halted
 from kling_nb.engine.folder_state import catch_up
 from kling_nb.engine.job import Clock, Driver, Job, Limits
-from kling_nb.engine.lookup import Reach, Seen, fetch_again, look
+from kling_nb.engine.lookup import Access, Seen, fetch_again, look
 from kling_nb.engine.run import Run
 from kling_nb.engine.save import save
 from kling_nb.engine.submit import cancel_unsent, have_place, recover, submit
@@ -62,7 +62,7 @@ class Engine:
         *,
         loop: Loop,
         ledger: Ledger,
-        reach: Callable[[RunRecord], Reach],
+        access: Callable[[RunRecord], Access],
         totals: Callable[[bool], Totals | None],
         clock: Clock | None = None,
         limits: Limits | None = None,
@@ -76,7 +76,7 @@ class Engine:
         self.max_in_flight = max_in_flight
         self.checkpoint = checkpoint
         self.page_folder: Path | None = None
-        self._reach = reach
+        self._access = access
         self._totals = totals
         #: Under this name runs are claimed; no other engine shares it.
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -105,7 +105,7 @@ class Engine:
         run.reused = reused and not (run.name or run.sent_here)
         run.sent_here = run.sent_here or not reused
         run.stop(None)
-        self.loop.hand(self._drive(run, may_send=True))
+        self.loop.start(self._drive(run, may_send=True))
         return run
 
     def peek(self, record: RunRecord) -> Run:
@@ -135,13 +135,13 @@ class Engine:
     def attend(self, run: Run) -> None:
         """See to it that a run somebody waits for is watched; nothing new is ever sent for it."""
         if not run.done:
-            self.loop.hand(self._drive(run, may_send=False))
+            self.loop.start(self._drive(run, may_send=False))
 
     def detach(self, run: Run) -> None:
         """Stop watching a run."""
         if (job := self._job(run.id)) is not None:
             job.detach_wanted = True
-            self.loop.hand(job.rouse())
+            self.loop.start(job.wake_up())
 
     def drives(self, run_id: str) -> bool:
         """Whether this process is carrying a run at this moment."""
@@ -151,13 +151,15 @@ class Engine:
         driver = self._drivers.get(run_id)
         return driver.job if driver else None
 
-    def look(self, reach: Reach, provider_run_id: str) -> Seen:
+    def look(self, access: Access, provider_run_id: str) -> Seen:
         """Look at a run at its provider, for free; see `asking.look`."""
-        return self.loop.hand(look(self._transport, reach, provider_run_id)).result()
+        return self.loop.start(look(self._transport, access, provider_run_id)).result()
 
-    def fetch_again(self, reach: Reach, record: RunRecord) -> MediaFacts:
+    def fetch_again(self, access: Access, record: RunRecord) -> MediaFacts:
         """Fetch the clip of an ended run once more, for free; see `again.fetch_again`."""
-        return self.loop.hand(fetch_again(self._transport, reach, record, self.store(record.folder))).result()
+        return self.loop.start(
+            fetch_again(self._transport, access, record, self.store(record.folder))
+        ).result()
 
     def settled(self, record: RunRecord, handle: Run | None = None) -> Run:
         """Tell of a run whose fate a person settled, also by an old handle; watch it if it is on its way."""
@@ -190,12 +192,12 @@ class Engine:
 
     async def _drive_once(self, driver: Driver, *, may_send: bool) -> None:
         run = driver.run
-        reach = await asyncio.to_thread(self._reach, run.record)
+        access = await asyncio.to_thread(self._access, run.record)
         job = driver.job = Job(
             run=run,
-            provider=reach.provider,
-            key=reach.key,
-            account=reach.account,
+            provider=access.provider,
+            key=access.key,
+            account=access.account,
             owner=self.owner,
             ledger=self.ledger,
             store=self.store(run.record.folder),
@@ -306,7 +308,7 @@ class Engine:
 
     def cancel(self, run: Run) -> Future[str]:
         """Ask for a cancel; see `Run.cancel`."""
-        return self.loop.hand(self._cancel(run))
+        return self.loop.start(self._cancel(run))
 
     async def _cancel(self, run: Run) -> str:
         run.cancel_wanted = True
@@ -338,13 +340,13 @@ class Engine:
             await asyncio.sleep(0.05)
 
     async def _ask_cancel(self, run: Run) -> str:
-        reach = await asyncio.to_thread(self._reach, run.record)
-        provider = reach.provider
+        access = await asyncio.to_thread(self._access, run.record)
+        provider = access.provider
         call = provider.cancel_call(run.record.provider_run_id or "")
         if call is None or not provider.can_cancel(run.status.value):
             run.note = f"{provider.label} cannot cancel it now; it goes on and may be charged."
             return "not_cancellable"
-        reply = await self._transport.send(call, key=reach.key, origin=provider.base_url)
+        reply = await self._transport.send(call, key=access.key, origin=provider.base_url)
         outcome = provider.read_cancel(reply)
         if outcome == "not_cancellable":
             run.note = f"{provider.label} says it is too late to cancel; it goes on and may be charged."
@@ -366,7 +368,7 @@ class Engine:
             TimeoutError: The loop does not answer.
         """
         if self.loop.running:
-            self.loop.hand(self._close(grace_s)).result(grace_s + 10)
+            self.loop.start(self._close(grace_s)).result(grace_s + 10)
 
     async def _close(self, grace_s: float) -> None:
         for _ in range(round(grace_s / 0.02)):

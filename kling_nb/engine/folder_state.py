@@ -31,27 +31,27 @@ async def catch_up(job: Job) -> None:
     Args:
         job: A run in `created` that this process did not ask for.
     """
-    told = await asyncio.to_thread(_told, job)
-    if told is not None and told.provider_run_id:
+    kept = await asyncio.to_thread(_sidecar_of, job)
+    if kept is not None and kept.provider_run_id:
         await job.settle(
             "accepted",
             status=RunStatus.QUEUED,
-            provider_run_id=told.provider_run_id,
-            submitted_at=told.submitted_at,
-            accepted_at=told.accepted_at or utc_now(),
-            account=told.account or job.record.account,
+            provider_run_id=kept.provider_run_id,
+            submitted_at=kept.submitted_at,
+            accepted_at=kept.accepted_at or utc_now(),
+            account=kept.account or job.record.account,
             charged="unknown",
             message="",
         )
-    elif told is not None and told.status is RunStatus.LOST:
-        why = told.message or "the process that sent it ended before the answer came"
+    elif kept is not None and kept.status is RunStatus.LOST:
+        why = kept.message or "the process that sent it ended before the answer came"
         await job.lose(why)
 
 
 def kept_id(job: Job) -> str | None:
     """Give the provider's id from the folder: it is written there too when the ledger cannot be."""
-    told = _told(job)
-    return told.provider_run_id if told is not None else None
+    kept = _sidecar_of(job)
+    return kept.provider_run_id if kept is not None else None
 
 
 async def kept_clip(job: Job) -> MediaFacts | None:
@@ -66,17 +66,17 @@ async def kept_clip(job: Job) -> MediaFacts | None:
     return await asyncio.to_thread(_kept, job.store, job.record)
 
 
-def _told(job: Job) -> RunRecord | None:
+def _sidecar_of(job: Job) -> RunRecord | None:
     known = job.store.sidecars(request_keys=[job.record.request_key])
-    same = [told for told in known if told.id == job.record.id and told.run_key == job.record.run_key]
+    same = [kept for kept in known if kept.id == job.record.id and kept.run_key == job.record.run_key]
     # A run that became private may have two: the one with an id counts.
-    return max(same, key=lambda told: told.provider_run_id is not None, default=None)
+    return max(same, key=lambda kept: kept.provider_run_id is not None, default=None)
 
 
 def _kept(store: Store, record: RunRecord) -> MediaFacts | None:
-    for told in store.sidecars(request_keys=[record.request_key]):
-        if told.id == record.id and told.media is not None and store.verify(told):
-            return told.media
+    for kept in store.sidecars(request_keys=[record.request_key]):
+        if kept.id == record.id and kept.media is not None and store.verify(kept):
+            return kept.media
     for suffix in _SUFFIXES:
         # The name is given only to bytes that were measured, hashed and synced, and is never given again.
         path = store.folder / f"{file_stem(record)}{suffix}"

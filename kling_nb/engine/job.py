@@ -26,7 +26,7 @@ from kling_nb.network.client import Transport
 from kling_nb.providers.base import Provider, Snapshot
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.records.base import utc_now
-from kling_nb.records.privacy import heard
+from kling_nb.records.privacy import redact_changes
 from kling_nb.records.run import Earlier, RunRecord, RunStatus
 
 __all__ = ["STEPS", "Clock", "Driver", "Job", "Limits"]
@@ -173,7 +173,7 @@ class Job:
             LeaseLostError: Another process drives the run by now.
         """
         before = self.record
-        changes = heard(before, changes)
+        changes = redact_changes(before, changes)
         if at is None and all(getattr(before, name) == value for name, value in changes.items()):
             return before
         record = await asyncio.to_thread(
@@ -190,7 +190,7 @@ class Job:
         """
         if RunStatus(changes.get("status", self.record.status)).ended:
             changes["earlier"] = await self._earlier()
-        changes = heard(self.record, changes)
+        changes = redact_changes(self.record, changes)
         copy = RunRecord.model_validate({**self.record.model_dump(), **changes})
         # Somebody who slept may have written down the provider's id since: then it is no end.
         at = self.record.status if copy.status.ended else None
@@ -294,7 +294,7 @@ class Job:
         finally:
             sleeping.cancel()
 
-    async def rouse(self) -> None:
+    async def wake_up(self) -> None:
         """Tell it of a wish, from any thread by way of the loop."""
         self.wake.set()
 

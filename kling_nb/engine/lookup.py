@@ -22,14 +22,14 @@ from kling_nb.errors import StoreError
 from kling_nb.media.folder import Store
 from kling_nb.records.run import MediaFacts, RunRecord
 
-__all__ = ["MOST_FOLLOWED", "Reach", "Seen", "balance", "fetch_again", "look"]
+__all__ = ["MOST_FOLLOWED", "Access", "Seen", "balance", "fetch_again", "look"]
 
 #: Further calls that one reading may take, until a reply decides.
 MOST_FOLLOWED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reach:
+class Access:
     """What it takes to ask about a run.
 
     Args:
@@ -56,7 +56,7 @@ class Seen:
     asked: Asked
 
 
-async def look(transport: Transport, reach: Reach, provider_run_id: str) -> Seen:
+async def look(transport: Transport, access: Access, provider_run_id: str) -> Seen:
     """Look at a run by the provider's id; free, and it may be repeated.
 
     Args:
@@ -71,7 +71,7 @@ async def look(transport: Transport, reach: Reach, provider_run_id: str) -> Seen
         UsageError: This is no id, or this account has no such run.
         KlingError: It could not be found out now, or the run is another account's.
     """
-    provider, label = reach.provider, reach.provider.label
+    provider, label = access.provider, access.provider.label
     again = "Nothing was sent and nothing changed; looking is free, so try again."
     asked = Asked()
     try:
@@ -80,7 +80,7 @@ async def look(transport: Transport, reach: Reach, provider_run_id: str) -> Seen
         for _ in range(1 + MOST_FOLLOWED):
             if call is None:
                 break
-            reply = await transport.send(call, key=reach.key, origin=provider.base_url)
+            reply = await transport.send(call, key=access.key, origin=provider.base_url)
             snapshot = provider.read_poll(reply, provider_run_id)
             asked = _both(asked, provider.read_asked(reply))
             call = snapshot.follow
@@ -115,7 +115,7 @@ async def look(transport: Transport, reach: Reach, provider_run_id: str) -> Seen
     return Seen(snapshot=snapshot, asked=asked)
 
 
-async def balance(transport: Transport, reach: Reach) -> str:
+async def balance(transport: Transport, access: Access) -> str:
     """Read what is left on an account; free.
 
     Args:
@@ -128,15 +128,15 @@ async def balance(transport: Transport, reach: Reach) -> str:
     Raises:
         KlingError: It is not offered at this address, or was not told.
     """
-    provider = reach.provider
+    provider = access.provider
     call, home = provider.balance_call(), provider.balance_url
     if call is None or home is None:
         raise ProviderError(f"{provider.label} tells no balance at its present address.", charged="no")
-    reply = await transport.send(call, key=reach.key, origin=home)
-    told = provider.read_balance(reply)
-    if told is None:
+    reply = await transport.send(call, key=access.key, origin=home)
+    amount = provider.read_balance(reply)
+    if amount is None:
         raise ProviderError(f"{provider.label} answered HTTP {reply.status} with no balance.", charged="no")
-    return told
+    return amount
 
 
 def _both(first: Asked, second: Asked) -> Asked:
@@ -150,7 +150,7 @@ def _both(first: Asked, second: Asked) -> Asked:
     )
 
 
-async def fetch_again(transport: Transport, reach: Reach, record: RunRecord, store: Store) -> MediaFacts:
+async def fetch_again(transport: Transport, access: Access, record: RunRecord, store: Store) -> MediaFacts:
     """Read a run again, which signs its links anew, and fetch the clip.
 
     Args:
@@ -166,8 +166,8 @@ async def fetch_again(transport: Transport, reach: Reach, record: RunRecord, sto
         StoreError: What came is not the recorded clip, or there was nothing to fetch.
         KlingError: The provider could not be asked, or has no such run for this key.
     """
-    seen = await look(transport, reach, record.provider_run_id or "")
-    label = reach.provider.label
+    seen = await look(transport, access, record.provider_run_id or "")
+    label = access.provider.label
     if seen.snapshot.state != "succeeded" or not seen.snapshot.video_urls:
         raise _gone(record, f"{label} no longer offers the clip of run {record.id}.")
     part = await asyncio.to_thread(store.part, record)
@@ -176,8 +176,8 @@ async def fetch_again(transport: Transport, reach: Reach, record: RunRecord, sto
             got = await transport.download(
                 seen.snapshot.video_urls[0],
                 sink,
-                allowed_hosts=reach.provider.media_hosts,
-                allow_loopback=is_loopback(reach.provider.base_url),
+                allowed_hosts=access.provider.media_hosts,
+                allow_loopback=is_loopback(access.provider.base_url),
             )
         if record.media is None or got.sha256 != record.media.sha256:
             raise _gone(record, f"What {label} has for run {record.id} now is not the recorded clip.")

@@ -13,11 +13,11 @@ from kling_nb.errors import BlockedError, KlingError, NotCachedError
 from kling_nb.providers import PROVIDERS
 from kling_nb.records.run import RunRecord, RunStatus
 
-__all__ = ["Decision", "Wish", "decide"]
+__all__ = ["Decision", "ReusePolicy", "decide"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class ReusePolicy:
     """What one call allows.
 
     Args:
@@ -60,7 +60,7 @@ class Decision:
 
 def decide(
     candidates: Iterable[RunRecord],
-    wish: Wish,
+    policy: ReusePolicy,
     *,
     loopback: Callable[[str], bool],
     verified: Callable[[RunRecord], bool],
@@ -85,20 +85,20 @@ def decide(
         NotCachedError: Only kept clips are allowed, and there is none.
 
     Example:
-        >>> decide([], Wish(provider="sandbox"), loopback=bool, verified=bool).act
+        >>> decide([], ReusePolicy(provider="sandbox"), loopback=bool, verified=bool).act
         'new'
     """
     known = sorted(
-        (c for c in candidates if _counts(c, wish, loopback)), key=lambda r: (r.created_at, r.attempt)
+        (c for c in candidates if _counts(c, policy, loopback)), key=lambda r: (r.created_at, r.attempt)
     )
     finished = [r for r in known if r.status == RunStatus.SUCCEEDED]
-    if not wish.no_cache:
+    if not policy.no_cache:
         # A real clip before a sandbox one, then the newest.
         for record in sorted(finished, key=lambda r: (not r.play, r.created_at), reverse=True):
             if verified(record):
                 return Decision(act="reuse", record=record)
-    pending = _pending(known, wish)
-    if wish.cached_only:
+    pending = _pending(known, policy)
+    if policy.cached_only:
         known_of = f"; the file of run {finished[-1].id} is not here, or is damaged" if finished else ""
         if pending:
             known_of = f"; run {pending.id} is still {pending.status.value}"
@@ -108,12 +108,12 @@ def decide(
         )
     if pending is not None:
         return Decision(act="attach", record=pending)
-    if not wish.no_cache:
+    if not policy.no_cache:
         if finished and not finished[-1].play:
             if not fetchable(finished[-1]):
                 raise _not_here(finished[-1])
             return Decision(act="refetch", record=finished[-1])
-        _check_last_failure(known, wish)
+        _check_last_failure(known, policy)
     return Decision(act="new", attempt=max((record.attempt for record in known), default=0) + 1)
 
 
@@ -129,13 +129,13 @@ def _not_here(record: RunRecord) -> BlockedError:
     )
 
 
-def _pending(known: Sequence[RunRecord], wish: Wish) -> RunRecord | None:
+def _pending(known: Sequence[RunRecord], policy: ReusePolicy) -> RunRecord | None:
     """Give the run to wait for; a lost one blocks, and so does any one on its way under `--no-cache`."""
     lost = [r for r in known if r.status == RunStatus.LOST]
     if lost:
         raise blocked(lost[-1])
     pending = next((r for r in reversed(known) if r.status.pending), None)
-    if pending is not None and wish.no_cache:
+    if pending is not None and policy.no_cache:
         raise BlockedError(
             f"Run {pending.id} of the same request is still {pending.status.value}.",
             cure=f"Nothing was sent. Wait for it (`%kling wait {pending.id}`), then use `--no-cache`; or ask "
@@ -146,24 +146,24 @@ def _pending(known: Sequence[RunRecord], wish: Wish) -> RunRecord | None:
     return pending
 
 
-def _check_last_failure(known: Sequence[RunRecord], wish: Wish) -> None:
+def _check_last_failure(known: Sequence[RunRecord], policy: ReusePolicy) -> None:
     ended = [r for r in known if r.status in {RunStatus.FAILED, RunStatus.CANCELED}]
     if ended and ended[-1].reason == "moderated":
         raise blocked(ended[-1])
     # Any of them, not only the last: an open charge is not closed by a later failure that was free.
     paid = [record for record in ended if record.charged != "no" and record.abandoned_at is None]
-    if paid and not wish.retry:
+    if paid and not policy.retry:
         raise blocked(paid[-1])
 
 
-def _counts(record: RunRecord, wish: Wish, loopback: Callable[[str], bool]) -> bool:
-    if record.provider not in PROVIDERS or (wish.named and record.provider != wish.provider):
+def _counts(record: RunRecord, policy: ReusePolicy, loopback: Callable[[str], bool]) -> bool:
+    if record.provider not in PROVIDERS or (policy.named and record.provider != policy.provider):
         return False
-    if wish.keyless:
+    if policy.keyless:
         return True
     if record.provider == "sandbox":
         return False
-    return not (loopback(record.origin) and wish.real_origin(record.provider))
+    return not (loopback(record.origin) and policy.real_origin(record.provider))
 
 
 def blocked(record: RunRecord) -> KlingError:

@@ -20,7 +20,7 @@ from kling_nb.engine.detach import error_of
 from kling_nb.errors import DetachedError, KlingError, RunFailedError, WaitTimeoutError
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals
-from kling_nb.records.privacy import hush, veiled
+from kling_nb.records.privacy import redact_error, redacted
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.records.run import FrontEnd, MediaFacts, Mode, RunRecord, RunStatus, charged
@@ -133,7 +133,7 @@ class Run:
 
         The words themselves are in `record.request`, for code of the owner's own.
         """
-        return veiled(self.record).request.words
+        return redacted(self.record).request.words
 
     @property
     def cost(self) -> Decimal | None:
@@ -173,7 +173,7 @@ class Run:
         """Why there is no clip, as an error that was not raised; None while it is on its way or done."""
         if self.record.status.ended:
             return error_of(self.record)
-        return None if self._stopped is None else hush(self.record, self._stopped)
+        return None if self._stopped is None else redact_error(self.record, self._stopped)
 
     @property
     def totals(self) -> Totals | None:

@@ -79,10 +79,8 @@ async def _pause(job: Job, tries: int) -> None:
 
 @contextlib.contextmanager
 def _part(job: Job) -> Iterator[Path]:
-    """Give a file to download into, gone afterwards; trouble with the disk ends the fetching.
-
-    A full disk is not mended by fetching again, and what its error says of money it says of a submit.
-    """
+    """Give a file to download into, gone afterwards; trouble with the disk ends the fetching."""
+    # A full disk is not mended by fetching again, and what its error says of money it says of a submit.
     part = None
     try:
         part = job.store.part(job.record)

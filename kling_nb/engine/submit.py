@@ -27,7 +27,7 @@ from kling_nb.errors import (
 from kling_nb.providers.base import Accepted, Ambiguous, Refused, Snapshot, SubmitAnswer
 from kling_nb.providers.messages import Call
 from kling_nb.records.base import utc_now
-from kling_nb.records.privacy import is_veiled, veiled
+from kling_nb.records.privacy import is_redacted, redacted
 from kling_nb.records.provenance import Sent
 from kling_nb.records.run import RunStatus, with_who
 
@@ -45,7 +45,7 @@ async def submit(job: Job) -> None:
     Args:
         job: A run in `created`.
     """
-    effort = Effort(job.clock.monotonic())
+    retries = RetryState(job.clock.monotonic())
     while not job.run.cancel_wanted:
         if job.detach_wanted:
             raise not_sent(job)
@@ -64,7 +64,7 @@ async def submit(job: Job) -> None:
         except TransportError as error:
             if error.sent:
                 return await recover(job, error.what)
-            if await _unsent(job, effort, error):
+            if await _unsent(job, retries, error):
                 continue
             return None
         except (SettingsError, UsageError) as error:
@@ -78,7 +78,7 @@ async def submit(job: Job) -> None:
             return await (
                 accept(job, answer) if isinstance(answer, Accepted) else recover(job, answer.message)
             )
-        if not await _limited(job, effort, answer):
+        if not await _limited(job, retries, answer):
             return await refuse(job, answer)
     return await cancel_unsent(job, "canceled before")
 
@@ -139,7 +139,7 @@ async def have_place(slot: asyncio.Semaphore, job: Job) -> bool:
 
 
 @dataclass
-class Effort:
+class RetryState:
     """How hard it was tried so far.
 
     Args:
@@ -153,27 +153,27 @@ class Effort:
     limited: int = 0
 
 
-async def _unsent(job: Job, effort: Effort, error: TransportError) -> bool:
+async def _unsent(job: Job, retries: RetryState, error: TransportError) -> bool:
     """Wait after a try that provably did not leave; False, and the run ended, after too many."""
-    effort.unsent += 1
-    if job.record.play and effort.unsent >= 2:
+    retries.unsent += 1
+    if job.record.play and retries.unsent >= 2:
         await sandbox_gone(job)
         return False
-    if effort.unsent >= job.limits.unsent_tries:
-        words = f"{error.what} Nothing was sent in {effort.unsent} tries."
+    if retries.unsent >= job.limits.unsent_tries:
+        words = f"{error.what} Nothing was sent in {retries.unsent} tries."
         await end(job, "unreachable", RunStatus.FAILED, reason="provider", charged="no", message=words)
         return False
     # Back to `created` first: should we be killed while waiting, it was certainly not sent.
     await job.change("unsent", status=RunStatus.CREATED, message=error.what)
     first_s = 0.2 if job.loopback else 1.0
-    await job.pause(back_off(effort.unsent, random=job.clock.random, first_s=first_s, most_s=20))
+    await job.pause(back_off(retries.unsent, random=job.clock.random, first_s=first_s, most_s=20))
     return True
 
 
-async def _limited(job: Job, effort: Effort, answer: Refused) -> bool:
+async def _limited(job: Job, retries: RetryState, answer: Refused) -> bool:
     """Wait as the provider asks; False where the refusal is final or the time is over."""
-    effort.limited += 1
-    if not answer.resend or job.clock.monotonic() - effort.started > job.limits.submit_s:
+    retries.limited += 1
+    if not answer.resend or job.clock.monotonic() - retries.started > job.limits.submit_s:
         return False
     await job.change(
         "limited", status=RunStatus.CREATED, message=f"the provider asks to wait: {answer.message}"
@@ -181,7 +181,7 @@ async def _limited(job: Job, effort: Effort, answer: Refused) -> bool:
     first_s = 0.2 if job.loopback else 2.0
     wait = answer.retry_after_s
     await job.pause(
-        back_off(effort.limited, random=job.clock.random, first_s=first_s) if wait is None else wait
+        back_off(retries.limited, random=job.clock.random, first_s=first_s) if wait is None else wait
     )
     return True
 
@@ -189,7 +189,7 @@ async def _limited(job: Job, effort: Effort, answer: Refused) -> bool:
 def submit_call(job: Job) -> Call:
     """Build the POST; the same record always gives the same POST."""
     record = job.record
-    if is_veiled(record):
+    if is_redacted(record):
         raise UsageError(
             f"Run {record.id} is private, and only the hash of its words is here.",
             cure="Nothing was sent. Run its own cell, which has the words.",
@@ -201,7 +201,7 @@ def submit_call(job: Job) -> Call:
         record.provider_model,
         client_ref=record.client_ref,
         # A callback carries it to wherever it was asked for.
-        metadata=with_who(veiled(record).metadata, **who),
+        metadata=with_who(redacted(record).metadata, **who),
     )
     return replace(call, headers={**call.headers, **job.provider.private_headers}) if record.private else call
 
@@ -318,11 +318,7 @@ def _not_ours(job: Job) -> KlingError:
 
 
 async def _send_again(job: Job) -> tuple[str | bool | None, str]:
-    """Send a run that two full reads have proved absent, and again after each new proof.
-
-    Returns:
-        What the reads after the last POST found, and what is unclear about it.
-    """
+    """Send a run that two full reads have proved absent, and again after each new proof."""
     found: str | bool | None = True
     why = ""
     for _ in range(MOST_PROOFS):
@@ -337,10 +333,8 @@ async def _send_again(job: Job) -> tuple[str | bool | None, str]:
 
 
 async def _resend(job: Job) -> str | Refused:
-    """Send the same POST once more; give what is unclear about it, or '' where it was accepted.
-
-    A refusal other than for the rate (say, of a duplicate) does not speak for the POSTs before it.
-    """
+    """Send the same POST once more; give what is unclear about it, or '' where it was accepted."""
+    # A refusal other than for the rate (say, of a duplicate) does not speak for the POSTs before it.
     why, wait = "", None
     for tries in range(1, 6):
         if tries > 1:

@@ -46,10 +46,10 @@ async def watch(job: Job) -> Snapshot | None:
     # The pace follows the run's own age; the deadline counts from when we began to watch.
     began = job.clock.monotonic()
     started = began - max(0.0, (utc_now() - (record.accepted_at or utc_now())).total_seconds())
-    trouble = Trouble()
+    error_body = ErrorBody()
     while True:
         _check_deadline(job, began)
-        snapshot = await _read(job, trouble)
+        snapshot = await _read(job, error_body)
         if snapshot is None:
             continue
         if snapshot.state == "succeeded":
@@ -67,7 +67,7 @@ async def watch(job: Job) -> Snapshot | None:
             job.checkpoint("end in the ledger")
             return snapshot
         if snapshot.state in {"failed", "canceled"}:
-            if trouble.forgotten >= FORGOTTEN_READS and await kept_clip(job) is not None:
+            if error_body.forgotten >= FORGOTTEN_READS and await kept_clip(job) is not None:
                 # An older copy of the ledger: the clip was fetched while the provider still knew it.
                 paid = "no" if record.play else "yes"
                 await job.change(
@@ -104,41 +104,43 @@ def _goes_on(job: Job) -> str:
 
 
 @dataclass
-class Trouble:
+class ErrorBody:
     """How often in a row a run could not be read, or was not there."""
 
     failures: int = 0
     forgotten: int = 0
 
 
-async def _read(job: Job, trouble: Trouble) -> Snapshot | None:
+async def _read(job: Job, error_body: ErrorBody) -> Snapshot | None:
     """Read once; None, after a wait, where the reading decides nothing."""
     random, first_s = job.clock.random, 0.3 if job.loopback else 2.0
     try:
         snapshot = await job.read()
     except TransportError as error:
-        trouble.failures += 1
-        if job.record.play and not error.sent and trouble.failures >= 2:
+        error_body.failures += 1
+        if job.record.play and not error.sent and error_body.failures >= 2:
             return Snapshot(state="failed", reason="expired", charged="no", message=SANDBOX_GONE)
-        await job.pause(back_off(trouble.failures, random=random, first_s=first_s, most_s=30))
+        await job.pause(back_off(error_body.failures, random=random, first_s=first_s, most_s=30))
         return None
     if snapshot.state == "unreadable":
-        trouble.failures += 1
+        error_body.failures += 1
         await job.change("unreadable", message=snapshot.message)
         wait = snapshot.retry_after_s
-        await job.pause(back_off(trouble.failures, random=random, first_s=first_s) if wait is None else wait)
+        await job.pause(
+            back_off(error_body.failures, random=random, first_s=first_s) if wait is None else wait
+        )
         return None
-    trouble.failures = 0
+    error_body.failures = 0
     if snapshot.state == "wrong_account" or (snapshot.state == "not_found" and not job.same_account):
         raise wrong_account(job)
     if snapshot.state != "not_found":
-        trouble.forgotten = 0
+        error_body.forgotten = 0
         return snapshot
-    trouble.forgotten += 1
-    if trouble.forgotten >= FORGOTTEN_READS:
+    error_body.forgotten += 1
+    if error_body.forgotten >= FORGOTTEN_READS:
         words = snapshot.message or "the provider no longer knows the run"
         return Snapshot(state="failed", reason="expired", message=words)
-    await job.pause(back_off(trouble.forgotten, random=random, first_s=0.3 if job.loopback else 5.0))
+    await job.pause(back_off(error_body.forgotten, random=random, first_s=0.3 if job.loopback else 5.0))
     return None
 
 

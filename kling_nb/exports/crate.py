@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from kling_nb.addresses import is_loopback
 from kling_nb.errors import StoreError, UsageError
-from kling_nb.exports.disk import check_place, half, sweep, telling
+from kling_nb.exports.disk import check_place, half, sweep, wrap_os_errors
 from kling_nb.exports.naming import Sample, prompt_of
 from kling_nb.exports.writer import is_stand_in
 from kling_nb.files import file_sha256
@@ -58,7 +58,7 @@ def write_crate(
     """
     if not samples:
         raise UsageError("There are no ended runs to put into a crate.", cure="Nothing was written.")
-    with telling(folder):
+    with wrap_os_errors(folder):
         check_place(folder, [sample.path for sample in samples])
     if (folder / "ro-crate-metadata.json").exists():
         raise UsageError(f"{folder} holds a crate already.", cure="Nothing was written. Name another folder.")
@@ -80,11 +80,13 @@ def write_crate(
     crate.root_dataset["conformsTo"] = profile
     ordered = sorted(samples, key=lambda s: s.record.created_at)
     actions = [_add(crate, sample) for sample in ordered]
-    told = {sample.record.id for sample in samples}
-    earlier = {one.id: (one, s.record) for s in ordered for one in s.record.earlier if one.id not in told}
+    described = {sample.record.id for sample in samples}
+    earlier = {
+        one.id: (one, s.record) for s in ordered for one in s.record.earlier if one.id not in described
+    }
     actions += [_add_earlier(crate, one, record) for one, record in earlier.values()]
     crate.root_dataset["mentions"] = actions
-    with telling(folder):
+    with wrap_os_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         sweep(folder)
         _write(crate, ordered, folder)

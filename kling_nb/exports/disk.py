@@ -29,11 +29,11 @@ __all__ = [
     "check_names",
     "check_place",
     "check_way",
+    "foreign_files",
     "half",
     "put_clips",
-    "strangers",
     "sweep",
-    "telling",
+    "wrap_os_errors",
 ]
 
 _HALF = "kling-nb-export"
@@ -44,7 +44,7 @@ _IDLE_S = 60.0
 
 
 @contextlib.contextmanager
-def telling(folder: Path) -> Iterator[None]:
+def wrap_os_errors(folder: Path) -> Iterator[None]:
     """Turn a failure of the disk into words.
 
     Args:
@@ -179,7 +179,7 @@ def sweep(folder: Path) -> None:
                     shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
-def strangers(folder: Path, known: Sequence[str]) -> tuple[str, ...]:
+def foreign_files(folder: Path, known: Sequence[str]) -> tuple[str, ...]:
     """List the files in an exported folder that are not of this export: a tool would read them, too.
 
     Args:

@@ -13,7 +13,7 @@ from kling_nb.config.environment import media_folder
 from kling_nb.engine.run import Run
 from kling_nb.errors import UsageError
 from kling_nb.exports.crate import file_name, write_crate
-from kling_nb.exports.disk import telling
+from kling_nb.exports.disk import wrap_os_errors
 from kling_nb.exports.layouts import find_layout, read_rows
 from kling_nb.exports.methods import methods as describe
 from kling_nb.exports.naming import Missing, Placed, Sample, prompt_of
@@ -23,7 +23,7 @@ from kling_nb.files import write_whole
 from kling_nb.pricing.catalog import find_model
 from kling_nb.ratings.pairing import By
 from kling_nb.ratings.votes import standing, votes
-from kling_nb.records.privacy import veiled
+from kling_nb.records.privacy import redacted
 from kling_nb.records.run import RunRecord
 from kling_nb.session.api import current
 from kling_nb.session.session import Session
@@ -125,8 +125,10 @@ def export(
         choice: dict[str, Any] = {"rows": rows, "count": samples, "split": split, "missing": gone}
         made = lay_out(found, folder, rule, **choice, allow_sandbox=allow_sandbox)
     if methods:
-        with telling(folder):
-            write_whole(beside(folder, METHODS), f"{_told(every, unread)}\n".encode("utf-8", "replace"))
+        with wrap_os_errors(folder):
+            write_whole(
+                beside(folder, METHODS), f"{_methods_text(every, unread)}\n".encode("utf-8", "replace")
+            )
     return replace(made, drawn=tuple(drawn))
 
 
@@ -142,19 +144,17 @@ def describe_methods(runs: Iterable[Run] | None = None, *, session: Session | No
     """
     given = None if runs is None else [run.record for run in runs]
     every, unread = _attempts(given, session or current())
-    return _told(every, unread if given is None else "")
+    return _methods_text(every, unread if given is None else "")
 
 
-def _told(every: Sequence[RunRecord], unread: str) -> str:
+def _methods_text(every: Sequence[RunRecord], unread: str) -> str:
     return "\n\n".join([describe(every), *([f"Not counted: {unread}"] if unread else [])])
 
 
 def _attempts(given: Sequence[RunRecord] | None, session: Session) -> tuple[list[RunRecord], str]:
-    """Give every attempt at what was given: those that failed before it are as much a part of a method.
-
-    Beside the ledger's there are those of the notebook's folder: a colleague has nothing else. What cannot be
-    read of the ledger is told, too.
-    """
+    """Give every attempt at what was given: those that failed before it are as much a part of a method."""
+    # Beside the ledger's there are those of the notebook's folder: a colleague has nothing else. What cannot
+    # be read of the ledger is told, too.
     listed, where = session.runs(), session.surroundings()
     known = {run.id: run.record for run in listed}
     folder = media_folder(session.settings(), where.notebook, where.folder or Path.cwd())
@@ -177,7 +177,7 @@ def _sample(record: RunRecord, session: Session) -> Sample:
     """Find the clip of a run, checked by its bytes."""
     store = session.engine().store(record.folder) if record.folder else None
     good = store is not None and record.media is not None and store.verify(record)
-    return Sample(record=veiled(record), path=store.path(record) if store is not None and good else None)
+    return Sample(record=redacted(record), path=store.path(record) if store is not None and good else None)
 
 
 def _refuse(layout: str, **given: object) -> None:

@@ -95,8 +95,8 @@ def index_files(kind: str, placed: Sequence["Placed"]) -> dict[str, bytes]:
         said = {"file_name": name, "prompt": one.prompt, **facts(one.sample.record)}
         lines.setdefault(folder, []).append(json.dumps(said, ensure_ascii=False) + "\n")
     return {
-        f"{folder}/{kind}".lstrip("/"): "".join(told).encode("utf-8", "replace")
-        for folder, told in lines.items()
+        f"{folder}/{kind}".lstrip("/"): "".join(found).encode("utf-8", "replace")
+        for folder, found in lines.items()
     }
 
 

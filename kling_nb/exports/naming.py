@@ -133,14 +133,16 @@ def name_clips(
                 there: Sequence[Sample | None] = made.get(take) or (None,)
                 for sample in there:
                     seen |= {sample.record.id} if sample else set()
-                    told = _told(row, sample)
-                    file = _name(told, take, layout, sample, dimension=dimension, model=model, splits=splits)
+                    wanted_row = _row_for(row, sample)
+                    file = _name(
+                        wanted_row, take, layout, sample, dimension=dimension, model=model, splits=splits
+                    )
                     if why := why_not(sample, layout):
                         missing[file] = Missing(file=file, why=why)
                     elif sample is not None:
                         _check_one(placed.get(file), sample, file, layout)
                         placed[file] = Placed(
-                            file=file, sample=sample, prompt=told.prompt, dimension=dimension
+                            file=file, sample=sample, prompt=wanted_row.prompt, dimension=dimension
                         )
     return Named(
         placed=tuple(placed.values()),
@@ -202,7 +204,7 @@ def _asked(
     )
 
 
-def _told(row: Row, sample: Sample | None) -> Row:
+def _row_for(row: Row, sample: Sample | None) -> Row:
     """Give a row as names and lists may tell it of this run: a plan has the words of a private one."""
     if sample is None or not sample.record.private:
         return row

@@ -143,7 +143,7 @@ def write_page(
     text = _press(made, notebook, cleaner, held, embed=embed)
     notes = [*held.notes(), *cleaner.notes()]
     write_whole(target, text.encode("utf-8", "replace"))
-    return Page(path=target, size=target.stat().st_size, clips=held.told(), notes=tuple(notes))
+    return Page(path=target, size=target.stat().st_size, clips=held.listed(), notes=tuple(notes))
 
 
 def _refuse_other(target: Path, notebook: Path) -> None:
@@ -263,9 +263,9 @@ def _press(made: Any, notebook: Path, cleaner: Cleaner, held: Clips, *, embed: b
 
 
 def _foot(notebook: Path, cleaner: Cleaner, held: Clips) -> str:
-    told = held.told()
-    inside = [clip for clip in told if clip.state == "inside"]
-    linked = sum(clip.state == "linked" for clip in told)
+    listed = held.listed()
+    inside = [clip for clip in listed if clip.state == "inside"]
+    linked = sum(clip.state == "linked" for clip in listed)
     words = [f"Made by kling_nb from {notebook.name}."]
     if inside:
         size = size_words(sum(clip.size for clip in inside))
@@ -275,6 +275,6 @@ def _foot(notebook: Path, cleaner: Cleaner, held: Clips) -> str:
         )
     if linked:
         words.append(f"{there_are(linked, 'clip')} linked; a clip plays here while it lies where it did.")
-    words += [f"{clip.file}: {clip.why}." for clip in told if not clip.good]
+    words += [f"{clip.file}: {clip.why}." for clip in listed if not clip.good]
     words += [*held.notes(), *cleaner.notes()]
     return " ".join(html.escape(one_line(word)) for word in words)

@@ -99,7 +99,7 @@ class Clips:
         self._token = secrets.token_hex(16)
         self._addresses: list[str] = []
 
-    def told(self) -> tuple[PageClip, ...]:
+    def listed(self) -> tuple[PageClip, ...]:
         """Give every clip that was met, in the order of the page."""
         return tuple(self._clips.values())
 
@@ -166,7 +166,7 @@ class Clips:
             return _tag("video", {**attributes, "src": self._turned(path)}, inside)
         if clip.state == "inside":
             return f'<a class="kling-out" href="#clip-{clip.run_id}">Played further up in this page.</a>'
-        return _told(clip)
+        return _describe(clip)
 
     def _own(self, attributes: dict[str, str], inside: str, src: str) -> str:
         """Keep a clip that the notebook itself holds."""
@@ -183,7 +183,7 @@ class Clips:
         if len(src) > self._left:
             clip = self._too_much(clip, len(src))
             self._clips[record.media.sha256] = clip
-            return _told(clip)
+            return _describe(clip)
         self._left -= len(src)
         self._clips[record.media.sha256] = clip
         return video
@@ -273,7 +273,7 @@ class Clips:
         return quote(Path(os.path.relpath(path, self._page)).as_posix(), errors="replace")
 
 
-def _told(clip: PageClip) -> str:
+def _describe(clip: PageClip) -> str:
     return f'<span class="kling-out">{html.escape(f"{clip.file}: {clip.why}.")}</span>'
 
 

@@ -19,10 +19,10 @@ from kling_nb.exports.disk import (
     check_names,
     check_place,
     check_way,
+    foreign_files,
     put_clips,
-    strangers,
     sweep,
-    telling,
+    wrap_os_errors,
 )
 from kling_nb.exports.index import index_files, write_tar
 from kling_nb.exports.layouts import Layout, Row
@@ -46,7 +46,7 @@ class Export:
         placed: The clips.
         missing: What the layout asks for and is not there.
         left_out: Ids of runs that no prompt of the plan, or no number of samples, asked for.
-        strangers: Files in the folder that are not of this export, and that a tool would read, too.
+        foreign_files: Files in the folder that are not of this export, and that a tool would read, too.
         drawn: Ids of runs of the sandbox, which no model made: none of them was named, so they stay here.
         votes: How many went out, for a layout of votes.
 
@@ -60,7 +60,7 @@ class Export:
     placed: tuple[Placed, ...] = ()
     missing: tuple[Missing, ...] = ()
     left_out: tuple[str, ...] = ()
-    strangers: tuple[str, ...] = ()
+    foreign_files: tuple[str, ...] = ()
     drawn: tuple[str, ...] = ()
     votes: int | None = None
 
@@ -77,8 +77,8 @@ class Export:
             words += f"; {len(self.left_out)} runs left out"
         if self.drawn:
             words += f"; {len(self.drawn)} runs of the sandbox left out"
-        if self.strangers:
-            words += f"; {len(self.strangers)} files there are not of this export"
+        if self.foreign_files:
+            words += f"; {len(self.foreign_files)} files there are not of this export"
         if not self.missing:
             return f"{words}; nothing is missing"
         some = "\n".join(f"  {gone.file}: {gone.why}" for gone in self.missing[:_SHOWN])
@@ -120,7 +120,7 @@ def lay_out(
         StoreError: A file is in the way, or the folder cannot be written.
     """
     check_origin(samples, allow_sandbox=allow_sandbox)
-    with telling(folder):
+    with wrap_os_errors(folder):
         check_place(folder, [sample.path for sample in samples])
     found = name_clips(samples, layout, rows=rows, count=count, split=split)
     placed, names = found.placed, [one.file for one in found.placed]
@@ -128,7 +128,7 @@ def lay_out(
     whole: dict[str, bytes] = dict(write(placed))
     tar = layout.index if layout.index == "clips.tar" and placed else ""
     other: dict[str, bytes | None] = {**whole, **({tar: None} if tar else {})}
-    with telling(folder):
+    with wrap_os_errors(folder):
         check_names(folder, names)
         check_case(folder, names)
         # An index of our own earlier export may be written anew; a stranger's is in the way.
@@ -150,7 +150,7 @@ def lay_out(
             placed=placed,
             missing=(*found.missing, *missing),
             left_out=found.left_out,
-            strangers=strangers(folder, own) if folder.is_dir() else (),
+            foreign_files=foreign_files(folder, own) if folder.is_dir() else (),
         )
         _write_manifest(folder, _listed(made))
     return made
@@ -210,7 +210,7 @@ def _listed(made: Export) -> dict[str, object]:
         "clips": {one.file: one.sample.record.id for one in made.placed},
         "missing": {gone.file: gone.why for gone in made.missing},
         "left_out": list(made.left_out),
-        "strangers": list(made.strangers),
+        "strangers": list(made.foreign_files),
         **to_receipts(list({one.sample.record.id: one.sample.record for one in made.placed}.values())),
     }
 

@@ -21,7 +21,7 @@ __all__ = ["Transaction"]
 
 _MOST_EARLIER = 50
 #: What an event does not repeat: it stands in the record, and may hold private words or be long.
-_UNTOLD = frozenset({"request", "status", "sent", "earlier"})
+_NOT_LOGGED = frozenset({"request", "status", "sent", "earlier"})
 
 
 class Transaction:
@@ -128,8 +128,8 @@ class Transaction:
     def change(self, record: RunRecord, kind: str, changes: Mapping[str, Any], **data: Any) -> RunRecord:
         """Change fields of a run, checked, and append the event that tells of them; gives the new record."""
         new = RunRecord.model_validate({**record.model_dump(), **changes})
-        told = {name: value for name, value in changes.items() if name not in _UNTOLD}
-        self.write(new, kind, **told, **data)
+        stored = {name: value for name, value in changes.items() if name not in _NOT_LOGGED}
+        self.write(new, kind, **stored, **data)
         return new
 
     def write(self, record: RunRecord, kind: str, **data: Any) -> None:

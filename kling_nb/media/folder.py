@@ -30,7 +30,7 @@ from kling_nb.files import (
 from kling_nb.media import probe as probing
 from kling_nb.media.names import file_stem
 from kling_nb.media.sidecars import SidecarReader
-from kling_nb.records.privacy import is_veiled
+from kling_nb.records.privacy import is_redacted
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.receipt_model import MAX_RECEIPT_BYTES, is_bare_name
 from kling_nb.records.run import MediaFacts, RunRecord
@@ -271,7 +271,7 @@ class Store:
             write_whole(path, data + b"\n", checkpoint)
         except OSError as error:
             _refuse(error, "The sidecar cannot be written", record)
-        if record.private and not is_veiled(record):
+        if record.private and not is_redacted(record):
             # From before it was private, under a name that is made of its words.
             public = record.model_copy(update={"private": False})
             with contextlib.suppress(OSError):

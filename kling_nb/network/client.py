@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from kling_nb.addresses import Origin, is_loopback_host, origin_of
 from kling_nb.errors import KeyMissingError, KlingError, SettingsError, TransportError, UsageError
-from kling_nb.network.connections import AddressRefused, Kind, Lane, attempting, open_client
+from kling_nb.network.connections import AddressRefused, ConnectionKind, Kind, attempting, open_client
 from kling_nb.network.download import Downloaded, DownloadError, Progress, check_link, declared_size, fetch
 from kling_nb.network.failures import find_cause, was_unsent, why
 from kling_nb.providers.messages import Call, Reply
@@ -79,7 +79,7 @@ class Transport:
         self._stall_timeout_s = stall_timeout_s
         self._resolver = resolver
         self._tls = tls
-        self._clients: dict[Lane, httpx.AsyncClient] = {}
+        self._clients: dict[ConnectionKind, httpx.AsyncClient] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -202,12 +202,12 @@ class Transport:
         self._loop = self._loop or loop
         if self._closed or loop is not self._loop:
             raise TransportError("The connection to the network is closed.", sent=False)
-        lane = Lane(kind, is_loopback_host(place.host))
-        if lane not in self._clients:
-            self._clients[lane] = self._open(lane)
-        return self._clients[lane]
+        connection = ConnectionKind(kind, is_loopback_host(place.host))
+        if connection not in self._clients:
+            self._clients[connection] = self._open(connection)
+        return self._clients[connection]
 
-    def _open(self, lane: Lane) -> httpx.AsyncClient:
+    def _open(self, connection: ConnectionKind) -> httpx.AsyncClient:
         try:
             self._tls = self._tls or httpx.create_ssl_context()
         except OSError:
@@ -217,9 +217,9 @@ class Transport:
             ) from None
         try:
             return open_client(
-                lane,
+                connection,
                 connect_timeout_s=self._connect_timeout_s,
-                read_timeout_s=self._stall_timeout_s if lane.kind == "media" else self._read_timeout_s,
+                read_timeout_s=self._stall_timeout_s if connection.kind == "media" else self._read_timeout_s,
                 resolver=self._resolver,
                 tls=self._tls,
             )

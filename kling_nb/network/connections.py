@@ -31,13 +31,21 @@ from yarl import URL
 from kling_nb.addresses import Origin, is_loopback_host, is_public, origin_of
 from kling_nb.errors import SettingsError
 
-__all__ = ["AddressRefused", "Attempt", "Kind", "Lane", "SecondWriteError", "attempting", "open_client"]
+__all__ = [
+    "AddressRefused",
+    "ConnectionKind",
+    "Exchange",
+    "Kind",
+    "SecondWriteError",
+    "attempting",
+    "open_client",
+]
 
 Kind = Literal["calls", "paid", "media"]
 
 
 @dataclass(frozen=True)
-class Lane:
+class ConnectionKind:
     """One kind of traffic to one side of this machine's border.
 
     Args:
@@ -50,7 +58,7 @@ class Lane:
 
 
 @dataclass
-class Attempt:
+class Exchange:
     """What is known of one exchange while it runs.
 
     Args:
@@ -74,11 +82,11 @@ class SecondWriteError(RuntimeError):
     """The HTTP library was about to write a request again that may be written once."""
 
 
-_current: ContextVar[Attempt | None] = ContextVar("kling_nb_attempt", default=None)
+_current: ContextVar[Exchange | None] = ContextVar("kling_nb_attempt", default=None)
 
 
 @asynccontextmanager
-async def attempting(origin: Origin, *, once: bool) -> AsyncIterator[Attempt]:
+async def attempting(origin: Origin, *, once: bool) -> AsyncIterator[Exchange]:
     """Follow one exchange: count its heads, hold it to its origin, keep its address out of the logs.
 
     Args:
@@ -88,7 +96,7 @@ async def attempting(origin: Origin, *, once: bool) -> AsyncIterator[Attempt]:
     Yields:
         The attempt, to be read when the exchange is over.
     """
-    attempt = Attempt(origin, once)
+    attempt = Exchange(origin, once)
     token = _current.set(attempt)
     try:
         yield attempt
@@ -146,9 +154,11 @@ class _GuardedResolver(AbstractResolver):
 class _Connections(AiohttpTransport):
     """The aiohttp side of a lane."""
 
-    def __init__(self, lane: Lane, resolver: AbstractResolver | None, *, guarded: bool, **rest: Any) -> None:
+    def __init__(
+        self, connection: ConnectionKind, resolver: AbstractResolver | None, *, guarded: bool, **rest: Any
+    ) -> None:
         super().__init__(**rest)
-        self._lane = lane
+        self._connection = connection
         self._resolver = resolver
         self._guard: _GuardedResolver | None = None
         self._guarded = guarded
@@ -164,13 +174,13 @@ class _Connections(AiohttpTransport):
 
     def get_client(self) -> aiohttp.ClientSession:
         if self._guarded:
-            self._guard = _GuardedResolver(self._resolver, loopback=self._lane.loopback)
+            self._guard = _GuardedResolver(self._resolver, loopback=self._connection.loopback)
         traces = aiohttp.TraceConfig()
         traces.on_request_headers_sent.append(_count_head)
         connector = aiohttp.TCPConnector(
             limit=0,  # the gate counts; a second queue would spend the connect time-out on waiting
             ssl=self.ssl_context,
-            force_close=self._lane.kind == "paid",
+            force_close=self._connection.kind == "paid",
             resolver=self._guard or self._resolver,
         )
         return aiohttp.ClientSession(
@@ -197,14 +207,14 @@ class _NoRoute(httpx.AsyncBaseTransport):
 
 
 class _Client(HttpxAiohttpClient):
-    def __init__(self, lane: Lane, resolver: AbstractResolver | None, **rest: Any) -> None:
-        self._lane = lane
+    def __init__(self, connection: ConnectionKind, resolver: AbstractResolver | None, **rest: Any) -> None:
+        self._connection = connection
         self._resolver = resolver
         super().__init__(**rest)
 
     def _init_transport(self, *_: Any, **rest: Any) -> httpx.AsyncBaseTransport:
-        guarded = self._lane.loopback or self._lane.kind == "media"
-        return _Connections(self._lane, self._resolver, guarded=guarded, **rest)
+        guarded = self._connection.loopback or self._connection.kind == "media"
+        return _Connections(self._connection, self._resolver, guarded=guarded, **rest)
 
     def _init_proxy_transport(self, proxy: httpx.Proxy, *_: Any, **rest: Any) -> httpx.AsyncBaseTransport:
         if proxy.url.scheme not in {"http", "https"}:
@@ -216,11 +226,11 @@ class _Client(HttpxAiohttpClient):
         # aiohttp deprecates its own way to pass these, and warns in the user's cell.
         bare = httpx.Proxy(proxy.url, headers=headers)
         # The proxy resolves and connects for us, and may itself have a private address: no guard.
-        return _Connections(self._lane, self._resolver, guarded=False, proxy=bare, **rest)
+        return _Connections(self._connection, self._resolver, guarded=False, proxy=bare, **rest)
 
 
 def open_client(
-    lane: Lane,
+    connection: ConnectionKind,
     *,
     connect_timeout_s: float,
     read_timeout_s: float,
@@ -247,10 +257,10 @@ def open_client(
     if _not_ours not in log.filters:
         log.addFilter(_not_ours)
     return _Client(
-        lane,
+        connection,
         resolver,
         verify=tls,
-        trust_env=not lane.loopback,
+        trust_env=not connection.loopback,
         follow_redirects=False,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         headers={"user-agent": "kling-nb", "accept-encoding": "identity"},

@@ -54,7 +54,7 @@ def show_runs(runs: Sequence[Run], *, embed: Mode | None = None) -> None:
     going = any(not run.done for run in runs)
     cards.draw(controls=watched, notify=watched and current().settings().notify)
     if live and going:
-        cards.follow(current().loop.hand)
+        cards.follow(current().loop.start)
 
 
 def flush(timeout_s: float = 10) -> None:
@@ -109,10 +109,10 @@ class LiveCards:
                 self._strip = Strip(waiting, notify=notify)
                 self._strip.show()
 
-    def follow(self, hand: Any) -> "Future[None]":
+    def follow(self, start: Any) -> "Future[None]":
         """Keep the outputs true from the background loop."""
         _open.add(self)
-        following: Future[None] = hand(self._follow())
+        following: Future[None] = start(self._follow())
         return following
 
     def finish(self, timeout_s: float) -> None:
@@ -124,11 +124,11 @@ class LiveCards:
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
 
-        def told(_run: Run) -> None:
+        def on_change(_run: Run) -> None:
             loop.call_soon_threadsafe(changed.set)
 
         for run in self.runs:
-            run.on_change(told)
+            run.on_change(on_change)
         try:
             while True:
                 over = all(run.done for run in self.runs)

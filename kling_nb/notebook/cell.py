@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from kling_nb.commands.answer import Shown
+from kling_nb.commands.answer import Answer
 from kling_nb.commands.dry_run import show_plan
 from kling_nb.commands.syntax.cell import CellOrder, HelpWantedError, ask_of, parse_cell
 from kling_nb.commands.syntax.flags import cell_help
@@ -79,7 +79,7 @@ def run_cell(session: Session, names: dict[str, Any], line: str, body: str) -> N
             return
         runs = session.open(ask)
     except HelpWantedError:
-        put(Shown(text=cell_help()))
+        put(Answer(text=cell_help()))
         return
     except KlingError as error:
         dest = order.dest if order is not None else dest_of(line)

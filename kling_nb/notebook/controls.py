@@ -43,7 +43,7 @@ class Strip:
 
         self._rows: list[tuple[Run, tuple[float, float] | None, Any, Any]] = []
         self._bell = make_widget("bell", ["shared/bell.js"], [], {}) if notify else None
-        self._told: set[str] = set()
+        self._announced: set[str] = set()
         boxes = [] if self._bell is None else [self._bell]
         for run, typical in runs:
             label = ipywidgets.HTML()
@@ -104,9 +104,9 @@ class Strip:
                 button.tooltip = f"Cancel run {run.id}" if cancel else stop
 
     def _tell(self, run: Run) -> None:
-        if self._bell is None or run.id in self._told:
+        if self._bell is None or run.id in self._announced:
             return
-        self._told.add(run.id)
+        self._announced.add(run.id)
         title = f"{run.name or run.id}: {state_word(run.record, detached=run.detached)}"
         self._bell.send({"title": title, "body": plain(money_words(run.record))})
 

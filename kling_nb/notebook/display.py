@@ -5,12 +5,12 @@ Invariants: what was shown once is shown again only when it is asked for.
 
 from typing import Any
 
-from kling_nb.commands.answer import Shown
+from kling_nb.commands.answer import Answer
 
 __all__ = ["put"]
 
 
-class Answer:
+class CommandValue:
     """What a `%kling` command gives back: its value, quiet until it is asked for.
 
     The view was already put under the cell, also where the command is not its last line; IPython shows the
@@ -20,11 +20,11 @@ class Answer:
         shown: The answer.
 
     Example:
-        >>> Answer(Shown(text="nothing", value=[])).value
+        >>> CommandValue(Answer(text="nothing", value=[])).value
         []
     """
 
-    def __init__(self, shown: Shown) -> None:
+    def __init__(self, shown: Answer) -> None:
         self._shown = shown
         self._fresh = True
 
@@ -52,7 +52,7 @@ class Answer:
             put(self._shown)
 
 
-def put(shown: Shown) -> Answer | None:
+def put(shown: Answer) -> CommandValue | None:
     """Show an answer under the cell.
 
     Args:
@@ -79,4 +79,4 @@ def put(shown: Shown) -> Answer | None:
         from IPython.display import display
 
         display(shown.view)
-    return None if shown.value is None else Answer(shown)
+    return None if shown.value is None else CommandValue(shown)

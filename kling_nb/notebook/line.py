@@ -6,7 +6,7 @@ Invariants: nothing here ever makes a run at a provider.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.commands.answer import Shown
+from kling_nb.commands.answer import Answer
 from kling_nb.commands.run_line import Handler, run_line
 from kling_nb.notebook.form.form import form_line
 from kling_nb.notebook.viewers.compare import compare_line
@@ -26,7 +26,7 @@ _VIEWS: dict[str, Handler] = {
 }
 
 
-def run_command(session: "Session", line: str, names: Mapping[str, Any]) -> Shown:
+def run_command(session: "Session", line: str, names: Mapping[str, Any]) -> Answer:
     r"""Carry out one `%kling` line.
 
     Args:

@@ -114,11 +114,10 @@ class KlingMagics(Magics):
 
 
 class _RoomBelow:
-    """Put an empty line below a `%%kling` line that stands alone in its cell.
+    """Put an empty line below a `%%kling` line that stands alone in its cell."""
 
-    IPython itself refuses a cell magic without a body, before we could read `--file`, show `--help`, or bind
-    the destination and say that the prompt is empty.
-    """
+    # IPython itself refuses a cell magic without a body, before we could read `--file`, show `--help`, or
+    # bind the destination and say that the prompt is empty.
 
     # So that IPython in a terminal does not ask it whether the cell is complete: there, more is being typed.
     has_side_effects = True

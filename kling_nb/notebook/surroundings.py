@@ -112,11 +112,11 @@ class ShellSurroundings:
             return None
         try:
             request = self.ip.kernel.get_parent("shell")
-            told, metadata = request["content"], request.get("metadata", {})
+            content, metadata = request["content"], request.get("metadata", {})
             # Versions of IPython raise their own count before the cell or after it; its inputs are kept once.
             count = len(self.ip.history_manager.input_hist_parsed) - begun
-            kept = told.get("store_history", True) and not told.get("silent", False)
-            return Cell.of(told["code"], cell_id=metadata.get("cellId"), count=count if kept else None)
+            kept = content.get("store_history", True) and not content.get("silent", False)
+            return Cell.of(content["code"], cell_id=metadata.get("cellId"), count=count if kept else None)
         except (AttributeError, LookupError, TypeError, ValueError):
             return None
 
@@ -185,10 +185,8 @@ def _show(thing: Any) -> None:
 
 
 def _end_cell(*_: object) -> None:
-    """At the end of a headless cell, wait for what the API submitted in it and bring its cards up to date.
-
-    Later updates would not be stored; and an error raised here would be swallowed, so none is.
-    """
+    """At the end of a headless cell, wait for what the API submitted in it and bring its cards up to date."""
+    # Later updates would not be stored; and an error raised here would be swallowed, so none is.
     api = sys.modules.get("kling_nb.session.api")
     if api is None:
         return

@@ -219,12 +219,12 @@ class ClipSource:
             widget: From `make_widget`.
         """
 
-        def heard(_widget: object, content: Any, _buffers: object) -> None:
+        def on_message(_widget: object, content: Any, _buffers: object) -> None:
             if isinstance(content, Mapping) and content.get("kind") == "clip":
                 message, buffers = self.answer(content)
                 widget.send(message, buffers)
 
-        widget.on_msg(heard)
+        widget.on_msg(on_message)
 
 
 class LiveView:
@@ -243,7 +243,7 @@ class LiveView:
     def __init__(self, widget: Any) -> None:
         self.widget = widget
         self._handle: Any = None
-        widget.on_msg(self._heard)
+        widget.on_msg(self._on_message)
 
     def show(self) -> None:
         """Put it below the cell; to be called in the cell."""
@@ -261,7 +261,7 @@ class LiveView:
             handle.update(_EMPTY, raw=True)
             self.widget.close()
 
-    def _heard(self, _widget: object, content: Any, _buffers: object) -> None:
+    def _on_message(self, _widget: object, content: Any, _buffers: object) -> None:
         if isinstance(content, Mapping) and content.get("kind") == "close":
             self.close()
 

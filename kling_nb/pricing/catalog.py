@@ -147,7 +147,7 @@ class Model(_Entry):
                 provider=provider,
             ) from None
 
-    def dearest_usd_per_s(self) -> Decimal:
+    def highest_usd_per_s(self) -> Decimal:
         """Give the highest price anybody is known to ask for this model, in dollars per second."""
         offers = self.providers.values()
         prices = [

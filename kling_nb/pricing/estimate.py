@@ -198,7 +198,7 @@ def estimate(
             source=_whose(best).removeprefix("from "),
             as_of=best.as_of.isoformat(),
         )
-    held = floor or model.dearest_usd_per_s()
+    held = floor or model.highest_usd_per_s()
     why = "the price given with the call" if floor else f"the dearest known price of {model.label}"
     return Estimate(
         micros=None,
@@ -271,9 +271,9 @@ def learn_price(bills: Iterable[Bill]) -> LearnedPrice | None:
     latest = list(islice((bill for bill in bills if bill.micros > 0 and bill.seconds > 0), _LOOK_BACK))
     if not latest:
         return None
-    dearest = max(-(-bill.micros // bill.seconds) for bill in latest)
+    highest = max(-(-bill.micros // bill.seconds) for bill in latest)
     return LearnedPrice(
-        usd_per_s=(Decimal(dearest) / MICROS).normalize(),
+        usd_per_s=(Decimal(highest) / MICROS).normalize(),
         as_of=max(bill.day for bill in latest),
         bills=len(latest),
     )

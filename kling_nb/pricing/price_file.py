@@ -282,9 +282,9 @@ def project_notes(given: Iterable[GivenPrice]) -> list[str]:
             continue
         sound = "with sound" if one.audio else "silent"
         if price is None:
-            if one.price.usd_per_s >= model.dearest_usd_per_s():
+            if one.price.usd_per_s >= model.highest_usd_per_s():
                 continue
-            why = f"none is known, and ${model.dearest_usd_per_s():f}/s is held back"
+            why = f"none is known, and ${model.highest_usd_per_s():f}/s is held back"
         elif price.usd_per_s == one.price.usd_per_s:
             continue
         else:

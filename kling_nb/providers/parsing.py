@@ -21,9 +21,10 @@ from kling_nb.providers.messages import Reply
 from kling_nb.records.run import FailReason
 
 __all__ = [
-    "Trouble",
+    "ErrorBody",
     "charged_by",
     "code_text",
+    "error_body",
     "fields",
     "is_moderated",
     "moment",
@@ -33,7 +34,6 @@ __all__ = [
     "safe_id",
     "same_id",
     "say",
-    "trouble",
     "unreadable",
     "usable_id",
     "video_urls",
@@ -159,9 +159,9 @@ def safe_id(value: str, label: str) -> str:
     return value
 
 
-def same_id(told: object, asked: str) -> bool:
+def same_id(reported: object, asked: str) -> bool:
     """Whether an answer is about the run that was asked for; one that names no run is."""
-    return told is None or told == asked
+    return reported is None or reported == asked
 
 
 def say(*parts: object, limit: int = MAX_MESSAGE_CHARS) -> str:
@@ -299,7 +299,7 @@ def _is_address(text: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trouble:
+class ErrorBody:
     """What an error body says.
 
     Args:
@@ -316,7 +316,7 @@ class Trouble:
         return say(self.code, self.words)
 
 
-def trouble(data: Mapping[str, Any] | None) -> Trouble | None:
+def error_body(data: Mapping[str, Any] | None) -> ErrorBody | None:
     """Read an error body: flat, nested under `error`, or with a `detail`.
 
     Args:
@@ -326,7 +326,7 @@ def trouble(data: Mapping[str, Any] | None) -> Trouble | None:
         Its code and words; None where it has neither, which is no readable error.
 
     Example:
-        >>> trouble({"error": {"code": "CONFLICT", "message": "twice"}}).text
+        >>> error_body({"error": {"code": "CONFLICT", "message": "twice"}}).text
         'CONFLICT: twice'
     """
     if data is None:
@@ -343,7 +343,7 @@ def trouble(data: Mapping[str, Any] | None) -> Trouble | None:
     )
     more = (_details(level.get(key)) for level in levels for key in ("errors", "detail", "error"))
     words = say(next(texts, ""), next((line for line in more if line), ""))
-    return Trouble(code=code, words=words) if code or words else None
+    return ErrorBody(code=code, words=words) if code or words else None
 
 
 def code_text(value: object) -> str:
@@ -397,7 +397,7 @@ def read_refusal(reply: Reply, label: str, reasons: Mapping[str, FailReason]) ->
         `Refused` for the statuses that refuse and a readable error body, else `Ambiguous`: a page of a
         gateway in between proves nothing.
     """
-    found = trouble(fields(reply))
+    found = error_body(fields(reply))
     if reply.status not in _REFUSALS or found is None:
         return Ambiguous(message=_http(reply, label, found))
     message = _http(reply, label, found)
@@ -406,7 +406,7 @@ def read_refusal(reply: Reply, label: str, reasons: Mapping[str, FailReason]) ->
     return Refused(reason=reasons.get(found.code) or _reason(reply.status, found), message=message)
 
 
-def _reason(status: int, found: Trouble) -> FailReason:
+def _reason(status: int, found: ErrorBody) -> FailReason:
     if status in {401, 402}:
         return "auth" if status == 401 else "credit"
     if is_moderated(found.code, found.words):
@@ -418,7 +418,7 @@ def _reason(status: int, found: Trouble) -> FailReason:
 
 def unreadable(reply: Reply, label: str) -> Snapshot:
     """Give the reading of an answer that says nothing about the run, which therefore goes on."""
-    found = trouble(fields(reply))
+    found = error_body(fields(reply))
     return Snapshot(
         state="unreadable",
         reason="auth" if reply.status == 401 else None,
@@ -427,6 +427,6 @@ def unreadable(reply: Reply, label: str) -> Snapshot:
     )
 
 
-def _http(reply: Reply, label: str, found: Trouble | None) -> str:
+def _http(reply: Reply, label: str, found: ErrorBody | None) -> str:
     said = found.text if found else "no readable answer"
     return say(f"{label} answered HTTP {reply.status}", said)

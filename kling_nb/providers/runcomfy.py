@@ -27,9 +27,10 @@ from kling_nb.providers.base import (
 )
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.providers.parsing import (
-    Trouble,
+    ErrorBody,
     charged_by,
     code_text,
+    error_body,
     fields,
     is_moderated,
     moment,
@@ -38,7 +39,6 @@ from kling_nb.providers.parsing import (
     safe_id,
     same_id,
     say,
-    trouble,
     unreadable,
     usable_id,
     video_urls,
@@ -152,7 +152,7 @@ class RunComfy(Provider):
             return read_refusal(reply, self.label, _REASONS)
         data = fields(reply)
         request_id = usable_id(data.get("request_id")) if data is not None else None
-        found = trouble(data)
+        found = error_body(data)
         if data is not None and request_id is not None:
             said = word(data.get("status"))
             return Accepted(
@@ -164,8 +164,8 @@ class RunComfy(Provider):
                     message=found.text if found else "",
                 ),
             )
-        told_id = data is not None and data.get("request_id") is not None
-        code = code_text(data.get("error_code")) if data is not None and not told_id else ""
+        has_id = data is not None and data.get("request_id") is not None
+        code = code_text(data.get("error_code")) if data is not None and not has_id else ""
         # Codes that begin with 5 are the server's own failures: a request may have been made before one.
         if found is not None and code and not code.startswith("5"):
             reason = _REASONS.get(code) or ("moderated" if is_moderated(found.words) else "provider")
@@ -192,7 +192,7 @@ class RunComfy(Provider):
             `completed` alone is no success, because it may also be a failure.
         """
         data = fields(reply)
-        found = trouble(data)
+        found = error_body(data)
         said = word(data.get("status")) if data is not None else ""
         is_run = said in _STATES or (said and data is not None and not code_text(data.get("error_code")))
         if reply.ok and data is not None and is_run:
@@ -202,7 +202,7 @@ class RunComfy(Provider):
         return self._no_reading(reply, found)
 
     def _reading(
-        self, data: Mapping[str, Any], said: str, found: Trouble | None, provider_run_id: str
+        self, data: Mapping[str, Any], said: str, found: ErrorBody | None, provider_run_id: str
     ) -> Snapshot:
         state = _STATES.get(said)
         message = found.text if found else ""
@@ -248,7 +248,7 @@ class RunComfy(Provider):
             message=notes.get(len(urls), f"{self.label} names {len(urls)} videos; the first one is taken."),
         )
 
-    def _no_reading(self, reply: Reply, found: Trouble | None) -> Snapshot:
+    def _no_reading(self, reply: Reply, found: ErrorBody | None) -> Snapshot:
         no_answer = unreadable(reply, self.label)
         if found is None or reply.status == 429 or reply.status >= 500:
             return no_answer
@@ -315,7 +315,7 @@ class RunComfy(Provider):
             price = money(data.get("base_price_usd"))
             listed = f" Listed price: ${price} per {say(data.get('price_unit')) or 'unit'}." if price else ""
             return Account(ok=True, message=say(f"The token works.{listed}"))
-        found = trouble(data)
+        found = error_body(data)
         refused = found is not None and (found.code == _BAD_TOKEN or reply.status in {401, 403})
         return Account(ok=False if refused else None, message=unreadable(reply, self.label).message)
 

@@ -26,6 +26,7 @@ from kling_nb.providers.base import (
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.providers.parsing import (
     charged_by,
+    error_body,
     fields,
     is_moderated,
     moment,
@@ -35,7 +36,6 @@ from kling_nb.providers.parsing import (
     safe_id,
     same_id,
     say,
-    trouble,
     unreadable,
     usable_id,
     video_urls,
@@ -171,7 +171,7 @@ class Runflow(Provider):
             if same_id(run.get("id"), provider_run_id):
                 return _snapshot(run, self.loopback)
             return Snapshot(state="unreadable", message=f"{self.label} answered about another run")
-        found = trouble(run)
+        found = error_body(run)
         no_answer = unreadable(reply, self.label)
         if found is None or reply.status not in {403, 404}:
             return no_answer
@@ -245,8 +245,8 @@ class Runflow(Provider):
         runs = [row for row in rows if isinstance(row, Mapping)]
         ours = [run for run in runs if run.get("client_ref") == client_ref]
         ids = tuple(dict.fromkeys(i for run in ours if (i := usable_id(run.get("id")))))
-        told = not rows or any("client_ref" in run for run in runs)
-        readable = bool(ids) or (len(runs) == len(rows) and told and not ours)
+        has_refs = not rows or any("client_ref" in run for run in runs)
+        readable = bool(ids) or (len(runs) == len(rows) and has_refs and not ours)
         link = page.get("next")
         if link in (None, "", False) or _reaches(runs, since):
             return Found(provider_run_ids=ids, readable=readable)
@@ -326,10 +326,10 @@ def _reaches(runs: list[Mapping[str, Any]], since: str) -> bool:
 
 
 def _snapshot(run: Mapping[str, Any], loopback: bool) -> Snapshot:  # noqa: FBT001 - told by place, as the run is
-    return replace(_told(run, loopback=loopback), currency=currency(run.get("currency")))
+    return replace(_read_run(run, loopback=loopback), currency=currency(run.get("currency")))
 
 
-def _told(run: Mapping[str, Any], *, loopback: bool) -> Snapshot:
+def _read_run(run: Mapping[str, Any], *, loopback: bool) -> Snapshot:
     said = word(run.get("status_code"))
     state = _STATES.get(said)
     cost = money(run.get("cost"))

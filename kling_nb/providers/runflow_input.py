@@ -42,20 +42,20 @@ def read_input(given: object) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Read an `input` back into our names, and name what has no place there."""
     if not isinstance(given, Mapping):
         return {}, ()
-    told = {name: value for name, value in given.items() if value is not None}
+    unread = {name: value for name, value in given.items() if value is not None}
     known: dict[str, Any] = {
-        name: told.pop(name)
+        name: unread.pop(name)
         for name in ("prompt", "aspect_ratio", "negative_prompt", "shot_type")
-        if name in told
+        if name in unread
     }
-    if "generate_audio" in told:
-        known["audio"] = told.pop("generate_audio")
-    if "duration" in told:
-        known["duration"] = _seconds(told.pop("duration"))
-    if "cfg_scale" in told:
-        scale = told.pop("cfg_scale")
+    if "generate_audio" in unread:
+        known["audio"] = unread.pop("generate_audio")
+    if "duration" in unread:
+        known["duration"] = _seconds(unread.pop("duration"))
+    if "cfg_scale" in unread:
+        scale = unread.pop("cfg_scale")
         known["cfg_scale"] = float(scale) if isinstance(scale, Decimal | int) else scale
-    shots = told.pop("multi_prompt", None)
+    shots = unread.pop("multi_prompt", None)
     if isinstance(shots, list) and shots:
         known["shots"] = [
             {"prompt": shot.get("prompt"), "duration": _seconds(shot.get("duration"))}
@@ -65,7 +65,7 @@ def read_input(given: object) -> tuple[dict[str, Any], tuple[str, ...]]:
         ]
         if not known.get("prompt"):
             known.pop("prompt", None)
-    return known, tuple(sorted(say(name, limit=40) for name in told))
+    return known, tuple(sorted(say(name, limit=40) for name in unread))
 
 
 def _seconds(value: object) -> object:

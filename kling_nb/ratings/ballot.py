@@ -20,7 +20,7 @@ from kling_nb.ratings.votes import AXES, Axis, Choice, Liked, Vote, add_vote, st
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import RunRecord
 
-__all__ = ["Ballot", "Paper", "Side"]
+__all__ = ["Ballot", "Showing", "Side"]
 
 Side = Literal["left", "right", "same"]
 
@@ -32,7 +32,7 @@ _RATER = 80
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paper:
+class Showing:
     """One showing of one pair.
 
     Args:
@@ -89,16 +89,16 @@ class Ballot:
         self.hidden = 0
         self._ledger, self._showable = ledger, showable
         self._kept_with = {"session_id": session_id, "project": project}
-        self._lots = random.SystemRandom() if seed is None else random.Random(seed)  # noqa: S311 - for tests
+        self._rng = random.SystemRandom() if seed is None else random.Random(seed)  # noqa: S311 - for tests
         self._lock = threading.RLock()
         # The order of the records decides the order of the pairs.
-        found = pairs(self._lots.sample(list(records), len(records)), by)
+        found = pairs(self._rng.sample(list(records), len(records)), by)
         mine = {vote.pair for vote in standing(votes(ledger, rater=rater))}
         self._left = deque(pair for pair in found if (pair[0].id, pair[1].id) not in mine)
         #: How many pairs there are, those voted on included.
         self.whole = len(found)
-        self._cast: list[tuple[Paper, tuple[RunRecord, RunRecord]]] = []
-        self._paper: Paper | None = None
+        self._cast: list[tuple[Showing, tuple[RunRecord, RunRecord]]] = []
+        self._showing: Showing | None = None
 
     @property
     def done(self) -> int:
@@ -110,17 +110,17 @@ class Ballot:
         """Whether a vote of this ballot can be taken back."""
         return bool(self._cast)
 
-    def paper(self) -> Paper | None:
+    def showing(self) -> Showing | None:
         """Give the pair that is up, or None when all are voted on."""
         with self._lock:
-            while self._paper is None and self._left:
+            while self._showing is None and self._left:
                 pair = self._left[0]
                 if not (self._showable(pair[0]) and self._showable(pair[1])):
                     self._left.popleft()
                     self.hidden += 1
                     continue
-                self._paper = _paper(pair if self._lots.random() < 0.5 else (pair[1], pair[0]))
-            return self._paper
+                self._showing = _showing(pair if self._rng.random() < 0.5 else (pair[1], pair[0]))
+            return self._showing
 
     def vote(self, mark: str, choice: str, axes: Mapping[str, str] | None = None, note: str = "") -> bool:
         """Write a vote down.
@@ -139,17 +139,17 @@ class Ballot:
             LedgerError: It could not be written; the pair is still up.
         """
         with self._lock:
-            paper = self._paper
-            if paper is None or paper.mark != mark:
+            showing = self._showing
+            if showing is None or showing.mark != mark:
                 return False
-            add_vote(self._ledger, self._vote(paper, choice, axes or {}, note))
-            self._cast.append((paper, self._left.popleft()))
-            self._paper = None
+            add_vote(self._ledger, self._vote(showing, choice, axes or {}, note))
+            self._cast.append((showing, self._left.popleft()))
+            self._showing = None
             return True
 
-    def _vote(self, paper: Paper, choice: str, axes: Mapping[str, str], note: str) -> Vote:
-        turned = paper.right.id < paper.left.id
-        one, other = (paper.right, paper.left) if turned else (paper.left, paper.right)
+    def _vote(self, showing: Showing, choice: str, axes: Mapping[str, str], note: str) -> Vote:
+        turned = showing.right.id < showing.left.id
+        one, other = (showing.right, showing.left) if turned else (showing.left, showing.right)
         liked: dict[str, Liked] = {"left": "B" if turned else "A", "right": "A" if turned else "B"}
         chosen: dict[str, Choice] = {"good": "A=B=Good", "bad": "A=B=Bad", "withdrawn": "withdrawn"}
         chosen |= {side: "A>B" if letter == "A" else "B>A" for side, letter in liked.items()}
@@ -172,9 +172,9 @@ class Ballot:
     def skip(self, mark: str) -> None:
         """Put the pair that is up behind all others."""
         with self._lock:
-            if self._paper is not None and self._paper.mark == mark:
+            if self._showing is not None and self._showing.mark == mark:
                 self._left.rotate(-1)
-                self._paper = None
+                self._showing = None
 
     def undo(self) -> None:
         """Take the last vote of this ballot back; its pair is up again, on the same sides.
@@ -185,14 +185,14 @@ class Ballot:
         with self._lock:
             if not self._cast:
                 return
-            paper, pair = self._cast[-1]
-            add_vote(self._ledger, self._vote(paper, "withdrawn", {}, ""))
+            showing, pair = self._cast[-1]
+            add_vote(self._ledger, self._vote(showing, "withdrawn", {}, ""))
             self._cast.pop()
             self._left.appendleft(pair)
-            self._paper = _paper((paper.left, paper.right))
+            self._showing = _showing((showing.left, showing.right))
 
 
-def _paper(pair: tuple[RunRecord, RunRecord]) -> Paper:
+def _showing(pair: tuple[RunRecord, RunRecord]) -> Showing:
     left, right = pair
     clips = {secrets.token_hex(6): left, secrets.token_hex(6): right}
-    return Paper(mark=secrets.token_hex(6), left=left, right=right, clips=clips)
+    return Showing(mark=secrets.token_hex(6), left=left, right=right, clips=clips)

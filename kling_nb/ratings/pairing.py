@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 
 from kling_nb.errors import UsageError
-from kling_nb.records.privacy import veiled
+from kling_nb.records.privacy import redacted
 from kling_nb.records.run import RunRecord
 
 __all__ = ["By", "grouping", "pairs", "pool"]
@@ -41,7 +41,7 @@ def grouping(by: By = "model") -> Callable[[RunRecord], str | None]:
     if by == "provider":
         return lambda record: record.provider
     if kind == "tag" and key:
-        return lambda record: veiled(record).tags.get(key)
+        return lambda record: redacted(record).tags.get(key)
     raise UsageError(
         f"by: {by!r:.40} is nothing to compare by.", cure="Take model, provider, tag:KEY or a function."
     )

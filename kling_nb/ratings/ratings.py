@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kling_nb.errors import UsageError
 from kling_nb.ratings.pairing import By, grouping, pool
 from kling_nb.ratings.scoring import Game, Score, Scores, krippendorff, needed, scores_of
-from kling_nb.records.privacy import veiled
+from kling_nb.records.privacy import redacted
 from kling_nb.records.run import RunRecord
 from kling_nb.views.tables import csv_text
 
@@ -201,7 +201,7 @@ class Ratings:
                 "path_B": _relative(other, folder),
                 "A_model": one.model,
                 "B_model": other.model,
-                "prompt": veiled(other if other.private else one).request.words,
+                "prompt": redacted(other if other.private else one).request.words,
                 **{label: vote.axes.get(axis, "") for axis, label in _LABELS.items()},
                 "Overall": vote.preferred,
                 "fps_A": one.media.fps,

@@ -21,18 +21,18 @@ __all__ = [
     "NOW_PRIVATE",
     "STILL_PUBLIC",
     "hash_of",
-    "heard",
     "hidden",
-    "hush",
+    "hide_traceback",
     "in_place_of",
     "is_hash",
-    "is_veiled",
-    "quietly",
+    "is_redacted",
+    "redact_changes",
+    "redact_error",
+    "redacted",
+    "redacted_labels",
+    "redacted_request",
+    "restore_prompt",
     "text_hash",
-    "unveiled",
-    "veiled",
-    "veiled_labels",
-    "veiled_request",
     "words_of",
 ]
 
@@ -78,7 +78,7 @@ def text_hash(text: str) -> str:
     return f"sha256:{hashlib.sha256(plain).hexdigest()}"
 
 
-def veiled_request(request: TextToVideo) -> TextToVideo:
+def redacted_request(request: TextToVideo) -> TextToVideo:
     """Put the hash in the place of each text of a request.
 
     Args:
@@ -88,13 +88,13 @@ def veiled_request(request: TextToVideo) -> TextToVideo:
         The same settings; each text is `sha256:` and 64 hexadecimal digits.
 
     Example:
-        >>> veiled_request(TextToVideo(prompt="A red fox")).prompt[:11]
+        >>> redacted_request(TextToVideo(prompt="A red fox")).prompt[:11]
         'sha256:86cc'
     """
     return _with_texts(request, text_hash)
 
 
-def is_veiled(record: RunRecord) -> bool:
+def is_redacted(record: RunRecord) -> bool:
     """Whether the words of a private run are not in this record, because it was read from a receipt.
 
     Args:
@@ -108,7 +108,7 @@ def is_veiled(record: RunRecord) -> bool:
     )
 
 
-def veiled(record: RunRecord) -> RunRecord:
+def redacted(record: RunRecord) -> RunRecord:
     """Give a run as others may see it.
 
     Args:
@@ -118,15 +118,15 @@ def veiled(record: RunRecord) -> RunRecord:
         The run itself where it is not private; else with hashes in the place of its words.
 
     Example:
-        >>> veiled.__name__
-        'veiled'
+        >>> redacted.__name__
+        'redacted'
     """
-    if not record.private or is_veiled(record):
+    if not record.private or is_redacted(record):
         return record
     words = _texts(record.request)
     return record.model_copy(
         update={
-            "request": veiled_request(record.request),
+            "request": redacted_request(record.request),
             "message": hidden(record, record.message),
             "tags": {
                 name if not repeats(name, words) else text_hash(name): _label(
@@ -143,7 +143,7 @@ def veiled(record: RunRecord) -> RunRecord:
     )
 
 
-def unveiled(record: RunRecord, request: TextToVideo) -> RunRecord:
+def restore_prompt(record: RunRecord, request: TextToVideo) -> RunRecord:
     """Give a run that was read from a receipt its words back, if these are the words.
 
     Args:
@@ -153,12 +153,12 @@ def unveiled(record: RunRecord, request: TextToVideo) -> RunRecord:
     Returns:
         The run with its words; as it was, where they are no others' or are not missing.
     """
-    if is_veiled(record) and record.request == veiled_request(request):
+    if is_redacted(record) and record.request == redacted_request(request):
         return record.model_copy(update={"request": request})
     return record
 
 
-def veiled_labels(request: TextToVideo, labels: Mapping[str, Any]) -> dict[str, Any]:
+def redacted_labels(request: TextToVideo, labels: Mapping[str, Any]) -> dict[str, Any]:
     """Give the user's own metadata as it may go along with a private request.
 
     Args:
@@ -169,7 +169,7 @@ def veiled_labels(request: TextToVideo, labels: Mapping[str, Any]) -> dict[str, 
         The same, with the hash of each text that repeats the request's words in its place.
 
     Example:
-        >>> veiled_labels(TextToVideo(prompt="A red fox"), {"scene": 3, "title": "A red fox"})["scene"]
+        >>> redacted_labels(TextToVideo(prompt="A red fox"), {"scene": 3, "title": "A red fox"})["scene"]
         3
     """
     found: dict[str, Any] = _labels(dict(labels), _texts(request))
@@ -189,7 +189,7 @@ def hash_of(record: RunRecord) -> str:
         >>> hash_of.__name__
         'hash_of'
     """
-    return _texts(veiled(record).request)[0].removeprefix("sha256:")
+    return _texts(redacted(record).request)[0].removeprefix("sha256:")
 
 
 def in_place_of(request: TextToVideo) -> str:
@@ -202,7 +202,7 @@ def in_place_of(request: TextToVideo) -> str:
         >>> in_place_of(TextToVideo(prompt="A red fox"))[:22]
         'private prompt, sha256'
     """
-    return f"private prompt, {_texts(veiled_request(request))[0][:19]}…"
+    return f"private prompt, {_texts(redacted_request(request))[0][:19]}…"
 
 
 def words_of(record: RunRecord) -> str:
@@ -221,7 +221,7 @@ def words_of(record: RunRecord) -> str:
     return f"private prompt, sha256:{hash_of(record)[:12]}…" if record.private else record.request.words
 
 
-def hush(record: RunRecord, error: KlingError) -> KlingError:
+def redact_error(record: RunRecord, error: KlingError) -> KlingError:
     """Give an error about a run as others may see it.
 
     Args:
@@ -260,24 +260,24 @@ def hidden(record: RunRecord, text: str) -> str:
     """
     if not record.private or text == NOT_SHOWN:
         return text
-    if is_veiled(record):
+    if is_redacted(record):
         # The words are not here to be looked for.
         return text if is_plain(text) else NOT_SHOWN
     return _cut(text, _texts(record.request))
 
 
-def heard(record: RunRecord, changes: Mapping[str, Any]) -> dict[str, Any]:
+def redact_changes(record: RunRecord, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Give what a provider says of a run as its record may keep it.
 
     Args:
-        record: The run. With its words it keeps everything, to be veiled where it is shown; without them
+        record: The run. With its words it keeps everything, to be redacted where it is shown; without them
             nobody could tell later what repeats them.
         changes: Fields of the record.
 
     Returns:
         The same, without what may repeat the words.
     """
-    if not is_veiled(record):
+    if not is_redacted(record):
         return dict(changes)
     strict = {name: changes[name] for name in ("message", "seed", "timing") if name in changes}
     kept = {
@@ -292,7 +292,7 @@ def heard(record: RunRecord, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def quietly(private: bool) -> Iterator[None]:  # noqa: FBT001 - it is all that it is about
+def hide_traceback(private: bool) -> Iterator[None]:  # noqa: FBT001 - it is all that it is about
     """Let an error of ours in a private call end it with one line: a traceback repeats the call.
 
     Args:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from kling_nb.errors import StoreError, one_line
 from kling_nb.records.money import dollars
-from kling_nb.records.privacy import is_hash, is_veiled, veiled
+from kling_nb.records.privacy import is_hash, is_redacted, redacted
 from kling_nb.records.provenance import Sent, sample_of, source_type
 from kling_nb.records.receipt_model import MAX_RECEIPT_BYTES, SCHEMA, SCHEMA_VERSION, Receipt
 from kling_nb.records.request import request_key, run_key
@@ -54,7 +54,7 @@ def to_receipt(record: RunRecord) -> dict[str, Any]:
         >>> to_receipt(record)["price"]["estimate"]
         '0.56'
     """
-    record = veiled(record)
+    record = redacted(record)
     estimate = record.estimate
     tags = {one_line(name): one_line(value) for name, value in record.tags.items()}
     return {
@@ -162,7 +162,7 @@ def from_receipt(data: object) -> RunRecord:
         raise StoreError("A receipt is not plain JSON.") from None
     if record.private:
         # Its words are hashes, which both keys are not made of: whoever asks for it again compares them.
-        if not is_veiled(record):
+        if not is_redacted(record):
             raise StoreError("A private receipt holds words of its request.")
         return record
     if record.request_key != request_key(record.request, record.model, record.take):

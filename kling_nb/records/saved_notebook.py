@@ -15,7 +15,7 @@ from kling_nb.records.receipt import from_receipt, receipts_in
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.records.run import RunRecord
 
-__all__ = ["read_receipts", "runs_told"]
+__all__ = ["read_receipts", "runs_in_outputs"]
 
 _MAX_BYTES = 256 * 1024 * 1024
 
@@ -61,7 +61,7 @@ def _believed(path: Path, data: bytes) -> tuple[list[RunRecord], int]:
     return list(found.values()), bad
 
 
-def runs_told(path: Path | None, request_keys: Collection[str]) -> tuple[RunRecord, ...]:
+def runs_in_outputs(path: Path | None, request_keys: Collection[str]) -> tuple[RunRecord, ...]:
     """Read what a saved notebook tells of some requests: the runs of real providers alone.
 
     Args:
@@ -72,7 +72,7 @@ def runs_told(path: Path | None, request_keys: Collection[str]) -> tuple[RunReco
         The runs, oldest first; none where the file cannot be read, or is no notebook.
 
     Example:
-        >>> runs_told(Path("nowhere.ipynb"), ["k1:0"])
+        >>> runs_in_outputs(Path("nowhere.ipynb"), ["k1:0"])
         ()
     """
     try:
@@ -82,8 +82,8 @@ def runs_told(path: Path | None, request_keys: Collection[str]) -> tuple[RunReco
         found, _ = _believed(path, data)
     except (OSError, UsageError):
         return ()
-    told = (record for record in found if not record.play and record.request_key in request_keys)
-    return tuple(sorted(told, key=lambda record: (record.created_at, record.id)))
+    matching = (record for record in found if not record.play and record.request_key in request_keys)
+    return tuple(sorted(matching, key=lambda record: (record.created_at, record.id)))
 
 
 def _receipts(notebook: Any) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from kling_nb.config.environment import media_folder
 from kling_nb.config.keys import KEY_VARIABLES, Key, fingerprint
 from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.engine.engine import Engine
-from kling_nb.engine.lookup import Reach
+from kling_nb.engine.lookup import Access
 from kling_nb.engine.run import Run
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.ledger.database import Ledger
@@ -92,7 +92,7 @@ class Adoption:
                 cure="Nothing was sent. Set the key that made it (`%kling keys`), then try again.",
                 provider=self.provider.name,
             )
-        reached = Reach(provider=self.provider, key=key.secret, account=fingerprint(key))
+        reached = Access(provider=self.provider, key=key.secret, account=fingerprint(key))
         asked = engine.look(reached, self.provider_run_id).asked
         self._check_not_ours(ledger, label, asked)
         request, model = self._request(label, asked), self._model(label, asked)
@@ -126,14 +126,14 @@ class Adoption:
             model.offer(self.provider.name)
             return model
         try:
-            told = self.find_model(asked.model)
+            reported = self.find_model(asked.model)
         except UsageError:
             raise self._unfit(
                 f"{label} says that it was made by {asked.model}, which is no Kling 3.0"
             ) from None
-        if named is not None and named.id != told.id:
-            raise self._unfit(f"{label} says that it was made by {told.id}, not {named.id}")
-        return told
+        if named is not None and named.id != reported.id:
+            raise self._unfit(f"{label} says that it was made by {reported.id}, not {named.id}")
+        return reported
 
     def _request(self, label: str, asked: Asked) -> TextToVideo:
         if asked.strange:
@@ -142,8 +142,10 @@ class Adoption:
                 "request here cannot hold"
             )
         given = {name: value for name, value in self.given.items() if value is not None}
-        told = dict(asked.fields)
-        clash = sorted(name for name in given.keys() & told.keys() if not _same(given[name], told[name]))
+        reported = dict(asked.fields)
+        clash = sorted(
+            name for name in given.keys() & reported.keys() if not _same(given[name], reported[name])
+        )
         if clash:
             raise UsageError(
                 f"{label}'s own record of {self.provider_run_id} says another {', '.join(clash)}.",
@@ -151,7 +153,7 @@ class Adoption:
                 cure="Nothing changed. Leave that out: what the record says counts.",
                 provider=self.provider.name,
             )
-        merged = {**given, **told}
+        merged = {**given, **reported}
         if not merged.get("prompt") and not merged.get("shots"):
             raise UsageError(
                 f"{label} does not tell what {self.provider_run_id} was asked for.",
@@ -322,7 +324,7 @@ def _adoptable(settings: Settings, provider: str, provider_run_id: str) -> Provi
     return adapter
 
 
-def _same(given: object, told: object) -> bool:
-    if isinstance(given, str) and isinstance(told, str):
-        return given.strip() == told.strip()
-    return given == told
+def _same(given: object, reported: object) -> bool:
+    if isinstance(given, str) and isinstance(reported, str):
+        return given.strip() == reported.strip()
+    return given == reported

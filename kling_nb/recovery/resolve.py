@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from kling_nb.engine.engine import Engine
-from kling_nb.engine.lookup import Reach, Seen
+from kling_nb.engine.lookup import Access, Seen
 from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.records.base import utc_now
-from kling_nb.records.privacy import hush, veiled_request
+from kling_nb.records.privacy import redact_error, redacted_request
 from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import RunRecord, RunStatus, charged
 from kling_nb.session.admission import FROM_FOLDER
@@ -77,7 +77,7 @@ def resolve(
     if attach is None:
         record = _abandon(handle.id, ledger=ledger, engine=engine)
     else:
-        record = _attach(handle.id, attach, ledger=ledger, engine=engine, reach=session.reach)
+        record = _attach(handle.id, attach, ledger=ledger, engine=engine, access=session.access)
     return engine.settled(record, handle)
 
 
@@ -96,7 +96,7 @@ def take_up(run: Run, session: Session) -> Run:
         LedgerError: The ledger cannot be written.
     """
     try:
-        session.reach(run.record)
+        session.access(run.record)
     except KlingError:
         # Nobody could watch it: then the handle says why.
         return run.resume()
@@ -134,17 +134,17 @@ def _attach(
     *,
     ledger: Ledger,
     engine: Engine,
-    reach: Callable[[RunRecord], Reach],
+    access: Callable[[RunRecord], Access],
 ) -> RunRecord:
     """Commit the provider's id; the reservation is settled by the run's end, as always."""
     _let_go(ledger, engine, run_id)
     with ledger.reading() as transaction:
         record = _attachable(transaction, engine, run_id, provider_run_id)
-    reached = reach(record)
+    reached = access(record)
     try:
         seen = engine.look(reached, provider_run_id)
     except KlingError as error:
-        raise hush(record, error) from None
+        raise redact_error(record, error) from None
     _check(record, reached.provider.label, provider_run_id, seen)
     with ledger.writing() as transaction:
         record = _attachable(transaction, engine, run_id, provider_run_id)
@@ -300,9 +300,9 @@ def _check(record: RunRecord, label: str, provider_run_id: str, seen: Seen) -> N
         )
 
 
-def _same(words: str, told: str | None) -> bool:
+def _same(words: str, known: str | None) -> bool:
     # Of a private run that was read from a receipt there is only the hash.
-    return told is None or told == words or veiled_request(TextToVideo(prompt=told)).prompt == words
+    return known is None or known == words or redacted_request(TextToVideo(prompt=known)).prompt == words
 
 
 def _sent(record: RunRecord) -> datetime:

@@ -14,7 +14,7 @@ from kling_nb.errors import KlingError, StoreError, UsageError
 from kling_nb.files import copy_and_hash, file_sha256, open_new, place
 from kling_nb.media.folder import Store
 from kling_nb.media.remote import Depot, is_address
-from kling_nb.records.privacy import hush
+from kling_nb.records.privacy import redact_error
 from kling_nb.records.receipt_model import CLIP_SUFFIXES
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.records.saved_notebook import read_receipts
@@ -127,13 +127,13 @@ def _restore(
         why = "the sandbox that drew it is gone; its cell draws it again, for nothing"
         return Found(word="gone", file=name, run_id=record.id, why=f"{not_there}{why}")
     try:
-        reach = session.reach(here)
-        if record.account not in {"", reach.account}:
+        access = session.access(here)
+        if record.account not in {"", access.account}:
             raise UsageError("Another key made it.", cure="Set that key.")
-        media = session.engine().fetch_again(reach, here)
+        media = session.engine().fetch_again(access, here)
         store.write_sidecar(here.model_copy(update={"media": media}))
     except KlingError as error:
-        error = hush(here, error)
+        error = redact_error(here, error)
         why = f"{not_there}{error.what} {error.cure}".strip()
         return Found(word="gone", file=name, run_id=record.id, why=why)
     return Found(word="fetched", file=media.file, run_id=record.id)

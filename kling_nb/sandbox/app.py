@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from kling_nb.sandbox.state import Desk
+    from kling_nb.sandbox.state import ProviderState
 
 
-def build_app(desk: Desk) -> Starlette:
+def build_app(provider: ProviderState) -> Starlette:
     """The ASGI app of one sandbox.
 
     Args:
@@ -36,27 +36,27 @@ def build_app(desk: Desk) -> Starlette:
     """
 
     async def stats(_request: Request) -> Response:
-        return json_reply(desk.stats())
+        return json_reply(provider.stats())
 
     async def faults(request: Request) -> Response:
         settings: dict[str, Any] | None = read_object(await request.body())
         if settings is None:
             return json_reply({"error": "send a JSON object of switches"}, 400)
         try:
-            desk.faults.set(settings)
+            provider.faults.set(settings)
         except ValueError as wrong:
             return json_reply({"error": str(wrong)}, 400)
         return json_reply({"ok": True})
 
     async def reset(_request: Request) -> Response:
-        desk.reset()
+        provider.reset()
         return json_reply({"ok": True})
 
     async def restart(request: Request) -> Response:
         wanted = read_object(await request.body())
         if wanted is None or not isinstance(wanted.get("memory", True), bool):
             return json_reply({"error": 'send a JSON object such as {"memory": true}'}, 400)
-        desk.restart(memory=wanted.get("memory", True))
+        provider.restart(memory=wanted.get("memory", True))
         return json_reply({"ok": True})
 
     async def refused(_request: Request, wrong: Exception) -> Response:
@@ -71,8 +71,8 @@ def build_app(desk: Desk) -> Starlette:
             Route("/_sandbox/faults", faults, methods=["POST"]),
             Route("/_sandbox/reset", reset, methods=["POST"]),
             Route("/_sandbox/restart", restart, methods=["POST"]),
-            *downloads.routes(desk),
-            Mount("/runflow", routes=Runflow(desk).routes()),
-            Mount("/runcomfy", routes=RunComfy(desk).routes()),
+            *downloads.routes(provider),
+            Mount("/runflow", routes=Runflow(provider).routes()),
+            Mount("/runcomfy", routes=RunComfy(provider).routes()),
         ],
     )

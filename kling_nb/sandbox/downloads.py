@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from kling_nb.sandbox.faults.switches import Wire
     from kling_nb.sandbox.runs import Run
-    from kling_nb.sandbox.state import Desk
+    from kling_nb.sandbox.state import ProviderState
 
 
 def origin(request: Request) -> str:
@@ -34,7 +34,7 @@ def origin(request: Request) -> str:
     return f"{request.url.scheme}://{request.url.netloc}"
 
 
-def link(desk: Desk, request: Request, run: Run, number: int = 0) -> str:
+def link(provider: ProviderState, request: Request, run: Run, number: int = 0) -> str:
     """The address of a run's file, freshly signed on Runflow.
 
     Args:
@@ -46,14 +46,14 @@ def link(desk: Desk, request: Request, run: Run, number: int = 0) -> str:
     Returns:
         An absolute URL.
     """
-    elsewhere = desk.faults.word(run.wire, "file_link")
+    elsewhere = provider.faults.word(run.wire, "file_link")
     if elsewhere != "own":
         return elsewhere
     path = f"/media/{run.wire}/{run.id}/{number}.mp4"
     if run.wire == "runcomfy":
         return origin(request) + path
-    expires = int(desk.date().timestamp() + desk.faults.number(run.wire, "link_lifetime_s"))
-    return f"{origin(request)}{path}?expires={expires}&kling_sig={desk.sign(path, expires)}"
+    expires = int(provider.date().timestamp() + provider.faults.number(run.wire, "link_lifetime_s"))
+    return f"{origin(request)}{path}?expires={expires}&kling_sig={provider.sign(path, expires)}"
 
 
 class _Whole(FileResponse):
@@ -71,7 +71,7 @@ def _refuse(status: int, headers: Mapping[str, str]) -> Response:
     )
 
 
-def routes(desk: Desk) -> list[Route]:
+def routes(provider: ProviderState) -> list[Route]:
     """The routes under which files are served.
 
     Args:
@@ -83,50 +83,50 @@ def routes(desk: Desk) -> list[Route]:
 
     async def fetch(request: Request) -> Response:
         wire: Wire = "runflow" if request.path_params["wire"] == "runflow" else "runcomfy"
-        desk.count(wire, "downloads")
+        provider.count(wire, "downloads")
         if "authorization" in request.headers:
-            desk.count(wire, "token_leaks")
-        await desk.gate(wire, "download", _refuse)
-        run = desk.runs.find(wire, request.path_params["run"])
-        if run is None or run.state(desk.clock()) != "succeeded" or request.path_params["wire"] != wire:
+            provider.count(wire, "token_leaks")
+        await provider.gate(wire, "download", _refuse)
+        run = provider.runs.find(wire, request.path_params["run"])
+        if run is None or run.state(provider.clock()) != "succeeded" or request.path_params["wire"] != wire:
             return _refuse(404, {})
-        if wire == "runflow" and not _signed(desk, request):
+        if wire == "runflow" and not _signed(provider, request):
             return _refuse(403, {})
-        return _odd(desk, wire) or _dress(desk, wire, await desk.clips.get(run.plan))
+        return _odd(provider, wire) or _dress(provider, wire, await provider.clips.get(run.plan))
 
     return [Route("/media/{wire}/{run}/{number:int}.mp4", fetch, methods=["GET", "HEAD"])]
 
 
-def _signed(desk: Desk, request: Request) -> bool:
+def _signed(provider: ProviderState, request: Request) -> bool:
     query = request.query_params
     expires = query.get("expires", "")
     if not (expires.isascii() and expires.isdecimal() and len(expires) < 20):
         return False
     good = hmac.compare_digest(
-        desk.sign(request.url.path, int(expires)).encode(), query.get("kling_sig", "").encode()
+        provider.sign(request.url.path, int(expires)).encode(), query.get("kling_sig", "").encode()
     )
-    return good and desk.date().timestamp() <= int(expires)
+    return good and provider.date().timestamp() <= int(expires)
 
 
-def _odd(desk: Desk, wire: Wire) -> Response | None:
+def _odd(provider: ProviderState, wire: Wire) -> Response | None:
     """An answer that is no video, if the switches ask for one."""
-    if desk.faults.fires(wire, "download_html"):
+    if provider.faults.fires(wire, "download_html"):
         return Response("<!doctype html><html><body>Sign in to go on</body></html>", media_type="video/mp4")
-    if desk.faults.fires(wire, "download_empty"):
+    if provider.faults.fires(wire, "download_empty"):
         return Response(b"", media_type="video/mp4")
-    if desk.faults.fires(wire, "download_redirect"):
-        return RedirectResponse(desk.faults.word(wire, "redirect_to"), 302)
+    if provider.faults.fires(wire, "download_redirect"):
+        return RedirectResponse(provider.faults.word(wire, "redirect_to"), 302)
     return None
 
 
-def _dress(desk: Desk, wire: Wire, file: Path) -> Response:
-    kind = desk.faults.word(wire, "content_type")
-    make = FileResponse if desk.faults.word(wire, "ranges") == "on" else _Whole
+def _dress(provider: ProviderState, wire: Wire, file: Path) -> Response:
+    kind = provider.faults.word(wire, "content_type")
+    make = FileResponse if provider.faults.word(wire, "ranges") == "on" else _Whole
     reply: Response = make(file, media_type=kind)
     if kind == "none":
         del reply.headers["content-type"]
-    if desk.faults.fires(wire, "download_trickle"):
-        reply = Trickle(reply, desk.faults.number(wire, "trickle_bytes_s"), desk.pause)
-    if desk.faults.fires(wire, "download_oversized"):
+    if provider.faults.fires(wire, "download_trickle"):
+        reply = Trickle(reply, provider.faults.number(wire, "trickle_bytes_s"), provider.pause)
+    if provider.faults.fires(wire, "download_oversized"):
         return Lying(reply, lambda _: FILE_LENGTH)
-    return desk.spoil(wire, "download", reply)
+    return provider.spoil(wire, "download", reply)

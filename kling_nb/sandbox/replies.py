@@ -207,7 +207,7 @@ def asked_transport() -> object:
     return None if scope is None else scope.get(TRANSPORT)
 
 
-def told(words: str) -> str:
+def echo_text(words: str) -> str:
     """Words that repeat the request's secret and a signed link, as careless servers do.
 
     Args:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from kling_nb.sandbox.render.clip import ClipPlan
     from kling_nb.sandbox.runs import Run, State
-    from kling_nb.sandbox.state import Desk
+    from kling_nb.sandbox.state import ProviderState
 
 WIRE: Final = "runcomfy"
 
@@ -65,8 +65,8 @@ _ODD_ROWS: Final[dict[str, dict[str, Any]]] = {
 class RunComfy:
     """The routes of one wire."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, provider: ProviderState) -> None:
+        self.provider = provider
 
     def routes(self) -> list[Route]:
         """Everything below the base URL."""
@@ -87,7 +87,7 @@ class RunComfy:
     async def balance(self, request: Request) -> Response:
         """What is left; in truth on another host, and a play figure that no run changes."""
         account = self._account(request)
-        usd = 0.0 if account == "poor" else self.desk.faults.number(WIRE, "balance_usd")
+        usd = 0.0 if account == "poor" else self.provider.faults.number(WIRE, "balance_usd")
         return json_reply(
             {"balance_usd": usd, "balance_microdollars": round(usd * 1_000_000), "currency": "USD"}
         )
@@ -100,22 +100,22 @@ class RunComfy:
         if prices is None:
             return self._wrong_model()
         silent, sounding = prices
-        told: dict[str, Any] = {
+        facts: dict[str, Any] = {
             "base_price_usd": float(silent),
             "price_unit": "second",
             "pricing_note": f"{sounding} USD per second with sound",
         }
         word = self._word("price_row")
         if word == "none":
-            told = {}
-        return json_reply({"model_id": name, **told, **_ODD_ROWS.get(word, {}), "input_schema": _SCHEMA})
+            facts = {}
+        return json_reply({"model_id": name, **facts, **_ODD_ROWS.get(word, {}), "input_schema": _SCHEMA})
 
     async def submit(self, request: Request) -> Response:
         """The paid POST."""
-        desk = self.desk
-        desk.count(WIRE, "submissions")
+        provider = self.provider
+        provider.count(WIRE, "submissions")
         raw = await request.body()
-        await desk.gate(WIRE, "submit", self._fault)
+        await provider.gate(WIRE, "submit", self._fault)
         account = self._account(request)
         if account == "poor":
             return self.refuse(int(self._word("credit_status")), code=400002, message="insufficient balance")
@@ -127,92 +127,88 @@ class RunComfy:
         if request.headers.get("x-sandbox-draw") == "hash":
             plan = plan.without_words()
         price = prices[1 if plan.audio else 0]
-        run = desk.accept(WIRE, account=account, model=name, sent=sent, plan=plan, price=price)
-        await desk.created(WIRE, self._fault)
+        run = provider.accept(WIRE, account=account, model=name, sent=sent, plan=plan, price=price)
+        await provider.created(WIRE, self._fault)
         links = self._links(request, run)
         body = {
             "request_id": run.id,
             **links,
             "cancel_url": links["status_url"].replace("/status", "/cancel"),
         }
-        if desk.faults.fires(WIRE, "submit_no_id"):
+        if provider.faults.fires(WIRE, "submit_no_id"):
             del body["request_id"]
-        return desk.spoil(WIRE, "submit", json_reply(body, int(self._word("submit_status"))))
+        return provider.spoil(WIRE, "submit", json_reply(body, int(self._word("submit_status"))))
 
     def _read(self, raw: bytes, name: str) -> tuple[dict[str, Any], ClipPlan]:
-        """The input of a submit and what it asks for.
-
-        Raises:
-            RefusedError: It asks for nothing that can be had.
-        """
+        """The input of a submit and what it asks for."""
         sent = read_object(raw)
         if sent is None:
             raise RefusedError(self.refuse(422, errors=[Problem((), "the body is not a JSON object")]))
-        reader = Reader(WIRE, self.desk.faults, sent)
+        reader = Reader(WIRE, self.provider.faults, sent)
         tier = name.split("/")[2] if name in PRICES else "of another name"
         plan = reader.plan(f"runcomfy kling 3.0 {tier}")
         if reader.problems:
             raise RefusedError(self.refuse(422, errors=reader.problems))
-        if self.desk.faults.fires(WIRE, "submit_moderated"):
+        if self.provider.faults.fires(WIRE, "submit_moderated"):
             words = "the prompt violates the content policy"
             raise RefusedError(self.refuse(422, code=422002, message=words))
         return sent, plan
 
     async def status(self, request: Request) -> Response:
         """Where a request stands."""
-        self.desk.count(WIRE, "polls")
+        self.provider.count(WIRE, "polls")
         run, state = await self._find(request, "poll")
         body: dict[str, Any] = {"request_id": run.id, "status": self._status_word(run, state)}
         if state == "queued":
-            waited = self.desk.clock() - run.born_s
+            waited = self.provider.clock() - run.born_s
             body["queue_position"] = max(1, math.ceil(3 * (1 - waited / run.fate.queue_s)))
-        return self.desk.spoil(WIRE, "poll", json_reply({**body, **self._links(request, run)}))
+        return self.provider.spoil(WIRE, "poll", json_reply({**body, **self._links(request, run)}))
 
     async def result(self, request: Request) -> Response:
         """What became of a request."""
-        desk = self.desk
-        desk.count(WIRE, "polls")
+        provider = self.provider
+        provider.count(WIRE, "polls")
         run, state = await self._find(request, "poll")
         unfinished = state in {"queued", "dispatching", "running"}
-        hidden = not unfinished and desk.faults.fires(WIRE, "result_not_ready")
+        hidden = not unfinished and provider.faults.fires(WIRE, "result_not_ready")
         if hidden or (unfinished and self._word("not_ready") == "400005"):
             return self.refuse(400, code=400005, message="the result is not ready")
         word = "succeeded" if state == "succeeded" else self._status_word(run, state)
         body: dict[str, Any] = {
             "request_id": run.id,
             "status": "failed" if state == "failed" else word,
-            "created_at": desk.date(run.born_s).isoformat(),
+            "created_at": provider.date(run.born_s).isoformat(),
         }
-        strange = self.desk.strange(WIRE)
+        strange = self.provider.strange(WIRE)
         if strange:
             body["message"] = strange
         if not unfinished:
-            body["finished_at"] = desk.date(run.ended_s()).isoformat()
+            body["finished_at"] = provider.date(run.ended_s()).isoformat()
         if state == "succeeded" and run.fate.outputs:
             body["output"] = self._output(request, run)
         if state == "failed":
             body["error"] = self._error(run)
         if request.query_params.get("include_cost") == "true":
-            cost = desk.cost(run)
+            cost = provider.cost(run)
             # A failed or cancelled request tells a cost only if it is set to be billed: nothing says that
             # the real one would answer 0.
             if cost is not None and (state == "succeeded" or cost):
                 body["cost"] = float(cost)
                 if (currency := self._word("cost_currency")) != "unsaid":
                     body["currency"] = currency
-        return desk.spoil(WIRE, "poll", json_reply(body))
+        return provider.spoil(WIRE, "poll", json_reply(body))
 
     async def cancel(self, request: Request) -> Response:
         """Cancel, which works in the queue only."""
-        self.desk.count(WIRE, "cancels")
+        self.provider.count(WIRE, "cancels")
         run, state = await self._find(request, "cancel")
         outcome = "not_cancellable"
         if state == "queued":
-            run.canceled_s = self.desk.clock()
+            run.canceled_s = self.provider.clock()
             outcome = "cancelled"
-        word = self._status_word(run, run.state(self.desk.clock()))
+        word = self._status_word(run, run.state(self.provider.clock()))
         body = {"request_id": run.id, "status": word, "outcome": outcome}
-        return self.desk.spoil(WIRE, "cancel", json_reply(body, 202))
+        return self.provider.spoil(WIRE, "cancel", json_reply(body, 202))
 
     def refuse(
         self,
@@ -225,7 +221,7 @@ class RunComfy:
     ) -> Response:
         """An error as the contract describes it."""
         usual = _CODES.get(status, (status * 1000 + 1, "internal error"))
-        words = self.desk.words(WIRE, message or usual[1])
+        words = self.provider.words(WIRE, message or usual[1])
         body: dict[str, Any] = {"error_code": code or usual[0], "error_message": words}
         if errors:
             body["detail"] = [
@@ -239,7 +235,7 @@ class RunComfy:
         return self.refuse(status, headers=headers)
 
     def _account(self, request: Request) -> str:
-        self.desk.note_key(request)
+        self.provider.note_key(request)
         account = account_of(request)
         if account is not None:
             return account
@@ -253,20 +249,22 @@ class RunComfy:
         return self.refuse(400, code=400001, message="unknown model")
 
     def _word(self, name: str) -> str:
-        return self.desk.faults.word(WIRE, name)
+        return self.provider.faults.word(WIRE, name)
 
     async def _find(self, request: Request, moment: str) -> tuple[Run, State]:
         """The run that a path names and where it stands."""
-        desk = self.desk
-        await self.desk.gate(WIRE, moment, self._fault)
+        provider = self.provider
+        await self.provider.gate(WIRE, moment, self._fault)
         account = self._account(request)
-        run = desk.runs.find(WIRE, request.path_params["run"], desk.faults.number(WIRE, "retention_s"))
+        run = provider.runs.find(
+            WIRE, request.path_params["run"], provider.faults.number(WIRE, "retention_s")
+        )
         if run is None:
             raise RefusedError(self.refuse(404))
         if run.account != account:
             raise RefusedError(self.refuse(int(self._word("foreign_run"))))
-        await desk.settle(run)
-        return run, run.state(desk.clock())
+        await provider.settle(run)
+        return run, run.state(provider.clock())
 
     def _status_word(self, run: Run, state: State) -> str:
         if state == "running" and run.fate.odd:
@@ -287,7 +285,7 @@ class RunComfy:
         return {f"{what}_url": f"{base}/v1/requests/{run.id}/{what}" for what in ("status", "result")}
 
     def _output(self, request: Request, run: Run) -> Any:
-        links = [link(self.desk, request, run, number) for number in range(run.fate.outputs)]
+        links = [link(self.provider, request, run, number) for number in range(run.fate.outputs)]
         shape = self._word("output_shape")
         if len(links) > 1 and shape in {"video", "string", "url"}:
             shape = "videos"
@@ -303,7 +301,7 @@ class RunComfy:
         text = "the video could not be generated"
         if run.fate.ending == "moderated":
             text = "the generated video was blocked by the content policy"
-        text = self.desk.words(WIRE, text)
+        text = self.provider.words(WIRE, text)
         return text if self._word("error_shape") == "string" else {"code": 500001, "message": text}
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from kling_nb.sandbox.render.clip import ClipPlan
-    from kling_nb.sandbox.state import Desk
+    from kling_nb.sandbox.state import ProviderState
 
 WIRE: Final = "runflow"
 MODEL: Final = "kuaishou/kling-video/v3/pro/text-to-video"
@@ -52,8 +52,8 @@ _CODES: Final = {
 class Runflow:
     """The routes of one wire."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, provider: ProviderState) -> None:
+        self.provider = provider
 
     def routes(self) -> list[Route]:
         """Everything below the base URL."""
@@ -80,7 +80,7 @@ class Runflow:
     async def balance(self, request: Request) -> Response:
         """What is left; a play figure that no run changes."""
         account = self._account(request)
-        usd = 0.0 if account == "poor" else self.desk.faults.number(WIRE, "balance_usd")
+        usd = 0.0 if account == "poor" else self.provider.faults.number(WIRE, "balance_usd")
         if self._word("balance_form") == "balance_cents":
             return json_reply({"balance_cents": round(usd * 100)})
         return json_reply({"balance": f"{usd:.2f}"})
@@ -91,84 +91,84 @@ class Runflow:
 
     async def cancel(self, request: Request) -> Response:
         """The admin's cancel, which is not for customers."""
-        self.desk.count(WIRE, "cancels")
-        await self.desk.gate(WIRE, "cancel", self._fault)
+        self.provider.count(WIRE, "cancels")
+        await self.provider.gate(WIRE, "cancel", self._fault)
         self._account(request)
         return self.refuse(403)
 
     async def submit(self, request: Request) -> Response:
         """The paid POST."""
-        desk = self.desk
-        desk.count(WIRE, "submissions")
+        provider = self.provider
+        provider.count(WIRE, "submissions")
         raw = await request.body()
-        await desk.gate(WIRE, "submit", self._fault)
+        await provider.gate(WIRE, "submit", self._fault)
         account = self._account(request)
         if account == "poor":
             return self.refuse(int(self._word("credit_status")), code=self._word("credit_code"))
         body, plan = self._read(request, raw)
         key = request.headers.get("idempotency-key")
         digest = hashlib.sha256(request.url.path.encode() + b"\n" + raw).hexdigest()
-        known = desk.replays.get((account, key)) if key else None
+        known = provider.replays.get((account, key)) if key else None
         if known is None or self._word("idempotency") == "off":
             shown = self._create(request, account, body, plan)
             if key:
-                desk.replays[account, key] = (digest, dict(shown))
-            await desk.created(WIRE, self._fault)
-            if desk.faults.fires(WIRE, "submit_no_id"):
+                provider.replays[account, key] = (digest, dict(shown))
+            await provider.created(WIRE, self._fault)
+            if provider.faults.fires(WIRE, "submit_no_id"):
                 del shown["id"]
         elif known[0] == digest:
             shown = known[1]
         else:
             return self.refuse(409, message="this Idempotency-Key came with another body")
-        return desk.spoil(WIRE, "submit", json_reply(shown, int(self._word("submit_status"))))
+        return provider.spoil(WIRE, "submit", json_reply(shown, int(self._word("submit_status"))))
 
     def _read(self, request: Request, raw: bytes) -> tuple[dict[str, Any], ClipPlan]:
-        """The body of a submit and what it asks for.
-
-        Raises:
-            RefusedError: It asks for nothing that can be had.
-        """
+        """The body of a submit and what it asks for."""
         if request.path_params["model"] != MODEL:
             raise RefusedError(self.refuse(404, code="MODEL_NOT_FOUND", message="unknown model"))
         body = read_object(raw)
         wrong = "the body is not a JSON object" if body is None else _envelope(body)
         if body is None or wrong:
             raise RefusedError(self.refuse(400, message=wrong))
-        reader = Reader(WIRE, self.desk.faults, body["input"])
+        reader = Reader(WIRE, self.provider.faults, body["input"])
         plan = reader.plan("runflow kling v3 pro")
         if reader.problems:
             raise RefusedError(self.refuse(422, message="the input is not valid", errors=reader.problems))
-        if self.desk.faults.fires(WIRE, "submit_moderated"):
+        if self.provider.faults.fires(WIRE, "submit_moderated"):
             words = "the prompt violates the content policy"
             raise RefusedError(self.refuse(422, code="CONTENT_POLICY", message=words))
         return body, plan
 
     def _create(self, request: Request, account: str, body: dict[str, Any], plan: ClipPlan) -> dict[str, Any]:
-        price = Decimal(str(self.desk.faults.number(WIRE, "audio_price"))) if plan.audio else PRICE
-        run = self.desk.accept(WIRE, account=account, model=MODEL, sent=body["input"], plan=plan, price=price)
+        price = Decimal(str(self.provider.faults.number(WIRE, "audio_price"))) if plan.audio else PRICE
+        run = self.provider.accept(
+            WIRE, account=account, model=MODEL, sent=body["input"], plan=plan, price=price
+        )
         run.extra = {key: body.get(key) for key in ("client_ref", "callback_url", "metadata")}
         run.extra["idempotency_key"] = request.headers.get("idempotency-key")
         return self.show(request, run)
 
     async def get(self, request: Request) -> Response:
         """One run."""
-        desk = self.desk
-        desk.count(WIRE, "polls")
-        await self.desk.gate(WIRE, "poll", self._fault)
+        provider = self.provider
+        provider.count(WIRE, "polls")
+        await self.provider.gate(WIRE, "poll", self._fault)
         account = self._account(request)
-        run = desk.runs.find(WIRE, request.path_params["run"], desk.faults.number(WIRE, "retention_s"))
+        run = provider.runs.find(
+            WIRE, request.path_params["run"], provider.faults.number(WIRE, "retention_s")
+        )
         if run is None:
             return self.refuse(404)
         if run.account != account:
             return self.refuse(int(self._word("foreign_run")))
-        await desk.settle(run)
-        return desk.spoil(WIRE, "poll", json_reply(self.show(request, run)))
+        await provider.settle(run)
+        return provider.spoil(WIRE, "poll", json_reply(self.show(request, run)))
 
     async def list_runs(self, request: Request) -> Response:
         """The runs of an account, filtered and in pages."""
-        desk = self.desk
-        desk.count(WIRE, "lists")
-        await desk.gate(WIRE, "list", self._fault)
+        provider = self.provider
+        provider.count(WIRE, "lists")
+        await provider.gate(WIRE, "list", self._fault)
         rows = self._rows(request, self._account(request))
         query = request.query_params
         try:
@@ -188,7 +188,7 @@ class Runflow:
             "next": self._page(request, at + size) if at + size < len(rows) else None,
             "previous": self._page(request, max(0, at - size)) if at else None,
         }
-        return desk.spoil(WIRE, "list", json_reply(body))
+        return provider.spoil(WIRE, "list", json_reply(body))
 
     def show(self, request: Request, run: Run) -> dict[str, Any]:
         """A run as the API shows it.
@@ -200,12 +200,12 @@ class Runflow:
         Returns:
             Every documented field, null where there is nothing to say.
         """
-        desk = self.desk
-        now = desk.clock()
+        provider = self.provider
+        now = provider.clock()
         state = run.state(now)
         ended = state in TERMINAL
-        cost = desk.cost(run)
-        currency = desk.faults.word(WIRE, "cost_currency")
+        cost = provider.cost(run)
+        currency = provider.faults.word(WIRE, "cost_currency")
         begun = state == "running" or (ended and run.started_s() <= run.ended_s())
         nothing = ("flow_id", "target_version", "context", "cost_breakdown", "batch_id", "request_id", "flow")
         body: dict[str, Any] = {
@@ -225,9 +225,9 @@ class Runflow:
             "nodes_completed": 1 if state == "succeeded" else 0,
             "client_ref": run.extra.get("client_ref"),
             "created_by": run.account,
-            "created_at": _iso(desk.date(run.born_s)),
-            "started_at": _iso(desk.date(run.started_s())) if begun else None,
-            "completed_at": _iso(desk.date(run.ended_s())) if ended else None,
+            "created_at": _iso(provider.date(run.born_s)),
+            "started_at": _iso(provider.date(run.started_s())) if begun else None,
+            "completed_at": _iso(provider.date(run.ended_s())) if ended else None,
             "callback_url": run.extra.get("callback_url"),
             "metadata": run.extra.get("metadata"),
             "has_logs": False,
@@ -247,7 +247,7 @@ class Runflow:
                 if moderated
                 else "The provider could not finish the video."
             )
-            body["failure_message"] = desk.words(WIRE, words)
+            body["failure_message"] = provider.words(WIRE, words)
             body[self._word("stage_field")] = "moderation" if moderated else "inference"
         return body
 
@@ -262,9 +262,11 @@ class Runflow:
     ) -> Response:
         """An error in the shape that is set."""
         code = code or _CODES.get(status, "INTERNAL_ERROR")
-        message = self.desk.words(WIRE, message or code.replace("_", " ").lower())
-        told = [{"field": ".".join(map(str, bad.where)), "message": bad.what} for bad in errors or []] or None
-        body: dict[str, Any] = {"code": code, "message": message, "errors": told}
+        message = self.provider.words(WIRE, message or code.replace("_", " ").lower())
+        details = [
+            {"field": ".".join(map(str, bad.where)), "message": bad.what} for bad in errors or []
+        ] or None
+        body: dict[str, Any] = {"code": code, "message": message, "errors": details}
         form = self._word("error_form")
         if form == "detail":
             body = {"detail": message}
@@ -278,7 +280,7 @@ class Runflow:
         return self.refuse(status, headers=headers)
 
     def _account(self, request: Request) -> str:
-        self.desk.note_key(request)
+        self.provider.note_key(request)
         account = account_of(request)
         if account is not None:
             return account
@@ -287,7 +289,7 @@ class Runflow:
         )
 
     def _word(self, name: str) -> str:
-        return self.desk.faults.word(WIRE, name)
+        return self.provider.faults.word(WIRE, name)
 
     def _state_word(self, run: Run, state: str) -> str:
         if state == "canceled":
@@ -297,8 +299,8 @@ class Runflow:
     def _output(self, request: Request, run: Run) -> dict[str, Any] | None:
         if run.fate.outputs == 0:
             return None
-        links = [link(self.desk, request, run, number) for number in range(run.fate.outputs)]
-        strange = self.desk.strange(WIRE)
+        links = [link(self.provider, request, run, number) for number in range(run.fate.outputs)]
+        strange = self.provider.strange(WIRE)
         return {
             "outputs": [{"url": url, "type": "video", "duration": run.plan.seconds} for url in links],
             "nsfw_detected": run.fate.nsfw,
@@ -308,11 +310,11 @@ class Runflow:
 
     def _rows(self, request: Request, account: str) -> list[dict[str, Any]]:
         """The runs of an account that the list knows by now, oldest first."""
-        desk = self.desk
-        lag, kept = (desk.faults.number(WIRE, name) for name in ("list_lag_s", "retention_s"))
-        latest = desk.clock() - lag
-        runs = [run for run in desk.runs if run.account == account and run.born_s <= latest]
-        return [self.show(request, run) for run in runs if desk.runs.find(WIRE, run.id, kept)]
+        provider = self.provider
+        lag, kept = (provider.faults.number(WIRE, name) for name in ("list_lag_s", "retention_s"))
+        latest = provider.clock() - lag
+        runs = [run for run in provider.runs if run.account == account and run.born_s <= latest]
+        return [self.show(request, run) for run in runs if provider.runs.find(WIRE, run.id, kept)]
 
     def _page(self, request: Request, at: int) -> str:
         if self._word("page_link") == "token":

@@ -25,7 +25,7 @@ from kling_nb.sandbox.app import build_app
 from kling_nb.sandbox.faults.board import Faults, Setting, parse_faults
 from kling_nb.sandbox.render.cache import Clips
 from kling_nb.sandbox.replies import TRANSPORT, asked_transport, asking
-from kling_nb.sandbox.state import Desk
+from kling_nb.sandbox.state import ProviderState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -105,9 +105,9 @@ class Sandbox:
         ...         print(sandbox.runflow)
     """
 
-    def __init__(self, desk: Desk, server: _Server, task: asyncio.Task[None], port: int) -> None:
+    def __init__(self, provider: ProviderState, server: _Server, task: asyncio.Task[None], port: int) -> None:
         """Not for callers: use `start`."""
-        self.desk = desk
+        self.provider = provider
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.runflow = f"{self.url}/runflow"
@@ -154,9 +154,9 @@ class Sandbox:
         except OSError:
             listener.close()
             raise
-        desk = Desk(clock=clock, wait_scale=wait_scale, faults=board, clips=Clips(clips))
+        provider = ProviderState(clock=clock, wait_scale=wait_scale, faults=board, clips=Clips(clips))
         config = uvicorn.Config(
-            asking(build_app(desk)),
+            asking(build_app(provider)),
             http=_Protocol,
             ws="none",
             lifespan="off",
@@ -167,25 +167,25 @@ class Sandbox:
             timeout_keep_alive=3600,
         )
         server = _Server(config)
-        desk.hang_up_all = server.hang_up_all
+        provider.hang_up_all = server.hang_up_all
         task = asyncio.create_task(server.serve(sockets=[listener]), name="kling-nb-sandbox")
         ready = asyncio.create_task(server.ready.wait())
         await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         if task.done():
-            desk.clips.close()
+            provider.clips.close()
             task.result()
-        return cls(desk, server, task, listener.getsockname()[1])
+        return cls(provider, server, task, listener.getsockname()[1])
 
     async def stop(self) -> None:
         """Stop answering, close every connection and remove the files. Doing it twice is harmless."""
-        self.desk.stopping.set()
+        self.provider.stopping.set()
         self._server.leaving.set()
         await asyncio.wait([self._task])
         try:
-            await asyncio.to_thread(self.desk.clips.close)
+            await asyncio.to_thread(self.provider.clips.close)
         except RuntimeError:  # at the interpreter's exit there are no more threads to be had
-            self.desk.clips.close()
+            self.provider.clips.close()
 
     async def restart(self, *, memory: bool = True) -> None:
         """Do as a provider that was started anew: every connection is closed, in the middle of an answer too.
@@ -193,16 +193,16 @@ class Sandbox:
         Args:
             memory: Whether it still knows its runs, which go on; else they are known to nobody.
         """
-        self.desk.restart(memory=memory)
+        self.provider.restart(memory=memory)
 
     async def settled(self) -> None:
         """Wait until nothing is being rendered: for tests with a clock of their own."""
-        await self.desk.clips.settled()
+        await self.provider.clips.settled()
         await asyncio.sleep(0)
 
     def stats(self) -> dict[str, Any]:
         """What `GET /_sandbox/stats` answers."""
-        return self.desk.stats()
+        return self.provider.stats()
 
     def set_faults(self, settings: Mapping[str, Setting]) -> None:
         """Change switches while it runs.
@@ -213,7 +213,7 @@ class Sandbox:
         Raises:
             ValueError: An unknown switch or a bad value.
         """
-        self.desk.faults.set(settings)
+        self.provider.faults.set(settings)
 
     async def __aenter__(self) -> Self:
         return self
@@ -247,14 +247,14 @@ async def _serve(
     port: int, wait_scale: float, faults: Mapping[str, Setting] | None, seed: int | None
 ) -> None:
     loop = asyncio.get_running_loop()
-    told_to_stop = asyncio.Event()
+    stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         try:
-            loop.add_signal_handler(number, told_to_stop.set)
+            loop.add_signal_handler(number, stopping.set)
         except NotImplementedError:  # Windows loops have none; its own handler wakes the loop instead
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(told_to_stop.set))
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopping.set))
     async with await Sandbox.start(port, wait_scale, faults, seed=seed) as sandbox:
         line = json.dumps({"runflow": sandbox.runflow, "runcomfy": sandbox.runcomfy})
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
-        await told_to_stop.wait()
+        await stopping.wait()

@@ -26,7 +26,7 @@ from starlette.responses import RedirectResponse
 
 from kling_nb.sandbox.bodies import Lying, Stall, spoilt
 from kling_nb.sandbox.faults.switches import BODIES, STATUSES, WIRES, Wire
-from kling_nb.sandbox.replies import Cut, Hangup, RefusedError, asked_path, page, told
+from kling_nb.sandbox.replies import Cut, Hangup, RefusedError, asked_path, echo_text, page
 from kling_nb.sandbox.runs import TERMINAL, Fate, Run, Runs
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ LOOKS: Final = 4
 """In how many colours equal requests are made, one after the other."""
 
 
-class Desk:
+class ProviderState:
     """What one sandbox knows."""
 
     def __init__(
@@ -211,7 +211,7 @@ class Desk:
         """What an answer says in words: our own, or what the switches put there."""
         said = self.faults.word(wire, "message")
         text = own if said == "own" else said
-        return told(text) if self.faults.word(wire, "echo") == "on" else text
+        return echo_text(text) if self.faults.word(wire, "echo") == "on" else text
 
     def strange(self, wire: Wire) -> str | None:
         """The words that the switches put into every result, if they do."""

@@ -15,8 +15,8 @@ from typing import Any
 from kling_nb.addresses import is_loopback
 from kling_nb.config.session_keys import CallKeys, NotAskedError
 from kling_nb.engine.engine import Engine
-from kling_nb.engine.lookup import Reach
-from kling_nb.engine.reuse import Wish
+from kling_nb.engine.lookup import Access
+from kling_nb.engine.reuse import ReusePolicy
 from kling_nb.engine.run import Run
 from kling_nb.errors import BudgetError, KlingError, StoreError
 from kling_nb.ledger.database import Ledger
@@ -27,14 +27,14 @@ from kling_nb.pricing.catalog import Model
 from kling_nb.pricing.estimate import require_priced
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Estimate
-from kling_nb.records.privacy import NOW_PRIVATE, STILL_PUBLIC, is_veiled, unveiled
+from kling_nb.records.privacy import NOW_PRIVATE, STILL_PUBLIC, is_redacted, restore_prompt
 from kling_nb.records.provenance import Commit
 from kling_nb.records.request import request_key
 from kling_nb.records.run import RunRecord, RunStatus
-from kling_nb.session.budget import Wallet
+from kling_nb.session.budget import Budget
 from kling_nb.session.plan import Ask, Take, new_record, plan_takes
 
-__all__ = ["Opening"]
+__all__ = ["Admission"]
 
 FROM_FOLDER = "attached from the folder"
 
@@ -43,7 +43,7 @@ _LIVE = frozenset({*(status for status in RunStatus if status.pending), RunStatu
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opening:
+class Admission:
     """What one call needs to be opened.
 
     Args:
@@ -60,23 +60,23 @@ class Opening:
         keys: The keys of this call.
         reach: Gives what is needed to ask about a run, with these keys, or raises.
         checkout: Says which version of the code is around the notebook; asked once, before new runs.
-        told: Reads what the saved notebook's own outputs tell of runs of some requests; reads it once.
+        output_runs: Reads what the saved notebook's own outputs tell of runs of some requests; reads it once.
     """
 
     ask: Ask
     model: Model
     provider: str
     price: Estimate
-    wish: Wish
-    wallet: Wallet
+    policy: ReusePolicy
+    budget: Budget
     ledger: Ledger
     engine: Engine
     store: Store
     shared: Mapping[str, Any]
     keys: CallKeys
-    reach: Callable[[RunRecord], Reach]
+    access: Callable[[RunRecord], Access]
     checkout: Callable[[], Commit | None] = lambda: None
-    told: Callable[[tuple[str, ...]], Sequence[RunRecord]] = lambda _keys: ()
+    output_runs: Callable[[tuple[str, ...]], Sequence[RunRecord]] = lambda _keys: ()
 
     def look(self, *, keep: bool = False) -> tuple[Take, ...]:
         """Decide about every take, as things stand now; the ledger is read and let go first.
@@ -102,30 +102,30 @@ class Opening:
             return takes
         # Folder and ledger may be elsewhere. Nothing is bought, or drawn, in place of what is on the page.
         ids = {record.id for record in (*known, *beside)}
-        told = [record for record in self.told(self._request_keys()) if record.id not in ids]
-        for record in told if keep else ():
+        output_runs = [record for record in self.output_runs(self._request_keys()) if record.id not in ids]
+        for record in output_runs if keep else ():
             # The cell's new output takes the place of the one that tells of it.
             with suppress(StoreError):
                 self.store.write_sidecar(record)
-        return self._planned(known, [*beside, *told]) if told else takes
+        return self._planned(known, [*beside, *output_runs]) if output_runs else takes
 
     def _planned(self, known: Sequence[RunRecord], others: Sequence[RunRecord]) -> tuple[Take, ...]:
         ids = {record.id for record in known}
         # What the ledger itself has on its way comes before a stranger's run of the same key.
         live = {record.run_key for record in known if record.status in _LIVE}
-        strangers = [
-            stranger(record)
+        foreign_files = [
+            from_folder(record)
             for record in self._worded(others)
-            # A private one that is still veiled has the key of this request and the hash of another.
+            # A private one that is still redacted has the key of this request and the hash of another.
             if record.id not in ids
             and not (record.status in _LIVE and record.run_key in live)
-            and not is_veiled(record)
+            and not is_redacted(record)
         ]
         return plan_takes(
             self.ask,
             self.model.id,
-            self.wish,
-            [*self._worded(known), *strangers],
+            self.policy,
+            [*self._worded(known), *foreign_files],
             loopback=is_loopback,
             verified=lambda record: self._located(record) is not None,
             fetchable=self._fetchable,
@@ -133,12 +133,12 @@ class Opening:
 
     def _worded(self, records: Sequence[RunRecord]) -> list[RunRecord]:
         """Give private runs that were read from a receipt their words back: the call has them."""
-        return [unveiled(record, self.ask.request) for record in records]
+        return [restore_prompt(record, self.ask.request) for record in records]
 
     def _fetchable(self, record: RunRecord) -> bool:
         """Whether its provider can be asked for it now, with the key that made it."""
         try:
-            account = self.reach(record).account
+            account = self.access(record).account
         except KlingError:
             return False
         return record.provider_run_id is not None and record.account in {"", account}
@@ -146,7 +146,7 @@ class Opening:
     def _reachable(self, record: RunRecord) -> bool:
         """Whether its provider can be asked about it now, be it with another key."""
         try:
-            self.reach(record)
+            self.access(record)
         except KlingError:
             return False
         return True
@@ -201,7 +201,7 @@ class Opening:
     def _afford(self, transaction: Transaction, amounts: Sequence[int], now: datetime) -> None:
         allowed = self.ask.allow_unpriced or self.ask.price is not None
         require_priced(self.price, allow_unpriced=allowed)
-        self.wallet.reserve(
+        self.budget.reserve(
             transaction, amounts, max_cost=self.ask.max_cost, no_cache=self.ask.no_cache, now=now
         )
 
@@ -235,16 +235,12 @@ class Opening:
         return [self._open_take(transaction, take, left.get(take.take), now) for take in takes]
 
     def _take_over(self, transaction: Transaction, take: Take, now: datetime) -> RunRecord | None:
-        """Claim an intent whose process is gone, and let go of its money, so that it is not counted twice.
-
-        Returns:
-            The intent as it was, but for whose it is now, and since when; None where there is none to take.
-        """
+        """Claim an intent whose process is gone, and let go of its money, so that it is not counted twice."""
         record = take.decision.record if take.decision else None
         if (
             record is None
             or record.status != RunStatus.CREATED
-            or record.play != self.wallet.play
+            or record.play != self.budget.play
             # This kernel sends it, perhaps from before its session was named: there it goes on to count.
             # Of a session with a name it may be another kernel's: then it needs our consent and our caps.
             or transaction.owner(record.id) == self.engine.owner
@@ -330,10 +326,10 @@ class Opening:
         if reused and self.ask.private:
             if not run.record.private:
                 run.conceal()
-            run.note = self._veil(there) or self._veil(record) or run.note
+            run.note = self._redact(there) or self._redact(record) or run.note
         return run
 
-    def _veil(self, record: RunRecord) -> str:
+    def _redact(self, record: RunRecord) -> str:
         """Replace a receipt from before the run was private; give what its card says about it."""
         store = self.engine.store(record.folder or self.store.folder)
         public = file_stem(record.model_copy(update={"private": False}))
@@ -347,7 +343,7 @@ class Opening:
 
     def _handle(self, record: RunRecord, *, reused: bool) -> Run:
         unsent = record.status in {RunStatus.CREATED, RunStatus.SUBMITTING}
-        if reused and unsent and not self.wallet.consents(self.ask.max_cost):
+        if reused and unsent and not self.budget.consents(self.ask.max_cost):
             # Another kernel is sending it. Should that one die first, it takes consent to send it from here.
             return self.engine.resume(self.engine.peek(record))
         return self.engine.handle(record, reused=reused)
@@ -373,10 +369,10 @@ def in_folder(store: Store, name: str) -> RunRecord | None:
         What its sidecar says, without the money; None where there is none.
     """
     found = (record for record in store.sidecars() if name in {record.id, record.provider_run_id})
-    return next((_unpaid(stranger(record)) for record in found), None)
+    return next((_unpaid(from_folder(record)) for record in found), None)
 
 
-def stranger(record: RunRecord) -> RunRecord:
+def from_folder(record: RunRecord) -> RunRecord:
     """Take a record that only the folder knows: its money is no money of ours."""
     if record.status.ended:
         # What it cost is shown, and in no sum: an ended run of a folder stays out of the ledger.

@@ -17,7 +17,7 @@ from kling_nb.engine.run import Run, Video
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError
 from kling_nb.records.money import Estimate, Totals, dollars
-from kling_nb.records.privacy import quietly
+from kling_nb.records.privacy import hide_traceback
 from kling_nb.records.request import Shot, TextToVideo, make_request
 from kling_nb.records.run import RunStatus
 from kling_nb.session.plan import Ask
@@ -55,8 +55,8 @@ def current() -> Session:
     with _lock:
         if _session is None:
             _session = Session(surroundings=_surroundings or script)
-        if (told := getattr(_surroundings, "overrides", None)) is not None:
-            _session.configure(told())  # a cap set by `%config` a line ago holds for this line too
+        if (read_overrides := getattr(_surroundings, "overrides", None)) is not None:
+            _session.configure(read_overrides())  # a cap set by `%config` a line ago holds for this line too
         return _session
 
 
@@ -290,7 +290,7 @@ def submit(
         },
     )
     session = current()
-    with quietly(private):
+    with hide_traceback(private):
         session.last = run = session.open(ask)[0]
     await_at_end([run])
     return run

@@ -20,7 +20,7 @@ from kling_nb.ledger.transaction import Transaction
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import MICROS, Cap, Level, Totals, usd
 
-__all__ = ["LEVELS", "Wallet", "named_session"]
+__all__ = ["LEVELS", "Budget", "named_session"]
 
 #: The levels beyond the cell, each with the setting that caps it.
 LEVELS: dict[Level, str] = {
@@ -64,7 +64,7 @@ def named_session(name: str, *, user: str, project: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wallet:
+class Budget:
     """What may be spent, and who says so.
 
     Args:
@@ -94,7 +94,7 @@ class Wallet:
     user_total_micros: int | None = None
 
     @classmethod
-    def of(cls, settings: Settings, *, session_id: str, headless: bool, play: bool) -> "Wallet":
+    def of(cls, settings: Settings, *, session_id: str, headless: bool, play: bool) -> "Budget":
         """Make the wallet that the settings allow."""
         return cls(
             session_id=session_id,

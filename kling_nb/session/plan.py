@@ -14,14 +14,14 @@ from typing import Any
 from kling_nb.config.keys import Key
 from kling_nb.config.provider_choice import choose_provider
 from kling_nb.config.settings import Settings, provider_origin
-from kling_nb.engine.reuse import Decision, Wish, decide
+from kling_nb.engine.reuse import Decision, ReusePolicy, decide
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.pricing.catalog import Model
 from kling_nb.pricing.estimate import estimate, learn_price
 from kling_nb.providers import make_provider
 from kling_nb.records.money import Estimate, Totals
-from kling_nb.records.privacy import in_place_of, is_hash, veiled_labels, veiled_request
+from kling_nb.records.privacy import in_place_of, is_hash, redacted_labels, redacted_request
 from kling_nb.records.request import TextToVideo, request_key, run_key
 from kling_nb.records.run import WHO, RunRecord, with_who
 
@@ -269,8 +269,8 @@ def payloads(
     """
     bodies: dict[str, Mapping[str, Any] | str] = {}
     # What is shown of a private call is kept in the notebook: the words go out, and only out.
-    request = veiled_request(ask.request) if ask.private else ask.request
-    metadata = veiled_labels(ask.request, ask.metadata) if ask.private else ask.metadata
+    request = redacted_request(ask.request) if ask.private else ask.request
+    metadata = redacted_labels(ask.request, ask.metadata) if ask.private else ask.metadata
     for name, offer in model.providers.items():
         if name == "sandbox" and provider != "sandbox":
             continue
@@ -293,7 +293,7 @@ def payloads(
 def plan_takes(
     ask: Ask,
     model: str,
-    wish: Wish,
+    policy: ReusePolicy,
     candidates: Sequence[RunRecord],
     *,
     loopback: Callable[[str], bool],
@@ -322,7 +322,7 @@ def plan_takes(
         try:
             decision = decide(
                 mine,
-                wish,
+                policy,
                 loopback=loopback,
                 verified=verified,
                 fetchable=fetchable,

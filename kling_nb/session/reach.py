@@ -11,19 +11,19 @@ from pydantic import SecretStr
 from kling_nb.addresses import is_loopback
 from kling_nb.config.keys import Key, fingerprint
 from kling_nb.config.settings import Settings, provider_origin
-from kling_nb.engine.lookup import Reach
+from kling_nb.engine.lookup import Access
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.providers import make_provider
 from kling_nb.records.run import RunRecord
 
-__all__ = ["reach_run"]
+__all__ = ["access_for"]
 
 SANDBOX_KEY = SecretStr("sandbox")
 
 
-def reach_run(
+def access_for(
     record: RunRecord, *, settings: Callable[[], Settings], find_key: Callable[[str], Key | None]
-) -> Reach:
+) -> Access:
     """Give what is needed to ask about a run, or say why it cannot be asked about.
 
     Args:
@@ -42,7 +42,7 @@ def reach_run(
         # Its own address: the sandbox of another kernel may still be there, and no key is at stake.
         if not is_loopback(record.origin):
             raise UsageError(f"Run {record.id} claims a sandbox at another machine.", run_id=record.id)
-        return Reach(provider=make_provider("sandbox", record.origin), key=SANDBOX_KEY, account="sandbox")
+        return Access(provider=make_provider("sandbox", record.origin), key=SANDBOX_KEY, account="sandbox")
     adapter = make_provider(record.provider, provider_origin(settings(), record.provider))
     if adapter.base_url != record.origin:
         raise UsageError(
@@ -63,4 +63,4 @@ def reach_run(
             provider=record.provider,
             provider_run_id=record.provider_run_id,
         )
-    return Reach(provider=adapter, key=key.secret, account=fingerprint(key))
+    return Access(provider=adapter, key=key.secret, account=fingerprint(key))

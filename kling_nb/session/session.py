@@ -26,8 +26,8 @@ from kling_nb.config.keys import Key, check_length, fingerprint
 from kling_nb.config.session_keys import CallKeys, KeyHolder
 from kling_nb.config.settings import Settings, load_settings, provider_origin
 from kling_nb.engine.engine import Engine
-from kling_nb.engine.lookup import Reach
-from kling_nb.engine.reuse import Wish
+from kling_nb.engine.lookup import Access
+from kling_nb.engine.reuse import ReusePolicy
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
@@ -39,12 +39,12 @@ from kling_nb.providers.base import Provider
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Cap, Estimate, Totals
 from kling_nb.records.run import RunRecord, RunStatus
-from kling_nb.records.saved_notebook import runs_told
+from kling_nb.records.saved_notebook import runs_in_outputs
 from kling_nb.records.secrets import texts_of
-from kling_nb.session.admission import Opening, in_folder
-from kling_nb.session.budget import Wallet, named_session
+from kling_nb.session.admission import Admission, in_folder
+from kling_nb.session.budget import Budget, named_session
 from kling_nb.session.plan import Ask, Plan, offer_for, payloads
-from kling_nb.session.reach import reach_run
+from kling_nb.session.reach import access_for
 from kling_nb.views.words import unread_words
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Session:
                 engine = Engine(
                     loop=self.loop,
                     ledger=ledger,
-                    reach=self.reach,
+                    access=self.access,
                     totals=self._shown_totals,
                     max_in_flight=settings.max_in_flight,
                     **self._engine_options,
@@ -176,22 +176,22 @@ class Session:
             if self._sandbox is None:
                 from kling_nb.sandbox.serve import Sandbox
 
-                self._sandbox = self.loop.hand(Sandbox.start(wait_scale=settings.sandbox_wait)).result()
+                self._sandbox = self.loop.start(Sandbox.start(wait_scale=settings.sandbox_wait)).result()
                 _open.add(self)
             return self._sandbox.runcomfy
 
-    def reach(self, record: RunRecord) -> Reach:
+    def access(self, record: RunRecord) -> Access:
         """Give what is needed to ask about a run, or say why it cannot be asked about."""
-        return reach_run(record, settings=self.settings, find_key=self.key)
+        return access_for(record, settings=self.settings, find_key=self.key)
 
     # -- money ---------------------------------------------------------------
     def who(self, settings: Settings) -> dict[str, str]:
         """Say whom a run is counted under: in its record, and to a provider that takes metadata."""
         return {"session_id": self.id, "project": settings.project, "user": settings.user}
 
-    def _wallet(self, settings: Settings, *, play: bool) -> Wallet:
+    def _budget(self, settings: Settings, *, play: bool) -> Budget:
         headless = self.surroundings().headless
-        return Wallet.of(settings, session_id=self.id, headless=headless, play=play)
+        return Budget.of(settings, session_id=self.id, headless=headless, play=play)
 
     def join(self, name: str) -> None:
         """Count what is asked for from now on under a session that has a name, with all that it has spent.
@@ -222,7 +222,7 @@ class Session:
         settings = self.settings()
         ledger, _ = self._stand(settings)
         with ledger.reading() as transaction:
-            caps = self._wallet(settings, play=play).caps(transaction, unlimited=True)
+            caps = self._budget(settings, play=play).caps(transaction, unlimited=True)
             return caps, transaction.began(self.id)
 
     def totals(self, *, play: bool = False) -> Totals:
@@ -230,7 +230,7 @@ class Session:
         settings = self.settings()
         ledger, _ = self._stand(settings)
         with ledger.reading() as transaction:
-            return self._wallet(settings, play=play).totals(transaction)
+            return self._budget(settings, play=play).totals(transaction)
 
     def _shown_totals(self, play: bool) -> Totals | None:  # noqa: FBT001 - the engine's callback
         with suppress(KlingError):
@@ -249,7 +249,7 @@ class Session:
         """
         return self._resolve(ask, self.settings(), CallKeys(self.key))[2]
 
-    def _opening(self, ask: Ask, settings: Settings) -> Opening:
+    def _admission(self, ask: Ask, settings: Settings) -> Admission:
         keys = CallKeys(self.key)
         provider, model, price = self._resolve(ask, settings, keys)
         ledger, engine = self._stand(settings)
@@ -270,12 +270,12 @@ class Session:
             },
             shapes=False,
         )
-        return Opening(
+        return Admission(
             ask=ask,
             model=model,
             provider=provider,
             price=price,
-            wish=Wish(
+            policy=ReusePolicy(
                 provider=provider,
                 named=ask.named is not None,
                 real_origin=lambda name: not is_loopback(provider_origin(settings, name)),
@@ -283,7 +283,7 @@ class Session:
                 cached_only=ask.cached_only or settings.cached_only,
                 retry=ask.retry,
             ),
-            wallet=replace(self._wallet(settings, play=play), session_id=who["session_id"]),
+            budget=replace(self._budget(settings, play=play), session_id=who["session_id"]),
             ledger=ledger,
             engine=engine,
             store=engine.store(folder),
@@ -300,14 +300,14 @@ class Session:
                 "terms": model.offer(provider).terms,
             },
             checkout=lambda: commit_of(where.folder),
-            told=cache(partial(runs_told, where.notebook)),
+            output_runs=cache(partial(runs_in_outputs, where.notebook)),
             keys=keys,
-            reach=lambda record: reach_run(record, settings=lambda: settings, find_key=keys.find),
+            access=lambda record: access_for(record, settings=lambda: settings, find_key=keys.find),
         )
 
-    def opening(self, ask: Ask) -> Opening:
+    def admission(self, ask: Ask) -> Admission:
         """Give what a call would work with: what `open` does, done by somebody who takes it back."""
-        return self._opening(ask, self.settings())
+        return self._admission(ask, self.settings())
 
     def beside(self, surroundings: Callable[[], Surroundings]) -> "Session":
         """Make a session that looks on behalf of this one: its money and keys, from another place."""
@@ -329,18 +329,18 @@ class Session:
             KlingError: What would refuse the call.
         """
         settings = self.settings()
-        opening = self._opening(ask, settings)
-        takes = opening.look()
-        with opening.ledger.reading() as transaction:
-            obstacle = opening.obstacle(transaction, takes)
+        admission = self._admission(ask, settings)
+        takes = admission.look()
+        with admission.ledger.reading() as transaction:
+            obstacle = admission.obstacle(transaction, takes)
         return Plan(
             ask=ask,
-            provider=opening.provider,
-            model=opening.model.id,
+            provider=admission.provider,
+            model=admission.model.id,
             takes=takes,
-            estimate=opening.price,
-            payloads=payloads(ask, opening.model, opening.provider, **self.who(settings)),
-            totals=self.totals(play=opening.wallet.play),
+            estimate=admission.price,
+            payloads=payloads(ask, admission.model, admission.provider, **self.who(settings)),
+            totals=self.totals(play=admission.budget.play),
             obstacle=obstacle,
         )
 
@@ -358,11 +358,11 @@ class Session:
             KlingError: The call is refused; nothing was sent.
         """
         settings = self.settings()
-        opening = self._opening(ask, settings)
-        if opening.wallet.play:
+        admission = self._admission(ask, settings)
+        if admission.budget.play:
             # Started before the transaction: the address is part of the record.
-            opening = replace(opening, shared={**opening.shared, "origin": self._sandbox_url(settings)})
-        return opening.open()
+            admission = replace(admission, shared={**admission.shared, "origin": self._sandbox_url(settings)})
+        return admission.open()
 
     # -- looking ---------------------------------------------------------------
     def runs(self, *, statuses: Sequence[RunStatus] | None = None, limit: int | None = None) -> Runs:
@@ -408,7 +408,7 @@ class Session:
                 ledger.close()
             if sandbox is not None:
                 with suppress(TimeoutError):
-                    self.loop.hand(sandbox.stop()).result(5)
+                    self.loop.start(sandbox.stop()).result(5)
 
 
 @atexit.register

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.config.keys import KEY_VARIABLES, fingerprint
-from kling_nb.engine.lookup import Reach, Seen, balance, look
+from kling_nb.engine.lookup import Access, Seen, balance, look
 from kling_nb.engine.watch import reported
 from kling_nb.errors import KlingError
 from kling_nb.network.client import Transport
@@ -119,30 +119,30 @@ def _reconcile(session: Session, records: Sequence[RunRecord]) -> list[Check]:
     """Ask about each run, then write down what became known."""
     if not records:
         return []
-    ready: list[_Answer | tuple[RunRecord, Reach]] = []
+    ready: list[_Answer | tuple[RunRecord, Access]] = []
     for record in records:
         if record.provider_run_id is None:
             cure = "" if record.abandoned_at else f"; see `%kling resolve {record.id}`"
             ready.append(_Answer(record, why_not=f"its id at the provider is not known{cure}"))
             continue
         try:
-            ready.append((record, session.reach(record)))
+            ready.append((record, session.access(record)))
         except KlingError as error:
             ready.append(_Answer(record, why_not=error.what))
-    answers = session.loop.hand(_ask(ready)).result()
+    answers = session.loop.start(_ask(ready)).result()
     return [_settle(session, answer) for answer in answers]
 
 
-async def _ask(ready: Sequence[_Answer | tuple[RunRecord, Reach]]) -> list[_Answer]:
+async def _ask(ready: Sequence[_Answer | tuple[RunRecord, Access]]) -> list[_Answer]:
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(what: _Answer | tuple[RunRecord, Reach]) -> _Answer:
+    async def one(what: _Answer | tuple[RunRecord, Access]) -> _Answer:
         if isinstance(what, _Answer):
             return what
-        record, reach = what
+        record, access = what
         async with gate:
             try:
-                return _Answer(record, await look(transport, reach, record.provider_run_id or ""))
+                return _Answer(record, await look(transport, access, record.provider_run_id or ""))
             except KlingError as error:
                 return _Answer(record, why_not=error.what)
 
@@ -155,7 +155,7 @@ def _settle(session: Session, answer: _Answer) -> Check:
     before = answer.record
     if answer.seen is None:
         return _check(before, before, "not asked", answer.why_not)
-    figures, words = _told(before, answer.seen.snapshot)
+    figures, words = _figures_of(before, answer.seen.snapshot)
     if figures is None:
         return _check(before, before, "open", words)
     with session.ledger().writing() as transaction:
@@ -177,20 +177,20 @@ def _settle(session: Session, answer: _Answer) -> Check:
     return _check(before, after, "confirmed" if same else "corrected", words)
 
 
-def _told(record: RunRecord, snapshot: Snapshot) -> tuple[dict[str, Any] | None, str]:
+def _figures_of(record: RunRecord, snapshot: Snapshot) -> tuple[dict[str, Any] | None, str]:
     """Say what a reading does to the books: fields, or None; and why, in words."""
     if snapshot.state not in _ENDS:
         return None, f"it is still {snapshot.word or snapshot.state} there"
-    told = reported(snapshot)
-    if told:
-        figure, currency = told["reported_micros"], told["currency"]
-        told["charged"] = "yes" if figure else "no"
+    changes = reported(snapshot)
+    if changes:
+        figure, currency = changes["reported_micros"], changes["currency"]
+        changes["charged"] = "yes" if figure else "no"
         if figure and currency != "USD":
             # The same as last time needs no further event.
             known = (record.reported_micros, record.currency) == (figure, currency)
             words = f"it reports {in_currency(figure, currency)}, which no dollar sum can count"
-            return None if known else told, words
-        return told | {"settled_micros": figure, "reserved_micros": 0}, ""
+            return None if known else changes, words
+        return changes | {"settled_micros": figure, "reserved_micros": 0}, ""
     unknown = record.settled_micros is None and charged(record) == "unknown"
     without_clip = record.status is not RunStatus.SUCCEEDED and snapshot.state != "succeeded"
     if snapshot.charged == "no" and unknown and without_clip:
@@ -228,14 +228,14 @@ def balances(session: Session, names: Sequence[str] = tuple(KEY_VARIABLES)) -> l
             key = session.key(name)
             if key is None:
                 continue
-            reach = Reach(provider=session.adapter(name), key=key.secret, account=fingerprint(key))
-            usd, words = session.loop.hand(_balance(reach)).result(60), ""
+            access = Access(provider=session.adapter(name), key=key.secret, account=fingerprint(key))
+            usd, words = session.loop.start(_balance(access)).result(60), ""
         except KlingError as error:
             usd, words = None, error.what
         lines.append(BalanceLine(provider=name, usd=usd, words=words.rstrip(".")))
     return lines
 
 
-async def _balance(reach: Reach) -> str:
+async def _balance(access: Access) -> str:
     async with Transport(total_timeout_s=20) as transport:
-        return await balance(transport, reach)
+        return await balance(transport, access)

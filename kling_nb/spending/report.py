@@ -100,10 +100,10 @@ class BalanceLine:
     words: str = ""
 
     def __str__(self) -> str:
-        told = f"not told ({self.words})"
+        amount = f"not told ({self.words})"
         if self.usd is not None:
-            told = f"**{usd(micros_of(Decimal(self.usd)))}**"
-        return f"Balance at {provider_label(self.provider)}: {told}."
+            amount = f"**{usd(micros_of(Decimal(self.usd)))}**"
+        return f"Balance at {provider_label(self.provider)}: {amount}."
 
 
 class CostReport:

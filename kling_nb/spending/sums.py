@@ -13,7 +13,7 @@ from typing import Any
 
 from kling_nb.errors import UsageError, one_line
 from kling_nb.records.money import dollars, in_currency, usd
-from kling_nb.records.privacy import veiled
+from kling_nb.records.privacy import redacted
 from kling_nb.records.run import RunRecord, charged
 
 __all__ = [
@@ -272,9 +272,9 @@ def _labels(record: RunRecord, by: Sequence[str]) -> list[tuple[str | None, ...]
 
 def _values(record: RunRecord, name: str) -> list[str | None]:
     if name == "tag":
-        return [f"{key}={value}" for key, value in sorted(veiled(record).tags.items())] or [None]
+        return [f"{key}={value}" for key, value in sorted(redacted(record).tags.items())] or [None]
     if name.startswith("tag:"):
-        return [veiled(record).tags.get(name[4:])]
+        return [redacted(record).tags.get(name[4:])]
     if name == "day":
         return [record.created_at.date().isoformat()]
     field = {"session": "session_id", "run": "id"}.get(name, name)

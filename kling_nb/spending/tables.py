@@ -37,9 +37,9 @@ def sums_words(sums: Sums) -> str:
     runs = f"{sums.runs} run{'' if sums.runs == 1 else 's'}"
     pending = f", {sums.pending} on the way" if sums.pending else ""
     estimated, reported, settled, held = _figures(sums)
-    told = "reported " if sums.reported.counted or not sums.reported.unknown else ""
+    prefix = "reported " if sums.reported.counted or not sums.reported.unknown else ""
     return (
-        f"{runs}{pending}; estimated **{estimated}**, {told}**{reported}**, settled **{settled}**, "
+        f"{runs}{pending}; estimated **{estimated}**, {prefix}**{reported}**, settled **{settled}**, "
         f"**{held}** held"
     )
 

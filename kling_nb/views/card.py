@@ -11,7 +11,7 @@ from datetime import datetime
 
 from kling_nb.errors import one_line
 from kling_nb.records.money import Totals
-from kling_nb.records.privacy import veiled
+from kling_nb.records.privacy import redacted
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.views import card_parts, html, receipt, words
 from kling_nb.views.card_parts import (
@@ -59,7 +59,7 @@ def card(state: CardState, *, totals: Totals | None, now: datetime) -> Html:
         >>> card.__name__  # see `docs/` for pictures
         'card'
     """
-    record = veiled(state.record)
+    record = redacted(state.record)
     state = replace(state, record=record)
     live = record.status.pending and not state.detached
     shown = live or record.status is RunStatus.SUCCEEDED
@@ -99,7 +99,7 @@ def line(state: CardState, *, totals: Totals | None, now: datetime) -> str:
     Returns:
         One or two lines.
     """
-    record = veiled(state.record)
+    record = redacted(state.record)
     name = f" ({one_line(state.name)})" if state.name else ""
     first = [
         f"{record.id}{name} {state.word}{mark(record, ' [{}]')}",
@@ -110,8 +110,8 @@ def line(state: CardState, *, totals: Totals | None, now: datetime) -> str:
         first.append(f"as of {words.clock(now)}")
     elif record.status is RunStatus.SUCCEEDED:
         first.append(one_line(state.src) if state.src else "the clip is not here")
-    if told := ending(record, detached=state.detached):
-        parts = [told.what, one_line(record.message), told.charged, told.cure, told.site]
+    if outcome := ending(record, detached=state.detached):
+        parts = [outcome.what, one_line(record.message), outcome.charged, outcome.cure, outcome.site]
         second = [one_line(" ".join(parts).strip())]
     else:
         said = words.short(one_line(all_words(record)), 72)

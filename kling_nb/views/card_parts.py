@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from kling_nb.errors import one_line
-from kling_nb.records.privacy import veiled, words_of
+from kling_nb.records.privacy import redacted, words_of
 from kling_nb.records.request import Shot
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.views import html, words
@@ -186,17 +186,17 @@ def _shot(shot: Shot, look: str) -> Html:
 
 def story(state: CardState) -> Html:
     """Draw what the end of a run without a clip means for its owner; nothing where nothing needs telling."""
-    told = ending(state.record, detached=state.detached)
-    if told is None:
+    outcome = ending(state.record, detached=state.detached)
+    if outcome is None:
         return Html()
-    record = veiled(state.record)
+    record = redacted(state.record)
     said = tag("div", tag("bdi", one_line(record.message)), style=_FAINT) if record.message else ""
     return html.callout(
         html.GREY if record.status.pending else _COLOURS[record.status],
-        tag("div", told.what),
+        tag("div", outcome.what),
         said,
-        tag("div", tag("b", told.charged), " ", prose(told.cure)),
-        tag("div", "That is at ", html.link(words.host(told.site), told.site)) if told.site else "",
+        tag("div", tag("b", outcome.charged), " ", prose(outcome.cure)),
+        tag("div", "That is at ", html.link(words.host(outcome.site), outcome.site)) if outcome.site else "",
     )
 
 
@@ -216,8 +216,8 @@ def clip_words(state: CardState) -> Html:
         "Put the file back, or run the cell again: what the provider still has is fetched again, and nothing "
         "is bought. Its SHA-256 is in the receipt."
     )
-    told = html.callout(html.AMBER, tag("div", tag("b", named, " is not here.")), tag("div", prose(cure)))
-    return join([tag("div", join([*took, *facts], DOT), style=_FAINT), told])
+    outcome = html.callout(html.AMBER, tag("div", tag("b", named, " is not here.")), tag("div", prose(cure)))
+    return join([tag("div", join([*took, *facts], DOT), style=_FAINT), outcome])
 
 
 def picture(state: CardState) -> Html:

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from kling_nb.errors import one_line
 from kling_nb.records.money import Totals, usd
-from kling_nb.records.privacy import veiled
+from kling_nb.records.privacy import redacted
 from kling_nb.records.run import RunRecord, RunStatus, charged
 from kling_nb.views import card, card_parts, html, receipt, words
 from kling_nb.views.card_parts import CardState
@@ -43,7 +43,7 @@ def grid(tiles: Sequence[CardState], *, totals: Totals | None, now: datetime) ->
     """
     if not tiles:
         return tag("div", "no runs", style=f"{html.FONT};{_FAINT}")
-    tiles = [replace(tile, record=veiled(tile.record)) for tile in tiles]
+    tiles = [replace(tile, record=redacted(tile.record)) for tile in tiles]
     shared = _shared(tiles)
     going = any(tile.record.status.pending for tile in tiles)
     head = [tag("b", f"{len(tiles)} runs"), ", ".join(_counts(tiles))]

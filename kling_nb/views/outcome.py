@@ -51,7 +51,7 @@ def ending(record: RunRecord, *, detached: bool = False) -> Ending | None:
     settled = record.settled_micros
     amount = usd(settled) if settled is not None else in_currency(record.reported_micros, record.currency)
     sure = f"yes, {'amount ' if amount == 'unknown' else ''}{amount}"
-    what, cure = _told(record, word)
+    what, cure = _explain(record, word)
     site = provider_site(record.provider) if record.status is RunStatus.LOST and word != "no" else ""
     return Ending(what, f"Charged: {sure if word == 'yes' else word}{play}.", cure, site)
 
@@ -64,7 +64,7 @@ def _detached(record: RunRecord, play: str) -> Ending:
     return Ending(what, f"Charged: unknown until it ends{play}.", resume)
 
 
-def _told(record: RunRecord, word: Charged) -> tuple[str, str]:
+def _explain(record: RunRecord, word: Charged) -> tuple[str, str]:
     """Give what happened and what is safe now."""
     at, again = _place(record), _again(record, word)
     they = at[0].upper() + at[1:]
@@ -76,7 +76,7 @@ def _told(record: RunRecord, word: Charged) -> tuple[str, str]:
     if record.abandoned_at is not None and record.provider_run_id is None:
         return f"The answer from {at} never came, and the run was given up; nothing is held for it.", again
     twice = "" if word == "no" else f" {again}"
-    told: dict[str | None, tuple[str, str]] = {
+    reasons: dict[str | None, tuple[str, str]] = {
         "moderated": (
             f"{they} refused this request for its content.",
             f"Change the prompt: the same request would be refused again.{twice}",
@@ -90,7 +90,7 @@ def _told(record: RunRecord, word: Charged) -> tuple[str, str]:
         "expired": (f"The run, or its clip, is no longer at {at}.", again),
         "canceled": ("The run was canceled before it made a clip.", again),
     }
-    return told.get(record.reason, (f"The run failed at {at}.", again))
+    return reasons.get(record.reason, (f"The run failed at {at}.", again))
 
 
 def _place(record: RunRecord) -> str:

@@ -9,7 +9,7 @@ import json
 from kling_nb.errors import one_line
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import in_currency, usd
-from kling_nb.records.privacy import veiled
+from kling_nb.records.privacy import redacted
 from kling_nb.records.provenance import source_type
 from kling_nb.records.run import Earlier, MediaFacts, RunRecord, RunStatus, charged
 from kling_nb.views.html import DOT, MONO, Html, details, join, tag
@@ -41,7 +41,7 @@ def receipt(record: RunRecord) -> Html:
             tag("td", value, style=cell),
             style="background:transparent",
         )
-        for number, (key, value) in enumerate(entry for entry in _entries(veiled(record)) if entry[1])
+        for number, (key, value) in enumerate(entry for entry in _entries(redacted(record)) if entry[1])
     ]
     look = "table-layout:fixed;width:100%;border-collapse:collapse;border:0;margin:6px 0 0;font-size:12px"
     return details("Receipt", tag("table", *rows, style=look))

@@ -83,17 +83,17 @@ def test_a_card_lives_plays_and_outlives_its_kernel(browser, folder, environment
         assert (folder / "a.ipynb").stat().st_size < 40_000
         stats = provider.stats()
         # Another server: it has never signed anything, and its kernel has nothing of ours.
-        with Lab(folder, browser, env=variables) as stranger:
-            assert not stranger.trusted("a.ipynb")
-            tab = stranger.open("a.ipynb")
-            stranger.shutdown_kernels()
+        with Lab(folder, browser, env=variables) as from_folder:
+            assert not from_folder.trusted("a.ipynb")
+            tab = from_folder.open("a.ipynb")
+            from_folder.shutdown_kernels()
             assert "Done, reused" in tab.outputs(1)[0]
             assert "rror displaying widget" not in tab.page.inner_text("body")
             _check_plays(tab, clips=1)
-            assert {url.split("/")[2] for _, url in stranger.requests if url.startswith("http")} == {
-                stranger.base.removeprefix("http://")
+            assert {url.split("/")[2] for _, url in from_folder.requests if url.startswith("http")} == {
+                from_folder.base.removeprefix("http://")
             }
-            assert stranger.errors == []
+            assert from_folder.errors == []
         assert provider.stats() == stats
 
 

@@ -38,12 +38,12 @@ def test_a_received_notebook_is_untrusted_and_has_a_new_kernel(lab, tmp_path):
     tab.page.wait_for_function("() => window.ran === 1")
     tab.save()
     assert jupyter.trusted("own.ipynb")
-    stranger = jupyter.reopen_untrusted("own.ipynb")
-    stranger.wait_text(0, "kept")
-    assert stranger.outputs(0) == ["kept"]
-    assert stranger.page.evaluate("window.ran") is None
-    stranger.run_cell(1)
-    assert stranger.outputs(1) == ["False"]
+    from_folder = jupyter.reopen_untrusted("own.ipynb")
+    from_folder.wait_text(0, "kept")
+    assert from_folder.outputs(0) == ["kept"]
+    assert from_folder.page.evaluate("window.ran") is None
+    from_folder.run_cell(1)
+    assert from_folder.outputs(1) == ["False"]
 
 
 @pytest.mark.matrix

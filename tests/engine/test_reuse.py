@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kling_nb.addresses import is_loopback
-from kling_nb.engine.reuse import Wish, decide
+from kling_nb.engine.reuse import ReusePolicy, decide
 from kling_nb.errors import (
     BlockedError,
     ConsentError,
@@ -511,37 +511,42 @@ REAL, STAND_IN = "https://api.runflow.io", "http://127.0.0.1:8123/runflow"
 @pytest.mark.parametrize(
     ("provider", "origin", "wish", "satisfied"),
     [
-        ("sandbox", "http://127.0.0.1:1", Wish(provider="sandbox"), True),
-        ("sandbox", "http://127.0.0.1:1", Wish(provider="runflow"), False),
-        ("sandbox", "http://127.0.0.1:1", Wish(provider="runflow", real_origin=lambda _: False), False),
-        ("runflow", STAND_IN, Wish(provider="sandbox"), True),
-        ("runflow", STAND_IN, Wish(provider="runflow", real_origin=lambda _: False), True),
-        ("runflow", STAND_IN, Wish(provider="runflow", real_origin=lambda _: True), False),
-        ("runflow", STAND_IN, Wish(provider="runcomfy", real_origin=lambda _: True), False),
+        ("sandbox", "http://127.0.0.1:1", ReusePolicy(provider="sandbox"), True),
+        ("sandbox", "http://127.0.0.1:1", ReusePolicy(provider="runflow"), False),
+        (
+            "sandbox",
+            "http://127.0.0.1:1",
+            ReusePolicy(provider="runflow", real_origin=lambda _: False),
+            False,
+        ),
+        ("runflow", STAND_IN, ReusePolicy(provider="sandbox"), True),
+        ("runflow", STAND_IN, ReusePolicy(provider="runflow", real_origin=lambda _: False), True),
+        ("runflow", STAND_IN, ReusePolicy(provider="runflow", real_origin=lambda _: True), False),
+        ("runflow", STAND_IN, ReusePolicy(provider="runcomfy", real_origin=lambda _: True), False),
         (
             "runflow",
             STAND_IN,
-            Wish(provider="runcomfy", real_origin=lambda name: name == "runcomfy"),
+            ReusePolicy(provider="runcomfy", real_origin=lambda name: name == "runcomfy"),
             True,
         ),
-        ("runflow", REAL, Wish(provider="runflow"), True),
-        ("runflow", REAL, Wish(provider="runflow", real_origin=lambda _: False), True),
-        ("runflow", REAL, Wish(provider="runcomfy"), True),
-        ("runflow", REAL, Wish(provider="runcomfy", named=True), False),
-        ("runflow", REAL, Wish(provider="sandbox"), True),
-        ("runflow", REAL, Wish(provider="sandbox", named=True), False),
+        ("runflow", REAL, ReusePolicy(provider="runflow"), True),
+        ("runflow", REAL, ReusePolicy(provider="runflow", real_origin=lambda _: False), True),
+        ("runflow", REAL, ReusePolicy(provider="runcomfy"), True),
+        ("runflow", REAL, ReusePolicy(provider="runcomfy", named=True), False),
+        ("runflow", REAL, ReusePolicy(provider="sandbox"), True),
+        ("runflow", REAL, ReusePolicy(provider="sandbox", named=True), False),
     ],
 )
-def test_whose_clips_satisfy_whom(provider, origin, wish, satisfied):
+def test_whose_clips_satisfy_whom(provider, origin, policy, satisfied):
     """A stand-in's clip serves keyless and loopback calls, and never a keyed call to the real provider."""
     finished = make_record(
         provider=provider, origin=origin, play=provider == "sandbox", status=RunStatus.SUCCEEDED, media=FILE
     )
-    found = decide([finished], wish, loopback=is_loopback, verified=lambda _: True)
+    found = decide([finished], policy, loopback=is_loopback, verified=lambda _: True)
     assert (found.act == "reuse") is satisfied
     assert found.act in {"reuse", "new"}
     pending = finished.model_copy(update={"status": RunStatus.QUEUED, "media": None})
-    found = decide([pending], wish, loopback=is_loopback, verified=lambda _: True)
+    found = decide([pending], policy, loopback=is_loopback, verified=lambda _: True)
     assert (found.act == "attach") is satisfied
 
 
@@ -584,8 +589,8 @@ def test_a_run_of_another_account_is_neither_lost_nor_expired(build, wire):
     run = pending_at_the_provider(house, session, provider=wire)
     session.close()
     house.keys(wire, key="other-key-of-a-test-9Zt4")
-    stranger = house.session()
-    again = house.run(stranger, ask(provider=wire))
+    from_folder = house.session()
+    again = house.run(from_folder, ask(provider=wire))
     assert again.id == run.id
     assert again.status.pending
     assert "another" in str(again.error)
@@ -593,6 +598,6 @@ def test_a_run_of_another_account_is_neither_lost_nor_expired(build, wire):
     assert again.error.charged == "unknown"
     house.keys(wire)
     house.let_go()
-    assert house.run(stranger, ask(provider=wire)).status == "succeeded"
+    assert house.run(from_folder, ask(provider=wire)).status == "succeeded"
     assert house.submissions == 1
     assert VARIABLE[wire] not in str(again.error)

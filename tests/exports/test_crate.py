@@ -11,7 +11,7 @@ from kling_nb.exports.crate import write_crate
 from kling_nb.exports.methods import methods
 from kling_nb.exports.naming import Sample
 from kling_nb.files import file_sha256
-from kling_nb.records.privacy import veiled
+from kling_nb.records.privacy import redacted
 from kling_nb.records.provenance import AI_MADE, DRAWN, Commit, Mark, Terms
 from kling_nb.records.run import MediaFacts
 from support.cards import DONE, record
@@ -172,7 +172,7 @@ def test_a_private_run_is_there_without_a_word_of_it(tmp_path, samples):
     """Its attempts, clip and cost are in the crate; its prompt is a hash in every file."""
     secret = samples[0].record.request.prompt
     hidden = [
-        Sample(record=veiled(one.record.model_copy(update={"private": True})), path=one.path)
+        Sample(record=redacted(one.record.model_copy(update={"private": True})), path=one.path)
         for one in samples
     ]
     write_crate(hidden, tmp_path / "crate", **ABOUT)

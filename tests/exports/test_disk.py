@@ -246,9 +246,9 @@ def test_another_export_s_list_is_not_replaced(tmp_path, sample):
     assert len((out / "metadata.jsonl").read_text().splitlines()) == 2
     # Of another layout it is a stranger's again, and so is what that layout does not know.
     made = lay_out(runs[:1], out, LAYOUTS["vbench"])
-    assert made.strangers == ("clip-1.mp4", "clip-2.mp4", "metadata.jsonl")
+    assert made.foreign_files == ("clip-1.mp4", "clip-2.mp4", "metadata.jsonl")
     assert "3 files there are not of this export" in repr(made)
-    assert json.loads((tmp_path / "out.export.json").read_text())["strangers"] == list(made.strangers)
+    assert json.loads((tmp_path / "out.export.json").read_text())["strangers"] == list(made.foreign_files)
 
 
 def test_the_folder_of_clips_takes_no_export(sample):

@@ -60,7 +60,7 @@ def test_vbench_finds_every_clip_by_name(tmp_path, sample):
     assert (len(found), sum(map(len, found)), warnings) == (946, 4730, [])
     assert {name for clips in found for name in clips} == names(folder)
     # Two prompts are listed twice; the others have names of their own.
-    assert (len(made.placed), made.complete, made.left_out, made.strangers) == (944 * 5, True, (), ())
+    assert (len(made.placed), made.complete, made.left_out, made.foreign_files) == (944 * 5, True, (), ())
 
 
 def test_vbench2_finds_every_clip_in_its_dimension(tmp_path, sample):

@@ -104,7 +104,7 @@ def test_a_page_plays_offline_with_nothing_beside_it(folder, browser, tmp_path):
         assert tab.evaluate(PLAY) == [[True, 640, True, None]] * 3
         assert tab.locator("a.kling-out").inner_text() == "Played further up in this page."
         assert tab.locator("footer").inner_text().startswith("Made by kling_nb from a.ipynb. 3 clips are in")
-        assert watch.strangers(alone.as_uri()) == failed == said == []
+        assert watch.foreign_files(alone.as_uri()) == failed == said == []
         assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         tab.screenshot(path=SHOTS / f"page-{name}.png", full_page=True)
         window.close()
@@ -269,7 +269,7 @@ def test_nothing_of_a_strangers_notebook_runs_in_a_page(browser, tmp_path, step)
     assert tab.evaluate("typeof window.pwned") == seen["pwned"] == "undefined"
     assert seen["foreign"] == []
     assert watch.dialogs == 0
-    assert watch.strangers("file:") == []
+    assert watch.foreign_files("file:") == []
     assert {mark_of(number) for number in range(0, len(CORPUS), step)} <= set(seen["marks"])
     assert tab.locator("script").count() == 0
 

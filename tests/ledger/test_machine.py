@@ -23,7 +23,7 @@ from kling_nb.errors import BudgetError, LedgerError
 from kling_nb.ledger.database import LeaseLostError, Ledger
 from kling_nb.records.money import Estimate
 from kling_nb.records.run import RunStatus
-from kling_nb.session.budget import Wallet
+from kling_nb.session.budget import Budget
 from support.clips import make_record
 
 CAP = 2_000_000
@@ -73,7 +73,7 @@ class LedgerMachine(RuleBasedStateMachine):
             status=RunStatus.CREATED,
             charged="no",
         )
-        wallet = Wallet(
+        wallet = Budget(
             session_id=SESSION, cap_micros=CAP, declared=True, yes=True, headless=False, play=False
         )
         live = any(r.run_key == record.run_key and r.status.value in LIVE for r in self.ledger.runs())

@@ -10,7 +10,7 @@ from kling_nb.commands.estimate.bill import estimate_notebook
 from kling_nb.errors import BlockedError, KeyMissingError
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.receipt_model import RECEIPT_MIME
-from kling_nb.records.saved_notebook import runs_told
+from kling_nb.records.saved_notebook import runs_in_outputs
 from kling_nb.recovery.resolve import resolve
 from support.kernels import check_saved, errors, execute, kernel_in, notebook, records
 from support.sessions import ask
@@ -204,7 +204,7 @@ def test_what_is_no_notebook_stops_nothing(build):
         assert house.run(keyless, ask(no_cache=take > 0)).provider == "sandbox"
     (house.folder / "a.ipynb").unlink()
     (house.folder / "a.ipynb").symlink_to("/dev/zero")
-    assert runs_told(house.folder / "a.ipynb", [run.record.request_key]) == ()
+    assert runs_in_outputs(house.folder / "a.ipynb", [run.record.request_key]) == ()
     assert house.drawn(keyless) == len(spoilt)
 
 

@@ -93,9 +93,9 @@ def test_names_are_unambiguous():
 
 
 @pytest.mark.parametrize(("name", "dearest"), [("pro", "0.168"), ("standard", "0.126"), ("4k", "0.42")])
-def test_the_dearest_price_is_known(name, dearest):
+def test_the_dearest_price_is_known(name, highest):
     """What is held back for an unknown price exists for every model."""
-    assert find_model(name).dearest_usd_per_s() == Decimal(dearest)
+    assert find_model(name).highest_usd_per_s() == Decimal(highest)
 
 
 def test_unknown_names_are_refused_with_the_known_ones():

@@ -189,7 +189,7 @@ def test_an_estimate_is_exact(drawn):
     assert type(made.reserve_micros) is int
     assert made.reserve_micros > 0
     if listed is None:
-        held = Fraction(price or model.dearest_usd_per_s())
+        held = Fraction(price or model.highest_usd_per_s())
         assert made.micros is None
     else:
         held = max(Fraction(listed), Fraction(price or 0))

@@ -149,7 +149,7 @@ class Hammer:
 def judge(folder, ledger, *, processes, kills, level="user", wire="runflow", seed=7):
     loop, held_time = Loop(), HeldTime()
     faults = {**HELD, "submit_slow": 0.5, "slow_s": 0.2}
-    sandbox = loop.hand(Sandbox.start(wait_scale=1, clock=held_time, faults=faults)).result(90)
+    sandbox = loop.start(Sandbox.start(wait_scale=1, clock=held_time, faults=faults)).result(90)
     hammer = Hammer(folder, sandbox, ledger, level=level, wire=wire, seed=seed)
     try:
         refused, ended = hammer.hammer(processes, kills, held_time.let_go)
@@ -159,7 +159,7 @@ def judge(folder, ledger, *, processes, kills, level="user", wire="runflow", see
         stats = sandbox.stats()
     finally:
         hammer.close()
-        loop.hand(sandbox.stop()).result(90)
+        loop.start(sandbox.stop()).result(90)
     # At no reservation, and at no look, was there more than the budget.
     assert hammer.most <= most <= CAP
     # Eight runs are held, two of them perhaps by one process.

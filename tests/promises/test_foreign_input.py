@@ -308,7 +308,7 @@ def test_the_sandboxs_own_links_to_a_stranger_get_no_key(tmp_path, trap, wire):
 
 
 # -- files of strangers ---------------------------------------------------------------------------
-def stranger(sidecar, **changes):
+def from_folder(sidecar, **changes):
     """Change a sidecar as a stranger could."""
     data = json.loads(sidecar.read_text())
     for path, value in changes.items():
@@ -334,7 +334,7 @@ def test_a_sidecar_sends_no_key_to_its_own_address(  # noqa: PLR0917 - fixtures
     data = json.loads(sidecar.read_text())
     assert data["origin"] == getattr(wires, wire)
     for status in ("running", "saving", "queued", "submitting"):
-        stranger(sidecar, status=status, file=None, origin=trap.url)
+        from_folder(sidecar, status=status, file=None, origin=trap.url)
         second = make_session(ledger=str(tmp_path / f"ours-{status}.db"))
         try:
             taken = second.open(ask(provider=wire))
@@ -366,7 +366,7 @@ def test_a_sidecar_names_no_file_elsewhere(tmp_path, make_session, name):
     """A strange name in a stranger's sidecar shows no file; the cell is served anew, in play money."""
     first = make_session(ledger=str(tmp_path / "theirs.db"))
     run = first.open(ask())[0].wait(60)
-    stranger(run.path.with_suffix(".json"), file__name=name)
+    from_folder(run.path.with_suffix(".json"), file__name=name)
     second = make_session(ledger=str(tmp_path / "ours.db"))
     again = second.open(ask())[0].wait(60)
     assert again.status == "succeeded"

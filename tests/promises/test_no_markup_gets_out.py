@@ -63,7 +63,7 @@ def check(page, watch, *own, shown=MARKS):
     assert page.evaluate("typeof window.pwned") == seen["pwned"] == "undefined"
     assert seen["foreign"] == []
     assert watch.dialogs == 0
-    assert watch.strangers(*own) == []
+    assert watch.foreign_files(*own) == []
     assert set(seen["marks"]) >= shown, sorted(shown - set(seen["marks"]))
     assert seen["elements"] > len(shown)
 
@@ -76,7 +76,7 @@ def test_the_texts_would_bite(browser):
     watch = Watch(page)
     page.set_content("<body></body>")
     ran = page.evaluate(RAW, [list(CORPUS), 80])
-    fetched = {url for url in watch.strangers() if "evil.example" in url}
+    fetched = {url for url in watch.foreign_files() if "evil.example" in url}
     page.close()
     assert ran >= 80
     assert len(fetched) >= 15

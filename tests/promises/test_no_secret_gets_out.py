@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from kling_nb.config.keys import Key, find_key
 from kling_nb.config.settings import load_settings
-from kling_nb.engine.lookup import Reach
+from kling_nb.engine.lookup import Access
 from kling_nb.errors import KlingError, SettingsError
 from kling_nb.loop import Loop
 from kling_nb.notebook.line import run_command
@@ -97,7 +97,7 @@ def test_no_end_of_a_run_shows_a_secret(tmp_path, debug, wire):
         looked += assert_clean(
             *[
                 repr(part)
-                for part in (stage.engine, stage.ledger, stage.reach(run.record), vars(stage.engine))
+                for part in (stage.engine, stage.ledger, stage.access(run.record), vars(stage.engine))
             ],
             *(str(stage.ledger.events(record.id)) for record in stage.ledger.runs()),
         )
@@ -137,13 +137,13 @@ def make_session(tmp_path):
 def _echoing(monkeypatch, **faults):
     """Both wires in this process, repeating what they are sent."""
     loop = Loop()
-    sandbox = loop.hand(Sandbox.start(wait_scale=0, faults={"echo": "on", **faults})).result(90)
+    sandbox = loop.start(Sandbox.start(wait_scale=0, faults={"echo": "on", **faults})).result(90)
     try:
         for name in WIRES:
             monkeypatch.setenv(f"KLING_NB_{name.upper()}_URL", getattr(sandbox, name))
         yield sandbox
     finally:
-        loop.hand(sandbox.stop()).result(90)
+        loop.start(sandbox.stop()).result(90)
 
 
 # -- settings, keys and their places ------------------------------------------------------
@@ -167,8 +167,8 @@ def test_a_session_shows_its_settings_and_no_key(make_session, tmp_path, monkeyp
             said += [shown.text, str(shown.html), json.dumps(shown.value, default=str), repr(shown)]
         key = session.key(wire)
         settings = session.settings()
-        reach = Reach(provider=make_provider(wire, None), key=key.secret, account="a")
-        said += [repr(part) for part in (session, vars(session), settings, vars(settings), key, reach, run)]
+        access = Access(provider=make_provider(wire, None), key=key.secret, account="a")
+        said += [repr(part) for part in (session, vars(session), settings, vars(settings), key, access, run)]
         said += [str(key), f"{key}", repr(vars(key)), repr(session.engine()), repr(vars(session.engine()))]
         with pytest.raises(TypeError):
             pickle.dumps(key)

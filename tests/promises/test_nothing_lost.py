@@ -46,9 +46,9 @@ def nursery(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sandbox():
     loop = Loop()
-    started = loop.hand(Sandbox.start(wait_scale=1, seed=7)).result(90)
+    started = loop.start(Sandbox.start(wait_scale=1, seed=7)).result(90)
     yield started
-    loop.hand(started.stop()).result(90)
+    loop.start(started.stop()).result(90)
 
 
 class Trial:

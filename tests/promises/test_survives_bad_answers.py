@@ -166,7 +166,7 @@ def test_a_restarted_provider(stage, memory):
     s = stage(held=True)
     run = s.engine.handle(s.record())
     _until(lambda: run.provider_run_id and s.stats()["polls"])
-    s.loop.hand(s.sandbox.restart(memory=memory)).result(60)
+    s.loop.start(s.sandbox.restart(memory=memory)).result(60)
     s.let_go()
     run.wait(90)
     stats = s.stats()
@@ -184,7 +184,7 @@ def test_a_provider_that_restarts_in_the_middle_of_a_submit(stage, memory):
     s = stage(faults={"submit_hang_after": {"next": 1}, "hang_s": 30})
     run = s.engine.handle(s.record())
     _until(lambda: s.stats()["accepted"] == 1)
-    s.loop.hand(s.sandbox.restart(memory=memory)).result(60)
+    s.loop.start(s.sandbox.restart(memory=memory)).result(60)
     run.wait(90)
     stats = s.stats()
     if s.wire == "runcomfy":

@@ -25,7 +25,7 @@ from kling_nb.notebook.viewers.rate import Rating
 from kling_nb.pricing.catalog import find_model
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Estimate
-from kling_nb.records.privacy import NOT_SHOWN, hash_of, is_hash, is_veiled, unveiled, veiled
+from kling_nb.records.privacy import NOT_SHOWN, hash_of, is_hash, is_redacted, redacted, restore_prompt
 from kling_nb.records.receipt import from_receipt, to_receipt
 from kling_nb.records.request import make_request, request_key, run_key
 from kling_nb.records.run import RunRecord, RunStatus
@@ -91,9 +91,9 @@ def test_a_public_run_that_is_asked_for_in_private_is_private_from_then_on(build
     assert again.record.private
     house.forget_ledger()
     house.keys()
-    stranger = house.run(house.session(), ask(PROMPT))
-    assert (stranger.id, stranger.record.private, stranger.reused) == (run.id, True, True)
-    assert pieces_in(stranger.bundle()["text/plain"].replace(run.record.media.file, "")) == {}
+    from_folder = house.run(house.session(), ask(PROMPT))
+    assert (from_folder.id, from_folder.record.private, from_folder.reused) == (run.id, True, True)
+    assert pieces_in(from_folder.bundle()["text/plain"].replace(run.record.media.file, "")) == {}
     assert house.accepted == 1
 
 
@@ -109,7 +109,7 @@ def test_a_folder_and_the_cell_are_enough_for_a_colleague(build, wire):
     assert (run.id, run.reused, house.accepted) == (mine.id, True, 1)
     assert verify_folder(house.folder)[0].word == "here"
     looked_up = house.session().find(mine.id)
-    assert is_veiled(looked_up.record)
+    assert is_redacted(looked_up.record)
     assert pieces_in(repr(run), looked_up.prompt, *map(str, looked_up.bundle().values())) == {}
     with pytest.raises(UsageError, match="only the hash"):
         form(looked_up)
@@ -148,7 +148,7 @@ def test_what_was_never_sent_and_is_only_a_receipt_cannot_be_sent(build):
     house.forget_ledger()
     session = house.session()
     run = session.find(record.id)
-    assert is_veiled(run.record)
+    assert is_redacted(run.record)
     with pytest.raises(KlingError, match="Run its cell again"):
         run.resume().result(90)
     job = Namespace(record=run.record, provider=None)
@@ -192,7 +192,7 @@ def test_lost_private_runs_are_resolved_restored_and_counted(build):
         each.close()
     session = house.session()
     found = session.find(lost.id)
-    assert is_veiled(found.record)
+    assert is_redacted(found.record)
     run = resolve(found, attach=made, session=session).wait(90)
     assert (run.status, house.accepted) == ("succeeded", 1)
     # Its cell gives the ledger its words back.
@@ -251,9 +251,9 @@ def test_a_providers_words_stay_unless_they_have_a_word_of_the_prompt(said, stay
     """What everybody says is shown; a quoted word, however it is spelt, takes the sentence with it."""
     request = make_request(prompt=PROMPT, duration=3)
     record = stand_in(request=request, private=True, message=said)
-    assert (veiled(record).message == said) is stays
-    assert veiled(record.model_copy(update={"private": False})).message == said
-    assert veiled(veiled(record)) == veiled(record)
+    assert (redacted(record).message == said) is stays
+    assert redacted(record.model_copy(update={"private": False})).message == said
+    assert redacted(redacted(record)) == redacted(record)
 
 
 def test_the_hash_is_that_of_the_words():
@@ -262,8 +262,8 @@ def test_the_hash_is_that_of_the_words():
     record = stand_in(request=request, private=True)
     assert hash_of(record) == hashlib.sha256(b"one\ntwo").hexdigest()
     assert file_stem(record) == f"private-{hash_of(record)[:8]}-{record.id}"
-    assert unveiled(veiled(record), request) == record
-    assert unveiled(veiled(record), make_request(prompt="one", duration=3)) == veiled(record)
+    assert restore_prompt(redacted(record), request) == record
+    assert restore_prompt(redacted(record), make_request(prompt="one", duration=3)) == redacted(record)
 
 
 # -- other ways in, other faces ----------------------------------------------------------------------
@@ -389,7 +389,7 @@ def test_what_is_said_of_a_run_whose_words_are_not_here_is_not_kept(build):
     house.faults(poll_500=0)
     run = resolve(session.find(lost.id), attach=made, session=session).wait(90)
     assert (run.status, run.record.reason) == ("failed", "moderated")
-    assert is_veiled(session.find(lost.id).record)
+    assert is_redacted(session.find(lost.id).record)
     said = [repr(run), str(run.error), str(run.bundle()), run.record.model_dump_json(), str(caught.value)]
     assert pieces_in(*said, *files_below(house.media).items()) == {}
     assert NOT_SHOWN in run.record.message
@@ -410,9 +410,9 @@ def test_any_private_receipt_is_read_as_what_was_written(record):
     assert all(is_hash(text) for text in texts if text is not None)
     back = from_receipt(json.loads(json.dumps(receipt, allow_nan=False)))
     assert to_receipt(back) == receipt
-    assert is_veiled(back)
-    assert veiled(back) == back
-    assert unveiled(back, record.request).request == record.request
+    assert is_redacted(back)
+    assert redacted(back) == back
+    assert restore_prompt(back, record.request).request == record.request
     assert file_stem(back) == file_stem(private)
 
 

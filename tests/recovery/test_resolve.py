@@ -255,7 +255,7 @@ def test_a_run_that_is_carried_is_not_resolved(build):
         with pytest.raises(UsageError, match="just being sent"):
             resolve_in(one, run.id, abandon=True)
     # The provider hangs up.
-    house.loop.hand(house.sandbox.restart()).result(90)
+    house.loop.start(house.sandbox.restart()).result(90)
     assert run.wait(90).status == "lost"
     assert house.submissions == 1
 

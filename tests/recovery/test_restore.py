@@ -68,13 +68,13 @@ def test_a_mailed_notebook_is_restored_beside_itself(tmp_path, keyed, make, wire
     run = keyed("runcomfy").open(ask())[0].wait(60)
     (tmp_path / "other").mkdir()
     path = save(tmp_path / "other" / "mailed.ipynb", run.record)
-    stranger = make(
+    from_folder = make(
         provider="runcomfy", ledger=str(tmp_path / "other.db"), runcomfy_url=wires.runcomfy, budget="5"
     )
-    assert words(restore(path, session=stranger)) == ["fetched"]
+    assert words(restore(path, session=from_folder)) == ["fetched"]
     kept = tmp_path / "other" / "kling_media" / run.path.name
     assert kept.read_bytes() == run.path.read_bytes()
-    assert stranger.ledger().runs() == []
+    assert from_folder.ledger().runs() == []
     assert wires.stats()["accepted"] == 1
 
 
@@ -112,8 +112,8 @@ def test_sandbox_clips_and_failures_are_told_apart(tmp_path, make):
     failed = run.record.model_copy(update={"id": "k0000000", "status": RunStatus.FAILED, "media": None})
     path = save(tmp_path / "a.ipynb", run.record, failed)
     shutil.rmtree(tmp_path / "kling_media")
-    stranger = make(ledger=str(tmp_path / "b.db"))
-    drawn, none = restore(path, session=stranger)
+    from_folder = make(ledger=str(tmp_path / "b.db"))
+    drawn, none = restore(path, session=from_folder)
     assert ("its cell draws it again" in drawn.why, none.word) == (True, "no clip")
 
 

@@ -230,9 +230,9 @@ def test_the_cache_is_bounded_and_renders_again():
 def test_a_failed_render_fails_the_run_and_can_be_tried_again():
     """A broken renderer ends the run as failed, not as running for ever."""
     with Bench() as bench:
-        folder = bench.sandbox.desk.clips.folder
+        folder = bench.sandbox.provider.clips.folder
         folder.chmod(0o500)
-        clips = bench.sandbox.desk.clips
+        clips = bench.sandbox.provider.clips
         good, clips.folder = clips.folder, folder / "missing"
         run_id = bench.flow().json()["id"]
         bench.advance(100)

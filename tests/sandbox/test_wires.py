@@ -562,7 +562,7 @@ def test_stop_is_prompt_and_leaves_nothing():
     """An idle connection and a hanging request do not hold it up; the folder goes."""
     with Bench(faults={"poll_hang": 1, "hang_s": 60}) as bench:
         bench.http.get(f"{bench.sandbox.runflow}/v1/health")
-        folder = bench.sandbox.desk.clips.folder
+        folder = bench.sandbox.provider.clips.folder
         assert folder.is_dir()
         with pytest.raises(httpx.ReadTimeout):
             bench.http.get(f"{bench.sandbox.runflow}/v1/runs/x", timeout=httpx.Timeout(10, read=0.2))

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_nb.commands.order import Order, here
+from kling_nb.commands.order import CommandCall, here
 from kling_nb.errors import BudgetError, ConsentError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.notebook.line import run_command
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals, micros
 from kling_nb.records.run import RunStatus
-from kling_nb.session.budget import LEVELS, Wallet, named_session
+from kling_nb.session.budget import LEVELS, Budget, named_session
 from kling_nb.views.words import plain, session_words
 from support.clips import make_record
 from support.kernels import kernel_in, notebook, sandbox_process
@@ -108,7 +108,7 @@ amounts = st.integers(0, 20_000_000)
 )
 def test_a_cell_is_refused_exactly_where_some_cap_does_not_hold_it(caps, gone, asked, play):
     """Whatever was spent wherever: it fits under every cap or is refused by the one that leaves least."""
-    wallet = Wallet(
+    wallet = Budget(
         session_id="s",
         cap_micros=caps[0],
         declared=True,
@@ -350,7 +350,7 @@ def test_runs_on_their_way_stay_where_they_were_counted(build):
     again = session.open(ask(takes=(0, 1)))
     assert [run.id for run in again] == [run.id for run in runs]
     assert gone() == 2 * EACH
-    assert {run.id for run in here(Order(session=session, names={}))} == {run.id for run in runs}
+    assert {run.id for run in here(CommandCall(session=session, names={}))} == {run.id for run in runs}
     house.let_go()
     run_command(session, "wait", {})
     assert {run.record.session_id for run in runs} == {before}

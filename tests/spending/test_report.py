@@ -16,7 +16,7 @@ import kling_nb as kling
 from kling_nb.commands.dry_run import show_plan
 from kling_nb.commands.syntax.cell import parse_cell
 from kling_nb.errors import UsageError
-from kling_nb.notebook.display import Answer
+from kling_nb.notebook.display import CommandValue
 from kling_nb.notebook.line import run_command
 from kling_nb.records.money import Estimate
 from kling_nb.records.receipt_model import RECEIPT_MIME
@@ -373,7 +373,7 @@ def test_the_line_takes_days_projects_and_arrangements(house):
         with pytest.raises(UsageError) as caught:
             run_command(session, f"cost {line}", {})
         assert "\n" not in str(caught.value)
-    answer = Answer(run_command(session, "cost --all", {}))
+    answer = CommandValue(run_command(session, "cost --all", {}))
     assert len(answer.df) == len(answer.rows) == 1
     assert answer.to_csv() == kling.costs(everything=True).to_csv()
     assert "to_csv" in dir(answer)

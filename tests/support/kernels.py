@@ -166,7 +166,7 @@ def check_saved(made, folder):
 
 
 # -- one kernel, spoken to as a page does ----------------------------------------------
-class Answer:
+class CommandValue:
     """What came of one cell."""
 
     def __init__(self, reply, outputs):
@@ -224,7 +224,7 @@ class Kernel:
         while True:
             reply = self.client.get_shell_msg(timeout=max(0.1, end - time.monotonic()))
             if reply["parent_header"].get("msg_id") == message:
-                return Answer(reply["content"], self._outputs)
+                return CommandValue(reply["content"], self._outputs)
 
     def value(self, expression):
         """Give a Python value of the notebook, by way of JSON."""

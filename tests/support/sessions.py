@@ -29,9 +29,9 @@ def sessions_in(folder):
 def both_wires():
     """Yield the loopback server of both wires, as a process of its own would offer it."""
     loop = Loop()
-    sandbox = loop.hand(Sandbox.start(wait_scale=0)).result(90)
+    sandbox = loop.start(Sandbox.start(wait_scale=0)).result(90)
     yield sandbox
-    loop.hand(sandbox.stop()).result(90)
+    loop.start(sandbox.stop()).result(90)
 
 
 def ask(prompt="A red fox in snow", *, takes=(0,), **options):

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from kling_nb.engine.engine import Engine
 from kling_nb.engine.job import Limits
-from kling_nb.engine.lookup import Reach
+from kling_nb.engine.lookup import Access
 from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop
 from kling_nb.pricing.catalog import find_model
@@ -53,7 +53,7 @@ class Stage:
         options = {"wait_scale": wait_scale, "faults": faults, "seed": seed}
         if held:
             options |= {"wait_scale": 1, "clock": self.time, "faults": {**HELD, **(faults or {})}}
-        self.sandbox = self.loop.hand(Sandbox.start(**options)).result(90)
+        self.sandbox = self.loop.start(Sandbox.start(**options)).result(90)
         self.base = getattr(self.sandbox, wire)
         self.ledger = Ledger(folder / "ledger.db")
         self.engine = self.new_engine()
@@ -63,13 +63,13 @@ class Stage:
         return Engine(
             loop=self.loop,
             ledger=self.ledger,
-            reach=self.reach,
+            access=self.access,
             totals=lambda play: self.ledger.totals("s", play=play),
             limits=self.limits,
         )
 
-    def reach(self, record):
-        return Reach(provider=make_provider(record.provider, self.base), key=SecretStr(self.key))
+    def access(self, record):
+        return Access(provider=make_provider(record.provider, self.base), key=SecretStr(self.key))
 
     def record(self, prompt="A red fox in snow", *, duration=3, **fields):
         """An intent on disk, with its money reserved."""
@@ -113,7 +113,7 @@ class Stage:
 
     def close(self):
         self.engine.close()
-        self.loop.hand(self.sandbox.stop()).result(90)
+        self.loop.start(self.sandbox.stop()).result(90)
         self.ledger.close()
 
 

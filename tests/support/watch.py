@@ -14,7 +14,7 @@ class Watch:
         self.dialogs += 1
         dialog.dismiss()
 
-    def strangers(self, *own):
+    def foreign_files(self, *own):
         """The addresses that are neither data nor one's own."""
         mine = ("data:", "blob:", "about:", *own)
         return [url for url in self.asked if not url.startswith(mine)]

@@ -36,7 +36,7 @@ class House:
             sandbox = {"wait_scale": 1, "clock": self.time, **sandbox}
             sandbox["faults"] = {**HELD, **sandbox.get("faults", {})}
         self.loop = Loop()
-        self.sandbox = self.loop.hand(Sandbox.start(**{"wait_scale": 0, "seed": 7, **sandbox})).result(90)
+        self.sandbox = self.loop.start(Sandbox.start(**{"wait_scale": 0, "seed": 7, **sandbox})).result(90)
         self.media = folder / "kling_media"
         self.made = []
         self.started = []
@@ -152,7 +152,7 @@ class House:
                 process.communicate()
         for session in self.made:
             session.close()
-        self.loop.hand(self.sandbox.stop()).result(90)
+        self.loop.start(self.sandbox.stop()).result(90)
 
 
 def until(true, timeout_s=60):

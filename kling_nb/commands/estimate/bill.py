@@ -25,7 +25,7 @@ from kling_nb.pricing.estimate import Quote
 from kling_nb.records.money import Estimate, Totals
 from kling_nb.records.privacy import in_place_of
 from kling_nb.records.run import RunRecord, RunStatus
-from kling_nb.session.admission import Opening
+from kling_nb.session.admission import Admission
 
 if TYPE_CHECKING:
     from kling_nb.session.session import Session
@@ -206,7 +206,7 @@ class _Rehearsal:
         self.made: dict[str, tuple[int, RunRecord]] = {}
 
     def play(self, steps: Sequence[Step]) -> tuple[CellBill, ...]:
-        openings = {number: self._prepare(step) for number, step in enumerate(steps)}
+        admissions = {number: self._prepare(step) for number, step in enumerate(steps)}
         cells: list[CellBill] = []
         with suppress(_RolledBackError), ExitStack() as stack:
             begun: dict[int, Transaction] = {}
@@ -217,11 +217,11 @@ class _Rehearsal:
                 return begun[id(ledger)]
 
             for number, step in enumerate(steps):
-                opening = openings[number]
-                if isinstance(opening, CellBill):
-                    cells.append(opening)
-                elif opening is not None:
-                    cells.append(self._admit(step, opening, transaction(opening.ledger)))
+                admission = admissions[number]
+                if isinstance(admission, CellBill):
+                    cells.append(admission)
+                elif admission is not None:
+                    cells.append(self._admit(step, admission, transaction(admission.ledger)))
             raise _RolledBackError
         return tuple(cells)
 
@@ -229,7 +229,7 @@ class _Rehearsal:
         """Give the money before the notebook, with the caps as they are at its end."""
         return self.probe.totals(), self.probe.totals(play=True)
 
-    def _prepare(self, step: Step) -> Opening | CellBill | None:
+    def _prepare(self, step: Step) -> Admission | CellBill | None:
         """Get ready what can be done outside the transaction: settings, prices, and the hashes of clips."""
         if step.kind == "setting":
             self.set |= step.settings
@@ -238,14 +238,14 @@ class _Rehearsal:
             return self._line(step, "unknown", step.why, play=self._plays())
         if step.kind == "invalid":
             return self._line(step, "invalid", step.why, cure=step.cure)
-        if step.order is None:
+        if step.call is None:
             return None
         try:
-            opening = self.probe.opening(ask_of(step.order))
-            opening.look()
+            admission = self.probe.admission(ask_of(step.call))
+            admission.look()
         except KlingError as error:
             return self._line(step, _state(error), error.what, cure=error.cure)
-        return opening
+        return admission
 
     def _plays(self) -> bool:
         """Whether what names no provider would go to the sandbox."""
@@ -256,10 +256,10 @@ class _Rehearsal:
         except KlingError:
             return False
 
-    def _admit(self, step: Step, opening: Opening, transaction: Transaction) -> CellBill:
-        earlier = self._end_earlier(opening, transaction)
-        takes = opening.takes(transaction)
-        if opening.ask.cached_only and earlier.issuperset(take.request_key for take in takes):
+    def _admit(self, step: Step, admission: Admission, transaction: Transaction) -> CellBill:
+        earlier = self._end_earlier(admission, transaction)
+        takes = admission.takes(transaction)
+        if admission.ask.cached_only and earlier.issuperset(take.request_key for take in takes):
             return self._line(step, "reused", "made by a cell above", reused=len(takes))
         decided = [take.decision for take in takes if take.decision is not None]
         origins = {
@@ -274,20 +274,20 @@ class _Rehearsal:
             new=new,
             reused=words.count("reused"),
             pending=words.count("pending"),
-            price=opening.price if new else None,
-            provider=opening.provider,
-            model=opening.model.id,
-            play=opening.wallet.play,
+            price=admission.price if new else None,
+            provider=admission.provider,
+            model=admission.model.id,
+            play=admission.budget.play,
         )
-        if step.order is not None and step.order.dry_run:
+        if step.call is not None and step.call.dry_run:
             return replace(bill, state="dry run", new=0, price=None, why="")
-        self._judge_consent(opening, transaction, new)
-        ids, mine = [one.record.id for one in decided if one.record], opening.engine.owner
+        self._judge_consent(admission, transaction, new)
+        ids, mine = [one.record.id for one in decided if one.record], admission.engine.owner
         held = {run_id for run_id in ids if transaction.owner(run_id) == mine}
         try:
             # What a refused cell has begun must not be there for the next one.
             with transaction.connection.begin_nested():
-                opened = opening.admit(transaction)
+                opened = admission.admit(transaction)
         except KlingError as error:
             refused = replace(bill, state=_state(error), why=error.what, cure=error.cure)
             return refused if isinstance(error, BudgetError) else replace(refused, new=0, price=None)
@@ -301,19 +301,15 @@ class _Rehearsal:
             state="new",
             new=new + left,
             pending=bill.pending - left,
-            price=opening.price,
+            price=admission.price,
             why="left unsent by another kernel",
         )
 
-    def _end_earlier(self, opening: Opening, transaction: Transaction) -> set[str]:
-        """Let what cells above would make be made, where this cell buys anew or takes only what is here.
-
-        Returns:
-            The keys of requests that cells above would make.
-        """
-        asked = {take.request_key for take in opening.takes(transaction)}
+    def _end_earlier(self, admission: Admission, transaction: Transaction) -> set[str]:
+        """Let what cells above would make be made, where this cell buys anew or takes only what is here."""
+        asked = {take.request_key for take in admission.takes(transaction)}
         earlier = [record for _, record in self.made.values() if record.request_key in asked]
-        for record in earlier if opening.ask.no_cache else ():
+        for record in earlier if admission.ask.no_cache else ():
             done = {"status": RunStatus.SUCCEEDED, "settled_micros": record.reserved_micros}
             transaction.write(record.model_copy(update={**done, "reserved_micros": 0}), "rehearsed")
         return {record.request_key for record in earlier}
@@ -324,12 +320,12 @@ class _Rehearsal:
         mine = decision.record is not None and decision.record.id in self.made
         return "pending" if decision.act == "attach" and not mine else "reused"
 
-    def _judge_consent(self, opening: Opening, transaction: Transaction, new: int) -> None:
-        wallet, ask = replace(opening.wallet, headless=True), opening.ask
+    def _judge_consent(self, admission: Admission, transaction: Transaction, new: int) -> None:
+        budget, ask = replace(admission.budget, headless=True), admission.ask
         try:
-            wallet.reserve(
+            budget.reserve(
                 transaction,
-                [opening.price.reserve_micros] * new,
+                [admission.price.reserve_micros] * new,
                 max_cost=ask.max_cost,
                 no_cache=ask.no_cache,
             )
@@ -339,9 +335,9 @@ class _Rehearsal:
             pass
 
     def _line(self, step: Step, state: State, why: str = "", **more: Any) -> CellBill:
-        dest, words = step.order.dest if step.order else None, step.words
-        if step.order is not None and step.order.private:
-            words = in_place_of(ask_of(step.order).request)
+        dest, words = step.call.dest if step.call else None, step.words
+        if step.call is not None and step.call.private:
+            words = in_place_of(ask_of(step.call).request)
         try:
             self.probe.keys.refuse({"the cell": f"{dest or ''}\n{words}\n{why}"})
         except UsageError as error:

@@ -45,7 +45,7 @@ class Step:
     Args:
         cell: The cell's place, counted from 1.
         line: The line in it, counted from 1.
-        kind: `order` for a clip asked for in full; `unknown` for what only running would tell; `invalid` for
+        kind: `call` for a clip asked for in full; `unknown` for what only running would tell; `invalid` for
             a cell that would be refused as it stands; `setting` for a setting made on the way; `note`.
         order: What is asked for.
         words: The text it is recognised by.
@@ -57,7 +57,7 @@ class Step:
     cell: int
     line: int = 1
     kind: Literal["order", "unknown", "invalid", "setting", "note"]
-    order: CellOrder | None = None
+    call: CellOrder | None = None
     words: str = ""
     why: str = ""
     cure: str = ""
@@ -76,7 +76,7 @@ def read_steps(cells: Iterable[Cell], *, folder: Path) -> list[Step]:
 
     Example:
         >>> [step] = read_steps([Cell(number=1, source="%%kling fox -d 3\nA red fox")], folder=Path())
-        >>> step.kind, step.order.dest, step.order.fields
+        >>> step.kind, step.call.dest, step.call.fields
         ('order', 'fox', {'prompt': 'A red fox', 'duration': 3})
     """
     reader = _Reader(folder)
@@ -235,8 +235,8 @@ class _Reader(ast.NodeVisitor):
             return
         try:
             with repeating(line):
-                order = parse_cell(line, body, _NoNames(), folder=self.folder)
-            ask_of(order)
+                call = parse_cell(line, body, _NoNames(), folder=self.folder)
+            ask_of(call)
         except HelpWantedError:
             return
         except _NeedsRunError as error:
@@ -249,7 +249,7 @@ class _Reader(ast.NodeVisitor):
         except KlingError as error:
             self._add(at, "invalid", error.what, words=words, cure=error.cure)
         else:
-            self._add(at, "order", order=order, words=one_line(order.rendered) or words)
+            self._add(at, "order", call=call, words=one_line(call.rendered) or words)
 
     def _line_magic(self, node: ast.Call, words: list[str | None]) -> None:
         magic, line = words[0], words[1] or ""

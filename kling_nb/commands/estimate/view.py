@@ -6,10 +6,10 @@ Invariants: a sum with an unknown part says so; play money stands apart; what is
 from pathlib import Path
 from typing import Any, Literal
 
-from kling_nb.commands.answer import Shown
+from kling_nb.commands.answer import Answer
 from kling_nb.commands.estimate.bill import CellBill, NotebookBill, State, estimate_notebook
 from kling_nb.commands.models import whole_days
-from kling_nb.commands.order import Order
+from kling_nb.commands.order import CommandCall
 from kling_nb.commands.syntax.values import wrong
 from kling_nb.errors import one_line
 from kling_nb.pricing.estimate import Quote
@@ -45,13 +45,13 @@ _COLOURS: dict[State, str] = {
 }
 
 
-def estimate(order: Order) -> Shown:
+def estimate(call: CommandCall) -> Answer:
     """Say what running a notebook would cost: the one that is open, or the one that is named."""
-    where = order.session.surroundings()
-    if len(order.words) > 1:
+    where = call.session.surroundings()
+    if len(call.words) > 1:
         raise wrong("`%kling estimate` takes one notebook.", "Put a name with spaces in quotes.")
-    if order.words:
-        path = (where.folder or Path.cwd()) / Path(order.words[0]).expanduser()
+    if call.words:
+        path = (where.folder or Path.cwd()) / Path(call.words[0]).expanduser()
     elif where.notebook is not None:
         path = where.notebook
     else:
@@ -60,10 +60,10 @@ def estimate(order: Order) -> Shown:
         )
     if not path.is_file():
         raise wrong(f"There is no file {path}.", "Save the notebook, or name another one.")
-    return show_bill(estimate_notebook(order.session, path, headless="--headless" in order.flags))
+    return show_bill(estimate_notebook(call.session, path, headless="--headless" in call.flags))
 
 
-def show_bill(bill: NotebookBill) -> Shown:
+def show_bill(bill: NotebookBill) -> Answer:
     """Show a bill.
 
     Args:
@@ -83,7 +83,7 @@ def show_bill(bill: NotebookBill) -> Shown:
         page.append(table(heads, [[row[n] for n in kept] for row in marked], align=align))
         rows = [[text.replace("`", "") for text in row] for row in rows]
         text += ["", text_table(heads, [[row[n] for n in kept] for row in rows], align=align)]
-    return Shown(html=join(page), text="\n".join(text), value=_value(bill))
+    return Answer(html=join(page), text="\n".join(text), value=_value(bill))
 
 
 def _marked(cell: CellBill, row: list[str]) -> list[object]:

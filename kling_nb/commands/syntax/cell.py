@@ -156,7 +156,7 @@ def parse_cell(line: str, body: str, names: Mapping[str, Any], *, folder: Path) 
     )
 
 
-def ask_of(order: CellOrder) -> Ask:
+def ask_of(call: CellOrder) -> Ask:
     """Turn a parsed cell into a call.
 
     Raises:
@@ -165,19 +165,19 @@ def ask_of(order: CellOrder) -> Ask:
     from kling_nb.records.request import make_request
 
     return Ask(
-        request=make_request(**order.fields),
-        takes=order.takes,
-        provider=order.provider,
-        model=order.model,
-        max_cost=order.max_cost,
-        price=order.price,
-        allow_unpriced=order.allow_unpriced,
-        no_cache=order.no_cache,
-        cached_only=order.cached_only,
-        retry=order.retry,
-        tags=order.tags,
-        metadata=order.metadata,
-        private=order.private,
+        request=make_request(**call.fields),
+        takes=call.takes,
+        provider=call.provider,
+        model=call.model,
+        max_cost=call.max_cost,
+        price=call.price,
+        allow_unpriced=call.allow_unpriced,
+        no_cache=call.no_cache,
+        cached_only=call.cached_only,
+        retry=call.retry,
+        tags=call.tags,
+        metadata=call.metadata,
+        private=call.private,
     )
 
 

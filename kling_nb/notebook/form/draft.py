@@ -15,7 +15,7 @@ from kling_nb.errors import UsageError
 from kling_nb.notebook.form.cell_text import as_cell
 from kling_nb.notebook.form.fields import blank, inputs_of, read, shown_as
 from kling_nb.pricing.catalog import find_model
-from kling_nb.records.privacy import is_veiled
+from kling_nb.records.privacy import is_redacted
 from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import RunRecord
 from kling_nb.session.api import current, surroundings_of_process
@@ -136,7 +136,7 @@ class Draft:
                 new["beside"] = new.pop("prompt")
             self._values.update(new)
             self._changes += 1
-        self._shown_anew()
+        self._redraw()
 
     def fill(self, run: Source) -> None:
         """Fill it in from an earlier run, to vary it; its takes so far are told beside the button.
@@ -156,7 +156,7 @@ class Draft:
             self.update(**run)
             return
         record = _record(run)
-        if is_veiled(record):
+        if is_redacted(record):
             raise UsageError(
                 f"Run {record.id} is private, and only the hash of its words is here.",
                 cure="Nothing was sent. Write the words into an empty form.",
@@ -167,7 +167,7 @@ class Draft:
         self.update(provider=record.provider, model=record.model, tags=tags, private=private)
         self._note = f"Varies run `{record.id}`, take {record.take}."
 
-    def _shown_anew(self) -> None:
+    def _redraw(self) -> None:
         """Called after a change from Python."""
 
 

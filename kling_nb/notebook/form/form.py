@@ -13,8 +13,8 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.commands.answer import Shown
-from kling_nb.commands.order import Order, named
+from kling_nb.commands.answer import Answer
+from kling_nb.commands.order import CommandCall, named
 from kling_nb.commands.syntax.values import wrong
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
@@ -75,13 +75,13 @@ def form(run: Source = None, **fields: Any) -> "Form":
     return made
 
 
-def form_line(order: Order) -> Shown:
+def form_line(call: CommandCall) -> Answer:
     """Carry out `%kling form [ID]`."""
-    runs = named(order)
+    runs = named(call)
     if len(runs) > 1:
         raise wrong("`%kling form` takes one run to vary.", "Name one: see `%kling list`.")
     made = form(runs[0] if runs else None)
-    return Shown(view=made, value=made)
+    return Answer(view=made, value=made)
 
 
 class Form(Draft):
@@ -207,7 +207,7 @@ class Form(Draft):
         html = tag("div", *parts, style=f"{FONT};opacity:0.9")
         return {"text/html": html, "text/plain": "\n".join(t for t in (f"{self!r}. {back}", text) if t)}
 
-    def _shown_anew(self) -> None:
+    def _redraw(self) -> None:
         if self._view is not None:
             self._view.put(self.fields)
         self._judge_soon()
@@ -241,7 +241,7 @@ class Form(Draft):
             said, changes = self._said, self._changes
         if self._view is not None:
             self._view.name_button(self._busy, ready=False)
-        current().loop.hand(self._send(said, changes))
+        current().loop.start(self._send(said, changes))
 
     # -- in the background ----------------------------------------------------------------------
     def _judge_soon(self) -> None:
@@ -250,7 +250,7 @@ class Form(Draft):
             if self._judging or self._view is None:
                 return
             self._judging = True
-        current().loop.hand(self._judge())
+        current().loop.start(self._judge())
 
     async def _judge(self) -> None:
         over = False

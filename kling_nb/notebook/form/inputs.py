@@ -14,7 +14,7 @@ from kling_nb.views.html import GREY, RED, Html, callout, escape, tag
 __all__ = ["Input", "choose", "page", "press", "set_trait", "shape", "trouble"]
 
 #: Told the name of an input and what it holds now.
-Told = Callable[[str, Any], None]
+OnChange = Callable[[str, Any], None]
 
 
 _MOST_ROWS, _COLUMNS = 12, 80
@@ -107,7 +107,7 @@ class Input:
         name: By which it is told.
     """
 
-    def __init__(self, of: Field, told: Told, *, label: str = "", name: str = "") -> None:
+    def __init__(self, of: Field, on_change: OnChange, *, label: str = "", name: str = "") -> None:
         import ipywidgets
 
         self.of = of
@@ -119,11 +119,11 @@ class Input:
         self._below.add_class("kling-below")
         self.box = ipywidgets.VBox([self.widget, self._below], layout=ipywidgets.Layout(width="auto"))
         self.box.add_class(f"kling-{of.kind}")
-        self._told = told
+        self._on_change = on_change
         self.widget.observe(self._changed, "value")
 
     def _changed(self, change: Any) -> None:
-        self._told(self.name, change["new"])
+        self._on_change(self.name, change["new"])
 
     def put(self, value: Any) -> None:
         """Show a value; what the widget cannot hold is left to the words below it."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kling_nb.notebook.form.fields import Field
-from kling_nb.notebook.form.inputs import Input, Told, page, press, set_trait, trouble
+from kling_nb.notebook.form.inputs import Input, OnChange, page, press, set_trait, trouble
 from kling_nb.views.html import escape, tag
 
 __all__ = ["Board"]
@@ -27,12 +27,12 @@ class Board:
         told: Called with all rows on every change that a person makes.
     """
 
-    def __init__(self, of: Field, told: Told) -> None:
+    def __init__(self, of: Field, on_change: OnChange) -> None:
         import ipywidgets
 
         self.of = of
         self.name = of.name
-        self._told = told
+        self._on_change = on_change
         self._shots: Shots = []
         # Rows that were made once are kept: a row that comes back needs no new widgets.
         self._made: list[_Row] = []
@@ -103,7 +103,7 @@ class Board:
         self._tell()
 
     def _tell(self) -> None:
-        self._told(self.name, [dict(shot) for shot in self._shots])
+        self._on_change(self.name, [dict(shot) for shot in self._shots])
 
 
 class _Row:

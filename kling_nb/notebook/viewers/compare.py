@@ -10,8 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from kling_nb.commands.answer import Shown
-from kling_nb.commands.order import Order, named
+from kling_nb.commands.answer import Answer
+from kling_nb.commands.order import CommandCall, named
 from kling_nb.commands.syntax.values import shown, wrong
 from kling_nb.engine.run import Run, Video
 from kling_nb.errors import UsageError, one_line
@@ -19,7 +19,7 @@ from kling_nb.media.probe import stills
 from kling_nb.notebook.viewers.player import clip_state
 from kling_nb.notebook.widgets import CLIP_BYTES, ClipSource, LiveView, make_widget, watched
 from kling_nb.records.base import utc_now
-from kling_nb.records.privacy import veiled, words_of
+from kling_nb.records.privacy import redacted, words_of
 from kling_nb.records.run import RunRecord
 from kling_nb.views import card_parts, html
 from kling_nb.views.card import line
@@ -111,16 +111,16 @@ def compare(runs: "Iterable[Run | Video | str] | Run | Video | str", *, end: End
     return Comparison(handles, store=engine.store, end=end)
 
 
-def compare_line(order: Order) -> Shown:
+def compare_line(call: CommandCall) -> Answer:
     """Carry out `%kling compare ID ID ...`."""
-    runs = named(order)
+    runs = named(call)
     if not runs:
         raise wrong("`%kling compare` needs runs.", "Name variables or ids: see `%kling list`.")
-    end = order.flags.get("--end", "longest")
+    end = call.flags.get("--end", "longest")
     if end not in {"longest", "shortest"}:
         raise wrong(f"--end takes longest or shortest, not {shown(end)}.")
-    view = Comparison(runs, store=order.session.engine().store, end=cast("End", end))
-    return Shown(view=view)
+    view = Comparison(runs, store=call.session.engine().store, end=cast("End", end))
+    return Answer(view=view)
 
 
 class Comparison:
@@ -185,7 +185,7 @@ class Comparison:
         alike = self._prompt()
         parts: list[object] = [tag("b", self._head())]
         if alike is not None:
-            parts.append(card_parts.prompt_words(veiled(self.runs[0].record), live=False))
+            parts.append(card_parts.prompt_words(redacted(self.runs[0].record), live=False))
         parts += [self._row(number, run, alone=alike is None) for number, run in enumerate(self.runs, 1)]
         # In a notebook that was saved with its live view open, this stands above the page's error line.
         parts.append(tag("div", _AGAIN, style=f"{_FAINT};margin-top:8px"))
@@ -202,10 +202,10 @@ class Comparison:
         for run in self.runs:
             src, _ = run.shown_clip()
             why = self._source.why_not(run.id)
-            told = line(
+            text = line(
                 CardState(record=run.record, name=run.name, src=src), totals=None, now=utc_now()
             ).splitlines()
-            lines += [told[0], *(f"  {why}" for why in [why] if why)]
+            lines += [text[0], *(f"  {why}" for why in [why] if why)]
         return "\n".join(lines)
 
     def _prompt(self) -> str | None:
@@ -214,7 +214,7 @@ class Comparison:
         return words.pop() if len(words) == 1 else None
 
     def _row(self, number: int, run: Run, *, alone: bool) -> Html:
-        record, why = veiled(run.record), self._source.why_not(run.id)
+        record, why = redacted(run.record), self._source.why_not(run.id)
         ids = [tag("bdi", part) for part in (run.name, run.id) if part]
         src, _ = run.shown_clip()
         media = record.media

@@ -10,8 +10,8 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.commands.answer import Shown
-from kling_nb.commands.order import Order, held, named
+from kling_nb.commands.answer import Answer
+from kling_nb.commands.order import CommandCall, held, named
 from kling_nb.commands.overview import cost_word
 from kling_nb.commands.syntax.values import read_tag, wrong
 from kling_nb.engine.run import Run
@@ -20,7 +20,7 @@ from kling_nb.errors import UsageError, one_line
 from kling_nb.notebook.widgets import ClipSource, LiveView, make_widget, watched
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.base import utc_now
-from kling_nb.records.privacy import veiled, words_of
+from kling_nb.records.privacy import redacted, words_of
 from kling_nb.records.run import RunStatus
 from kling_nb.views.contact_sheet import MOST, Tile, sheet, sheet_text
 from kling_nb.views.words import ask_words, clock, short, state_word
@@ -76,20 +76,20 @@ def gallery(runs: "Run | Runs | Sequence[Run] | None" = None) -> "Gallery":
     return Gallery(Runs(found), session)
 
 
-def gallery_line(order: Order) -> Shown:
+def gallery_line(call: CommandCall) -> Answer:
     """Answer `%kling gallery`."""
-    session = order.session
-    if order.words and order.flags:
+    session = call.session
+    if call.words and call.flags:
         raise wrong("`%kling gallery` takes runs, or --all, or --tag.", "See `%kling help gallery`.")
-    if order.words:
-        found = Runs(named(order))
-    elif "--tag" in order.flags:
-        [(key, value)] = read_tag(order.flags["--tag"]).items()
+    if call.words:
+        found = Runs(named(call))
+    elif "--tag" in call.flags:
+        [(key, value)] = read_tag(call.flags["--tag"]).items()
         found = Runs([run for run in session.runs() if run.record.tags.get(key) == value])
     else:
-        found = session.runs(limit=None if "--all" in order.flags else _NEWEST)
+        found = session.runs(limit=None if "--all" in call.flags else _NEWEST)
     view = Gallery(found, session)
-    return Shown(view=view, value=view)
+    return Answer(view=view, value=view)
 
 
 class Gallery:
@@ -108,7 +108,7 @@ class Gallery:
         self._handle: Any = None
         self._live = {run.id: run for run in self.runs[:_MOST_LIVE]}
         #: What a page begins with, by run.
-        self._told: dict[str, dict[str, Any]] = {}
+        self._sent: dict[str, dict[str, Any]] = {}
 
     def __repr__(self) -> str:
         return sheet_text([_tile(run, still=False) for run in self.runs])
@@ -137,7 +137,7 @@ class Gallery:
         from IPython.display import DisplayHandle
 
         # Before the sheet is drawn: what changes from here on is told.
-        self._told = {run.id: _words(run) for run in self._live.values()}
+        self._sent = {run.id: _words(run) for run in self._live.values()}
         self._handle = DisplayHandle()
         self._handle.display(self._bundle(), raw=True)
         if self.runs and watched():
@@ -150,19 +150,19 @@ class Gallery:
     def _show_live(self) -> None:
         left = len(self.runs) - len(self._live)
         note = f"The first {len(self._live)} of {len(self.runs)} runs." if left > 0 else ""
-        state = {"tiles": list(self._told.values()), "note": note}
+        state = {"tiles": list(self._sent.values()), "note": note}
         self._widget = make_widget("gallery", _SCRIPTS, _STYLES, state)
         self._source = self._clips()
-        self._widget.on_msg(self._heard)
+        self._widget.on_msg(self._on_message)
         LiveView(self._widget).show()
         self._listen()
 
     def _listen(self) -> None:
         for run in self._live.values():
-            if self._told[run.id]["pending"]:
+            if self._sent[run.id]["pending"]:
                 run.on_change(self._changed)
                 # It may have moved before anybody listened, and then it tells nothing more.
-                if _words(run) != self._told[run.id]:
+                if _words(run) != self._sent[run.id]:
                     self._changed(run)
 
     def _clips(self) -> ClipSource:
@@ -170,7 +170,7 @@ class Gallery:
         return ClipSource(records, store=self._session.engine().store)
 
     # -- what the page says ------------------------------------------------------
-    def _heard(self, widget: Any, content: Any, _buffers: object) -> None:
+    def _on_message(self, widget: Any, content: Any, _buffers: object) -> None:
         if not isinstance(content, Mapping):
             return
         kind = content.get("kind")
@@ -202,9 +202,9 @@ class Gallery:
 
     def _tell_moved(self, widget: Any) -> None:
         # A page that has just come, or was loaded anew, begins with what was so when the cell ran.
-        for run_id, told in self._told.items():
+        for run_id, sent in self._sent.items():
             words = _words(self._live[run_id])
-            if words != told:
+            if words != sent:
                 widget.send({"kind": "tile", "tile": words})
 
     # -- what the runs say -------------------------------------------------------
@@ -213,7 +213,7 @@ class Gallery:
         self._source = self._clips()
         self._widget.send({"kind": "tile", "tile": _words(run)})
         if run.done and all(other.done for other in self._live.values()):
-            self._session.loop.hand(self._redraw())
+            self._session.loop.start(self._redraw())
 
     async def _redraw(self) -> None:
         bundle = await asyncio.to_thread(self._bundle)
@@ -243,7 +243,7 @@ def _tile(run: Run, *, still: bool) -> Tile:
 
 def _words(run: Run) -> dict[str, Any]:
     """Say of a run what a page shows of it, as plain data."""
-    record = veiled(run.record)
+    record = redacted(run.record)
     asked = ask_words(record)
     return {
         "id": run.id,

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.commands.answer import Shown, answer
-from kling_nb.commands.order import Order, held, named
+from kling_nb.commands.answer import Answer, answer
+from kling_nb.commands.order import CommandCall, held, named
 from kling_nb.commands.syntax.values import wrong
 from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.notebook.widgets import ClipSource, LiveView, make_widget, watched
-from kling_nb.ratings.ballot import Ballot, Paper
+from kling_nb.ratings.ballot import Ballot, Showing
 from kling_nb.ratings.pairing import By, grouping
 from kling_nb.ratings.ratings import Agreement, Ratings
 from kling_nb.ratings.scoring import Scores
@@ -80,30 +80,30 @@ def rate(
     return Rating(found, session, by=by, axes=axes, rater=rater, seed=seed)
 
 
-def rate_line(order: Order) -> Shown:
+def rate_line(call: CommandCall) -> Answer:
     """Answer `%kling rate`."""
-    session = order.session
-    found = named(order) if order.words else list(session.runs(statuses=[RunStatus.SUCCEEDED]))
+    session = call.session
+    found = named(call) if call.words else list(session.runs(statuses=[RunStatus.SUCCEEDED]))
     rating = Rating(
         found,
         session,
-        by=order.flags.get("--by", "model"),
-        axes=AXES if "--axes" in order.flags else (),
-        rater=order.flags.get("--rater"),
+        by=call.flags.get("--by", "model"),
+        axes=AXES if "--axes" in call.flags else (),
+        rater=call.flags.get("--rater"),
     )
-    if "--csv" in order.flags:
-        if not order.flags["--csv"]:
+    if "--csv" in call.flags:
+        if not call.flags["--csv"]:
             raise wrong("--csv needs a file.", "E.g. `%kling rate --csv votes.csv`.")
-        path = (session.surroundings().folder or Path.cwd()) / order.flags["--csv"]
-        rating.to_csv(path, allow_sandbox="--allow-sandbox" in order.flags)
+        path = (session.surroundings().folder or Path.cwd()) / call.flags["--csv"]
+        rating.to_csv(path, allow_sandbox="--allow-sandbox" in call.flags)
         words = f"{len(rating.votes)} votes are in {path.name}."
         return answer([words], value=path)
-    if "--table" in order.flags:
+    if "--table" in call.flags:
         scores = rating.table()
         words = _agreed(rating.agreement())
         page = tag("div", scores.html, tag("div", words))
-        return Shown(html=page, text=f"{scores!r}\n{words}", value=scores)
-    return Shown(view=rating, value=rating)
+        return Answer(html=page, text=f"{scores!r}\n{words}", value=scores)
+    return Answer(view=rating, value=rating)
 
 
 def _agreed(found: Agreement) -> str:
@@ -221,20 +221,20 @@ class Rating:
         from IPython.display import DisplayHandle
 
         # Looked for now, so that the sentence counts what can be shown.
-        self.ballot.paper()
+        self.ballot.showing()
         self._handle = DisplayHandle()
         self._handle.display(self._bundle(), raw=True)
         if watched() and self.ballot.whole:
             with contextlib.suppress(ImportError):
                 widget = make_widget("rate", _SCRIPTS, _STYLES, self._state())
-                widget.on_msg(self._heard)
+                widget.on_msg(self._on_message)
                 LiveView(widget).show()
 
     def _state(self) -> dict[str, Any]:
         return {"axes": [{"axis": axis, "words": _QUESTIONS[axis]} for axis in self.axes]}
 
     # -- what the page says ------------------------------------------------------------
-    def _heard(self, widget: Any, content: Any, _buffers: object) -> None:
+    def _on_message(self, widget: Any, content: Any, _buffers: object) -> None:
         if not isinstance(content, Mapping):
             return
         kind = content.get("kind")
@@ -260,20 +260,20 @@ class Rating:
                 self.ballot.undo()
         except KlingError as error:
             why = f"The vote was not kept. {error.what}"
-        paper = self.ballot.paper()
+        showing = self.ballot.showing()
         return {
             "kind": "paper",
             "why": why,
             "done": self.ballot.done,
             "whole": self.ballot.whole - self.ballot.hidden,
             "undo": self.ballot.can_undo,
-            "paper": None if paper is None else _shown(paper),
+            "paper": None if showing is None else _shown(showing),
         }
 
     def _clip(self, content: Mapping[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
         """Answer for a clip by its made-up mark; what would name the file is said without it."""
-        paper, mark = self.ballot.paper(), content.get("id")
-        record = paper.clips.get(mark) if paper is not None and isinstance(mark, str) else None
+        showing, mark = self.ballot.showing(), content.get("id")
+        record = showing.clips.get(mark) if showing is not None and isinstance(mark, str) else None
         if record is None:
             return {"kind": "clip", "id": str(mark), "why": "This clip is not up."}, []
         message, buffers = self._source.answer({**content, "id": record.id})
@@ -282,14 +282,14 @@ class Rating:
         return {**message, "id": mark}, buffers
 
 
-def _shown(paper: Paper) -> dict[str, Any]:
+def _shown(showing: Showing) -> dict[str, Any]:
     """Say of a pair what both clips share, and nothing else."""
-    left, right = paper.clips
+    left, right = showing.clips
     # Of two runs of one prompt it takes only one to be private.
-    both = (paper.left, paper.right)
-    request = next((record for record in both if record.private), paper.left).request
+    both = (showing.left, showing.right)
+    request = next((record for record in both if record.private), showing.left).request
     return {
-        "mark": paper.mark,
+        "mark": showing.mark,
         "left": left,
         "right": right,
         "prompt": in_place_of(request) if any(record.private for record in both) else request.words,

@@ -168,11 +168,7 @@ def _find(name: str) -> tuple[tuple[Wire, ...], Switch]:
 
 
 def _read(switch: Switch, value: object) -> _Rate | float | str:
-    """A setting in its own type.
-
-    Raises:
-        ValueError: The switch cannot take it.
-    """
+    """A setting in its own type."""
     if switch.kind == "rate":
         return _read_rate(switch, value)
     if switch.kind == "number":

@@ -142,17 +142,17 @@ def _film(plan: ClipPlan, part: Path, stopped: Callable[[], bool]) -> None:
         if sound is not None:
             sound.bit_rate = 48_000
         tones = _tones(plan) if sound is not None else iter(())
-        heard = 0
+        written = 0
         for number, frame in enumerate(_frames(plan), 1):
             if stopped():
                 raise StoppedError
             film.mux(picture.encode(frame))
             # Interleave: a player that streams must not have to look far for the sound of a picture.
-            while sound is not None and heard * FPS < number * _RATE:
+            while sound is not None and written * FPS < number * _RATE:
                 block = next(tones, None)
                 if block is None:
                     break
-                heard += block.samples
+                written += block.samples
                 film.mux(sound.encode(block))
         film.mux(picture.encode(None))
         if sound is not None:

@@ -63,7 +63,7 @@ def stocked(tmp_path, make):
 def live(view):
     """The page of a gallery, as `_show_live` would make it."""
     view._source = view._clips()
-    return Page(view._heard)
+    return Page(view._on_message)
 
 
 # -- the saved sheet -------------------------------------------------------------------
@@ -155,7 +155,7 @@ def test_stills_and_clips_come_when_they_are_asked_for(stocked):
     assert ("why" in refused, none) == (True, [])
     for wrong in ({"kind": "stills", "ids": 7}, {"kind": "stills"}, {"kind": "boo"}, {}):
         assert page.say(**wrong) == []
-    view._heard(page, "not even a message", [])
+    view._on_message(page, "not even a message", [])
 
 
 def test_what_is_selected_is_read_in_the_order_of_the_sheet(stocked):
@@ -186,7 +186,7 @@ def test_a_run_that_ends_is_told_and_redrawn(stocked):
     view._changed(run)
     [(told, _)] = page.sent
     assert (told["kind"], told["tile"]["id"], told["tile"]["state"]) == ("tile", run.id, "Canceled")
-    stocked.loop.hand(view._redraw()).result(10)
+    stocked.loop.start(view._redraw()).result(10)
     assert "1 canceled" in drawn[-1][0]["text/html"]
     assert "as of" not in drawn[-1][0]["text/html"]
 

@@ -36,7 +36,7 @@ class Page:
 
     def say(self, **content):
         """Speak as the page does; gives the answer."""
-        self._rating._heard(self, content, [])
+        self._rating._on_message(self, content, [])
         return self.last[0]
 
     def vote(self, choice, **more):
@@ -256,7 +256,7 @@ def test_what_a_page_may_not_say_does_nothing(stocked):
         assert "That is no vote" in page.say(kind="vote", mark=up["mark"], **wrong)["why"]
     page.say(kind="vote", mark="another", choice="left")
     page.say(kind="vote", choice="left")
-    rating._heard(page, "not even a message", [])
+    rating._on_message(page, "not even a message", [])
     assert votes(stocked.ledger()) == []
     assert page.vote("left", axes="none", note="x" * 900)["done"] == 1
     assert len(rating.votes[0].note) == 500
