@@ -13,6 +13,7 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support.guard import OutsideConnectionError
 from support.paths import TESTS
 
 KEEP = {"CHROMIUM_FOR_TESTS"}
@@ -36,10 +37,6 @@ _now, _most = resource.getrlimit(resource.RLIMIT_NOFILE)
 _wanted = 20_000 if _most == resource.RLIM_INFINITY else min(20_000, _most)
 if resource.RLIM_INFINITY != _now < _wanted:
     resource.setrlimit(resource.RLIMIT_NOFILE, (_wanted, _most))
-
-
-class OutsideConnectionError(RuntimeError):
-    """A test tried to reach another machine."""
 
 
 def _is_loopback(host):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import OutsideConnectionError
+from support.guard import OutsideConnectionError
 
 
 @pytest.mark.parametrize("address", [("192.0.2.1", 443), ("::ffff:192.0.2.1", 443), ("2001:db8::1", 443)])

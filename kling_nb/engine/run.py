@@ -28,7 +28,7 @@ from kling_nb.views.card import card, line
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.embed import Inset, Kept, inset
 
-__all__ = ["Run", "Video"]
+__all__ = ["Run", "Video", "card_state"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,7 +326,7 @@ class Run:
     # -- showing ---------------------------------------------------------
     def __repr__(self) -> str:
         file = self.record.media.file if self.record.media else None
-        return line(self.card_state(Inset(src=file)), totals=None, now=utc_now())
+        return line(card_state(self, Inset(src=file)), totals=None, now=utc_now())
 
     @property
     def shown_note(self) -> str:
@@ -347,22 +347,6 @@ class Run:
         src, poster = self.shown_clip()
         return Kept(record=self.record, path=self.path if src else None, src=src, poster=poster)
 
-    def card_state(self, clip: Inset, typical_s: tuple[float, float] | None = None) -> CardState:
-        """Give what a card of it shows, with its clip as `clip` says."""
-        return CardState(
-            record=self.record,
-            name=self.name,
-            src=clip.src,
-            poster=clip.poster,
-            typical_s=typical_s,
-            reused=self.reused,
-            note=self.shown_note,
-            detached=self.detached,
-            embed=clip.embed,
-            player=clip.player,
-            aside=clip.words,
-        )
-
     def bundle(
         self,
         *,
@@ -379,6 +363,23 @@ class Run:
         """
         now, totals = utc_now(), self.totals
         [clip] = inset([self.kept()], embed, front=front, final=self.done)
-        state = self.card_state(clip, typical_s)
+        state = card_state(self, clip, typical_s)
         html, text = (draw(state, totals=totals, now=now) for draw in (card, line))
         return {"text/html": html, "text/plain": text, RECEIPT_MIME: to_receipt(self.record)}
+
+
+def card_state(run: Run, clip: Inset, typical_s: tuple[float, float] | None = None) -> CardState:
+    """Return what a card of a run shows, with its clip as `clip` says."""
+    return CardState(
+        record=run.record,
+        name=run.name,
+        src=clip.src,
+        poster=clip.poster,
+        typical_s=typical_s,
+        reused=run.reused,
+        note=run.shown_note,
+        detached=run.detached,
+        embed=clip.embed,
+        player=clip.player,
+        aside=clip.words,
+    )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Sequence
 from typing import Any, overload
 
-from kling_nb.engine.run import Run, Video
+from kling_nb.engine.run import Run, Video, card_state
 from kling_nb.records.base import utc_now
 from kling_nb.records.receipt import to_receipts
 from kling_nb.records.receipt_model import RECEIPT_MIME
@@ -110,7 +110,7 @@ class Runs(Sequence[Run]):
         spans = typical_s or [None] * len(self)
         final = all(run.done for run in self)
         clips = inset([run.kept() for run in self], embed, front=front, final=final)
-        tiles = [run.card_state(clip, span) for run, span, clip in zip(self, spans, clips, strict=True)]
+        tiles = [card_state(run, clip, span) for run, span, clip in zip(self, spans, clips, strict=True)]
         totals = self[0].totals if tiles else None
         return {
             "text/html": grid(tiles, totals=totals, now=utc_now()),

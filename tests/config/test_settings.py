@@ -194,7 +194,7 @@ def test_a_raised_cap_is_told(load):
         'project = "other"',
         "sandbox_wait = 100",
         'runflow_api_key = "rf_live_canary"',
-        '[tool.kling_nb.config.keys]\nrunflow = "rf_live_canary"',
+        '[tool.kling_nb.keys]\nrunflow = "rf_live_canary"',
     ],
 )
 def test_a_project_may_not_set(load, line):

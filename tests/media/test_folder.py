@@ -221,14 +221,14 @@ KILLER = """
     import hashlib, os, signal, sys
     from pathlib import Path
     from support.clips import make_clip, make_record
-    from kling_nb import placing
-    from kling_nb.store import Store
+    from kling_nb import files
+    from kling_nb.media.folder import Store
 
     act, folder, clip = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     if act == "claim":
         def refuse(*a, **k):
             raise PermissionError(1, "no hard links here")
-        placing.os.link = refuse
+        files.os.link = refuse
     digest = hashlib.sha256(clip.read_bytes()).hexdigest()
     steps = []
 

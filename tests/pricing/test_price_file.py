@@ -447,4 +447,4 @@ def test_a_wrong_model_is_refused_without_its_value(load, old, new, words):
 def test_a_project_adds_no_model(load):
     """An id decides what a paid call buys, so a stranger's file has no say in it."""
     with pytest.raises(SettingsError, match="may not set models"):
-        load(project=MODEL.replace("[models.", "[tool.kling_nb.records.request."))
+        load(project=MODEL.replace("[models.", "[tool.kling_nb.models."))

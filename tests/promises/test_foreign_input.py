@@ -385,7 +385,7 @@ def test_a_sidecar_names_no_file_elsewhere(tmp_path, make_session, name):
         "yes = true",
         'ledger = "stolen.db"',
         'media = "../outside"',
-        '[tool.kling_nb.config.keys]\nrunflow = "theirs"',
+        '[tool.kling_nb.keys]\nrunflow = "theirs"',
     ],
 )
 def test_a_cloned_project_is_refused_whole(tmp_path, make_session, monkeypatch, trap, table):

@@ -104,8 +104,8 @@ def test_no_traceback_draws_a_key(build, user_file, monkeypatch, wire):
             load_settings(environ={})
     assert house.stats()["keys"].keys() == {mark(KEYS[wire])}
     assert house.stats()["keys"][mark(KEYS[wire])] >= 6
-    assert sum("transport.py" in text for text in said) >= 1
-    assert sum("leaks.py" in text for text in said) >= 1
+    assert sum("network/client.py" in text for text in said) >= 1
+    assert sum("records/secrets.py" in text for text in said) >= 1
     assert assert_clean(*said) > 5_000
 
 
@@ -115,7 +115,7 @@ import pprint, traceback
 import kling_nb as kling
 from kling_nb.session.api import current
 def mine(session, run, key, settings, engine):
-    reach = session.reach(run.record)
+    access = session.access(run.record)
     return 1 / 0
 def called():
     session = current()

@@ -282,11 +282,7 @@ def _grow_up(spec):
 
 
 def _main():
-    import sessions  # noqa: F401 - the same
-
-    import kling_nb.cli
-    import kling_nb.engine
-    import kling_nb.network.client  # noqa: F401 - imported before the fork, so that children need not
+    import support.sessions  # noqa: F401 - imported before the fork, so that children need not
 
     for line in sys.stdin:
         order = json.loads(line)

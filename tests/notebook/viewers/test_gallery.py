@@ -195,7 +195,7 @@ def test_a_page_that_comes_late_is_told_what_has_changed(stocked):
     """It begins with what was so when the cell ran: a run that ended since is told by name, no other one."""
     view = Gallery(stocked.runs(), stocked)
     page = live(view)
-    view._told = {run.id: _words(run) for run in view.runs}
+    view._sent = {run.id: _words(run) for run in view.runs}
     assert [told["kind"] for told, _ in page.say(kind="hello")] == ["selected"]
     run = next(run for run in view.runs if run.status.pending)
     run.publish(run.record.model_copy(update={"status": RunStatus.CANCELED}))
@@ -209,7 +209,7 @@ def test_a_run_that_ends_while_the_sheet_is_drawn_is_told(stocked):
     view._widget = page = live(view)
     drawn = []
     view._handle = type("Handle", (), {"update": lambda _self, bundle, raw: drawn.append((bundle, raw))})()
-    view._told = {run.id: _words(run) for run in view.runs}
+    view._sent = {run.id: _words(run) for run in view.runs}
     run = next(run for run in view.runs if run.status.pending)
     run.publish(run.record.model_copy(update={"status": RunStatus.CANCELED}))
     view._listen()
