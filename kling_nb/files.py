@@ -38,16 +38,12 @@ Checkpoint = Callable[[str], None]
 
 
 Signature = tuple[int, int, int, int, int]
-
-
 _CHUNK = 1024 * 1024
-
 
 # Absent on Windows: there, following a link is up to the caller's own check of the path.
 _READ_FLAGS = (
     os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 )
-
 
 _NEW_FLAGS = os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 

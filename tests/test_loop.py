@@ -135,10 +135,10 @@ loop = Loop()
 async def late():
     await asyncio.sleep(0.2)
     return await asyncio.to_thread(lambda: "on disk")
-begun = loop.hand(late())
+begun = loop.start(late())
 @atexit.register
 def end():
-    print(begun.result(90), loop.hand(late()).result(90))
+    print(begun.result(90), loop.start(late()).result(90))
 """
 
 
@@ -160,8 +160,8 @@ async def cell():
 async def other():
     await asyncio.sleep(0.01)
     return await asyncio.to_thread(lambda: 2)
-before = loop.hand(other()).result(90)
-print(asyncio.run(cell()) + before, loop.hand(other()).result(90), asyncio.run(inner()))
+before = loop.start(other()).result(90)
+print(asyncio.run(cell()) + before, loop.start(other()).result(90), asyncio.run(inner()))
 """
 
 

@@ -30,7 +30,6 @@ PROMPTS = (
     "A paper boat drifts down a flooded street between parked bicycles, low angle, soft morning haze",
 )
 
-
 #: Rows of the VBench prompts: fire, water and a creature; all in English.
 VBENCH_ROWS = (712, 736, 758)
 

@@ -31,14 +31,8 @@ __all__ = ["Finding", "doctor", "file_system"]
 
 #: Kinds on which SQLite's locks and shared memory cannot be relied upon between hosts.
 _NETWORK = ("nfs", "cifs", "smb", "fuse", "lustre", "afs", "9p", "beegfs", "gpfs", "ceph", "gluster")
-
-
 _ROOM_BYTES = 1_000_000_000
-
-
 _COLOURS = {"ok": GREEN, "warn": AMBER, "fail": RED}
-
-
 _HEADS = ["check", "", "found", "what to do"]
 
 

@@ -23,11 +23,7 @@ from kling_nb.views.words import size_words, there_are
 __all__ = ["PAGE_FLAGS", "export_line", "page_line"]
 
 _MAX_PLAN_BYTES = 64 * 1024 * 1024
-
-
 _LISTED = 10
-
-
 _NAMED = 3
 
 
@@ -148,8 +144,6 @@ def _read_plan(call: CommandCall, name: str) -> list[Mapping[str, Any] | str]:
 
 #: Flags of `%kling export page`, and of no other layout.
 PAGE_FLAGS = ("--embed", "-o", "--out", "--max-mb")
-
-
 _MB = 1_000_000
 
 

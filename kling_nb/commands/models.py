@@ -125,23 +125,15 @@ def compared(listing: Listing, offer: Offer) -> str:
 
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
-
-
 _HEADS = ["model", "provider", "silent", "with sound", "from", "outranked"]
-
-
 _ALIGN = "llrrll"
-
 
 _WHAT = (
     "Dollars per second of video. What a provider billed outranks what is stated, and the dearest of them is "
     "held back. The sandbox plays with the prices of RunComfy's list."
 )
 
-
 _NAMES = ["model", "also", "provider", "its id there"]
-
-
 _LIVE = ["model", "base price", "unit", "note", "beside the price here"]
 
 

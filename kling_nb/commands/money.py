@@ -33,7 +33,6 @@ _NAMES: dict[Level, str] = {
     "user_total": "user, in all",
 }
 
-
 _PROSE: dict[Level, str] = {
     "session": "this session's",
     "project_daily": "the project's for today",
@@ -41,10 +40,7 @@ _PROSE: dict[Level, str] = {
     "user_total": "the user's in all",
 }
 
-
 _HEADS = ["budget of", "", "cap", "spent", "reserved", "left", "charge unknown", "from"]
-
-
 _ALIGN = "llrrrrrl"
 
 

@@ -31,11 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Held", "config", "keys", "listing", "status"]
 
 Row = list[object]
-
-
 _RUN_HEADS = ["run", "name", "state", "prompt", "model", "provider", "s", "cost", "file", "age"]
-
-
 _RUN_ALIGN = "llllllrrlr"
 
 

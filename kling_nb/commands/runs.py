@@ -29,8 +29,6 @@ from kling_nb.views.words import SEND_IT, state_word
 __all__ = ["adopt", "cancel", "list_runs", "resolve", "resume", "show", "status", "wait"]
 
 _LISTED = 20
-
-
 _ADOPT = next(command for command in COMMANDS if command.name == "adopt")
 
 

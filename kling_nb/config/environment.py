@@ -29,7 +29,6 @@ __all__ = [
 
 MEDIA_FOLDER = "kling_media"
 
-
 # VS Code names its sessions on a remote server `<notebook>-jvsc-<uuid>` (microsoft/vscode-jupyter).
 _VS_CODE_SUFFIX = re.compile(r"-jvsc-[0-9a-f-]+(?=\.ipynb$|$)")
 

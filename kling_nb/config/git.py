@@ -16,17 +16,11 @@ from kling_nb.records.provenance import Commit
 __all__ = ["commit_of"]
 
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-
-
 _LIMIT_S = 1.0
-
 
 #: Asks where a filter is set; one of the user's own settings runs, one of the repository is refused.
 _FILTERS = ("config", "--show-scope", "--includes", "-z", "--name-only", "--get-regexp", r"^filter\.")
-
-
 _STATUS = ("status", "--porcelain", "--no-renames", "--untracked-files=no", "--ignore-submodules=all")
-
 
 #: Folders where git took too long: there it is not asked again in this process.
 _slow: set[Path] = set()

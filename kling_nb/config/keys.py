@@ -41,14 +41,10 @@ KEY_VARIABLES: Mapping[str, tuple[str, ...]] = {
     "runcomfy": ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY"),
 }
 
-
 KEYRING_SERVICE = "kling_nb"
-
 
 #: How long the caller of `ask_keyring` should wait for it, in seconds.
 KEYRING_LIMIT_S = 2.0
-
-
 _MAX_CHARS = 4096
 
 

@@ -21,13 +21,8 @@ from kling_nb.records.run import Mode
 __all__ = ["Options", "ProviderName", "check_options"]
 
 ProviderName = Literal["auto", "runflow", "runcomfy", "sandbox"]
-
-
 _MAX_USD = 1_000_000_000
-
-
 _DOLLARS = re.compile(r"[0-9]+(\.[0-9]+)?")
-
 
 _WORDS = {
     "bool_parsing": "must be 1 or 0",
@@ -111,11 +106,7 @@ def _split(value: object) -> object:
 
 
 _Dollars = Annotated[Decimal, BeforeValidator(_dollars)]
-
-
 _Line = Annotated[str, AfterValidator(_line)]
-
-
 _Address = Annotated[_Line, AfterValidator(_address)]
 
 

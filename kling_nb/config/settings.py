@@ -39,17 +39,10 @@ __all__ = ["CAPS", "PREFIX", "Settings", "Source", "default_ledger", "load_setti
 
 PREFIX = "KLING_NB_"
 
-
 #: The settings that limit money; dollars outside, micro-dollars (`<name>_micros`) inside.
 CAPS = ("budget", "project_daily", "user_daily", "user_total")
-
-
 Source = Literal["default", "user file", "project", "environment", "argument"]
-
-
 _PROJECT_MAY_SET = frozenset({"provider", "model", "media", "max_in_flight", *CAPS})
-
-
 _PROJECT_MAY_LOWER = {"budget", "project_daily", "user_daily", "user_total", "max_in_flight"}
 
 

@@ -23,8 +23,6 @@ from kling_nb.files import read_plain
 __all__ = ["APP", "ProjectTable", "UserFile", "default_user_file", "find_project", "read_user_file"]
 
 APP = "kling_nb"
-
-
 _MOST_BYTES = 4 << 20
 
 

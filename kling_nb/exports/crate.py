@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["file_name", "write_crate"]
 
 _PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
-
-
 _TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime"}
 
 

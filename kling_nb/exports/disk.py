@@ -38,7 +38,6 @@ __all__ = [
 
 _HALF = "kling-nb-export"
 
-
 #: So long nobody writes to a half that somebody is still at work on.
 _IDLE_S = 60.0
 
@@ -215,10 +214,8 @@ def _in_the_way(target: Path) -> StoreError:
 
 _NAME_BYTES = 255
 
-
 #: What Windows, and disks made for it, forbid in names.
 _FORBIDDEN = frozenset('<>:"\\|?*') | {chr(code) for code in range(32)}
-
 
 _DEVICES = frozenset(
     {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in "123456789"}

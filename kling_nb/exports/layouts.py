@@ -15,11 +15,8 @@ __all__ = ["LAYOUTS", "SPLITS", "Layout", "Row", "find_layout", "read_rows"]
 
 IndexKind = Literal["", "metadata.jsonl", "prompts.json", "captions.csv", "data.csv", "clips.tar"]
 
-
 #: The folders that Hugging Face takes for splits of a data set by their name alone.
 SPLITS = ("train", "validation", "test")
-
-
 _FIELDS = ("prompt", "sample", "index", "dimension", "category", "model", "stem", "split")
 
 
@@ -83,7 +80,6 @@ class Layout:
 
 
 _VBENCH = "github.com/Vchitect/VBench at 45e79ec"
-
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout

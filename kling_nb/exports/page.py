@@ -25,19 +25,16 @@ __all__ = ["Page", "write_page"]
 
 _MARK = 'content="kling_nb"'
 
-
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; font-src data:; img-src data:{beside}; "
     "media-src data:{beside}; base-uri 'none'; form-action 'none'"
 )
-
 
 #: Shown in this order; scripts, widgets and drawings that need them are not shown at all.
 _SHOWN = (
     *("text/html", "image/png", "image/jpeg", "image/gif", "image/svg+xml", "text/markdown", "text/latex"),
     "text/plain",
 )
-
 
 _LOOK = """
 body.jp-Notebook { padding: 8px; }
@@ -58,7 +55,6 @@ footer { max-width: 1000px; margin: 24px auto 8px; padding-top: 8px; border-top:
 }
 """
 
-
 _TEMPLATE = """
 {%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{{ resources.kling_head }}{%- endblock -%}
@@ -69,10 +65,7 @@ _TEMPLATE = """
 {%- block body_footer -%}</main><footer>{{ resources.kling_foot() }}</footer></body>{%- endblock -%}
 """
 
-
 _PRIVATE = "(a private prompt: left out of this page)"
-
-
 _SHORTEST_WORDS = 8
 
 

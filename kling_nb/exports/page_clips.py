@@ -27,23 +27,12 @@ __all__ = ["Clips", "PageClip"]
 
 State = Literal["inside", "linked", "left out", "changed", "missing", "no receipt"]
 
-
 # Whole attributes, one by one: what is in the quotes of one may look like another, or like the tag's end.
 _ATTRIBUTE = re.compile(r"""\s+([a-z]+)(?:=(?:"([^"]*)"|'([^']*)'))?""")
-
-
 _TAG = re.compile(r"""<(video|a|img)((?:\s+[a-z]+(?:=(?:"[^"]*"|'[^']*'))?)*)\s*/?>""")
-
-
 _END = "</video>"
-
-
 _OWN = re.compile(r"data:video/[a-z0-9.+-]+;base64,([A-Za-z0-9+/]*={0,2})")
-
-
 _PICTURES = {"PNG": "png", "JPEG": "jpeg", "GIF": "gif", "WEBP": "webp"}
-
-
 _MOST_PICTURE = 20_000_000
 
 

@@ -20,9 +20,7 @@ em figcaption figure h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark meter ol p pre p
 small span strike strong sub summary sup table tbody td tfoot th thead time tr tt u ul var video wbr
 """
 
-
 _TAGS = frozenset(_TAG_NAMES.split())
-
 
 _ATTRIBUTES = {
     "*": {"class", "dir", "id", "lang", "style", "title", "align", "valign", "width", "height"},
@@ -39,7 +37,6 @@ _ATTRIBUTES = {
     "video": {"controls", "loop", "muted", "poster", "preload", "src"},
 }
 
-
 _STYLE_NAMES = """
 align-items background background-color border border-bottom border-collapse border-color border-left
 border-radius border-right border-spacing border-style border-top border-width bottom box-sizing color
@@ -51,42 +48,29 @@ padding-right padding-top position right row-gap table-layout text-align text-de
 text-overflow text-transform top vertical-align visibility white-space width word-break word-wrap
 """
 
-
 _STYLES = _STYLE_NAMES.split()
-
-
 _LONG = re.compile(r"data:(?:image|video|audio)/[a-z0-9+.-]+;base64,[A-Za-z0-9+/=]{1000,}")
-
 
 # Taken out with what is in them before the sanitizer looks: it would leave the text of a style sheet.
 _TEXTLESS = re.compile(
     r"<(script|style|iframe|object|noscript|template)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE
 )
 
-
 _SCHEME = re.compile(r"[^/?#]*:")
-
 
 # Browsers pass over these in an address, wherever they stand.
 _UNSEEN = re.compile(r"[\x00-\x20]+")
 
-
 # Whatever else may stand before a bracket in a style, or be spelt with a backslash, may fetch something.
 _CALL = re.compile(r"([a-z-]*)\(")
-
-
 _MARKED = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
-
 
 _SINGLE = frozenset(
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"]
 )
 
-
 #: Elements that may be open at once, and tags in all, in one output: the parser's time grows with both.
 _DEEPEST, _MOST_TAGS = 1_000, 200_000
-
-
 _CALLS = frozenset({"", "rgb", "rgba", "hsl", "hsla", "calc", "min", "max", "clamp", "linear-gradient"})
 
 

@@ -18,11 +18,7 @@ from typing import Self
 __all__ = ["ForkGate"]
 
 _LIMIT_S = 30
-
-
 _gates: "weakref.WeakSet[ForkGate]" = weakref.WeakSet()
-
-
 _held: list["ForkGate"] = []
 
 

@@ -39,14 +39,9 @@ __all__ = ["ROOM_BYTES", "Store"]
 
 ROOM_BYTES = 64 * 1024 * 1024
 
-
 #: Bytes that a receipt may grow by until its run ends: the posted body, facts of the file, its marks.
 _GROWTH = 320 * 1024
-
-
 _REMEMBERED = 20_000
-
-
 _POSTERS = 512
 
 

@@ -20,13 +20,8 @@ __all__ = ["Box", "BrokenBoxError", "marks_in", "outer_boxes"]
 # The extended types of outer `uuid` boxes: C2PA's manifest store (C2PA technical specification, on BMFF-based
 # assets) and Adobe's XMP packet (XMP specification part 3).
 _C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
-
-
 _XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
-
-
 _SOURCE = re.compile(rb"https?://cv\.iptc\.org/newscodes/digitalsourcetype/[A-Za-z]{1,60}")
-
 
 #: Names that every file has, and that say how it is built.
 _STRUCTURE = frozenset(
@@ -42,19 +37,10 @@ _STRUCTURE = frozenset(
     }
 )
 
-
 _MOST_BOXES = 100_000
-
-
 _MOST_INDEX_BYTES = 64 << 20
-
-
 _LOOK_BYTES = 256 * 1024
-
-
 _LABEL_CHARS = 2000
-
-
 _TAG_CHARS = 300
 
 

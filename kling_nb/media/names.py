@@ -17,8 +17,6 @@ from kling_nb.records.run import RunRecord
 __all__ = ["file_stem", "relative_src", "slug"]
 
 _SLUG_CHARS = 40
-
-
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 
 

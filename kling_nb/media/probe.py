@@ -30,33 +30,17 @@ __all__ = ["Kind", "Measured", "NotVideoError", "poster", "probe", "sniff", "sti
 
 Kind = Literal["mp4", "mov", "webm", "mkv"]
 
-
 # Brands of ISO base media files that hold a still picture or sound only; FFmpeg would decode them gladly.
 _NO_VIDEO = {b"avif", b"heic", b"heix", b"mif1", b"jp2 ", b"M4A ", b"M4B ", b"crx "}
-
-
 _EBML = b"\x1a\x45\xdf\xa3"
-
-
 _MAX_PIXELS = 8192 * 8192
-
-
 _POSTER_BYTES = 4_600  # of JPEG: 6.1 KB as base64
-
-
 _DARK = 14  # mean of 0-255: a fade from black is over once the picture is lighter
-
 
 #: How many samples a table tells of, where it need not list them: of one size, of a fragment.
 _COUNTS = re.compile(rb"stsz.{8}(.{4})|trun.{4}(.{4})", re.DOTALL)
-
-
 _MOST_TABLE_BYTES = 64 << 20
-
-
 _MOST_SAMPLES = 4_000_000  # more than a minute of sound that is not compressed has
-
-
 _LOOK_AT = 72  # frames: three seconds at 24 a second
 
 

@@ -18,20 +18,12 @@ from kling_nb.records.run import MediaFacts
 __all__ = ["Depot", "is_address"]
 
 _MOST_FILES = 100_000
-
-
 _BLOCK = 1 << 20
-
 
 #: A password after a colon; on the web, where nobody has a name without one, also a token alone.
 _PASSWORD = re.compile(r"://[^/@]*:[^/@]*@|https?://[^/]*@")
-
-
 _REFUSED = frozenset({401, 403, 407})
-
-
 _NOT_THERE = frozenset({404, 410})
-
 
 _LIKELY = {
     FileNotFoundError: "it is not there",

@@ -19,11 +19,7 @@ from kling_nb.records.run import RunRecord
 __all__ = ["MAX_SIDECARS", "SidecarReader"]
 
 MAX_SIDECARS = 20_000
-
-
 _KEYS = re.compile(rb"k1:[0-9a-f]{64}")
-
-
 Skipped = list[tuple[str, str]]
 
 

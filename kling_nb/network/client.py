@@ -31,14 +31,8 @@ from kling_nb.records.secrets import SHORTEST_KEY, blot
 __all__ = ["Transport"]
 
 _KEY = re.compile(r"[\x21-\x7e]+")
-
-
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
-
-
 _MAX_REPLY_BYTES = 8 << 20
-
-
 _MAX_CLIP_BYTES = 2 << 30
 
 

@@ -19,20 +19,10 @@ from kling_nb.errors import Charged, StoreError
 __all__ = ["DownloadError", "Downloaded", "Progress", "check_link", "declared_size", "fetch"]
 
 Progress = Callable[[int, int | None], None]
-
-
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-
-
 _MAX_REDIRECTS = 3
-
-
 _EXPIRED = frozenset({403, 404, 410})
-
-
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
 _BLOCK = 1 << 20
 
 

@@ -24,7 +24,6 @@ _CONNECTING = (
     aiohttp.InvalidURL,
 )
 
-
 # The first row that matches anything in the chain wins, so the exact ones stand first.
 _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (AddressRefused, "its name leads to an address that is not allowed"),

@@ -20,11 +20,7 @@ from kling_nb.views.words import money_words, plain, state_word
 __all__ = ["Strip"]
 
 _CANCEL = "Cancel"
-
-
 _EMPTY = {"text/html": "", "text/plain": ""}
-
-
 _numbers = itertools.count(1)
 
 

@@ -26,21 +26,13 @@ __all__ = ["ClipSource", "LiveView", "answer_at_once", "make_widget", "static_te
 #: A clip beyond this stays on disk: a page holds what it plays in memory.
 CLIP_BYTES = 256 * 1024 * 1024
 
-
 #: Of one message. Servers and proxies take a megabyte everywhere, and other messages get through between two.
 CHUNK_BYTES = 1024 * 1024
-
-
 _EMPTY = {"text/html": "", "text/plain": ""}
-
 
 # QuickTime files that browsers play at all they play as MP4.
 _TYPES = {"webm": "video/webm", "mkv": "video/x-matroska"}
-
-
 _open: "weakref.WeakSet[LiveView]" = weakref.WeakSet()
-
-
 _numbers = itertools.count(1)
 
 

@@ -202,7 +202,6 @@ def find_model(name: str) -> Model:
 
 _LABELS = {"runcomfy": "RunComfy"}
 
-
 #: The providers' own public sites, by their documentation; neither documents a page of past runs.
 _SITES = {"runflow": "https://runflow.io", "runcomfy": "https://www.runcomfy.com"}
 

@@ -29,11 +29,7 @@ __all__ = [
 ]
 
 _MAX_USD_PER_S = 1000
-
-
 _LOOK_BACK = 3
-
-
 _OLD_DAYS = 90
 
 

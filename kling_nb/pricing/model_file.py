@@ -30,14 +30,8 @@ from kling_nb.pricing.price_file import PriceRow, check_row
 __all__ = ["read_models"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
-
-
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-
-
 _PROVIDER_ID = re.compile(rf"(?=.{{1,200}}$){_PART}(/{_PART})*")
-
-
 _CURE = 'See "Models of your own" in the documentation.'
 
 

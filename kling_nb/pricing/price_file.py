@@ -30,16 +30,9 @@ from kling_nb.pricing.catalog import Model, Price, PriceKind, find_model
 __all__ = ["GivenPrice", "PriceRow", "check_row", "in_force", "project_notes", "read_prices"]
 
 _AMOUNT = re.compile(r"[0-9]{1,4}(\.[0-9]{1,9})?")
-
-
 _MAX_USD_PER_S = 1000
-
-
 _PROVIDERS = ("runflow", "runcomfy")
-
-
 _SOUNDS: tuple[tuple[Literal["silent", "audio"], bool], ...] = (("silent", False), ("audio", True))
-
 
 _WORDS = {
     "extra_forbidden": "is none of {fields}",
@@ -49,7 +42,6 @@ _WORDS = {
     "string_type": "must be a text",
     "string_too_long": "must be a text of at most 80 characters",
 }
-
 
 _CURE = 'Write it as in [prices.runflow."kling-3.0-pro"] with silent = "0.112" and as_of = 2026-11-01.'
 

@@ -42,26 +42,14 @@ __all__ = [
 ]
 
 MAX_MESSAGE_CHARS = 300
-
-
 MAX_URL_CHARS = 8192
-
-
 MAX_DIGITS = 100
-
-
 _ODD = object()
-
 
 #: More dollars than any clip costs; beyond it the figure is junk and would not fit micro-dollars in 64 bits.
 MAX_USD = 1_000_000_000
-
-
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-
-
 _MONEY = re.compile(r"[0-9]{1,60}(\.[0-9]{0,60})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
-
 
 _SECRETS = (
     (re.compile(r"(https?:[^\s?#]*)[?#]\S*", re.IGNORECASE), r"\1"),
@@ -71,16 +59,12 @@ _SECRETS = (
     (re.compile(r"\b(?:rf|rc|sk)[_-][A-Za-z0-9_-]{6,}"), "..."),
 )
 
-
 _MODERATED = re.compile(
     r"content polic|content violation|policy violation|moderation|moderated|nsfw|censor|risk control"
     r"|(?<!case )(?<!time )sensitive|unsafe|safety (?:system|filter|check|polic)|prohibited|inappropriate"
 )
 
-
 _NO_CREDIT = re.compile(r"balance|credit|insufficient|payment|top up")
-
-
 _REFUSALS = frozenset({400, 401, 402, 403, 404, 409, 422, 429})
 
 

@@ -23,11 +23,7 @@ from kling_nb.records.run import RunRecord
 __all__ = ["Ballot", "Showing", "Side"]
 
 Side = Literal["left", "right", "same"]
-
-
 _NOTE = 500
-
-
 _RATER = 80
 
 

@@ -27,14 +27,8 @@ Game = tuple[str, str, Literal["A", "B", "same"]]
 #: Bradley-Terry has no scores of highest likelihood where somebody never lost or never won. Only there, each
 #: item is given a normal prior on the logarithm of its odds, with this standard deviation.
 _PRIOR_SD = 2.0
-
-
 _MIDDLE, _PER_LOG_ODDS = 1000.0, 400 / math.log(10)
-
-
 _Z = 1.959963984540054  # of a normal distribution, 95 % lie within
-
-
 _EXACT = 1e-12
 
 

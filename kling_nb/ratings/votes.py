@@ -19,14 +19,8 @@ from kling_nb.ledger.schema import VOTES
 __all__ = ["AXES", "Axis", "Choice", "Liked", "Vote", "add_vote", "standing", "votes"]
 
 Choice = Literal["A>B", "B>A", "A=B=Good", "A=B=Bad", "withdrawn"]
-
-
 Liked = Literal["A", "B", "same"]
-
-
 Axis = Literal["visual", "motion", "text"]
-
-
 AXES: tuple[Axis, ...] = get_args(Axis)
 
 

@@ -37,21 +37,13 @@ _PLAIN = frozenset(
     )
 )
 
-
 #: Scripts that put no space between words: there two characters make a piece.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
-
-
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
-
-
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
-
 
 #: So many words in a row are no coincidence in a label of the user's own.
 _ROW = 4
-
-
 _LONG_WORD = 6
 
 

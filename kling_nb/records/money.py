@@ -23,8 +23,6 @@ __all__ = [
 ]
 
 MICROS = 1_000_000
-
-
 _EXACT = Context(prec=1000)
 
 

@@ -39,14 +39,9 @@ __all__ = [
 #: What stands for words of a provider's that repeat a private request.
 NOT_SHOWN = "the words are not shown, because they repeat the private prompt"
 
-
 #: What a run says that is made private when it is there already.
 NOW_PRIVATE = "Private from now on. A clip that has its name already keeps it."
-
-
 STILL_PUBLIC = "Private from now on, but its older receipt could not be replaced and still has the words."
-
-
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 

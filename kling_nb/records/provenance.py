@@ -32,23 +32,11 @@ __all__ = [
 #: IPTC's words for how a medium came to be (cv.iptc.org/newscodes/digitalsourcetype, read 2026-11-21):
 #: a trained model made it, or a program drew it, as the sandbox does.
 AI_MADE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-
-
 DRAWN = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicMedia"
-
-
 MOST_MARKS = 16
-
-
 _MOST_KEPT = 64 * 1024
-
-
 _CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
 _Line = Annotated[str, AfterValidator(one_line)]
-
-
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -28,8 +28,6 @@ from kling_nb.records.run import Earlier, MediaFacts, RunRecord
 __all__ = ["LIST_SCHEMA", "from_receipt", "receipts_in", "to_receipt", "to_receipts", "without_queries"]
 
 _MAX_DEPTH = 24
-
-
 _QUERY = re.compile(r"(https?://)(?:[^\s/@]*@)?([^\s?#\"'<>]+)(?:\?[^\s\"'<>]*)?")
 
 
@@ -266,8 +264,6 @@ def _too_deep(value: object, left: int = _MAX_DEPTH) -> bool:
 
 
 LIST_SCHEMA = "kling-nb-receipts/1"
-
-
 _MOST = 10_000
 
 

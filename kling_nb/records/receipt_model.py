@@ -47,17 +47,10 @@ __all__ = [
 
 SCHEMA = "kling-nb-receipt/1"
 
-
 #: The edition of the schema: a later one only adds fields, so that an earlier program still reads it.
 SCHEMA_VERSION = "1.1"
-
-
 RECEIPT_MIME = "application/vnd.kling-nb.receipt+json"
-
-
 MAX_RECEIPT_BYTES = 1024 * 1024
-
-
 CLIP_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".webm", ".mkv"})
 
 
@@ -105,18 +98,13 @@ def _clip_name(value: str) -> str:
 
 
 _MONEY = r"^-?[0-9]{1,12}(\.[0-9]{1,6})?$"
-
-
 _STAMP = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z$"
-
 
 _CLIP = (
     r"""^[^/\\:*?"<>|. ][^/\\:*?"<>|]*\.([mM][pP]4|[mM][oO][vV]|[mM]4[vV]|[wW][eE][bB][mM]|[mM][kK][vV])$"""
 )
 
-
 _Money = Annotated[int, BeforeValidator(_micros), WithJsonSchema({"type": "string", "pattern": _MONEY})]
-
 
 _Time = Annotated[
     datetime,
@@ -124,31 +112,14 @@ _Time = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time", "pattern": _STAMP}),
 ]
 
-
 _Line = Annotated[str, Field(max_length=20_000), AfterValidator(one_line)]
-
-
 _Key = Annotated[str, Field(pattern=r"^k1:[0-9a-f]{64}$")]
-
-
 _Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-
-
 _Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
-
-
 _Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
-
-
 _Count = Annotated[int, Field(ge=0, le=10**15)]
-
-
 _Small = Annotated[int, Field(ge=0, le=10**6)]
-
-
 _Id = Annotated[str, Field(pattern=r"^[a-z0-9]{4,20}$")]
-
-
 _Provider = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 
 
@@ -343,7 +314,6 @@ class Receipt(_Part):
 
 #: Names the schema; it is no address.
 SCHEMA_ID = f"urn:kling-nb:receipt:{SCHEMA_VERSION}"
-
 
 #: In the package, for programs that are not in Python.
 SCHEMA_FILE = "receipt.schema.json"

@@ -31,20 +31,10 @@ __all__ = [
 # Kling's limits, as the vendors that forward to its API state them: docs.freepik.com (prompt),
 # docs.powertokens.ai and mulerouter.ai (shots), read on 2026-11-21.
 MAX_PROMPT_CHARS = 2500
-
-
 MAX_SHOT_CHARS = 512
-
-
 MAX_SHOTS = 6
-
-
 MIN_DURATION_S, MAX_DURATION_S, DEFAULT_DURATION_S = 3, 15, 5
-
-
 AspectRatio = Literal["16:9", "9:16", "1:1"]
-
-
 ShotType = Literal["customize", "intelligent"]
 
 
@@ -240,13 +230,9 @@ _WORDS = {
     "less_than_equal": "must be at most {le:g}",
 }
 
-
 # What other video models and the providers' own wires call things.
 _NO_SEED = "this model takes no seed; ask for takes instead"
-
-
 _NO_IMAGE = "this model makes video from text and takes no image"
-
 
 _OTHER_NAMES = {
     "ar": "aspect_ratio",

@@ -33,8 +33,6 @@ __all__ = [
 
 #: The key of a run's metadata at its provider under which we say who spends; no user's own has it.
 WHO = "kling_nb"
-
-
 FailReason = Literal["moderated", "invalid", "credit", "auth", "provider", "expired", "canceled"]
 
 
@@ -300,10 +298,7 @@ class RunRecord(Record):
 #: `auto`: the file beside the notebook, or what else works there; `always`: the clip itself; `poster`: its
 #: still and a link; `never`: a link.
 Mode = Literal["auto", "always", "poster", "never"]
-
-
 MODES: tuple[Mode, ...] = get_args(Mode)
-
 
 #: Pages that show no file beside the notebook; empty for those that do.
 FrontEnd = Literal["", "vscode", "colab"]

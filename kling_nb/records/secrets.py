@@ -20,10 +20,7 @@ __all__ = ["SHORTEST_KEY", "blot", "is_secret", "looks_secret", "refuse_keys", "
 #: Characters that a key of a real provider has at least. What is shorter is no secret, and blotting it out
 #: would only spoil answers.
 SHORTEST_KEY = 8
-
-
 _SURELY_A_KEY = 16
-
 
 # Runflow's keys are documented to begin with rf_live_; the others are the well-known shapes of keys.
 _SHAPE = re.compile(
@@ -31,7 +28,6 @@ _SHAPE = re.compile(
     r"|\bAKIA[0-9A-Z]{16}\b|\beyJ[\w-]{8,}\.[\w-]{8,}|\bBearer\s+[\w.~+/=-]{20,}",
     re.IGNORECASE | re.ASCII,
 )
-
 
 _REPLACE = (
     "Nothing was sent or kept. Notebooks are saved and shared: delete it here, replace it at the provider if "

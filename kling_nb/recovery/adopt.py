@@ -36,7 +36,6 @@ __all__ = ["Adoption", "adopt"]
 
 _EXAMPLE = '--prompt "TEXT" -d 5 --ar 16:9 --no-audio'
 
-
 #: What the price and the request key hang on, and the flag that says it.
 _NEEDED = {"duration": "-d S", "aspect_ratio": "--ar W:H", "audio": "--audio or --no-audio"}
 

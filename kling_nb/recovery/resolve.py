@@ -29,10 +29,7 @@ __all__ = ["resolve", "take_up"]
 
 #: By how much our clock and the provider's may differ.
 _CLOCKS = timedelta(minutes=5)
-
-
 _TAIL_S = 5.0
-
 
 #: A lease that ran out so long ago: its process is gone, or may not go on without a new one.
 _GONE = timedelta(minutes=10)

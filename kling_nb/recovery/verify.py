@@ -30,7 +30,6 @@ _DERIVED = (
     ("file", "digital_source_type"),
 )
 
-
 _EXACT = ("container", "codec", "width", "height", "frames", "audio_codec")
 
 
@@ -116,7 +115,6 @@ Word = Literal[
     "no receipt",
     "unreadable",
 ]
-
 
 _BAD = frozenset({"gone", "changed", "wrong", "missing", "no receipt", "unreadable"})
 

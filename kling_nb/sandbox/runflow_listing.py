@@ -16,13 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Row = dict[str, Any]
-
-
 _EQ: Final = re.compile(r"(\w+)\.EQ:'((?:[^'\\]|\\.)*)'")
-
-
 _COLON: Final = re.compile(r"""(\w+)(:|>=|<=|>|<)\s*(?:'([^']*)'|"([^"]*)"|([^\s'"]+))""")
-
 
 _FIELDS: Final = frozenset(
     {"id", "status_code", "client_ref", "created_at", "started_at", "completed_at", "model_id", "batch_id"}

@@ -37,8 +37,6 @@ from kling_nb.session.plan import Ask, Take, new_record, plan_takes
 __all__ = ["Admission"]
 
 FROM_FOLDER = "attached from the folder"
-
-
 _LIVE = frozenset({*(status for status in RunStatus if status.pending), RunStatus.LOST})
 
 

@@ -38,14 +38,8 @@ __all__ = [
 ]
 
 _lock = threading.RLock()
-
-
 _session: Session | None = None
-
-
 _surroundings: Callable[[], Surroundings] | None = None
-
-
 _submitted: list[Run] = []
 
 

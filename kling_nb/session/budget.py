@@ -30,7 +30,6 @@ LEVELS: dict[Level, str] = {
     "user_total": "user_total",
 }
 
-
 _LONGEST_NAME = 60
 
 

@@ -54,7 +54,6 @@ __all__ = ["Session"]
 
 _sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
 
-
 #: Those that have opened something, held until they have closed it.
 _open: "set[Session]" = set()
 

@@ -30,8 +30,6 @@ from kling_nb.spending.sums import is_open, read_day, read_dimensions, select
 __all__ = ["balances", "costs", "session_money"]
 
 _AT_ONCE = 8
-
-
 _ENDS = frozenset({"succeeded", "failed", "canceled"})
 
 

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["BalanceLine", "Check", "CostReport", "totals_data"]
 
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
-
-
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 

@@ -36,10 +36,8 @@ __all__ = [
 #: What a report may be arranged by.
 DIMENSIONS = ("provider", "model", "day", "tag", "session", "user", "project", "notebook", "run")
 
-
 #: What it is arranged by unless asked otherwise.
 OVERVIEW = ("provider", "model")
-
 
 _FACTS = (
     *("status", "charged", "asked_at", "seconds", "audio", "take", "attempt", "provider_run_id"),

@@ -17,18 +17,11 @@ from kling_nb.views.tables import Part
 __all__ = ["LEGEND", "drawn", "sums_table", "sums_words"]
 
 LEGEND = "Bars: outlined is estimated; below it, solid is settled and grey is held."
-
-
 _MOST_ROWS = 40
-
 
 #: A label without a space, as a long tag is, must not push the numbers out of sight.
 _FIRST = "min-width:110px;max-width:320px;overflow-wrap:break-word"
-
-
 _OUTLINE = "1px solid rgba(128,128,128,0.9)"
-
-
 _HELD = "rgba(128,128,128,0.45)"
 
 

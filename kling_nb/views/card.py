@@ -30,17 +30,9 @@ from kling_nb.views.outcome import ending
 __all__ = ["card", "line", "status_line"]
 
 _FILL = "rgba(128,128,128,0.12)"
-
-
 _COLUMNS = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:10px 16px"
-
-
 _BAND = "rgba(128,128,128,0.42)"
-
-
 _WRAP = "overflow-wrap:break-word"
-
-
 _FAINT = "opacity:0.72"
 
 

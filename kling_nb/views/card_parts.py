@@ -31,7 +31,6 @@ __all__ = [
 #: The picture's box by aspect ratio: width in pixels, and height in per cent of the width.
 _BOXES = {"16:9": (340, "56.25%"), "9:16": (158, "177.78%"), "1:1": (220, "100%")}
 
-
 _COLOURS = {
     RunStatus.CREATED: html.GREY,
     RunStatus.SUBMITTING: html.GREY,
@@ -44,7 +43,6 @@ _COLOURS = {
     RunStatus.LOST: html.AMBER,
 }
 
-
 #: What the empty box says until there is a clip.
 _PLACES = {
     RunStatus.CREATED: "not sent yet",
@@ -54,20 +52,11 @@ _PLACES = {
     RunStatus.SAVING: "being saved",
 }
 
-
 #: A dot nobody sees: without a still of its own Chromium paints the player grey (measured), and hides ours.
 _CLEAR = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
-
-
 _FILL = "rgba(128,128,128,0.12)"
-
-
 _WRAP = "overflow-wrap:break-word"
-
-
 _FAINT = "opacity:0.72"
-
-
 _HEAD_CHARS, _HEAD_LINES, _SHOT_CHARS = 220, 4, 56
 
 

@@ -19,17 +19,9 @@ __all__ = ["MOST", "Tile", "sheet", "sheet_text", "smaller"]
 
 #: So many tiles a saved sheet has at most; the live one and `%kling list` have the rest.
 MOST = 200
-
-
 _STILLS_BYTES = 240_000
-
-
 _PROMPT = 90
-
-
 _WIDE, _TALL = 168, 108
-
-
 _BOX = "width:100%;box-sizing:border-box;border-radius:6px"
 
 

@@ -20,17 +20,10 @@ __all__ = ["ASKED_MOST", "Inset", "Kept", "data_address", "growth", "inset", "re
 #: Bytes that one output may add to the notebook when that was asked for, and when nobody asked.
 ASKED_MOST, UNASKED_MOST = 40_000_000, 5_000_000
 
-
 #: Colab shows no more than 10 MB of an output (googlecolab/colabtools issue 21).
 _COLAB_MOST = 10_000_000
-
-
 _NAMES: dict[FrontEnd, str] = {"vscode": "VS Code", "colab": "Colab"}
-
-
 _TYPES = {"webm": "webm"}
-
-
 _PAGE = "`kling-nb export page NOTEBOOK --embed` makes one page with the clips inside."
 
 

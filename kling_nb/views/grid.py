@@ -21,8 +21,6 @@ from kling_nb.views.html import DOT, Html, join, prose, tag
 __all__ = ["grid", "grid_text"]
 
 _FAINT = "opacity:0.72"
-
-
 _WIDTHS = {"16:9": 240, "9:16": 158, "1:1": 190}
 
 

@@ -41,35 +41,15 @@ __all__ = [
 
 #: Backgrounds for white text, all with a contrast of at least 4.5 to 1 (WCAG 2.2, 1.4.3).
 GREY, BLUE, GREEN, RED, AMBER = "#5f6773", "#2563c9", "#1f7a4a", "#b3302a", "#925400"
-
-
 LINE = "1px solid rgba(128,128,128,0.28)"
-
-
 FONT = "font-family:system-ui,sans-serif;font-size:13px;line-height:1.45"
-
-
 MONO = "font-family:ui-monospace,monospace;font-size:12px"
-
-
 FRAME = f"border:{LINE};border-radius:8px;padding:12px;margin:6px 0;max-width:860px;box-sizing:border-box"
-
-
 _NO_BREAK = 34
-
-
 _VOID = frozenset({"br", "img", "wbr"})
-
-
 _DATA = re.compile(r"data:(image|video)/(?:jpeg|png|webp|gif|mp4|webm);base64,[A-Za-z0-9+/]+={0,2}")
-
-
 _SCHEME = re.compile(r"[^/?#]*:")
-
-
 _MARKUP = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*")
-
-
 _TEX = re.compile(r"[$\\]")
 
 

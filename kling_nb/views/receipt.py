@@ -18,8 +18,6 @@ from kling_nb.views.words import file_words, host, short
 __all__ = ["receipt"]
 
 _MOST_EARLIER = 5
-
-
 _MARKS = {"c2pa": "C2PA", "aigc": "AIGC", "xmp": "XMP"}
 
 

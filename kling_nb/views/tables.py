@@ -20,8 +20,6 @@ from kling_nb.views.html import FONT, Html, join, prose, tag
 __all__ = ["Part", "csv_text", "page_of", "table", "text_of", "text_table"]
 
 _TAGS = re.compile(r"<[^>]*>")
-
-
 _SIDES = {"l": "left", "r": "right", "c": "center"}
 
 

@@ -45,7 +45,6 @@ _STATES = {
     RunStatus.LOST: "Lost",
 }
 
-
 _REASONS = {
     "moderated": "moderated",
     "invalid": "invalid request",
@@ -56,7 +55,6 @@ _REASONS = {
     "canceled": "canceled",
 }
 
-
 #: Which cap leaves least, where it is not the session's own.
 _CAPS: dict[Level, str] = {
     "session": "",
@@ -65,9 +63,7 @@ _CAPS: dict[Level, str] = {
     "user_total": " in all (user)",
 }
 
-
 _CODECS = {"h264": "H.264", "hevc": "HEVC", "av1": "AV1", "vp9": "VP9"}
-
 
 #: What is safe to do about a run that was never sent.
 SEND_IT = "Run its cell again to send it."

@@ -16,9 +16,7 @@ CELLS = (
     "print([run.id for run in sheet.selected])",
 )
 
-
 WIDGET = "application/vnd.jupyter.widget-view+json"
-
 
 #: Counts in the page what cannot be seen in it: addresses made for clips and given back, and long tasks.
 COUNT = """() => {
@@ -35,7 +33,6 @@ COUNT = """() => {
     for (const entry of list.getEntries()) window.counted.long.push(Math.round(entry.duration));
   }).observe({ entryTypes: ["longtask"] });
 }"""
-
 
 COUNTED = "() => ({ made: counted.made, open: counted.open.size, long: counted.long })"
 

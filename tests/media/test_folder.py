@@ -306,7 +306,7 @@ FULL = """
     from pathlib import Path
     from support.clips import make_clip, make_record
     from kling_nb.errors import StoreError
-    from kling_nb.store import Store
+    from kling_nb.media.folder import Store
 
     way, folder = sys.argv[1], Path(sys.argv[2])
     if way == "tmpfs":
@@ -364,7 +364,7 @@ READ_ONLY = """
     from pathlib import Path
     from support.clips import make_record
     from kling_nb.errors import StoreError
-    from kling_nb.store import Store
+    from kling_nb.media.folder import Store
 
     folder = Path(sys.argv[1])
     if sys.argv[2] == "mount":

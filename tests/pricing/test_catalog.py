@@ -92,7 +92,7 @@ def test_names_are_unambiguous():
     assert find_model(DEFAULT_MODEL).id == "kling-3.0-pro"
 
 
-@pytest.mark.parametrize(("name", "dearest"), [("pro", "0.168"), ("standard", "0.126"), ("4k", "0.42")])
+@pytest.mark.parametrize(("name", "highest"), [("pro", "0.168"), ("standard", "0.126"), ("4k", "0.42")])
 def test_the_dearest_price_is_known(name, highest):
     """What is held back for an unknown price exists for every model."""
     assert find_model(name).highest_usd_per_s() == Decimal(highest)

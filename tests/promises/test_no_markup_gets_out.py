@@ -26,10 +26,7 @@ from support.stage import Stage
 from support.watch import Watch
 
 pytestmark = pytest.mark.browser
-
-
 MARKS = {mark_of(number) for number in range(len(CORPUS))}
-
 
 #: Frames of their own, so that one text cannot spoil the next.
 RAW = """async ([texts, enough]) => {
@@ -44,7 +41,6 @@ RAW = """async ([texts, enough]) => {
     await new Promise((resolve) => setTimeout(resolve, 100));
   return frames.filter(ran).length;
 }"""
-
 
 DRAWN = """(marks) => {
   const areas = [...document.querySelectorAll('.jp-OutputArea-output, .mine')];
@@ -166,15 +162,12 @@ set_fault(message='own')
 print(len(failed), {run.status.value for run in failed}, len(blocked))
 """
 
-
 SHOWN = "from kling_nb.engine.runs import Runs\nRuns(failed[{}:{}])"
-
 
 ERRORS = (
     "from IPython.display import display\nfrom kling_nb.views.html import notice\n"
     "for error in blocked:\n    display({'text/html': notice(error), 'text/plain': str(error)}, raw=True)"
 )
-
 
 STRANGERS = """
 import copy, os

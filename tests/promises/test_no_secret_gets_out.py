@@ -215,7 +215,6 @@ for name in ("httpx", "httpcore", "aiohttp", "asyncio", "kling_nb", "uvicorn"):
     logging.getLogger(name).setLevel(logging.DEBUG)
 """
 
-
 EVERYTHING = """\
 import traceback
 import kling_nb as kling

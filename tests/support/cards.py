@@ -7,19 +7,10 @@ from kling_nb.records.request import TextToVideo, request_key
 from kling_nb.records.run import MediaFacts, RunRecord
 
 T = datetime(2026, 11, 21, 14, 0, 47, tzinfo=UTC)
-
-
 NOW = T + timedelta(seconds=104)
-
-
 FOX = "A red fox crosses fresh snow at dawn, slow dolly-in, soft rim light"
-
-
 KNOWN = Estimate(micros=560000, reserve_micros=560000, basis="$0.112/s silent, Runflow list of 2026-04-06")
-
-
 UNKNOWN = Estimate(micros=None, reserve_micros=840000, basis="no price with sound is known")
-
 
 MEDIA = MediaFacts(
     file="a-red-fox-kl7m2q.mp4",
@@ -32,15 +23,9 @@ MEDIA = MediaFacts(
     duration_s=5.04,
 )
 
-
 POSTER = "data:image/jpeg;base64," + "A" * (4 * 5000 // 3 // 4 * 4)
-
-
 TOTALS = Totals(settled_micros=1_120_000, reserved_micros=560_000, cap_micros=10_000_000)
-
-
 SRC = "kling_media/a-red-fox-kl7m2q.mp4"
-
 
 PENDING = {
     "created": "Starting",
@@ -49,7 +34,6 @@ PENDING = {
     "running": "Running",
     "saving": "Saving",
 }
-
 
 DONE = {
     "status": "succeeded",

@@ -8,13 +8,8 @@ from support.stage import WIRES
 
 #: One for each provider, unlike any pattern of a key, in parts that must not show alone either.
 KEYS = {wire: f"Canary{wire}.Zx7Qm2Vn+Ht4Wp9Ks~Jd3Rb6Ly" for wire in WIRES}
-
-
 PARTS = ("Zx7Qm2Vn", "Ht4Wp9Ks", "Jd3Rb6Ly", "Canaryrun")
-
-
 VARIABLES = {"runflow": "RUNFLOW_API_KEY", "runcomfy": "RUNCOMFY_API_TOKEN"}
-
 
 #: The word may stand beside a variable's name or dots, in code for the user, and beside nothing else.
 BEARER = re.compile(r"Bearer (?!\.\.\.|(<span>)?\$(</span>)?\{?[A-Z_]+\b|\{os\.environ)", re.IGNORECASE)

@@ -7,8 +7,6 @@ from fractions import Fraction
 import av
 
 C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
-
-
 LABEL = json.dumps({"Label": "1", "ContentProducer": "001191310104MA1K", "ProduceID": "a<b>&$1$"})
 
 

@@ -26,9 +26,7 @@ FILE = MediaFacts(
     audio_codec="aac",
 )
 
-
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80).filter(str.strip)
-
 
 lines = (
     st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -36,15 +34,9 @@ lines = (
     .filter(lambda t: "://" not in t)
 )
 
-
 amounts = st.none() | st.integers(0, 10**12)
-
-
 moments = st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1)).map(lambda t: t.replace(tzinfo=UTC))  # noqa: DTZ001 - hypothesis wants naive bounds
-
-
 names = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=20)
-
 
 scalars = (
     st.none()
@@ -54,29 +46,22 @@ scalars = (
     | words
 )
 
-
 json_values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3)
 )
 
-
 json_objects = st.dictionaries(words, json_values, max_size=4)
-
-
 marks = st.builds(Mark, kind=st.sampled_from(["c2pa", "aigc", "xmp", "tag"]), where=lines, text=lines)
-
 
 cells = st.builds(
     lambda source, count: Cell.of(source, cell_id="cell-1", count=count), words, st.integers(0, 10**9)
 )
-
 
 sent = st.builds(
     lambda body, private: Sent.of("https://api.runflow.io/v1/x/runs", body, private=private),
     json_objects,
     st.booleans(),
 )
-
 
 earlier = st.builds(
     Earlier,

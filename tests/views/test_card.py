@@ -19,7 +19,6 @@ from support.markup import judge
 
 REASONS = ["moderated", "invalid", "credit", "auth", "provider", "expired"]
 
-
 ENDS = [
     *({"status": "failed", "reason": reason, "charged": "no"} for reason in REASONS),
     {"status": "failed", "reason": "provider", "charged": "unknown", "reserved_micros": 560000},
@@ -350,8 +349,6 @@ def test_the_final_card_is_small():
 
 
 ANY = st.text(st.characters(), max_size=40)
-
-
 WORDS = st.text(st.characters(), min_size=1, max_size=300).filter(str.strip)
 
 

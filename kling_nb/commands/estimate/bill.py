@@ -34,7 +34,6 @@ __all__ = ["CellBill", "NotebookBill", "State", "estimate_notebook"]
 
 State = Literal["new", "pending", "reused", "dry run", "refused", "unpriced", "blocked", "invalid", "unknown"]
 
-
 #: A cell in one of these states ends with an error, and Run All with it.
 STOPS: frozenset[State] = frozenset({"refused", "unpriced", "blocked", "invalid"})
 

@@ -17,17 +17,10 @@ __all__ = ["FORMATS", "SKIP", "Cell", "read_cells"]
 
 FORMATS = (".ipynb", ".py", ".md")
 
-
 #: The tag that keeps a cell from being run.
 SKIP = "skip-execution"
-
-
 _MARKER = re.compile(r"#\s*%%(?:\s+(.*))?")
-
-
 _MAGIC = re.compile(r"#\s?(%{1,2}[A-Za-z_].*|!.*)")
-
-
 _TAGS = re.compile(r"tags=(\[[^\]]*\])")
 
 

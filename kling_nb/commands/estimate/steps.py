@@ -22,17 +22,11 @@ __all__ = ["Step", "read_steps"]
 
 #: Cell magics whose body is run once, as a cell of its own.
 _TRANSPARENT = frozenset({"capture", "time"})
-
-
 _REPEATING = frozenset({"timeit", "prun"})
-
 
 #: What makes runs, of the functions of `import kling_nb as kling`.
 _PAYING = frozenset({"generate", "submit", "sweep"})
-
-
 _PACKAGE = "kling_nb"
-
 
 #: A cell that asks for a private run, or seems to: none of its text is repeated.
 _PRIVATE = re.compile(r"--private\b|\bprivate\s*=\s*(?!False)")
@@ -299,10 +293,7 @@ class _Reader(ast.NodeVisitor):
 
 
 _JOINS = "joins a session by name; what that one has spent is not counted here"
-
-
 _LOOP, _FUNCTION, _BRANCH = "in a loop", "in a function", "under a condition"
-
 
 _NESTS: dict[type[ast.AST], str] = {
     **dict.fromkeys(

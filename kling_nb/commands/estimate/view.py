@@ -21,16 +21,9 @@ from kling_nb.views.words import clock, plain, session_words, short
 __all__ = ["estimate", "show_bill"]
 
 _HEADS = ["cell", "name", "what", "would be", "cost", "takes", "why"]
-
-
 _ALIGN = "rlllrll"
-
-
 _WIDE = "width:300px"
-
-
 _FIXED = "\u00a0"
-
 
 _COLOURS: dict[State, str] = {
     "new": BLUE,

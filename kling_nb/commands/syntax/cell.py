@@ -39,10 +39,7 @@ from kling_nb.session.plan import Ask
 __all__ = ["CellOrder", "HelpWantedError", "ask_of", "parse_cell", "parse_request"]
 
 MAX_TAKES = 100
-
-
 _TAG = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]{0,63})=(.{0,500})", re.DOTALL)
-
 
 _EXCLUSIVE = (
     *(("takes", "take"), ("no_cache", "cached_only"), ("retry", "cached_only")),
@@ -50,10 +47,7 @@ _EXCLUSIVE = (
     ("private", "dry_run_as"),
 )
 
-
 _REQUEST = ("duration", "aspect_ratio", "audio", "negative_prompt", "cfg_scale", "shot_type")
-
-
 _CURE = "See `%kling help`."
 
 

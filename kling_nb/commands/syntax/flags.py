@@ -48,10 +48,7 @@ class Flag:
 
 
 _CLIP, _WHERE, _TAKES, _MONEY = "The clip", "Where", "Takes and kept clips", "Money"
-
-
 _LOOK, _WAIT, _NOTES = "Looking first", "Waiting and showing", "Notes"
-
 
 FLAGS: tuple[Flag, ...] = (
     Flag(
@@ -241,15 +238,9 @@ FLAGS: tuple[Flag, ...] = (
     Flag(name="help", spellings=("-h", "--help"), help="show this", group=_NOTES),
 )
 
-
 _NO_SEED = "Kling 3.0 takes no seed; another `--take` is another sample, and the record is the proof"
-
-
 _NO_IMAGE = "this model makes video from text only"
-
-
 _BY_MODEL = "the model decides it; see `%kling models` for the tiers"
-
 
 #: Flags people know from elsewhere, and why they are not here.
 REFUSED: dict[str, str] = {
@@ -273,7 +264,6 @@ REFUSED: dict[str, str] = {
     "--yes": "consent for a notebook that nobody watches is KLING_NB_YES=1, or a declared budget",
     "-y": "consent for a notebook that nobody watches is KLING_NB_YES=1, or a declared budget",
 }
-
 
 _BY_SPELLING = {spelling: flag for flag in FLAGS for spelling in flag.spellings}
 

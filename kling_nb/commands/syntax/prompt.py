@@ -16,8 +16,6 @@ from kling_nb.errors import UsageError
 __all__ = ["fill_in", "read_text"]
 
 MAX_FILE_BYTES = 64 * 1024
-
-
 _NAME = re.compile(r"\{\{([^{}]*)\}\}")
 
 

@@ -13,11 +13,8 @@ __all__ = ["read_storyboard"]
 
 _SHOT = re.compile(r"\[\s*(\d{1,3})\s*s\s*\](.*)", re.ASCII | re.DOTALL)
 
-
 # Seconds in brackets that are not written as a shot is: [2.5s], [5 sec], [05S], [-1s].
 _NEARLY = re.compile(r"\[\s*[+-]?\d[\d.,]*\s*(?:s|secs?|seconds?)\.?\s*\]", re.ASCII | re.IGNORECASE)
-
-
 _CURE = "Write one shot a line, whole seconds first: `[5s] Wide view of a vineyard`."
 
 

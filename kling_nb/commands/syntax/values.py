@@ -32,14 +32,8 @@ __all__ = [
 ]
 
 _LONG_WORD = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])\S{24,}")
-
-
 _muted: ContextVar[bool] = ContextVar("muted", default=False)
-
-
 _NUMBER = re.compile(r"\d{1,9}(?:\.\d{0,6})?|\.\d{1,6}", re.ASCII)
-
-
 _COUNT = re.compile(r"\d{1,6}", re.ASCII)
 
 

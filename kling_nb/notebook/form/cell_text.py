@@ -25,7 +25,6 @@ _LINE_FLAGS = {
     "shot_type": "--shot-type",
 }
 
-
 _SWITCHES = {
     "allow_unpriced": "--allow-unpriced",
     "no_cache": "--no-cache",

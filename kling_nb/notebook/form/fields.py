@@ -22,10 +22,7 @@ from kling_nb.session.plan import Ask
 __all__ = ["OPTIONS", "Field", "Reading", "blank", "fields_of", "inputs_of", "read", "shown_as"]
 
 Kind = Literal["text", "whole", "number", "choice", "switch", "rows", "line", "pairs"]
-
-
 _LIMITS = ("ge", "le", "max_length")
-
 
 #: Names that say more than the field's own, and two that people know under another one.
 _LABELS = {"aspect_ratio": "Aspect ratio", "cfg_scale": "Cfg scale", "audio": "Sound", "takes": "Takes"}
@@ -137,7 +134,6 @@ OPTIONS: tuple[Field, ...] = (
     _option("retry", "switch", "", default=False),
     _option("private", "switch", "", default=False),
 )
-
 
 _SPELLING = {"tags": "--tag", "max_cost": "--max-cost", "price": "--price", "metadata": "--metadata"}
 

@@ -44,11 +44,8 @@ __all__ = ["Form", "form", "form_line"]
 #: Typing rests this long before it is judged; while a person types on, only the newest text is.
 _QUIET_S = 0.05
 
-
 #: After a press: a page may still hold back the last keys while an earlier message is on its way.
 _SETTLE_S = 0.4
-
-
 _LISTED = 8
 
 

@@ -15,11 +15,7 @@ __all__ = ["Input", "choose", "page", "press", "set_trait", "shape", "trouble"]
 
 #: Told the name of an input and what it holds now.
 OnChange = Callable[[str, Any], None]
-
-
 _MOST_ROWS, _COLUMNS = 12, 80
-
-
 _WAITING = ("is missing", "must not be empty")
 
 

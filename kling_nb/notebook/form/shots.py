@@ -14,8 +14,6 @@ from kling_nb.views.html import escape, tag
 __all__ = ["Board"]
 
 Shots = list[dict[str, Any]]
-
-
 _FIRST_S = 5
 
 

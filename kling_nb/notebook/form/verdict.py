@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Verdict", "assess", "counted", "offers"]
 
 _LABEL_CHARS = 68
-
-
 _TAKES_LOOKED_AT = 100
 
 

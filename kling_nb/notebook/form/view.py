@@ -22,22 +22,12 @@ __all__ = ["FormView", "Tells"]
 
 _AUTO = "auto"
 
-
 #: Behind "More"; whatever is not named here stands in the open, a field of tomorrow too.
 _MORE = ("shot_type", "take", "max_cost", "price", "metadata", "no_cache", "retry", "private")
-
-
 _BELOW_PRICE = "allow_unpriced"
-
-
 _SIDE_BY_SIDE = ("duration", "aspect_ratio", "audio")
-
-
 _BESIDE = "Words for the whole clip, at providers that take them beside shots (may be left empty)"
-
-
 _ONE, _BOARD = "one prompt", "storyboard"
-
 
 # Only for the live widget: its own frame, a focus that is seen on both themes, and room on narrow pages.
 _STYLE = """

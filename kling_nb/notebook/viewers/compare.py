@@ -39,37 +39,20 @@ End = Literal["longest", "shortest"]
 
 MOST = 16
 
-
 #: Of all the stills of a sheet, before they become text a third longer: the whole stays below 200 KB.
 _SHEET_BYTES = 120_000
-
-
 _STILL_BYTES = 4_600
-
 
 #: Width of a still in pixels by aspect ratio.
 _WIDTHS = {"16:9": 200, "9:16": 112, "1:1": 150}
 
-
 #: A page holds every clip of a comparison in memory at once.
 _PAGE_BYTES = 3 * CLIP_BYTES
-
-
 _MOMENTS = ("first frame", "middle", "last frame")
-
-
 _SCRIPTS = ("shared/page.js", "shared/clips.js", "shared/lockstep.js", "shared/controls.js", "compare.js")
-
-
 _STYLES = ("shared/live.css", "compare.css")
-
-
 _AGAIN = "To play them in lock step, run this cell again in a live kernel."
-
-
 _FAINT = "opacity:0.72"
-
-
 _kept: OrderedDict[tuple[str, int], list[str | None]] = OrderedDict()
 
 

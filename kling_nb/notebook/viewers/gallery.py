@@ -33,17 +33,10 @@ __all__ = ["Gallery", "gallery", "gallery_line"]
 #: Without a word of which runs, the newest so many.
 _NEWEST = 100
 
-
 #: A live sheet has no more tiles: a page holds each of them.
 _MOST_LIVE = 1000
-
-
 _PROMPT = 300
-
-
 _SCRIPTS = ("shared/page.js", "shared/clips.js", "gallery.js")
-
-
 _STYLES = ("shared/live.css", "gallery.css")
 
 

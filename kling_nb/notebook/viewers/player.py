@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Player", "clip_state", "play", "shot_marks"]
 
 _SCRIPTS = ("shared/page.js", "shared/clips.js", "shared/lockstep.js", "shared/controls.js", "player.js")
-
-
 _STYLES = ("shared/live.css", "player.css")
 
 

@@ -32,11 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Rating", "rate", "rate_line"]
 
 _SCRIPTS = ("shared/page.js", "shared/clips.js", "rate.js")
-
-
 _STYLES = ("shared/live.css", "rate.css")
-
-
 _QUESTIONS: Mapping[Axis, str] = {"visual": "Visual quality", "motion": "Motion", "text": "Fits the text"}
 
 

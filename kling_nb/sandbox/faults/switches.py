@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Wire = Literal["runflow", "runcomfy"]
-
-
 WIRES: Final[tuple[Wire, ...]] = ("runflow", "runcomfy")
 
 
@@ -45,7 +43,6 @@ MOMENTS: Final = {
     "download": "fetching the file",
 }
 
-
 BODIES: Final = {
     "cut": "JSON that ends in the middle, its Content-Length right",
     "types": "JSON in which every value has another type",
@@ -55,7 +52,6 @@ BODIES: Final = {
     "doubled": "JSON in which every name stands twice, with null first",
     "oversized": "a body of more than 9 MiB",
 }
-
 
 STATUSES: Final = (400, 401, 402, 403, 404, 409, 422, 429, 500, 502, 503)
 
@@ -131,7 +127,6 @@ _RATES: Final = (
     Switch("download_oversized", "rate", "the file says that it has 3 GiB, and then has not"),
 )
 
-
 _NUMBERS: Final = (
     Switch("queue_s", "number", "seconds a run waits in the queue, before wait_scale", 1.2),
     Switch("dispatch_s", "number", "seconds between queue and running, before wait_scale", 0.3),
@@ -160,7 +155,6 @@ _NUMBERS: Final = (
     Switch("max_prompt", "number", "most characters of a prompt (undocumented); 0 = no limit", 0.0),
     Switch("balance_usd", "number", "what the balance route tells", 100.0),
 )
-
 
 _WORDS: Final = (
     Switch(
@@ -325,7 +319,6 @@ _WORDS: Final = (
         ("own", "foreign"),
     ),
 )
-
 
 SWITCHES: Final[dict[str, Switch]] = {row.name: row for row in (*_moments(), *_RATES, *_NUMBERS, *_WORDS)}
 

@@ -35,26 +35,12 @@ _PALETTE: Final = (
 
 
 _INK: Final = (246, 243, 236)
-
-
 _FADED: Final = (214, 214, 210)
-
-
 _AMBER: Final = (255, 190, 70)
-
-
 _NIGHT: Final = (14, 16, 20)
-
-
 _MARGIN: Final = 24
-
-
 _STRIP: Final = 16
-
-
 _LINES_MAX: Final = 9
-
-
 _TEXT_MAX: Final = 1200
 
 

@@ -34,8 +34,6 @@ FPS: Final = 24
 
 
 _RATE: Final = 48_000
-
-
 _BLOCK: Final = 1024
 
 
