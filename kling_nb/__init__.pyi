@@ -44,7 +44,6 @@ from .recovery.adopt import adopt as adopt
 from .recovery.resolve import resolve as resolve
 from .recovery.restore import restore as restore
 from .recovery.verify import verify_folder as verify_folder
-from .session.api import Spend as Spend
 from .session.api import connect as connect
 from .session.api import estimate as estimate
 from .session.api import find as find
@@ -53,6 +52,7 @@ from .session.api import resume as resume
 from .session.api import runs as runs
 from .session.api import spend as spend
 from .session.api import submit as submit
+from .session.spend import Spend as Spend
 from .spending.reconcile import costs as costs
 
 __version__: str

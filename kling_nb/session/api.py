@@ -7,7 +7,6 @@ function that can cost money says so in its first line.
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,15 @@ from kling_nb.config.environment import Surroundings, script
 from kling_nb.engine.run import Run, Video
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError
-from kling_nb.records.money import Estimate, Totals, dollars
+from kling_nb.records.money import Estimate
 from kling_nb.records.privacy import hide_traceback
 from kling_nb.records.request import Shot, TextToVideo, make_request
 from kling_nb.records.run import RunStatus
 from kling_nb.session.plan import Ask
 from kling_nb.session.session import Session
+from kling_nb.session.spend import Spend
 
 __all__ = [
-    "Spend",
     "connect",
     "current",
     "estimate",
@@ -372,43 +371,6 @@ def find(name: str) -> Run:
 def resume() -> Runs:
     """Take up every pending run of the ledger; never sends a new one."""
     return current().resume()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spend:
-    """A session's money in dollars.
-
-    Args:
-        spent: On the books.
-        reserved: Held back for runs that are not settled.
-        unknown: Ended runs whose charge nobody knows.
-        cap: What this session may spend, or None.
-        left: What may still be spent under the tightest cap (`%kling budget` names it), or None.
-        play: The same for the sandbox's play money.
-
-    Example:
-        >>> spend().unknown
-        0
-    """
-
-    spent: Decimal
-    reserved: Decimal
-    unknown: int
-    cap: Decimal | None
-    left: Decimal | None
-    play: "Spend | None" = None
-
-    @classmethod
-    def of(cls, totals: Totals, play: "Spend | None" = None) -> "Spend":
-        """Turn totals into dollars."""
-        return cls(
-            spent=dollars(totals.settled_micros) or Decimal(0),
-            reserved=dollars(totals.reserved_micros) or Decimal(0),
-            unknown=totals.unknown,
-            cap=dollars(totals.cap_micros),
-            left=dollars(totals.left_micros),
-            play=play,
-        )
 
 
 def spend() -> Spend:

@@ -99,8 +99,7 @@ class Session:
         self._sandbox: Sandbox | None = None
         #: Every id that runs of this kernel were counted under, from before it was named too.
         self.ids = {self.id}
-        #: The name under which other kernels may join it, if it has one.
-        self.name: str | None = None
+        self.name: str | None = None  # under which other kernels may join it
         if name is not None:
             self.join(name)
         _sessions.add(self)
@@ -120,7 +119,6 @@ class Session:
             ledger.forget()
         self._stands, self._sandbox, self.last = {}, None, None
 
-    # -- what it stands on -------------------------------------------------
     def settings(self) -> Settings:
         """Read the settings as they are now.
 
@@ -183,7 +181,6 @@ class Session:
         """Give what is needed to ask about a run, or say why it cannot be asked about."""
         return access_for(record, settings=self.settings, find_key=self.key)
 
-    # -- money ---------------------------------------------------------------
     def who(self, settings: Settings) -> dict[str, str]:
         """Say whom a run is counted under: in its record, and to a provider that takes metadata."""
         return {"session_id": self.id, "project": settings.project, "user": settings.user}
@@ -236,7 +233,6 @@ class Session:
             return self.totals(play=play)
         return None
 
-    # -- before the act --------------------------------------------------------
     def _resolve(self, ask: Ask, settings: Settings, keys: CallKeys) -> tuple[str, Model, Estimate]:
         return offer_for(ask, settings, find=keys.find, ledger=self.ledger, today=self.today())
 
@@ -343,7 +339,6 @@ class Session:
             obstacle=obstacle,
         )
 
-    # -- the act -----------------------------------------------------------------
     def open(self, ask: Ask) -> list[Run]:
         """Reuse, reattach or send: the one door through which money moves.
 
@@ -363,7 +358,6 @@ class Session:
             admission = replace(admission, shared={**admission.shared, "origin": self._sandbox_url(settings)})
         return admission.open()
 
-    # -- looking ---------------------------------------------------------------
     def runs(self, *, statuses: Sequence[RunStatus] | None = None, limit: int | None = None) -> Runs:
         """List runs of the ledger, newest first; looking at them asks nobody."""
         engine, found = self.engine(), self.ledger().runs(statuses=statuses, limit=limit)
