@@ -108,8 +108,8 @@ def test_a_cell_is_found_as_ipython_would_run_it(source):
     """White space, a wrapping magic or the plain call: all the same request."""
     [step] = steps(source)
     assert step.kind == "order"
-    assert step.order.dest == "fox"
-    assert step.order.fields == {"prompt": "A red fox", "duration": 3}
+    assert step.call.dest == "fox"
+    assert step.call.fields == {"prompt": "A red fox", "duration": 3}
 
 
 @pytest.mark.parametrize(
@@ -226,4 +226,4 @@ def test_settings_with_plain_values_are_followed_and_others_named():
 def test_any_text_is_read_to_its_end(text, head):
     """No cell, however broken, keeps the others from being read."""
     found = steps(head + text, "%%kling last\nA red fox")
-    assert (found[-1].kind, found[-1].order.dest) == ("order", "last")
+    assert (found[-1].kind, found[-1].call.dest) == ("order", "last")
