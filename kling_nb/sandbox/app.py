@@ -29,7 +29,7 @@ def build_app(provider: ProviderState) -> Starlette:
     """The ASGI app of one sandbox.
 
     Args:
-        desk: Its state; the caller closes its clips.
+        provider: Its state; the caller closes its clips.
 
     Returns:
         An app. Faults that close connections need the server of `serve`, all else runs under any.

@@ -38,7 +38,7 @@ def link(provider: ProviderState, request: Request, run: Run, number: int = 0) -
     """The address of a run's file, freshly signed on Runflow.
 
     Args:
-        desk: Signs.
+        provider: Signs.
         request: Its host is the host of the link, so that a link works from wherever the API did.
         run: A run that succeeded.
         number: Which of several outputs.
@@ -75,7 +75,7 @@ def routes(provider: ProviderState) -> list[Route]:
     """The routes under which files are served.
 
     Args:
-        desk: Knows the runs and the clips.
+        provider: Knows the runs and the clips.
 
     Returns:
         One route for both wires.

@@ -1,4 +1,4 @@
-"""The desk that both wires work at: clock, switches, runs, clips, counters, signatures.
+"""The state that both wires share: clock, switches, runs, clips, counters, signatures.
 
 Invariants:
     * Simulated time comes only from the injected clock; real time is spent only in `pause` and while a file
@@ -57,7 +57,7 @@ class ProviderState:
     def __init__(
         self, *, clock: Callable[[], float], wait_scale: float, faults: Faults, clips: Clips
     ) -> None:
-        """Open the desk.
+        """Start with nothing.
 
         Args:
             clock: Seconds that never go back, such as `time.monotonic`.

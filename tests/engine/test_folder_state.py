@@ -167,7 +167,7 @@ def test_what_the_ledger_cannot_take_is_not_told_as_unsent(tmp_path, wire):
 def test_an_id_that_another_run_has_is_none(build, wire):
     """Two submits answered with one id: the second is lost, and never shown the clip of the first."""
     house = build(held=True)
-    session, dice = house.session(), house.sandbox.desk.faults.dice
+    session, dice = house.session(), house.sandbox.provider.faults.dice
     state = dice.getstate()
     [first] = session.open(ask(provider=wire))
     until(lambda: first.provider_run_id)

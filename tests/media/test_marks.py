@@ -196,7 +196,7 @@ def test_marks_come_through_untouched(tmp_path, make, wires, marked, monkeypatch
         ready.set_result(marked)
         return ready
 
-    monkeypatch.setattr(wires.desk.clips, "get", serve)
+    monkeypatch.setattr(wires.provider.clips, "get", serve)
     monkeypatch.setenv({"runflow": "RUNFLOW_API_KEY", "runcomfy": "RUNCOMFY_API_TOKEN"}[wire], KEY)
     session = make(provider=wire, budget="5", **{f"{wire}_url": getattr(wires, wire)})
     run = session.open(ask())[0].wait(60)

@@ -284,7 +284,7 @@ def test_no_redirect_leads_to_a_stranger(tmp_path, trap, wire):
     try:
         places = ["submit", "poll", "download"] + ["list"] * (wire == "runflow")
         for moment in places:
-            stage.sandbox.desk.faults.reset()
+            stage.sandbox.provider.faults.reset()
             lost = {"submit_drop_after": 1} if moment == "list" else {}
             stage.faults(redirect_to=f"{trap.url}/x", **{f"{moment}_redirect": {"next": 3}}, **lost)
             stage.go(negative_prompt=moment)

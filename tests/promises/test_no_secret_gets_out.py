@@ -88,7 +88,7 @@ def test_no_end_of_a_run_shows_a_secret(tmp_path, debug, wire):
     try:
         set_debug(stage, True)
         for number, faults in enumerate(ERRORS):
-            stage.sandbox.desk.faults.reset()
+            stage.sandbox.provider.faults.reset()
             stage.faults(echo="on", retry_after_s=0.05, **faults)
             run = stage.go(negative_prompt=f"number {number}")
             ends.add((run.status.value, run.record.reason))

@@ -71,7 +71,7 @@ class Trial:
         }
 
     def schedule(self, **faults):
-        self.sandbox.desk.faults.reset()
+        self.sandbox.provider.faults.reset()
         self.sandbox.set_faults({**INSTANT, **faults})
 
     def start(self, do="cell", *, prompts=("A red fox in snow",), **spec):

@@ -26,7 +26,7 @@ def build(tmp_path, monkeypatch):
 
 def received(house):
     """What the providers were asked for, in full: prompt, negative prompt and shots of each run."""
-    return [run.input for run in house.sandbox.desk.runs]
+    return [run.input for run in house.sandbox.provider.runs]
 
 
 # -- a whole notebook -----------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def ends_of(house, wire, *, private):
     house.set(YES=1)
     for number, (name, faults) in enumerate(ENDS.items()):
         for echo in list(spellings(PROMPT)) if name == "moderated" else [PROMPT]:
-            house.sandbox.desk.faults.reset()
+            house.sandbox.provider.faults.reset()
             house.faults(message=f"Moderation: {echo}", retry_after_s=0.05, **faults)
             # Each is a request of its own.
             call = ask(f"{PROMPT} {name} {number} {echo}", provider=wire, private=private)

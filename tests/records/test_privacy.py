@@ -186,7 +186,7 @@ def test_lost_private_runs_are_resolved_restored_and_counted(build):
     asked = ask(PROMPT, provider="runcomfy", private=True, tags={"prompt": PROMPT, "scene": "3"})
     lost = house.run(session, asked)
     assert lost.status == "lost"
-    [made] = [run.id for run in house.sandbox.desk.runs]
+    [made] = [run.id for run in house.sandbox.provider.runs]
     house.forget_ledger()
     for each in house.made:
         each.close()
@@ -221,7 +221,7 @@ def test_labels_stay_unless_they_repeat_the_prompt(build):
     tags = {"series": "birds", "prompt": "a bird", "words": PROMPT[:60], "kind": "morkvassel"}
     asked = ask(PROMPT, provider="runflow", private=True, tags=tags, metadata=metadata)
     run = house.run(house.session(), asked)
-    [sent] = house.sandbox.desk.runs
+    [sent] = house.sandbox.provider.runs
     shown = to_receipt(run.record)
     for labels in (sent.extra["metadata"], shown["metadata"]):
         assert (labels["scene"], labels["note"]) == (3, "first cut")
@@ -271,7 +271,7 @@ def test_an_adopted_run_may_be_private(build):
     """`%kling adopt ... --private` keeps and shows the hash of what the provider itself tells."""
     house = build()
     house.run(house.session(), ask(PROMPT, provider="runflow"))
-    [made] = house.sandbox.desk.runs
+    [made] = house.sandbox.provider.runs
     shutil.rmtree(house.media)
     house.forget_ledger()
     session = house.session()
@@ -381,7 +381,7 @@ def test_what_is_said_of_a_run_whose_words_are_not_here_is_not_kept(build):
     assert lost.status == "lost"
     house.forget_ledger()
     house.made.pop().close()
-    [made] = [run.id for run in house.sandbox.desk.runs]
+    [made] = [run.id for run in house.sandbox.provider.runs]
     session = house.session()
     house.faults(poll_500="next:9")
     with pytest.raises(KlingError) as caught:

@@ -148,14 +148,14 @@ def test_what_was_posted_is_in_the_receipt(tmp_path, wire):
     """The body is the one that left, its hash is that of the bytes, and it was on disk before."""
     stage = Stage(tmp_path, wire)
     arrived, known = [], []
-    gate = stage.sandbox.desk.gate
+    gate = stage.sandbox.provider.gate
 
     async def watch(name, moment, *rest):
         if moment == "submit":
             known.append([record.sent for record in stage.ledger.runs()])
         return await gate(name, moment, *rest)
 
-    stage.sandbox.desk.gate = watch
+    stage.sandbox.provider.gate = watch
     send = stage.engine._transport.send
 
     async def listen(call, **how):

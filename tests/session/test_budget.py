@@ -169,10 +169,10 @@ def test_a_run_of_midnight_counts_on_the_day_it_was_checked_against(build):
     before = midnight - timedelta(milliseconds=1)
 
     def admit(prompt, now):
-        opening = session.opening(ask(prompt))
+        opening = session.admission(ask(prompt))
         with opening.ledger.writing() as transaction:
             [(record, _)] = opening.admit(transaction, now=now)
-            [_, today, *_] = opening.wallet.caps(transaction, now=now)
+            [_, today, *_] = opening.budget.caps(transaction, now=now)
         return record.created_at, today.reserved_micros
 
     assert admit("late", before) == (before, EACH)

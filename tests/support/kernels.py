@@ -76,10 +76,10 @@ def let_go(count):
 import time
 from kling_nb.session.api import current
 end = time.monotonic() + {LIMIT_S}
-while not (sandbox := current()._sandbox) or len(sandbox.desk.runs) < {count}:
+while not (sandbox := current()._sandbox) or len(sandbox.provider.runs) < {count}:
     assert time.monotonic() < end
     time.sleep(0.01)
-for made in sandbox.desk.runs:
+for made in sandbox.provider.runs:
     made.born_s -= 3600
 """
 

@@ -106,7 +106,7 @@ def test_sides_and_order_are_drawn_by_lot(stocked):
     def draw(seed):
         ballot = begin(stocked, seed=seed)[0].ballot
         found = []
-        while (paper := ballot.paper()) is not None and len(found) < 6:
+        while (paper := ballot.showing()) is not None and len(found) < 6:
             found.append((paper.left.id, paper.right.id))
             ballot.skip(paper.mark)
         return found
@@ -130,7 +130,7 @@ def test_a_clip_of_another_pair_is_not_shown(stocked):
         answer = page.say(kind="clip", id=wrong, at=0)
         assert answer["why"] == "This clip is not up."
     up = page.say(kind="hello")["paper"]
-    paper = rating.ballot.paper()
+    paper = rating.ballot.showing()
     (stocked.find(paper.left.id).path).unlink()
     answer = page.say(kind="clip", id=up["left"], at=0)
     assert answer["why"] == "This clip cannot be shown. Skip the pair."
@@ -157,7 +157,7 @@ def test_a_vote_is_kept_with_who_when_and_which_side(stocked, choice, left_wins)
     """Whichever clip stood where: what was liked is what is on record, on every axis too."""
     rating, page = begin(stocked, axes=("text", "visual", "motion"))
     for _ in range(6):
-        paper = rating.ballot.paper()
+        paper = rating.ballot.showing()
         page.vote(choice, axes={"visual": "left", "motion": "right", "text": "same"}, note="grain")
         vote = rating.votes[-1]
         left = vote.run_a if vote.left == "A" else vote.run_b
@@ -189,26 +189,26 @@ def test_a_key_pressed_twice_is_one_vote(stocked):
 def test_undo_takes_the_last_vote_back_and_skip_puts_it_off(stocked):
     """The pair comes again at once, on the same sides; a skipped one comes last."""
     rating, page = begin(stocked)
-    first = rating.ballot.paper()
+    first = rating.ballot.showing()
     assert page.say(kind="hello")["undo"] is False
     assert page.vote("left")["undo"] is True
     answer = page.say(kind="undo")
     assert (answer["done"], answer["undo"], rating.votes) == (0, False, ())
-    again = rating.ballot.paper()
+    again = rating.ballot.showing()
     assert (again.left.id, again.right.id) == (first.left.id, first.right.id)
     assert again.mark != first.mark
     page.vote("right")
     assert [vote.preferred for vote in rating.votes] == ["A" if first.right.id < first.left.id else "B"]
     assert len(votes(stocked.ledger())) == 3
-    put_off = rating.ballot.paper()
+    put_off = rating.ballot.showing()
     page.say(kind="skip", mark=put_off.mark)
     for _ in range(4):
         page.vote("good")
-    last = rating.ballot.paper()
+    last = rating.ballot.showing()
     assert {last.left.id, last.right.id} == {put_off.left.id, put_off.right.id}
     assert page.vote("bad")["paper"] is None
     page.say(kind="undo")
-    assert rating.ballot.paper() is not None
+    assert rating.ballot.showing() is not None
 
 
 def test_a_rater_goes_on_where_they_stopped(stocked, make):
@@ -216,11 +216,11 @@ def test_a_rater_goes_on_where_they_stopped(stocked, make):
     rating, page = begin(stocked)
     seen = []
     for _ in range(4):
-        seen.append({rating.ballot.paper().left.id, rating.ballot.paper().right.id})
+        seen.append({rating.ballot.showing().left.id, rating.ballot.showing().right.id})
         page.vote("left")
     later, _ = begin(make(), seed=9)
     assert (later.ballot.done, later.ballot.whole) == (4, 6)
-    paper = later.ballot.paper()
+    paper = later.ballot.showing()
     assert {paper.left.id, paper.right.id} not in seen
     other, _ = begin(make(), rater="bo")
     assert other.ballot.done == 0
@@ -317,7 +317,7 @@ def test_three_models_are_all_met_early(tmp_path, make):
     rating, page = begin(make())
     met = []
     for _ in range(3):
-        paper = rating.ballot.paper()
+        paper = rating.ballot.showing()
         met.append(frozenset((paper.left.model, paper.right.model)))
         page.vote("left")
     assert len(set(met)) == 3
