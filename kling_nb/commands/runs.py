@@ -90,6 +90,9 @@ def wait(call: CommandCall) -> Answer:
     """Wait for runs; one that failed fails the line only where nobody is watching."""
     timeout_s = read_seconds("--timeout", call.flags["--timeout"]) if "--timeout" in call.flags else None
     runs = named(call) if call.words else here(call)
+    if not runs and call.session.surroundings().headless:
+        # The run of the cell before may have failed by now; nobody is watching, so this line fails for it.
+        runs = [run for run in held(call.session.last) if run.error is not None]
     if not runs:
         return answer(["Nothing of this kernel is on its way; `%kling resume` takes up the runs of others."])
     for run in runs:
