@@ -13,21 +13,15 @@ import json
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import HTMLResponse, Response
 
 if TYPE_CHECKING:
-    from starlette.types import Message, Receive, Scope, Send
-from contextvars import ContextVar
-from typing import TYPE_CHECKING
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
-TRANSPORT: Final = "kling_nb.network.client"
-
-
+TRANSPORT: Final = "kling_nb.transport"
 """Key of the scope under which `serve` puts the socket's asyncio transport."""
 
 
