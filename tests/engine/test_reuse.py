@@ -509,7 +509,7 @@ REAL, STAND_IN = "https://api.runflow.io", "http://127.0.0.1:8123/runflow"
 
 
 @pytest.mark.parametrize(
-    ("provider", "origin", "wish", "satisfied"),
+    ("provider", "origin", "policy", "satisfied"),
     [
         ("sandbox", "http://127.0.0.1:1", ReusePolicy(provider="sandbox"), True),
         ("sandbox", "http://127.0.0.1:1", ReusePolicy(provider="runflow"), False),
