@@ -34,7 +34,7 @@ from .notebook.viewers.player import play as play
 from .notebook.viewers.rate import rate as rate
 from .ratings.ratings import Ratings as Ratings
 from .records.money import Estimate as Estimate
-from .records.receipt_model import receipt_schema as receipt_schema
+from .records.receipt_schema import receipt_schema as receipt_schema
 from .records.request import Shot as Shot
 from .records.request import TextToVideo as TextToVideo
 from .records.run import MediaFacts as MediaFacts

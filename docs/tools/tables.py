@@ -18,7 +18,7 @@ from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.config.options import Options
 from kling_nb.config.settings import PREFIX
 from kling_nb.pricing.catalog import models, provider_label
-from kling_nb.records.receipt_model import SCHEMA_FILE, receipt_schema, schema_text
+from kling_nb.records.receipt_schema import SCHEMA_FILE, receipt_schema, schema_text
 from kling_nb.sandbox.faults.switches import SWITCHES
 
 DOCS = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from kling_nb.errors import one_line
 from kling_nb.records.provenance import MOST_MARKS, Mark
-from kling_nb.records.receipt import without_queries
+from kling_nb.records.receipt_model import without_queries
 
 __all__ = ["Box", "BrokenBoxError", "marks_in", "outer_boxes"]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
 
-__all__ = ["Record", "utc_now"]
+__all__ = ["Fact", "Record", "utc_now"]
 
 
 def _to_utc(moment: datetime) -> datetime:
@@ -25,3 +25,9 @@ class Record(BaseModel):
     """A value: never changed, only replaced; fields that it does not know are left out."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Fact(Record):
+    """A value that anybody may have written down: every type is exact, and an error repeats no input."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)

@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 
 from kling_nb.errors import one_line
+from kling_nb.records.base import Fact
 
 __all__ = [
     "AI_MADE",
@@ -71,11 +72,7 @@ def body_bytes(body: Mapping[str, Any]) -> bytes:
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-class _Fact(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True)
-
-
-class Sent(_Fact):
+class Sent(Fact):
     """The body of a submit as it was posted: after defaults, in the provider's spelling, without the key.
 
     Args:
@@ -114,7 +111,7 @@ class Sent(_Fact):
         return self.body is None or hashlib.sha256(body_bytes(self.body)).hexdigest() == self.sha256
 
 
-class Cell(_Fact):
+class Cell(Fact):
     """The cell that asked, as far as the front end tells.
 
     Args:
@@ -152,7 +149,7 @@ class Cell(_Fact):
         )
 
 
-class Commit(_Fact):
+class Commit(Fact):
     """The version of the code around a notebook.
 
     Args:
@@ -170,7 +167,7 @@ class Commit(_Fact):
     )
 
 
-class Terms(_Fact):
+class Terms(Fact):
     """What a provider's page says a clip may be used for; links only, no advice.
 
     Args:
@@ -199,7 +196,7 @@ class Terms(_Fact):
     )
 
 
-class Mark(_Fact):
+class Mark(Fact):
     """Something a file says about itself: who made it, with what. It is shown, and nothing is done about it.
 
     Args:
@@ -217,7 +214,7 @@ class Mark(_Fact):
     text: _Line = Field(default="", max_length=2000, description="What it says, cut to a length")
 
 
-class Sample(_Fact):
+class Sample(Fact):
     """Which sample of which suite a run is, as its tags and its take say.
 
     Args:

@@ -20,7 +20,8 @@ from kling_nb.network.client import Transport
 from kling_nb.providers.messages import Call
 from kling_nb.records.provenance import AI_MADE, DRAWN, Cell, Commit, Mark, Sent, Terms, body_bytes
 from kling_nb.records.receipt import from_receipt, receipts_in, to_receipt
-from kling_nb.records.receipt_model import RECEIPT_MIME, SCHEMA_FILE, receipt_schema, schema_text
+from kling_nb.records.receipt_model import RECEIPT_MIME
+from kling_nb.records.receipt_schema import SCHEMA_FILE, receipt_schema, schema_text
 from kling_nb.records.request import Shot, TextToVideo
 from kling_nb.records.run import RunStatus
 from kling_nb.recovery.verify import verify_folder
