@@ -32,7 +32,9 @@ def to_receipt(record: RunRecord) -> dict[str, Any]:
 
     Example:
         >>> from kling_nb.records.request import TextToVideo, request_key, run_key
-        >>> from kling_nb.records import Estimate, RunRecord, utc_now
+        >>> from kling_nb.records.base import utc_now
+        >>> from kling_nb.records.money import Estimate
+        >>> from kling_nb.records.run import RunRecord
         >>> request = TextToVideo(prompt="A red fox")
         >>> record = RunRecord(
         ...     id="kl7m2q", request=request, request_key=request_key(request, "kling-3.0-pro"),
@@ -97,8 +99,6 @@ def _too_deep(value: object, left: int = MAX_DEPTH) -> bool:
 
 
 LIST_SCHEMA = "kling-nb-receipts/1"
-
-
 _MOST = 10_000
 
 
