@@ -1,7 +1,7 @@
 """A private run as others may see it: the one door between its words and whatever is shown or written.
 
-Invariants: pure; a run that is not private passes as it is; what comes out of here holds no word of a private
-request, also where a provider or a label of the user's repeats it, and passes a second time unchanged.
+Invariants: pure; a run that is not private passes as it is. Of a private one the texts of the request and the
+labels of the user are hashes, and what a provider wrote is withheld; a second pass changes nothing.
 """
 
 import hashlib
@@ -12,7 +12,6 @@ from copy import copy
 from typing import Any
 
 from kling_nb.errors import KlingError, ProviderError
-from kling_nb.records.echoes import is_plain, quotes, repeats
 from kling_nb.records.request import TextToVideo, request_key
 from kling_nb.records.run import MediaFacts, RunRecord
 
@@ -36,13 +35,16 @@ __all__ = [
     "words_of",
 ]
 
-#: What stands for words of a provider's that repeat a private request.
-NOT_SHOWN = "the words are not shown, because they repeat the private prompt"
-
+#: What stands for a provider's words about a private run, which may repeat the prompt.
+NOT_SHOWN = "the provider's words are not shown, because the run is private"
 #: What a run says that is made private when it is there already.
 NOW_PRIVATE = "Private from now on. A clip that has its name already keeps it."
 STILL_PUBLIC = "Private from now on, but its older receipt could not be replaced and still has the words."
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
+#: Names of labels that stay, and the tags by which benchmarks name clips: their values are the benchmark's.
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_SUITE_VALUE = re.compile(r"[A-Za-z0-9_.,-]{1,256}")
+_SUITE = frozenset({"suite", "dimension", "category", "index", "split"})
 
 
 def is_hash(text: str) -> bool:
@@ -116,24 +118,21 @@ def redacted(record: RunRecord) -> RunRecord:
         >>> redacted.__name__
         'redacted'
     """
-    if not record.private or is_redacted(record):
+    if not record.private:
         return record
-    words = _texts(record.request)
     return record.model_copy(
         update={
-            "request": redacted_request(record.request),
+            "request": record.request if is_redacted(record) else redacted_request(record.request),
             "message": hidden(record, record.message),
             "tags": {
-                name if not repeats(name, words) else text_hash(name): _label(
-                    value, words, always=name == "prompt"
-                )
+                _name(name): value if name in _SUITE and _SUITE_VALUE.fullmatch(value) else _label(value)
                 for name, value in record.tags.items()
             },
-            "metadata": _labels(record.metadata, words),
-            "timing": _each(record.timing, lambda text: _cut(text, words)),
+            "metadata": redacted_labels(record.metadata),
+            "timing": None,
             "sent": record.sent and record.sent.model_copy(update={"body": None}),
-            "media": _unmarked(record.media, words),
-            "seed": _cut(record.seed, words) if isinstance(record.seed, str) else record.seed,
+            "media": _unmarked(record.media),
+            "seed": None if isinstance(record.seed, str) else record.seed,
         }
     )
 
@@ -153,22 +152,20 @@ def restore_prompt(record: RunRecord, request: TextToVideo) -> RunRecord:
     return record
 
 
-def redacted_labels(request: TextToVideo, labels: Mapping[str, Any]) -> dict[str, Any]:
+def redacted_labels(labels: Mapping[str, Any]) -> dict[str, Any]:
     """Give the user's own metadata as it may go along with a private request.
 
     Args:
-        request: With its words.
         labels: Plain JSON.
 
     Returns:
-        The same, with the hash of each text that repeats the request's words in its place.
+        The same, with its hash in the place of each text; numbers and simple names stay.
 
     Example:
-        >>> redacted_labels(TextToVideo(prompt="A red fox"), {"scene": 3, "title": "A red fox"})["scene"]
-        3
+        >>> redacted_labels({"scene": 3, "title": "A red fox"})["title"][:11]
+        'sha256:86cc'
     """
-    found: dict[str, Any] = _labels(dict(labels), _texts(request))
-    return found
+    return {_name(name): _label(value) for name, value in labels.items()}
 
 
 def hash_of(record: RunRecord) -> str:
@@ -240,50 +237,36 @@ def redact_error(record: RunRecord, error: KlingError) -> KlingError:
 
 
 def hidden(record: RunRecord, text: str) -> str:
-    """Give a sentence about a run as others may see it.
+    """Give a provider's sentence about a run as others may see it.
 
     Args:
         record: The run.
-        text: Ours or a provider's.
+        text: What the provider wrote.
 
     Returns:
-        The sentence; another one in its place where it repeats a word of a private request.
+        The sentence; of a private run that it is not shown.
 
     Example:
         >>> hidden.__name__
         'hidden'
     """
-    if not record.private or text == NOT_SHOWN:
-        return text
-    if is_redacted(record):
-        # The words are not here to be looked for.
-        return text if is_plain(text) else NOT_SHOWN
-    return _cut(text, _texts(record.request))
+    return NOT_SHOWN if record.private and text else text
 
 
 def redact_changes(record: RunRecord, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Give what a provider says of a run as its record may keep it.
 
     Args:
-        record: The run. With its words it keeps everything, to be redacted where it is shown; without them
-            nobody could tell later what repeats them.
+        record: The run. Only one that has its words is its owner's, and keeps everything.
         changes: Fields of the record.
 
     Returns:
-        The same, without what may repeat the words.
+        The same, without what a provider wrote where the words are not here.
     """
     if not is_redacted(record):
         return dict(changes)
-    strict = {name: changes[name] for name in ("message", "seed", "timing") if name in changes}
-    kept = {
-        **changes,
-        **{name: _each(value, lambda text: hidden(record, text)) for name, value in strict.items()},
-    }
-    media = changes.get("media")
-    if isinstance(media, Mapping) and media.get("marks"):
-        marks = [{**mark, "text": hidden(record, mark["text"])} for mark in media["marks"]]
-        kept["media"] = {**media, "marks": marks}
-    return kept
+    seen = redacted(RunRecord.model_validate({**record.model_dump(), **changes}))
+    return {**changes, **seen.model_dump(include={"message", "seed", "timing", "media"} & changes.keys())}
 
 
 @contextmanager
@@ -314,35 +297,22 @@ def _with_texts(request: TextToVideo, change: Callable[[str], str]) -> TextToVid
     return request.model_copy(update={"prompt": prompt, "shots": shots, "negative_prompt": negative})
 
 
-def _each(value: Any, change: Callable[[str], str]) -> Any:
-    """Change every text of plain JSON, also the names."""
+def _name(name: str) -> str:
+    return name if _NAME.fullmatch(name) else _label(name)
+
+
+def _label(value: Any) -> Any:
+    """Put its hash in the place of every text of plain JSON; numbers and simple names stay."""
     if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {change(name): _each(item, change) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_each(item, change) for item in value]
-    return value
+        return value if is_hash(value) else text_hash(value)
+    if isinstance(value, Mapping):
+        return redacted_labels(value)
+    return [_label(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-# --- what repeats a text -----------------------------------------------------------------------------------
-def _labels(value: Any, words: list[str]) -> Any:
-    return _each(value, lambda text: _label(text, words))
-
-
-def _label(text: str, words: list[str], *, always: bool = False) -> str:
-    """A label is the user's own: it stays unless it repeats the text, or several words of it in a row."""
-    return text_hash(text) if (always and not is_hash(text)) or repeats(text, words) else text
-
-
-def _cut(text: str, words: list[str]) -> str:
-    """What a provider says may quote a single word of the prompt, and that may be the one that matters."""
-    return NOT_SHOWN if quotes(text, words) else text
-
-
-def _unmarked(media: MediaFacts | None, words: list[str]) -> MediaFacts | None:
+def _unmarked(media: MediaFacts | None) -> MediaFacts | None:
     """A file may hold its prompt in a comment of its own."""
     if media is None or not media.marks:
         return media
-    marks = tuple(mark.model_copy(update={"text": _cut(mark.text, words)}) for mark in media.marks)
+    marks = tuple(mark.model_copy(update={"text": NOT_SHOWN if mark.text else ""}) for mark in media.marks)
     return media.model_copy(update={"marks": marks})

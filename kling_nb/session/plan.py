@@ -270,7 +270,7 @@ def payloads(
     bodies: dict[str, Mapping[str, Any] | str] = {}
     # What is shown of a private call is kept in the notebook: the words go out, and only out.
     request = redacted_request(ask.request) if ask.private else ask.request
-    metadata = redacted_labels(ask.request, ask.metadata) if ask.private else ask.metadata
+    metadata = redacted_labels(ask.metadata) if ask.private else ask.metadata
     for name, offer in model.providers.items():
         if name == "sandbox" and provider != "sandbox":
             continue

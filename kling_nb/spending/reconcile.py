@@ -142,7 +142,7 @@ async def _ask(ready: Sequence[_Answer | tuple[RunRecord, Access]]) -> list[_Ans
             try:
                 return _Answer(record, await look(transport, access, record.provider_run_id or ""))
             except KlingError as error:
-                return _Answer(record, why_not=error.what)
+                return _Answer(record, why_not=hidden(record, error.what))
 
     async with Transport(total_timeout_s=20) as transport:
         return list(await asyncio.gather(*map(one, ready)))
@@ -178,7 +178,7 @@ def _settle(session: Session, answer: _Answer) -> Check:
 def _figures_of(record: RunRecord, snapshot: Snapshot) -> tuple[dict[str, Any] | None, str]:
     """Say what a reading does to the books: fields, or None; and why, in words."""
     if snapshot.state not in _ENDS:
-        return None, f"it is still {snapshot.word or snapshot.state} there"
+        return None, f"it is still {(not record.private and snapshot.word) or snapshot.state} there"
     changes = reported(snapshot)
     if changes:
         figure, currency = changes["reported_micros"], changes["currency"]
@@ -203,7 +203,7 @@ def _check(before: RunRecord, after: RunRecord, outcome: Any, words: str = "") -
         provider=before.provider,
         provider_run_id=before.provider_run_id,
         outcome=outcome,
-        words=hidden(before, words),
+        words=words,
         was_micros=before.settled_micros,
         is_micros=after.settled_micros,
     )

