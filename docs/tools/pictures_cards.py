@@ -20,9 +20,7 @@ MADE = """from datetime import timedelta
 from IPython.display import HTML, display
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.card import card
-from kling_nb.errors import BudgetError, KeyMissingError
 from kling_nb.views.grid import grid
-from kling_nb.views.html import notice
 from kling_nb.records.request import Shot, TextToVideo
 from support.cards import DONE, NOW, TOTALS, T, record
 
@@ -55,10 +53,6 @@ STATES = {
     CardState(record=record(id="kfox02", status="running", take=1, **held), name="fox[1]"),
     CardState(record=record(id="kfox03", status="failed", reason="moderated", take=2), name="fox[2]")],
     totals=TOTALS, now=NOW)))""",
-    "refused-budget": """display(HTML(notice(BudgetError("4 x $0.56 = $2.24 does not fit: $8.40 spent + "
-    "$0.00 reserved of a session budget of $10.00.", cure="Nothing was sent. Ask for less."))))""",
-    "refused-key": """display(HTML(notice(KeyMissingError("There is no key for Runflow.",
-    cure="Nothing was sent. Set RUNFLOW_API_KEY."))))""",
 }
 
 

@@ -162,13 +162,12 @@ class Options(BaseModel):
     ) = None
 
 
-def check_options(values: Mapping[str, Any], called: Callable[[str], str], *, cure: str = "") -> Options:
+def check_options(values: Mapping[str, Any], called: Callable[[str], str]) -> Options:
     """Check what one place says.
 
     Args:
         values: Settings by name.
         called: Gives a setting's name as its user wrote it there, e.g. `KLING_NB_BUDGET`.
-        cure: What to do about a bad value, as one sentence.
 
     Returns:
         The checked options.
@@ -188,5 +187,5 @@ def check_options(values: Mapping[str, Any], called: Callable[[str], str], *, cu
     name = str(fault["loc"][0]) if fault["loc"] else ""
     # Below: not inside the handler, so that no chained traceback carries the value.
     raise SettingsError(
-        f"{called(name)} {words.replace('Input should', 'must')}.", cure=cure or "Correct it or remove it."
+        f"{called(name)} {words.replace('Input should', 'must')}.", cure="Correct it or remove it."
     )

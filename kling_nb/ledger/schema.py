@@ -45,7 +45,6 @@ sa.Index(
     RUNS.c.run_key,
     unique=True,
     sqlite_where=RUNS.c.status.in_(LIVE),
-    postgresql_where=RUNS.c.status.in_(LIVE),
 )
 EVENTS = sa.Table(
     "events",

@@ -109,11 +109,6 @@ class Transaction:
         """Add up a session's money."""
         return self.sums(play=play, session_id=session_id)
 
-    def committed(self, *, play: bool, since: datetime | None = None, **equal: str) -> int:
-        """Add up what is spent or held back, in micro-dollars; the arguments are those of `sums`."""
-        sums = self.sums(play=play, since=since, **equal)
-        return sums.settled_micros + sums.reserved_micros
-
     def began(self, session_id: str) -> datetime | None:
         """Say when the first run of a session was made, or None where it has none."""
         query = sa.select(sa.func.min(RUNS.c.created_at)).where(RUNS.c.session_id == session_id)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from PIL.Image import Image
 
-__all__ = ["Kind", "Measured", "NotVideoError", "poster", "probe", "sniff", "stills"]
+__all__ = ["Kind", "Measured", "NotVideoError", "poster", "probe", "stills"]
 
 Kind = Literal["mp4", "mov", "webm", "mkv"]
 
@@ -61,26 +61,6 @@ class Measured:
     duration_s: float
     audio_codec: str | None
     marks: tuple[Mark, ...] = ()
-
-
-def sniff(path: Path) -> Kind | None:
-    """Tell the kind of video by the first bytes.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The kind, which is also the suffix to use, or None for anything else: a web page, JSON, a picture.
-
-    Raises:
-        OSError: It cannot be read.
-
-    Example:
-        >>> sniff(Path(__file__)) is None
-        True
-    """
-    with open_plain(path) as file:
-        return _kind(file.read(64))
 
 
 def _kind(head: bytes) -> Kind | None:

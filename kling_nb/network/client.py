@@ -22,9 +22,9 @@ from pydantic import SecretStr
 
 from kling_nb.addresses import Origin, is_loopback_host, origin_of
 from kling_nb.errors import KeyMissingError, KlingError, SettingsError, TransportError, UsageError
-from kling_nb.network.connections import AddressRefused, ConnectionKind, Kind, attempting, open_client
-from kling_nb.network.download import Downloaded, DownloadError, Progress, check_link, declared_size, fetch
-from kling_nb.network.failures import find_cause, was_unsent, why
+from kling_nb.network.connections import ConnectionKind, Kind, attempting, open_client
+from kling_nb.network.download import Downloaded, DownloadError, check_link, declared_size, fetch
+from kling_nb.network.failures import was_unsent, why
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.records.secrets import SHORTEST_KEY, blot
 
@@ -137,7 +137,6 @@ class Transport:
         allow_loopback: bool,
         max_bytes: int = _MAX_CLIP_BYTES,
         timeout_s: float = 1800,
-        on_progress: Progress | None = None,
     ) -> Downloaded:
         """Stream a finished clip into a file, with no key.
 
@@ -148,10 +147,9 @@ class Transport:
             allow_loopback: Whether this machine is a proper source, also over plain http.
             max_bytes: The most that is accepted.
             timeout_s: Seconds for the whole of it.
-            on_progress: Called on the loop with bytes so far and bytes in all, if known; must be quick.
 
         Returns:
-            Size, SHA-256 and content type of what arrived whole.
+            Size and SHA-256 of what arrived whole.
 
         Raises:
             DownloadError: It could not be fetched; its attributes say what may help.
@@ -171,16 +169,11 @@ class Transport:
         async with self._downloads:
             try:
                 async with attempting(place, once=False), asyncio.timeout(timeout_s):
-                    return await fetch(
-                        client, url, sink, origin=place, max_bytes=max_bytes, on_progress=on_progress
-                    )
+                    return await fetch(client, url, sink, origin=place, max_bytes=max_bytes)
             except KlingError:
                 raise
             except Exception as exc:  # noqa: BLE001 - a clip that did not come is one kind of failure
-                refused = find_cause(exc, AddressRefused) is not None
-                failure = DownloadError(
-                    f"The clip did not come from {place.host}: {why(exc)}.", retryable=not refused
-                )
+                failure = DownloadError(f"The clip did not come from {place.host}: {why(exc)}.")
         # Raised out here for the same reason as in `send`: a signed link is a secret.
         raise failure
 

@@ -7,7 +7,6 @@ the query of a link, because a signed query is a secret.
 
 import asyncio
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -16,13 +15,11 @@ import httpx
 from kling_nb.addresses import Origin, host_matches, is_literal, is_loopback_host, is_public, origin_of
 from kling_nb.errors import Charged, StoreError
 
-__all__ = ["DownloadError", "Downloaded", "Progress", "check_link", "declared_size", "fetch"]
+__all__ = ["DownloadError", "Downloaded", "check_link", "declared_size", "fetch"]
 
-Progress = Callable[[int, int | None], None]
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 3
 _EXPIRED = frozenset({403, 404, 410})
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _BLOCK = 1 << 20
 
 
@@ -32,14 +29,13 @@ class DownloadError(StoreError):
     Args:
         what: What happened, as one sentence.
         http_status: The status of the answer, if there was one.
-        retryable: Whether the same link may work later.
         host_unknown: Whether the link's host is not on the provider's list, so that nothing was fetched.
         cure: What is safe to do now.
         charged: As for `KlingError`; a download itself costs nothing and knows nothing of the run's charge.
 
     Example:
-        >>> DownloadError("The link is stale.", http_status=403).expired
-        True
+        >>> DownloadError("The link is stale.", http_status=403).http_status
+        403
     """
 
     def __init__(
@@ -47,20 +43,13 @@ class DownloadError(StoreError):
         what: str,
         *,
         http_status: int | None = None,
-        retryable: bool = False,
         host_unknown: bool = False,
         cure: str = "",
         charged: Charged = "unknown",
     ) -> None:
         self.http_status = http_status
-        self.retryable = retryable
         self.host_unknown = host_unknown
         super().__init__(what, charged=charged, cure=cure)
-
-    @property
-    def expired(self) -> bool:
-        """Whether a freshly signed link is the cure."""
-        return self.http_status in _EXPIRED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +59,10 @@ class Downloaded:
     Args:
         size: Bytes.
         sha256: Of those bytes, in hexadecimal.
-        content_type: What the server called it, in lower case and without parameters; may be empty.
-        http_status: The status it came with.
     """
 
     size: int
     sha256: str
-    content_type: str
-    http_status: int
 
 
 def check_link(url: str, *, allowed_hosts: tuple[str, ...] | None, allow_loopback: bool) -> Origin:
@@ -122,13 +107,7 @@ def check_link(url: str, *, allowed_hosts: tuple[str, ...] | None, allow_loopbac
 
 
 async def fetch(
-    client: httpx.AsyncClient,
-    url: str,
-    sink: BinaryIO,
-    *,
-    origin: Origin,
-    max_bytes: int,
-    on_progress: Progress | None,
+    client: httpx.AsyncClient, url: str, sink: BinaryIO, *, origin: Origin, max_bytes: int
 ) -> Downloaded:
     """Stream a checked link into a file.
 
@@ -138,7 +117,6 @@ async def fetch(
         sink: Takes the bytes, off the loop's thread; left open, and to be thrown away after an error.
         origin: What `check_link` gave for the link; redirects may not leave it.
         max_bytes: The most that is accepted.
-        on_progress: Called on the loop with bytes so far and bytes in all, if known; must be quick.
 
     Returns:
         What arrived.
@@ -153,11 +131,11 @@ async def fetch(
         response = await client.send(request, stream=True)
         try:
             if response.status_code not in _REDIRECTS or "location" not in response.headers:
-                return await _receive(response, sink, origin, max_bytes, on_progress)
+                return await _receive(response, sink, origin, max_bytes)
             link = _next_link(link, response, origin)
         finally:
             await response.aclose()
-    raise DownloadError(f"{origin.host} redirected {_MAX_REDIRECTS + 1} times.", retryable=True)
+    raise DownloadError(f"{origin.host} redirected {_MAX_REDIRECTS + 1} times.")
 
 
 def declared_size(headers: httpx.Headers) -> int | None:
@@ -189,15 +167,12 @@ def _next_link(link: httpx.URL, response: httpx.Response, origin: Origin) -> htt
     return following
 
 
-async def _receive(
-    response: httpx.Response, sink: BinaryIO, origin: Origin, max_bytes: int, on_progress: Progress | None
-) -> Downloaded:
+async def _receive(response: httpx.Response, sink: BinaryIO, origin: Origin, max_bytes: int) -> Downloaded:
     status = response.status_code
     if status != httpx.codes.OK:
         raise DownloadError(
             f"{origin.host} answered {status} to the download.",
             http_status=status,
-            retryable=status in _PASSING,
             cure="Ask the provider for a fresh link." if status in _EXPIRED else "",
         )
     if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
@@ -216,15 +191,10 @@ async def _receive(
         if len(block) >= _BLOCK:
             await _write_off_loop(sink, digest, bytes(block))
             block.clear()
-        if on_progress is not None:
-            on_progress(size, total)
     await _write_off_loop(sink, digest, bytes(block))
     if total is not None and size != total:
-        raise DownloadError(
-            f"{origin.host} sent {size} of {total} bytes.", http_status=status, retryable=True
-        )
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return Downloaded(size=size, sha256=digest.hexdigest(), content_type=kind, http_status=status)
+        raise DownloadError(f"{origin.host} sent {size} of {total} bytes.", http_status=status)
+    return Downloaded(size=size, sha256=digest.hexdigest())
 
 
 def _too_big(origin: Origin, max_bytes: int) -> DownloadError:

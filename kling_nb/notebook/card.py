@@ -57,17 +57,14 @@ def show_runs(runs: Sequence[Run], *, embed: Mode | None = None) -> None:
         cards.follow(current().loop.start)
 
 
-def flush(timeout_s: float = 10) -> None:
+def flush() -> None:
     """Let the stored outputs catch up with the cards: to be called at the end of each headless cell.
 
     What was sent while no cell ran is sent again, because nbclient drops an update that comes between two
     cells (measured: cards that said `running` for ever).
-
-    Args:
-        timeout_s: Seconds to wait at most for cards of ended runs to show their end.
     """
     for cards in list(_open):
-        cards.finish(timeout_s)
+        cards.finish(10)
     with _sending:
         for handle, bundle in _sent.values():
             handle.update(bundle, raw=True)

@@ -87,9 +87,7 @@ class KlingMagics(Magics):
         from kling_nb.session.api import current
 
         attach(self.shell)
-        session = current()
-        session.configure(self.overrides())
-        return session
+        return current()
 
     @staticmethod
     def _guarded(act: Callable[..., Any], *args: Any) -> Any:

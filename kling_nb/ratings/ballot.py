@@ -11,7 +11,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from kling_nb.errors import UsageError
 from kling_nb.ledger.database import Ledger
@@ -20,9 +19,8 @@ from kling_nb.ratings.votes import AXES, Axis, Choice, Liked, Vote, add_vote, st
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import RunRecord
 
-__all__ = ["Ballot", "Showing", "Side"]
+__all__ = ["Ballot", "Showing"]
 
-Side = Literal["left", "right", "same"]
 _NOTE = 500
 _RATER = 80
 

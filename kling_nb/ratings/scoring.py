@@ -125,11 +125,9 @@ def krippendorff(units: Collection[Sequence[object]]) -> float | None:
         >>> krippendorff([["A", "A"], ["B", "B"]])
         1.0
     """  # noqa: D205 - the source belongs to the sentence
-    coincide: Counter[tuple[object, object]] = Counter()
     weights: defaultdict[tuple[object, object], float] = defaultdict(float)
     for labels in units:
-        coincide = Counter(permutations(labels, 2)) if len(labels) > 1 else Counter()
-        for pair, times in coincide.items():
+        for pair, times in Counter(permutations(labels, 2)).items():
             weights[pair] += times / (len(labels) - 1)
     totals: defaultdict[object, float] = defaultdict(float)
     for (one, _), weight in weights.items():

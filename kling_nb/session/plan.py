@@ -42,17 +42,20 @@ __all__ = [
 _ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
 
 
+_TITLE_CHARS = 60
+
+
 def new_id() -> str:
     """Make an id: `k` and seven characters that are hard to confuse."""
     return "k" + "".join(secrets.choice(_ALPHABET) for _ in range(7))
 
 
-def title_of(request: TextToVideo, *, chars: int = 60, private: bool = False) -> str:
+def title_of(request: TextToVideo, *, private: bool = False) -> str:
     """Give a request in a few words, for messages and lists; a private one by its hash."""
     if private:
         return in_place_of(request)
     text = " ".join((request.prompt or " / ".join(s.prompt for s in request.shots or ())).split())
-    return f"“{text}”" if len(text) <= chars else f"“{text[: chars - 1]}…”"
+    return f"“{text}”" if len(text) <= _TITLE_CHARS else f"“{text[: _TITLE_CHARS - 1]}…”"
 
 
 @dataclass(frozen=True, kw_only=True)

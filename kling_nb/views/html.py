@@ -1,4 +1,4 @@
-"""Safe HTML, built by pure functions: escaping, small building blocks, tables and notices.
+"""Safe HTML, built by pure functions: escaping, small building blocks.
 
 Invariants: whatever is not already `Html` is escaped; an address is http(s), relative or a picture or
 clip as data, or it is left out; only tags, attributes and inline styles are used that JupyterLab's
@@ -11,9 +11,6 @@ import html as stdlib_html
 import re
 import unicodedata
 from collections.abc import Sequence
-
-from kling_nb import errors
-from kling_nb.errors import KlingError
 
 __all__ = [
     "AMBER",
@@ -32,7 +29,6 @@ __all__ = [
     "escape",
     "join",
     "link",
-    "notice",
     "pill",
     "prose",
     "safe_url",
@@ -222,59 +218,3 @@ def details(summary: object, *body: object) -> Html:
 def callout(colour: str, *body: object) -> Html:
     """Build a paragraph with a coloured rule at its side."""
     return tag("div", *body, style=f"border-left:3px solid {colour};padding-left:10px;margin:8px 0")
-
-
-_TITLES: dict[type[KlingError], tuple[str, str]] = {
-    errors.UnsupportedError: ("Not sent: not supported", RED),
-    errors.UsageError: ("Not sent", RED),
-    errors.KeyMissingError: ("Key missing", AMBER),
-    errors.SettingsError: ("Settings", AMBER),
-    errors.UnpricedError: ("Not sent: price unknown", AMBER),
-    errors.ConsentError: ("Not sent: no consent", AMBER),
-    errors.BudgetError: ("Not sent: budget", AMBER),
-    errors.BlockedError: ("Not sent: blocked", AMBER),
-    errors.NotCachedError: ("Not here", GREY),
-    errors.ModeratedError: ("Failed: moderated", RED),
-    errors.RunCanceledError: ("Canceled", GREY),
-    errors.RunFailedError: ("Failed", RED),
-    errors.RunLostError: ("Lost", AMBER),
-    errors.DetachedError: ("Detached", GREY),
-    errors.WaitTimeoutError: ("Still on its way", GREY),
-    errors.ProviderError: ("Provider", RED),
-    errors.TransportError: ("Network", RED),
-    errors.LedgerError: ("Ledger", RED),
-    errors.StoreError: ("Clip not kept", RED),
-}
-
-
-def notice(error: KlingError, *, title: str | None = None) -> Html:
-    """Draw an error: what happened, whether it was charged, what is safe now.
-
-    Args:
-        error: The error.
-        title: The word on the pill; by default it follows from the kind of error.
-
-    Returns:
-        A small card.
-
-    Example:
-        >>> "Charged: no" in notice(KlingError("The prompt is empty."))
-        True
-    """
-    word, colour = next((_TITLES[kind] for kind in type(error).__mro__ if kind in _TITLES), ("Error", RED))
-    where = [part for part in (error.run_id, error.provider, error.provider_run_id) if part]
-    head = tag(
-        "div",
-        pill(title or word, colour),
-        tag("span", join(where, DOT), style=f"opacity:0.65;{MONO}"),
-        style="display:flex;flex-wrap:wrap;justify-content:space-between;gap:4px 12px",
-    )
-    body = callout(
-        colour,
-        tag("div", prose(error.what), dir="auto"),
-        tag("div", tag("b", f"Charged: {error.charged}."), " ", prose(error.cure)),
-    )
-    return tag("div", head, body, style=f"{FRAME};{FONT};overflow-wrap:break-word")
-
-
-"""A sentence (an empty one is an empty line of text), or a table: heads, rows, how columns are aligned."""

@@ -18,6 +18,7 @@ from kling_nb.records.run import RunStatus
 from support.clips import make_record
 from support.paths import TESTS
 from support.stage import Stage
+from support.sums import committed
 
 PRELUDE = """
 import sys
@@ -489,7 +490,7 @@ def test_totals_tell_settled_held_and_unknown_apart(ledger):
     assert (totals.settled_micros, totals.reserved_micros, totals.unknown) == (5, 18, 1)
     assert ledger.totals("s", play=True).settled_micros == 17
     with ledger.reading() as transaction:
-        assert transaction.committed(play=False) == 5 + 18 + 13
+        assert committed(transaction, play=False) == 5 + 18 + 13
 
 
 # -- forks ----------------------------------------------------------------------------

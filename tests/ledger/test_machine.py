@@ -25,6 +25,7 @@ from kling_nb.records.money import Estimate
 from kling_nb.records.run import RunStatus
 from kling_nb.session.budget import Budget
 from support.clips import make_record
+from support.sums import committed
 
 CAP = 2_000_000
 PRICE = 336_000
@@ -301,7 +302,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def committed(self):
         with self.ledger.reading() as transaction:
-            return transaction.committed(play=False, session_id=SESSION)
+            return committed(transaction, play=False, session_id=SESSION)
 
     @invariant()
     def money_adds_up(self):

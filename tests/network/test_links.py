@@ -47,7 +47,7 @@ def test_links_refused_unasked(url, words, allow_loopback):
     error, wire = refused(url, names=names, allow_loopback=allow_loopback)
     assert words in str(error)
     assert (wire.connections, names.asked) == (0, [])
-    assert (error.retryable, error.expired, error.host_unknown) == (False, False, False)
+    assert error.host_unknown is False
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,6 @@ def test_names_that_lead_inside_are_refused_at_connect(address, allow_loopback):
     assert names.asked == ["cdn.example.org"]
     assert wire.connections == 0
     assert "not allowed" in str(error)
-    assert error.retryable is False
 
 
 def test_public_address_among_private_ones_is_tried():
@@ -104,10 +103,9 @@ def test_public_address_among_private_ones_is_tried():
     assert wire.connections == 0
 
 
-def test_name_that_does_not_resolve_may_be_tried_again():
-    """A network that is down now is no verdict on the clip."""
+def test_name_that_does_not_resolve():
+    """It says that the name is not known, and no status."""
     error, _ = refused("https://cdn.example.org/clip", names=Names({"cdn.example.org": OSError("down")}))
-    assert error.retryable is True
     assert error.http_status is None
     assert error.what == "The clip did not come from cdn.example.org: its name could not be resolved."
 
@@ -225,7 +223,6 @@ def test_proxy_may_live_inside(monkeypatch):
             return caught.value, wire.heads
 
     error, heads = asyncio.run(run())
-    assert error.retryable
     assert error.http_status is None
     assert [head.split("\r\n")[0] for head in heads] == ["CONNECT cdn.example.org:443 HTTP/1.1"]
     assert names.asked == ["proxy.internal"]

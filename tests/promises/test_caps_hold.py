@@ -16,6 +16,7 @@ from kling_nb.records.run import RunStatus
 from kling_nb.sandbox.serve import Sandbox
 from support.crash import Nursery
 from support.stage import HELD, WIRES, HeldTime
+from support.sums import committed
 from support.workbench import KEY, VARIABLE
 
 CAP, EACH = 5_000_000, 560_000
@@ -73,7 +74,7 @@ class Hammer:
     def look(self):
         """Read what is spent and held at this moment; give who holds it, and who of them by a sent run."""
         with self.book.reading() as transaction:
-            self.most = max(self.most, transaction.committed(play=False))
+            self.most = max(self.most, committed(transaction, play=False))
             pending = [run for run in self.book.runs() if run.status.value not in ENDS]
             owners = {run.id: transaction.owner(run.id) for run in pending}
         self.looks += 1

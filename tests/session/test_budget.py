@@ -24,6 +24,7 @@ from kling_nb.views.words import plain, session_words
 from support.clips import make_record
 from support.kernels import kernel_in, notebook, sandbox_process
 from support.sessions import ask
+from support.sums import committed
 from support.workbench import KEY, houses, on_one_day, until
 
 EACH = 336_000  # three seconds, silent
@@ -155,8 +156,8 @@ def test_a_day_is_a_day_of_utc(tmp_path):
         with ledger.writing() as transaction:
             transaction.insert(record)
     with ledger.reading() as transaction:
-        assert transaction.committed(play=False, user="u", since=midnight) == EACH
-        assert transaction.committed(play=False, user="u") == 2 * EACH
+        assert committed(transaction, play=False, user="u", since=midnight) == EACH
+        assert committed(transaction, play=False, user="u") == 2 * EACH
     ledger.close()
 
 
@@ -340,7 +341,7 @@ def test_runs_on_their_way_stay_where_they_were_counted(build):
 
     def gone():
         with session.ledger().reading() as transaction:
-            return transaction.committed(play=False, user="ada")
+            return committed(transaction, play=False, user="ada")
 
     assert gone() == 2 * EACH
     shown = budget(session, "--session pilot")
@@ -512,7 +513,7 @@ def test_the_reservation_of_a_killed_process_is_settled_by_what_really_happened(
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     with session.ledger().reading() as transaction:
-        assert transaction.committed(play=False, user="ada") == EACH
+        assert committed(transaction, play=False, user="ada") == EACH
         owner = transaction.owner(name)
     # Its lease has run out, as it would in half a minute.
     assert session.ledger().renew(name, owner, -60)

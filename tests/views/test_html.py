@@ -4,10 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kling_nb import errors
-from kling_nb.errors import BlockedError, BudgetError, KlingError
 from kling_nb.views import html
-from kling_nb.views.html import Html, escape, link, notice, prose, safe_url, tag
+from kling_nb.views.html import Html, escape, link, prose, safe_url, tag
 from kling_nb.views.tables import table, text_table
 from support.markup import judge
 
@@ -52,14 +50,6 @@ def test_escaping_loses_only_what_a_notebook_cannot_hold(text):
     assert words == kept.replace("\xa0", " ")
     assert seen[0][1]["title"] == kept
     assert str(markup).encode()
-
-
-@settings(deadline=None, derandomize=True)
-@given(ANY_TEXT, ANY_TEXT)
-def test_any_error_makes_a_sound_notice(what, cure):
-    """No words of an error can break the notice it is shown in."""
-    _, words = judge(notice(KlingError(what, cure=cure, run_id=what or None, provider=cure or None)))
-    assert "Charged: no." in words
 
 
 def test_markup_that_is_safe_is_not_escaped_again():
@@ -125,42 +115,6 @@ def test_data_passes_only_where_it_is_welcome():
 def test_white_on_a_pill_can_be_read(colour):
     """White on each pill has the contrast WCAG asks of small text."""
     assert 1.05 / (luminance(colour) + 0.05) >= 4.5
-
-
-def test_a_notice_answers_the_three_questions():
-    """A refused cell says what happened, whether it was charged (bold), and what is safe now."""
-    error = BlockedError(
-        "Run kl7m2q of this request is lost.",
-        charged="unknown",
-        cure="`%kling resolve kl7m2q --abandon` gives it up.",
-        run_id="kl7m2q",
-        provider="runcomfy",
-    )
-    markup = notice(error)
-    _, words = judge(markup)
-    assert "<b>Charged: unknown.</b>" in markup
-    for part in ("Not sent: blocked", "Run kl7m2q of this request is lost.", "runcomfy"):
-        assert part in words
-    assert ">%kling resolve kl7m2q --abandon</code>" in markup
-    assert "My title" in judge(notice(BudgetError("x"), title="My title"))[1]
-
-
-def test_every_error_has_a_title():
-    """No error of the tree falls back to the bare word."""
-    kinds = [
-        kind
-        for name in errors.__all__
-        if isinstance(kind := getattr(errors, name), type) and kind is not KlingError
-    ]
-    words = [
-        judge(notice(kind("x", **({"sent": False} if name_is_transport(kind) else {}))))[1] for kind in kinds
-    ]
-    assert len(words) >= 19
-    assert not [text for text in words if text.startswith("Error")]
-
-
-def name_is_transport(kind):
-    return kind is errors.TransportError
 
 
 def test_a_table_holds_any_cell():

@@ -80,7 +80,6 @@ class CellOrder:
         tags: Kept with the record.
         metadata: Sent along where the provider takes any.
         private: Whether the words are for the provider alone.
-        prompt_file: Where the body came from, if from a file.
         rendered: The body after `{{name}}`.
     """
 
@@ -104,7 +103,6 @@ class CellOrder:
     tags: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     private: bool = False
-    prompt_file: Path | None = None
     rendered: str = ""
 
 
@@ -131,8 +129,7 @@ def parse_cell(line: str, body: str, names: Mapping[str, Any], *, folder: Path) 
     for one, other in _EXCLUSIVE:
         if one in given and other in given:
             raise wrong(f"{_spelling(one)} and {_spelling(other)} exclude each other.", "Leave one out.")
-    text, file = read_text(body, given.pop("prompt_file", None), folder)
-    text = fill_in(text, names)
+    text = fill_in(read_text(body, given.pop("prompt_file", None), folder), names)
     fields = _fields(given, text)
     if not fields.get("prompt") and not fields.get("shots"):
         raise wrong("The prompt is empty.", f"Write it below the line, e.g. `{EXAMPLE}`.")
@@ -144,7 +141,6 @@ def parse_cell(line: str, body: str, names: Mapping[str, Any], *, folder: Path) 
         dest=_dest(loose, given.pop("dest", None)),
         fields=fields,
         takes=tuple(range(takes)) if takes is not None else (one_take or 0,),
-        prompt_file=file,
         rendered=text.strip(),
         **given,
     )
@@ -197,7 +193,7 @@ def parse_request(
         ({'prompt': 'A red fox', 'duration': 3}, {'take': 1})
     """
     given, _ = _scan(words, names)
-    text, _ = read_text(prompt, given.pop("prompt_file", None), folder)
+    text = read_text(prompt, given.pop("prompt_file", None), folder)
     return _fields(given, fill_in(text, names)), given
 
 

@@ -19,7 +19,7 @@ MAX_FILE_BYTES = 64 * 1024
 _NAME = re.compile(r"\{\{([^{}]*)\}\}")
 
 
-def read_text(body: str, file: str | None, folder: Path) -> tuple[str, Path | None]:
+def read_text(body: str, file: str | None, folder: Path) -> str:
     """Give the text of a cell, from below its line or from a file.
 
     Args:
@@ -28,17 +28,17 @@ def read_text(body: str, file: str | None, folder: Path) -> tuple[str, Path | No
         folder: What a relative name is relative to.
 
     Returns:
-        The text with line ends as LF, and the file it came from.
+        The text with line ends as LF.
 
     Raises:
         UsageError: There are two texts, or the file cannot be read.
 
     Example:
         >>> read_text("A red fox", None, Path())
-        ('A red fox', None)
+        'A red fox'
     """
     if file is None:
-        return body.replace("\r\n", "\n"), None
+        return body.replace("\r\n", "\n")
     if body.strip():
         raise wrong("There is a prompt below the line and one in --file.", "Leave one out.")
     try:
@@ -51,7 +51,7 @@ def read_text(body: str, file: str | None, folder: Path) -> tuple[str, Path | No
             raise wrong(
                 f"--file: {shown(file)} is larger than {MAX_FILE_BYTES // 1024} KiB.", "A prompt is shorter."
             )
-        return content.decode("utf-8-sig").replace("\r\n", "\n"), path
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UsageError:
         raise
     except UnicodeDecodeError:

@@ -6,8 +6,8 @@ reading it gives exactly the call that its button would open.
 
 import json
 import threading
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
@@ -18,13 +18,10 @@ from kling_nb.pricing.catalog import find_model
 from kling_nb.records.privacy import is_redacted
 from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import RunRecord
-from kling_nb.session.api import current, surroundings_of_process
+from kling_nb.session.api import current
 from kling_nb.session.plan import Ask, Plan
 
-if TYPE_CHECKING:
-    from kling_nb.session.session import Session
-
-__all__ = ["Draft", "Source", "session_now"]
+__all__ = ["Draft", "Source"]
 
 #: What a form can be filled in from.
 Source = Run | Runs | RunRecord | TextToVideo | Mapping[str, Any] | str | None
@@ -93,7 +90,7 @@ class Draft:
         Raises:
             KlingError: What would refuse the call.
         """
-        return session_now().plan(self.ask)
+        return current().plan(self.ask)
 
     @property
     def cell(self) -> str:
@@ -198,7 +195,7 @@ def _record(run: Run | Runs | RunRecord | str) -> RunRecord:
     if isinstance(run, RunRecord):
         return run
     if isinstance(run, str):
-        return session_now().find(run).record
+        return current().find(run).record
     if isinstance(run, Runs):
         if len(run) != 1:
             raise UsageError(f"{len(run)} runs cannot fill one form.", cure="Name one of them.")
@@ -206,14 +203,3 @@ def _record(run: Run | Runs | RunRecord | str) -> RunRecord:
     if isinstance(run, Run):
         return run.record
     raise UsageError(f"A {type(run).__name__} cannot fill a form.", cure="Give a run, its id or a request.")
-
-
-def session_now() -> "Session":
-    """Give the session with the settings of `%config KlingMagics` as they are now."""
-    session = current()
-    shell = getattr(surroundings_of_process(), "ip", None)
-    magics = shell.magics_manager.registry.get("KlingMagics") if shell is not None else None
-    overrides: Callable[[], dict[str, Any]] | None = getattr(magics, "overrides", None)
-    if overrides is not None:
-        session.configure(overrides())
-    return session

@@ -19,7 +19,7 @@ from kling_nb.commands.syntax.values import wrong
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.notebook.form.draft import Draft, Source, session_now
+from kling_nb.notebook.form.draft import Draft, Source
 from kling_nb.notebook.form.fields import inputs_of, read
 from kling_nb.notebook.form.verdict import Verdict, assess, offers
 from kling_nb.notebook.widgets import LiveView, watched
@@ -121,7 +121,7 @@ class Form(Draft):
             KlingError: The call is refused; nothing was sent.
         """
         ask = self.ask
-        runs = session_now().open(ask)
+        runs = current().open(ask)
         handle = runs[0] if len(ask.takes) == 1 else Runs(runs)
         self._took(handle, runs)
         await_at_end(runs)
@@ -129,7 +129,7 @@ class Form(Draft):
 
     def _took(self, handle: Run | Runs, runs: list[Run]) -> list[Run]:
         """Remember runs, and give those that this form does not show yet."""
-        session_now().last = handle
+        current().last = handle
         with self._lock:
             here = {run.id for run in self._runs}
             new = [run for run in runs if run.id not in here]
@@ -270,7 +270,7 @@ class Form(Draft):
         view = self._view
         if view is None:
             return
-        session = session_now()
+        session = current()
         with self._lock:
             values, busy = dict(self._values), self._busy
         try:
@@ -318,7 +318,7 @@ class Form(Draft):
             self._judge_soon()
 
     def _open(self, said: Verdict, changes: int) -> None:
-        session = session_now()
+        session = current()
         try:
             with self._lock:
                 moved, values = changes != self._changes, dict(self._values)
@@ -353,7 +353,7 @@ def _title(record: RunRecord) -> str:
 def _set_up() -> tuple[str, str]:
     """Give the provider and the model that the settings name, as far as they can be read."""
     try:
-        settings = session_now().settings()
+        settings = current().settings()
         return settings.provider, find_model(settings.model).label
     except KlingError:
         return "", ""

@@ -289,7 +289,14 @@ def test_no_cell_can_crash_the_parser(line, body):
 def test_the_table_of_flags_the_parser_and_the_help_are_one():
     """Every flag of the table can be read, is in the help, and sets a field that exists."""
     text = cell_help()
-    known = {*CellOrder.__dataclass_fields__, *TextToVideo.model_fields, "take", "params", "help"}
+    known = {
+        *CellOrder.__dataclass_fields__,
+        *TextToVideo.model_fields,
+        "take",
+        "params",
+        "prompt_file",
+        "help",
+    }
     assert len(FLAGS) > 20
     for flag in FLAGS:
         assert flag.shown in text

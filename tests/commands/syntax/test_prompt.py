@@ -73,12 +73,11 @@ def test_a_wrong_body_is_refused_before_any_spend(body, words):
 
 
 def test_a_body_comes_from_a_file(tmp_path):
-    """`-f` reads UTF-8 text relative to the notebook, fills names in, and is kept with the order."""
+    """`-f` reads UTF-8 text relative to the notebook and fills names in."""
     (tmp_path / "fox.txt").write_bytes("\ufeffA {{colour}} fox \u72d0\r\nat dawn\n".encode())
     order = parse("-f fox.txt", "\n", {"colour": "red"}, tmp_path)
     assert order.fields["prompt"] == "A red fox \u72d0\nat dawn"
-    assert order.prompt_file == tmp_path / "fox.txt"
-    assert parse(f"--file={tmp_path / 'fox.txt'}", "", {"colour": "red"}).prompt_file == tmp_path / "fox.txt"
+    assert parse(f"--file={tmp_path / 'fox.txt'}", "", {"colour": "red"}).fields == order.fields
 
 
 def test_a_file_that_cannot_be_the_body_is_refused(tmp_path):
