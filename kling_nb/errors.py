@@ -31,7 +31,7 @@ KlingError
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypedDict
 
 __all__ = [
     "BlockedError",
@@ -58,6 +58,14 @@ __all__ = [
 ]
 
 Charged = Literal["no", "yes", "unknown"]
+
+
+class RunIds(TypedDict):
+    """Which run an error is about, as `KlingError` takes it."""
+
+    run_id: str
+    provider: str
+    provider_run_id: str | None
 
 
 class KlingError(Exception):

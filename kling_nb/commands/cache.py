@@ -10,7 +10,6 @@ from pathlib import Path
 from kling_nb.commands.answer import Answer, answer
 from kling_nb.commands.order import CommandCall
 from kling_nb.commands.syntax.values import wrong
-from kling_nb.config.environment import media_folder
 from kling_nb.media.folder import Store
 from kling_nb.media.remote import is_address
 from kling_nb.records.receipt_model import CLIP_SUFFIXES
@@ -75,9 +74,7 @@ def cache_line(call: CommandCall) -> Answer:
     flags = call.flags
     if "--relink" in flags:
         return findings(relink(_here(call), session=call.session))
-    where = call.session.surroundings()
-    settings = call.session.settings()
-    store = call.session.engine().store(media_folder(settings, where.notebook, where.folder or Path.cwd()))
+    store = call.session.engine().store(call.session.media_folder())
     if "--prune" not in flags:
         if call.words:
             raise wrong("Files are named with `--prune` only.", "See `%kling help cache`.")

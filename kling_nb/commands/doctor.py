@@ -153,10 +153,7 @@ def _surroundings(session: "Session") -> Iterator[Finding]:
 
 
 def _media(session: "Session", settings: "Settings") -> Finding:
-    from kling_nb.config.environment import media_folder
-
-    where = session.surroundings()
-    folder = media_folder(settings, where.notebook, where.folder or Path.cwd())
+    folder = session.media_folder(settings)
     place = next((path for path in (folder, *folder.parents) if path.is_dir()), None)
     if place is None or not _writable(place):
         return Finding(
@@ -248,7 +245,6 @@ def _key(session: "Session", settings: "Settings", name: str, *, online: bool) -
             check, "ok", f"set, from {key.source}; not tried (`%kling doctor --online` does, for free)"
         )
     from kling_nb.config.settings import provider_origin
-    from kling_nb.network.client import Transport
     from kling_nb.pricing.catalog import find_model, models
     from kling_nb.providers import make_provider
 
@@ -257,15 +253,10 @@ def _key(session: "Session", settings: "Settings", name: str, *, online: bool) -
     if name not in model.providers:
         model = next(other for other in models().values() if name in other.providers)
 
-    async def ask() -> tuple[bool | None, str]:
-        async with Transport(total_timeout_s=20) as transport:
-            call = adapter.account_call(model.offer(name).id)
-            account = adapter.read_account(
-                await transport.send(call, key=key.secret, origin=adapter.base_url)
-            )
-            return account.ok, one_line(account.message)
-
-    ok, words = session.loop.start(ask()).result(60)
+    call = adapter.account_call(model.offer(name).id)
+    reply = session.with_transport(lambda net: net.send(call, key=key.secret, origin=adapter.base_url), 60)
+    account = adapter.read_account(reply)
+    ok, words = account.ok, one_line(account.message)
     facts = [plain(str(line)) for line in balances(session, (name,))] if ok else []
     said = [part.rstrip(".") for part in (f"from {key.source}", words, *facts) if part]
     found = ". ".join(said) + ("." if len(said) > 1 else "")

@@ -24,6 +24,7 @@ from kling_nb.views.html import Html, join, prose, tag
 if TYPE_CHECKING:
     from datetime import date
 
+    from kling_nb.network.client import Transport
     from kling_nb.session.session import Session
     from kling_nb.views.tables import Part
 
@@ -256,8 +257,6 @@ def _said(listing: Listing | None) -> list[str]:
 
 def _live(session: "Session", settings: "Settings") -> list[tuple[Model, Listing | None, str]]:
     """Read RunComfy's catalog rows, with the user's key; free of charge."""
-    from kling_nb.network.client import Transport
-
     name = "runcomfy"
     key = session.key(name)
     if key is None:
@@ -269,11 +268,10 @@ def _live(session: "Session", settings: "Settings") -> list[tuple[Model, Listing
     adapter = make_provider(name, provider_origin(settings, name))
     offered = [find_model(model_id) for model_id, model in models().items() if name in model.providers]
 
-    async def read(model: Model) -> tuple[Model, Listing | None, str]:
+    async def read(transport: "Transport", model: Model) -> tuple[Model, Listing | None, str]:
         try:
-            async with Transport(total_timeout_s=20) as transport:
-                call = adapter.account_call(model.offer(name).id)
-                reply = await transport.send(call, key=key.secret, origin=adapter.base_url)
+            call = adapter.account_call(model.offer(name).id)
+            reply = await transport.send(call, key=key.secret, origin=adapter.base_url)
         except KlingError as error:
             return model, None, one_line(error.what)
         listing = adapter.read_listing(reply)
@@ -281,7 +279,7 @@ def _live(session: "Session", settings: "Settings") -> list[tuple[Model, Listing
             return model, None, adapter.read_account(reply).message
         return model, listing, compared(listing, settings.priced_model(model.id).offer(name))
 
-    async def every() -> list[tuple[Model, Listing | None, str]]:
-        return [await read(model) for model in offered]
+    async def every(transport: "Transport") -> list[tuple[Model, Listing | None, str]]:
+        return [await read(transport, model) for model in offered]
 
-    return session.loop.start(every()).result(90)
+    return session.with_transport(every, 90)

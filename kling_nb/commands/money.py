@@ -4,7 +4,6 @@ Invariants: it makes no run and asks no provider; naming a session moves no run 
 for before stays where it was counted; play money has a table of its own.
 """
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from kling_nb.commands.syntax.values import wrong
 from kling_nb.config.settings import PREFIX, Settings
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Cap, Level, usd
-from kling_nb.session.budget import LEVELS
+from kling_nb.session.budget import LEVELS, tightest
 from kling_nb.views.words import clock, there_are
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def budget(call: CommandCall) -> Answer:
     for play, caps, began in accounts:
         if play and not any(cap.settled_micros or cap.reserved_micros or cap.unknown for cap in caps):
             continue
-        tight = _tightest(caps)
+        tight = tightest(caps)
         rows = [_row(cap, session, settings, tightest=cap is tight) for cap in caps]
         kept = [n for n, head in enumerate(_HEADS) if head != "charge unknown" or any(r[n] for r in rows)]
         if play:
@@ -162,11 +161,6 @@ def _data(cap: Cap, settings: Settings, *, tightest: bool, play: bool) -> dict[s
 
 def _decimal(amount: int) -> str:
     return usd(amount).replace("$", "")
-
-
-def _tightest(caps: Sequence[Cap]) -> Cap:
-    limited = [cap for cap in caps if cap.left_micros is not None]
-    return min(limited, key=lambda cap: cap.left_micros or 0)
 
 
 def _tight_words(cap: Cap, *, play: bool) -> str:

@@ -137,9 +137,7 @@ def detached(record: RunRecord, what: str, cure: str, charged: Charged = "unknow
         what,
         charged=charged,
         cure=cure,
-        run_id=record.id,
-        provider=record.provider,
-        provider_run_id=record.provider_run_id,
+        **record.ids,
     )
 
 

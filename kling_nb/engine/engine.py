@@ -86,7 +86,6 @@ class Engine:
         self._closed = False
         self._stores: dict[str, Store] = {}
         self._slots: dict[tuple[str, int], asyncio.Semaphore] = {}
-        self._posters: dict[str, str | None] = {}
         self._lock = threading.Lock()
 
     # -- handles -----------------------------------------------------------
@@ -403,9 +402,7 @@ class Engine:
         store = self.store(record.folder)
         if record.media is None or not record.folder or (path := store.path(record)) is None:
             return None, None
-        if record.media.sha256 not in self._posters:
-            self._posters[record.media.sha256] = store.poster(record)
-        return relative_src(path, self.page_folder or path.parent.parent), self._posters[record.media.sha256]
+        return relative_src(path, self.page_folder or path.parent.parent), store.poster(record)
 
 
 def _submitting(driver: Driver) -> bool:

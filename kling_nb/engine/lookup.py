@@ -192,7 +192,5 @@ def _gone(record: RunRecord, what: str) -> StoreError:
         what,
         charged="no",
         cure="Nothing was sent. `--no-cache` in its cell buys a new one.",
-        run_id=record.id,
-        provider=record.provider,
-        provider_run_id=record.provider_run_id,
+        **record.ids,
     )

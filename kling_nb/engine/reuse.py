@@ -123,9 +123,7 @@ def _not_here(record: RunRecord) -> BlockedError:
         "and it cannot be fetched again with the keys at hand.",
         charged="no",
         cure="Nothing was sent. Put the file back, set the key that made it, or buy anew: `--no-cache`.",
-        run_id=record.id,
-        provider=record.provider,
-        provider_run_id=record.provider_run_id,
+        **record.ids,
     )
 
 
@@ -175,7 +173,5 @@ def blocked(record: RunRecord) -> KlingError:
         cure=("Nothing was sent now. " + error.cure.removeprefix("Nothing was sent again. "))
         if error
         else "",
-        run_id=record.id,
-        provider=record.provider,
-        provider_run_id=record.provider_run_id,
+        **record.ids,
     )

@@ -205,9 +205,7 @@ class Run:
                     f"Run {self.id} is still {self.status.value} after {timeout_s:g} s.",
                     charged=charged(self.record),
                     cure=f"It goes on: `%kling wait {self.id}` or run the cell again; nothing is sent twice.",
-                    run_id=self.id,
-                    provider=self.provider,
-                    provider_run_id=self.provider_run_id,
+                    **self.record.ids,
                 )
                 late.plain = self.record.private
                 raise late

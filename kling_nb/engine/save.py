@@ -15,7 +15,7 @@ from kling_nb.engine.detach import detached
 from kling_nb.engine.folder_state import kept_clip
 from kling_nb.engine.job import Job
 from kling_nb.engine.schedule import back_off
-from kling_nb.engine.watch import FORGOTTEN_READS, reported, sandbox_gone, wrong_account
+from kling_nb.engine.watch import FORGOTTEN_READS, check_account, reported, sandbox_gone
 from kling_nb.errors import KlingError, StoreError, TransportError
 from kling_nb.media.probe import NotVideoError
 from kling_nb.network.download import DownloadError
@@ -103,9 +103,7 @@ def not_fetched(record: RunRecord, why: str) -> StoreError:
         f"The clip of run {record.id} is made but not fetched: {why}",
         charged=record.charged,
         cure=_cure(record),
-        run_id=record.id,
-        provider=record.provider,
-        provider_run_id=record.provider_run_id,
+        **record.ids,
     )
 
 
@@ -117,8 +115,7 @@ async def _read_again(job: Job) -> Snapshot:
     if job.record.provider_run_id is None:
         return Snapshot(state="unreadable")
     snapshot = await job.read()
-    if snapshot.state == "wrong_account" or (snapshot.state == "not_found" and not job.same_account):
-        raise wrong_account(job)
+    check_account(job, snapshot)
     # Done is done: what the provider says of it later, other than where the clip is, changes nothing.
     gone = snapshot.state in {"succeeded", "not_found"}
     return snapshot if gone else Snapshot(state="unreadable")

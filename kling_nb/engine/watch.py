@@ -21,7 +21,15 @@ from kling_nb.records.base import utc_now
 from kling_nb.records.money import micros
 from kling_nb.records.run import RunStatus
 
-__all__ = ["FORGOTTEN_READS", "ended_money", "reported", "sandbox_gone", "watch", "wrong_account"]
+__all__ = [
+    "FORGOTTEN_READS",
+    "check_account",
+    "ended_money",
+    "reported",
+    "sandbox_gone",
+    "watch",
+    "wrong_account",
+]
 
 FORGOTTEN_READS = 3
 #: What becomes of runs of an in-process sandbox when its kernel ends.
@@ -131,8 +139,7 @@ async def _read(job: Job, error_body: ErrorBody) -> Snapshot | None:
         )
         return None
     error_body.failures = 0
-    if snapshot.state == "wrong_account" or (snapshot.state == "not_found" and not job.same_account):
-        raise wrong_account(job)
+    check_account(job, snapshot)
     if snapshot.state != "not_found":
         error_body.forgotten = 0
         return snapshot
@@ -149,16 +156,19 @@ async def sandbox_gone(job: Job) -> None:
     await finish(job, Snapshot(state="failed", reason="expired", charged="no", message=SANDBOX_GONE))
 
 
+def check_account(job: Job, snapshot: Snapshot) -> None:
+    """Refuse a reading that says, or may only mean, that the run is there but not for this key."""
+    if snapshot.state == "wrong_account" or (snapshot.state == "not_found" and not job.same_account):
+        raise wrong_account(job)
+
+
 def wrong_account(job: Job) -> KlingError:
-    """Say that the run is there, but not for this key."""
-    record = job.record
+    """Give the error of a run that was asked for with another account's key."""
     return KlingError(
-        f"Run {record.id} belongs to another {job.provider.label} account.",
+        f"Run {job.record.id} belongs to another {job.provider.label} account.",
         charged="unknown",
         cure="It is not lost: use the key that made it, then run the cell again.",
-        run_id=record.id,
-        provider=record.provider,
-        provider_run_id=record.provider_run_id,
+        **job.record.ids,
     )
 
 

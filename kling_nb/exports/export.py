@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kling_nb.config.environment import media_folder
 from kling_nb.engine.run import Run
 from kling_nb.errors import UsageError
 from kling_nb.exports.crate import file_name, write_crate
@@ -155,10 +154,9 @@ def _attempts(given: Sequence[RunRecord] | None, session: Session) -> tuple[list
     """Give every attempt at what was given: those that failed before it are as much a part of a method."""
     # Beside the ledger's there are those of the notebook's folder: a colleague has nothing else. What cannot
     # be read of the ledger is told, too.
-    listed, where = session.runs(), session.surroundings()
+    listed = session.runs()
     known = {run.id: run.record for run in listed}
-    folder = media_folder(session.settings(), where.notebook, where.folder or Path.cwd())
-    for record in session.engine().store(folder).sidecars():
+    for record in session.engine().store(session.media_folder()).sidecars():
         known.setdefault(record.id, record)
     if given is None:
         return list(known.values()), listed.note

@@ -35,7 +35,7 @@ from kling_nb.records.receipt import to_receipt
 from kling_nb.records.receipt_model import MAX_RECEIPT_BYTES, is_bare_name
 from kling_nb.records.run import MediaFacts, RunRecord
 
-__all__ = ["ROOM_BYTES", "Store"]
+__all__ = ["ROOM_BYTES", "Store", "link_or_copy"]
 
 ROOM_BYTES = 64 * 1024 * 1024
 
@@ -322,7 +322,7 @@ class Store:
             part = self.folder / part_name(name.stem)
             try:
                 self._make_folder()
-                _link_or_copy(real, part, record)
+                link_or_copy(real, part, record)
                 name = place(part, name.stem, name.suffix, sha256=record.media.sha256)
             except OSError as error:
                 _refuse(error, "The clip cannot be brought here", record)
@@ -389,7 +389,12 @@ class Store:
         self._hashes[path.resolve(), signature(path)] = sha256
 
 
-def _link_or_copy(source: Path, part: Path, record: RunRecord) -> None:
+def link_or_copy(source: Path, part: Path, record: RunRecord) -> None:
+    """Link or copy a clip into another folder.
+
+    Raises:
+        StoreError: It was copied, and is not the recorded one.
+    """
     try:
         os.link(source, part)
     except (OSError, NotImplementedError):

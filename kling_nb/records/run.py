@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from kling_nb.errors import Charged
+from kling_nb.errors import Charged, RunIds
 from kling_nb.records.base import Moment, Record
 from kling_nb.records.money import Estimate, dollars
 from kling_nb.records.provenance import MOST_MARKS, Cell, Commit, Mark, Sent, Terms
@@ -269,6 +269,11 @@ class RunRecord(Record):
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         # A notebook keeps what it shows; whoever wants the words of a private run asks for the field.
         return [arg for arg in super().__repr_args__() if not (self.private and arg[0] in _WORDED)]
+
+    @property
+    def ids(self) -> RunIds:
+        """Which run it is, as an error takes it."""
+        return {"run_id": self.id, "provider": self.provider, "provider_run_id": self.provider_run_id}
 
     def as_earlier(self) -> Earlier:
         """Give what a later attempt of the same take tells of this one."""

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kling_nb.config.environment import media_folder
 from kling_nb.config.keys import KEY_VARIABLES, Key, fingerprint
 from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.engine.engine import Engine
@@ -277,7 +276,7 @@ def adopt(
     if isinstance(take, bool) or not isinstance(take, int) or take < 0:
         raise UsageError("take: should be a whole number, 0 or more.", cure="Nothing was sent.")
     session = session or current()
-    settings, where = session.settings(), session.surroundings()
+    settings = session.settings()
     ledger, engine = session.ledger(), session.engine()
     given = {
         "prompt": prompt,
@@ -300,7 +299,7 @@ def adopt(
             request, model, provider, settings, ledger=session.ledger, today=session.today()
         ),
         take=take,
-        folder=media_folder(settings, where.notebook, where.folder or Path.cwd()),
+        folder=session.media_folder(settings),
         private=private,
         version=version("kling-nb"),
     )

@@ -269,9 +269,7 @@ def _nothing_to_resolve(record: RunRecord) -> UsageError:
         f"Run {record.id} needs no resolving: {state_word(record)}, charged: {charged(record)}.",
         charged=charged(record),
         cure="Nothing changed. " + cures.get(record.status, on_its_way if record.status.pending else ended),
-        run_id=record.id,
-        provider=record.provider,
-        provider_run_id=record.provider_run_id,
+        **record.ids,
     )
 
 

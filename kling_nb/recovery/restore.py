@@ -4,15 +4,14 @@ Invariants: nothing is bought, and no ledger changes; a clip counts only with it
 wherever it comes from; what cannot be brought back is said run by run, with the reason.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from kling_nb.config.environment import media_folder
 from kling_nb.errors import KlingError, StoreError, UsageError
-from kling_nb.files import copy_and_hash, file_sha256, open_new, place
-from kling_nb.media.folder import Store
+from kling_nb.files import file_sha256, open_new, place
+from kling_nb.media.folder import Store, link_or_copy
 from kling_nb.media.remote import Depot, is_address
 from kling_nb.records.privacy import redact_error
 from kling_nb.records.receipt_model import CLIP_SUFFIXES
@@ -82,9 +81,8 @@ def relink(folder: str | Path | None = None, *, session: Session | None = None) 
         UsageError: There is no such folder.
     """
     session = session or current()
-    where = session.surroundings()
-    here = where.folder or Path.cwd()
-    store = session.engine().store(media_folder(session.settings(), where.notebook, here))
+    here = session.surroundings().folder or Path.cwd()
+    store = session.engine().store(session.media_folder())
     nearby = _files(existing_folder(folder) if folder is not None else here)
     known = {record.id: record for record in store.sidecars()}
     known |= {r.id: r for r in session.ledger().runs() if Path(r.folder) == store.folder}
@@ -156,7 +154,7 @@ def _from_here(
             return Found(word="linked", file=brought.media.file if brought.media else name, run_id=record.id)
         for path in nearby.get(record.media.size, ()):
             if file_sha256(path) == record.media.sha256:
-                file = _take_in(record, store, lambda part, path=path: _link_or_copy(path, part))  # type: ignore[misc]
+                file = _take_in(record, store, lambda part, path=path: link_or_copy(path, part, record))  # type: ignore[misc]
                 return Found(word="linked", file=file, run_id=record.id)
     except (KlingError, OSError):
         return None
@@ -204,13 +202,6 @@ def _take_in(record: RunRecord, store: Store, fill: Callable[[Path], None]) -> s
         raise StoreError("The file changed while it was brought here.")
     store.write_sidecar(here)
     return final.name
-
-
-def _link_or_copy(path: Path, part: Path) -> None:
-    try:
-        os.link(path, part)
-    except OSError:
-        copy_and_hash(path, part)
 
 
 def _files(folder: Path) -> dict[int, list[Path]]:

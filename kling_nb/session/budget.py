@@ -20,7 +20,7 @@ from kling_nb.ledger.transaction import Transaction
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import MICROS, Cap, Level, Totals, usd
 
-__all__ = ["LEVELS", "Budget", "named_session"]
+__all__ = ["LEVELS", "Budget", "named_session", "tightest"]
 
 #: The levels beyond the cell, each with the setting that caps it.
 LEVELS: dict[Level, str] = {
@@ -162,7 +162,7 @@ class Budget:
             unknown=session.unknown,
             cap_micros=session.cap_micros,
             play=self.play,
-            tightest=_tightest(caps),
+            tightest=tightest(caps),
         )
 
     def reserve(
@@ -202,7 +202,7 @@ class Budget:
                 reserved_micros=0,
                 asked_micros=need,
             )
-        cap = _tightest(self.caps(transaction, now=now))
+        cap = tightest(self.caps(transaction, now=now))
         if cap.left_micros is not None and need > cap.left_micros:
             raise self._refusal(cap, each, need)
 
@@ -255,7 +255,7 @@ _WORDS: dict[Level, tuple[str, str]] = {
 }
 
 
-def _tightest(caps: Sequence[Cap]) -> Cap:
+def tightest(caps: Sequence[Cap]) -> Cap:
     """Give the cap that leaves least; of equal ones the nearest to the cell."""
     limited = [cap for cap in caps if cap.left_micros is not None]
     return min(limited or caps[:1], key=lambda cap: cap.left_micros or 0)

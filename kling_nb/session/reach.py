@@ -49,9 +49,7 @@ def access_for(
             f"Run {record.id} was made at another address of {adapter.label} than the present one.",
             charged=record.charged,
             cure=f"Set KLING_NB_{record.provider.upper()}_URL as it was, then run the cell again.",
-            run_id=record.id,
-            provider=record.provider,
-            provider_run_id=record.provider_run_id,
+            **record.ids,
         )
     key = find_key(record.provider)
     if key is None:
@@ -59,8 +57,6 @@ def access_for(
             f"Run {record.id} is pending at {adapter.label}, and there is no key to ask about it.",
             charged=record.charged,
             cure="Nothing was sent. Set the key (`%kling keys`), then run the cell again.",
-            run_id=record.id,
-            provider=record.provider,
-            provider_run_id=record.provider_run_id,
+            **record.ids,
         )
     return Access(provider=adapter, key=key.secret, account=fingerprint(key))

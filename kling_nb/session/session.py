@@ -10,14 +10,14 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date, datetime
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kling_nb.addresses import is_loopback
 from kling_nb.config.environment import Surroundings, media_folder, script
@@ -33,6 +33,7 @@ from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop
+from kling_nb.network.client import Transport
 from kling_nb.pricing.catalog import Model
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Provider
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from kling_nb.sandbox.serve import Sandbox
 
 __all__ = ["Session"]
+
+_T = TypeVar("_T")
 
 _sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
 
@@ -160,6 +163,20 @@ class Session:
             engine.page_folder = self.surroundings().folder
             return ledger, engine
 
+    def media_folder(self, settings: Settings | None = None) -> Path:
+        """Say where the clips of a call go that is made here and now."""
+        where = self.surroundings()
+        return media_folder(settings or self.settings(), where.notebook, where.folder or Path.cwd())
+
+    def with_transport(self, act: Callable[[Transport], Awaitable[_T]], timeout_s: float | None = None) -> _T:
+        """Ask providers something for free, over connections of its own, and wait for what comes of it."""
+
+        async def asking() -> _T:
+            async with Transport(total_timeout_s=20) as transport:
+                return await act(transport)
+
+        return self.loop.start(asking()).result(timeout_s)
+
     def key(self, provider: str) -> Key | None:
         """Give the key for a provider, or None; see `KeyHolder.find`."""
         return self.keys.find(provider)
@@ -251,7 +268,7 @@ class Session:
         # Read once: should another thread name the session now, its runs count where they were checked.
         who = self.who(settings)
         where = self.surroundings()
-        folder = media_folder(settings, where.notebook, where.folder or Path.cwd())
+        folder = self.media_folder(settings)
         play = provider == "sandbox"
         key = None if play else keys.find(provider)
         if key is not None:
@@ -376,9 +393,7 @@ class Session:
             # Asked for by the provider's id, one that cannot be read says so, and is not "unknown".
             record = found[0] if found else next(map(ledger.get, found.unreadable), None)
         if record is None:
-            where = self.surroundings()
-            folder = media_folder(self.settings(), where.notebook, where.folder or Path.cwd())
-            record = in_folder(engine.store(folder), name)
+            record = in_folder(engine.store(self.media_folder()), name)
         if record is None:
             raise UsageError(f"There is no run {name!r} in the ledger.", cure="See `%kling list`.")
         return engine.peek(record)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +128,11 @@ def _reconcile(session: Session, records: Sequence[RunRecord]) -> list[Check]:
             ready.append((record, session.access(record)))
         except KlingError as error:
             ready.append(_Answer(record, why_not=error.what))
-    answers = session.loop.start(_ask(ready)).result()
+    answers = session.with_transport(partial(_ask, ready))
     return [_settle(session, answer) for answer in answers]
 
 
-async def _ask(ready: Sequence[_Answer | tuple[RunRecord, Access]]) -> list[_Answer]:
+async def _ask(ready: Sequence[_Answer | tuple[RunRecord, Access]], transport: Transport) -> list[_Answer]:
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def one(what: _Answer | tuple[RunRecord, Access]) -> _Answer:
@@ -144,8 +145,7 @@ async def _ask(ready: Sequence[_Answer | tuple[RunRecord, Access]]) -> list[_Ans
             except KlingError as error:
                 return _Answer(record, why_not=hidden(record, error.what))
 
-    async with Transport(total_timeout_s=20) as transport:
-        return list(await asyncio.gather(*map(one, ready)))
+    return list(await asyncio.gather(*map(one, ready)))
 
 
 def _settle(session: Session, answer: _Answer) -> Check:
@@ -227,13 +227,8 @@ def balances(session: Session, names: Sequence[str] = tuple(KEY_VARIABLES)) -> l
             if key is None:
                 continue
             access = Access(provider=session.adapter(name), key=key.secret, account=fingerprint(key))
-            usd, words = session.loop.start(_balance(access)).result(60), ""
+            usd, words = session.with_transport(partial(balance, access=access), 60), ""
         except KlingError as error:
             usd, words = None, error.what
         lines.append(BalanceLine(provider=name, usd=usd, words=words.rstrip(".")))
     return lines
-
-
-async def _balance(access: Access) -> str:
-    async with Transport(total_timeout_s=20) as transport:
-        return await balance(transport, access)

@@ -6,8 +6,8 @@ is on its way until there is a clip; nothing that opens on a click is on a part 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 
+from kling_nb.addresses import is_loopback
 from kling_nb.errors import one_line
 from kling_nb.records.privacy import redacted, words_of
 from kling_nb.records.request import Shot
@@ -110,21 +110,13 @@ def mark(record: RunRecord, form: str = "{}") -> str:
     """Name what is not a real run: the sandbox, or a provider's wire spoken by something on loopback."""
     if record.play or record.provider == "sandbox":
         return form.format("Sandbox")
-    return form.format("Stand-in, not the provider") if _loopback(record.origin) else ""
+    return form.format("Stand-in, not the provider") if is_loopback(record.origin) else ""
 
 
 def marked(record: RunRecord) -> Html:
     """Draw that word in a frame; nothing for a real run."""
     frame = f"display:inline-block;border:{html.LINE};border-radius:10px;padding:0 9px;font-size:12px"
     return tag("span", mark(record), style=frame) if mark(record) else Html()
-
-
-def _loopback(origin: str) -> bool:
-    host = words.host(origin)
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def all_words(record: RunRecord) -> str:
