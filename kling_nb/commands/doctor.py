@@ -245,6 +245,7 @@ def _key(session: "Session", settings: "Settings", name: str, *, online: bool) -
             check, "ok", f"set, from {key.source}; not tried (`%kling doctor --online` does, for free)"
         )
     from kling_nb.config.settings import provider_origin
+    from kling_nb.network.client import with_transport
     from kling_nb.pricing.catalog import find_model, models
     from kling_nb.providers import make_provider
 
@@ -254,7 +255,9 @@ def _key(session: "Session", settings: "Settings", name: str, *, online: bool) -
         model = next(other for other in models().values() if name in other.providers)
 
     call = adapter.account_call(model.offer(name).id)
-    reply = session.with_transport(lambda net: net.send(call, key=key.secret, origin=adapter.base_url), 60)
+    reply = with_transport(
+        session.loop, lambda net: net.send(call, key=key.secret, origin=adapter.base_url), 60
+    )
     account = adapter.read_account(reply)
     ok, words = account.ok, one_line(account.message)
     facts = [plain(str(line)) for line in balances(session, (name,))] if ok else []

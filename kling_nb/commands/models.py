@@ -257,6 +257,8 @@ def _said(listing: Listing | None) -> list[str]:
 
 def _live(session: "Session", settings: "Settings") -> list[tuple[Model, Listing | None, str]]:
     """Read RunComfy's catalog rows, with the user's key; free of charge."""
+    from kling_nb.network.client import with_transport
+
     name = "runcomfy"
     key = session.key(name)
     if key is None:
@@ -282,4 +284,4 @@ def _live(session: "Session", settings: "Settings") -> list[tuple[Model, Listing
     async def every(transport: "Transport") -> list[tuple[Model, Listing | None, str]]:
         return [await read(transport, model) for model in offered]
 
-    return session.with_transport(every, 90)
+    return with_transport(session.loop, every, 90)

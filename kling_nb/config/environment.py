@@ -51,6 +51,10 @@ class Surroundings:
     front: FrontEnd = ""
     cell: Cell | None = None
 
+    def media_folder(self, settings: "Settings") -> Path:
+        """Say where the clips of a call go that is made here and now."""
+        return media_folder(settings, self.notebook, self.folder or Path.cwd())
+
 
 def script() -> Surroundings:
     """Tell of a plain Python process: no kernel, so a missing terminal means that nobody is watching."""

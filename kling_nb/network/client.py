@@ -13,8 +13,9 @@ Loopback addresses never go through a proxy.
 import asyncio
 import re
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, TypeVar
 
 import httpx
 from aiohttp.abc import AbstractResolver
@@ -22,18 +23,45 @@ from pydantic import SecretStr
 
 from kling_nb.addresses import Origin, is_loopback_host, origin_of
 from kling_nb.errors import KeyMissingError, KlingError, SettingsError, TransportError, UsageError
+from kling_nb.loop import Loop
 from kling_nb.network.connections import ConnectionKind, Kind, attempting, open_client
 from kling_nb.network.download import Downloaded, DownloadError, check_link, declared_size, fetch
 from kling_nb.network.failures import was_unsent, why
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.records.secrets import SHORTEST_KEY, blot
 
-__all__ = ["Transport"]
+__all__ = ["Transport", "with_transport"]
+
+_T = TypeVar("_T")
 
 _KEY = re.compile(r"[\x21-\x7e]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 _MAX_REPLY_BYTES = 8 << 20
 _MAX_CLIP_BYTES = 2 << 30
+
+
+def with_transport(
+    loop: Loop, act: Callable[["Transport"], Awaitable[_T]], timeout_s: float | None = None
+) -> _T:
+    """Ask providers something for free, over connections of its own, and wait for what comes of it.
+
+    Args:
+        loop: Where it runs.
+        act: What is asked.
+        timeout_s: Seconds to wait at most; None waits without end.
+
+    Example:
+        >>> async def answer(transport):
+        ...     return 42
+        >>> with_transport(Loop(), answer)
+        42
+    """
+
+    async def asking() -> _T:
+        async with Transport(total_timeout_s=20) as transport:
+            return await act(transport)
+
+    return loop.start(asking()).result(timeout_s)
 
 
 class Transport:

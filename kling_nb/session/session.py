@@ -10,17 +10,17 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date, datetime
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from kling_nb.addresses import is_loopback
-from kling_nb.config.environment import Surroundings, media_folder, script
+from kling_nb.config.environment import Surroundings, script
 from kling_nb.config.git import commit_of
 from kling_nb.config.keys import Key, check_length, fingerprint
 from kling_nb.config.session_keys import CallKeys, KeyHolder
@@ -33,7 +33,6 @@ from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop
-from kling_nb.network.client import Transport
 from kling_nb.pricing.catalog import Model
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Provider
@@ -52,8 +51,6 @@ if TYPE_CHECKING:
     from kling_nb.sandbox.serve import Sandbox
 
 __all__ = ["Session"]
-
-_T = TypeVar("_T")
 
 _sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
 
@@ -165,17 +162,7 @@ class Session:
 
     def media_folder(self, settings: Settings | None = None) -> Path:
         """Say where the clips of a call go that is made here and now."""
-        where = self.surroundings()
-        return media_folder(settings or self.settings(), where.notebook, where.folder or Path.cwd())
-
-    def with_transport(self, act: Callable[[Transport], Awaitable[_T]], timeout_s: float | None = None) -> _T:
-        """Ask providers something for free, over connections of its own, and wait for what comes of it."""
-
-        async def asking() -> _T:
-            async with Transport(total_timeout_s=20) as transport:
-                return await act(transport)
-
-        return self.loop.start(asking()).result(timeout_s)
+        return self.surroundings().media_folder(settings or self.settings())
 
     def key(self, provider: str) -> Key | None:
         """Give the key for a provider, or None; see `KeyHolder.find`."""
@@ -203,8 +190,7 @@ class Session:
         return {"session_id": self.id, "project": settings.project, "user": settings.user}
 
     def _budget(self, settings: Settings, *, play: bool) -> Budget:
-        headless = self.surroundings().headless
-        return Budget.of(settings, session_id=self.id, headless=headless, play=play)
+        return Budget.of(settings, session_id=self.id, headless=self.surroundings().headless, play=play)
 
     def join(self, name: str) -> None:
         """Count what is asked for from now on under a session that has a name, with all that it has spent.
@@ -268,7 +254,7 @@ class Session:
         # Read once: should another thread name the session now, its runs count where they were checked.
         who = self.who(settings)
         where = self.surroundings()
-        folder = self.media_folder(settings)
+        folder = where.media_folder(settings)
         play = provider == "sandbox"
         key = None if play else keys.find(provider)
         if key is not None:
@@ -400,9 +386,8 @@ class Session:
 
     def resume(self) -> Runs:
         """Take up every pending run of the ledger; nothing new is ever sent."""
-        engine = self.engine()
         found = self.runs(statuses=[status for status in RunStatus if status.pending])
-        return Runs([engine.resume(run) for run in found], note=found.note)
+        return Runs([run.resume() for run in found], note=found.note)
 
     def close(self) -> None:
         """Stop the in-process sandbox and close what is open; runs stay on record."""

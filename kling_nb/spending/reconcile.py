@@ -18,7 +18,7 @@ from kling_nb.config.keys import KEY_VARIABLES, fingerprint
 from kling_nb.engine.lookup import Access, Seen, balance, look
 from kling_nb.engine.watch import reported
 from kling_nb.errors import KlingError
-from kling_nb.network.client import Transport
+from kling_nb.network.client import Transport, with_transport
 from kling_nb.providers.base import Snapshot
 from kling_nb.records.money import Totals, in_currency
 from kling_nb.records.privacy import hidden
@@ -128,7 +128,7 @@ def _reconcile(session: Session, records: Sequence[RunRecord]) -> list[Check]:
             ready.append((record, session.access(record)))
         except KlingError as error:
             ready.append(_Answer(record, why_not=error.what))
-    answers = session.with_transport(partial(_ask, ready))
+    answers = with_transport(session.loop, partial(_ask, ready))
     return [_settle(session, answer) for answer in answers]
 
 
@@ -227,7 +227,7 @@ def balances(session: Session, names: Sequence[str] = tuple(KEY_VARIABLES)) -> l
             if key is None:
                 continue
             access = Access(provider=session.adapter(name), key=key.secret, account=fingerprint(key))
-            usd, words = session.with_transport(partial(balance, access=access), 60), ""
+            usd, words = with_transport(session.loop, partial(balance, access=access), 60), ""
         except KlingError as error:
             usd, words = None, error.what
         lines.append(BalanceLine(provider=name, usd=usd, words=words.rstrip(".")))
