@@ -18,7 +18,7 @@ from kling_nb.errors import (
 )
 from kling_nb.pricing.catalog import provider_label, provider_site
 from kling_nb.records.privacy import redacted
-from kling_nb.records.run import RunRecord, RunStatus, charged
+from kling_nb.records.run import RunRecord, RunStatus, charged, ids_of
 from kling_nb.views.words import SEND_IT, never_sent
 
 __all__ = ["detached", "error_of", "halted"]
@@ -137,7 +137,7 @@ def detached(record: RunRecord, what: str, cure: str, charged: Charged = "unknow
         what,
         charged=charged,
         cure=cure,
-        **record.ids,
+        **ids_of(record),
     )
 
 

@@ -20,7 +20,7 @@ import contextlib
 from kling_nb.addresses import is_loopback
 from kling_nb.errors import StoreError
 from kling_nb.media.folder import Store
-from kling_nb.records.run import MediaFacts, RunRecord
+from kling_nb.records.run import MediaFacts, RunRecord, ids_of
 
 __all__ = ["MOST_FOLLOWED", "Access", "Seen", "balance", "fetch_again", "look"]
 
@@ -192,5 +192,5 @@ def _gone(record: RunRecord, what: str) -> StoreError:
         what,
         charged="no",
         cure="Nothing was sent. `--no-cache` in its cell buys a new one.",
-        **record.ids,
+        **ids_of(record),
     )

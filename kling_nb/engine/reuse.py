@@ -11,7 +11,7 @@ from typing import Literal
 from kling_nb.engine.detach import error_of
 from kling_nb.errors import BlockedError, KlingError, NotCachedError
 from kling_nb.providers import PROVIDERS
-from kling_nb.records.run import RunRecord, RunStatus
+from kling_nb.records.run import RunRecord, RunStatus, ids_of
 
 __all__ = ["Decision", "ReusePolicy", "decide"]
 
@@ -123,7 +123,7 @@ def _not_here(record: RunRecord) -> BlockedError:
         "and it cannot be fetched again with the keys at hand.",
         charged="no",
         cure="Nothing was sent. Put the file back, set the key that made it, or buy anew: `--no-cache`.",
-        **record.ids,
+        **ids_of(record),
     )
 
 
@@ -173,5 +173,5 @@ def blocked(record: RunRecord) -> KlingError:
         cure=("Nothing was sent now. " + error.cure.removeprefix("Nothing was sent again. "))
         if error
         else "",
-        **record.ids,
+        **ids_of(record),
     )

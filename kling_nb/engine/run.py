@@ -23,7 +23,7 @@ from kling_nb.records.money import Totals
 from kling_nb.records.privacy import redact_error, redacted
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.receipt_model import RECEIPT_MIME
-from kling_nb.records.run import FrontEnd, MediaFacts, Mode, RunRecord, RunStatus, charged
+from kling_nb.records.run import FrontEnd, MediaFacts, Mode, RunRecord, RunStatus, charged, ids_of
 from kling_nb.views.card import card, line
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.embed import Inset, Kept, inset
@@ -205,7 +205,7 @@ class Run:
                     f"Run {self.id} is still {self.status.value} after {timeout_s:g} s.",
                     charged=charged(self.record),
                     cure=f"It goes on: `%kling wait {self.id}` or run the cell again; nothing is sent twice.",
-                    **self.record.ids,
+                    **ids_of(self.record),
                 )
                 late.plain = self.record.private
                 raise late

@@ -21,7 +21,7 @@ from kling_nb.media.probe import NotVideoError
 from kling_nb.network.download import DownloadError
 from kling_nb.providers.base import Snapshot
 from kling_nb.records.base import utc_now
-from kling_nb.records.run import MediaFacts, RunRecord, RunStatus
+from kling_nb.records.run import MediaFacts, RunRecord, RunStatus, ids_of
 
 __all__ = ["save"]
 
@@ -103,7 +103,7 @@ def not_fetched(record: RunRecord, why: str) -> StoreError:
         f"The clip of run {record.id} is made but not fetched: {why}",
         charged=record.charged,
         cure=_cure(record),
-        **record.ids,
+        **ids_of(record),
     )
 
 

@@ -19,7 +19,7 @@ from kling_nb.errors import KlingError, LedgerError, TransportError
 from kling_nb.providers.base import Snapshot
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import micros
-from kling_nb.records.run import RunStatus
+from kling_nb.records.run import RunStatus, ids_of
 
 __all__ = [
     "FORGOTTEN_READS",
@@ -168,7 +168,7 @@ def wrong_account(job: Job) -> KlingError:
         f"Run {job.record.id} belongs to another {job.provider.label} account.",
         charged="unknown",
         cure="It is not lost: use the key that made it, then run the cell again.",
-        **job.record.ids,
+        **ids_of(job.record),
     )
 
 

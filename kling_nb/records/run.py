@@ -28,6 +28,7 @@ __all__ = [
     "RunRecord",
     "RunStatus",
     "charged",
+    "ids_of",
     "with_who",
 ]
 
@@ -270,11 +271,6 @@ class RunRecord(Record):
         # A notebook keeps what it shows; whoever wants the words of a private run asks for the field.
         return [arg for arg in super().__repr_args__() if not (self.private and arg[0] in _WORDED)]
 
-    @property
-    def ids(self) -> RunIds:
-        """Which run it is, as an error takes it."""
-        return {"run_id": self.id, "provider": self.provider, "provider_run_id": self.provider_run_id}
-
     def as_earlier(self) -> Earlier:
         """Give what a later attempt of the same take tells of this one."""
         return Earlier.model_validate(self.model_dump(include=set(Earlier.model_fields)))
@@ -307,6 +303,11 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 #: Pages that show no file beside the notebook; empty for those that do.
 FrontEnd = Literal["", "vscode", "colab"]
+
+
+def ids_of(record: RunRecord) -> RunIds:
+    """Say which run it is, as an error takes it."""
+    return {"run_id": record.id, "provider": record.provider, "provider_run_id": record.provider_run_id}
 
 
 def charged(record: RunRecord) -> Charged:

@@ -19,7 +19,7 @@ from kling_nb.ledger.transaction import Transaction
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import redact_error, redacted_request
 from kling_nb.records.request import TextToVideo
-from kling_nb.records.run import RunRecord, RunStatus, charged
+from kling_nb.records.run import RunRecord, RunStatus, charged, ids_of
 from kling_nb.session.admission import FROM_FOLDER
 from kling_nb.session.api import current
 from kling_nb.session.session import Session
@@ -269,7 +269,7 @@ def _nothing_to_resolve(record: RunRecord) -> UsageError:
         f"Run {record.id} needs no resolving: {state_word(record)}, charged: {charged(record)}.",
         charged=charged(record),
         cure="Nothing changed. " + cures.get(record.status, on_its_way if record.status.pending else ended),
-        **record.ids,
+        **ids_of(record),
     )
 
 

@@ -14,7 +14,7 @@ from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.engine.lookup import Access
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.providers import make_provider
-from kling_nb.records.run import RunRecord
+from kling_nb.records.run import RunRecord, ids_of
 
 __all__ = ["access_for"]
 
@@ -49,7 +49,7 @@ def access_for(
             f"Run {record.id} was made at another address of {adapter.label} than the present one.",
             charged=record.charged,
             cure=f"Set KLING_NB_{record.provider.upper()}_URL as it was, then run the cell again.",
-            **record.ids,
+            **ids_of(record),
         )
     key = find_key(record.provider)
     if key is None:
@@ -57,6 +57,6 @@ def access_for(
             f"Run {record.id} is pending at {adapter.label}, and there is no key to ask about it.",
             charged=record.charged,
             cure="Nothing was sent. Set the key (`%kling keys`), then run the cell again.",
-            **record.ids,
+            **ids_of(record),
         )
     return Access(provider=adapter, key=key.secret, account=fingerprint(key))
