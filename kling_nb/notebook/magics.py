@@ -5,7 +5,6 @@ magic is the paid act, the line magic never creates a run; the line reaches us u
 rewrite `$0.70` and braces; an error of ours is one line without a traceback.
 """
 
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 from traitlets import Bool, Float, Int, Unicode, Union
 
+from kling_nb.commands.syntax.cell_source import shield
 from kling_nb.errors import DetachedError, KlingError
 
 __all__ = ["KlingMagics", "load", "unload"]
@@ -111,24 +111,6 @@ class KlingMagics(Magics):
         return {name: str(v) if isinstance(v, float) else v for name, v in values.items() if v is not None}
 
 
-class _RoomBelow:
-    """Put an empty line below a `%%kling` line that stands alone in its cell."""
-
-    # IPython itself refuses a cell magic without a body, before we could read `--file`, show `--help`, or
-    # bind the destination and say that the prompt is empty.
-
-    # So that IPython in a terminal does not ask it whether the cell is complete: there, more is being typed.
-    has_side_effects = True
-
-    def __call__(self, lines: list[str]) -> list[str]:
-        if len(lines) == 1 and re.fullmatch(r"%%kling(\s.*)?", lines[0].rstrip("\n")):
-            return [lines[0].rstrip("\n") + "\n", "\n"]
-        return lines
-
-
-_room_below = _RoomBelow()
-
-
 def load(ip: Any) -> None:
     """Register the magics, their settings and the completion of their flags.
 
@@ -138,8 +120,8 @@ def load(ip: Any) -> None:
     from kling_nb.notebook import completion
 
     ip.register_magics(KlingMagics(parent=ip, shell=ip))
-    if _room_below not in ip.input_transformers_cleanup:
-        ip.input_transformers_cleanup.append(_room_below)
+    if shield not in ip.input_transformers_cleanup:
+        ip.input_transformers_cleanup.insert(0, shield)
     completion.install(ip)
 
 
@@ -152,8 +134,8 @@ def unload(ip: Any) -> None:
     from kling_nb.notebook import completion
 
     completion.remove(ip)
-    if _room_below in ip.input_transformers_cleanup:
-        ip.input_transformers_cleanup.remove(_room_below)
+    if shield in ip.input_transformers_cleanup:
+        ip.input_transformers_cleanup.remove(shield)
     for kind in ("cell", "line"):
         ip.magics_manager.magics[kind].pop("kling", None)
     ip.magics_manager.registry.pop("KlingMagics", None)

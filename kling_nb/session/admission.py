@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,16 @@ from kling_nb.records.base import utc_now
 from kling_nb.records.money import Estimate
 from kling_nb.records.privacy import NOW_PRIVATE, STILL_PUBLIC, is_redacted, restore_prompt
 from kling_nb.records.provenance import Commit
-from kling_nb.records.request import request_key
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.session.budget import Budget
 from kling_nb.session.plan import Ask, Take, new_record, plan_takes
 
 __all__ = ["Admission"]
 
+_EARLIER = (
+    "It was asked for when IPython still took `>>> `, `... ` or `In [1]: ` out of a prompt; "
+    "`--no-cache` buys it as it is written."
+)
 FROM_FOLDER = "attached from the folder"
 _LIVE = frozenset({*(status for status in RunStatus if status.pending), RunStatus.LOST})
 
@@ -91,7 +95,7 @@ class Admission:
         return self._decide(transaction.find(self._request_keys()))
 
     def _request_keys(self) -> tuple[str, ...]:
-        return tuple(request_key(self.ask.request, self.model.id, take) for take in self.ask.takes)
+        return tuple(key for take in self.ask.takes for key in self.ask.keys(self.model.id, take))
 
     def _decide(self, known: Sequence[RunRecord], *, keep: bool = False) -> tuple[Take, ...]:
         beside = self.store.sidecars(request_keys=self._request_keys())
@@ -131,7 +135,8 @@ class Admission:
 
     def _worded(self, records: Sequence[RunRecord]) -> list[RunRecord]:
         """Give private runs that were read from a receipt their words back: the call has them."""
-        return [restore_prompt(record, self.ask.request) for record in records]
+        requests = (self.ask.request, *self.ask.earlier)
+        return [reduce(restore_prompt, requests, record) for record in records]
 
     def _fetchable(self, record: RunRecord) -> bool:
         """Whether its provider can be asked for it now, with the key that made it."""
@@ -321,6 +326,8 @@ class Admission:
     def _show(self, record: RunRecord, *, reused: bool) -> Run:
         there, record = record, self._brought(record)
         run = self._handle(record, reused=reused)
+        if record.request_key not in {self.ask.keys(self.model.id, take)[0] for take in self.ask.takes}:
+            run.note = _EARLIER
         if reused and self.ask.private:
             if not run.record.private:
                 run.conceal()

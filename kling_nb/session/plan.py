@@ -64,6 +64,7 @@ class Ask:
 
     Args:
         request: What is asked.
+        earlier: The same as it was read by an earlier version: a run of it answers too, unless `no_cache`.
         takes: The planned sample indices: 0 or more, at least one, each once.
         provider: The provider the call names, or `auto` to overrule the settings' own.
         model: The model the call names, if it does.
@@ -79,6 +80,7 @@ class Ask:
     """
 
     request: TextToVideo
+    earlier: tuple[TextToVideo, ...] = ()
     takes: tuple[int, ...] = (0,)
     provider: str | None = None
     model: str | None = None
@@ -117,6 +119,11 @@ class Ask:
                 "This is the hash of a private request, and not its words.",
                 cure="Nothing was sent. Write the words.",
             )
+
+    def keys(self, model: str, take: int) -> tuple[str, ...]:
+        """Give the request keys whose runs answer a take, the call's own first."""
+        requests = (self.request,) if self.no_cache else (self.request, *self.earlier)
+        return tuple(request_key(request, model, take) for request in requests)
 
     @property
     def named(self) -> str | None:
@@ -320,8 +327,8 @@ def plan_takes(
     planned = []
     title = title_of(ask.request, private=ask.private)
     for take in ask.takes:
-        key = request_key(ask.request, model, take)
-        mine = [record for record in candidates if record.request_key == key]
+        key, *others = ask.keys(model, take)
+        mine = [record for record in candidates if record.request_key in {key, *others}]
         try:
             decision = decide(
                 mine,

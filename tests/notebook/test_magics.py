@@ -58,7 +58,7 @@ def test_load_reload_and_unload(kernel):
         assert kernel.run("%reload_ext kling_nb").status == "ok"
     counted = (
         "(lambda ip: [[m.matcher_identifier for m in ip.Completer.custom_matchers].count('kling_nb'),"
-        " [type(t).__name__ for t in ip.input_transformers_cleanup].count('_RoomBelow'),"
+        " [getattr(t, '__name__', '') for t in ip.input_transformers_cleanup].count('shield'),"
         " [type(c).__name__ for c in ip.configurables].count('KlingMagics'),"
         " len(ip.events.callbacks['post_run_cell'])])(get_ipython())"
     )
@@ -178,6 +178,8 @@ def test_prices_and_braces_arrive_as_typed(kernel):
         "\n\n%%kling fox -d 3\n\n  A fox",
         "%%kling fox -d 3 --wait\nA fox",
         "%%kling fox -d 3\r\nA fox\r\n",
+        "# the second take was better\n\n# of two\n%%kling fox -d 3\nA fox",
+        "%%time\n# a comment\n%%kling fox -d 3\nA fox",
     ],
 )
 def test_habits_do_not_make_another_clip(kernel, cell):
@@ -187,6 +189,15 @@ def test_habits_do_not_make_another_clip(kernel, cell):
     answer = kernel.run(cell)
     assert answer.status == "ok", answer.error
     assert kernel.value("[fox.id == first.id, fox.record.request.prompt]") == [True, "A fox"]
+
+
+@pytest.mark.parametrize("above", ["", "%%time\n"])
+def test_what_looks_like_a_pasted_prompt_is_part_of_the_words(kernel, above):
+    """IPython takes `>>> ` and the like out of a cell; what is paid for is what stands in it."""
+    words = ">>> A fox\n... waits\nIn [1]: the snow\n   ...: a dash ... fades"
+    answer = kernel.run(f"{above}%%kling fox -d 3\n{words}")
+    assert answer.status == "ok", answer.error
+    assert kernel.value("fox.record.request.prompt") == words
 
 
 def test_a_file_needs_no_body(kernel, tmp_path):

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from kling_nb.commands.estimate.cells import SKIP, Cell
 from kling_nb.commands.syntax.cell import CellOrder, HelpWantedError, ask_of, parse_cell
+from kling_nb.commands.syntax.cell_source import shield
 from kling_nb.commands.syntax.values import repeating
 from kling_nb.config.options import Options
 from kling_nb.errors import KlingError, UsageError, one_line
@@ -122,7 +123,9 @@ class _Reader(ast.NodeVisitor):
             with warnings.catch_warnings():
                 # What Python has to say about the user's own strings is no business of ours.
                 warnings.simplefilter("ignore")
-                tree = ast.parse(TransformerManager().transform_cell(source))
+                manager = TransformerManager()
+                manager.cleanup_transforms.insert(0, shield)
+                tree = ast.parse(manager.transform_cell(source))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             if "kling" in source:
                 misplaced = re.search(r"^\s*%%kling", source, re.MULTILINE)

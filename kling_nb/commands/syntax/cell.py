@@ -8,38 +8,29 @@ Not built on argparse, because it repeats values in its messages (a key, say), t
 begins with a hyphen for a flag, and cannot tell a lone second word (a prompt in the wrong place) from a flag.
 """
 
-import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
+from kling_nb.commands.syntax.cell_source import earlier_spellings
 from kling_nb.commands.syntax.flags import EXAMPLE, FLAGS, REFUSED, Flag, find_flag, normal
 from kling_nb.commands.syntax.prompt import fill_in, read_text
+from kling_nb.commands.syntax.readers import READERS
 from kling_nb.commands.syntax.storyboard import read_storyboard
-from kling_nb.commands.syntax.values import (
-    check_text,
-    identifier,
-    read_count,
-    read_json,
-    read_money,
-    read_number,
-    read_seconds,
-    shown,
-    wrong,
-)
+from kling_nb.commands.syntax.values import check_text, identifier, shown, wrong
 from kling_nb.errors import UsageError
+from kling_nb.records.request import TextToVideo, make_request
 from kling_nb.records.run import Mode
 from kling_nb.session.plan import Ask
 
 __all__ = ["CellOrder", "HelpWantedError", "ask_of", "parse_cell", "parse_request"]
 
-MAX_TAKES = 100
-_TAG = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]{0,63})=(.{0,500})", re.DOTALL)
 
 _EXCLUSIVE = (
     *(("takes", "take"), ("no_cache", "cached_only"), ("retry", "cached_only")),
@@ -81,6 +72,7 @@ class CellOrder:
         metadata: Sent along where the provider takes any.
         private: Whether the words are for the provider alone.
         rendered: The body after `{{name}}`.
+        earlier: The requests that it made while IPython still edited the body.
     """
 
     dest: str | None = None
@@ -104,6 +96,7 @@ class CellOrder:
     metadata: dict[str, Any] = field(default_factory=dict)
     private: bool = False
     rendered: str = ""
+    earlier: tuple[TextToVideo, ...] = ()
 
 
 def parse_cell(line: str, body: str, names: Mapping[str, Any], *, folder: Path) -> CellOrder:
@@ -126,6 +119,7 @@ def parse_cell(line: str, body: str, names: Mapping[str, Any], *, folder: Path) 
         {'prompt': 'A red fox', 'duration': 3}
     """
     given, loose = _scan(_split(line), names)
+    asked = dict(given)
     for one, other in _EXCLUSIVE:
         if one in given and other in given:
             raise wrong(f"{_spelling(one)} and {_spelling(other)} exclude each other.", "Leave one out.")
@@ -142,6 +136,7 @@ def parse_cell(line: str, body: str, names: Mapping[str, Any], *, folder: Path) 
         fields=fields,
         takes=tuple(range(takes)) if takes is not None else (one_take or 0,),
         rendered=text.strip(),
+        earlier=tuple(_earlier(asked, body, names)),
         **given,
     )
 
@@ -152,10 +147,9 @@ def ask_of(call: CellOrder) -> Ask:
     Raises:
         UsageError: The request it describes cannot be made.
     """
-    from kling_nb.records.request import make_request
-
     return Ask(
         request=make_request(**call.fields),
+        earlier=call.earlier,
         takes=call.takes,
         provider=call.provider,
         model=call.model,
@@ -195,6 +189,13 @@ def parse_request(
     given, _ = _scan(words, names)
     text = read_text(prompt, given.pop("prompt_file", None), folder)
     return _fields(given, fill_in(text, names)), given
+
+
+def _earlier(given: dict[str, Any], body: str, names: Mapping[str, Any]) -> Iterator[TextToVideo]:
+    for text in earlier_spellings(body):
+        # What could not be asked for in that spelling was not bought under it.
+        with suppress(UsageError):
+            yield make_request(**_fields(dict(given), fill_in(text, names)))
 
 
 def _fields(given: dict[str, Any], text: str) -> dict[str, Any]:
@@ -266,7 +267,7 @@ def _read(word: str, rest: Iterator[str], names: Mapping[str, Any]) -> tuple[str
         value = next(rest, None)
         if value is None or find_flag(value):
             raise wrong(f"{spelling} needs a value: {flag.shown}.")
-    return spelling, flag, _READERS[flag.name](spelling, value, names)
+    return spelling, flag, READERS[flag.name](spelling, value, names)
 
 
 def _flag(word: str) -> tuple[str, Flag, str | None]:
@@ -310,107 +311,3 @@ def _dest(loose: list[str], named: str | None) -> str | None:
     if len(set(found)) > 1:
         raise wrong(f"The line names two variables, {' and '.join(map(shown, found))}.", "Leave one out.")
     return found[0] if found else None
-
-
-Reader = Callable[[str, str, Mapping[str, Any]], Any]
-
-
-def _text(flag: str, value: str, _names: Mapping[str, Any]) -> str:
-    if not value.strip():
-        raise wrong(f"{flag} is empty.", "Write something after it, or leave it out.")
-    return value
-
-
-def _choice(flag: str, value: str, _names: Mapping[str, Any]) -> str:
-    row = cast("Flag", find_flag(flag))
-    if value in row.choices:
-        return value
-    near = get_close_matches(value, row.choices, n=1)
-    raise wrong(
-        f"{flag} is one of {', '.join(row.choices)}, not {shown(value)}.",
-        f"Did you mean {near[0]}?" if near else _CURE,
-    )
-
-
-def _takes(flag: str, value: str, _names: Mapping[str, Any]) -> int:
-    return read_count(flag, value, low=1, high=MAX_TAKES)
-
-
-def _take(flag: str, value: str, _names: Mapping[str, Any]) -> int:
-    return read_count(flag, value, low=0, high=9999)
-
-
-def _tag(flag: str, value: str, _names: Mapping[str, Any]) -> dict[str, str]:
-    found = _TAG.fullmatch(value)
-    if not found or not found[2].isprintable():
-        raise wrong(f"{flag} is written KEY=VALUE, not {shown(value)}.", f"For example {flag} series=foxes.")
-    return {found[1]: found[2]}
-
-
-def _params(flag: str, value: str, names: Mapping[str, Any]) -> dict[str, Any]:
-    from kling_nb.records.request import TextToVideo
-
-    params = _mapping(flag, value, names)
-    unknown = [key for key in params if key not in TextToVideo.model_fields]
-    if unknown:
-        known = list(TextToVideo.model_fields)
-        near = get_close_matches(str(unknown[0]), known, n=1)
-        raise wrong(
-            f"{flag} has fields nobody knows: {', '.join(map(shown, unknown))}.",
-            f"Did you mean {near[0]}?" if near else f"A request has {', '.join(known)}.",
-        )
-    return params
-
-
-def _metadata(flag: str, value: str, names: Mapping[str, Any]) -> dict[str, Any]:
-    data = _mapping(flag, value, names)
-    try:
-        # Through JSON and back: a copy that no later cell can change, of what can be written down at all.
-        text = json.dumps(data, allow_nan=False, ensure_ascii=False)
-        copy: dict[str, Any] = json.loads(text)
-    except (TypeError, ValueError, RecursionError):
-        raise wrong(f"{flag} holds something that cannot be written as JSON.") from None
-    check_text(text, flag)
-    return copy
-
-
-def _mapping(flag: str, value: str, names: Mapping[str, Any]) -> dict[str, Any]:
-    if not value.startswith("$"):
-        return read_json(flag, value)
-    name = identifier(value[1:])
-    if name is None:
-        raise wrong(f"{flag} takes JSON or $ and the name of a variable, not {shown(value)}.")
-    if name not in names:
-        raise wrong(
-            f"{flag} names ${shown(name, quote=False)}, and there is no such variable.", "Define it first."
-        )
-    found = names[name]
-    # Exactly a dict: another mapping may be the environment, with every key in it.
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise wrong(f"{flag} takes a dict with text as keys, and {name} is a {type(found).__name__}.", _CURE)
-    return dict(found)
-
-
-_READERS: dict[str, Reader] = {
-    "dest": lambda _flag, value, _names: value,
-    "provider": _choice,
-    "model": _text,
-    "prompt_file": _text,
-    "duration": lambda flag, value, _names: read_count(
-        flag, value.removesuffix("s"), low=1, high=9999, unit=" seconds"
-    ),
-    "aspect_ratio": _choice,
-    "negative_prompt": _text,
-    "cfg_scale": lambda flag, value, _names: float(read_number(flag, value, high=1)),
-    "shot_type": _choice,
-    "params": _params,
-    "takes": _takes,
-    "take": _take,
-    "max_cost": lambda flag, value, _names: read_money(flag, value),
-    "price": lambda flag, value, _names: read_money(flag, value, zero=False),
-    "dry_run_as": _choice,
-    "embed": _choice,
-    "timeout_s": lambda flag, value, _names: read_seconds(flag, value),
-    "tags": _tag,
-    "metadata": _metadata,
-}

@@ -7,10 +7,12 @@ is an error in words and never a cell that says something else.
 import json
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kling_nb.commands.syntax.cell import ask_of, parse_cell
+from kling_nb.commands.syntax.cell_source import shield
 from kling_nb.commands.syntax.flags import find_flag
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.records.request import TextToVideo
@@ -64,15 +66,12 @@ def as_cell(ask: Ask, dest: str | None = None) -> str:
 
 
 def _means(line: str, body: str, ask: Ask) -> bool:
-    """Whether the cell is read as this call, by IPython and by us."""
-    from IPython.core.inputtransformer2 import TransformerManager
-
-    # Below a line that stands alone `%load_ext` puts an empty one; IPython would not read the cell without.
-    read = TransformerManager().transform_cell(f"{_head(line)}\n{body}\n")
-    if read != f"get_ipython().run_cell_magic('kling', {line!r}, {body + chr(10)!r})\n":
+    """Whether the cell is read as this call."""
+    read = shield(f"{_head(line)}\n{body}\n".splitlines(keepends=True))
+    if read != [f"get_ipython().run_cell_magic('kling', {line!r}, {body + chr(10)!r})\n"]:
         return False
     order = parse_cell(line, body + "\n", {}, folder=Path())
-    return ask_of(order) == ask
+    return replace(ask_of(order), earlier=()) == ask
 
 
 def _head(line: str) -> str:

@@ -33,6 +33,13 @@ def kinds(*sources):
     return [(step.kind, step.cell, step.line) for step in steps(*sources)]
 
 
+def test_a_cell_is_read_as_it_is_run():
+    """Comments stand above the magic, and what looks like a pasted prompt stays in the words."""
+    [step] = steps("\n# the better take\n%%kling fox\n>>> A red fox\n... in snow")
+    assert (step.kind, step.line) == ("order", 3)
+    assert step.call.fields["prompt"] == ">>> A red fox\n... in snow"
+
+
 # -- files -------------------------------------------------------------------------------------
 def test_a_notebook_a_script_and_a_page_hold_the_same_cells(tmp_path):
     """What jupytext keeps as .py or .md asks for what its .ipynb asks for."""
@@ -175,7 +182,7 @@ def test_what_needs_running_is_counted_with_its_line(source, line, words):
         ("%%kling --seed 3\nA fox", "--seed"),
         ("%%kling\n", "The prompt is empty"),
         ("%%kling -d 99\nA fox", "duration"),
-        ("# mine\n%%kling fox\nA fox", "first line"),
+        ("mine = 1\n%%kling fox\nA fox", "first line"),
         ("%%kling -d 3\n[5s] a\n[3s", "no [seconds]"),
     ],
 )

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kling_nb.commands.syntax import cell
 from kling_nb.commands.syntax.cell import CellOrder, HelpWantedError, parse_cell
 from kling_nb.commands.syntax.flags import FLAGS, REFUSED, cell_help, find_flag
+from kling_nb.commands.syntax.readers import READERS
 from kling_nb.commands.syntax.values import shown
 from kling_nb.errors import UsageError
 from kling_nb.records.request import TextToVideo, make_request
@@ -302,7 +302,7 @@ def test_the_table_of_flags_the_parser_and_the_help_are_one():
         assert flag.shown in text
         assert flag.help in text
         assert flag.name in known
-        assert bool(flag.metavar) == (flag.name in cell._READERS)
+        assert bool(flag.metavar) == (flag.name in READERS)
     spellings = [spelling for flag in FLAGS for spelling in flag.spellings]
     assert len(spellings) == len(set(spellings))
     assert all(find_flag("--" + s[2:].replace("-", "_")) for s in spellings if s.startswith("--"))
