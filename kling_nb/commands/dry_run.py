@@ -157,10 +157,12 @@ def _as_code(plan: Plan, kind: str, settings: Settings) -> list[tuple[str, str]]
 
 def _call(ask: Ask, model: str, name: str, settings: Settings) -> Call:
     adapter = make_provider(name, provider_origin(settings, name))
+    found = find_model(model)
+    found.check(ask.request, name)
     adapter.check(ask.request)
     return adapter.submit_call(
         ask.request,
-        find_model(model).offer(name).id,
+        found.offer(name).id,
         # Not one of ours: the ledger must never take this run for its own.
         client_ref=f"by-hand-{secrets.token_hex(6)}",
         metadata=dict(ask.metadata) or None,

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kling_nb.errors import UnsupportedError, UsageError
 from kling_nb.records.provenance import Terms
+from kling_nb.records.request import TextToVideo
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -66,6 +67,7 @@ class Offer(_Entry):
 
     Args:
         id: The provider's id of the model.
+        shot_types: The kinds of `shot_type` it takes; empty where its page names none, and none is refused.
         usd_per_s_silent: Dollars per second without sound, or None for unknown.
         usd_per_s_audio: Dollars per second with sound, or None for unknown.
         source: Where the price stands.
@@ -80,6 +82,7 @@ class Offer(_Entry):
     """
 
     id: str
+    shot_types: tuple[str, ...] = ()
     usd_per_s_silent: Decimal | None = None
     usd_per_s_audio: Decimal | None = None
     source: str
@@ -146,6 +149,21 @@ class Model(_Entry):
                 cure=f"It is offered by {', '.join(sorted(self.providers))}; see `%kling models`.",
                 provider=provider,
             ) from None
+
+    def check(self, request: TextToVideo, provider: str) -> None:
+        """Refuse what this provider's own page says that the model does not take.
+
+        Raises:
+            UnsupportedError: The provider does not have the model, or not with this `shot_type`.
+        """
+        taken = self.offer(provider).shot_types
+        if taken and request.shot_type not in {None, *taken}:
+            raise UnsupportedError(
+                f"{provider_label(provider)} takes {self.label} with shot_type {' or '.join(taken)} only, "
+                f"not {request.shot_type}.",
+                cure="Nothing was sent. Leave shot_type out, or name another provider or model.",
+                provider=provider,
+            )
 
     def highest_usd_per_s(self) -> Decimal:
         """Give the highest price anybody is known to ask for this model, in dollars per second."""

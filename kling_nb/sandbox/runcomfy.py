@@ -17,7 +17,7 @@ from starlette.routing import Route
 from kling_nb.sandbox.downloads import link, origin
 from kling_nb.sandbox.replies import RefusedError, json_reply
 from kling_nb.sandbox.state import account_of
-from kling_nb.sandbox.validation import SECONDS, Problem, Reader, read_object
+from kling_nb.sandbox.validation import SECONDS, SHOT_TYPES, Problem, Reader, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,7 +108,9 @@ class RunComfy:
         word = self._word("price_row")
         if word == "none":
             facts = {}
-        return json_reply({"model_id": name, **facts, **_ODD_ROWS.get(word, {}), "input_schema": _SCHEMA})
+        return json_reply(
+            {"model_id": name, **facts, **_ODD_ROWS.get(word, {}), "input_schema": _schema(name)}
+        )
 
     async def submit(self, request: Request) -> Response:
         """The paid POST."""
@@ -144,7 +146,7 @@ class RunComfy:
         sent = read_object(raw)
         if sent is None:
             raise RefusedError(self.refuse(422, errors=[Problem((), "the body is not a JSON object")]))
-        reader = Reader(WIRE, self.provider.faults, sent)
+        reader = Reader(WIRE, self.provider.faults, sent, _shot_types(name))
         tier = name.split("/")[2] if name in PRICES else "of another name"
         plan = reader.plan(f"runcomfy kling 3.0 {tier}")
         if reader.problems:
@@ -305,17 +307,23 @@ class RunComfy:
         return text if self._word("error_shape") == "string" else {"code": 500001, "message": text}
 
 
-_SCHEMA: Final = {
-    "type": "object",
-    "required": ["prompt"],
-    "properties": {
-        "prompt": {"type": "string"},
-        "negative_prompt": {"type": "string"},
-        "duration": {"type": "integer", "minimum": SECONDS[0], "maximum": SECONDS[-1], "default": 5},
-        "aspect_ratio": {"type": "string", "enum": ["16:9", "9:16", "1:1"], "default": "16:9"},
-        "cfg_scale": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5},
-        "sound": {"type": "boolean", "default": True},
-        "multi_prompt": {"type": "array", "maxItems": 20},
-        "shot_type": {"type": "string", "enum": ["customize", "intelligent"]},
-    },
-}
+def _schema(model: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["prompt"],
+        "properties": {
+            "prompt": {"type": "string"},
+            "negative_prompt": {"type": "string"},
+            "duration": {"type": "integer", "minimum": SECONDS[0], "maximum": SECONDS[-1], "default": 5},
+            "aspect_ratio": {"type": "string", "enum": ["16:9", "9:16", "1:1"], "default": "16:9"},
+            "cfg_scale": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5},
+            "sound": {"type": "boolean", "default": True},
+            "multi_prompt": {"type": "array", "maxItems": 20},
+            "shot_type": {"type": "string", "enum": list(_shot_types(model))},
+        },
+    }
+
+
+def _shot_types(model: str) -> tuple[str, ...]:
+    """As the page of each model says: pro is cut as given only."""
+    return SHOT_TYPES[:1] if "/pro/" in model else SHOT_TYPES

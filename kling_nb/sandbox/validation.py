@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kling_nb.sandbox.faults.switches import Wire
 
 SECONDS: Final = range(3, 16)
+SHOT_TYPES: Final = ("customize", "intelligent")
 
 
 """Lengths of a clip that both contracts allow."""
@@ -59,6 +60,7 @@ class Reader:
     wire: Wire
     faults: Faults
     sent: dict[str, Any]
+    shot_types: tuple[str, ...] = SHOT_TYPES
     problems: list[Problem] = field(default_factory=list)
 
     def plan(self, model_name: str) -> ClipPlan:
@@ -77,7 +79,7 @@ class Reader:
         shots = self._shots()
         seconds = self._length(shots)
         ratio = self._choice("aspect_ratio", tuple(SIZES), "16:9")
-        self._choice("shot_type", ("customize", "intelligent"), "customize")
+        self._choice("shot_type", self.shot_types, "customize")
         self._cfg()
         audio = self._flag(sound_key)
         if self.wire == "runcomfy" and prompt is None and not self._complained("prompt"):

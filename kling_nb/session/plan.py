@@ -219,7 +219,7 @@ def offer_for(
         find=find,
         allow_unpriced=ask.allow_unpriced or ask.price is not None,
     )
-    model.offer(provider)
+    model.check(ask.request, provider)
     make_provider(provider, None).check(ask.request)
     price = quote(ask.request, model, provider, settings, ledger=ledger, today=today, price=ask.price)
     return provider, model, price
@@ -286,6 +286,7 @@ def payloads(
             continue
         adapter = make_provider(name)
         try:
+            model.check(ask.request, name)
             adapter.check(ask.request)
             call = adapter.submit_call(
                 request,

@@ -10,6 +10,7 @@ import pytest
 from kling_nb.errors import UnsupportedError, UsageError
 from kling_nb.pricing.catalog import DEFAULT_MODEL, find_model, models
 from kling_nb.providers import PROVIDERS
+from kling_nb.records.request import TextToVideo
 
 # Typed from the providers' pages, apart from the catalogue: (model, provider): id, silent, with sound.
 STATED = {
@@ -35,6 +36,27 @@ def test_offers_are_as_their_sources_state():
         if name != "sandbox"
     }
     assert listed == STATED
+
+
+@pytest.mark.parametrize(
+    ("model", "provider", "taken"),
+    [
+        ("pro", "runcomfy", {"customize"}),
+        ("pro", "sandbox", {"customize"}),
+        ("pro", "runflow", {"customize", "intelligent"}),
+        ("standard", "runcomfy", {"customize", "intelligent"}),
+        ("4k", "runcomfy", {"customize", "intelligent"}),
+    ],
+)
+def test_a_shot_type_that_a_page_does_not_name_is_refused(model, provider, taken):
+    """RunComfy's page of pro names `customize` only; where a page names none, none is refused."""
+    for kind in (None, "customize", "intelligent"):
+        request = TextToVideo(prompt="fox", shot_type=kind)
+        if kind in {None, *taken}:
+            find_model(model).check(request, provider)
+            continue
+        with pytest.raises(UnsupportedError, match=f"shot_type customize only, not {kind}"):
+            find_model(model).check(request, provider)
 
 
 def test_prices_are_decimals_with_a_source_and_a_day():

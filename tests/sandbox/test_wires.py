@@ -610,3 +610,13 @@ def test_the_judge_shares_no_code_with_the_judged():
             found += [name for name in names if name.split(".")[0] == "kling_nb"]
     assert found
     assert all(f"{name}.".startswith("kling_nb.sandbox.") for name in found)
+
+
+def test_runcomfys_pro_takes_one_shot_type(bench):
+    """The page of pro names `customize` only, in its schema too; the standard one names both."""
+    models = {tier: f"kling/kling-3.0/{tier}/text-to-video" for tier in ("pro", "standard")}
+    answers = {tier: bench.comfy(model=name, shot_type="intelligent") for tier, name in models.items()}
+    assert {tier: answer.status_code for tier, answer in answers.items()} == {"pro": 422, "standard": 200}
+    assert "shot_type" in answers["pro"].text
+    assert bench.comfy(model=models["pro"], shot_type="customize").status_code == 200
+    assert bench.stats()["accepted"] == 2
