@@ -8,6 +8,7 @@ import json as jsonlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 from kling_nb.records.provenance import body_bytes
@@ -81,9 +82,17 @@ class Reply:
 
     @property
     def retry_after_s(self) -> float | None:
-        """The wait in seconds that the provider asked for, 0 to 3600, if it asked in plain seconds."""
+        """The wait that the provider asked for, in seconds from 0 to 3600; None where it did not ask.
+
+        A date is held against the answer's own date: the clock of this machine may be wrong.
+        """
+        asked = self.headers.get("retry-after", "")
         try:
-            seconds = float(self.headers.get("retry-after", ""))
+            seconds = float(asked)
         except ValueError:
-            return None
+            try:
+                until, now = map(parsedate_to_datetime, (asked, self.headers.get("date", "")))
+                seconds = (until - now).total_seconds()
+            except (TypeError, ValueError, OverflowError):
+                return None
         return min(max(seconds, 0.0), 3600.0) if math.isfinite(seconds) else None
