@@ -22,6 +22,7 @@ from kling_nb.errors import KeyMissingError, SettingsError
 from kling_nb.records.secrets import SHORTEST_KEY
 
 __all__ = [
+    "FROM_MACHINE",
     "KEYRING_LIMIT_S",
     "KEYRING_SERVICE",
     "KEY_VARIABLES",
@@ -42,6 +43,12 @@ KEY_VARIABLES: Mapping[str, tuple[str, ...]] = {
 }
 
 KEYRING_SERVICE = "kling_nb"
+
+#: RunComfy's managed machines set it, and `RUNCOMFY_API_TOKEN` with it: then nobody typed that key.
+_MACHINE = {"runcomfy": "RUNCOMFY_API_TOKEN_FILE"}
+
+#: What such a key's source says.
+FROM_MACHINE = "from the machine"
 
 #: How long the caller of `ask_keyring` should wait for it, in seconds.
 KEYRING_LIMIT_S = 2.0
@@ -259,10 +266,22 @@ def _places(
     user_file: Path | None,
     keyring_lookup: Callable[[str], str | None] | None,
 ) -> Iterator[tuple[str, SecretStr]]:
-    for name in KEY_VARIABLES[provider]:
-        yield from _named(
-            f"{name} in the environment", (os.environ if environ is None else environ).get(name)
-        )
+    env = os.environ if environ is None else environ
+    first, *others = KEY_VARIABLES[provider]
+    mark = _MACHINE.get(provider, "")
+    managed = bool(env.get(mark, "").strip())
+    source = f"{first} in the environment"
+    yield from _named(f"{source}, {FROM_MACHINE}" if managed else source, env.get(first))
+    for name in others:
+        for found in _named(f"{name} in the environment", env.get(name)):
+            if managed:
+                # The machine's own tools stop here too: whose key the other one is nobody can tell.
+                raise KeyMissingError(
+                    f"{mark} is set and {first} is not, so {name} is not read: the machine gives the key.",
+                    cure=f"Nothing was sent. Start the machine's kernel anew, set {first}, or unset {mark}.",
+                    provider=provider,
+                )
+            yield found
     file = read_user_file(user_file)
     unknown = sorted(set(file.keys) - set(KEY_VARIABLES))
     if unknown:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pydantic import SecretStr
 
 from kling_nb.config.keys import (
+    FROM_MACHINE,
     KEY_VARIABLES,
     KEYRING_LIMIT_S,
     Key,
@@ -46,6 +47,7 @@ class KeyHolder:
         self._typed: dict[str, Key] = {}
         self._met: dict[tuple[str, str], Key] = {}
         self._hung = False
+        self._introduced: set[str] = set()
 
     def find(self, provider: str) -> Key | None:
         """Give the key for a provider, or None.
@@ -60,6 +62,14 @@ class KeyHolder:
             # A keyring's or a typed one that was taken back is still a key, wherever it turns up.
             self._met[provider, fingerprint(key)] = key
         return key
+
+    def introduce(self, provider: str) -> str:
+        """Say once of a key in use that nobody typed it; empty where somebody did, or it was said before."""
+        used = (key.source for (name, _), key in self._met.copy().items() if name == provider)
+        if provider in self._introduced or not any(FROM_MACHINE in source for source in used):
+            return ""
+        self._introduced.add(provider)
+        return f"The key is {FROM_MACHINE}, where nobody typed it: what this costs is billed to its account."
 
     def take(self, provider: str, typed: SecretStr) -> None:
         """Use a key that a person typed where it is not shown.
@@ -128,6 +138,7 @@ class CallKeys:
 
     Args:
         find: Gives the key for a provider, or None; it may take as long as somebody unlocks a keyring.
+        introduce: Says what a card should say of a provider's key.
 
     Example:
         >>> keys = CallKeys(lambda provider: None)
@@ -140,8 +151,11 @@ class CallKeys:
         ...     keys.find("runflow")
     """
 
-    def __init__(self, find: Callable[[str], Key | None]) -> None:
+    def __init__(
+        self, find: Callable[[str], Key | None], introduce: Callable[[str], str] = lambda _provider: ""
+    ) -> None:
         self._find = find
+        self.introduce = introduce
         self._found: dict[str, Key | KlingError | None] = {}
         self._closed = False
 

@@ -248,7 +248,7 @@ class Session:
         return self._resolve(ask, self.settings(), CallKeys(self.key))[2]
 
     def _admission(self, ask: Ask, settings: Settings) -> Admission:
-        keys = CallKeys(self.key)
+        keys = CallKeys(self.key, self.keys.introduce)
         provider, model, price = self._resolve(ask, settings, keys)
         ledger, engine = self._stand(settings)
         # Read once: should another thread name the session now, its runs count where they were checked.

@@ -42,6 +42,22 @@ def test_variables_are_read_in_order(provider):
     assert read == len(names)
 
 
+def test_on_a_managed_machine_only_the_machines_own_key_counts():
+    """Where RunComfy's marker is set, its token is named as the machine's, and no other name is read."""
+    marked = {"RUNCOMFY_API_TOKEN_FILE": "/run/token"}
+    found = find_key("runcomfy", environ={**marked, "RUNCOMFY_API_TOKEN": "key-1", "RUNCOMFY_TOKEN": "key-2"})
+    assert (found.reveal(), found.source) == (
+        "key-1",
+        "RUNCOMFY_API_TOKEN in the environment, from the machine",
+    )
+    for name in KEY_VARIABLES["runcomfy"][1:]:
+        with pytest.raises(KeyMissingError, match=f"so {name} is not read") as caught:
+            find_key("runcomfy", environ={**marked, "RUNCOMFY_API_TOKEN": " ", name: CANARY})
+        assert CANARY not in str(caught.value)
+    assert find_key("runcomfy", environ=marked) is None
+    assert find_key("runflow", environ={**marked, "RUNFLOW_API_KEY": "key"}).source.endswith("environment")
+
+
 def test_runcomfy_has_three_names_in_this_order():
     """RunComfy's own tools disagree, so all three are read, in the fixed order."""
     assert KEY_VARIABLES["runcomfy"] == ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY")
