@@ -31,7 +31,7 @@ KlingError
 """
 
 from collections.abc import Callable
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 __all__ = [
     "BlockedError",
@@ -105,12 +105,23 @@ class KlingError(Exception):
         self.provider_run_id = provider_run_id
         super().__init__(" ".join(part for part in (self.what, f"Charged: {charged}.", self.cure) if part))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it says, which its own arguments would say a second time."""
+        return _remade, (type(self), self.args, self.__dict__)
+
     @property
     def _render_traceback_(self) -> Callable[[], list[str]]:
         """What IPython shows instead of a traceback; absent for errors in a user's own code."""
         if not self.plain:
             raise AttributeError
         return lambda: [f"{type(self).__name__}: {self}"]
+
+
+def _remade(kind: type[KlingError], args: tuple[Any, ...], state: dict[str, Any]) -> KlingError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 #: Without them one emoji falls apart into two, and words of Persian and Hindi are written wrong.

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from kling_nb.engine.detach import error_of
 from kling_nb.errors import DetachedError, KlingError, RunFailedError, WaitTimeoutError
+from kling_nb.ledger.database import Ledger
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals
 from kling_nb.records.privacy import redact_error, redacted
@@ -66,6 +67,8 @@ class Video:
 class _Engine(Protocol):
     """What a handle needs of the engine that carries its run."""
 
+    ledger: Ledger
+
     def attend(self, run: "Run") -> None: ...
     def resume(self, run: "Run") -> "Run": ...
     def detach(self, run: "Run") -> None: ...
@@ -107,6 +110,11 @@ class Run:
             self._settled.set_result(None)
 
     # -- what it is ------------------------------------------------------
+    @property
+    def ledger(self) -> str:
+        """The ledger it is in: a path, or an address without its password."""
+        return self._engine.ledger.where
+
     @property
     def id(self) -> str:
         """Our id: short, readable, stable."""

@@ -7,10 +7,12 @@ old key changes.
 """
 
 import hashlib
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self
+from functools import wraps
+from typing import Annotated, Any, Literal, ParamSpec, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -23,10 +25,16 @@ __all__ = [
     "Shot",
     "TextToVideo",
     "make_request",
+    "names_checked",
+    "no_such_field",
+    "other_name",
     "problems_of",
     "request_key",
     "run_key",
 ]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Kling's limits, as the vendors that forward to its API state them: docs.freepik.com (prompt),
 # docs.powertokens.ai and mulerouter.ai (shots), read on 2026-11-21.
@@ -234,6 +242,8 @@ _WORDS = {
 _NO_SEED = "this model takes no seed; ask for takes instead"
 _NO_IMAGE = "this model makes video from text and takes no image"
 
+_NO_CALLBACK = "callbacks are not there yet; a run is asked after until it ends"
+
 _OTHER_NAMES = {
     "ar": "aspect_ratio",
     "cfg": "cfg_scale",
@@ -256,20 +266,52 @@ def _problem(problem: Any) -> tuple[str, str]:
     where = ".".join(str(p + 1) if isinstance(p, int) else p[:60] for p in problem["loc"])
     kind, facts = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        return where, _no_such_field(str(problem["loc"][-1]))
+        return where, no_such_field(str(problem["loc"][-1]))
     if kind in _WORDS:
         return where, _WORDS[kind].format_map(facts)
     return where, problem["msg"].removeprefix("Value error, ")
 
 
-def _no_such_field(name: str) -> str:
+def other_name(name: str) -> str:
+    """Say what another API's name for something is here; empty where it is nobody's.
+
+    Example:
+        >>> other_name("generate_audio")
+        'perhaps audio is meant'
+    """
     plain = name.lower().replace("-", "_")
-    if "seed" in plain.split("_"):
+    parts = set(plain.split("_"))
+    if "seed" in parts:
         return _NO_SEED
-    if {"image", "images", "img", "frame", "frames"} & set(plain.split("_")):
+    if parts & {"image", "images", "img", "frame", "frames"}:
         return _NO_IMAGE
-    meant = _OTHER_NAMES.get(plain) or next(iter(get_close_matches(plain, TextToVideo.model_fields)), None)
-    return _WORDS["extra_forbidden"] + (f", perhaps {meant} is meant" if meant else "")
+    if parts & {"callback", "webhook"}:
+        return _NO_CALLBACK
+    return f"perhaps {_OTHER_NAMES[plain]} is meant" if plain in _OTHER_NAMES else ""
+
+
+def no_such_field(name: str) -> str:
+    """Say that a request has no such field, and what may be meant."""
+    words = other_name(name)
+    if words and not words.startswith("perhaps"):
+        return words
+    near = get_close_matches(name.lower().replace("-", "_"), TextToVideo.model_fields, n=1)
+    words = words or (f"perhaps {near[0]} is meant" if near else "")
+    return _WORDS["extra_forbidden"] + (f", {words}" if words else "")
+
+
+def names_checked(call: Callable[P, T]) -> Callable[P, T]:
+    """Have a function answer other APIs' names for its fields with ours; Python refuses the rest."""
+    known = inspect.signature(call).parameters
+
+    @wraps(call)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        for name in kwargs:
+            if name not in known and (words := other_name(name)):
+                raise UsageError(f"{name}: {words}.", cure="Nothing was sent. See `help(kling.submit)`.")
+        return call(*args, **kwargs)
+
+    return checked
 
 
 def request_key(request: TextToVideo, model: str, take: int = 0) -> str:

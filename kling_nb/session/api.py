@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError
 from kling_nb.records.money import Estimate
 from kling_nb.records.privacy import hide_traceback
-from kling_nb.records.request import Shot, TextToVideo, make_request
+from kling_nb.records.request import Shot, TextToVideo, make_request, names_checked, other_name
 from kling_nb.records.run import RunStatus
 from kling_nb.session.plan import Ask
+from kling_nb.session.processes import until_accepted
 from kling_nb.session.session import Session
 from kling_nb.session.spend import Spend
 
@@ -35,6 +37,8 @@ __all__ = [
     "spend",
     "submit",
 ]
+
+_LEAST_USD, _MAX_USD = Decimal("0.000001"), 1_000_000_000
 
 _lock = threading.RLock()
 _session: Session | None = None
@@ -195,11 +199,15 @@ def _usd(name: str, value: Decimal | str | int | None) -> Decimal | None:
         raise UsageError(
             f"{name}: {str(value)!r:.40} is no amount of dollars.", cure="Nothing was sent."
         ) from None
-    if not amount.is_finite() or amount < 0:
-        raise UsageError(f"{name}: should be an amount of dollars, 0 or more.", cure="Nothing was sent.")
+    if not amount.is_finite() or not (amount == 0 or _LEAST_USD <= amount <= _MAX_USD):
+        raise UsageError(
+            f"{name}: should be an amount of dollars: 0, or from {_LEAST_USD} to {_MAX_USD:,}.",
+            cure="Nothing was sent.",
+        )
     return amount
 
 
+@names_checked
 def submit(
     prompt: str | TextToVideo | None = None,
     *,
@@ -286,6 +294,8 @@ def submit(
     with hide_traceback(private):
         session.last = run = session.open(ask)[0]
     await_at_end([run])
+    if parent_process() is not None:
+        until_accepted(run)
     return run
 
 
@@ -335,7 +345,9 @@ def estimate(prompt: str | TextToVideo | None = None, **options: Any) -> Estimat
     unknown = sorted(options.keys() - Ask.__dataclass_fields__.keys() | options.keys() & {"request", "takes"})
     if unknown:
         # A price for something else than was meant is worse than none.
-        raise UsageError(f"There is no option {', '.join(unknown)}.", cure="See `help(kling.submit)`.")
+        hints = [f"{name}: {words}." for name in unknown if (words := other_name(name))]
+        cure = " ".join([*hints, "See `help(kling.submit)`."])
+        raise UsageError(f"There is no option {', '.join(unknown)}.", cure=cure)
     options = {k: v for k, v in options.items() if v is not None} | {"allow_unpriced": True}
     ask = _ask(prompt, take=take, options=options, fields=fields, **given)
     return current().price(ask)

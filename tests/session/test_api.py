@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import kling_nb as kling
+from kling_nb.cli import _print_json
 from kling_nb.config.environment import Surroundings
 from kling_nb.session import api
 from support.stage import WIRES
@@ -214,6 +215,15 @@ def test_an_estimate_of_something_else_is_refused(session):
         kling.estimate("A red fox", durations=10)
     with pytest.raises(TypeError):
         kling.submit("A red fox", durations=10)
+    for call in (kling.submit, kling.generate, kling.estimate):
+        for name, words in [
+            ("multi_prompt", "shots"),
+            ("generate_audio", "audio"),
+            ("sound", "audio"),
+            ("callback_url", "callbacks are not there yet"),
+        ]:
+            with pytest.raises(kling.UsageError, match=f"{name}: .*{words}"):
+                call("A red fox", **{name: True})
     assert kling.estimate("A red fox", audio=True, provider="runflow").usd is None
     assert kling.estimate("A red fox", audio=True).usd == Decimal("0.84")
     assert kling.estimate("A red fox", model="4k", take=3, no_cache=True).usd == Decimal("2.10")
@@ -429,6 +439,28 @@ def test_collect_says_what_it_could_not_finish(build):
     assert code == 1
     assert "key" in out
     assert house.submissions == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "amount"),
+    [("max_cost", "1e999999"), ("max_cost", "1e-999999"), ("price", "1e999999"), ("max_cost", "1000000001")],
+)
+def test_an_amount_beyond_all_money_is_refused_in_words(session, option, amount):
+    """Neither a thread at work for hours nor a million digits in a message."""
+    with pytest.raises(kling.UsageError, match=f"{option}: should be an amount of dollars") as caught:
+        kling.submit("A red fox", **{option: amount})
+    assert len(str(caught.value)) < 200
+    assert session.submissions == 0
+
+
+def test_json_holds_no_sign_that_a_terminal_obeys(capsys):
+    """Control and bidirectional characters are JSON's own escapes; other letters stay as they are."""
+    words = "fox \x1b[31m \x7f \x9b \u202e \u2066 \U000e0041 ü 狐 \n"
+    _print_json({"prompt": words})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"prompt": words}
+    assert all(sign.isprintable() for sign in printed.replace("\n", ""))
+    assert "ü 狐" in printed
 
 
 def test_documents_are_one_json_document(build):

@@ -22,7 +22,7 @@ from kling_nb.commands.syntax.values import (
     shown,
     wrong,
 )
-from kling_nb.records.request import TextToVideo
+from kling_nb.records.request import TextToVideo, no_such_field
 
 __all__ = ["READERS"]
 
@@ -69,11 +69,10 @@ def _params(flag: str, value: str, names: Mapping[str, Any]) -> dict[str, Any]:
     params = _mapping(flag, value, names)
     unknown = [key for key in params if key not in TextToVideo.model_fields]
     if unknown:
-        known = list(TextToVideo.model_fields)
-        near = get_close_matches(str(unknown[0]), known, n=1)
         raise wrong(
             f"{flag} has fields nobody knows: {', '.join(map(shown, unknown))}.",
-            f"Did you mean {near[0]}?" if near else f"A request has {', '.join(known)}.",
+            f"{'; '.join(f'{shown(key)}: {no_such_field(key)}' for key in unknown[:5])}. "
+            f"A request has {', '.join(TextToVideo.model_fields)}.",
         )
     return params
 

@@ -82,7 +82,7 @@ def test_every_spelling_that_was_bought_before_is_known(body, older):
     assert before == body or before in earlier_spellings(body)
 
 
-def test_a_clip_that_was_bought_under_the_stripped_words_is_shown_and_not_bought_again(build):
+def test_a_clip_bought_under_the_stripped_words_is_shown_and_not_bought_again(build):
     """An unchanged cell finds it, and says so; `--no-cache` buys the words as they stand."""
     session = build()
     [bought] = session.open(order("-d 3", "A red fox\n"))
