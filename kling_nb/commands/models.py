@@ -16,7 +16,7 @@ from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.errors import KeyMissingError, KlingError, one_line
 from kling_nb.pricing.catalog import Model, Offer, Price, find_model, models, provider_label
-from kling_nb.pricing.estimate import LearnedPrice, learn_price, price_words
+from kling_nb.pricing.estimate import LearnedPrice, best_price, learn_price, price_words
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Listing
 from kling_nb.views.html import Html, join, prose, tag
@@ -82,7 +82,7 @@ def _row(model: Model, settings: Settings, provider: str, learn: Learn, *, audio
     offer = model.offer(provider)
     stated = offer.price(audio=audio)
     learned = None if provider == "sandbox" else learn(provider, model.id, audio)
-    best: Price | LearnedPrice | None = learned or stated
+    best = best_price(learned, stated)
     where = (model.id, provider, audio)
     given = [one.price for one in settings.prices if (one.model, one.provider, one.audio) == where]
     every = [*given, offer.listed(audio=audio)]

@@ -7,6 +7,7 @@ insert that rests on it cannot be split by another process; an ended run's money
 
 import json
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
@@ -62,6 +63,8 @@ class Ledger:
             # As many connections as threads that may ask: a reader must not wait behind waiting writers.
             # A row holds prompts: they belong into no log and no error.
             self._engine = sa.create_engine(url, pool_size=8, max_overflow=56, hide_parameters=True)
+            # A ledger that nobody closed closes its connections when its last user is gone.
+            weakref.finalize(self, self._engine.dispose).atexit = False
             self._forks = ForkGate(close=self._engine.dispose)
             if is_sqlite:
                 sa.event.listen(self._engine, "connect", sqlite.prepare)
@@ -79,9 +82,14 @@ class Ledger:
         # The parser of an address repeats it, and it may hold a password.
         unread = isinstance(error, ArgumentError)
         why = "its address cannot be understood" if unread else str(cause).rstrip(".")
+        cure = "Mend the disk or the permissions, or point KLING_NB_LEDGER elsewhere."
+        if getattr(cause, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+            cure = (
+                "Put a sound copy in its place, or name another in KLING_NB_LEDGER: clips and receipts in "
+                "the media folders suffice to go on, but a new ledger forgets what was spent under every cap."
+            )
         return LedgerError(
-            f"The ledger {self.where} cannot be used: {why}.",
-            cure="Nothing was sent. Mend the disk or the permissions, or point KLING_NB_LEDGER elsewhere.",
+            f"The ledger {self.where} cannot be used: {why}.", cure=f"Nothing was sent. {cure}"
         )
 
     def _migrate(self) -> None:
@@ -366,9 +374,20 @@ class Ledger:
             own = (record for row in rows for record in read_rows([row]))
             found = (r for r in own if r.billed_micros and r.request.audio == audio and r.origin == origin)
             return [
-                Bill(micros=r.billed_micros or 0, seconds=r.request.duration, day=r.created_at.date())
+                Bill(
+                    micros=r.billed_micros or 0,
+                    seconds=r.request.duration,
+                    day=r.created_at.date(),
+                    run_id=r.id,
+                )
                 for r in islice(found, limit)
             ]
+
+    def missing_tables(self) -> list[str]:
+        """Name the tables that should be there and are not; empty for a sound ledger."""
+        with self._transaction(writing=False) as connection:
+            there = sa.inspect(connection).get_table_names()
+        return sorted(set(MIGRATIONS.metadata.tables) - set(there))
 
     def copy_to(self, where: Path) -> bool:
         """Copy everything into a new file, holding up nobody; False where this is no SQLite ledger."""

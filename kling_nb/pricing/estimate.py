@@ -6,7 +6,7 @@ says; a basis always names its source and date, and the age of an old one.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from decimal import ROUND_CEILING, Decimal
 from itertools import islice
@@ -21,6 +21,8 @@ __all__ = [
     "LearnedPrice",
     "Quote",
     "age_words",
+    "best_price",
+    "doubt_of",
     "estimate",
     "learn_price",
     "price_words",
@@ -31,6 +33,8 @@ __all__ = [
 _MAX_USD_PER_S = 1000
 _LOOK_BACK = 3
 _OLD_DAYS = 90
+_JUMP = 3
+_SUSPICIOUS = "; suspicious: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +45,18 @@ class Bill:
         micros: The charge in micro-dollars.
         seconds: The seconds of video that were asked for, 1 or more.
         day: When.
+        run_id: Of which run of ours.
     """
 
     micros: int
     seconds: int
     day: date
+    run_id: str = ""
+
+    @property
+    def micros_per_s(self) -> int:
+        """What a second cost in micro-dollars, rounded up."""
+        return -(-self.micros // self.seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +67,13 @@ class LearnedPrice:
         usd_per_s: Dollars per second of video.
         as_of: The day of the newest bill.
         bills: How many bills it rests on.
+        dearest: The one of them that it is read off.
     """
 
     usd_per_s: Decimal
     as_of: date
     bills: int
+    dearest: Bill | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,10 +161,10 @@ def estimate(
 ) -> Estimate:
     """Say what one run should cost.
 
-    A price learned from the provider's own bills outranks what anybody states; a stated one is the
-    user's own, a project's higher one, or the list. Held back is the dearest of them. Where nobody
+    A price learned from the provider's own bills outranks the list and a project's; the user's own, of
+    the call or of a file, outranks the bills. Held back is the dearest of what counts. Where nobody
     knows, the charge is unknown, and what is held back is the price the user gave, else the dearest known
-    price of the model.
+    price of the model. A learned price of more than three times the stated one is called suspicious.
 
     Args:
         request: What is asked.
@@ -178,7 +191,7 @@ def estimate(
     sound = "with sound" if request.audio else "silent"
     floor = _user_price(price_usd_per_s)
     stated = offer.price(audio=request.audio)
-    best: Price | LearnedPrice | None = learned or stated
+    best = best_price(None if floor else learned, stated)
     if best is not None:
         held, whose = best.usd_per_s, ""
         if stated is not None and stated.usd_per_s > held:
@@ -190,7 +203,8 @@ def estimate(
             micros=_up(best.usd_per_s * request.duration),
             reserve_micros=_up(held * request.duration),
             usd_per_s=f"{best.usd_per_s:f}",
-            basis=f"{basis}; held back at ${held:f}/s, {whose}" if whose else basis,
+            basis=(f"{basis}; held back at ${held:f}/s, {whose}" if whose else basis)
+            + _doubt(best, stated, model),
             source=_whose(best).removeprefix("from "),
             as_of=best.as_of.isoformat(),
         )
@@ -203,6 +217,27 @@ def estimate(
         source=offer.source,
         as_of=offer.as_of.isoformat(),
     )
+
+
+def best_price(learned: LearnedPrice | None, stated: Price | None) -> Price | LearnedPrice | None:
+    """Give the price that counts: the user's own, else the one of the bills, else the stated one."""
+    return stated if stated is not None and stated.kind == "own" else learned or stated
+
+
+def _doubt(best: Price | LearnedPrice, stated: Price | None, model: Model) -> str:
+    bill = best.dearest if isinstance(best, LearnedPrice) else None
+    usual, whose = (stated.usd_per_s, "stated") if stated else (model.highest_usd_per_s(), "dearest known")
+    if bill is None or best.usd_per_s <= _JUMP * usual:
+        return ""
+    return (
+        f"{_SUSPICIOUS}run {bill.run_id} was billed {usd(bill.micros)} for {bill.seconds} s, "
+        f"{best.usd_per_s / usual:.0f} times the {whose} price of ${usual:f}/s"
+    )
+
+
+def doubt_of(estimate: Estimate) -> str:
+    """Give what is suspicious about an estimate; empty where nothing is."""
+    return estimate.basis.partition(_SUSPICIOUS)[2]
 
 
 def require_priced(estimate: Estimate, *, allow_unpriced: bool = False) -> None:
@@ -267,9 +302,10 @@ def learn_price(bills: Iterable[Bill]) -> LearnedPrice | None:
     latest = list(islice((bill for bill in bills if bill.micros > 0 and bill.seconds > 0), _LOOK_BACK))
     if not latest:
         return None
-    highest = max(-(-bill.micros // bill.seconds) for bill in latest)
+    dearest = max(latest, key=lambda bill: bill.micros_per_s)
     return LearnedPrice(
-        usd_per_s=(Decimal(highest) / MICROS).normalize(),
+        usd_per_s=(Decimal(dearest.micros_per_s) / MICROS).normalize(),
+        dearest=dearest,
         as_of=max(bill.day for bill in latest),
         bills=len(latest),
     )

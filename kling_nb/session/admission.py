@@ -25,7 +25,7 @@ from kling_nb.ledger.transaction import Transaction
 from kling_nb.media.folder import Store
 from kling_nb.media.names import file_stem
 from kling_nb.pricing.catalog import Model
-from kling_nb.pricing.estimate import require_priced
+from kling_nb.pricing.estimate import doubt_of, require_priced
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Estimate
 from kling_nb.records.privacy import NOW_PRIVATE, STILL_PUBLIC, is_redacted, restore_prompt
@@ -205,7 +205,12 @@ class Admission:
         allowed = self.ask.allow_unpriced or self.ask.price is not None
         require_priced(self.price, allow_unpriced=allowed)
         self.budget.reserve(
-            transaction, amounts, max_cost=self.ask.max_cost, no_cache=self.ask.no_cache, now=now
+            transaction,
+            amounts,
+            max_cost=self.ask.max_cost,
+            no_cache=self.ask.no_cache,
+            now=now,
+            doubt=doubt_of(self.price),
         )
 
     def admit(self, transaction: Transaction, *, now: datetime | None = None) -> list[tuple[RunRecord, bool]]:
@@ -328,6 +333,8 @@ class Admission:
         run = self._handle(record, reused=reused)
         if record.request_key not in {self.ask.keys(self.model.id, take)[0] for take in self.ask.takes}:
             run.note = _EARLIER
+        elif not reused:
+            run.note = self.keys.introduce(record.provider)
         if reused and self.ask.private:
             if not run.record.private:
                 run.conceal()

@@ -173,6 +173,7 @@ class Budget:
         max_cost: Decimal | None = None,
         no_cache: bool = False,
         now: datetime | None = None,
+        doubt: str = "",
     ) -> None:
         """Refuse what does not fit; to be called in the transaction that inserts the runs.
 
@@ -182,6 +183,7 @@ class Budget:
             max_cost: Dollars that the whole cell may hold back.
             no_cache: Whether the cell buys again what is here.
             now: When the new runs are asked for, as their records say; the present unless given.
+            doubt: What is suspicious about the price, if anything is.
 
         Raises:
             BudgetError: A cap does not hold it; the message shows the sum.
@@ -190,12 +192,15 @@ class Budget:
         if not amounts:
             return
         need = sum(amounts)
+        if doubt:
+            doubt = f" The price is suspicious: {doubt}."
+        own = " If that bill is wrong, give the price: `--price USD_PER_S`." if doubt else ""
         self._check_consent(need, max_cost=max_cost, no_cache=no_cache)
         each = _sum_of(amounts)
         if max_cost is not None and Decimal(need) > max_cost * MICROS:
             raise BudgetError(
-                f"This cell may cost {each}, more than its --max-cost of ${max_cost:f}.",
-                cure="Nothing was sent. Ask for less, or raise --max-cost.",
+                f"This cell may cost {each}, more than its --max-cost of ${max_cost:f}.{doubt}",
+                cure=f"Nothing was sent. Ask for less, or raise --max-cost.{own}",
                 level="cell",
                 cap_micros=int((max_cost * MICROS).to_integral_value(ROUND_FLOOR)),
                 spent_micros=0,
@@ -204,7 +209,7 @@ class Budget:
             )
         cap = tightest(self.caps(transaction, now=now))
         if cap.left_micros is not None and need > cap.left_micros:
-            raise self._refusal(cap, each, need)
+            raise self._refusal(cap, each, need, doubt, own)
 
     def consents(self, max_cost: Decimal | None = None) -> bool:
         """Whether somebody watches, declared a budget or said yes, so that money may be spent at all."""
@@ -226,7 +231,7 @@ class Budget:
                 asked_micros=need,
             )
 
-    def _refusal(self, cap: Cap, each: str, need: int) -> BudgetError:
+    def _refusal(self, cap: Cap, each: str, need: int, doubt: str, own: str) -> BudgetError:
         words, cure = _WORDS[cap.level]
         kind = words.format("play budget" if self.play else "budget", cap.whose)
         left = cap.left_micros or 0
@@ -234,8 +239,9 @@ class Budget:
         unknown = f" ({cap.unknown} of unknown charge)" if cap.unknown else ""
         return BudgetError(
             f"{each} does not fit: {usd(cap.settled_micros)} spent + "
-            f"{usd(cap.reserved_micros)} reserved{unknown} of a {kind} of {usd(cap.cap_micros)}, so {rest}.",
-            cure=f"Nothing was sent. Ask for less, or raise {cure}. `%kling budget` shows every cap.",
+            f"{usd(cap.reserved_micros)} reserved{unknown} of a {kind} of {usd(cap.cap_micros)}, so {rest}."
+            + doubt,
+            cure=f"Nothing was sent. Ask for less, or raise {cure}. `%kling budget` shows every cap.{own}",
             level=cap.level,
             cap_micros=cap.cap_micros,
             spent_micros=cap.settled_micros,

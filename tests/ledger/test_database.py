@@ -1,5 +1,6 @@
 """The ledger under real processes, real faults of disk and file, and real SQL."""
 
+import gc
 import sqlite3
 import subprocess
 import sys
@@ -549,3 +550,27 @@ def test_a_forked_child_starts_clean(tmp_path):
         check=False,
     )
     assert (done.stdout, done.stderr) == ("0 succeeded 3\n", "")
+
+
+@pytest.mark.parametrize("spoil", ["no database", "pages"])
+def test_a_corrupt_ledger_says_what_suffices_and_what_is_forgotten(tmp_path, spoil):
+    """Clips and receipts go on without it, and a new one knows no cap: nobody should start one unwarned."""
+    where = tmp_path / "ledger.db"
+    Ledger(where).close()
+    content = where.read_bytes()
+    where.write_bytes(b"no database" * 900 if spoil == "no database" else content[:100] + b"\xff" * 9000)
+    with pytest.raises(LedgerError) as caught:
+        Ledger(where).runs()
+    assert "clips and receipts in the media folders suffice to go on" in caught.value.cure
+    assert "forgets what was spent under every cap" in caught.value.cure
+
+
+def test_a_ledger_that_nobody_closed_closes_its_connections(tmp_path):
+    """From Python 3.13 on an open connection that is collected is a warning, and to many tests an error."""
+    ledger = Ledger(tmp_path / "ledger.db")
+    ended = []
+    sa.event.listen(ledger._engine, "close", lambda *_: ended.append("closed"))
+    ledger.runs()
+    del ledger
+    gc.collect()
+    assert ended == ["closed"]

@@ -1,5 +1,6 @@
 """Prices: exact, dated, rounded up where money is held back, and unknown where nobody knows."""
 
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from kling_nb.errors import UnpricedError, UnsupportedError, UsageError
 from kling_nb.pricing.catalog import find_model, models
-from kling_nb.pricing.estimate import LearnedPrice, estimate, learn_price, require_priced, total
+from kling_nb.pricing.estimate import LearnedPrice, doubt_of, estimate, learn_price, require_priced, total
 from kling_nb.records.money import Estimate
 from kling_nb.records.request import TextToVideo
 from support.bills import bill
@@ -130,6 +131,30 @@ def test_a_learned_price_outranks_the_list_and_says_so():
     assert (price.micros, price.reserve_micros) == (1_120_000, 1_120_000)
     assert price.basis == "$0.14/s silent, from your last 2 runs, 2026-11-20"
     assert price.source == "your last 2 runs"
+
+
+@pytest.mark.parametrize(
+    ("micros", "audio", "words"),
+    [
+        (560_000 * 3, False, ""),
+        (
+            168_000_000,
+            False,
+            "run kbcdfghj was billed $168.00 for 5 s, 300 times the stated price of $0.112/s",
+        ),
+        (
+            168_000_000,
+            True,
+            "run kbcdfghj was billed $168.00 for 5 s, 200 times the dearest known price of $0.168/s",
+        ),
+    ],
+)
+def test_a_price_that_jumps_is_called_suspicious(micros, audio, words):
+    """More than three times what is stated: the basis names the bill, its run and the usual price."""
+    learned = learn_price([replace(bill(micros), run_id="kbcdfghj"), bill(560_000)])
+    price = estimate(clip(audio=audio), PRO, "runflow", learned=learned)
+    assert doubt_of(price) == words
+    assert ("suspicious" in price.basis) == bool(words)
 
 
 def test_a_learned_price_makes_an_unknown_one_known():

@@ -73,22 +73,29 @@ def test_the_users_own_price_replaces_the_list_and_says_so(load):
     assert price_of(settings, "runcomfy").basis.startswith("$0.112/s silent, RunComfy's public price table")
 
 
-def test_bills_outrank_every_stated_price_and_the_dearest_is_held(load):
-    """What a provider billed is the estimate; a dearer stated price is held back all the same."""
+def test_bills_outrank_the_list_and_the_dearer_of_both_is_held(load):
+    """What a provider billed is the estimate; a dearer listed price is held back all the same."""
     learned = learn_price([bill(450_000), bill(450_000), bill(400_000)])
-    dearer = price_of(load(user=OWN), "runflow", learned=learned)
-    assert (dearer.micros, dearer.reserve_micros) == (450_000, 500_000)
-    assert dearer.basis == (
-        "$0.09/s silent, from your last 3 runs, 2026-11-20; "
-        "held back at $0.10/s, your own price (contract), 2026-11-01"
-    )
-    cheaper = price_of(load(user=OWN), "runflow", learned=learn_price([bill(840_000)]), audio=False)
-    assert (cheaper.micros, cheaper.reserve_micros) == (840_000, 840_000)
-    assert cheaper.basis == "$0.168/s silent, from your last run, 2026-11-20"
     listed = price_of(load(), "runflow", learned=learned)
-    assert listed.reserve_micros == 560_000, "a few cheap bills are no reason to pass a cap"
+    assert (listed.micros, listed.reserve_micros) == (450_000, 560_000), "a cap is not passed by cheap bills"
+    assert listed.basis.startswith("$0.09/s silent, from your last 3 runs, 2026-11-20; held back at $0.112/s")
+    dearer = price_of(load(), "runflow", learned=learn_price([bill(840_000)]))
+    assert (dearer.micros, dearer.reserve_micros) == (840_000, 840_000)
+    assert dearer.basis == "$0.168/s silent, from your last run, 2026-11-20"
     typed = price_of(load(), "runflow", price_usd_per_s=Decimal("0.3"))
     assert typed.basis.endswith("; held back at $0.3/s, the price given with the call")
+
+
+def test_a_price_of_the_users_own_outranks_bills(load):
+    """One absurd bill closes no provider: what the user says, in a file or a call, is what counts."""
+    absurd = learn_price([bill(168_000_000)])
+    filed = price_of(load(user=OWN), "runflow", learned=absurd)
+    assert (filed.micros, filed.reserve_micros) == (500_000, 500_000)
+    assert filed.basis == "$0.10/s silent, your own price (contract), 2026-11-01"
+    typed = price_of(load(), "runflow", learned=absurd, price_usd_per_s=Decimal("0.2"))
+    assert (typed.micros, typed.reserve_micros) == (560_000, 1_000_000)
+    sound = price_of(load(), "runflow", audio=True, learned=absurd, price_usd_per_s=Decimal("0.2"))
+    assert (sound.micros, sound.reserve_micros) == (None, 1_000_000)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +277,7 @@ def test_own_and_project_prices_reach_estimate_reservation_and_table(build, tmp_
     assert run.record.estimate.basis == "$0.10/s silent, your own price (contract), 2026-11-01"
     request = ask("Dunes", provider="runcomfy")
     assert session.plan(request).estimate.reserve_micros == 1_500_000
-    assert session.price(ask("Sea", provider="runflow")).reserve_micros == 336_000, "learned by now"
+    assert session.price(ask("Sea", provider="runflow")).reserve_micros == 300_000, "whatever was billed"
     shown = run_command(session, "models", {})
     for words in (
         "the price of this project (the lab), 2026-11-02",

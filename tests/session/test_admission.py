@@ -229,6 +229,41 @@ def test_a_price_of_the_users_own_is_what_is_held_back(build):
     assert (totals.settled_micros, totals.reserved_micros, totals.unknown) == (840_000, 0, 0)
 
 
+@pytest.mark.parametrize("given", ["call", "file"])
+def test_one_absurd_bill_does_not_close_a_provider(build, tmp_path, given):
+    """The refusal names the bill, its run and the list price; a price of the user's own goes on."""
+    house = build(faults={"cost_factor": 100})
+    session = house.session()
+    dear = house.run(session, ask(provider="runflow"))
+    assert dear.cost == Decimal("33.6")
+    error = refused(house, house.session(), BudgetError, "suspicious", prompt="Dunes", provider="runflow")
+    for words in (
+        dear.id,
+        "billed $33.60 for 3 s",
+        "100 times the stated price of $0.112/s",
+        "`--price USD_PER_S`",
+    ):
+        assert words in str(error)
+    refused(
+        house,
+        house.session(),
+        BudgetError,
+        "--max-cost of .*suspicious",
+        prompt="Dunes",
+        provider="runflow",
+        max_cost=Decimal(2),
+    )
+    house.faults(cost_factor=1)
+    if given == "file":
+        (tmp_path / "config" / "kling_nb").mkdir(parents=True, exist_ok=True)
+        house.patch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+        row = '[prices.runflow."kling-3.0-pro"]\nsilent = "0.112"\nas_of = 2026-11-01\n'
+        (tmp_path / "config" / "kling_nb" / "config.toml").write_text(row)
+    price = Decimal("0.112") if given == "call" else None
+    run = house.run(house.session(), ask("Dunes", provider="runflow", price=price))
+    assert (run.status, run.cost) == ("succeeded", Decimal("0.336"))
+
+
 # -- what it came to -----------------------------------------------------------------------
 def test_play_money_stands_apart(build):
     """The sandbox's sums never enter the real ones, and a real budget is not spent on play."""
