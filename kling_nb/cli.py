@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 something ended badly, 2 wrong use, 3 refused for money.
 """
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -63,7 +64,13 @@ def _print(text: str) -> None:
 
 
 def _print_json(value: Any) -> None:
-    _print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+    text = json.dumps(value, indent=2, default=str, ensure_ascii=False)
+    # What turns a terminal's colours or its reading direction is written as JSON's own escape.
+    _print(
+        re.sub(
+            r"[^\n -~]", lambda sign: sign[0] if sign[0].isprintable() else json.dumps(sign[0])[1:-1], text
+        )
+    )
 
 
 @app.command()

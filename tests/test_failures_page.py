@@ -163,6 +163,21 @@ PROOFS = {
     "The provider bills more than its list": [
         "session/admission::billing_above_the_list_is_recorded_and_counts"
     ],
+    "One bill is absurd": ["session/admission::one_absurd_bill_does_not_close_a_provider"],
+    "An amount is beyond all money": ["session/api::an_amount_beyond_all_money_is_refused_in_words"],
+    "RunComfy's managed machine lost its token, and another one is set": [
+        "config/keys::on_a_managed_machine_only_the_machines_own_key_counts"
+    ],
+    "A table of the ledger is gone, or its file is corrupt": [
+        "commands/doctor::the_doctor_sees_a_table_that_is_gone",
+        "ledger/database::a_corrupt_ledger_says_what_suffices_and_what_is_forgotten",
+    ],
+    "IPython took a part of the prompt for a pasted one, in an earlier version": [
+        "commands/syntax/cell_source::a_clip_bought_under_the_stripped_words_is_shown_and_not_bought_again"
+    ],
+    "The package's files change under a living kernel with `%autoreload`": [
+        "notebook/magics::autoreload_leaves_the_package_alone"
+    ],
     "The charge of a failed run is not known": [
         "session/admission::a_charge_nobody_knows_keeps_its_reservation",
         "recovery/resolve::abandon_releases_a_failed_run_whose_charge_is_unknown",

@@ -184,6 +184,9 @@ def _ledger(session: "Session", settings: "Settings") -> Finding:
     # A write transaction that changes nothing: it takes the lock and gives it back.
     with ledger.writing():
         pass
+    if missing := ledger.missing_tables():
+        cure = "Put a sound copy in its place; clips and receipts suffice to go on, but not to keep the caps."
+        return Finding("ledger", "fail", f"{ledger.where} has no table {', '.join(missing)}", cure)
     count = len(ledger.runs(limit=1_000))
     words = f"{ledger.where}, {count if count < 1_000 else 'more than 1,000'} runs"
     kind = "" if "://" in settings.ledger else file_system(Path(settings.ledger))

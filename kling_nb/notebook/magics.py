@@ -29,6 +29,13 @@ def _text(words: str) -> Any:
     return Unicode(None, allow_none=True, help=words).tag(config=True)
 
 
+class _Skipped(dict[str, Any]):
+    """What `%autoreload` leaves alone: what it left alone before, and this package."""
+
+    def __contains__(self, name: object) -> bool:
+        return str(name).partition(".")[0] == __name__.partition(".")[0] or super().__contains__(name)
+
+
 @magics_class
 class KlingMagics(Magics):
     """The magics and their settings; a setting that is None leaves environment and files in charge."""
@@ -104,6 +111,13 @@ class KlingMagics(Magics):
             stopped.plain = True
             raise stopped from None
 
+    def stay_loaded(self, *_: object) -> None:
+        """Keep `%autoreload` off this package: it would make our classes anew under runs on their way."""
+        autoreload = self.shell.magics_manager.registry.get("AutoreloadMagics")
+        reloader = getattr(autoreload, "_reloader", None)
+        if reloader is not None and not isinstance(reloader.skip_modules, _Skipped):
+            reloader.skip_modules = _Skipped(reloader.skip_modules)
+
     def overrides(self) -> dict[str, Any]:
         """Give the settings that were set here."""
         names = self.class_own_traits(config=True)
@@ -119,7 +133,11 @@ def load(ip: Any) -> None:
     """
     from kling_nb.notebook import completion
 
-    ip.register_magics(KlingMagics(parent=ip, shell=ip))
+    magics = KlingMagics(parent=ip, shell=ip)
+    ip.register_magics(magics)
+    magics.stay_loaded()
+    # At each cell too, because `%load_ext autoreload` may come later.
+    ip.events.register("pre_run_cell", magics.stay_loaded)
     if shield not in ip.input_transformers_cleanup:
         ip.input_transformers_cleanup.insert(0, shield)
     completion.install(ip)
@@ -136,6 +154,9 @@ def unload(ip: Any) -> None:
     completion.remove(ip)
     if shield in ip.input_transformers_cleanup:
         ip.input_transformers_cleanup.remove(shield)
+    magics = ip.magics_manager.registry.get("KlingMagics")
+    if magics is not None and magics.stay_loaded in ip.events.callbacks["pre_run_cell"]:
+        ip.events.unregister("pre_run_cell", magics.stay_loaded)
     for kind in ("cell", "line"):
         ip.magics_manager.magics[kind].pop("kling", None)
     ip.magics_manager.registry.pop("KlingMagics", None)

@@ -1,5 +1,7 @@
 """`%kling doctor` says what is wrong with a place, and stays offline unless told otherwise."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,13 @@ def test_the_kind_of_file_system_is_that_of_the_nearest_mount(tmp_path):
     }
     assert {path: file_system(Path(path), table) for path in kinds} == kinds
     assert file_system(Path("/"), tmp_path / "none") == ""
+
+
+def test_the_doctor_sees_a_table_that_is_gone(make_session, tmp_path):
+    """A ledger without one of its tables fails the check by name, with what still suffices to go on."""
+    make_session().ledger()
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as book, book:
+        book.execute("DROP TABLE events")
+    found = findings(make_session())["ledger"]
+    assert (found["state"], "has no table events" in found["found"]) == ("fail", True)
+    assert "receipts suffice to go on" in found["cure"]

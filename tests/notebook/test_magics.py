@@ -93,6 +93,28 @@ def test_a_reload_orphans_no_run(tmp_path, monkeypatch):
         assert kernel.value("[again.id == fox.id, again.reused]") == [True, True]
 
 
+@pytest.mark.parametrize("first", ["autoreload", "kling_nb"])
+def test_autoreload_leaves_the_package_alone(tmp_path, first):
+    """Files of ours that changed on disk, as by an upgrade, are not loaded anew under a finished run."""
+    second = {"autoreload": "kling_nb", "kling_nb": "autoreload"}[first]
+    with kernel_in(tmp_path) as kernel:
+        kernel.run(f"%load_ext {first}\n%load_ext {second}\n%autoreload 2")
+        kernel.run("%%kling fox -d 3\nA fox")
+        kernel.run("fox.wait(60)\nfrom kling_nb.engine.run import Run\nimport json, sys")
+        kernel.run(
+            "times = get_ipython().magics_manager.registry['AutoreloadMagics']._reloader.modules_mtimes\n"
+            "times.update({name: 0 for name in sys.modules if name.startswith(('kling_nb', 'json'))})"
+        )
+        # What is no module of ours is reloaded as before: the trick of the test works.
+        kernel.run("json.marked = True")
+        assert kernel.value("[type(fox) is Run, sys.modules['kling_nb.engine.run'].Run is Run]") == [
+            True,
+            True,
+        ]
+        assert kernel.value("times['json'] > 0 and times['kling_nb.engine.run'] == 0") is True
+        assert "Done" in kernel.run("fox").text
+
+
 def test_a_setting_holds_for_the_next_python_call_too(kernel):
     """`%config` counts for `kling.submit` and the rest at once, with no magic between and none before."""
     kernel.run('%config KlingMagics.budget = "0.40"\nimport kling_nb as kling')
