@@ -188,13 +188,13 @@ def _kept(made: Any) -> Any:
 
 
 def _without_private(source: str) -> str:
-    line, _, _ = source.lstrip().partition("\n")
-    words = line.split()
-    flags = [word.replace("_", "-") for word in words]
-    if not words or words[0] != "%%kling" or "--private" not in flags:
-        return source
-    dest = f" {words[1]}" if words[1].isidentifier() else ""
-    return f"%%kling{dest} --private\n{_PRIVATE}"
+    # Comments and other magics may stand above it, and say what it is about.
+    for line in source.splitlines():
+        words = line.split()
+        if words[:1] == ["%%kling"] and "--private" in [word.replace("_", "-") for word in words]:
+            dest = f" {words[1]}" if words[1].isidentifier() else ""
+            return f"%%kling{dest} --private\n{_PRIVATE}"
+    return source
 
 
 def _shown(output: Any) -> Any:

@@ -38,7 +38,10 @@ def matcher(context: CompletionContext) -> SimpleMatcherResult:
         'models'
     """
     lines = context.full_text.split("\n")
-    first = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    above = (
+        number for number, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")
+    )
+    first = next(above, 0)
     before = lines[context.cursor_line][: context.cursor_position]
     if context.cursor_line == first and (cell := _CELL.fullmatch(before)):
         return _result(*_of_cell(cell[1]))

@@ -16,7 +16,7 @@ from nbconvert import HTMLExporter
 from PIL import Image
 
 from kling_nb.errors import UsageError
-from kling_nb.exports.page import write_page
+from kling_nb.exports.page import _without_private, write_page
 from kling_nb.exports.page_sanitizer import Cleaner
 from kling_nb.notebook.line import run_command
 from support.hostile_text import CORPUS, JUDGE, mark_of
@@ -174,6 +174,14 @@ def test_a_page_stays_below_its_limit(folder):
     (folder / "other.html").write_text("a page of somebody else")
     with pytest.raises(UsageError, match="no page of kling_nb"):
         write_page(folder / "a.ipynb", folder / "other.html")
+
+
+@pytest.mark.parametrize("above", ["", "\n", "# of the telescope\n", "%%time\n", "# a\n  %%capture out\n\n"])
+def test_a_private_cell_is_left_out_whatever_stands_above_its_magic(above):
+    """A comment or another magic above it neither hides that it is private nor is shown itself."""
+    shown = _without_private(f"{above}%%kling hidden -d 3 --private\nAn unannounced telescope opens")
+    assert shown == "%%kling hidden --private\n(a private prompt: left out of this page)"
+    assert _without_private("%%kling fox\nA fox") == "%%kling fox\nA fox"
 
 
 def test_a_page_holds_no_private_words_and_no_key(folder):

@@ -51,6 +51,7 @@ def test_an_empty_place_offers_exactly_the_flags(shell):
 FITS = [
     ("%%kling --du", ["%%kling --duration"]),
     ("\n\n%%kling fox --no-", ["--no-audio", "--no-cache", "--no-wait"]),
+    ("# the better take\n%%kling fox --no-", ["--no-audio", "--no-cache", "--no-wait"]),
     ("%%kling fox --max_c", ["%%kling fox --max_cost"]),
     ("%%kling --ar ", ["--ar 16:9", "--ar 9:16", "--ar 1:1"]),
     ("%%kling --ar 16:", ["%%kling --ar 16:9"]),

@@ -21,6 +21,7 @@ from kling_nb.errors import (
     UnsupportedError,
     UsageError,
 )
+from kling_nb.notebook.line import run_command
 from kling_nb.records.request import make_request
 from kling_nb.session.plan import Ask
 from support.sessions import ask
@@ -125,6 +126,17 @@ def short_shot(_house):
     return {"provider": "runcomfy", "request": make_request(shots=shots)}
 
 
+def shots_that_pro_does_not_take(_house):
+    return {"provider": "runcomfy", "request": make_request(prompt="A film", shot_type="intelligent")}
+
+
+def another_token_on_a_managed_machine(house):
+    house.keys()
+    house.patch.setenv("RUNCOMFY_API_TOKEN_FILE", "/run/token")
+    house.patch.setenv("RUNCOMFY_TOKEN", KEY)
+    return {}
+
+
 def broken_setting(house):
     house.set(BUDGET="a lot")
     return {}
@@ -167,6 +179,8 @@ CAUSES = {
     unpriced: (UnpricedError, "--allow-unpriced"),
     not_consented: (ConsentError, "KLING_NB_BUDGET"),
     malformed_key: (KeyMissingError, "white space"),
+    shots_that_pro_does_not_take: (UnsupportedError, "customize only, not intelligent"),
+    another_token_on_a_managed_machine: (KeyMissingError, "so RUNCOMFY_TOKEN is not read"),
     missing_key: (KeyMissingError, "RUNFLOW_API_KEY"),
     missing_key_of_the_setting: (KeyMissingError, "RUNCOMFY_API_TOKEN"),
     unknown_provider: (UsageError, "fal"),
@@ -470,3 +484,19 @@ def test_opening_is_quick(build):
     assert all(run.status.pending for run in runs)
     until(lambda: house.submissions == 4)
     session.engine().close(0)
+
+
+def test_a_key_from_the_machine_is_named_where_it_is_used_first(build):
+    """Nobody typed the key of a managed machine: `%kling keys` and the first card of a session say so."""
+    house = build()
+    house.keys("runcomfy")
+    house.patch.setenv("RUNCOMFY_API_TOKEN_FILE", "/run/token")
+    session = house.session()
+    assert "from the machine" in run_command(session, "keys", {}).text
+    first, second = (house.run(session, ask(prompt)) for prompt in ("A fox", "A hare"))
+    assert "from the machine" in first.note
+    assert first.note in first.bundle()["text/plain"]
+    assert second.note == ""
+    house.patch.delenv("RUNCOMFY_API_TOKEN_FILE")
+    typed = house.session()
+    assert house.run(typed, ask("A stoat")).note == ""
