@@ -111,11 +111,6 @@ class Run:
 
     # -- what it is ------------------------------------------------------
     @property
-    def ledger(self) -> str:
-        """The ledger it is in: a path, or an address without its password."""
-        return self._engine.ledger.where
-
-    @property
     def id(self) -> str:
         """Our id: short, readable, stable."""
         return self.record.id

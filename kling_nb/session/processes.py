@@ -8,6 +8,7 @@ import copyreg
 import threading
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from kling_nb.engine.run import Run
 from kling_nb.errors import UsageError
@@ -62,5 +63,10 @@ def _session_at(ledger: str) -> Session:
     return Session(surroundings=current().surroundings, ledger=ledger)
 
 
+def _pickled(run: Run) -> tuple[Any, ...]:
+    # Where it is: a path, or an address without its password.
+    return reattach, (run.id, run._engine.ledger.where)  # noqa: SLF001 - its own kind
+
+
 # Here and not in the class: only a session knows how to find a run again.
-copyreg.pickle(Run, lambda run: (reattach, (run.id, run.ledger)))
+copyreg.pickle(Run, _pickled)
