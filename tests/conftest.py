@@ -8,18 +8,29 @@ import ipaddress
 import os
 import resource
 import socket
+import sys
+import tempfile
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from support.guard import OutsideConnectionError
-from support.paths import TESTS
+from support.paths import TESTS, memory_folder
 
 KEEP = {"CHROMIUM_FOR_TESTS"}
 
 # Processes that a test starts find `support` as the tests do.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+# With bytecode, which some environments forbid, none of them compiles the whole package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# Tests wait for a disk many thousand times, and none of them has to survive a power cut.
+if "TMPDIR" not in os.environ and (memory := memory_folder()):
+    os.environ["TMPDIR"] = tempfile.tempdir = str(memory)
 
 # The same cases in every run; slow examples are this machine's business and no failure.
 settings.register_profile(
@@ -109,6 +120,18 @@ def _clean_environment(monkeypatch, tmp_path_factory):
         "IPYTHONDIR",
     ):
         monkeypatch.setenv(name, str(home if name == "HOME" else home / name.lower()))
+
+
+@pytest.fixture
+def other_disk(tmp_path):
+    """A folder on another disk than `tmp_path`, so that no hard link leads from one to the other."""
+    here = tmp_path.stat().st_dev
+    for place in map(Path, ("/dev/shm", "/tmp", "/var/tmp")):
+        if place.is_dir() and place.stat().st_dev != here:
+            with tempfile.TemporaryDirectory(dir=place) as folder:
+                yield Path(folder)
+            return
+    pytest.fail("This test needs /dev/shm, /tmp or /var/tmp to be another disk than the temporary folder.")
 
 
 @pytest.fixture(scope="session")

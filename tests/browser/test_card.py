@@ -3,7 +3,7 @@
 import pytest
 
 from support.accessibility import judge_page
-from support.kernels import let_go, sandbox_process
+from support.kernels import let_go, sandbox_beside
 from support.lab import Lab, write_notebook
 from support.paths import ROOT
 
@@ -53,7 +53,7 @@ def _check_plays(tab, *, clips):
 
 def test_a_card_lives_plays_and_outlives_its_kernel(browser, folder, environment):
     """Live while another cell runs; saved, it plays for a stranger without its kernel, who asks nobody."""
-    with sandbox_process(wait_scale=1) as provider:
+    with sandbox_beside(wait_scale=1) as provider:
         variables = {**environment, **provider.environment("runcomfy")}
         write_notebook(folder / "a.ipynb", "%load_ext kling_nb", FOX, SLEEP.format(300))
         with Lab(folder, browser, env=variables) as jupyter:

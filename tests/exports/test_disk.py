@@ -37,14 +37,9 @@ def clip(sample):
 
 
 @pytest.fixture
-def other(tmp_path, clip):
-    """A folder on another disk, where no hard link to the clips is possible."""
-    place = Path("/dev/shm") / f"kling-nb-{os.getpid()}-{tmp_path.name}"
-    if place.parent.stat().st_dev == clip.stat().st_dev:
-        raise AssertionError("this test needs /dev/shm to be another disk than the temporary folder")
-    place.mkdir()
-    yield place / "out"
-    shutil.rmtree(place)
+def other(other_disk):
+    """Where to export to on another disk, where no hard link to the clips is possible."""
+    return other_disk / "out"
 
 
 # -- files ---------------------------------------------------------------------------------
@@ -62,24 +57,15 @@ def test_clips_are_linked_and_never_renamed(tmp_path, sample, clip):
     )
 
 
-def test_another_disk_gets_a_copy(sample, clip, tmp_path):
+def test_another_disk_gets_a_copy(sample, clip, other):
     """Where a hard link is impossible the bytes are copied, and checked against the recorded hash."""
-    other = Path("/dev/shm") / f"kling-nb-{tmp_path.name}"
-    if other.parent.stat().st_dev == clip.stat().st_dev:
-        raise AssertionError("this test needs /dev/shm to be another disk than the temporary folder")
-    try:
-        lay_out([sample("a fox")], other, LAYOUTS["vbench"])
-        copy, hare = other / "a fox-0.mp4", sample("a hare", 0, 2)
-        assert (copy.read_bytes(), copy.stat().st_ino == clip.stat().st_ino) == (b"stand-in", False)
-        clip.write_bytes(b"changed!")
-        with pytest.raises(StoreError, match="changed while it was copied"):
-            lay_out([hare], other, LAYOUTS["vbench"])
-        assert names(other) == {"a fox-0.mp4"}
-    finally:
-        for path in other.rglob("*"):
-            path.unlink()
-        other.rmdir()
-        other.with_name(f"{other.name}.export.json").unlink()
+    lay_out([sample("a fox")], other, LAYOUTS["vbench"])
+    copy, hare = other / "a fox-0.mp4", sample("a hare", 0, 2)
+    assert (copy.read_bytes(), copy.stat().st_dev == clip.stat().st_dev) == (b"stand-in", False)
+    clip.write_bytes(b"changed!")
+    with pytest.raises(StoreError, match="changed while it was copied"):
+        lay_out([hare], other, LAYOUTS["vbench"])
+    assert names(other) == {"a fox-0.mp4"}
 
 
 def test_a_file_in_the_way_is_kept(tmp_path, sample):

@@ -21,7 +21,7 @@ from support.kernels import (
     let_go,
     notebook,
     records,
-    sandbox_process,
+    sandbox_beside,
     texts,
 )
 from support.paths import ROOT
@@ -67,7 +67,7 @@ def test_the_tour_runs_from_top_to_bottom(tmp_path):
 
 def test_the_tour_stays_in_the_sandbox_with_a_key(tmp_path, use):
     """Who runs the tour with a key in the environment does not pay for it."""
-    with sandbox_process() as provider:
+    with sandbox_beside() as provider:
         use(provider.environment("runcomfy", KLING_NB_BUDGET="10"))
         made = execute(nbformat.read(TOUR, as_version=4), tmp_path)
         assert len(records(made)) == 7
@@ -261,7 +261,7 @@ def test_run_all_again_sends_nothing(tmp_path, use, wire):
         "import kling_nb as kling\nkling.generate('A paper boat', duration=3).path.name",
         "%%kling fox2 -d 5 --ar 16:9\nA red fox crosses fresh snow",
     )
-    with sandbox_process() as provider:
+    with sandbox_beside() as provider:
         use(provider.environment(wire, KLING_NB_BUDGET="10"))
         first = execute(notebook(*cells), tmp_path)
         assert provider.counts() == (5, 5)
@@ -293,7 +293,7 @@ def test_run_all_again_sends_nothing(tmp_path, use, wire):
 def test_a_failed_run_fails_the_notebook(tmp_path, use, cells):
     """Nobody is watching, so a run without a clip ends its cell: one line, no traceback, no later cell."""
     source = notebook("%load_ext kling_nb", *cells, "print('never')")
-    with sandbox_process(faults=["run_failed=1"]) as provider:
+    with sandbox_beside(faults=["run_failed=1"]) as provider:
         use(provider.environment("runcomfy", KLING_NB_BUDGET="10"))
         with pytest.raises(CellExecutionError):
             execute(source, tmp_path)
@@ -348,7 +348,7 @@ def test_a_refused_cell_says_why_and_sends_nothing(tmp_path, use):
         cells += [f"%%kling dest {line}\n{body}", probe]
     cells += ["import os; os.environ['RUNCOMFY_API_TOKEN'] = 'not a key'", "%%kling dest\nA fox", probe]
     cells += [f"os.environ['RUNCOMFY_API_TOKEN'] = '{KEY}'", "%%kling dest -d 3\nA fox", "dest.status.value"]
-    with sandbox_process() as provider:
+    with sandbox_beside() as provider:
         use(provider.environment("runcomfy", KLING_NB_BUDGET="10"))
         made = execute(notebook(*cells), tmp_path, allow_errors=True)
         assert provider.counts() == (1, 1)
@@ -374,7 +374,7 @@ def test_a_refused_cell_says_why_and_sends_nothing(tmp_path, use):
 def test_no_money_is_spent_headless_without_a_budget(tmp_path, use, wire):
     """The default cap is no consent: only a declared budget lets an unwatched cell pay."""
     source = notebook("%load_ext kling_nb", "%%kling fox -d 3\nA fox", "%%kling fox -d 3 --max-cost 1\nA fox")
-    with sandbox_process() as provider:
+    with sandbox_beside() as provider:
         use(provider.environment(wire))
         made = execute(source, tmp_path, allow_errors=True)
         assert provider.counts() == (1, 1)

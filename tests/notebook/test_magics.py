@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from support.kernels import KEY, kernel_in, let_go, sandbox_process
+from support.kernels import KEY, kernel_in, let_go, sandbox_beside
 
 HEAVY = ("aiohttp", "av", "httpx", "ipywidgets", "pydantic", "sqlalchemy", "starlette", "typer", "uvicorn")
 
@@ -256,7 +256,7 @@ def test_the_name_is_bound_whatever_happens(kernel):
 
 def test_a_failed_run_binds_its_name_too(tmp_path, monkeypatch):
     """With `--wait`, a run that ends without a clip is one line, and its variable is the run."""
-    with sandbox_process(faults=["run_failed=1"]) as provider:
+    with sandbox_beside(faults=["run_failed=1"]) as provider:
         for name, value in provider.environment("runcomfy").items():
             monkeypatch.setenv(name, value)
         with kernel_in(tmp_path) as kernel:

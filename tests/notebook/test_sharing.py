@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from kling_nb.records.receipt import to_receipt
-from support.kernels import check_saved, errors, execute, notebook, records, sandbox_process, texts
+from support.kernels import check_saved, errors, execute, notebook, records, sandbox_beside, texts
 from support.lab import Lab, write_notebook
 
 CELLS = (
@@ -25,7 +25,7 @@ CELLS = (
 def author(tmp_path, monkeypatch):
     """Let ann run a notebook at a stand-in of a provider; give her folder, her notebook and the provider."""
     monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "0")
-    with sandbox_process() as provider:
+    with sandbox_beside() as provider:
         with monkeypatch.context() as hers:
             for name, value in provider.environment("runcomfy", KLING_NB_BUDGET="10").items():
                 hers.setenv(name, value)

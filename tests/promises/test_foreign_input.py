@@ -19,7 +19,7 @@ from kling_nb.records.run import RunStatus
 from kling_nb.views.card import card
 from kling_nb.views.card_parts import CardState
 from support.hostile_text import CORPUS
-from support.kernels import execute, notebook, sandbox_process
+from support.kernels import execute, notebook, sandbox_beside
 from support.markup import judge
 from support.sessions import ask, both_wires, sessions_in
 from support.stage import WIRES, Stage
@@ -189,7 +189,7 @@ def test_no_saved_notebook_runs_or_fetches_what_strangers_wrote(browser, tmp_pat
     bad = f"%%kling bad -p {wire} -d 3 --tag a=b\nA fox {HOSTILE[0]}"
     dry = f"%%kling -p {wire} --dry-run --as curl\n{HOSTILE[1]}"
     lines = [f"%kling show '{HOSTILE[0]}'", f"%kling {HOSTILE[1]!r}", f"%%kling --{HOSTILE[0]}\nA fox"]
-    with sandbox_process(faults=[f"message={ALL[:3000]}"]) as provider:
+    with sandbox_beside(faults=[f"message={ALL[:3000]}"]) as provider:
         monkeypatch.setenv(f"KLING_NB_{wire.upper()}_URL", provider.urls[wire])
         control = provider.urls["runcomfy"].removesuffix("/runcomfy") + "/_sandbox/faults"
         turn = (

@@ -18,7 +18,7 @@ from kling_nb.config.settings import load_settings
 from kling_nb.errors import KlingError
 from kling_nb.recovery.adopt import adopt
 from kling_nb.recovery.resolve import resolve
-from support.kernels import notebook, sandbox_process
+from support.kernels import notebook, sandbox_beside
 from support.keys import KEYS, VARIABLES, assert_clean, files_below, mark
 from support.sessions import ask
 from support.stage import WIRES
@@ -168,7 +168,7 @@ def test_no_child_page_or_own_code_gets_a_key(tmp_path, monkeypatch, user_file):
     cells += ["from ipywidgets import Widget; print(Widget.get_manager_state())"]
     made = notebook(*[cell.replace(", take=FAILS", "") for cell in cells])
     nbformat.write(made, tmp_path / "in.ipynb")
-    with sandbox_process(faults=["echo=on"]) as provider:
+    with sandbox_beside(faults=["echo=on"]) as provider:
         for name in WIRES:
             monkeypatch.setenv(f"KLING_NB_{name.upper()}_URL", provider.urls[name])
         command = [

@@ -19,7 +19,7 @@ from kling_nb.views.html import details, link, prose
 from kling_nb.views.receipt import receipt
 from kling_nb.views.tables import table, text_table
 from support.hostile_text import CORPUS, JUDGE, mark_of
-from support.kernels import sandbox_process
+from support.kernels import sandbox_beside
 from support.lab import Lab, write_notebook
 from support.stage import Stage
 from support.watch import Watch
@@ -239,7 +239,7 @@ def test_no_notebook_runs_or_fetches_them(browser, tmp_path):
     folder = tmp_path / "shown"
     folder.mkdir()
     (folder / "texts.json").write_text(json.dumps(CORPUS))
-    with sandbox_process() as provider:
+    with sandbox_beside() as provider:
         control = provider.urls["runcomfy"].removesuffix("/runcomfy") + "/_sandbox/faults"
         sources = [source.replace("CONTROL", repr(control)) for source in cells()]
         write_notebook(folder / "a.ipynb", *sources)

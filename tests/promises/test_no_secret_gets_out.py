@@ -25,7 +25,7 @@ from kling_nb.notebook.line import run_command
 from kling_nb.providers import make_provider
 from kling_nb.records.receipt import to_receipt
 from kling_nb.sandbox.serve import Sandbox
-from support.kernels import errors, execute, kernel_in, notebook, sandbox_process
+from support.kernels import errors, execute, kernel_in, notebook, sandbox_beside
 from support.keys import KEYS, VARIABLES, assert_clean, files_below, mark
 from support.sessions import ask, sessions_in
 from support.stage import WIRES, Stage
@@ -256,7 +256,7 @@ def test_a_saved_notebook_holds_no_secret(tmp_path, monkeypatch, wire):
         "%tb",
         "bad",
     ]
-    with sandbox_process(faults=["echo=on"]) as provider:
+    with sandbox_beside(faults=["echo=on"]) as provider:
         control = provider.urls["runcomfy"].removesuffix("/runcomfy")
         poison = json.dumps({"submit_moderated": 1})
         cells[cells.index("POISON")] = (
@@ -283,7 +283,7 @@ def test_a_saved_notebook_holds_no_secret(tmp_path, monkeypatch, wire):
 def test_a_live_page_is_sent_no_secret(tmp_path, monkeypatch):
     """Every message of a watched kernel: cards, their updates, widgets and their state."""
     monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
-    with sandbox_process(wait_scale=0.3, faults=["echo=on"]) as provider:
+    with sandbox_beside(wait_scale=0.3, faults=["echo=on"]) as provider:
         for name in WIRES:
             monkeypatch.setenv(VARIABLES[name], KEYS[name])
             monkeypatch.setenv(f"KLING_NB_{name.upper()}_URL", provider.urls[name])
@@ -327,7 +327,7 @@ def test_the_command_line_prints_no_secret(tmp_path, monkeypatch):
         said.append(done.stdout + done.stderr)
         return done.returncode
 
-    with sandbox_process(faults=["echo=on"]) as provider:
+    with sandbox_beside(faults=["echo=on"]) as provider:
         for name in WIRES:
             monkeypatch.setenv(VARIABLES[name], KEYS[name])
             monkeypatch.setenv(f"KLING_NB_{name.upper()}_URL", provider.urls[name])

@@ -13,7 +13,7 @@ import pytest
 
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.recovery.restore import restore
-from support.kernels import errors, execute, notebook, records, sandbox_process, texts
+from support.kernels import errors, execute, notebook, records, sandbox_beside, texts
 from support.markup import judge
 from support.sessions import sessions_in
 
@@ -35,7 +35,7 @@ STRICT = {"a": ["href"], "img": ["alt"]}
 def made(tmp_path_factory):
     """Run a notebook at a stand-in of a provider in a real kernel, once; give its folder and the provider."""
     folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch, sandbox_process() as provider:
+    with pytest.MonkeyPatch.context() as patch, sandbox_beside() as provider:
         for name, value in environment(folder, provider).items():
             patch.setenv(name, value)
         done = execute(notebook(*CELLS), folder)

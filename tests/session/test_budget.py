@@ -22,7 +22,7 @@ from kling_nb.records.run import RunStatus
 from kling_nb.session.budget import LEVELS, Budget, named_session
 from kling_nb.views.words import plain, session_words
 from support.clips import make_record
-from support.kernels import kernel_in, notebook, sandbox_process
+from support.kernels import kernel_in, notebook, sandbox_beside
 from support.sessions import ask
 from support.sums import committed
 from support.workbench import KEY, houses, on_one_day, until
@@ -471,7 +471,7 @@ def test_papermill_pays_only_with_a_declared_budget(tmp_path, monkeypatch):
 
     made = notebook("%load_ext kling_nb", "%%kling fox -d 3\nA fox")
     nbformat.write(made, tmp_path / "a.ipynb")
-    with sandbox_process() as provider:
+    with sandbox_beside() as provider:
         for name, value in provider.environment("runcomfy").items():
             monkeypatch.setenv(name, value)
         refused = papermill(tmp_path, "a")

@@ -8,11 +8,8 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
-import urllib.request
 from contextlib import contextmanager
-from pathlib import Path
 from queue import Empty
 
 import av
@@ -20,8 +17,10 @@ import nbformat
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
+from kling_nb.loop import Loop
 from kling_nb.records.receipt import from_receipt, receipts_in
 from kling_nb.records.receipt_model import RECEIPT_MIME
+from kling_nb.sandbox.serve import Sandbox, parse_faults
 
 #: Made up; it must appear nowhere.
 KEY = "made-up-key-of-a-test-7Qm2"
@@ -33,19 +32,13 @@ WIRES = {
 }
 
 
-# -- a sandbox in a process of its own ------------------------------------------------
-class Sandbox:
-    """`kling-nb sandbox serve`, running."""
+# -- a sandbox beside the kernels -------------------------------------------------------
+class Provider:
+    """The sandbox of this process, as kernels and other processes see it."""
 
-    def __init__(self, process, urls):
-        self.process = process
-        self.urls = urls
-
-    def stats(self):
-        """Give the submissions it saw and the runs it made."""
-        url = self.urls["runcomfy"].removesuffix("/runcomfy")
-        with urllib.request.urlopen(f"{url}/_sandbox/stats", timeout=LIMIT_S) as reply:
-            return json.load(reply)
+    def __init__(self, sandbox):
+        self.stats = sandbox.stats
+        self.urls = {"runflow": sandbox.runflow, "runcomfy": sandbox.runcomfy}
 
     def counts(self):
         """Give (submissions seen, runs created)."""
@@ -59,15 +52,14 @@ class Sandbox:
 
 
 @contextmanager
-def sandbox_process(*, wait_scale=0, faults=()):
-    """Run a sandbox as a user would."""
-    command = [str(Path(sys.executable).with_name("kling-nb")), "sandbox", "serve"]
-    command += ["--wait-scale", str(wait_scale), *(f"--fault={fault}" for fault in faults)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield Sandbox(process, json.loads(process.stdout.readline()))
-        finally:
-            process.terminate()
+def sandbox_beside(*, wait_scale=0, faults=()):
+    """Run a sandbox that other processes reach; faults are given as on the command line."""
+    loop = Loop()
+    sandbox = loop.start(Sandbox.start(wait_scale=wait_scale, faults=parse_faults(faults))).result(90)
+    try:
+        yield Provider(sandbox)
+    finally:
+        loop.start(sandbox.stop()).result(90)
 
 
 def let_go(count):
