@@ -4,6 +4,7 @@ Invariants: no test reads this machine's keys, settings, ledger or home; no sock
 leaves this machine (processes that a test starts are not covered); a browser test without a browser fails.
 """
 
+import asyncio
 import ipaddress
 import os
 import resource
@@ -142,13 +143,30 @@ def chromium_path():
     return find_chromium() or pytest.fail(CURE)
 
 
-@pytest.fixture
-def browser(chromium_path):
-    """One headless browser for one test; such a test cannot call `asyncio.run`."""
+@pytest.fixture(scope="session")
+def _chromium(chromium_path, tmp_path_factory):
+    """The one headless browser of this process, and the event loop that Playwright leaves running."""
     from support.lab import browser_of
 
-    with browser_of(chromium_path) as started:
+    with browser_of(chromium_path, tmp_path_factory.mktemp("chromium")) as started:
+        loop = asyncio.get_running_loop()
+        asyncio._set_running_loop(None)
+        yield started, loop
+        asyncio._set_running_loop(loop)
+
+
+@pytest.fixture
+def browser(_chromium):
+    """The headless browser, without a window of another test; such a test cannot call `asyncio.run`."""
+    started, loop = _chromium
+    asyncio._set_running_loop(loop)
+    try:
         yield started
+        for window in started.contexts:
+            window.close()
+    finally:
+        # For the tests without a browser, which run loops of their own.
+        asyncio._set_running_loop(None)
 
 
 @pytest.fixture
@@ -162,3 +180,78 @@ def lab(browser):
             return stack.enter_context(Lab(root, browser, **options))
 
         yield start
+
+
+# -- what the tests of several packages start with ----------------------------------------------
+@pytest.fixture(params=("runflow", "runcomfy"))
+def wire(request):
+    """Each wire in turn."""
+    return request.param
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    """A factory of folders with both providers next door."""
+    from support.workbench import houses
+
+    yield from houses(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def make_session(tmp_path):
+    """A factory of sessions on one ledger."""
+    from support.sessions import sessions_in
+
+    yield from sessions_in(tmp_path)
+
+
+@pytest.fixture
+def session(make_session):
+    """One session without a key: it has the sandbox."""
+    return make_session()
+
+
+@pytest.fixture
+def wires():
+    """The loopback server of both wires."""
+    from support.sessions import both_wires
+
+    yield from both_wires()
+
+
+@pytest.fixture
+def stage(wire, tmp_path):
+    """A factory of engines on one wire."""
+    from support.stage import Stage
+
+    with ExitStack() as stack:
+
+        def make(**options):
+            made = Stage(tmp_path, wire, **options)
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def bench():
+    """A sandbox whose clock only moves when told."""
+    from support.sandbox import Bench
+
+    with Bench() as bench:
+        yield bench
+
+
+@pytest.fixture
+def sample(tmp_path):
+    """Made-up runs and clips for exports."""
+    from support.stand_ins import StandIns
+
+    return StandIns(tmp_path)
+
+
+@pytest.fixture
+def clip(sample):
+    """The stand-in that the runs of a sample share."""
+    return sample.clip

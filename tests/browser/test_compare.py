@@ -8,7 +8,7 @@ import pytest
 
 from support.accessibility import judge_page
 from support.kernels import errors, execute, notebook
-from support.lab import Lab, browser_of, expect, write_notebook
+from support.lab import Lab, expect, write_notebook
 from support.paths import ROOT
 from support.workbench import until
 
@@ -38,13 +38,6 @@ STEP = """(seconds) => new Promise((done) => {
 TIMES = "() => [...document.querySelectorAll('.kling-compare video')].map((v) => v.currentTime)"
 MUTED = "() => [...document.querySelectorAll('.kling-compare video')].map((v) => v.muted)"
 KINDS = "() => window.jupyterapp.shell.currentWidget.content.widgets.map((cell) => cell.model.type)"
-
-
-@pytest.fixture(scope="module")
-def chromium(chromium_path):
-    """One browser for all of these."""
-    with browser_of(chromium_path) as started:
-        yield started
 
 
 @pytest.fixture
@@ -79,11 +72,11 @@ def _saved(path, cell):
     return [output["data"] for output in outputs]
 
 
-def test_clips_stay_in_step_beside_a_busy_kernel(chromium, folder, environment):
+def test_clips_stay_in_step_beside_a_busy_kernel(browser, folder, environment):
     """In JupyterLab: the bytes come and all play in step while a cell blocks; keys are not the notebook's."""
     cells = ("%load_ext kling_nb", TAKES, BOARD, "%kling compare fox board", "import time; time.sleep(300)")
     write_notebook(folder / "a.ipynb", *cells)
-    with Lab(folder, chromium, env=environment) as jupyter:
+    with Lab(folder, browser, env=environment) as jupyter:
         tab = jupyter.open("a.ipynb")
         for number in range(3):
             tab.run_cell(number)
@@ -135,13 +128,13 @@ def test_clips_stay_in_step_beside_a_busy_kernel(chromium, folder, environment):
 
 
 @pytest.mark.matrix
-def test_the_saved_notebook_keeps_the_sheet_and_no_dead_widget(chromium, folder, environment):
+def test_the_saved_notebook_keeps_the_sheet_and_no_dead_widget(browser, folder, environment):
     """Closed, or left open when its kernel ends, a view leaves nothing; a stranger sees the contact sheet."""
     play = "import kling_nb as kling\nkling.play(fox[0])"
     long = f"{TAKES} {'and snow ' * 200}"
     cells = ("%load_ext kling_nb", long, "%kling compare fox", play)
     write_notebook(folder / "a.ipynb", *cells)
-    with Lab(folder, chromium, env=environment) as jupyter:
+    with Lab(folder, browser, env=environment) as jupyter:
         tab = jupyter.open("a.ipynb")
         for number in range(2):
             tab.run_cell(number)
@@ -184,10 +177,10 @@ def test_the_saved_notebook_keeps_the_sheet_and_no_dead_widget(chromium, folder,
 
 
 @pytest.mark.matrix
-def test_notebook_7_compares_too(chromium, folder, environment):
+def test_notebook_7_compares_too(browser, folder, environment):
     """The other interface has the same view: it loads, steps and wipes."""
     write_notebook(folder / "a.ipynb", "%load_ext kling_nb", TAKES, "%kling compare fox")
-    with Lab(folder, chromium, ui="notebook", env=environment) as jupyter:
+    with Lab(folder, browser, ui="notebook", env=environment) as jupyter:
         tab = jupyter.open("a.ipynb")
         for number in range(2):
             tab.run_cell(number)

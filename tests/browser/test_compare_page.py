@@ -10,7 +10,6 @@ from kling_nb.media.folder import Store
 from kling_nb.notebook.viewers.compare import _SCRIPTS, _STYLES
 from kling_nb.notebook.viewers.player import clip_state
 from kling_nb.notebook.widgets import ClipSource
-from support.lab import browser_of
 from support.live_page import LivePage, keep_clip
 from support.workbench import until
 
@@ -34,15 +33,8 @@ WATCH = """(seconds) => new Promise((done) => {
 })"""
 
 
-@pytest.fixture(scope="module")
-def chromium(chromium_path):
-    """One browser for all of these; each test has a window of its own."""
-    with browser_of(chromium_path) as started:
-        yield started
-
-
 @pytest.fixture
-def show(chromium, tmp_path):
+def show(browser, tmp_path):
     """A factory of pages with a comparison of small clips, each described by its shape."""
     pages = []
 
@@ -69,7 +61,7 @@ def show(chromium, tmp_path):
             for number, record in enumerate(records)
         ]
         state = {"clips": clips, "prompt": prompt, "end": end}
-        pages.append(LivePage(chromium, _SCRIPTS, _STYLES, state, source, **window))
+        pages.append(LivePage(browser, _SCRIPTS, _STYLES, state, source, **window))
         return pages[-1]
 
     yield open_page

@@ -5,7 +5,6 @@ import pytest
 from kling_nb.media.folder import Store
 from kling_nb.notebook.viewers.rate import _SCRIPTS, _STYLES
 from kling_nb.notebook.widgets import ClipSource
-from support.lab import browser_of
 from support.live_page import LivePage, keep_clip
 
 pytestmark = pytest.mark.browser
@@ -30,21 +29,20 @@ class BallotPage(LivePage):
         return super()._answer(message)
 
 
-def test_a_vote_counts_only_with_both_clips(chromium_path, tmp_path):
+def test_a_vote_counts_only_with_both_clips(browser, tmp_path):
     """A pair of which one clip is missing can be skipped and not voted on; its long prompt scrolls by key."""
     records = [keep_clip(tmp_path / "kling_media", run_id=PAPER[side]) for side in ("left", "right")]
     Store(tmp_path / "kling_media").path(records[1]).unlink()
     source = ClipSource(records, store=Store)
-    with browser_of(chromium_path) as browser:
-        page = BallotPage(browser, _SCRIPTS, _STYLES, {"axes": []}, source)
-        page.root.locator(".kling-status", has_text="Without both clips there is no vote").wait_for()
-        page.root.get_by_label("Prompt of both clips").focus()
-        assert page.page.evaluate(
-            "() => document.activeElement.scrollHeight - document.activeElement.clientHeight"
-        )
-        page.root.press("1")
-        page.root.get_by_role("button", name="Both bad").click()
-        page.root.press("n")
-        assert [page.page.evaluate(SENT, kind) for kind in ("vote", "skip")] == [0, 1]
-        assert page.errors == []
-        page.close()
+    page = BallotPage(browser, _SCRIPTS, _STYLES, {"axes": []}, source)
+    page.root.locator(".kling-status", has_text="Without both clips there is no vote").wait_for()
+    page.root.get_by_label("Prompt of both clips").focus()
+    assert page.page.evaluate(
+        "() => document.activeElement.scrollHeight - document.activeElement.clientHeight"
+    )
+    page.root.press("1")
+    page.root.get_by_role("button", name="Both bad").click()
+    page.root.press("n")
+    assert [page.page.evaluate(SENT, kind) for kind in ("vote", "skip")] == [0, 1]
+    assert page.errors == []
+    page.close()

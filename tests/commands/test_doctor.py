@@ -4,29 +4,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
 from kling_nb.commands.doctor import file_system
 from kling_nb.notebook.line import run_command
-from support.sessions import KEY, both_wires, sessions_in
-
-
-@pytest.fixture
-def make_session(tmp_path):
-    """A factory of real sessions on one temporary ledger, with the in-process sandbox."""
-    yield from sessions_in(tmp_path)
-
-
-@pytest.fixture
-def session(make_session):
-    """One session at the sandbox that keeps no one waiting."""
-    return make_session()
-
-
-@pytest.fixture
-def wires():
-    """The loopback server of both wires."""
-    yield from both_wires()
+from support.sessions import KEY
 
 
 def findings(session, line="doctor"):

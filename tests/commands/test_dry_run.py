@@ -11,7 +11,6 @@ from decimal import Decimal
 from pathlib import Path
 
 import httpx
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,19 +20,7 @@ from kling_nb.providers.messages import Call
 from kling_nb.records.request import make_request
 from kling_nb.records.run import RunStatus
 from kling_nb.session.plan import Ask
-from support.sessions import KEY, ask, sessions_in
-
-
-@pytest.fixture
-def make_session(tmp_path):
-    """A factory of real sessions on one temporary ledger, with the in-process sandbox."""
-    yield from sessions_in(tmp_path)
-
-
-@pytest.fixture
-def session(make_session):
-    """One session at the sandbox that keeps no one waiting."""
-    return make_session()
+from support.sessions import KEY, ask
 
 
 def order_of(line):

@@ -6,14 +6,9 @@ import pytest
 
 from support.lost import ids, lost
 from support.sessions import ask
-from support.workbench import KEY, houses, until
+from support.workbench import KEY, until
 
 SAID = ("--prompt", "A red fox in snow", "-d", "3", "--ar", "16:9", "--no-audio")
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("wire", ["runflow", "runcomfy"])

@@ -14,31 +14,13 @@ from kling_nb.errors import KlingError, StoreError, UsageError, WaitTimeoutError
 from kling_nb.notebook.line import run_command
 from kling_nb.records.run import RunStatus
 from kling_nb.session.session import Session
-from support.sessions import KEY, ask, both_wires, sessions_in
-
-
-@pytest.fixture
-def make_session(tmp_path):
-    """A factory of real sessions on one temporary ledger, with the in-process sandbox."""
-    yield from sessions_in(tmp_path)
-
-
-@pytest.fixture
-def session(make_session):
-    """One session at the sandbox that keeps no one waiting."""
-    return make_session()
+from support.sessions import KEY, ask
 
 
 @pytest.fixture
 def slow(make_session):
     """One session at a sandbox whose clips take minutes."""
     return make_session(sandbox_wait=100)
-
-
-@pytest.fixture
-def wires():
-    """The loopback server of both wires."""
-    yield from both_wires()
 
 
 def test_no_command_ever_makes_a_run(session, monkeypatch):

@@ -9,12 +9,7 @@ import pytest
 
 from support.sessions import ask
 from support.stage import WIRES
-from support.workbench import KEY, houses, until
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
+from support.workbench import KEY, until
 
 
 @pytest.fixture

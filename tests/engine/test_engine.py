@@ -32,17 +32,7 @@ from support.clips import make_record
 from support.paths import TESTS
 from support.sessions import ask
 from support.stage import QUICK, WIRES, Stage
-from support.workbench import houses, until
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
-
-
-@pytest.fixture(params=WIRES)
-def wire(request):
-    return request.param
+from support.workbench import until
 
 
 # -- pace -----------------------------------------------------------------------------

@@ -12,15 +12,10 @@ from kling_nb.files import file_sha256
 from kling_nb.notebook.line import run_command
 from support.sessions import ask
 from support.stage import QUICK, WIRES, Stage
-from support.workbench import houses, until
+from support.workbench import until
 
 #: Of one clip of three seconds, in micro-dollars.
 PRICE = 336_000
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
 
 
 def dear(*values):

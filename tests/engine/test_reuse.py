@@ -21,18 +21,8 @@ from kling_nb.notebook.line import run_command
 from kling_nb.records.run import MediaFacts, RunStatus
 from support.clips import make_record
 from support.sessions import ask
-from support.stage import QUICK, WIRES
-from support.workbench import VARIABLE, houses, until
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
-
-
-@pytest.fixture(params=WIRES)
-def wire(request):
-    return request.param
+from support.stage import QUICK
+from support.workbench import VARIABLE, until
 
 
 def pending_at_the_provider(house, session, **options):

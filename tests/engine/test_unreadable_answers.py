@@ -11,15 +11,9 @@ from kling_nb.files import file_sha256
 from kling_nb.records.money import dollars
 from support.sessions import ask
 from support.wire_liar import Liar
-from support.workbench import houses
 
 RUNS = 14
 MATRIX_ROUNDS = 10
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
 
 
 def lied_to(build, wire, *, seed, runs):

@@ -21,19 +21,7 @@ from kling_nb.exports.layouts import LAYOUTS, read_rows
 from kling_nb.exports.writer import lay_out
 from kling_nb.recovery.verify import verify_folder
 from support.paths import TESTS
-from support.stand_ins import VBENCH, StandIns, names
-
-
-@pytest.fixture
-def sample(tmp_path):
-    """Make runs with stand-ins."""
-    return StandIns(tmp_path)
-
-
-@pytest.fixture
-def clip(sample):
-    """The stand-in that runs share."""
-    return sample.clip
+from support.stand_ins import VBENCH, names
 
 
 @pytest.fixture

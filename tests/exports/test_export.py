@@ -16,29 +16,17 @@ from kling_nb.exports.export import describe_methods, export
 from kling_nb.notebook.line import run_command
 from kling_nb.ratings.votes import Vote, add_vote
 from kling_nb.records.run import RunStatus
-from support.sessions import KEY, ask, both_wires, sessions_in
+from support.sessions import KEY, ask
 from support.stand_ins import names
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def make(tmp_path):
-    """A factory of sessions."""
-    yield from sessions_in(tmp_path)
-
-
-@pytest.fixture
-def wires():
-    """The loopback server of both wires."""
-    yield from both_wires()
-
-
-@pytest.fixture
-def session(make, wires, monkeypatch):
+def session(make_session, wires, monkeypatch):
     """A session with a key of a provider's stand-in."""
     monkeypatch.setenv("RUNCOMFY_API_TOKEN", KEY)
-    return make(provider="runcomfy", budget="9", runcomfy_url=wires.runcomfy)
+    return make_session(provider="runcomfy", budget="9", runcomfy_url=wires.runcomfy)
 
 
 def call(tmp_path, *words):
@@ -65,12 +53,12 @@ def test_who_names_no_run_means_those_of_models(tmp_path, session):
     assert (len(both.placed), both.drawn) == (2, ())
 
 
-def test_runs_are_chosen_by_provider_model_and_tag(tmp_path, session, make, wires, monkeypatch):
+def test_runs_are_chosen_by_provider_model_and_tag(tmp_path, session, make_session, wires, monkeypatch):
     """A ledger of two providers, or of two studies, needs nobody who writes down a thousand ids."""
     here = session.open(ask(tags={"study": "one"}))[0].wait(60)
     other = session.open(ask("A hare", tags={"study": "two"}))[0].wait(60)
     monkeypatch.setenv("RUNFLOW_API_KEY", KEY)
-    second = make(provider="runflow", budget="9", runflow_url=wires.runflow)
+    second = make_session(provider="runflow", budget="9", runflow_url=wires.runflow)
     there = second.open(ask("A heron", tags={"study": "one"}))[0].wait(60)
     with pytest.raises(UsageError, match="several makers"):
         export(None, tmp_path / "all", layout="vbench", session=session)
@@ -129,9 +117,9 @@ def test_the_methods_count_every_attempt_wherever_they_are_asked_for(tmp_path, s
     assert (wires.stats()["submissions"], len(session.ledger().runs())) == (sent, 3)
 
 
-def test_a_run_on_its_way_is_missing_with_that_reason(tmp_path, make):
+def test_a_run_on_its_way_is_missing_with_that_reason(tmp_path, make_session):
     """It is no hole, and no other take stands in for it."""
-    session = make(provider="sandbox", sandbox_wait=100)
+    session = make_session(provider="sandbox", sandbox_wait=100)
     run = session.open(ask())[0]
     made = export([run], tmp_path / "out", layout="vbench", allow_sandbox=True, session=session)
     assert [(gone.file, gone.why) for gone in made.missing] == [
@@ -216,10 +204,10 @@ def test_a_split_is_a_tag_or_said_for_all(tmp_path, session):
     assert {run.status for run in (fox, hare)} == {RunStatus.SUCCEEDED}
 
 
-def test_a_colleague_exports_from_the_folder_alone(tmp_path, session, make):
+def test_a_colleague_exports_from_the_folder_alone(tmp_path, session, make_session):
     """Who has the folder and no ledger gets the same clips; who has neither is told so."""
     session.open(ask())[0].wait(60)
-    bob = make(ledger=str(tmp_path / "bob.db"))
+    bob = make_session(ledger=str(tmp_path / "bob.db"))
     mine = export(None, tmp_path / "ann", layout="videofolder", session=session)
     his = export(None, tmp_path / "bob", layout="videofolder", methods=True, session=bob)
     assert [one.sample.record.id for one in his.placed] == [one.sample.record.id for one in mine.placed]

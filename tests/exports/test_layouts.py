@@ -18,16 +18,10 @@ from kling_nb.exports.videoalign import lay_out_votes
 from kling_nb.exports.writer import lay_out
 from kling_nb.ratings.votes import Vote
 from kling_nb.records.run import RunStatus
-from support.stand_ins import VBENCH, VBENCH2, StandIns, names
+from support.stand_ins import VBENCH, VBENCH2, names
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 ASKED = {"visual": "A", "motion": "same", "text": "B"}
-
-
-@pytest.fixture
-def sample(tmp_path):
-    """Make runs with stand-ins."""
-    return StandIns(tmp_path)
 
 
 def every(sample, rows, takes):

@@ -16,19 +16,7 @@ from kling_nb.exports.writer import lay_out
 from kling_nb.notebook.line import run_command
 from kling_nb.records.run import RunStatus
 from support.sessions import ask, sessions_in
-from support.stand_ins import StandIns, names
-
-
-@pytest.fixture
-def sample(tmp_path):
-    """Make runs with stand-ins."""
-    return StandIns(tmp_path)
-
-
-@pytest.fixture
-def clip(sample):
-    """The stand-in that runs share."""
-    return sample.clip
+from support.stand_ins import names
 
 
 # -- what is missing, and what must not go out ----------------------------------------------

@@ -8,14 +8,8 @@ import pytest
 from kling_nb.errors import BudgetError, KlingError, LedgerError
 from kling_nb.notebook.line import run_command
 from support.sessions import ask
-from support.workbench import houses
 
 NEWER = '{"id": "kl7m2q", "status": "paused", "words": "of a newer program"}'
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
 
 
 def spoil(house, run_id, text=NEWER):

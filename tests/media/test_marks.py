@@ -19,7 +19,7 @@ from kling_nb.records.provenance import AI_MADE
 from kling_nb.recovery.verify import verify_folder
 from support.clips import make_clip
 from support.marked import C2PA, LABEL, box, c2pa, labelled, with_boxes
-from support.sessions import KEY, ask, both_wires, sessions_in
+from support.sessions import KEY, ask
 
 XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 
@@ -175,20 +175,8 @@ def marked(tmp_path):
     return with_boxes(labelled(tmp_path / "served.mp4", {"AIGC": LABEL}), c2pa(AI_MADE.encode()))
 
 
-@pytest.fixture
-def wires():
-    """The loopback server of both wires."""
-    yield from both_wires()
-
-
-@pytest.fixture
-def make(tmp_path):
-    """A factory of sessions."""
-    yield from sessions_in(tmp_path)
-
-
 @pytest.mark.parametrize("wire", ["runflow", "runcomfy"])
-def test_marks_come_through_untouched(tmp_path, make, wires, marked, monkeypatch, wire):  # noqa: PLR0917 - fixtures
+def test_marks_come_through_untouched(tmp_path, make_session, wires, marked, monkeypatch, wire):  # noqa: PLR0917 - fixtures
     """What is served is what is kept and exported, byte for byte; its marks are recorded and shown."""
 
     def serve(_plan):
@@ -198,7 +186,7 @@ def test_marks_come_through_untouched(tmp_path, make, wires, marked, monkeypatch
 
     monkeypatch.setattr(wires.provider.clips, "get", serve)
     monkeypatch.setenv({"runflow": "RUNFLOW_API_KEY", "runcomfy": "RUNCOMFY_API_TOKEN"}[wire], KEY)
-    session = make(provider=wire, budget="5", **{f"{wire}_url": getattr(wires, wire)})
+    session = make_session(provider=wire, budget="5", **{f"{wire}_url": getattr(wires, wire)})
     run = session.open(ask())[0].wait(60)
     served = marked.read_bytes()
     assert run.path.read_bytes() == served

@@ -20,7 +20,7 @@ from kling_nb.media.remote import Depot, is_address
 from kling_nb.notebook.line import run_command
 from kling_nb.recovery.restore import restore
 from support.saved import save, words
-from support.sessions import ask, sessions_in
+from support.sessions import ask
 
 SECRET = "made-up-secret-4Kq9"
 #: Moto speaks S3's own wire; its address is its first line.
@@ -35,15 +35,9 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def make(tmp_path):
-    """A factory of sessions."""
-    yield from sessions_in(tmp_path)
-
-
-@pytest.fixture
-def lost(tmp_path, make):
+def lost(tmp_path, make_session):
     """Three clips, their notebook, and a folder they have gone to: one under its name, one under another."""
-    session = make(provider="sandbox")
+    session = make_session(provider="sandbox")
     runs = [session.open(ask(takes=(take,)))[0].wait(60) for take in (0, 1, 2)]
     path = save(tmp_path / "a.ipynb", *(run.record for run in runs))
     team = tmp_path / "team"

@@ -9,14 +9,9 @@ from kling_nb.recovery.verify import verify_folder
 from support.kernels import kernel_in
 from support.sessions import ask
 from support.stage import WIRES
-from support.workbench import houses, until
+from support.workbench import until
 
 CELL = "%%kling fox -d 3\nA red fox in snow"
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
 
 
 def state(folder):

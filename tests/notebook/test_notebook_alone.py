@@ -14,18 +14,7 @@ from kling_nb.records.saved_notebook import runs_in_outputs
 from kling_nb.recovery.resolve import resolve
 from support.kernels import check_saved, errors, execute, kernel_in, notebook, records
 from support.sessions import ask
-from support.stage import WIRES
-from support.workbench import houses, until
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
-
-
-@pytest.fixture(params=WIRES)
-def wire(request):
-    return request.param
+from support.workbench import until
 
 
 def save(house, *runs, source="%%kling -d 3\nA red fox in snow"):

@@ -11,15 +11,8 @@ from kling_nb.config.session_keys import KeyHolder
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.loop import Loop
 from kling_nb.notebook.line import run_command
-from support.sessions import sessions_in
 
 CANARY = "canary-7f3a9c-typed"
-
-
-@pytest.fixture
-def make_session(tmp_path):
-    """Real sessions on one ledger."""
-    yield from sessions_in(tmp_path)
 
 
 def test_a_typed_key_is_used_and_shown_nowhere(tmp_path, monkeypatch):

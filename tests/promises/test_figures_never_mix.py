@@ -20,21 +20,10 @@ from kling_nb.records.run import RunStatus
 from kling_nb.spending.sums import is_open
 from support.clips import make_record
 from support.sessions import ask
-from support.stage import WIRES
-from support.workbench import houses, until
+from support.workbench import until
 
 EACH = 336_000  # three seconds, silent
 PACKAGE = Path(kling_nb.__file__).parent
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
-
-
-@pytest.fixture(params=WIRES)
-def wire(request):
-    return request.param
 
 
 def text(run):

@@ -21,7 +21,7 @@ from kling_nb.views.card_parts import CardState
 from support.hostile_text import CORPUS
 from support.kernels import execute, notebook, sandbox_beside
 from support.markup import judge
-from support.sessions import ask, both_wires, sessions_in
+from support.sessions import ask
 from support.stage import WIRES, Stage
 from support.workbench import until
 
@@ -81,16 +81,6 @@ def trap():
     made.heard.clear()
     yield made
     made.close()
-
-
-@pytest.fixture
-def make_session(tmp_path):
-    yield from sessions_in(tmp_path)
-
-
-@pytest.fixture
-def wires():
-    yield from both_wires()
 
 
 @contextmanager

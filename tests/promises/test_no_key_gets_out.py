@@ -22,12 +22,6 @@ from support.kernels import notebook, sandbox_beside
 from support.keys import KEYS, VARIABLES, assert_clean, files_below, mark
 from support.sessions import ask
 from support.stage import WIRES
-from support.workbench import houses
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
 
 
 @pytest.fixture

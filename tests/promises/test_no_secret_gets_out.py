@@ -27,7 +27,7 @@ from kling_nb.records.receipt import to_receipt
 from kling_nb.sandbox.serve import Sandbox
 from support.kernels import errors, execute, kernel_in, notebook, sandbox_beside
 from support.keys import KEYS, VARIABLES, assert_clean, files_below, mark
-from support.sessions import ask, sessions_in
+from support.sessions import ask
 from support.stage import WIRES, Stage
 
 
@@ -126,11 +126,6 @@ def test_an_echo_in_another_spelling_is_no_way_out(tmp_path, wire, key, fault):
         assert assert_clean(*said_of(run), *files_below(tmp_path)) > 1000
     finally:
         stage.close()
-
-
-@pytest.fixture
-def make_session(tmp_path):
-    yield from sessions_in(tmp_path)
 
 
 @contextmanager

@@ -16,12 +16,6 @@ from support.canary import NEGATIVE, PROMPT, SHOTS, files_below, pieces_in
 from support.kernels import errors, execute, notebook
 from support.sessions import ask
 from support.stage import WIRES
-from support.workbench import houses
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
 
 
 def received(house):

@@ -6,29 +6,11 @@ from dataclasses import replace
 import pytest
 
 from kling_nb.records.run import RunStatus
-from support.stage import QUICK, WIRES, Stage, kinds
+from support.stage import QUICK, Stage, kinds
 
 #: Answers that say nothing of the run that was made, beside those that the contract suite has.
 UNREADABLE = ("cut", "types", "nulls", "deep", "oversized")
 LENGTHS = ("stall", "overstated", "understated")
-
-
-@pytest.fixture(params=WIRES)
-def wire(request):
-    return request.param
-
-
-@pytest.fixture
-def stage(wire, tmp_path):
-    stages = []
-
-    def make(**options):
-        stages.append(Stage(tmp_path, wire, **options))
-        return stages[-1]
-
-    yield make
-    for made in stages:
-        made.close()
 
 
 def fired(stage, fault):

@@ -7,26 +7,8 @@ import pytest
 
 from kling_nb.errors import DetachedError, ModeratedError, RunCanceledError, RunFailedError, RunLostError
 from kling_nb.records.run import RunStatus
-from support.stage import WIRES, Stage, kinds
+from support.stage import Stage, kinds
 from support.workbench import until
-
-
-@pytest.fixture(params=WIRES)
-def wire(request):
-    return request.param
-
-
-@pytest.fixture
-def stage(wire, tmp_path):
-    stages = []
-
-    def make(**options):
-        stages.append(Stage(tmp_path, wire, **options))
-        return stages[-1]
-
-    yield make
-    for made in stages:
-        made.close()
 
 
 def one_submit(stage):

@@ -38,12 +38,7 @@ from support.kernels import notebook
 from support.receipts import records
 from support.sessions import ask
 from support.stage import WIRES
-from support.workbench import houses, until
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
+from support.workbench import until
 
 
 def stand_in(*, request, **fields):

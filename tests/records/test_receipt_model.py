@@ -28,7 +28,7 @@ from kling_nb.recovery.verify import verify_folder
 from support.clips import make_record
 from support.kernels import execute, notebook
 from support.receipts import FILE, json_values, places, records
-from support.sessions import ask, sessions_in
+from support.sessions import ask
 from support.stage import WIRES, Stage
 from support.transport import answer, replying, serving
 from support.workbench import houses
@@ -204,21 +204,15 @@ def test_states_on_the_way_fit():
     assert list(VALIDATOR.iter_errors(to_receipt(make_record()))) == []
 
 
-@pytest.fixture
-def make(tmp_path):
-    """A factory of sessions."""
-    yield from sessions_in(tmp_path)
-
-
-def test_a_play_clip_says_that_it_was_drawn(make):
+def test_a_play_clip_says_that_it_was_drawn(make_session):
     """The sandbox's clips carry IPTC's word for what a program draws."""
-    [run] = make(provider="sandbox").open(ask())
+    [run] = make_session(provider="sandbox").open(ask())
     receipt = to_receipt(run.wait(90).record)
     assert (receipt["file"]["digital_source_type"], receipt["price"]["play"]) == (DRAWN, True)
     assert list(VALIDATOR.iter_errors(receipt)) == []
 
 
-def test_a_private_run_keeps_the_hash_of_what_was_posted(make, monkeypatch):
+def test_a_private_run_keeps_the_hash_of_what_was_posted(make_session, monkeypatch):
     """Of a private run the receipt has no word of the body, and the hash of the whole of it."""
     bodies = []
     send = Transport.send
@@ -228,7 +222,7 @@ def test_a_private_run_keeps_the_hash_of_what_was_posted(make, monkeypatch):
         return await send(self, call, **how)
 
     monkeypatch.setattr(Transport, "send", listen)
-    [run] = make(provider="sandbox").open(ask("A hidden owl", private=True))
+    [run] = make_session(provider="sandbox").open(ask("A hidden owl", private=True))
     record = run.wait(90).record
     [posted] = bodies
     assert b"A hidden owl" in posted

@@ -18,18 +18,13 @@ from kling_nb.records.secrets import blot, is_secret, looks_secret
 from kling_nb.recovery.adopt import adopt
 from kling_nb.session.plan import Ask
 from support.sessions import ask
-from support.workbench import VARIABLE, houses
+from support.workbench import VARIABLE
 
 #: Unlike the shape of any key, so that only knowing it helps.
 CANARY = {"runflow": "fox-Zx7Qm2Vn~Ht4", "runcomfy": "hare.Wp9Ks+Jd3Rb6Ly"}
 PARTS = ("Zx7Qm2", "Ht4", "Wp9Ks", "Jd3Rb6")
 LABEL = {"runflow": "Runflow", "runcomfy": "RunComfy"}
 SHAPES = ("rf_live_0123456789", "sk-abcdefghijklmnopqrstuv", "Bearer abcdefghijklmnopqrstuvwx")
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -7,14 +7,9 @@ from kling_nb.notebook.line import run_command
 from kling_nb.records.run import RunStatus
 from kling_nb.recovery.adopt import adopt
 from support.sessions import ask
-from support.workbench import houses, until
+from support.workbench import until
 
 SAID = '--prompt "A red fox in snow" -d 3 --ar 16:9 --no-audio'
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
 
 
 @pytest.fixture(params=["runflow", "runcomfy"])

@@ -11,12 +11,7 @@ from kling_nb.recovery.resolve import resolve
 from kling_nb.views.words import session_words
 from support.lost import PRICE, ids, lost
 from support.sessions import ask
-from support.workbench import houses, until
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
+from support.workbench import until
 
 
 def resolve_in(session, run, **how):

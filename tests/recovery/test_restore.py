@@ -16,30 +16,18 @@ from kling_nb.records.saved_notebook import read_receipts
 from kling_nb.recovery.restore import relink, restore
 from kling_nb.recovery.verify import verify_folder
 from support.saved import save, words
-from support.sessions import KEY, ask, both_wires, sessions_in
+from support.sessions import KEY, ask
 
 WIRES = ("runflow", "runcomfy")
 
 
 @pytest.fixture
-def make(tmp_path):
-    """A factory of sessions."""
-    yield from sessions_in(tmp_path)
-
-
-@pytest.fixture
-def wires():
-    """The loopback server of both wires."""
-    yield from both_wires()
-
-
-@pytest.fixture
-def keyed(make, wires, monkeypatch):
+def keyed(make_session, wires, monkeypatch):
     """Make a session that speaks to the stand-in of a provider, with a key."""
 
     def with_key(wire):
         monkeypatch.setenv({"runflow": "RUNFLOW_API_KEY", "runcomfy": "RUNCOMFY_API_TOKEN"}[wire], KEY)
-        return make(provider=wire, budget="5", **{f"{wire}_url": getattr(wires, wire)})
+        return make_session(provider=wire, budget="5", **{f"{wire}_url": getattr(wires, wire)})
 
     return with_key
 
@@ -63,12 +51,12 @@ def test_a_deleted_folder_comes_back_from_the_provider(tmp_path, keyed, wires, w
     assert accepted == 2
 
 
-def test_a_mailed_notebook_is_restored_beside_itself(tmp_path, keyed, make, wires):
+def test_a_mailed_notebook_is_restored_beside_itself(tmp_path, keyed, make_session, wires):
     """In another folder, with another ledger and the same key: the clip lands beside that notebook."""
     run = keyed("runcomfy").open(ask())[0].wait(60)
     (tmp_path / "other").mkdir()
     path = save(tmp_path / "other" / "mailed.ipynb", run.record)
-    from_folder = make(
+    from_folder = make_session(
         provider="runcomfy", ledger=str(tmp_path / "other.db"), runcomfy_url=wires.runcomfy, budget="5"
     )
     assert words(restore(path, session=from_folder)) == ["fetched"]
@@ -78,13 +66,15 @@ def test_a_mailed_notebook_is_restored_beside_itself(tmp_path, keyed, make, wire
     assert wires.stats()["accepted"] == 1
 
 
-def test_without_its_key_a_clip_is_gone_and_nobody_is_asked(tmp_path, keyed, make, wires, monkeypatch):
+def test_without_its_key_a_clip_is_gone_and_nobody_is_asked(
+    tmp_path, keyed, make_session, wires, monkeypatch
+):
     """The words say which run, why, and what would help."""
     run = keyed("runflow").open(ask())[0].wait(60)
     path = save(tmp_path / "a.ipynb", run.record)
     shutil.rmtree(tmp_path / "kling_media")
     monkeypatch.delenv("RUNFLOW_API_KEY")
-    (found,) = restore(path, session=make(runflow_url=wires.runflow, ledger=str(tmp_path / "b.db")))
+    (found,) = restore(path, session=make_session(runflow_url=wires.runflow, ledger=str(tmp_path / "b.db")))
     assert (found.word, found.run_id, found.good) == ("gone", run.id, False)
     assert "no key" in found.why
 
@@ -105,21 +95,21 @@ def test_a_provider_that_forgot_or_changed_a_clip_is_told(tmp_path, keyed, wires
     assert list((tmp_path / "kling_media").glob("*.mp4")) == []
 
 
-def test_sandbox_clips_and_failures_are_told_apart(tmp_path, make):
+def test_sandbox_clips_and_failures_are_told_apart(tmp_path, make_session):
     """A clip of the sandbox is drawn again for nothing; a run that made no clip is no loss."""
-    session = make(provider="sandbox")
+    session = make_session(provider="sandbox")
     run = session.open(ask())[0].wait(60)
     failed = run.record.model_copy(update={"id": "k0000000", "status": RunStatus.FAILED, "media": None})
     path = save(tmp_path / "a.ipynb", run.record, failed)
     shutil.rmtree(tmp_path / "kling_media")
-    from_folder = make(ledger=str(tmp_path / "b.db"))
+    from_folder = make_session(ledger=str(tmp_path / "b.db"))
     drawn, none = restore(path, session=from_folder)
     assert ("its cell draws it again" in drawn.why, none.word) == (True, "no clip")
 
 
-def test_moved_and_renamed_files_are_found_by_their_bytes(tmp_path, make):
+def test_moved_and_renamed_files_are_found_by_their_bytes(tmp_path, make_session):
     """A clip that was renamed, or put into a folder below, is linked under its name again."""
-    session = make(provider="sandbox")
+    session = make_session(provider="sandbox")
     runs = [session.open(ask(takes=(take,)))[0].wait(60) for take in (0, 1)]
     (tmp_path / "kling_media" / "best").mkdir()
     runs[0].path.rename(tmp_path / "kling_media" / "final cut.mp4")
@@ -133,9 +123,9 @@ def test_moved_and_renamed_files_are_found_by_their_bytes(tmp_path, make):
     assert len(session.ledger().runs()) == 2
 
 
-def test_a_folder_given_is_searched(tmp_path, make):
+def test_a_folder_given_is_searched(tmp_path, make_session):
     """`restore` takes clips from a folder somebody names, and checks them by their bytes."""
-    session = make(provider="sandbox")
+    session = make_session(provider="sandbox")
     run = session.open(ask())[0].wait(60)
     path = save(tmp_path / "a.ipynb", run.record)
     (tmp_path / "disk").mkdir()
@@ -146,9 +136,9 @@ def test_a_folder_given_is_searched(tmp_path, make):
     assert run.path.is_file()
 
 
-def test_another_run_of_the_same_id_is_not_what_a_receipt_tells_of(tmp_path, make):
+def test_another_run_of_the_same_id_is_not_what_a_receipt_tells_of(tmp_path, make_session):
     """A ledger that knows the id of a receipt by another clip gives that clip to nobody who asks for it."""
-    session = make(provider="sandbox")
+    session = make_session(provider="sandbox")
     fox, owl = (session.open(ask(words))[0].wait(60) for words in ("a fox", "an owl"))
     assert fox.record.media.sha256 != owl.record.media.sha256
     path = save(tmp_path / "a.ipynb", owl.record.model_copy(update={"id": fox.id}))
@@ -162,9 +152,9 @@ def test_another_run_of_the_same_id_is_not_what_a_receipt_tells_of(tmp_path, mak
     assert (found.word, found.file) == ("linked", owl.path.name)
 
 
-def test_an_old_notebook_takes_nothing_back_of_what_the_ledger_knows(tmp_path, make):
+def test_an_old_notebook_takes_nothing_back_of_what_the_ledger_knows(tmp_path, make_session):
     """A clip that is brought back to an old receipt gets the newer one beside it, with what it cost."""
-    session = make(provider="sandbox")
+    session = make_session(provider="sandbox")
     run = session.open(ask())[0].wait(60)
     sidecar = run.path.with_suffix(".json")
     before = json.loads(sidecar.read_text(encoding="utf-8"))
@@ -178,9 +168,9 @@ def test_an_old_notebook_takes_nothing_back_of_what_the_ledger_knows(tmp_path, m
     assert json.loads(sidecar.read_text(encoding="utf-8")) == before
 
 
-def test_one_flipped_byte_is_found(tmp_path, make):
+def test_one_flipped_byte_is_found(tmp_path, make_session):
     """A check of the folder tells the changed clip, the one without a receipt, and the file that is none."""
-    session = make(provider="sandbox")
+    session = make_session(provider="sandbox")
     good, bad = [session.open(ask(takes=(take,)))[0].wait(60) for take in (0, 1)]
     data = bytearray(bad.path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -196,9 +186,9 @@ def test_one_flipped_byte_is_found(tmp_path, make):
     }
 
 
-def test_a_changed_receipt_is_not_believed(tmp_path, make):
+def test_a_changed_receipt_is_not_believed(tmp_path, make_session):
     """A receipt whose request was edited is counted as damaged, and the others are still used."""
-    session = make(provider="sandbox")
+    session = make_session(provider="sandbox")
     run = session.open(ask())[0].wait(60)
     path = save(tmp_path / "a.ipynb", run.record, run.record.model_copy(update={"id": "k0000000"}))
     path.write_text(path.read_text().replace("A red fox in snow", "A white fox", 1))
@@ -221,25 +211,25 @@ def test_anything_may_call_itself_a_notebook(tmp_path, text):
             read_receipts(path)
 
 
-def test_what_is_not_there_is_named(tmp_path, make):
+def test_what_is_not_there_is_named(tmp_path, make_session):
     """No notebook, no folder: one line, and what to name."""
     with pytest.raises(UsageError, match="cannot be read"):
-        restore(tmp_path / "nothing.ipynb", session=make())
+        restore(tmp_path / "nothing.ipynb", session=make_session())
     save(tmp_path / "a.ipynb")
     for call in (
         lambda: verify_folder(tmp_path / "nothing"),
-        lambda: restore(tmp_path / "a.ipynb", look_in=tmp_path / "nothing", session=make()),
-        lambda: relink(tmp_path / "nothing", session=make()),
-        lambda: relink(tmp_path / "a.ipynb", session=make()),
+        lambda: restore(tmp_path / "a.ipynb", look_in=tmp_path / "nothing", session=make_session()),
+        lambda: relink(tmp_path / "nothing", session=make_session()),
+        lambda: relink(tmp_path / "a.ipynb", session=make_session()),
     ):
         with pytest.raises(UsageError, match="There is no folder"):
             call()
 
 
 # -- the lines -----------------------------------------------------------------------------
-def test_the_lines_restore_relink_and_prune(tmp_path, make):
+def test_the_lines_restore_relink_and_prune(tmp_path, make_session):
     """`%kling restore` and `%kling cache` do it, say what they did, and remove nothing unasked."""
-    session = make(provider="sandbox")
+    session = make_session(provider="sandbox")
     run = session.open(ask())[0].wait(60)
     save(tmp_path / "a.ipynb", run.record)
     (tmp_path / "disk").mkdir()
@@ -271,9 +261,9 @@ def test_a_paid_clip_goes_only_by_its_name(tmp_path, keyed):
     assert session.ledger().get(run.id).settled_micros == 336_000
 
 
-def test_the_command_line_verifies_and_restores(tmp_path, make):
+def test_the_command_line_verifies_and_restores(tmp_path, make_session):
     """`kling-nb verify` ends with 1 where a clip is not well, and tells programs which."""
-    session = make(provider="sandbox")
+    session = make_session(provider="sandbox")
     run = session.open(ask())[0].wait(60)
     save(tmp_path / "a.ipynb", run.record)
     environment = {**os.environ, "KLING_NB_LEDGER": str(tmp_path / "ledger.db")}

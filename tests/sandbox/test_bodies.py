@@ -9,16 +9,10 @@ import httpx
 import pytest
 
 from kling_nb.sandbox.faults.switches import BODIES
-from support.sandbox import RUNCOMFY_MODEL, RUNFLOW_MODEL, Bench
+from support.sandbox import RUNCOMFY_MODEL, RUNFLOW_MODEL
 
 WIRES = ("runflow", "runcomfy")
 ID = {"runflow": "id", "runcomfy": "request_id"}
-
-
-@pytest.fixture
-def bench():
-    with Bench() as bench:
-        yield bench
 
 
 def submit(bench, wire):

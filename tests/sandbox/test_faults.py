@@ -9,15 +9,9 @@ import pytest
 
 from kling_nb.sandbox.faults.board import Faults, parse_faults
 from kling_nb.sandbox.faults.switches import SWITCHES
-from support.sandbox import RUNCOMFY_MODEL, RUNFLOW_MODEL, Bench
+from support.sandbox import RUNCOMFY_MODEL, RUNFLOW_MODEL
 
 WIRES = ("runflow", "runcomfy")
-
-
-@pytest.fixture
-def bench():
-    with Bench() as bench:
-        yield bench
 
 
 def submit(bench, wire):

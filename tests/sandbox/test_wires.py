@@ -18,12 +18,6 @@ from support.sandbox import RUNCOMFY_MODEL, RUNFLOW_MODEL, Bench
 STEPS = [(0, "queued"), (1.25, "dispatching"), (0.3, "running"), (3, "succeeded")]
 
 
-@pytest.fixture
-def bench():
-    with Bench() as bench:
-        yield bench
-
-
 # Runflow
 
 

@@ -10,20 +10,9 @@ import pytest
 from kling_nb.errors import BudgetError, ConsentError, UnpricedError, UsageError
 from kling_nb.pricing.estimate import estimate
 from support.sessions import ask
-from support.stage import WIRES
-from support.workbench import houses, on_one_day, until
+from support.workbench import on_one_day, until
 
 EACH = 336_000  # three seconds, silent
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
-
-
-@pytest.fixture(params=WIRES)
-def wire(request):
-    return request.param
 
 
 def refused(house, session, error, match, **options):

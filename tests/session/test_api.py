@@ -18,20 +18,9 @@ import kling_nb as kling
 from kling_nb.cli import _print_json
 from kling_nb.config.environment import Surroundings
 from kling_nb.session import api
-from support.stage import WIRES
-from support.workbench import KEY, houses, until
+from support.workbench import KEY, until
 
 HEAVY = ("httpx", "pydantic", "ipywidgets", "sqlalchemy", "av", "aiohttp", "IPython", "uvicorn", "starlette")
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
-
-
-@pytest.fixture(params=WIRES)
-def wire(request):
-    return request.param
 
 
 @pytest.fixture

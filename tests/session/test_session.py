@@ -25,14 +25,9 @@ from kling_nb.notebook.line import run_command
 from kling_nb.records.request import make_request
 from kling_nb.session.plan import Ask
 from support.sessions import ask
-from support.workbench import KEY, houses, until
+from support.workbench import KEY, until
 
 SHOTS = [{"prompt": "A vineyard", "duration": 4}, {"prompt": "Two hands", "duration": 3}]
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
 
 
 # -- nothing is sent where anything is wrong --------------------------------------------------

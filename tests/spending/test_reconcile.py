@@ -14,20 +14,9 @@ from kling_nb.providers.sandbox import Sandbox
 from kling_nb.records.run import RunStatus
 from kling_nb.spending.reconcile import costs
 from support.sessions import ask
-from support.stage import WIRES
-from support.workbench import KEY, houses
+from support.workbench import KEY
 
 EACH = 336_000  # three seconds, silent
-
-
-@pytest.fixture
-def build(tmp_path, monkeypatch):
-    yield from houses(tmp_path, monkeypatch)
-
-
-@pytest.fixture(params=WIRES)
-def wire(request):
-    return request.param
 
 
 def reconcile(session, line="cost --reconcile"):

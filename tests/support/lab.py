@@ -55,11 +55,11 @@ DARK = {"@jupyterlab/apputils-extension:themes": {"theme": "JupyterLab Dark"}}
 
 
 @contextmanager
-def browser_of(chromium: Path) -> Iterator[Browser]:
+def browser_of(chromium: Path, home: Path | None = None) -> Iterator[Browser]:
     """Start one headless browser. `asyncio.run` cannot be called in this thread before it has ended."""
     with sync_playwright() as playwright:
         # Its socket lies under TMPDIR, and the path of a socket may have some 100 letters only.
-        environment = {**os.environ, "TMPDIR": "/tmp"}
+        environment = {**os.environ, "TMPDIR": "/tmp", **({"HOME": str(home)} if home else {})}
         browser = playwright.chromium.launch(
             executable_path=str(chromium), args=list(ARGUMENTS), env=environment
         )

@@ -34,23 +34,11 @@ from kling_nb.session import api
 from kling_nb.session.plan import Ask
 from support.kernels import check_saved, errors, execute, kernel_in, notebook, records, texts
 from support.paths import ROOT
-from support.sessions import KEY, both_wires, sessions_in
+from support.sessions import KEY, both_wires
 
 TOUR = ROOT / "notebooks" / "03_forms.ipynb"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FOX = {"prompt": "A red fox in snow", "duration": 3}
-
-
-@pytest.fixture
-def make_session(tmp_path):
-    """A factory of real sessions on one temporary ledger, with the in-process sandbox."""
-    yield from sessions_in(tmp_path)
-
-
-@pytest.fixture
-def session(make_session):
-    """One session at the sandbox that keeps no one waiting."""
-    return make_session()
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from kling_nb.records.run import RunStatus
 from kling_nb.views.contact_sheet import MOST, Tile, sheet, sheet_text, smaller
 from support.markup import judge
 from support.runs import fill
-from support.sessions import sessions_in
 from support.workbench import until
 
 
@@ -49,15 +48,10 @@ class Page:
 
 
 @pytest.fixture
-def make(tmp_path):
-    yield from sessions_in(tmp_path)
-
-
-@pytest.fixture
-def stocked(tmp_path, make):
+def stocked(tmp_path, make_session):
     """Twenty runs, two of them without a clip, in a session."""
     fill(tmp_path, 10, size=(64, 36), seconds=0.25)
-    return make()
+    return make_session()
 
 
 def live(view):
@@ -219,7 +213,7 @@ def test_a_run_that_ends_while_the_sheet_is_drawn_is_told(stocked):
 
 
 # -- what it is a gallery of ----------------------------------------------------------------
-def test_the_line_takes_runs_a_tag_or_all(stocked, make):
+def test_the_line_takes_runs_a_tag_or_all(stocked, make_session):
     """Ids and variables, `--tag K=V`, `--all`; the newest hundred by default."""
     fox = stocked.find("run004")
 
@@ -237,7 +231,7 @@ def test_the_line_takes_runs_a_tag_or_all(stocked, make):
             run_command(stocked, line, {})
 
 
-def test_no_more_than_a_hundred_unless_asked(tmp_path, make):
+def test_no_more_than_a_hundred_unless_asked(tmp_path, make_session):
     """A long ledger is not read into a page by accident."""
     records = fill(tmp_path, 4, others=False, size=(32, 32), seconds=0.1)
     ledger = Ledger(tmp_path / "ledger.db")
@@ -247,7 +241,7 @@ def test_no_more_than_a_hundred_unless_asked(tmp_path, make):
                 records[0].model_copy(update={"id": f"more{number:03}", "run_key": f"k{number}"})
             )
     ledger.close()
-    session = make()
+    session = make_session()
     assert len(run_command(session, "gallery", {}).value) == 100
     assert len(run_command(session, "gallery --all", {}).value) == 108
 

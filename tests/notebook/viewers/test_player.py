@@ -6,7 +6,6 @@ from kling_nb.media.folder import Store
 from kling_nb.notebook.viewers.player import _SCRIPTS, _STYLES, clip_state, shot_marks
 from kling_nb.notebook.widgets import ClipSource
 from kling_nb.records.request import make_request
-from support.lab import browser_of
 from support.live_page import LivePage, keep_clip
 
 pytestmark = pytest.mark.browser
@@ -15,15 +14,8 @@ WITHIN = 0.53
 SHOTS = ((3, "A <i onmouseover=hurt()>vineyard</i>"), (5, "Two hands"), (4, "Hills"))
 
 
-@pytest.fixture(scope="module")
-def chromium(chromium_path):
-    """One browser for all of these; each test has a window of its own."""
-    with browser_of(chromium_path) as started:
-        yield started
-
-
 @pytest.fixture
-def show(chromium, tmp_path):
+def show(browser, tmp_path):
     """A factory of pages with the player of one small clip."""
     pages = []
 
@@ -36,7 +28,7 @@ def show(chromium, tmp_path):
             Store(tmp_path / "kling_media").path(record).unlink()
         clip = clip_state(record, "trailer", source.why_not(record.id))
         state = {"clip": clip, "marks": shot_marks(record)}
-        pages.append(LivePage(chromium, _SCRIPTS, _STYLES, state, source))
+        pages.append(LivePage(browser, _SCRIPTS, _STYLES, state, source))
         return pages[-1]
 
     yield open_page

@@ -16,7 +16,6 @@ from support.kernels import errors, execute, texts
 from support.markup import judge
 from support.paths import ROOT
 from support.runs import MODELS, fill
-from support.sessions import sessions_in
 
 TUTORIAL = ROOT / "notebooks" / "04_compare_and_rate.ipynb"
 
@@ -46,15 +45,10 @@ class Page:
 
 
 @pytest.fixture
-def make(tmp_path):
-    yield from sessions_in(tmp_path)
-
-
-@pytest.fixture
-def stocked(tmp_path, make):
+def stocked(tmp_path, make_session):
     """Six scenes of two models, all with clips."""
     fill(tmp_path, 6, others=False, size=(64, 36), seconds=0.25, project="p")
-    return make()
+    return make_session()
 
 
 def begin(session, **options):
@@ -211,18 +205,18 @@ def test_undo_takes_the_last_vote_back_and_skip_puts_it_off(stocked):
     assert rating.ballot.showing() is not None
 
 
-def test_a_rater_goes_on_where_they_stopped(stocked, make):
+def test_a_rater_goes_on_where_they_stopped(stocked, make_session):
     """A new session knows the votes of the last one; another rater begins anew."""
     rating, page = begin(stocked)
     seen = []
     for _ in range(4):
         seen.append({rating.ballot.showing().left.id, rating.ballot.showing().right.id})
         page.vote("left")
-    later, _ = begin(make(), seed=9)
+    later, _ = begin(make_session(), seed=9)
     assert (later.ballot.done, later.ballot.whole) == (4, 6)
     paper = later.ballot.showing()
     assert {paper.left.id, paper.right.id} not in seen
-    other, _ = begin(make(), rater="bo")
+    other, _ = begin(make_session(), rater="bo")
     assert other.ballot.done == 0
     assert len(other.votes) == 4
 
@@ -311,10 +305,10 @@ def test_what_cannot_be_rated_is_said_in_words(stocked, monkeypatch):
         rate(["run000"])
 
 
-def test_three_models_are_all_met_early(tmp_path, make):
+def test_three_models_are_all_met_early(tmp_path, make_session):
     """The first three pairs meet each two of three models once."""
     fill(tmp_path, 4, models=MODELS, others=False, size=(32, 32), seconds=0.1)
-    rating, page = begin(make())
+    rating, page = begin(make_session())
     met = []
     for _ in range(3):
         paper = rating.ballot.showing()
