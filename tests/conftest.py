@@ -100,6 +100,16 @@ def _is_address(host):
     return True
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _clips_once(tmp_path_factory):
+    """Sandboxes in this process render no plan a second time."""
+    from support.rendered import render_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kling_nb.sandbox.render.cache.render", render_once(tmp_path_factory.mktemp("clips")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch, tmp_path_factory):
     """No test sees the user's keys, settings, ledger or home."""
