@@ -30,8 +30,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 # Tests wait for a disk many thousand times, and none of them has to survive a power cut.
-if "TMPDIR" not in os.environ and (memory := memory_folder()):
-    os.environ["TMPDIR"] = tempfile.tempdir = str(memory)
+if memory := memory_folder():
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 # The same cases in every run; slow examples are this machine's business and no failure.
 settings.register_profile(
@@ -98,6 +98,16 @@ def _is_address(host):
     except ValueError:
         return False
     return True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _scratch(tmp_path_factory):
+    """What a killed process leaves behind goes when the files of the tests go."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = str(tmp_path_factory.mktemp("tmp"))
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
