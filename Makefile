@@ -1,6 +1,6 @@
 # Needs Python 3.11 or newer and make; everything else is put into .venv and build/ of this folder.
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
