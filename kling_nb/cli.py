@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kling_nb import errors
+from kling_nb.files import escape_unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,7 @@ Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds to wait at m
 
 def main() -> None:
     """Run the command line."""
+    escape_unwritable(sys.stdout, sys.stderr)
     try:
         app()
     except errors.KlingError as error:
@@ -65,12 +67,17 @@ def _print(text: str) -> None:
 
 def _print_json(value: Any) -> None:
     text = json.dumps(value, indent=2, default=str, ensure_ascii=False)
-    # What turns a terminal's colours or its reading direction is written as JSON's own escape.
-    _print(
-        re.sub(
-            r"[^\n -~]", lambda sign: sign[0] if sign[0].isprintable() else json.dumps(sign[0])[1:-1], text
-        )
-    )
+    encoding = sys.stdout.encoding or "utf-8"
+
+    def written(sign: re.Match[str]) -> str:
+        letter = sign[0]
+        shown = letter.isprintable() and letter.encode(encoding, "ignore")
+        return letter if shown else json.dumps(letter)[1:-1]
+
+    # What turns a terminal's colours or its reading direction, and what it has no letter for, is written as
+    # JSON's own escape.
+    _print(re.sub(r"[^
+ -~]", written, text))
 
 
 @app.command()

@@ -11,13 +11,15 @@ import os
 import secrets
 import stat
 from collections.abc import Callable
-from io import BufferedRandom, BufferedReader
+from io import BufferedRandom, BufferedReader, TextIOWrapper
 from pathlib import Path
+from typing import TextIO
 
 __all__ = [
     "Checkpoint",
     "Signature",
     "copy_and_hash",
+    "escape_unwritable",
     "file_sha256",
     "has_bytes",
     "no_checkpoint",
@@ -50,6 +52,17 @@ _NEW_FLAGS = os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os,
 
 def no_checkpoint(_step: str) -> None:
     """Do nothing: what every run but a crash test passes."""
+
+
+def escape_unwritable(*streams: TextIO) -> None:
+    """Let streams write what their encoding has no letter for as an escape, as Python's own stderr does.
+
+    Args:
+        *streams: Of this process; what is no stream of a console is left as it is.
+    """
+    for stream in streams:
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def part_name(stem: str) -> str:

@@ -1,0 +1,54 @@
+"""The command line as a terminal or a pipe sees it."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from kling_nb import cli
+from kling_nb.ledger.database import Ledger
+from support.clips import make_record
+
+WORDS = "Ein Fuchs \u72d0 \u2014 \u00e9 \U0001f98a"
+
+
+@pytest.fixture
+def ledger(tmp_path, monkeypatch):
+    """A ledger that holds one run, whose prompt few consoles can write."""
+    place = tmp_path / "ledger.db"
+    monkeypatch.setenv("KLING_NB_LEDGER", str(place))
+    monkeypatch.chdir(tmp_path)
+    with Ledger(place).writing() as transaction:
+        transaction.insert(make_record(prompt=WORDS))
+
+
+def run(monkeypatch, encoding, *words):
+    """Run one command on streams of an encoding; give what it wrote and its exit code."""
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding) for name in ("stdout", "stderr")}
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", ["kling-nb", *words])
+        for name, stream in streams.items():
+            patch.setattr(sys, name, stream)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        written = []
+        for stream in streams.values():
+            stream.flush()
+            written.append(stream.buffer.getvalue().decode(encoding))
+    return *written, ended.value.code
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", "cp1252", "utf-8"])
+def test_letters_that_a_console_cannot_write_are_escaped(ledger, monkeypatch, encoding):
+    """A list, JSON and an error come out whole, with the exit codes they have everywhere."""
+    out, _, code = run(monkeypatch, encoding, "runs")
+    assert code == 0
+    assert WORDS.encode(encoding, "backslashreplace").decode(encoding) in out
+    out, _, code = run(monkeypatch, encoding, "runs", "--json")
+    assert code == 0
+    assert json.loads(out)[0]["request"]["prompt"] == WORDS
+    _, err, code = run(monkeypatch, encoding, "resolve", "\u72d0")
+    assert code == 2
+    assert "\u72d0".encode(encoding, "backslashreplace").decode(encoding) in err
+    assert "Traceback" not in err
