@@ -76,8 +76,7 @@ def _print_json(value: Any) -> None:
 
     # What turns a terminal's colours or its reading direction, and what it has no letter for, is written as
     # JSON's own escape.
-    _print(re.sub(r"[^
- -~]", written, text))
+    _print(re.sub(r"[^\n -~]", written, text))
 
 
 @app.command()

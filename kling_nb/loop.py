@@ -163,7 +163,8 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
     """Run your own coroutine to its end, also inside a cell whose loop is already running.
 
     This is the one place that applies `nest_asyncio` (`nest_asyncio2` from Python 3.14 on, where the
-    first one breaks every asynchronous HTTP call of the process). Nothing else in the package needs it.
+    first one breaks every asynchronous HTTP call of the process). Nothing else in the package needs it. A
+    loop that it cannot patch (uvloop's) is blocked meanwhile, and the coroutine runs on a loop of its own.
 
     Args:
         work: A coroutine of yours.
@@ -184,9 +185,26 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
         running = asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
+    if not isinstance(running, asyncio.BaseEventLoop):
+        return _on_another_thread(work)
     if sys.version_info >= (3, 14):
         import nest_asyncio2 as nest
     else:
         import nest_asyncio as nest
     nest.apply(running)
     return running.run_until_complete(work)
+
+
+def _on_another_thread(work: Coroutine[Any, Any, T]) -> T:
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            # Not `asyncio.run`, which a user's own `nest_asyncio.apply()` swaps, even where it fails then.
+            with asyncio.Runner() as runner:
+                done.set_result(runner.run(work))
+        except BaseException as error:  # noqa: BLE001 - whatever it is belongs to who waits for it
+            done.set_exception(error)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
+    return done.result()

@@ -39,6 +39,16 @@ PROOFS = {
         "media/folder::a_full_disk_is_found_before_money_moves",
         "media/folder::a_file_in_place_of_the_folder_is_said_in_words",
     ],
+    "An old IPython is still loaded after an installation, as in Colab": [
+        "notebook/magics::an_old_ipython_that_is_still_loaded_is_said_in_one_line",
+    ],
+    "A proxy signs the traffic with a certificate that is not known here": [
+        "network/proxy::certificates_of_ones_own_are_used",
+    ],
+    "A terminal cannot write the prompt's letters": [
+        "cli::letters_that_a_console_cannot_write_are_escaped",
+        "notebook/magics::a_terminal_that_cannot_write_a_letter_shows_its_escape",
+    ],
     "The process dies before the call is sent": [
         "engine/engine::resuming_never_sends_what_was_not_sent",
         "promises/nothing_lost::a_kill_at_any_step_is_finished_by_another_process",

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import os
 import subprocess
 import sys
 import threading
@@ -183,6 +184,51 @@ def test_run_sync_is_plain_where_no_loop_runs():
     with pytest.raises(ZeroDivisionError):
         run_sync(fail())
     assert "nest_asyncio" not in sys.modules
+
+
+class ForeignLoop(asyncio.AbstractEventLoop):
+    """A loop that is not asyncio's own, as uvloop's is not: `nest_asyncio` cannot patch it."""
+
+
+def test_run_sync_works_inside_a_loop_that_cannot_be_patched():
+    """The coroutine runs on a loop of its own, in its caller's context; failures come out as they are."""
+
+    async def answer():
+        await asyncio.sleep(0)
+        return CELL.get()
+
+    async def fail():
+        raise ZeroDivisionError
+
+    CELL.set("cell 8")
+    # What `asyncio` does around each step of a loop; a real uvloop is tried in the matrix.
+    asyncio._set_running_loop(ForeignLoop())
+    try:
+        assert run_sync(answer()) == "cell 8"
+        with pytest.raises(ZeroDivisionError):
+            run_sync(fail())
+    finally:
+        asyncio._set_running_loop(None)
+
+
+UVLOOP = """
+import asyncio, uvloop, kling_nb as kling
+async def inner():
+    await asyncio.sleep(0.01)
+    return 42
+async def main():
+    return kling.run_sync(inner())
+print(uvloop.run(main()))
+"""
+
+
+@pytest.mark.matrix
+def test_run_sync_works_under_uvloop(tmp_path, monkeypatch):
+    """With the real package, and no word of a coroutine that was never awaited."""
+    pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--target", str(tmp_path)]
+    subprocess.run([*pip, "uvloop==0.23.0"], check=True, timeout=300)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+    assert run_script(UVLOOP) == (0, "42\n", "")
 
 
 def test_importing_applies_no_patch():

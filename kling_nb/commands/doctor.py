@@ -31,6 +31,12 @@ __all__ = ["Finding", "doctor", "file_system"]
 
 #: Kinds on which SQLite's locks and shared memory cannot be relied upon between hosts.
 _NETWORK = ("nfs", "cifs", "smb", "fuse", "lustre", "afs", "9p", "beegfs", "gpfs", "ceph", "gluster")
+_PACKAGES = {
+    "kling-nb": "kling_nb",
+    "ipython": "IPython",
+    "ipykernel": "ipykernel",
+    "ipywidgets": "ipywidgets",
+}
 _ROOM_BYTES = 1_000_000_000
 _COLOURS = {"ok": GREEN, "warn": AMBER, "fail": RED}
 _HEADS = ["check", "", "found", "what to do"]
@@ -87,6 +93,8 @@ def _findings(session: "Session", *, online: bool) -> Iterator[Finding]:
     checks += [
         (_key_of(name), partial(_key, session, settings, name, online=online)) for name in KEY_VARIABLES
     ]
+    if online:
+        checks.append(("certificates", _certificates))
     for check, look in checks:
         try:
             yield look()
@@ -104,9 +112,15 @@ def _failed(check: str, error: KlingError) -> Finding:
 
 def _versions() -> Iterator[Finding]:
     yield Finding("Python", "ok", sys.version.split()[0])
-    for name in ("kling-nb", "ipython", "ipykernel", "ipywidgets"):
+    for name, module in _PACKAGES.items():
+        loaded = getattr(sys.modules.get(module), "__version__", None)
         try:
-            yield Finding(name, "ok", version(name))
+            installed = version(name)
+            if loaded in {None, installed}:
+                yield Finding(name, "ok", installed)
+            else:
+                cure = "Restart the runtime (the kernel): it still runs what was there before."
+                yield Finding(name, "warn", f"{installed} is installed, but {loaded} is loaded", cure)
         except PackageNotFoundError:
             yield Finding(
                 name,
@@ -236,6 +250,15 @@ def _provider(session: "Session", settings: "Settings") -> Finding:
     if name == "sandbox":
         return Finding("provider", "ok", "the sandbox: no key is set, clips are marked, money is play money")
     return Finding("provider", "ok", f"{provider_label(name)}: a cell spends real money")
+
+
+def _certificates() -> Finding:
+    from kling_nb.network.connections import named_certificates, tls_context
+
+    tls_context()
+    named = named_certificates()
+    words = f"certifi {version('certifi')}" if named is None else f"{named[1]}, from {named[0]}"
+    return Finding("certificates", "ok", words)
 
 
 def _key(session: "Session", settings: "Settings", name: str, *, online: bool) -> Finding:

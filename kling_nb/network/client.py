@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from kling_nb.addresses import Origin, is_loopback_host, origin_of
 from kling_nb.errors import KeyMissingError, KlingError, SettingsError, TransportError, UsageError
 from kling_nb.loop import Loop
-from kling_nb.network.connections import ConnectionKind, Kind, attempting, open_client
+from kling_nb.network.connections import ConnectionKind, Kind, attempting, open_client, tls_context
 from kling_nb.network.download import Downloaded, DownloadError, check_link, declared_size, fetch
 from kling_nb.network.failures import was_unsent, why
 from kling_nb.providers.messages import Call, Reply
@@ -75,7 +75,7 @@ class Transport:
         total_timeout_s: Seconds for a whole call, once it has its turn.
         stall_timeout_s: Seconds that a download may stay silent.
         resolver: Resolves names instead of the system; not closed here.
-        tls: How servers are verified; by default certifi's list, or what `SSL_CERT_FILE` names.
+        tls: How servers are verified; by default as `tls_context` says.
 
     Example:
         >>> asyncio.run(Transport(max_in_flight=8).aclose())
@@ -223,13 +223,7 @@ class Transport:
         return self._clients[connection]
 
     def _open(self, connection: ConnectionKind) -> httpx.AsyncClient:
-        try:
-            self._tls = self._tls or httpx.create_ssl_context()
-        except OSError:
-            raise SettingsError(
-                "The certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read.",
-                cure="Correct or unset it.",
-            ) from None
+        self._tls = self._tls or tls_context()
         try:
             return open_client(
                 connection,

@@ -11,12 +11,14 @@ written, because a signature may cover its very spelling; no cookie is kept; no 
 
 import base64
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
 from socket import AddressFamily
 from typing import Any, Literal
 
@@ -38,10 +40,15 @@ __all__ = [
     "Kind",
     "SecondWriteError",
     "attempting",
+    "named_certificates",
     "open_client",
+    "tls_context",
 ]
 
 Kind = Literal["calls", "paid", "media"]
+
+# Where certificates are named, the first one counts; the last two are those of requests and of curl.
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 @dataclass(frozen=True)
@@ -212,6 +219,11 @@ class _Client(HttpxAiohttpClient):
         self._resolver = resolver
         super().__init__(**rest)
 
+    def _get_proxy_map(self, *args: Any) -> dict[str, httpx.Proxy | None]:
+        # httpx fails on entries of NO_PROXY that it cannot read, e.g. `[::1]` or `fe80::/10`.
+        found: dict[str, httpx.Proxy | None] = super()._get_proxy_map(*args)
+        return {place: proxy for place, proxy in found.items() if proxy is not None or _is_address(place)}
+
     def _init_transport(self, *_: Any, **rest: Any) -> httpx.AsyncBaseTransport:
         guarded = self._connection.loopback or self._connection.kind == "media"
         return _Connections(self._connection, self._resolver, guarded=guarded, **rest)
@@ -227,6 +239,43 @@ class _Client(HttpxAiohttpClient):
         bare = httpx.Proxy(proxy.url, headers=headers)
         # The proxy resolves and connects for us, and may itself have a private address: no guard.
         return _Connections(self._connection, self._resolver, guarded=False, proxy=bare, **rest)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        httpx.URL(text)
+    except httpx.InvalidURL:
+        return False
+    return True
+
+
+def named_certificates() -> tuple[str, str] | None:
+    """Find which certificates the environment names.
+
+    Returns:
+        The variable and the file or folder in it; None where certifi's list is used.
+    """
+    return next(((name, os.environ[name]) for name in _CERTIFICATES if os.environ.get(name)), None)
+
+
+def tls_context() -> ssl.SSLContext:
+    """Make the TLS side of a client.
+
+    Raises:
+        SettingsError: The certificates that the environment names cannot be read.
+    """
+    named = named_certificates()
+    if named is None:
+        return httpx.create_ssl_context(trust_env=False)
+    name, place = named
+    try:
+        if name == "SSL_CERT_DIR" or Path(place).is_dir():
+            return ssl.create_default_context(capath=place)
+        return ssl.create_default_context(cafile=place)
+    except OSError:
+        raise SettingsError(
+            f"The certificates that {name} names cannot be read.", cure="Correct or unset it."
+        ) from None
 
 
 def open_client(

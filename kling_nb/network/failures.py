@@ -24,6 +24,9 @@ _CONNECTING = (
     aiohttp.InvalidURL,
 )
 
+# OpenSSL's codes for a certificate that nobody trusted here has signed: self-signed, issuer not found.
+_UNTRUSTED = {2, 18, 19, 20, 21}
+
 # The first row that matches anything in the chain wins, so the exact ones stand first.
 _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (AddressRefused, "its name leads to an address that is not allowed"),
@@ -77,7 +80,10 @@ def why(failure: BaseException) -> str:
     # aiohttp's wrappers are SSL errors too but without OpenSSL's word, which the innermost one has.
     if tls := [cause for cause in _chain(failure) if isinstance(cause, ssl.SSLError)]:
         detail = getattr(tls[-1], "verify_message", None) or getattr(tls[-1], "reason", None)
-        return f"TLS failed ({str(detail or 'no handshake').lower().replace('_', ' ')})"
+        words = f"TLS failed ({str(detail or 'no handshake').lower().replace('_', ' ')})"
+        if getattr(tls[-1], "verify_code", None) in _UNTRUSTED:
+            words += "; where a proxy signs the traffic, SSL_CERT_FILE must name a file with its certificate"
+        return words
     for kind, words in _WORDS:
         if find_cause(failure, kind) is not None:
             return words

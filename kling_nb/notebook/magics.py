@@ -9,13 +9,19 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import IPython
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 from traitlets import Bool, Float, Int, Unicode, Union
 
 from kling_nb.commands.syntax.cell_source import shield
-from kling_nb.errors import DetachedError, KlingError
+from kling_nb.errors import DetachedError, KlingError, SettingsError
+from kling_nb.files import escape_unwritable
 
 __all__ = ["KlingMagics", "load", "unload"]
+
+
+#: The oldest IPython that works, as in `pyproject.toml`.
+_NEEDED = (8, 18)
 
 
 def _money(words: str) -> Any:
@@ -130,7 +136,13 @@ def load(ip: Any) -> None:
 
     Args:
         ip: The shell.
+
+    Raises:
+        SettingsError: The IPython that is loaded is too old.
     """
+    _refuse_old_ipython()
+    if getattr(ip, "kernel", None) is None:
+        escape_unwritable(sys.stdout, sys.stderr)
     from kling_nb.notebook import completion
 
     magics = KlingMagics(parent=ip, shell=ip)
@@ -141,6 +153,19 @@ def load(ip: Any) -> None:
     if shield not in ip.input_transformers_cleanup:
         ip.input_transformers_cleanup.insert(0, shield)
     completion.install(ip)
+
+
+def _refuse_old_ipython() -> None:
+    # Colab pins 7.34: an installation brings a newer one, and the kernel goes on with what it has loaded.
+    if IPython.version_info[:2] >= _NEEDED:
+        return
+    needed = ".".join(map(str, _NEEDED))
+    error = SettingsError(
+        f"IPython {IPython.__version__} is loaded, and kling_nb needs {needed} or newer.",
+        cure=f"Restart the runtime (the kernel); `%pip install 'ipython>={needed}'` before if it comes again.",
+    )
+    error.plain = True
+    raise error
 
 
 def unload(ip: Any) -> None:

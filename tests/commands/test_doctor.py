@@ -4,6 +4,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import certifi
+import IPython
+
 from kling_nb.commands.doctor import file_system
 from kling_nb.notebook.line import run_command
 from support.sessions import KEY
@@ -61,6 +64,30 @@ def test_the_doctor_asks_providers_only_when_told_to(wires, session, monkeypatch
     assert found["key for RunComfy"]["state"] == "fail"
     monkeypatch.setenv("KLING_NB_RUNFLOW_URL", "http://127.0.0.1:1")
     assert "127.0.0.1" in findings(session, "doctor --online")["key for Runflow"]["found"]
+
+
+def test_the_doctor_says_which_certificates_are_used(session, tmp_path, monkeypatch):
+    """Online only: certifi's, those that the environment names, or that they cannot be read."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    assert "certificates" not in findings(session)
+    assert findings(session, "doctor --online")["certificates"]["found"].startswith("certifi 2")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())
+    found = findings(session, "doctor --online")["certificates"]["found"]
+    assert found == f"{certifi.where()}, from REQUESTS_CA_BUNDLE"
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    found = findings(session, "doctor --online")["certificates"]
+    assert found["state"] == "fail"
+    assert "SSL_CERT_FILE" in found["found"]
+
+
+def test_the_doctor_sees_what_an_installation_left_loaded(session, monkeypatch):
+    """A package that was installed under a living kernel is named with both versions, and the cure."""
+    monkeypatch.setattr(IPython, "__version__", "7.34.0")
+    found = findings(session)["ipython"]
+    assert found["state"] == "warn"
+    assert "7.34.0 is loaded" in found["found"]
+    assert "Restart the runtime" in found["cure"]
 
 
 def test_the_kind_of_file_system_is_that_of_the_nearest_mount(tmp_path):

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from kling_nb.errors import SettingsError, TransportError
 from kling_nb.network.client import Transport
+from kling_nb.network.connections import named_certificates
 from kling_nb.providers.messages import Call
 from support.transport import answer, replying, reset, server_tls, serving, trusting_tls
 
@@ -163,13 +164,59 @@ def test_loopback_never_goes_through_a_proxy(monkeypatch):
     assert asyncio.run(run()) == (200, 1)
 
 
-def test_unreadable_certificates_are_a_matter_of_settings(monkeypatch):
-    """A wrong SSL_CERT_FILE is named as such."""
-    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/at/all.pem")
+@pytest.mark.parametrize(
+    "entry", ["fe80::/10", "[::1]", "[fe80::1%eth0]", "http://[::1", "127.0.0.1, fe80::/10"]
+)
+def test_an_entry_of_no_proxy_that_cannot_be_read_is_skipped(monkeypatch, entry):
+    """Names and addresses beside it still count, and so does the proxy."""
+    monkeypatch.setenv("NO_PROXY", f"{entry}, .provider.invalid")
+    error, heads = through_proxy(monkeypatch, keep_answering)
+    assert (error.sent, heads) == (False, [])
+    monkeypatch.setenv("NO_PROXY", entry)
+    error, heads = through_proxy(monkeypatch, replying(answer(b"", "407 Proxy Authentication Required")))
+    assert (error.sent, len(heads)) == (False, 1)
+
+
+CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+@pytest.fixture
+def no_certificates(monkeypatch):
+    """This machine's own are not looked at."""
+    for name in ("SSL_CERT_DIR", *CERTIFICATES):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("no_certificates")
+@pytest.mark.parametrize("name", CERTIFICATES)
+def test_unreadable_certificates_are_a_matter_of_settings(monkeypatch, name):
+    """The variable is named."""
+    monkeypatch.setenv(name, "/nowhere/at/all.pem")
 
     async def run():
         async with Transport() as transport:
             await transport.send(get("http://127.0.0.1:1/"), origin="http://127.0.0.1:1")
 
-    with pytest.raises(SettingsError, match="SSL_CERT_FILE"):
+    with pytest.raises(SettingsError, match=name):
         asyncio.run(run())
+
+
+@pytest.mark.usefixtures("no_certificates")
+@pytest.mark.parametrize("name", CERTIFICATES)
+def test_certificates_of_ones_own_are_used(monkeypatch, tmp_path, name):
+    """What makes requests or curl trust a proxy makes us trust it; without, the failure names the cure."""
+
+    async def run():
+        async with (
+            serving(keep_answering, tls=server_tls(tmp_path)) as wire,
+            Transport(**PATIENT) as transport,
+        ):
+            origin = f"https://localhost:{wire.port}"
+            return (await transport.send(get(f"{origin}/v1"), key=KEY, origin=origin)).status
+
+    with pytest.raises(TransportError, match=r"TLS failed .*SSL_CERT_FILE") as caught:
+        asyncio.run(run())
+    assert caught.value.sent is False
+    monkeypatch.setenv(name, str(tmp_path / "localhost.pem"))
+    assert named_certificates() == (name, str(tmp_path / "localhost.pem"))
+    assert asyncio.run(run()) == 200

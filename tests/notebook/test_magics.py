@@ -3,10 +3,13 @@
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
+from kling_nb.notebook import magics
 from support.kernels import KEY, kernel_in, let_go, sandbox_beside
+from support.paths import ROOT
 
 HEAVY = ("aiohttp", "av", "httpx", "ipywidgets", "pydantic", "sqlalchemy", "starlette", "typer", "uvicorn")
 
@@ -49,6 +52,36 @@ def test_loading_imports_nothing_heavy(tmp_path):
         assert kernel.value(f"[name for name in {heavy} if name in __import__('sys').modules]") == []
         assert kernel.run("%%kling fox -d 3\nA fox").status == "ok"
         assert kernel.value("all(name in __import__('sys').modules for name in ('httpx', 'pydantic'))")
+
+
+def test_an_old_ipython_that_is_still_loaded_is_said_in_one_line(tmp_path):
+    """As in Colab after an installation: the extension refuses before it touches anything."""
+    with kernel_in(tmp_path) as kernel:
+        kernel.run("import IPython; IPython.version_info, IPython.__version__ = (7, 34, 0, ''), '7.34.0'")
+        refused = kernel.run("%load_ext kling_nb")
+        assert refused.status == "error"
+        [line] = refused.error
+        assert "IPython 7.34.0 is loaded" in line
+        assert "Restart the runtime" in line
+        assert "kling" not in kernel.value("list(get_ipython().magics_manager.magics['cell'])")
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    assert "ipython>=" + ".".join(map(str, magics._NEEDED)) in wanted
+
+
+def test_a_terminal_that_cannot_write_a_letter_shows_its_escape(monkeypatch):
+    """IPython in a console of few letters: a command ends well."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    lines = "%load_ext kling_nb\n%kling estimate \u72d0.ipynb"
+    done = subprocess.run(
+        [sys.executable, "-m", "IPython", "--colors=NoColor", "-c", lines],
+        capture_output=True,
+        text=True,
+        encoding="ascii",
+        timeout=90,
+        check=False,
+    )
+    assert "\\u72d0" in done.stdout + done.stderr
+    assert "UnicodeEncodeError" not in done.stdout + done.stderr
 
 
 def test_load_reload_and_unload(kernel):
