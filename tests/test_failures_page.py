@@ -45,6 +45,9 @@ PROOFS = {
     "A proxy signs the traffic with a certificate that is not known here": [
         "network/proxy::certificates_of_ones_own_are_used",
     ],
+    "The clip is whole, and not every browser plays it (H.265, 10 bits, 4:4:4)": [
+        "views/embed::a_whole_clip_that_not_every_browser_plays_is_offered_as_a_file",
+    ],
     "A terminal cannot write the prompt's letters": [
         "cli::letters_that_a_console_cannot_write_are_escaped",
         "notebook/magics::a_terminal_that_cannot_write_a_letter_shows_its_escape",

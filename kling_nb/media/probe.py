@@ -17,6 +17,7 @@ from kling_nb.errors import StoreError
 from kling_nb.files import open_plain
 from kling_nb.media.marks import Box, BrokenBoxError, marks_in, outer_boxes
 from kling_nb.records.provenance import Mark
+from kling_nb.records.run import codec_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +55,8 @@ class Measured:
 
     container: Kind
     codec: str
+    profile: str
+    pixel_format: str
     width: int
     height: int
     fps: float
@@ -250,7 +253,7 @@ def _sound(container: "InputContainer") -> str | None:
     if not container.streams.audio:
         return None
     context = container.streams.audio[0].codec_context
-    return "unknown" if context is None else context.name
+    return "unknown" if context is None else codec_name(context.name)
 
 
 def _measure(file: BinaryIO, kind: Kind, boxes: list[Box]) -> Measured:
@@ -307,7 +310,9 @@ def _facts(
     fps = float(rate) if rate else reading.frames / seconds if seconds else 0.0
     return Measured(
         container=kind,
-        codec=stream.codec_context.name,
+        codec=codec_name(stream.codec_context.name),
+        profile=stream.codec_context.profile or "",
+        pixel_format=reading.decoded.format.name,
         width=reading.decoded.width,
         height=reading.decoded.height,
         fps=round(fps, 3),

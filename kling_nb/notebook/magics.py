@@ -162,7 +162,7 @@ def _refuse_old_ipython() -> None:
     needed = ".".join(map(str, _NEEDED))
     error = SettingsError(
         f"IPython {IPython.__version__} is loaded, and kling_nb needs {needed} or newer.",
-        cure=f"Restart the runtime (the kernel); `%pip install 'ipython>={needed}'` before if it comes again.",
+        cure=f"Restart the runtime (the kernel); if that is not enough, `%pip install 'ipython>={needed}'`.",
     )
     error.plain = True
     raise error

@@ -255,6 +255,8 @@ class _File(_Part):
     size: _Count = _say("Bytes")
     container: _Line = _say("Measured, as all below: `mp4`, `mov`, `webm` or `mkv`", "")
     codec: _Line = _say("Of the picture", "")
+    profile: _Line = _say("Of the codec; empty: it has none, or nobody looked", "")
+    pixel_format: _Line = _say("In FFmpeg's words; empty: nobody looked", "")
     width: _Small = _say("Pixels", 0)
     height: _Small = _say("Pixels", 0)
     fps: Annotated[float, Field(ge=0, le=10_000)] = _say("Frames per second", 0.0)

@@ -7,9 +7,9 @@ means unknown, never zero; times are UTC; no field holds a key or a signed query
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from kling_nb.errors import Charged, RunIds
 from kling_nb.records.base import Moment, Record
@@ -28,6 +28,7 @@ __all__ = [
     "RunRecord",
     "RunStatus",
     "charged",
+    "codec_name",
     "ids_of",
     "with_who",
 ]
@@ -69,6 +70,26 @@ class RunStatus(StrEnum):
 _ENDED = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELED, RunStatus.LOST})
 
 
+#: Decoders whose name is not that of their codec, which an earlier version wrote down.
+_DECODERS = {"libdav1d": "av1", "libaom-av1": "av1", "libgav1": "av1", "libvpx-vp9": "vp9", "mp3float": "mp3"}
+
+
+def codec_name(decoder: str) -> str:
+    """Give the canonical name of a codec.
+
+    Args:
+        decoder: As FFmpeg calls what reads it.
+
+    Example:
+        >>> codec_name("libdav1d"), codec_name("h264")
+        ('av1', 'h264')
+    """
+    return _DECODERS.get(decoder, decoder)
+
+
+_Codec = Annotated[str, AfterValidator(codec_name)]
+
+
 class MediaFacts(Record):
     """What is measured in a finished file.
 
@@ -78,6 +99,8 @@ class MediaFacts(Record):
         size: Bytes.
         container: e.g. `mp4`.
         codec: Of the picture, e.g. `h264`.
+        profile: Of the codec, e.g. `High`; empty where it has none, or nobody looked.
+        pixel_format: As FFmpeg calls it, e.g. `yuv420p`; empty where nobody looked.
         width: Pixels.
         height: Pixels.
         fps: Frames per second.
@@ -95,13 +118,15 @@ class MediaFacts(Record):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size: int = Field(ge=0)
     container: str = ""
-    codec: str = ""
+    codec: _Codec = ""
+    profile: str = ""
+    pixel_format: str = ""
     width: int = 0
     height: int = 0
     fps: float = 0.0
     frames: int | None = None
     duration_s: float = 0.0
-    audio_codec: str | None = None
+    audio_codec: _Codec | None = None
     marks: tuple[Mark, ...] | None = Field(default=None, max_length=MOST_MARKS)
 
     @property

@@ -30,7 +30,7 @@ _DERIVED = (
     ("file", "digital_source_type"),
 )
 
-_EXACT = ("container", "codec", "width", "height", "frames", "audio_codec")
+_EXACT = ("container", "codec", "pixel_format", "width", "height", "frames", "audio_codec")
 
 
 def faults_in(data: Mapping[str, Any], record: RunRecord) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kling_nb.errors import UsageError
 from kling_nb.records.run import FrontEnd, Mode, RunRecord, RunStatus
-from kling_nb.views.words import size_words
+from kling_nb.views.words import size_words, unplayed_words
 
 __all__ = ["ASKED_MOST", "Inset", "Kept", "data_address", "growth", "inset", "refuse_too_much"]
 
@@ -123,7 +123,11 @@ def inset(kept: Sequence[Kept], mode: Mode, *, front: FrontEnd = "", final: bool
     why = _why_not(mode, front, adds, kept)
     shown = []
     for one, there in zip(kept, here, strict=True):
-        if mode == "never":
+        unplayed = unplayed_words(one.record.media) if there and one.record.media else ""
+        if unplayed:
+            still = None if mode == "never" else one.poster
+            shown.append(Inset(src=one.src, poster=still, player=False, words=unplayed))
+        elif mode == "never":
             shown.append(Inset(src=one.src, player=False))
         elif mode == "poster":
             shown.append(Inset(src=one.src, poster=one.poster, player=False))

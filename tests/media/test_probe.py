@@ -12,6 +12,7 @@ from PIL import Image
 
 from kling_nb.errors import StoreError
 from kling_nb.media.probe import NotVideoError, poster, probe
+from kling_nb.records.run import MediaFacts
 from support.clips import make_clip
 
 
@@ -24,6 +25,7 @@ def test_a_clip_is_measured(tmp_path):
     """Codec, size, rate, frames and seconds are those of the file."""
     facts = probe(make_clip(tmp_path / "a.mp4", seconds=1.5, size=(128, 72)))
     assert (facts.container, facts.codec) == ("mp4", "h264")
+    assert (facts.profile, facts.pixel_format) == ("Constrained Baseline", "yuv420p")
     assert (facts.width, facts.height) == (128, 72)
     assert (facts.fps, facts.frames, facts.duration_s) == (24.0, 36, 1.5)
     assert facts.audio_codec is None
@@ -44,6 +46,23 @@ def test_other_containers_are_named_as_they_are(tmp_path, name, codec):
     clip = make_clip(tmp_path / name, codec=codec).rename(tmp_path / "download.part")
     assert f"a.{probe(clip).container}" == name
     assert probe(clip).frames == 24
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixels", "measured"),
+    [
+        ("libsvtav1", "yuv420p", ("av1", "Main", "yuv420p")),
+        ("libx265", "yuv420p10le", ("hevc", "Main 10", "yuv420p10le")),
+        ("libx264", "yuv444p", ("h264", "High 4:4:4 Predictive", "yuv444p")),
+        ("mpeg4", "yuv420p", ("mpeg4", "Simple Profile", "yuv420p")),
+    ],
+)
+def test_codec_profile_and_pixels_have_their_own_names(tmp_path, codec, pixels, measured):
+    """Whatever decoder reads them here; a receipt that has a decoder's name is read as the codec's."""
+    facts = probe(make_clip(tmp_path / "a.mp4", codec=codec, pixels=pixels, seconds=0.5))
+    assert (facts.codec, facts.profile, facts.pixel_format) == measured
+    old = MediaFacts(file="a.mp4", sha256="0" * 64, size=1, codec="libdav1d", audio_codec="mp3float")
+    assert (old.codec, old.audio_codec) == ("av1", "mp3")
 
 
 def _png():

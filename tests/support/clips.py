@@ -27,6 +27,7 @@ def make_clip(
     colour: tuple[int, int, int] = (180, 90, 40),
     noise: bool = False,
     codec: str = "libx264",
+    pixels: str = "yuv420p",
 ) -> Path:
     """Write a clip and give its path back.
 
@@ -40,14 +41,15 @@ def make_clip(
         colour: Of the picture; another colour makes other bytes.
         noise: Whether the picture is noise, which compresses badly.
         codec: Of the picture.
+        pixels: The format of its pixels.
     """
     options = {"movflags": "+faststart"} if path.suffix in {".mp4", ".mov"} else {}
     with av.open(path, "w", options=options) as film:
         picture = film.add_stream(codec, rate=fps)
         picture.width, picture.height = size
-        picture.pix_fmt = "yuv420p"
+        picture.pix_fmt = pixels
         picture.codec_context.thread_count = 1
-        if codec == "libx264":
+        if codec in {"libx264", "libx265"}:
             picture.options = {"preset": "ultrafast"}
         sound = None
         if audio:

@@ -12,7 +12,7 @@ from kling_nb.errors import UsageError
 from kling_nb.files import file_sha256
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import MediaFacts, RunStatus
-from kling_nb.views.card import card
+from kling_nb.views.card import card, line
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.embed import ASKED_MOST, Kept, data_address, growth, inset, refuse_too_much
 from kling_nb.views.grid import grid
@@ -38,6 +38,50 @@ def _kept(path, *, size=None, run_id="kl7m2q", **changes):
 def clip(tmp_path):
     """Give a small clip."""
     return make_clip(tmp_path / "fox.mp4", seconds=0.2)
+
+
+@pytest.mark.parametrize("mode", ["auto", "always", "poster", "never"])
+@pytest.mark.parametrize(
+    ("codec", "pixels", "words"),
+    [
+        ("hevc", "yuv420p", "H.265"),
+        ("hevc", "", "H.265"),
+        ("h264", "yuv420p10le", "H.264, yuv420p10le"),
+        ("h264", "yuv444p", "H.264, yuv444p"),
+        ("mpeg4", "yuv420p", "MPEG-4 part 2"),
+        ("av1", "yuv444p", "AV1, yuv444p"),
+    ],
+)
+def test_a_whole_clip_that_not_every_browser_plays_is_offered_as_a_file(clip, mode, codec, pixels, words):
+    """The card and its line say so, whatever is embedded; there is no dead player, and the still stays."""
+    kept = _kept(clip, codec=codec, pixel_format=pixels)
+    [shown] = inset([kept], mode)
+    state = CardState(
+        record=kept.record, src=shown.src, poster=shown.poster, player=shown.player, aside=shown.words
+    )
+    for written in (card(state, totals=None, now=utc_now()), line(state, totals=None, now=utc_now())):
+        assert "not every browser plays it (" + words in written
+    page = card(state, totals=None, now=utc_now())
+    assert "<video" not in page
+    assert ("<img" in page) is (mode != "never")
+    assert 'href="kling_media/fox.mp4"' in page
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixels"),
+    [
+        ("h264", "yuv420p"),
+        ("h264", "yuvj420p"),
+        ("h264", ""),
+        ("", ""),
+        ("av1", "yuv420p10le"),
+        ("vp9", "yuv420p"),
+    ],
+)
+def test_what_browsers_play_is_played(clip, codec, pixels):
+    """Also where an earlier version did not look at the pixels."""
+    [shown] = inset([_kept(clip, codec=codec, pixel_format=pixels)], "auto")
+    assert (shown.player, shown.words) == (True, "")
 
 
 @pytest.mark.parametrize(
