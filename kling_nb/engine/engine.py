@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from kling_nb.engine.detach import detached, halted
-from kling_nb.engine.folder_state import catch_up
+from kling_nb.engine.folder_state import SENDER_GONE, catch_up
 from kling_nb.engine.job import Clock, Driver, Job, Limits
 from kling_nb.engine.lookup import Access, Seen, fetch_again, look
 from kling_nb.engine.run import Run
@@ -207,7 +207,7 @@ class Engine:
             may_send=may_send,
         )
         while await self._claim(job):
-            beating = asyncio.ensure_future(self._beat(run.id))
+            beating = asyncio.ensure_future(job.beat())
             try:
                 await self._carry(job)
             except LeaseLostError:
@@ -261,18 +261,12 @@ class Engine:
         with contextlib.suppress(StoreError):
             self.store(record.folder).write_sidecar(record)
 
-    async def _beat(self, run_id: str) -> None:
-        while True:
-            await asyncio.sleep(self.limits.lease_s / 3)
-            with contextlib.suppress(LedgerError):
-                await asyncio.to_thread(self.ledger.renew, run_id, self.owner, self.limits.lease_s)
-
     async def _carry(self, job: Job) -> None:
         snapshot = None
         if job.at(RunStatus.CREATED) and not job.run.sent_here:
             await catch_up(job)
         if job.at(RunStatus.CREATED) and not job.may_send:
-            await cancel_unsent(job, "the process that asked for it ended before")
+            await cancel_unsent(job, SENDER_GONE)
         elif job.at(RunStatus.CREATED, RunStatus.SUBMITTING):
             slot = self._slot(job.record.account)
             if not await have_place(slot, job):

@@ -10,16 +10,20 @@ import asyncio
 from pathlib import Path
 from typing import get_args
 
+from kling_nb.engine.detach import detached
 from kling_nb.engine.job import Job
 from kling_nb.errors import StoreError
 from kling_nb.files import file_sha256, signature
+from kling_nb.media.claims import Stillness
 from kling_nb.media.folder import Store
 from kling_nb.media.names import file_stem
 from kling_nb.media.probe import Kind, probe
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import MediaFacts, RunRecord, RunStatus
 
-__all__ = ["catch_up", "kept_clip", "kept_id"]
+__all__ = ["SENDER_GONE", "catch_up", "follow_sender", "kept_clip", "kept_id"]
+
+SENDER_GONE = "the process that asked for it ended before"
 
 #: As `Store.keep` names clips.
 _SUFFIXES = tuple(f".{kind}" for kind in get_args(Kind))
@@ -46,6 +50,47 @@ async def catch_up(job: Job) -> None:
     elif kept is not None and kept.status is RunStatus.LOST:
         why = kept.message or "the process that sent it ended before the answer came"
         await job.lose(why)
+
+
+async def follow_sender(job: Job) -> RunRecord | None:
+    """Wait while another ledger's kernel is about to send a run that this one knows from the folder only.
+
+    Args:
+        job: A run in `submitting`.
+
+    Returns:
+        Its end, where it ended unsent or its sender died before; None where it was sent, or may have been.
+
+    Raises:
+        DetachedError: Somebody stopped the waiting.
+    """
+    claims, record = job.store.claims, job.record
+    still = Stillness(job.clock.monotonic, 2 * job.limits.lease_s)
+    job.follows = True
+    while True:
+        claim = await asyncio.to_thread(claims.seen, record.request_key)
+        # Read after the claim, which is given back only once the receipt is written.
+        kept = await asyncio.to_thread(job.store.sidecar, record)
+        if (
+            kept is not None
+            and kept.status in {RunStatus.FAILED, RunStatus.CANCELED}
+            and kept.charged == "no"
+        ):
+            return kept
+        sent = kept is not None and (kept.provider_run_id is not None or kept.status.ended)
+        if sent or claim is None or claim.run_id != record.id:
+            return None
+        if still.reached(claim):
+            break
+        await job.pause(0.1 if job.loopback else 1.0)
+        if job.detach_wanted:
+            what = f"We stopped waiting for the process that sends run {record.id}."
+            raise detached(record, what, f"`%kling resume {record.id}` waits again.")
+    if claim.sending:
+        return None
+    await asyncio.to_thread(claims.void, record.request_key, claim)
+    changes = {"status": RunStatus.CANCELED, "reason": "canceled", "message": SENDER_GONE}
+    return record.model_copy(update=changes)
 
 
 def kept_id(job: Job) -> str | None:

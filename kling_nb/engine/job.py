@@ -115,6 +115,7 @@ class Job:
         wake: Set when somebody has a wish.
         detach_wanted: Whether somebody wants the watching to end.
         resting: Whether nothing is on its way to the provider just now.
+        follows: Whether a kernel with another ledger is to send it: then its claim is not kept alive here.
     """
 
     run: Run
@@ -132,6 +133,7 @@ class Job:
     may_send: bool = True
     detach_wanted: bool = False
     resting: bool = False
+    follows: bool = False
 
     @property
     def record(self) -> RunRecord:
@@ -253,20 +255,54 @@ class Job:
         with contextlib.suppress(StoreError):
             await asyncio.to_thread(self.store.write_sidecar, record)
 
-    async def commit_to_send(self, kind: str, /, *, at: RunStatus, **changes: Any) -> None:
+    async def commit_to_send(self, kind: str, /, *, at: RunStatus, **changes: Any) -> bool:
         """Commit that the run is being sent, so that the POST may leave on return.
+
+        False where a kernel with another ledger has the run's place in the folder; then nothing is committed.
 
         Should the process be stopped or the machine sleep in between, the lease may have run out, and another
         process may have sent it: so what took long is committed again, which only the holder can.
         """
         while True:
             since = self.clock.monotonic(), self.clock.wall()
+            if not self.record.play and not await asyncio.to_thread(self._claimed):
+                return False
             await self.change(kind, at=at, **changes)
             self.checkpoint(f"{kind} in the ledger")
             passed = max(self.clock.monotonic() - since[0], abs(self.clock.wall() - since[1]))
             if passed <= self.limits.lease_s / 3:
-                return
+                return True
             at = self.record.status
+
+    def _claimed(self) -> bool:
+        """Write down in the folder that the run is being sent, if its place there is ours."""
+        claims, key, run_id = self.store.claims, self.record.request_key, self.record.id
+        if claims.keep(key, run_id, sending=True):
+            return True
+        if not claims.take(key, run_id, self.owner):
+            claim = claims.seen(key)
+            # Of two runs of this ledger it is the ledger that decides.
+            return claim is not None and self.ledger.get(claim.run_id) is not None
+        # It never had one, or was taken for dead: what another ledger sent meanwhile has its receipt here.
+        over = {RunStatus.FAILED, RunStatus.CANCELED}
+        for kept in self.store.sidecars(request_keys=[key]):
+            if (
+                kept.run_key == self.record.run_key
+                and kept.status not in over
+                and not self.ledger.get(kept.id)
+            ):
+                claims.drop(key, run_id)
+                return False
+        return claims.keep(key, run_id, sending=True)
+
+    async def beat(self) -> None:
+        """Show again and again that the run is driven: in the ledger, and until it is sent in the folder."""
+        while True:
+            await asyncio.sleep(self.limits.lease_s / 3)
+            with contextlib.suppress(LedgerError, StoreError):
+                await asyncio.to_thread(self.ledger.renew, self.record.id, self.owner, self.limits.lease_s)
+                if self.at(RunStatus.CREATED, RunStatus.SUBMITTING) and not self.follows:
+                    await asyncio.to_thread(self.store.claims.keep, self.record.request_key, self.record.id)
 
     async def read(self) -> Snapshot:
         """Read the run at the provider, following to the reply that decides."""

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from kling_nb.engine.detach import detached
-from kling_nb.engine.folder_state import kept_id
+from kling_nb.engine.folder_state import follow_sender, kept_id
 from kling_nb.engine.job import Job
 from kling_nb.engine.schedule import back_off
 from kling_nb.engine.watch import sandbox_gone, wrong_account
@@ -33,6 +33,7 @@ from kling_nb.records.run import RunStatus, with_who
 
 __all__ = ["cancel_unsent", "have_place", "not_sent", "recover", "submit"]
 
+ELSEWHERE = "another kernel sends the same request from this folder"
 #: Proofs that a POST made no run, each by two reads of its own and each good for one more POST.
 MOST_PROOFS = 3
 #: Pages of one list that are read before it is called unclear.
@@ -45,11 +46,11 @@ async def submit(job: Job) -> None:
     Args:
         job: A run in `created`.
     """
-    retries = RetryState(job.clock.monotonic())
+    retries, why = RetryState(job.clock.monotonic()), "canceled before"
     while not job.run.cancel_wanted:
         if job.detach_wanted:
             raise not_sent(job)
-        await job.commit_to_send(
+        sending = await job.commit_to_send(
             "submitting",
             at=RunStatus.CREATED,
             sent=_noted(job),
@@ -59,6 +60,9 @@ async def submit(job: Job) -> None:
             account=job.account or job.record.account,
             message="",
         )
+        if not sending:
+            why = ELSEWHERE
+            break
         try:
             answer = await _answer(job)
         except TransportError as error:
@@ -80,7 +84,7 @@ async def submit(job: Job) -> None:
             )
         if not await _limited(job, retries, answer):
             return await refuse(job, answer)
-    return await cancel_unsent(job, "canceled before")
+    return await cancel_unsent(job, why)
 
 
 async def _answer(job: Job) -> SubmitAnswer:
@@ -262,13 +266,17 @@ async def recover(job: Job, why: str) -> None:
     if not job.same_account:
         # Another account's silence proves nothing.
         raise wrong_account(job)
+    ours = await asyncio.to_thread(_is_ours, job)
+    if not ours and (kept := await follow_sender(job)) is not None:
+        await end(job, "ended elsewhere", kept.status, reason=kept.reason, charged="no", message=kept.message)
+        return
     found: str | bool | None = await asyncio.to_thread(kept_id, job)
     if found is None and job.provider.can_look_up:
         found = await _look_twice(job)
         if found is None:
             raise _unclear(job, why)
         if found is True:
-            if not await asyncio.to_thread(_is_ours, job):
+            if not ours:
                 raise _not_ours(job)
             if not job.may_send:
                 await cancel_unsent(job, "it never reached the provider")
@@ -339,7 +347,11 @@ async def _resend(job: Job) -> str | Refused:
     for tries in range(1, 6):
         if tries > 1:
             await job.sleep(back_off(tries - 1, random=job.clock.random) if wait is None else wait)
-        await job.commit_to_send("resent", at=RunStatus.SUBMITTING, sent=_noted(job), submitted_at=utc_now())
+        noted = _noted(job)
+        if not await job.commit_to_send(
+            "resent", at=RunStatus.SUBMITTING, sent=noted, submitted_at=utc_now()
+        ):
+            return ELSEWHERE
         try:
             answer = await _answer(job)
         except TransportError as error:

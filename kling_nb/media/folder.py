@@ -28,6 +28,7 @@ from kling_nb.files import (
     write_whole,
 )
 from kling_nb.media import probe as probing
+from kling_nb.media.claims import Claims
 from kling_nb.media.names import file_stem
 from kling_nb.media.sidecars import SidecarReader
 from kling_nb.records.privacy import is_redacted
@@ -61,6 +62,7 @@ class Store:
         self.folder = Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would follow links
         #: Files of the last `sidecars()` that are none of ours, and why.
         self.skipped: list[tuple[str, str]] = []
+        self.claims = Claims(self.folder)
         self._hashes: dict[tuple[Path, Signature], str] = {}
         self._reader = SidecarReader(self.folder)
         self._posters: dict[tuple[Path, Signature], str | None] = {}
@@ -110,10 +112,6 @@ class Store:
 
         Raises:
             StoreError: The folder cannot be made.
-
-        Example:
-            >>> store.part(record).name  # doctest: +SKIP
-            '.a-red-fox-kl7m2q.4711-9f86d081.part'
         """
         try:
             self._make_folder()
@@ -266,6 +264,8 @@ class Store:
             write_whole(path, data + b"\n", checkpoint)
         except OSError as error:
             _refuse(error, "The sidecar cannot be written", record)
+        if record.provider_run_id is not None or record.status.ended:
+            self.claims.drop(record.request_key, record.id)
         if record.private and not is_redacted(record):
             # From before it was private, under a name that is made of its words.
             public = record.model_copy(update={"private": False})
@@ -289,6 +289,10 @@ class Store:
         """
         found, self.skipped = self._reader.read(None if request_keys is None else frozenset(request_keys))
         return found
+
+    def sidecar(self, record: RunRecord) -> RunRecord | None:
+        """Read the receipt of one run anew; None where it is not here, or cannot be read."""
+        return self._reader.one(f"{file_stem(record)}.json")
 
     def bring(self, record: RunRecord, other: Path) -> RunRecord:
         """Bring a clip and its sidecar from another media folder into this one.

@@ -66,6 +66,14 @@ class SidecarReader:
                     found.append(record.model_copy(update={"folder": str(self._folder)}))
         return sorted(found, key=lambda record: (record.created_at, record.id)), skipped
 
+    def one(self, name: str) -> RunRecord | None:
+        """Read one file; None where it is not there, or is no receipt."""
+        try:
+            record = self._one(name, None)
+        except (OSError, StoreError):
+            return None
+        return None if record is None else record.model_copy(update={"folder": str(self._folder)})
+
     def _names(self, skipped: Skipped) -> Iterator[str]:
         try:
             with os.scandir(self._folder) as entries:

@@ -20,8 +20,8 @@ from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import redact_error, redacted_request
 from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import RunRecord, RunStatus, charged, ids_of
-from kling_nb.session.admission import FROM_FOLDER
 from kling_nb.session.api import current
+from kling_nb.session.folder_runs import FROM_FOLDER
 from kling_nb.session.session import Session
 from kling_nb.views.words import clock, state_word
 

@@ -7,7 +7,7 @@ the ledger is locked, so that nobody's write has to wait for either.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import reduce
 from pathlib import Path
@@ -22,6 +22,7 @@ from kling_nb.engine.run import Run
 from kling_nb.errors import BudgetError, KlingError, StoreError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
+from kling_nb.media.claims import Stillness
 from kling_nb.media.folder import Store
 from kling_nb.media.names import file_stem
 from kling_nb.pricing.catalog import Model
@@ -32,7 +33,9 @@ from kling_nb.records.privacy import NOW_PRIVATE, STILL_PUBLIC, is_redacted, res
 from kling_nb.records.provenance import Commit
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.session.budget import Budget
-from kling_nb.session.plan import Ask, Take, new_record, plan_takes
+from kling_nb.session.claiming import ClaimedError, claiming, wait_for_claim
+from kling_nb.session.folder_runs import FROM_FOLDER, from_folder, unpaid
+from kling_nb.session.plan import Ask, Take, new_id, new_record, plan_takes
 
 __all__ = ["Admission"]
 
@@ -40,7 +43,6 @@ _EARLIER = (
     "It was asked for when IPython still took `>>> `, `... ` or `In [1]: ` out of a prompt; "
     "`--no-cache` buys it as it is written."
 )
-FROM_FOLDER = "attached from the folder"
 _LIVE = frozenset({*(status for status in RunStatus if status.pending), RunStatus.LOST})
 
 
@@ -63,6 +65,7 @@ class Admission:
         reach: Gives what is needed to ask about a run, with these keys, or raises.
         checkout: Says which version of the code is around the notebook; asked once, before new runs.
         output_runs: Reads what the saved notebook's own outputs tell of runs of some requests; reads it once.
+        claimed: By request key, the ids of runs that this call has claimed in the folder.
     """
 
     ask: Ask
@@ -79,6 +82,7 @@ class Admission:
     access: Callable[[RunRecord], Access]
     checkout: Callable[[], Commit | None] = lambda: None
     output_runs: Callable[[tuple[str, ...]], Sequence[RunRecord]] = lambda _keys: ()
+    claimed: Mapping[str, str] = field(default_factory=dict)
 
     def look(self, *, keep: bool = False) -> tuple[Take, ...]:
         """Decide about every take, as things stand now; the ledger is read and let go first.
@@ -174,12 +178,16 @@ class Admission:
             KlingError: The call is refused; nothing was sent.
         """
         opened = None
+        still = Stillness(self.engine.clock.monotonic, 2 * self.engine.limits.lease_s)
         while opened is None:
             try:
                 opened = self._admitted()
             except NotAskedError as unasked:
                 # The ledger is free again while somebody unlocks his keyring; then all is decided anew.
                 self.keys.ask(unasked.provider)
+            except ClaimedError as claimed:
+                # Another kernel decides about it just now; then its receipt is found in the folder.
+                wait_for_claim(self.store.claims, claimed.request_key, still)
         self.engine.checkpoint("intent in the ledger")
         self._write_first_sidecars([record for record, reused in opened if not reused])
         self.engine.checkpoint("intent in the folder")
@@ -195,10 +203,20 @@ class Admission:
         # Found out before the ledger is locked, and only for what may be sent.
         new = any(take.word == "new" for take in takes)
         here = replace(self, shared={**self.shared, "commit": self.checkout()}) if new else self
-        with self.keys.closed(), self.ledger.writing() as transaction:
-            opened = here.admit(transaction)
-            if any(not reused for _, reused in opened):
-                self.store.check_room()
+        wanted = [take.request_key for take in takes if take.word == "new"] if not self.budget.play else []
+        with claiming(wanted, self.store.claims, self.ledger, self.engine.owner) as claimed:
+            with self.keys.closed(), self.ledger.writing() as transaction:
+                opened = replace(here, claimed=claimed).admit(transaction)
+                new_runs = [record for record, reused in opened if not reused]
+                if new_runs:
+                    self.store.check_room()
+                for record in new_runs:
+                    if not record.play and claimed.get(record.request_key) != record.id:
+                        # What answered it a moment ago does so no longer.
+                        raise ClaimedError(record.request_key)
+            # Those of the new runs stand until they are sent.
+            for record in new_runs:
+                claimed.pop(record.request_key, None)
             return opened
 
     def _afford(self, transaction: Transaction, amounts: Sequence[int], now: datetime) -> None:
@@ -267,6 +285,7 @@ class Admission:
             record = new_record(
                 self.ask,
                 take,
+                run_id=self.claimed.get(take.request_key) or new_id(),
                 model=self.model.id,
                 provider=self.provider,
                 estimate=self.price,
@@ -298,7 +317,7 @@ class Admission:
             transaction.write(record, "private")
         if not in_ledger and record.status.pending and self._reachable(record):
             # It keeps the session and the user it names: what it costs is theirs, and in no sum of ours.
-            transaction.insert(_unpaid(record), FROM_FOLDER)
+            transaction.insert(unpaid(record), FROM_FOLDER)
         return record, True
 
     def _write_first_sidecars(self, records: list[RunRecord]) -> None:
@@ -308,6 +327,7 @@ class Admission:
         except StoreError:
             # All or nothing: none of them may be sent, and each gives its money back.
             for record in records:
+                self.store.claims.drop(record.request_key, record.id)
                 self.ledger.change(
                     record.id,
                     "no sidecar",
@@ -368,40 +388,6 @@ class Admission:
         if record.folder and Path(record.folder) != self.store.folder:
             record = self.store.bring(record, Path(record.folder))
         return record
-
-
-def in_folder(store: Store, name: str) -> RunRecord | None:
-    """Find a run that only a media folder knows.
-
-    Args:
-        store: The folder.
-        name: Our id or the provider's.
-
-    Returns:
-        What its sidecar says, without the money; None where there is none.
-    """
-    found = (record for record in store.sidecars() if name in {record.id, record.provider_run_id})
-    return next((_unpaid(from_folder(record)) for record in found), None)
-
-
-def from_folder(record: RunRecord) -> RunRecord:
-    """Take a record that only the folder knows: its money is no money of ours."""
-    if record.status.ended:
-        # What it cost is shown, and in no sum: an ended run of a folder stays out of the ledger.
-        return record.model_copy(update={"reserved_micros": 0})
-    changes: dict[str, Any] = {}
-    if record.provider == "sandbox":
-        # Its sandbox was another process, most likely gone; play runs may simply be made again.
-        changes = {"status": RunStatus.FAILED, "reason": "expired", "charged": "no"}
-    elif record.provider_run_id is None:
-        # The folder is written before and after the submit, not during: it may have been sent.
-        changes = {"status": RunStatus.SUBMITTING}
-    return _unpaid(record).model_copy(update=changes)
-
-
-def _unpaid(record: RunRecord) -> RunRecord:
-    """Leave out the figures that a file tells: money is the ledger's alone."""
-    return record.model_copy(update={"reserved_micros": 0, "settled_micros": None, "reported_micros": None})
 
 
 def _another(record: RunRecord, transaction: Transaction) -> bool:

@@ -347,10 +347,17 @@ def plan_takes(
 
 
 def new_record(
-    ask: Ask, take: Take, *, model: str, provider: str, estimate: Estimate, now: datetime, **where: Any
+    ask: Ask,
+    take: Take,
+    *,
+    run_id: str,
+    model: str,
+    provider: str,
+    estimate: Estimate,
+    now: datetime,
+    **where: Any,
 ) -> RunRecord:
     """Make the record of a run asked for now; `where` holds the remaining fields of `RunRecord`."""
-    run_id = new_id()
     return RunRecord(
         id=run_id,
         request=ask.request,

@@ -41,8 +41,9 @@ from kling_nb.records.money import Cap, Estimate, Totals
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.records.saved_notebook import runs_in_outputs
 from kling_nb.records.secrets import texts_of
-from kling_nb.session.admission import Admission, in_folder
+from kling_nb.session.admission import Admission
 from kling_nb.session.budget import Budget, named_session
+from kling_nb.session.folder_runs import in_folder
 from kling_nb.session.plan import Ask, Plan, offer_for, payloads
 from kling_nb.session.reach import access_for
 from kling_nb.views.words import unread_words
