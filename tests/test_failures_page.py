@@ -101,7 +101,12 @@ PROOFS = {
         "providers/contract::trouble_while_watching_never_ends_a_run",
         "promises/survives_bad_answers::spoilt_readings_never_end_a_run",
     ],
+    "Two kernels with a ledger each share the folder": [
+        "promises/two_ledgers::kernels_with_a_ledger_each_pay_once_at_the_same_instant",
+        "promises/two_ledgers::a_kernel_that_was_taken_for_dead_sends_nothing_when_it_wakes",
+    ],
     "You press stop, or Ctrl-C": [
+        "ledger/interrupts::ctrl_c_held_while_a_cell_submits_locks_nobody_out",
         "notebook/magics::an_interrupt_stops_the_waiting_and_nothing_else",
         "session/api::ctrl_c_ends_the_waiting_and_not_the_run",
     ],
@@ -154,7 +159,8 @@ PROOFS = {
         "media/folder::a_changed_clip_is_not_the_recorded_one",
     ],
     "The clip is gone here and there": [
-        "engine/reuse::a_clip_that_is_gone_here_and_there_can_be_bought_again"
+        "engine/reuse::a_success_stays_one_while_its_clip_is_away_and_its_provider_forgot_it",
+        "engine/reuse::a_clip_that_is_gone_for_good_is_bought_again_by_request",
     ],
     "The notebook came without its folder": ["recovery/restore::a_mailed_notebook_is_restored_beside_itself"],
     "The notebook is opened with no kernel, key or trust": [

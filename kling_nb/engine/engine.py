@@ -20,6 +20,7 @@ from kling_nb.engine.detach import detached, halted
 from kling_nb.engine.folder_state import SENDER_GONE, catch_up
 from kling_nb.engine.job import Clock, Driver, Job, Limits
 from kling_nb.engine.lookup import Access, Seen, fetch_again, look
+from kling_nb.engine.refetch import refetch
 from kling_nb.engine.run import Run
 from kling_nb.engine.save import save
 from kling_nb.engine.submit import cancel_unsent, have_place, recover, submit
@@ -107,6 +108,13 @@ class Engine:
         self.loop.start(self._drive(run, may_send=True))
         return run
 
+    def fetch(self, record: RunRecord) -> Run:
+        """Give the handle of a finished run whose file is not here; it is fetched into its folder."""
+        run = Run(record, self, reused=True, fetching=True)
+        run.note = "Its file is not here: it is fetched again, for free."
+        self.loop.start(self._drive(run, may_send=False))
+        return run
+
     def peek(self, record: RunRecord) -> Run:
         """Give the handle of a run without driving it."""
         with self._lock:
@@ -151,7 +159,7 @@ class Engine:
         return driver.job if driver else None
 
     def look(self, access: Access, provider_run_id: str) -> Seen:
-        """Look at a run at its provider, for free; see `asking.look`."""
+        """Look at a run at its provider, for free; see `lookup.look`."""
         return self.loop.start(look(self._transport, access, provider_run_id)).result()
 
     def fetch_again(self, access: Access, record: RunRecord) -> MediaFacts:
@@ -175,7 +183,7 @@ class Engine:
         while (driver := self._drivers.get(run.id)) and (driver.ending or driver.run is not run):
             # Both claim under the same owner: what the old one gives back would be the new one's lease.
             await asyncio.wait([driver.task], timeout=0.1)
-        if driver or run.status.ended:
+        if driver or (run.status.ended and not run.fetching):
             return
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine of the loop always runs in a task
@@ -206,6 +214,9 @@ class Engine:
             checkpoint=self.checkpoint,
             may_send=may_send,
         )
+        if run.fetching:
+            await refetch(job)
+            return
         while await self._claim(job):
             beating = asyncio.ensure_future(job.beat())
             try:
@@ -365,7 +376,7 @@ class Engine:
 
     async def _close(self, grace_s: float) -> None:
         for _ in range(round(grace_s / 0.02)):
-            if not any(map(_submitting, self._drivers.values())):
+            if not any(driver.submitting for driver in self._drivers.values()):
                 break
             await asyncio.sleep(0.02)
         self._closed = True
@@ -397,11 +408,3 @@ class Engine:
         if record.media is None or not record.folder or (path := store.path(record)) is None:
             return None, None
         return relative_src(path, self.page_folder or path.parent.parent), store.poster(record)
-
-
-def _submitting(driver: Driver) -> bool:
-    # A play run has no answer worth waiting for: its sandbox ends with this process.
-    job = driver.job
-    return not driver.run.record.play and (
-        job is None or (job.at(RunStatus.CREATED, RunStatus.SUBMITTING) and not job.resting)
-    )

@@ -31,6 +31,9 @@ from kling_nb.records.run import Earlier, RunRecord, RunStatus
 
 __all__ = ["STEPS", "Clock", "Driver", "Job", "Limits"]
 
+#: Tries of one commit, in half a minute: others may be writing, or a disk be full for a moment.
+LEDGER_TRIES = 8
+
 #: What `checkpoint` is called with, in the order of a run's life: each is between two durable facts, and a
 #: process may be killed there. `keep: ...` are the steps of `Store.keep`. Ends other than `saved` have the
 #: same two steps, the folder first.
@@ -178,7 +181,7 @@ class Job:
         changes = redact_changes(before, changes)
         if at is None and all(getattr(before, name) == value for name, value in changes.items()):
             return before
-        record = await asyncio.to_thread(
+        record = await self._insist(
             lambda: self.ledger.change_as(self.owner, before.id, kind, at=at, **changes)
         )
         self.run.publish(record)
@@ -199,22 +202,14 @@ class Job:
         if copy.status.ended:
             await self._write_sidecar(copy)
             self.checkpoint(f"{kind} in the folder")
-        tries = 0
-        while True:
-            try:
-                record = await self._commit(kind, at, changes)
-                break
-            except LeaseLostError:
-                raise
-            except LedgerError as error:
-                tries += 1
-                error.provider_run_id = copy.provider_run_id
-                if tries == 1 and not copy.status.ended:
-                    # The folder may still be writable, and is enough to find the run again.
-                    await self._write_sidecar(copy)
-                if tries >= 8:
-                    raise
-                await self.clock.sleep(back_off(tries, random=self.clock.random, first_s=0.2, most_s=30))
+        try:
+            # The folder may still be writable where the ledger is not, and is enough to find the run again.
+            record = await self._insist(
+                lambda: self._commit(kind, at, changes), None if copy.status.ended else copy
+            )
+        except LedgerError as error:
+            error.provider_run_id = copy.provider_run_id
+            raise
         self.checkpoint(f"{kind} in the ledger")
         if not copy.status.ended:
             await self._write_sidecar(record)
@@ -243,13 +238,26 @@ class Job:
         except LedgerError:
             return self.record.earlier
 
-    async def _commit(self, kind: str, at: RunStatus | None, changes: dict[str, Any]) -> RunRecord:
-        run_id = self.record.id
+    def _commit(self, kind: str, at: RunStatus | None, changes: dict[str, Any]) -> RunRecord:
         if "provider_run_id" in changes:
-            return await asyncio.to_thread(lambda: self.ledger.accept(self.owner, run_id, kind, **changes))
-        return await asyncio.to_thread(
-            lambda: self.ledger.change_as(self.owner, run_id, kind, at=at, **changes)
-        )
+            return self.ledger.accept(self.owner, self.record.id, kind, **changes)
+        return self.ledger.change_as(self.owner, self.record.id, kind, at=at, **changes)
+
+    async def _insist(self, commit: Callable[[], RunRecord], copy: RunRecord | None = None) -> RunRecord:
+        """Commit, and try again for a while where the ledger cannot be written; `copy` goes to the folder."""
+        tries = 0
+        while True:
+            try:
+                return await asyncio.to_thread(commit)
+            except LeaseLostError:
+                raise
+            except LedgerError:
+                tries += 1
+                if tries == 1 and copy is not None:
+                    await self._write_sidecar(copy)
+                if tries >= LEDGER_TRIES:
+                    raise
+                await self.clock.sleep(back_off(tries, random=self.clock.random, first_s=0.2, most_s=30))
 
     async def _write_sidecar(self, record: RunRecord) -> None:
         with contextlib.suppress(StoreError):
@@ -361,3 +369,11 @@ class Driver:
     task: asyncio.Task[None]
     job: Job | None = None
     ending: bool = False
+
+    @property
+    def submitting(self) -> bool:
+        """Whether an answer may be on its way that is worth waiting for; a sandbox ends with its kernel."""
+        if self.run.record.play or self.run.fetching:
+            return False
+        job = self.job
+        return job is None or (job.at(RunStatus.CREATED, RunStatus.SUBMITTING) and not job.resting)

@@ -94,8 +94,12 @@ class Run:
         <RunStatus.SUCCEEDED: 'succeeded'>
     """
 
-    def __init__(self, record: RunRecord, engine: _Engine, *, reused: bool = False) -> None:
+    def __init__(
+        self, record: RunRecord, engine: _Engine, *, reused: bool = False, fetching: bool = False
+    ) -> None:
         self.record = record
+        #: Whether it is done and its clip is not here, so that it is waited for.
+        self.fetching = fetching
         self.reused = reused
         self.name: str | None = None
         self.note = ""
@@ -106,7 +110,7 @@ class Run:
         self._settled: Future[None] = Future()
         self._listeners: list[Callable[[Run], None]] = []
         self._lock = threading.Lock()
-        if record.status.ended:
+        if record.status.ended and not fetching:
             self._settled.set_result(None)
 
     # -- what it is ------------------------------------------------------
@@ -152,7 +156,7 @@ class Run:
     def video(self) -> Video | None:
         """The clip, once it is on disk and verified."""
         record = self.record
-        if record.status != RunStatus.SUCCEEDED or record.media is None:
+        if record.status != RunStatus.SUCCEEDED or record.media is None or self.fetching:
             return None
         return Video(path=Path(record.folder) / record.media.file, facts=record.media, record=record)
 
@@ -174,7 +178,7 @@ class Run:
     @property
     def error(self) -> KlingError | None:
         """Why there is no clip, as an error that was not raised; None while it is on its way or done."""
-        if self.record.status.ended:
+        if self.record.status.ended and not self.fetching:
             return error_of(self.record)
         return None if self._stopped is None else redact_error(self.record, self._stopped)
 
@@ -295,6 +299,11 @@ class Run:
             self._settle()
         self._call_back()
 
+    def fetched(self, record: RunRecord) -> None:
+        """Take over where the clip of a finished run is again."""
+        self.fetching, self.note = False, ""
+        self.publish(record)
+
     def conceal(self) -> None:
         """Show it as private from here on, in whatever state it is at this moment."""
         with self._lock:
@@ -305,9 +314,11 @@ class Run:
         """End the watching with words; None opens it again."""
         self._stopped = why
         if why is None:
-            if self._settled.done() and self.record.status.pending:
+            if self._settled.done() and (self.record.status.pending or self.fetching):
                 self._settled = Future()
         else:
+            if self.fetching:
+                self.note = str(redact_error(self.record, why))
             self._settle()
         self._call_back()
 

@@ -20,9 +20,10 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from kling_nb.errors import LedgerError
 from kling_nb.ledger import sqlite
 from kling_nb.ledger.fork_guard import ForkGate
+from kling_nb.ledger.interrupts import interrupts_held
 from kling_nb.ledger.rows import Records, read_rows
 from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS, STEPS
-from kling_nb.ledger.transaction import Transaction
+from kling_nb.ledger.transaction import Transaction, note_result
 from kling_nb.pricing.estimate import Bill
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals
@@ -54,7 +55,7 @@ class Ledger:
         text = str(where)
         # Until the address is read it may hold a password anywhere.
         self.where = "address" if "://" in text else text
-        self._closed = False
+        self._opened = self._closed = False
         try:
             url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
             self.where = url.set(query={}).render_as_string(hide_password=True) if "://" in text else text
@@ -69,11 +70,13 @@ class Ledger:
             if is_sqlite:
                 sa.event.listen(self._engine, "connect", sqlite.prepare)
                 sa.event.listen(self._engine, "begin", sqlite.begin)
+            sa.event.listen(self._engine, "after_execute", note_result)
             try:
                 self._migrate()
             except BaseException:
                 self._engine.dispose()
                 raise
+            self._opened = True
         except (SQLAlchemyError, ImportError, OSError, ValueError) as error:
             raise self._broken(error) from None
 
@@ -88,14 +91,23 @@ class Ledger:
                 "Put a sound copy in its place, or name another in KLING_NB_LEDGER: clips and receipts in "
                 "the media folders suffice to go on, but a new ledger forgets what was spent under every cap."
             )
-        return LedgerError(
-            f"The ledger {self.where} cannot be used: {why}.", cure=f"Nothing was sent. {cure}"
-        )
+        elif "locked" in why:
+            cure = (
+                "Another process is writing to it: try again in a moment. If it stays so, end or restart the "
+                "kernel that was stopped while it wrote; what is in the ledger is whole."
+            )
+        if not self._opened:
+            cure = f"Nothing was sent. {cure}"
+        return LedgerError(f"The ledger {self.where} cannot be used: {why}.", cure=cure)
 
     def _migrate(self) -> None:
+        # Whoever only opens a ledger that is up to date waits for nobody who writes to it.
+        with self._transaction(writing=False) as connection:
+            if self._steps_done(connection) == len(STEPS):
+                return
         with self._transaction() as connection:
             MIGRATIONS.create(connection, checkfirst=True)
-            done = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(MIGRATIONS.c.number), 0))) or 0
+            done = self._steps_done(connection)
             if done > len(STEPS):
                 raise LedgerError(
                     f"A newer kling_nb wrote the ledger {self.where}: schema {done}, not {len(STEPS)}.",
@@ -107,14 +119,28 @@ class Ledger:
                     sa.insert(MIGRATIONS).values(number=number, name=name, applied_at=utc_now().isoformat())
                 )
 
+    @staticmethod
+    def _steps_done(connection: sa.Connection) -> int:
+        if not sa.inspect(connection).has_table(MIGRATIONS.name):
+            return 0
+        return connection.scalar(sa.select(sa.func.coalesce(sa.func.max(MIGRATIONS.c.number), 0))) or 0
+
     @contextmanager
     def _transaction(self, *, writing: bool = True) -> Iterator[sa.Connection]:
         pool = self._engine.pool
+        results: list[sa.CursorResult[Any]] = []
         try:
-            with self._forks, self._engine.connect() as connection:
-                connection = connection.execution_options(writing=writing)  # noqa: PLW2901 - the same connection, marked
+            with interrupts_held(), self._forks, self._engine.connect() as connection:
+                marks = {"writing": writing, "results": results}
+                connection = connection.execution_options(**marks)  # noqa: PLW2901 - the same connection, marked
                 with connection.begin():
-                    yield connection
+                    try:
+                        yield connection
+                    finally:
+                        # One that was not read to its end would hold this state of the file, and whoever gets
+                        # the connection next could not begin to write: not even after waiting.
+                        for result in results:
+                            result.close()
         except SQLAlchemyError as error:
             raise self._broken(error) from None
         finally:

@@ -17,11 +17,16 @@ from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals
 from kling_nb.records.run import Earlier, RunRecord, RunStatus
 
-__all__ = ["Transaction"]
+__all__ = ["Transaction", "note_result"]
 
 _MOST_EARLIER = 50
 #: What an event does not repeat: it stands in the record, and may hold private words or be long.
 _NOT_LOGGED = frozenset({"request", "status", "sent", "earlier"})
+
+
+def note_result(connection: sa.Connection, *more: Any) -> None:
+    """Note a result among its connection's marks, so that it is closed with the transaction."""
+    connection.get_execution_options()["results"].append(more[-1])
 
 
 class Transaction:

@@ -19,7 +19,7 @@ from kling_nb.engine.engine import Engine
 from kling_nb.engine.lookup import Access
 from kling_nb.engine.reuse import ReusePolicy
 from kling_nb.engine.run import Run
-from kling_nb.errors import BudgetError, KlingError, StoreError
+from kling_nb.errors import BudgetError, KlingError, LedgerError, StoreError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.media.claims import Stillness
@@ -103,6 +103,7 @@ class Admission:
 
     def _decide(self, known: Sequence[RunRecord], *, keep: bool = False) -> tuple[Take, ...]:
         beside = self.store.sidecars(request_keys=self._request_keys())
+        known = [self._healed(record, beside) for record in known]
         takes = self._planned(known, beside)
         if all(take.word != "new" for take in takes):
             return takes
@@ -114,6 +115,20 @@ class Admission:
             with suppress(StoreError):
                 self.store.write_sidecar(record)
         return self._planned(known, [*beside, *output_runs]) if output_runs else takes
+
+    def _healed(self, record: RunRecord, beside: Sequence[RunRecord]) -> RunRecord:
+        """Take a run for the success that it was, where only its file was away when somebody looked."""
+        if record.status is not RunStatus.FAILED or record.provider_run_id is None:
+            return record
+        same = ("id", "run_key", "provider_run_id", "account")
+        kept = [one.media for one in beside if all(getattr(one, n) == getattr(record, n) for n in same)]
+        for media in dict.fromkeys((record.media, *kept)):
+            here = None if media is None else self._located(record.model_copy(update={"media": media}))
+            if here is not None and any(
+                said.get("status") == RunStatus.SUCCEEDED for _, _, said in self.ledger.events(record.id)
+            ):
+                return here.model_copy(update={"status": RunStatus.SUCCEEDED, "reason": None, "message": ""})
+        return record
 
     def _planned(self, known: Sequence[RunRecord], others: Sequence[RunRecord]) -> tuple[Take, ...]:
         ids = {record.id for record in known}
@@ -188,6 +203,13 @@ class Admission:
             except ClaimedError as claimed:
                 # Another kernel decides about it just now; then its receipt is found in the folder.
                 wait_for_claim(self.store.claims, claimed.request_key, still)
+            except LedgerError as error:
+                raise LedgerError(
+                    error.what,
+                    charged=error.charged,
+                    cure=f"Nothing was sent. {error.cure.removeprefix('Nothing was sent. ')}",
+                    run_id=error.run_id,
+                ) from None
         self.engine.checkpoint("intent in the ledger")
         self._write_first_sidecars([record for record, reused in opened if not reused])
         self.engine.checkpoint("intent in the folder")
@@ -301,21 +323,17 @@ class Admission:
         if self.ask.private:
             record = record.model_copy(update={"private": True})
         held = transaction.get(record.id)
-        in_ledger = held is not None
-        if decision.act == "refetch":
-            words = "fetching the clip again"
-            record = record.model_copy(update={"status": RunStatus.SAVING, "message": words})
-            if in_ledger:
-                transaction.write(record, "refetch")
         if left is not None:
             transaction.write(record, "taken over", session_id=record.session_id)
-        elif (
-            decision.act != "refetch"
-            and held is not None
-            and (held.private, held.request) != (record.private, record.request)
-        ):
+        elif held is not None and (held.private, held.request) != (record.private, record.request):
             transaction.write(record, "private")
-        if not in_ledger and record.status.pending and self._reachable(record):
+        if held is not None and held.status is not record.status is RunStatus.SUCCEEDED:
+            # The clip is here after all; no figure of money changes.
+            facts = {
+                name: getattr(record, name) for name in ("status", "reason", "message", "media", "folder")
+            }
+            transaction.write(record, "healed", **facts)
+        if held is None and record.status.pending and self._reachable(record):
             # It keeps the session and the user it names: what it costs is theirs, and in no sum of ours.
             transaction.insert(unpaid(record), FROM_FOLDER)
         return record, True
@@ -378,13 +396,19 @@ class Admission:
         if reused and unsent and not self.budget.consents(self.ask.max_cost):
             # Another kernel is sending it. Should that one die first, it takes consent to send it from here.
             return self.engine.resume(self.engine.peek(record))
+        if record.status is RunStatus.SUCCEEDED and not self.store.verify(record):
+            return self.engine.fetch(record)
         return self.engine.handle(record, reused=reused)
 
     def _brought(self, record: RunRecord) -> RunRecord:
         """Bring the clip of a finished run into this notebook's folder, if it is elsewhere."""
         if record.status != RunStatus.SUCCEEDED:
             return record
-        record = self._located(record) or record
+        located = self._located(record)
+        if located is None:
+            # Its clip is neither here nor where it was: it is fetched into this folder.
+            return record.model_copy(update={"folder": str(self.store.folder)})
+        record = located
         if record.folder and Path(record.folder) != self.store.folder:
             record = self.store.bring(record, Path(record.folder))
         return record

@@ -1,10 +1,12 @@
 """Run All never pays twice: reuse, reattachment and blocking, through real sessions, files and sockets."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from kling_nb.addresses import is_loopback
 from kling_nb.engine.reuse import ReusePolicy, decide
@@ -342,23 +344,66 @@ def test_a_clip_whose_bytes_changed_is_fetched_again_and_not_bought(build, wire)
     assert session.totals().settled_micros == 336_000, "fetching again costs nothing"
 
 
-def test_a_clip_that_is_gone_here_and_there_can_be_bought_again(build, wire):
-    """The provider forgot it: the run ends as expired and paid, and only `--retry` buys again."""
+def test_a_success_stays_one_while_its_clip_is_away_and_its_provider_forgot_it(build, wire):
+    """With the folder away Run All says where the clip was; with it back it is shown; nothing is bought."""
     house = build()
     session = house.session()
     first = house.run(session, ask(provider=wire))
-    first.path.unlink()
+    receipt = house.sidecar(first)
+    house.media.rename(house.folder / "branch")
     house.faults(retention_s=0.001)
-    second = house.run(session, ask(provider=wire))
-    assert (second.id, second.status, second.record.reason) == (first.id, "failed", "expired")
-    assert (second.record.charged, second.record.settled_micros) == ("yes", 336_000)
-    with pytest.raises(BlockedError, match="--retry"):
-        session.open(ask(provider=wire))
+    [second] = session.open(ask(provider=wire))
+    with pytest.raises(StoreError, match=re.escape(str(first.path))) as caught:
+        second.result(60)
+    assert "run the cell again" in caught.value.cure
+    assert "clip is not here" in second.bundle()["text/plain"]
+    assert session.ledger().get(first.id) == first.record, "and no state between"
+    assert {said["status"] for _, _, said in session.ledger().events(first.id)} >= {"succeeded"}
+    shutil.rmtree(house.media, ignore_errors=True)
+    (house.folder / "branch").rename(house.media)
+    assert house.sidecar(first) == receipt
+    assert second.resume().wait(60).path == first.path
+    again = house.run(house.session(), ask(provider=wire))
+    assert (again.id, again.status, again.reused, again.path) == (first.id, "succeeded", True, first.path)
     assert house.submissions == 1
+
+
+def test_a_clip_that_is_gone_for_good_is_bought_again_by_request(build, wire):
+    """Neither here nor at the provider: `--no-cache` makes a second attempt; without it nothing is sent."""
+    house = build()
+    session = house.session()
+    house.run(session, ask(provider=wire)).path.unlink()
+    house.faults(retention_s=0.001)
+    for _ in range(2):
+        assert "--no-cache" in house.run(session, ask(provider=wire)).error.cure
     house.faults(retention_s=0)
-    third = house.run(session, ask(provider=wire, retry=True))
-    assert (third.status, third.record.attempt) == ("succeeded", 2)
-    assert house.submissions == 2
+    third = house.run(session, ask(provider=wire, no_cache=True))
+    assert (third.status, third.record.attempt, house.submissions) == ("succeeded", 2, 2)
+
+
+@pytest.mark.parametrize("other", ["", "account", "events"])
+def test_a_success_that_was_overwritten_is_healed_by_its_file(build, wire, other):
+    """A row that an earlier program called expired: the clip makes it done again, and no figure moves."""
+    house = build()
+    session = house.session()
+    first = house.run(session, ask(provider=wire))
+    changes = {"status": RunStatus.FAILED, "reason": "expired", "message": "gone", "media": None}
+    if other == "account":
+        changes["account"] = "another"
+    session.ledger().change(first.id, "expired", **changes)
+    if other == "events":
+        with session.ledger().writing() as transaction:
+            transaction.connection.execute(sa.text("DELETE FROM events WHERE data LIKE '%succeeded%'"))
+    if other:
+        with pytest.raises(BlockedError):
+            session.open(ask(provider=wire))
+        return
+    before = session.totals()
+    again = house.run(session, ask(provider=wire))
+    assert (again.id, again.status, again.path) == (first.id, "succeeded", first.path)
+    row = session.ledger().get(first.id)
+    assert (row.status, row.reason, row.media.sha256) == ("succeeded", None, first.record.media.sha256)
+    assert (session.totals(), house.submissions) == (before, 1)
 
 
 def test_a_stranger_brings_no_money(build):

@@ -107,6 +107,46 @@ def race(where, code, names):
 
 
 # -- transactions ---------------------------------------------------------------------
+@pytest.mark.parametrize("way", ["bills", "runs", "waits", "events", "find", "half"])
+def test_no_select_outlives_its_transaction(ledger, where, way):
+    """Whoever gets the connection next can begin to write at once, whatever was read on it, and how far."""
+    start = datetime(2026, 11, 1, tzinfo=UTC)
+    own = {"status": RunStatus.SUCCEEDED, "origin": "https://x.example", "session_id": "s"}
+    for number in range(40):
+        add(ledger, number, created_at=start + timedelta(hours=number), reported_micros=1, **own)
+    begun = []
+
+    def handed_back(connection, _record):
+        # Another process commits at this moment: a state of the file that is still being read is an old one.
+        with closing(sqlite3.connect(where)) as other, other:
+            other.execute("UPDATE runs SET project = project || 'x'")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+        begun.append(way)
+
+    def half(transaction):
+        rows = iter(transaction.connection.execute(sa.text("SELECT id FROM runs, events")))
+        next(rows)
+        return rows
+
+    sa.event.listen(ledger._engine, "checkin", handed_back)
+    kept = {
+        "bills": lambda: ledger.bills("runflow", "kling-3.0-pro", origin=own["origin"], audio=False, limit=1),
+        "runs": lambda: ledger.runs(limit=1),
+        "waits": lambda: ledger.waits("runflow", "kling-3.0-pro", 5, limit=1),
+        "events": lambda: ledger.events("k0000001"),
+        "find": lambda: reading(ledger, lambda transaction: transaction.get("k0000001")),
+        "half": lambda: reading(ledger, half),
+    }[way]()
+    assert kept is not None
+    assert begun == [way]
+
+
+def reading(ledger, look):
+    with ledger.reading() as transaction:
+        return look(transaction)
+
+
 LOOK_THEN_INSERT = """
 import time
 made = 0

@@ -1,0 +1,42 @@
+"""Ctrl-C while the ledger is in use: it is delivered a moment later, when nothing is held any more.
+
+Python raises an interrupt between any two steps of the main thread, also between taking the write lock and
+whatever would give it back: one that came there left the lock held for every other kernel (measured).
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["interrupts_held"]
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold back an interrupt until the block is left; only the main thread ever gets one.
+
+    Example:
+        >>> with interrupts_held():
+        ...     print("whole")
+        whole
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[FrameType | None] = []
+    # From the moment it is set every interrupt goes there, and so there is none between here and the end.
+    signal.signal(signal.SIGINT, lambda _number, frame: came.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came and callable(handler):
+            handler(signal.SIGINT, came[-1])
+        elif came and handler is signal.SIG_DFL:
+            signal.raise_signal(signal.SIGINT)

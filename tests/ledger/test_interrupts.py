@@ -1,0 +1,160 @@
+"""Ctrl-C at any instant: no interrupt leaves the write lock held, and none is swallowed."""
+
+import contextlib
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+
+from kling_nb.errors import LedgerError
+from kling_nb.ledger.database import Ledger
+from support.clips import make_record
+
+
+@pytest.fixture
+def where(tmp_path):
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def ledger(where):
+    made = Ledger(where)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def stepped():
+    """A factory of functions called so often as Python takes a step; the steps are counted."""
+    old = sys.gettrace()
+
+    def run(work, at=None):
+        count = 0
+
+        def step(_frame, _event, _arg):
+            nonlocal count
+            count += 1
+            if count == at:
+                signal.raise_signal(signal.SIGINT)
+            return step
+
+        sys.settrace(step)
+        try:
+            work()
+        finally:
+            sys.settrace(old)
+        return count
+
+    yield run
+    sys.settrace(old)
+
+
+def is_free(where):
+    with closing(sqlite3.connect(where, timeout=0, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("mode", ["writing", "reading"])
+def test_an_interrupt_at_any_step_of_a_transaction_leaves_nothing_held(ledger, where, stepped, mode):
+    """Wherever it comes between the `with` and its end, the lock is free at once, and Ctrl-C is delivered."""
+    record = make_record(id="kaaaaaaa")
+    with ledger.writing() as transaction:
+        transaction.insert(record)
+
+    def work():
+        with getattr(ledger, mode)() as transaction:
+            transaction.get(record.id)
+            if mode == "writing":
+                transaction.write(record, "again")
+
+    work()
+    steps, kept = stepped(work), []
+    assert steps > 300
+    for at in range(1, steps, 11):
+        try:
+            stepped(work, at)
+        except KeyboardInterrupt as interrupt:
+            # A notebook keeps the last traceback, and whatever its frames hold.
+            kept.append(interrupt)
+        is_free(where)
+    assert len(kept) > steps / 11 - 3
+
+
+SUBMITS = """
+import sys
+import kling_nb as kling
+kling.runs()
+print("ready", flush=True)
+ends = []
+while len(ends) < 200:
+    try:
+        for number in range(1000):
+            kling.submit(f"A red fox, number {len(ends)}-{number}", duration=3, provider="sandbox")
+    except KeyboardInterrupt as interrupt:
+        ends.append(interrupt)
+        print("interrupted", flush=True)
+"""
+
+
+def test_ctrl_c_held_while_a_cell_submits_locks_nobody_out(where, tmp_path, monkeypatch):
+    """Ten interrupts, 33 ms apart, to a real process that submits: every other process can write at once."""
+    monkeypatch.setenv("KLING_NB_LEDGER", str(where))
+    monkeypatch.setenv("KLING_NB_MEDIA", str(tmp_path / "kling_media"))
+    monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "0")
+    process = subprocess.Popen(
+        [sys.executable, "-c", SUBMITS], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(10):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.033)
+        process.send_signal(signal.SIGSTOP)
+        for _ in range(20):
+            # Frozen at some instant it may be in the middle of a write, but then it is soon over.
+            with contextlib.suppress(sqlite3.OperationalError):
+                is_free(where)
+                break
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.1)
+            process.send_signal(signal.SIGSTOP)
+        is_free(where)
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout.readline() == "interrupted\n"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_ledger_that_is_up_to_date_opens_while_another_process_writes(ledger, where):
+    """Opening takes no write lock, and reading works: nobody is locked out by who was stopped in a write."""
+    with ledger.writing() as transaction:
+        transaction.insert(make_record(id="kaaaaaaa"))
+    with ledger.writing():
+        command = [sys.executable, "-c", OPENS, str(where)]
+        started = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert (started.stdout, started.returncode) == ("1\n", 0), started.stderr
+
+
+OPENS = """
+import sys
+from kling_nb.ledger.database import Ledger
+print(len(Ledger(sys.argv[1]).runs()))
+"""
+
+
+def test_a_locked_ledger_says_what_to_do_and_suggests_no_other_one(ledger, where, monkeypatch):
+    """A new ledger would forget every cap and every run on its way; nothing is said of what was sent."""
+    monkeypatch.setattr("kling_nb.ledger.sqlite._LIMIT_S", 0)
+    impatient = Ledger(where)
+    with ledger.writing(), pytest.raises(LedgerError, match="locked") as caught:
+        impatient.change("kaaaaaaa", "test", message="x")
+    impatient.close()
+    assert "KLING_NB_LEDGER" not in str(caught.value)
+    assert "Nothing was sent" not in str(caught.value)
+    assert "end or restart the kernel" in caught.value.cure
