@@ -187,11 +187,12 @@ class Job:
         self.run.publish(record)
         return record
 
-    async def settle(self, kind: str, /, **changes: Any) -> RunRecord:
+    async def settle(self, kind: str, /, *, answered: bool = False, **changes: Any) -> RunRecord:
         """Commit a change that must not get lost, in the ledger and in the folder, then tell the handle.
 
         An end is written to the folder first, so that whoever sees it also finds it there; anything else
         first to the ledger, which decides. A folder that cannot be written never holds up the ledger.
+        With `answered` it is what the provider answered to the submit, which corrects a verdict of `lost`.
         """
         if RunStatus(changes.get("status", self.record.status)).ended:
             changes["earlier"] = await self._earlier()
@@ -205,7 +206,8 @@ class Job:
         try:
             # The folder may still be writable where the ledger is not, and is enough to find the run again.
             record = await self._insist(
-                lambda: self._commit(kind, at, changes), None if copy.status.ended else copy
+                lambda: self._commit(kind, at, changes, answered=answered),
+                None if copy.status.ended else copy,
             )
         except LedgerError as error:
             error.provider_run_id = copy.provider_run_id
@@ -238,10 +240,13 @@ class Job:
         except LedgerError:
             return self.record.earlier
 
-    def _commit(self, kind: str, at: RunStatus | None, changes: dict[str, Any]) -> RunRecord:
+    def _commit(
+        self, kind: str, at: RunStatus | None, changes: dict[str, Any], *, answered: bool
+    ) -> RunRecord:
         if "provider_run_id" in changes:
             return self.ledger.accept(self.owner, self.record.id, kind, **changes)
-        return self.ledger.change_as(self.owner, self.record.id, kind, at=at, **changes)
+        run_id = self.record.id
+        return self.ledger.change_as(self.owner, run_id, kind, at=at, answered=answered, **changes)
 
     async def _insist(self, commit: Callable[[], RunRecord], copy: RunRecord | None = None) -> RunRecord:
         """Commit, and try again for a while where the ledger cannot be written; `copy` goes to the folder."""

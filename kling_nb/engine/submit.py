@@ -234,7 +234,8 @@ async def accept(job: Job, answer: Accepted) -> None:
 
 async def refuse(job: Job, answer: Refused) -> None:
     """End a run the provider never made."""
-    await end(job, "refused", RunStatus.FAILED, reason=answer.reason, charged="no", message=answer.message)
+    said = {"reason": answer.reason, "charged": "no", "message": answer.message}
+    await end(job, "refused", RunStatus.FAILED, answered=True, **said)
 
 
 async def end(job: Job, kind: str, status: RunStatus, **changes: Any) -> None:

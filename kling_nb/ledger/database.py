@@ -10,7 +10,6 @@ import sqlite3
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,11 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from kling_nb.errors import LedgerError
 from kling_nb.ledger import sqlite
 from kling_nb.ledger.fork_guard import ForkGate
+from kling_nb.ledger.bills import read_bills
 from kling_nb.ledger.interrupts import interrupts_held
 from kling_nb.ledger.rows import Records, read_rows
 from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS, STEPS
-from kling_nb.ledger.transaction import Transaction, note_result
+from kling_nb.ledger.transaction import Transaction, note_result, revived
 from kling_nb.pricing.estimate import Bill
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals
@@ -181,7 +181,15 @@ class Ledger:
         return self._change(run_id, kind, changes)
 
     def change_as(
-        self, owner: str, run_id: str, kind: str, /, *, at: RunStatus | None = None, **changes: Any
+        self,
+        owner: str,
+        run_id: str,
+        kind: str,
+        /,
+        *,
+        at: RunStatus | None = None,
+        answered: bool = False,
+        **changes: Any,
     ) -> RunRecord:
         """Do the same as the process that drives the run, and only while it still does.
 
@@ -193,6 +201,8 @@ class Ledger:
             run_id: Our id.
             kind: The name of the event.
             at: The state it must be in.
+            answered: Whether the provider's own answer to the submit says it: that corrects a verdict that
+                the run is lost, whoever came to it meanwhile.
             **changes: Fields of `RunRecord`.
 
         Returns:
@@ -204,6 +214,8 @@ class Ledger:
         """
 
         def allow(transaction: Transaction, record: RunRecord) -> None:
+            if answered and record.status is RunStatus.LOST and record.provider_run_id is None:
+                return
             if transaction.owner(run_id) != owner or (at is not None and record.status != at):
                 raise LeaseLostError(
                     f"Another process carries run {run_id} by now.", charged=record.charged, run_id=run_id
@@ -256,9 +268,13 @@ class Ledger:
         with self.writing() as transaction:
             record = self._known(transaction, run_id)
             known = None if transaction.owner(run_id) == owner else record.provider_run_id
-            if known is None:
-                return transaction.change(record, kind, changes)
-            if known != provider_run_id:
+            live = transaction.live(record.run_key)
+            if known is None and live is not None and live.id != run_id:
+                # Given up by a person, and asked for anew: the newer one stays, and the id is not lost.
+                transaction.change(record, kind, {"provider_run_id": provider_run_id})
+            elif known is None:
+                return transaction.change(record, kind, {**revived(record), **changes})
+            elif known != provider_run_id:
                 transaction.write(record, "accepted a second time", provider_run_id=provider_run_id)
         raise LeaseLostError(f"Another process carries run {run_id} by now.", run_id=run_id)
 
@@ -382,32 +398,8 @@ class Ledger:
         Returns:
             Bills.
         """
-        query = (
-            sa.select(RUNS.c.id, RUNS.c.record)
-            .where(
-                RUNS.c.provider == provider,
-                RUNS.c.model == model,
-                RUNS.c.status == RunStatus.SUCCEEDED.value,
-                RUNS.c.session_id != "",
-                # As a record is written. Only to be quick: what comes through is read and looked at again.
-                RUNS.c.record.contains(f'"origin":{json.dumps(origin, ensure_ascii=False)}', autoescape=True),
-                RUNS.c.record.not_like('%"reported_micros":null,"settled_micros":%'),
-            )
-            .order_by(RUNS.c.created_at.desc())
-        )
         with self._transaction(writing=False) as connection:
-            rows = ((run_id, text) for run_id, text in connection.execute(query))
-            own = (record for row in rows for record in read_rows([row]))
-            found = (r for r in own if r.billed_micros and r.request.audio == audio and r.origin == origin)
-            return [
-                Bill(
-                    micros=r.billed_micros or 0,
-                    seconds=r.request.duration,
-                    day=r.created_at.date(),
-                    run_id=r.id,
-                )
-                for r in islice(found, limit)
-            ]
+            return read_bills(connection, provider, model, origin=origin, audio=audio, limit=limit)
 
     def missing_tables(self) -> list[str]:
         """Name the tables that should be there and are not; empty for a sound ledger."""

@@ -17,7 +17,7 @@ from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals
 from kling_nb.records.run import Earlier, RunRecord, RunStatus
 
-__all__ = ["Transaction", "note_result"]
+__all__ = ["Transaction", "note_result", "revived"]
 
 _MOST_EARLIER = 50
 #: What an event does not repeat: it stands in the record, and may hold private words or be long.
@@ -160,3 +160,11 @@ class Transaction:
         self._connection.execute(
             sa.insert(EVENTS).values(run_id=record.id, at=utc_now().isoformat(), kind=kind, data=text)
         )
+
+
+def revived(record: RunRecord) -> dict[str, Any]:
+    """Give the changes by which an ended run whose provider's id came after all is on its way again."""
+    if not record.status.ended:
+        return {}
+    held = record.reserved_micros or record.estimate.reserve_micros
+    return {"finished_at": None, "abandoned_at": None, "reason": None, "reserved_micros": held}

@@ -30,7 +30,7 @@ from kling_nb.files import (
 from kling_nb.media import probe as probing
 from kling_nb.media.claims import Claims
 from kling_nb.media.names import file_stem
-from kling_nb.media.sidecars import SidecarReader
+from kling_nb.media.sidecars import SidecarReader, Sidecars
 from kling_nb.records.privacy import is_redacted
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.receipt_model import MAX_RECEIPT_BYTES, is_bare_name
@@ -136,10 +136,6 @@ class Store:
         Raises:
             NotVideoError: It is no playable video; the part is still there.
             StoreError: It is not what came over the wire, or cannot be named; the part is still there.
-
-        Example:
-            >>> store.keep(record, part, sha256).file  # doctest: +SKIP
-            'a-red-fox-kl7m2q.mp4'
         """
         measured = probing.probe(part)
         try:
@@ -172,10 +168,6 @@ class Store:
 
         Raises:
             StoreError: It cannot be renamed; the part is still there.
-
-        Example:
-            >>> store.set_aside(record, part).suffix  # doctest: +SKIP
-            '.rejected'
         """
         try:
             return place(part, file_stem(record), ".rejected", sha256=file_sha256(part))
@@ -190,10 +182,6 @@ class Store:
 
         Returns:
             The file, or None where it is not here, or is a link that leads out of the folder.
-
-        Example:
-            >>> store.path(record)  # doctest: +SKIP
-            PosixPath('/home/ann/kling_media/a-red-fox-kl7m2q.mp4')
         """
         if record.media is None or not is_bare_name(record.media.file):
             return None
@@ -273,11 +261,14 @@ class Store:
                 (self.folder / f"{file_stem(public)}.json").unlink(missing_ok=True)
         return path
 
-    def sidecars(self, *, request_keys: Collection[str] | None = None) -> list[RunRecord]:
+    def sidecars(
+        self, *, request_keys: Collection[str] | None = None, stems: Collection[str] = ()
+    ) -> Sidecars:
         """Read the runs of this folder, whoever put them there.
 
         Args:
             request_keys: Only runs with one of these; files that name none of them are not even parsed.
+            stems: What the names of their receipts begin with, so that a damaged one is known by its name.
 
         Returns:
             Oldest first, each with `folder` set to this folder. Files that are none of ours are left out
@@ -287,7 +278,8 @@ class Store:
             >>> Store(Path("nowhere")).sidecars()
             []
         """
-        found, self.skipped = self._reader.read(None if request_keys is None else frozenset(request_keys))
+        wanted = None if request_keys is None else frozenset(request_keys)
+        found, self.skipped = self._reader.read(wanted, stems)
         return found
 
     def sidecar(self, record: RunRecord) -> RunRecord | None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from kling_nb.errors import StoreError
-from kling_nb.records.privacy import hash_of
+from kling_nb.records.privacy import hash_of, redacted_request
+from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import RunRecord
 
-__all__ = ["file_stem", "relative_src", "slug"]
+__all__ = ["file_stem", "relative_src", "slug", "stems_of"]
 
 _SLUG_CHARS = 40
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
@@ -60,8 +61,17 @@ def file_stem(record: RunRecord) -> str:
     request = record.request
     if record.private:
         return f"private-{hash_of(record)[:8]}-{record.id}"
-    words = request.prompt or (request.shots[0].prompt if request.shots else "")
-    return f"{slug(words)}-{record.id}"
+    return f"{slug(_first_words(request))}-{record.id}"
+
+
+def stems_of(request: TextToVideo) -> tuple[str, str]:
+    """Name what the files of a request's runs begin with, up to the id: of public and of private ones."""
+    hashed = _first_words(redacted_request(request)).removeprefix("sha256:")
+    return slug(_first_words(request)), f"private-{hashed[:8]}"
+
+
+def _first_words(request: TextToVideo) -> str:
+    return request.prompt or (request.shots[0].prompt if request.shots else "")
 
 
 def relative_src(clip: Path, notebook_dir: Path) -> str:

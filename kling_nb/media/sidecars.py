@@ -7,7 +7,8 @@ ours is named with the reason, never an error; only whole, self-consistent recei
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from kling_nb.errors import StoreError
@@ -16,11 +17,52 @@ from kling_nb.records.receipt import from_receipt
 from kling_nb.records.receipt_model import MAX_RECEIPT_BYTES
 from kling_nb.records.run import RunRecord
 
-__all__ = ["MAX_SIDECARS", "SidecarReader"]
+__all__ = ["MAX_SIDECARS", "Damaged", "SidecarReader", "Sidecars"]
 
 MAX_SIDECARS = 20_000
 _KEYS = re.compile(rb"k1:[0-9a-f]{64}")
 Skipped = list[tuple[str, str]]
+_OURS = "kling-nb-receipt/"
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A receipt that names a request and cannot be read.
+
+    Args:
+        name: The file.
+        why: What is wrong with it, without a full stop.
+        keys: The request keys in it; empty where only its name speaks for a request.
+
+    Example:
+        >>> Damaged("fox-kl7m2q.json", "it is cut off", frozenset()).name
+        'fox-kl7m2q.json'
+    """
+
+    name: str
+    why: str
+    keys: frozenset[str]
+
+
+class Sidecars(list[RunRecord]):
+    """The runs of a folder, oldest first, and the damaged receipts between them.
+
+    Args:
+        runs: What could be read.
+        damaged: What could not, and names a request that was asked for.
+
+    Example:
+        >>> Sidecars().damaged
+        ()
+    """
+
+    def __init__(self, runs: Iterable[RunRecord] = (), damaged: Iterable[Damaged] = ()) -> None:
+        super().__init__(runs)
+        self.damaged = tuple(damaged)
+
+
+class _DamagedError(StoreError):
+    """A receipt of ours that cannot be read."""
 
 
 class SidecarReader:
@@ -38,12 +80,13 @@ class SidecarReader:
         self._folder = folder
         self._keys: dict[tuple[str, Signature], frozenset[str]] = {}
 
-    def read(self, wanted: frozenset[str] | None) -> tuple[list[RunRecord], Skipped]:
+    def read(self, wanted: frozenset[str] | None, stems: Collection[str] = ()) -> tuple[Sidecars, Skipped]:
         """Read what is there now.
 
         Args:
             wanted: Request keys, or None for every run. A file that holds none of them is not parsed, and
                 one that has not changed since it was last read is not even opened.
+            stems: What the names of their receipts begin with, up to our id of the run.
 
         Returns:
             The runs, oldest first, with `folder` set; and the names of other files with the reason.
@@ -54,9 +97,15 @@ class SidecarReader:
         """
         found: list[RunRecord] = []
         skipped: Skipped = []
+        damaged: list[Damaged] = []
+        names = re.compile(rf"(?:{'|'.join(map(re.escape, stems)) or '(?!)'})-[a-z0-9]{{4,20}}\.json")
         for name in self._names(skipped):
             try:
-                record = self._one(name, wanted)
+                record = self._one(name, wanted, named=names.fullmatch(name) is not None)
+            except _DamagedError as error:
+                keys = frozenset() if wanted is None else self._keys_of(name) & wanted
+                damaged.append(Damaged(name, error.what.removesuffix("."), keys))
+                skipped.append((name, error.what))
             except StoreError as error:
                 skipped.append((name, error.what))
             except OSError as error:
@@ -64,7 +113,8 @@ class SidecarReader:
             else:
                 if record is not None and (wanted is None or record.request_key in wanted):
                     found.append(record.model_copy(update={"folder": str(self._folder)}))
-        return sorted(found, key=lambda record: (record.created_at, record.id)), skipped
+        found.sort(key=lambda record: (record.created_at, record.id))
+        return Sidecars(found, damaged), skipped
 
     def one(self, name: str) -> RunRecord | None:
         """Read one file; None where it is not there, or is no receipt."""
@@ -86,11 +136,15 @@ class SidecarReader:
         if len(names) > MAX_SIDECARS:
             skipped.append((names[MAX_SIDECARS], f"this and later ones: more than {MAX_SIDECARS:,} files"))
 
-    def _one(self, name: str, wanted: frozenset[str] | None) -> RunRecord | None:
+    def _keys_of(self, name: str) -> frozenset[str]:
+        return self._keys.get((name, signature(self._folder / name)), frozenset())
+
+    def _one(self, name: str, wanted: frozenset[str] | None, *, named: bool = False) -> RunRecord | None:
         path = self._folder / name
         key = (name, signature(path))
         keys = self._keys.get(key)
-        if wanted is not None and keys is not None and not keys & wanted:
+        # One that is cut off before its key speaks by its name alone.
+        if wanted is not None and keys is not None and not keys & wanted and (keys or not named):
             return None
         if key[1][0] > MAX_RECEIPT_BYTES:
             raise StoreError("Too large for a sidecar.")
@@ -98,11 +152,26 @@ class SidecarReader:
             data = file.read(MAX_RECEIPT_BYTES + 1)
         if len(self._keys) >= MAX_SIDECARS:
             self._keys.clear()
-        keys = self._keys[key] = frozenset(match.decode() for match in _KEYS.findall(data))
-        if wanted is not None and not keys & wanted:
+        # An editor may have saved it in two bytes a letter, which is JSON all the same.
+        letters = data.replace(b"\0", b"")
+        keys = self._keys[key] = frozenset(match.decode() for match in _KEYS.findall(letters))
+        if wanted is not None and not keys & wanted and (keys or not named):
             return None
         try:
             parsed = json.loads(data)
-        except (ValueError, RecursionError):
-            raise StoreError("Not JSON.") from None
-        return from_receipt(parsed)
+        except (ValueError, RecursionError) as error:
+            kind = _DamagedError if named or _OURS.encode() in letters else StoreError
+            raise kind(_not_json(data, error)) from None
+        try:
+            return from_receipt(parsed)
+        except StoreError as error:
+            if isinstance(parsed, dict) and str(parsed.get("schema")).startswith(_OURS):
+                raise _DamagedError(error.what) from None
+            raise
+
+
+def _not_json(data: bytes, error: Exception) -> str:
+    if re.search(rb"^(<{7}|={7}|>{7})", data, re.MULTILINE):
+        return "Not JSON: it holds the conflict markers of git."
+    where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "not text"
+    return f"Not JSON, {where}."

@@ -24,7 +24,7 @@ from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.media.claims import Stillness
 from kling_nb.media.folder import Store
-from kling_nb.media.names import file_stem
+from kling_nb.media.names import file_stem, stems_of
 from kling_nb.pricing.catalog import Model
 from kling_nb.pricing.estimate import doubt_of, require_priced
 from kling_nb.records.base import utc_now
@@ -34,7 +34,7 @@ from kling_nb.records.provenance import Commit
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.session.budget import Budget
 from kling_nb.session.claiming import ClaimedError, claiming, wait_for_claim
-from kling_nb.session.folder_runs import FROM_FOLDER, from_folder, unpaid
+from kling_nb.session.folder_runs import FROM_FOLDER, blocked_by_damage, from_folder, unpaid
 from kling_nb.session.plan import Ask, Take, new_id, new_record, plan_takes
 
 __all__ = ["Admission"]
@@ -102,7 +102,7 @@ class Admission:
         return tuple(key for take in self.ask.takes for key in self.ask.keys(self.model.id, take))
 
     def _decide(self, known: Sequence[RunRecord], *, keep: bool = False) -> tuple[Take, ...]:
-        beside = self.store.sidecars(request_keys=self._request_keys())
+        beside = self.store.sidecars(request_keys=self._request_keys(), stems=stems_of(self.ask.request))
         known = [self._healed(record, beside) for record in known]
         takes = self._planned(known, beside)
         if all(take.word != "new" for take in takes):
@@ -114,7 +114,10 @@ class Admission:
             # The cell's new output takes the place of the one that tells of it.
             with suppress(StoreError):
                 self.store.write_sidecar(record)
-        return self._planned(known, [*beside, *output_runs]) if output_runs else takes
+        takes = self._planned(known, [*beside, *output_runs]) if output_runs else takes
+        if self.policy.keyless or self.ask.no_cache:
+            return takes
+        return blocked_by_damage(takes, beside.damaged, ids | {record.id for record in output_runs})
 
     def _healed(self, record: RunRecord, beside: Sequence[RunRecord]) -> RunRecord:
         """Take a run for the success that it was, where only its file was away when somebody looked."""

@@ -3,15 +3,53 @@
 Invariants: pure but for reading the folder; no figure of money is taken from a file.
 """
 
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
+from kling_nb.errors import BlockedError
 from kling_nb.media.folder import Store
+from kling_nb.media.sidecars import Damaged
 from kling_nb.records.run import RunRecord, RunStatus
+from kling_nb.session.plan import Take
 
 __all__ = ["FROM_FOLDER", "from_folder", "in_folder", "unpaid"]
 
 #: The first event of a run that the ledger learned of from a folder.
 FROM_FOLDER = "attached from the folder"
+
+
+def blocked_by_damage(
+    takes: Sequence[Take], damaged: Sequence[Damaged], known: Collection[str]
+) -> tuple[Take, ...]:
+    """Let damaged receipts stand in the way of what would be bought: any of them may be of a paid clip.
+
+    Args:
+        takes: What would be done.
+        damaged: Receipts that name one of the requests and cannot be read.
+        known: Our ids of runs that ledger or notebook know: their receipts are not needed.
+
+    Returns:
+        The same takes, blocked where one stands in the way.
+    """
+    unknown = [one for one in damaged if one.name.removesuffix(".json").rpartition("-")[2] not in known]
+
+    def judged(take: Take) -> Take:
+        names = (one for one in unknown if take.request_key in one.keys or not one.keys)
+        first = next(names, None) if take.word == "new" else None
+        return take if first is None else replace(take, decision=None, error=_unreadable(first))
+
+    return tuple(map(judged, takes))
+
+
+def _unreadable(damaged: Damaged) -> BlockedError:
+    return BlockedError(
+        f"The receipt {damaged.name} in the folder names this request and cannot be read: {damaged.why}.",
+        charged="unknown",
+        cure="Nothing was sent now: it may be of a paid clip. Mend the file, or bring it anew from where it "
+        "came (with git: `git checkout --theirs` or `--ours`), then run the cell again. To buy all the same, "
+        "move it away or use `--no-cache`.",
+    )
 
 
 def in_folder(store: Store, name: str) -> RunRecord | None:
