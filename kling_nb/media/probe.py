@@ -34,7 +34,8 @@ Kind = Literal["mp4", "mov", "webm", "mkv"]
 # Brands of ISO base media files that hold a still picture or sound only; FFmpeg would decode them gladly.
 _NO_VIDEO = {b"avif", b"heic", b"heix", b"mif1", b"jp2 ", b"M4A ", b"M4B ", b"crx "}
 _EBML = b"\x1a\x45\xdf\xa3"
-_MAX_PIXELS = 8192 * 8192
+#: The models make 1920x1080 and less; 4K is room to grow. A frame costs some ten bytes a pixel to show.
+_MAX_PIXELS = 4096 * 2304
 _POSTER_BYTES = 4_600  # of JPEG: 6.1 KB as base64
 _DARK = 14  # mean of 0-255: a fade from black is over once the picture is lighter
 
@@ -234,6 +235,8 @@ def _video(container: "InputContainer") -> "VideoStream":
     stream.codec_context.thread_count = 1
     if not 0 < stream.codec_context.width * stream.codec_context.height <= _MAX_PIXELS:
         raise _not_playable("its picture has no sensible size")
+    # What stands in the container need not be what its frames are.
+    stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
     return stream
 
 
@@ -354,6 +357,7 @@ def _image(frame: "VideoFrame") -> "Image":
 
 def _data_uri(frame: "VideoFrame", width: int, most_bytes: int = _POSTER_BYTES) -> str:
     image = _image(frame)
+    image.thumbnail((width, width * 4 // 3))
     jpeg = b""
     for side in (width, width * 3 // 4, width // 2, width // 4):
         small = image.copy()

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import struct
 import subprocess
 import sys
 
@@ -243,6 +244,31 @@ def test_a_poster_is_small_and_like_the_clip(tmp_path):
     assert red > 150
     assert max(green, blue) < 90
     assert len(uri) < 6_200
+
+
+@pytest.mark.parametrize("size", [(4096, 2304), (2304, 4096)])
+def test_a_picture_larger_than_the_models_make_is_measured_up_to_4k(tmp_path, size):
+    """There is room to grow, in any direction, and its still is as small as any."""
+    clip = make_clip(tmp_path / "a.mp4", size=size, seconds=0.05)
+    assert (probe(clip).width, probe(clip).height) == size
+    assert len(poster(clip)) < 6_200
+
+
+@pytest.mark.parametrize("told", [None, (64, 64)], ids=["told", "hidden"])
+def test_a_picture_that_would_fill_the_memory_is_not_decoded(tmp_path, told):
+    """Beyond 4K the frames of a received folder are no clip, whatever their container says of them."""
+    size = (4352, 4352)
+    clip = make_clip(tmp_path / "a.mp4", size=size, seconds=0.05)
+    if told is not None:
+        # In the sample entry: width and height stand 24 bytes after its name.
+        data = bytearray(clip.read_bytes())
+        at = data.index(b"avc1", data.index(b"stsd")) + 28
+        assert struct.unpack(">HH", data[at : at + 4]) == size
+        data[at : at + 4] = struct.pack(">HH", *told)
+        clip.write_bytes(data)
+    with pytest.raises(NotVideoError):
+        probe(clip)
+    assert poster(clip) is None
 
 
 @pytest.mark.parametrize("size", [(640, 360), (360, 640), (480, 480)])
