@@ -355,8 +355,7 @@ class Session:
         Raises:
             KlingError: The call is refused; nothing was sent.
         """
-        settings = self.settings()
-        admission = self._admission(ask, settings)
+        admission = self._admission(ask, settings := self.settings())
         if admission.budget.play:
             # Started before the transaction: the address is part of the record.
             admission = replace(admission, shared={**admission.shared, "origin": self._sandbox_url(settings)})
