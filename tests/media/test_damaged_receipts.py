@@ -52,6 +52,9 @@ def test_a_receipt_that_cannot_be_read_is_not_bought_again(build, private):
     text = path.read_text()
     other = house.session()
     for name, damage in DAMAGES.items():
+        if private and name == "another key":
+            # Its keys are made of words that are not in it.
+            continue
         damaged = damage(text)
         assert damaged != text.encode(), name
         path.write_bytes(damaged)
