@@ -105,6 +105,19 @@ PROOFS = {
         "promises/two_ledgers::kernels_with_a_ledger_each_pay_once_at_the_same_instant",
         "promises/two_ledgers::a_kernel_that_was_taken_for_dead_sends_nothing_when_it_wakes",
     ],
+    "Another process called the run lost while this one was frozen in its submit": [
+        "promises/own_answer::an_id_that_comes_late_brings_a_lost_run_back",
+        "promises/own_answer::a_refusal_that_comes_late_ends_a_lost_run_without_a_charge",
+    ],
+    "The ledger is locked by another process": [
+        "ledger/interrupts::a_locked_ledger_says_what_to_do_and_suggests_no_other_one"
+    ],
+    "A receipt of the request cannot be read (conflict markers, cut off)": [
+        "media/damaged_receipts::a_receipt_that_cannot_be_read_is_not_bought_again"
+    ],
+    "A picture of a received folder is far larger than the models make": [
+        "media/probe::a_picture_that_would_fill_the_memory_is_not_decoded"
+    ],
     "You press stop, or Ctrl-C": [
         "ledger/interrupts::ctrl_c_held_while_a_cell_submits_locks_nobody_out",
         "notebook/magics::an_interrupt_stops_the_waiting_and_nothing_else",
