@@ -110,8 +110,8 @@ class Engine:
 
     def fetch(self, record: RunRecord) -> Run:
         """Give the handle of a finished run whose file is not here; it is fetched into its folder."""
-        run = Run(record, self, reused=True, fetching=True)
-        run.note = "Its file is not here: it is fetched again, for free."
+        run = Run(record, self, reused=True)
+        run.seek()
         self.loop.start(self._drive(run, may_send=False))
         return run
 

@@ -94,12 +94,10 @@ class Run:
         <RunStatus.SUCCEEDED: 'succeeded'>
     """
 
-    def __init__(
-        self, record: RunRecord, engine: _Engine, *, reused: bool = False, fetching: bool = False
-    ) -> None:
+    def __init__(self, record: RunRecord, engine: _Engine, *, reused: bool = False) -> None:
         self.record = record
         #: Whether it is done and its clip is not here, so that it is waited for.
-        self.fetching = fetching
+        self.fetching = False
         self.reused = reused
         self.name: str | None = None
         self.note = ""
@@ -110,7 +108,7 @@ class Run:
         self._settled: Future[None] = Future()
         self._listeners: list[Callable[[Run], None]] = []
         self._lock = threading.Lock()
-        if record.status.ended and not fetching:
+        if record.status.ended:
             self._settled.set_result(None)
 
     # -- what it is ------------------------------------------------------
@@ -298,6 +296,11 @@ class Run:
         if record.status.ended:
             self._settle()
         self._call_back()
+
+    def seek(self) -> None:
+        """Let a finished run be waited for again: its file is not here."""
+        self.fetching, self.note = True, "Its file is not here: it is fetched again, for free."
+        self.stop(None)
 
     def fetched(self, record: RunRecord) -> None:
         """Take over where the clip of a finished run is again."""
