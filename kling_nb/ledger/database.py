@@ -85,17 +85,7 @@ class Ledger:
         # The parser of an address repeats it, and it may hold a password.
         unread = isinstance(error, ArgumentError)
         why = "its address cannot be understood" if unread else str(cause).rstrip(".")
-        cure = "Mend the disk or the permissions, or point KLING_NB_LEDGER elsewhere."
-        if getattr(cause, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-            cure = (
-                "Put a sound copy in its place, or name another in KLING_NB_LEDGER: clips and receipts in "
-                "the media folders suffice to go on, but a new ledger forgets what was spent under every cap."
-            )
-        elif "locked" in why:
-            cure = (
-                "Another process is writing to it: try again in a moment. If it stays so, end or restart the "
-                "kernel that was stopped while it wrote; what is in the ledger is whole."
-            )
+        cure = sqlite.cure_of(cause)
         if not self._opened:
             cure = f"Nothing was sent. {cure}"
         return LedgerError(f"The ledger {self.where} cannot be used: {why}.", cure=cure)

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-__all__ = ["begin", "make_room", "prepare"]
+__all__ = ["begin", "cure_of", "make_room", "prepare"]
 
 _LIMIT_S = 30
 
@@ -59,3 +59,18 @@ def begin(connection: sa.Connection) -> None:
     """Begin a transaction: one that writes takes the lock at once."""
     writing = connection.get_execution_options().get("writing", True)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+def cure_of(cause: BaseException) -> str:
+    """Say what to do about a ledger that cannot be used."""
+    if getattr(cause, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return (
+            "Put a sound copy in its place, or name another in KLING_NB_LEDGER: clips and receipts in "
+            "the media folders suffice to go on, but a new ledger forgets what was spent under every cap."
+        )
+    if "locked" in str(cause):
+        return (
+            "Another process is writing to it: try again in a moment. If it stays so, end or restart the "
+            "kernel that was stopped while it wrote; what is in the ledger is whole."
+        )
+    return "Mend the disk or the permissions, or point KLING_NB_LEDGER elsewhere."

@@ -26,7 +26,7 @@ _NOT_LOGGED = frozenset({"request", "status", "sent", "earlier"})
 
 def note_result(connection: sa.Connection, *more: Any) -> None:
     """Note a result among its connection's marks, so that it is closed with the transaction."""
-    connection.get_execution_options()["results"].append(more[-1])
+    connection.get_execution_options().get("results", []).append(more[-1])
 
 
 class Transaction:

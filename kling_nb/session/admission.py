@@ -33,8 +33,8 @@ from kling_nb.records.privacy import NOW_PRIVATE, STILL_PUBLIC, is_redacted, res
 from kling_nb.records.provenance import Commit
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.session.budget import Budget
-from kling_nb.session.claiming import ClaimedError, claiming, wait_for_claim
-from kling_nb.session.folder_runs import FROM_FOLDER, blocked_by_damage, from_folder, unpaid
+from kling_nb.session.claiming import ClaimedError, claiming, unsent, wait_for_claim
+from kling_nb.session.folder_runs import FROM_FOLDER, blocked_by_damage, from_folder, healed, unpaid
 from kling_nb.session.plan import Ask, Take, new_id, new_record, plan_takes
 
 __all__ = ["Admission"]
@@ -103,7 +103,7 @@ class Admission:
 
     def _decide(self, known: Sequence[RunRecord], *, keep: bool = False) -> tuple[Take, ...]:
         beside = self.store.sidecars(request_keys=self._request_keys(), stems=stems_of(self.ask.request))
-        known = [self._healed(record, beside) for record in known]
+        known = [healed(record, beside, self._located, self.ledger) for record in known]
         takes = self._planned(known, beside)
         if all(take.word != "new" for take in takes):
             return takes
@@ -118,20 +118,6 @@ class Admission:
         if self.policy.keyless or self.ask.no_cache:
             return takes
         return blocked_by_damage(takes, beside.damaged, ids | {record.id for record in output_runs})
-
-    def _healed(self, record: RunRecord, beside: Sequence[RunRecord]) -> RunRecord:
-        """Take a run for the success that it was, where only its file was away when somebody looked."""
-        if record.status is not RunStatus.FAILED or record.provider_run_id is None:
-            return record
-        same = ("id", "run_key", "provider_run_id", "account")
-        kept = [one.media for one in beside if all(getattr(one, n) == getattr(record, n) for n in same)]
-        for media in dict.fromkeys((record.media, *kept)):
-            here = None if media is None else self._located(record.model_copy(update={"media": media}))
-            if here is not None and any(
-                said.get("status") == RunStatus.SUCCEEDED for _, _, said in self.ledger.events(record.id)
-            ):
-                return here.model_copy(update={"status": RunStatus.SUCCEEDED, "reason": None, "message": ""})
-        return record
 
     def _planned(self, known: Sequence[RunRecord], others: Sequence[RunRecord]) -> tuple[Take, ...]:
         ids = {record.id for record in known}
@@ -207,12 +193,7 @@ class Admission:
                 # Another kernel decides about it just now; then its receipt is found in the folder.
                 wait_for_claim(self.store.claims, claimed.request_key, still)
             except LedgerError as error:
-                raise LedgerError(
-                    error.what,
-                    charged=error.charged,
-                    cure=f"Nothing was sent. {error.cure.removeprefix('Nothing was sent. ')}",
-                    run_id=error.run_id,
-                ) from None
+                raise unsent(error) from None
         self.engine.checkpoint("intent in the ledger")
         self._write_first_sidecars([record for record, reused in opened if not reused])
         self.engine.checkpoint("intent in the folder")

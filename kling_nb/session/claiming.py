@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from kling_nb.errors import BlockedError
+from kling_nb.errors import BlockedError, LedgerError
 from kling_nb.ledger.database import Ledger
 from kling_nb.media.claims import Claims, Stillness
 from kling_nb.session.plan import new_id
 
-__all__ = ["ClaimedError", "claiming", "wait_for_claim"]
+__all__ = ["ClaimedError", "claiming", "unsent", "wait_for_claim"]
 
 _STEP_S = 0.05
 
@@ -89,3 +89,9 @@ def wait_for_claim(claims: Claims, request_key: str, still: Stillness) -> None:
         )
     else:
         claims.void(request_key, claim)
+
+
+def unsent(error: LedgerError) -> LedgerError:
+    """Say of an error of the ledger what is known before a call has opened a run: that nothing was sent."""
+    cure = f"Nothing was sent. {error.cure.removeprefix('Nothing was sent. ')}"
+    return LedgerError(error.what, charged=error.charged, cure=cure, run_id=error.run_id)

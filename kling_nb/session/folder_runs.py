@@ -1,19 +1,20 @@
 """Runs that only a media folder knows, as a session takes them.
 
-Invariants: pure but for reading the folder; no figure of money is taken from a file.
+Invariants: folder and ledger are only read; no figure of money is taken from a file.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 from kling_nb.errors import BlockedError
+from kling_nb.ledger.database import Ledger
 from kling_nb.media.folder import Store
 from kling_nb.media.sidecars import Damaged
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.session.plan import Take
 
-__all__ = ["FROM_FOLDER", "from_folder", "in_folder", "unpaid"]
+__all__ = ["FROM_FOLDER", "blocked_by_damage", "from_folder", "healed", "in_folder", "unpaid"]
 
 #: The first event of a run that the ledger learned of from a folder.
 FROM_FOLDER = "attached from the folder"
@@ -50,6 +51,36 @@ def _unreadable(damaged: Damaged) -> BlockedError:
         "came (with git: `git checkout --theirs` or `--ours`), then run the cell again. To buy all the same, "
         "move it away or use `--no-cache`.",
     )
+
+
+def healed(
+    record: RunRecord,
+    beside: Sequence[RunRecord],
+    located: Callable[[RunRecord], RunRecord | None],
+    ledger: Ledger,
+) -> RunRecord:
+    """Take a run for the success that it was, where only its file was away when somebody looked.
+
+    Args:
+        record: A row of the ledger.
+        beside: What the folder has of the same request.
+        located: Finds the whole clip of a record, or None.
+        ledger: Whose row it is; its own history must show the success.
+
+    Returns:
+        The same record, or the success with its file.
+    """
+    if record.status is not RunStatus.FAILED or record.provider_run_id is None:
+        return record
+    same = ("id", "run_key", "provider_run_id", "account")
+    kept = [one.media for one in beside if all(getattr(one, n) == getattr(record, n) for n in same)]
+    for media in dict.fromkeys((record.media, *kept)):
+        here = None if media is None else located(record.model_copy(update={"media": media}))
+        if here is not None and any(
+            said.get("status") == RunStatus.SUCCEEDED for _, _, said in ledger.events(record.id)
+        ):
+            return here.model_copy(update={"status": RunStatus.SUCCEEDED, "reason": None, "message": ""})
+    return record
 
 
 def in_folder(store: Store, name: str) -> RunRecord | None:
