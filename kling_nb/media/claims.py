@@ -68,6 +68,10 @@ class Claims:
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            # A file in its place is no claim.
+            raise _refused(error) from None
+        try:
             with open_new(self.path(request_key)) as file:
                 file.write(f"{run_id} {owner}\n".encode())
         except FileExistsError:
