@@ -111,7 +111,8 @@ class Engine:
     def fetch(self, record: RunRecord) -> Run:
         """Give the handle of a finished run whose file is not here; it is fetched into its folder."""
         run = Run(record, self, reused=True)
-        run.seek()
+        run.fetching, run.note = True, "Its file is not here: it is fetched again, for free."
+        run.stop(None)
         self.loop.start(self._drive(run, may_send=False))
         return run
 

@@ -35,14 +35,19 @@ async def refetch(job: Job) -> None:
     for folder in dict.fromkeys((job.record.folder, was.folder)):
         here = was.model_copy(update={"folder": folder})
         if await asyncio.to_thread(_is_whole, here):
-            return job.run.fetched(here)
+            return _publish(job, here)
     media = await _fetched(job, was)
     facts = {"media": media.model_dump(), "folder": str(job.store.folder)}
     here = was.model_copy(update={"media": media, "folder": str(job.store.folder)})
     if held is not None:
         here = await asyncio.to_thread(lambda: job.ledger.change(held.id, "fetched again", **facts))
     await asyncio.to_thread(job.store.write_sidecar, here)
-    return job.run.fetched(here)
+    return _publish(job, here)
+
+
+def _publish(job: Job, here: RunRecord) -> None:
+    job.run.fetching, job.run.note = False, ""
+    job.run.publish(here)
 
 
 def _is_whole(record: RunRecord) -> bool:

@@ -297,16 +297,6 @@ class Run:
             self._settle()
         self._call_back()
 
-    def seek(self) -> None:
-        """Let a finished run be waited for again: its file is not here."""
-        self.fetching, self.note = True, "Its file is not here: it is fetched again, for free."
-        self.stop(None)
-
-    def fetched(self, record: RunRecord) -> None:
-        """Take over where the clip of a finished run is again."""
-        self.fetching, self.note = False, ""
-        self.publish(record)
-
     def conceal(self) -> None:
         """Show it as private from here on, in whatever state it is at this moment."""
         with self._lock:
