@@ -45,6 +45,11 @@ PROOFS = {
     "A proxy signs the traffic with a certificate that is not known here": [
         "network/proxy::certificates_of_ones_own_are_used",
     ],
+    "The server runs the cells, and the page takes no updates "
+    "(jupyter-server-documents, jupyter-server-nbmodel)": [
+        "notebook/run_by_server::a_cell_waits_and_ends_with_exactly_one_true_card",
+        "notebook/run_by_server::the_form_gives_the_cell_and_the_doctor_names_the_extension",
+    ],
     "The clip is whole, and not every browser plays it (H.265, 10 bits, 4:4:4)": [
         "views/embed::a_whole_clip_that_not_every_browser_plays_is_offered_as_a_file",
     ],

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -37,6 +38,11 @@ _PACKAGES = {
     "ipykernel": "ipykernel",
     "ipywidgets": "ipywidgets",
 }
+#: Where jupyter-scheduler 2.12 runs its copy of a notebook, below Jupyter's data folder.
+_STAGING = "scheduler_staging_area"
+
+#: Extensions that run cells in the server; outputs of theirs are not updated.
+_BY_SERVER = ("jupyter-server-documents", "jupyter-server-nbmodel")
 _ROOM_BYTES = 1_000_000_000
 _COLOURS = {"ok": GREEN, "warn": AMBER, "fail": RED}
 _HEADS = ["check", "", "found", "what to do"]
@@ -156,7 +162,13 @@ def _surroundings(session: "Session") -> Iterator[Finding]:
         if where.headless
         else "somebody is watching"
     )
-    yield Finding("session", "ok", watched)
+    if where.live:
+        yield Finding("session", "ok", watched)
+    else:
+        there = [f"{name} {version(name)}" for name in _BY_SERVER if find_spec(name.replace("-", "_"))]
+        found = f"the server runs the cells ({' or '.join(there or _BY_SERVER)}): no widgets, no live cards"
+        cure = "Cells wait for their runs, and show them at the end. Without that extension cards are live."
+        yield Finding("session", "warn", f"{found}; {watched}", cure)
     if where.notebook is not None:
         yield Finding("notebook", "ok", str(where.notebook))
     else:
@@ -175,6 +187,13 @@ def _media(session: "Session", settings: "Settings") -> Finding:
             "fail",
             f"{folder} cannot be written",
             "Mend its permissions, or set KLING_NB_MEDIA.",
+        )
+    if _STAGING in folder.parts:
+        return Finding(
+            "media folder",
+            "warn",
+            f"{folder} is in a staging folder of jupyter-scheduler, which is deleted with its job",
+            "Set KLING_NB_MEDIA, for the server that schedules, to a folder that stays.",
         )
     free = shutil.disk_usage(place).free
     words = f"{folder}, {free / 1e9:.1f} GB free"

@@ -111,7 +111,8 @@ def wait(call: CommandCall) -> Answer:
     if errors and call.session.surroundings().headless:
         raise errors[0]
     lines = [f"`{run.id}` {state_word(run.record, detached=run.detached)}{_why(run.error)}" for run in runs]
-    return answer(lines)
+    # Where a page takes no updates, the cards above still show what was then.
+    return answer(lines, () if call.session.surroundings().live else runs)
 
 
 def _why(error: KlingError | None) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "is_headless",
     "media_folder",
     "notebook_path",
+    "run_by_server",
     "script",
 ]
 
@@ -41,6 +42,7 @@ class Surroundings:
         notebook: The notebook's file, if it is known.
         folder: The folder that relative addresses in outputs are resolved against.
         headless: Whether nobody is watching.
+        live: Whether the page takes updates of an output that is there, and shows widgets.
         front: The page that shows the outputs, where it is one that plays no file from beside the notebook.
         cell: The cell that is being run, if it is one.
     """
@@ -48,6 +50,7 @@ class Surroundings:
     notebook: Path | None = None
     folder: Path | None = None
     headless: bool = False
+    live: bool = True
     front: FrontEnd = ""
     cell: Cell | None = None
 
@@ -138,6 +141,33 @@ def is_headless(kernel_allow_stdin: bool | None, stdin_isatty: bool) -> bool:  #
         (True, False, False)
     """
     return not (stdin_isatty if kernel_allow_stdin is None else kernel_allow_stdin)
+
+
+def run_by_server(request: Mapping[str, Any], environ: Mapping[str, str]) -> bool:
+    """Say whether the notebook's server ran a cell, and not its page, so that the page gets no updates.
+
+    Args:
+        request: The message that asked for the cell.
+        environ: The environment.
+
+    Returns:
+        True also for papermill that was started from within a notebook, which looks the same.
+
+    Source:
+        Measured with JupyterLab 4.6: its page puts the cell's id into the request. jupyter-server-documents
+        0.3.3 does not, and sends `allow_stdin` False; what updates an output is put below it there.
+        jupyter-server-nbmodel 0.2.9 sends True, and drops updates. Both ask by jupyter_client, whose
+        messages are numbered; those of pages have a UUID. nbclient and papermill outside of a notebook
+        have no `JPY_SESSION_NAME`.
+
+    Example:
+        >>> run_by_server({"content": {"allow_stdin": False}}, {"JPY_SESSION_NAME": "/home/ada/a.ipynb"})
+        True
+    """
+    if not environ.get("JPY_SESSION_NAME") or "cellId" in request.get("metadata", {}):
+        return False
+    numbered = re.search(r"_[0-9]+$", str(request.get("header", {}).get("msg_id", "")))
+    return numbered is not None or not request.get("content", {}).get("allow_stdin", False)
 
 
 def front_end(environ: Mapping[str, str], user_ns: Mapping[str, Any], modules: Collection[str]) -> FrontEnd:

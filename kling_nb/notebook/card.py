@@ -9,10 +9,10 @@ import asyncio
 import contextlib
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from IPython.display import DisplayHandle
+from IPython.display import DisplayHandle, clear_output, display
 
 from kling_nb.engine import schedule
 from kling_nb.engine.run import Run
@@ -20,11 +20,12 @@ from kling_nb.engine.runs import Runs
 from kling_nb.errors import LedgerError
 from kling_nb.notebook.controls import Strip
 from kling_nb.records.run import FrontEnd, Mode
+from kling_nb.views.html import prose, tag
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["flush", "show_runs"]
+__all__ = ["flush", "show_runs", "show_to_the_end"]
 
 _PERIOD_S = 1.0
 _open: set["LiveCards"] = set()
@@ -37,6 +38,8 @@ _numbers = itertools.count(1)
 def show_runs(runs: Sequence[Run], *, embed: Mode | None = None) -> None:
     """Show one card for one run or several; it stays live while any of them is on its way.
 
+    Where the page takes no updates it is drawn once, as it is now.
+
     Args:
         runs: Handles; without any, nothing is shown.
         embed: What of the clips goes into the final card; None leaves it to the settings.
@@ -46,15 +49,39 @@ def show_runs(runs: Sequence[Run], *, embed: Mode | None = None) -> None:
     where = surroundings_of_process()
     if not runs:
         return
-    live = getattr(where, "kernel", False)
-    watched = live and not current().surroundings().headless
+    here = current().surroundings()
+    live = getattr(where, "kernel", False) and here.live
+    watched = live and not here.headless
     mode = embed or current().settings().embed
-    cards = LiveCards(runs, repeat=live and not watched, embed=mode, front=current().surroundings().front)
+    cards = LiveCards(runs, repeat=live and not watched, embed=mode, front=here.front)
     # Asked before the card is drawn: a run that ends meanwhile would leave it at what it says first.
     going = any(not run.done for run in runs)
     cards.draw(controls=watched, notify=watched and current().settings().notify)
     if live and going:
         cards.follow(current().loop.start)
+    elif going and not here.live:
+        words = f"This page takes no updates: `%kling show {' '.join(run.id for run in runs)}` draws it anew."
+        display({"text/html": tag("div", prose(words)), "text/plain": words}, raw=True)
+
+
+def show_to_the_end(runs: Sequence[Run], *, embed: Mode | None, wait: Callable[[float], bool]) -> None:
+    """Draw the card of a cell anew at each change, for a page that takes no updates, until a wait is over.
+
+    Args:
+        runs: Handles.
+        embed: As for `show_runs`.
+        wait: Waits so many seconds, and says whether that was enough.
+    """
+    from kling_nb.session.api import current
+
+    drawn: list[Any] = []
+    while True:
+        over = wait(_PERIOD_S if drawn else 0)
+        if over or drawn != (drawn := [(run.record, run.detached, run.shown_note) for run in runs]):
+            clear_output(wait=True)
+            LiveCards(runs, embed=embed or current().settings().embed).draw(controls=False)
+        if over:
+            return
 
 
 def flush() -> None:

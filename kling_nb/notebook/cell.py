@@ -4,7 +4,11 @@ Invariants: the destination is bound whatever happens, before an error is raised
 explains itself; a refused cell ends with one line and no traceback; waiting never owns a run.
 """
 
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ from kling_nb.commands.syntax.values import repeating
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import DetachedError, KlingError, WaitTimeoutError
-from kling_nb.notebook.card import show_runs
+from kling_nb.notebook.card import show_runs, show_to_the_end
 from kling_nb.notebook.display import put
 from kling_nb.session.session import Session
 
@@ -98,11 +102,16 @@ def run_cell(session: Session, names: dict[str, Any], line: str, body: str) -> N
         # A run that an earlier cell already shows keeps the name it has there.
         run.name = run.name or (f"{order.dest}[{number}]" if many and order.dest else order.dest)
     bind(session, names, order.dest, Runs(runs) if many else runs[0])
-    if not order.quiet:
-        show_runs(runs, embed=order.embed)
-    headless = session.surroundings().headless
-    if headless if order.wait is None else order.wait:
-        wait_for(runs, order.timeout_s, headless=headless)
+    here = session.surroundings()
+    waits = order.wait if order.wait is not None else here.headless or not here.live
+    follow = None
+    if here.live or not waits:
+        if not order.quiet:
+            show_runs(runs, embed=order.embed)
+    elif not order.quiet:
+        follow = partial(show_to_the_end, runs, embed=order.embed)
+    if waits:
+        wait_for(runs, order.timeout_s, headless=here.headless, follow=follow)
 
 
 def dest_of(line: str) -> str | None:
@@ -131,14 +140,37 @@ def _blocking(session: Session, error: KlingError) -> Run | None:
         return None
 
 
-def wait_for(runs: list[Run], timeout_s: float | None, *, headless: bool) -> None:
+def wait_for(
+    runs: list[Run],
+    timeout_s: float | None,
+    *,
+    headless: bool,
+    follow: Callable[..., None] | None = None,
+) -> None:
     """Wait in the cell, and let a failure fail it.
+
+    Args:
+        runs: Handles.
+        timeout_s: Seconds to wait at most.
+        headless: Whether a wait that was too short fails the cell too.
+        follow: Draws the runs for as long as the wait it is given says.
 
     Raises:
         KlingError: A run ended without a clip, or the wait ended first.
     """
+    end = None if timeout_s is None else time.monotonic() + timeout_s
+
+    def step(most_s: float) -> bool:
+        left = most_s if end is None else min(most_s, end - time.monotonic())
+        with suppress(WaitTimeoutError):
+            Runs(runs).wait(max(0.0, left))
+            return True
+        return end is not None and time.monotonic() >= end
+
     try:
-        Runs(runs).wait(timeout_s)
+        if follow is not None:
+            follow(wait=step)
+        Runs(runs).wait(None if end is None else max(0.0, end - time.monotonic()))
     except KeyboardInterrupt:
         going = [run.id for run in runs if not run.done] or [runs[-1].id]
         raise DetachedError(

@@ -60,18 +60,31 @@ class ShellSurroundings:
         Args:
             *before: What IPython tells of a cell that is about to be run; nothing in the middle of one.
         """
-        from kling_nb.config.environment import Surroundings, front_end, is_headless, notebook_path
+        from kling_nb.config.environment import (
+            Surroundings,
+            front_end,
+            is_headless,
+            notebook_path,
+            run_by_server,
+        )
 
         allow_stdin: bool | None = None
+        live = True
         if self.kernel:
             try:
-                content = self.ip.kernel.get_parent("shell").get("content", {})
+                request = self.ip.kernel.get_parent("shell")
+                content = request.get("content", {})
             except (AttributeError, LookupError, TypeError):
-                content = {}
-            allow_stdin = bool(content.get("allow_stdin", False)) if content else None
-            if allow_stdin is None:
+                request, content = {}, {}
+            if content:
+                allow_stdin = bool(content.get("allow_stdin", False))
+                live = not run_by_server(request, os.environ)
+            else:
                 # Between cells (a widget's click) there is no request to read: the last answer holds.
-                allow_stdin = not self._seen.headless if self._seen else True
+                allow_stdin, live = (
+                    not self._seen.headless if self._seen else True,
+                    not self._seen or self._seen.live,
+                )
         headless = is_headless(allow_stdin, sys.stdin is not None and sys.stdin.isatty())
         self._follow()
         notebook = notebook_path(os.environ, self.ip.user_ns, cwd=self.started_in, headless=headless)
@@ -84,6 +97,7 @@ class ShellSurroundings:
             notebook=notebook,
             folder=folder,
             headless=headless,
+            live=live,
             front=front,
             cell=self._cell(begun=not before),
         )
@@ -173,15 +187,23 @@ def detach(ip: Any) -> None:
             formatter.type_printers.pop(loaded, None)
 
 
+#: What a cell showed while it was on its way, where a page takes no updates: drawn at the end of the cell.
+_later: "list[list[Run]]" = []
+
+
 def _show(thing: Any) -> None:
     from kling_nb.engine.run import Run, Video
     from kling_nb.notebook.card import show_runs
     from kling_nb.session.api import current
 
     if isinstance(thing, Video):
-        show_runs([current().engine().handle(thing.record)])
+        runs = [current().engine().handle(thing.record)]
     else:
-        show_runs([thing] if isinstance(thing, Run) else list(thing))
+        runs = [thing] if isinstance(thing, Run) else list(thing)
+    if current().surroundings().live or all(run.done for run in runs):
+        show_runs(runs)
+    else:
+        _later.append(runs)
 
 
 def _end_cell(*_: object) -> None:
@@ -194,10 +216,15 @@ def _end_cell(*_: object) -> None:
     if isinstance(here, ShellSurroundings):
         here.leave()
     runs: list[Run] = api.take_submitted()
-    if not api.current().surroundings().headless:
+    shown = _later[:]
+    _later.clear()
+    where = api.current().surroundings()
+    if where.live and not where.headless:
         return
     with suppress(KeyboardInterrupt):
         for run in runs:
             run.wait()
-        if "kling_nb.notebook.card" in sys.modules:
+        if where.live and "kling_nb.notebook.card" in sys.modules:
             sys.modules["kling_nb.notebook.card"].flush()
+    for group in shown:
+        sys.modules["kling_nb.notebook.card"].show_runs(group)

@@ -46,7 +46,8 @@ def watched() -> bool:
     from kling_nb.session.api import current, surroundings_of_process
 
     kernel = getattr(surroundings_of_process(), "kernel", False)
-    return bool(kernel) and not current().surroundings().headless
+    here = current().surroundings()
+    return bool(kernel) and here.live and not here.headless
 
 
 def static_text(*names: str) -> str:

@@ -221,7 +221,8 @@ class Budget:
         if not self.consents(max_cost):
             raise ConsentError(
                 "This runs without anybody watching, at a real provider, and no budget was declared.",
-                cure="Nothing was sent. Set KLING_NB_BUDGET or `--max-cost`, or KLING_NB_YES=1 to consent.",
+                cure="Nothing was sent. Declare one by `kling.connect(budget=5)`, KLING_NB_BUDGET or "
+                "`--max-cost`, or set KLING_NB_YES=1 to consent.",
                 asked_micros=need,
             )
         if no_cache:

@@ -66,6 +66,16 @@ def test_the_doctor_asks_providers_only_when_told_to(wires, session, monkeypatch
     assert "127.0.0.1" in findings(session, "doctor --online")["key for Runflow"]["found"]
 
 
+def test_the_doctor_warns_in_a_staging_folder(make_session, tmp_path):
+    """Clips there go with their job; a media folder elsewhere is well."""
+    stage = tmp_path / "scheduler_staging_area" / "job"
+    stage.mkdir(parents=True)
+    found = findings(make_session(media=str(stage / "kling_media")))["media folder"]
+    assert found["state"] == "warn"
+    assert "KLING_NB_MEDIA" in found["cure"]
+    assert findings(make_session(media=str(tmp_path / "kept")))["media folder"]["state"] == "ok"
+
+
 def test_the_doctor_says_which_certificates_are_used(session, tmp_path, monkeypatch):
     """Online only: certifi's, those that the environment names, or that they cannot be read."""
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):

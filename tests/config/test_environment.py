@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from jupyter_client import BlockingKernelClient
 
-from kling_nb.config.environment import is_headless, media_folder, notebook_path
+from kling_nb.config.environment import is_headless, media_folder, notebook_path, run_by_server
 from kling_nb.config.settings import Settings
 
 ASK = (
@@ -50,6 +50,29 @@ def test_the_jupyter_servers_word_counts(tree):
     """An absolute session name is the notebook, also after it was renamed away."""
     for name in ("sub dir/a.ipynb", "sub dir/renamed.ipynb", "top.ipynb"):
         assert notebook_path({"JPY_SESSION_NAME": str(tree / name)}, {}) == tree / name
+
+
+PAGE = {"header": {"msg_id": "0a1b2c3d-1111-4222-8333-444455556666"}, "metadata": {"cellId": "c1"}}
+OTHER_PAGE = {**PAGE, "metadata": {}}
+CLIENT = {"header": {"msg_id": "0a1b2c3d-1111222233334444_4711_12"}, "metadata": {}}
+
+
+@pytest.mark.parametrize(
+    ("request_", "stdin", "session", "by_server"),
+    [
+        (PAGE, True, True, False),
+        (PAGE, False, True, False),
+        (OTHER_PAGE, True, True, False),  # the classic notebook
+        (CLIENT, False, True, True),  # jupyter-server-documents; papermill within a notebook
+        (CLIENT, True, True, True),  # jupyter-server-nbmodel
+        (CLIENT, False, False, False),  # nbclient
+        (CLIENT, True, False, False),  # a console
+    ],
+)
+def test_a_server_that_runs_cells_is_known_by_its_request(request_, stdin, session, by_server):
+    """No cell's id, but a notebook's session, and asked by jupyter_client."""
+    environ = {"JPY_SESSION_NAME": "/home/ada/a.ipynb"} if session else {}
+    assert run_by_server({**request_, "content": {"allow_stdin": stdin}}, environ) is by_server
 
 
 def test_a_relative_session_name_is_found_upwards(tree):
