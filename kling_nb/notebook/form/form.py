@@ -192,7 +192,7 @@ class Form(Draft):
     def _heading(self, *, live: bool = True) -> dict[str, Any]:
         """Say what stays in the notebook: the values, and how the form comes back."""
         back = "Run this cell to get the form back." if live else "Its inputs need somebody watching."
-        if not session_now().surroundings().live:
+        if not current().surroundings().live:
             back = (
                 "This page shows no widgets, because its server runs the cells: use a `%%kling` cell instead."
             )
