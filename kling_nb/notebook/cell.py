@@ -170,7 +170,8 @@ def wait_for(
     try:
         if follow is not None:
             follow(wait=step)
-        Runs(runs).wait(None if end is None else max(0.0, end - time.monotonic()))
+            timeout_s = None if end is None else max(0.0, end - time.monotonic())
+        Runs(runs).wait(timeout_s)
     except KeyboardInterrupt:
         going = [run.id for run in runs if not run.done] or [runs[-1].id]
         raise DetachedError(
