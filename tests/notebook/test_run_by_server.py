@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.kernels import errors, execute, kernel_in, notebook, records, sandbox_process
+from support.kernels import errors, execute, kernel_in, notebook, records, sandbox_beside
 
 FOX = "%%kling fox -d 3\nA red fox in snow"
 API = "import kling_nb as kling\nprint('before')\nrun = kling.submit('A hare in grass', duration=3)\nrun"
@@ -57,7 +57,7 @@ def test_a_cell_waits_and_ends_with_exactly_one_true_card(run):
     assert before["text"] == "before\n"
     assert " Done " in card["data"]["text/plain"]
     [again] = run(FOX)
-    assert "Reused" in again["data"]["text/plain"]
+    assert "Done, reused" in again["data"]["text/plain"]
 
 
 def test_a_cell_that_does_not_wait_says_how_its_card_is_drawn_anew(run):
@@ -81,7 +81,7 @@ def test_the_form_gives_the_cell_and_the_doctor_names_the_extension(run):
 
 def test_for_money_a_notebook_run_from_a_notebook_is_headless(tmp_path, monkeypatch):
     """It looks like a server that runs cells: without a budget nothing is spent, and the cure is named."""
-    with sandbox_process() as provider:
+    with sandbox_beside() as provider:
         for name, value in provider.environment("runflow").items():
             monkeypatch.setenv(name, value)
         made = execute(notebook("%load_ext kling_nb", FOX), tmp_path, allow_errors=True)
