@@ -21,8 +21,8 @@ from kling_nb.providers import make_provider
 from kling_nb.records.money import usd
 from kling_nb.records.run import MODES, Mode, RunStatus, charged
 from kling_nb.recovery.adopt import adopt as _adopt_run
+from kling_nb.recovery.resolve import look_again, take_up
 from kling_nb.recovery.resolve import resolve as _resolve_run
-from kling_nb.recovery.resolve import take_up
 from kling_nb.views.embed import refuse_too_much
 from kling_nb.views.words import SEND_IT, state_word
 
@@ -159,11 +159,16 @@ def resume(call: CommandCall) -> Answer:
     waiting = [run for run in asked if run.status is RunStatus.CREATED]
     going = [take_up(run, call.session) for run in asked if run.status.pending]
     ended = [run for run in asked if run not in going]
+    again = [run for run in ended if run.status is RunStatus.FAILED and run.provider_run_id]
+    found = [run for run in map(look_again, again) if run.status is RunStatus.SUCCEEDED]
     lines = [_not_sent(run) for run in waiting]
+    lines += [f"`{run.id}`: its clip is there after all." for run in found]
     lines += [
-        f"`{run.id}` has ended ({state_word(run.record)}): there is nothing to resume." for run in ended
+        f"`{run.id}` has ended ({state_word(run.record)}): there is nothing to resume. {run.note}".rstrip()
+        for run in ended
+        if run not in found
     ]
-    return answer(lines, going)
+    return answer(lines, [*going, *found])
 
 
 def _not_sent(run: Run) -> str:

@@ -21,6 +21,7 @@ from kling_nb.engine.folder_state import SENDER_GONE, catch_up
 from kling_nb.engine.job import Clock, Driver, Job, Limits
 from kling_nb.engine.lookup import Access, Seen, fetch_again, look
 from kling_nb.engine.refetch import refetch
+from kling_nb.engine.revive import look_again
 from kling_nb.engine.run import Run
 from kling_nb.engine.save import save
 from kling_nb.engine.submit import cancel_unsent, have_place, recover, submit
@@ -133,7 +134,16 @@ class Engine:
             return list(self._runs.values())
 
     def resume(self, run: Run) -> Run:
-        """Take up the watching of a run again; nothing new is ever sent for it."""
+        """Watch a run again, or look for the clip of one that failed; nothing new is ever sent for it."""
+        if run.status is RunStatus.FAILED and run.provider_run_id:
+            run.reopen()
+            store = self.store(run.record.folder)
+            self.loop.start(
+                look_again(
+                    run, transport=self._transport, access=self._access, store=store, ledger=self.ledger
+                )
+            )
+            return run
         if (job := self._job(run.id)) is not None:
             job.detach_wanted = False
         run.stop(None)
@@ -165,9 +175,8 @@ class Engine:
 
     def fetch_again(self, access: Access, record: RunRecord) -> MediaFacts:
         """Fetch the clip of an ended run once more, for free; see `again.fetch_again`."""
-        return self.loop.start(
-            fetch_again(self._transport, access, record, self.store(record.folder))
-        ).result()
+        fetching = fetch_again(self._transport, access, record, self.store(record.folder))
+        return self.loop.start(fetching).result()[0]
 
     def settled(self, record: RunRecord, handle: Run | None = None) -> Run:
         """Tell of a run whose fate a person settled, also by an old handle; watch it if it is on its way."""
@@ -283,6 +292,9 @@ class Engine:
             slot = self._slot(job.record.account)
             if not await have_place(slot, job):
                 return
+            place = contextlib.ExitStack()
+            place.callback(slot.release)
+            job.leave_place = place.close
             try:
                 if job.at(RunStatus.SUBMITTING):
                     # Another process was killed between the intent and the answer.
@@ -292,7 +304,7 @@ class Engine:
                 if job.at(RunStatus.QUEUED, RunStatus.RUNNING):
                     snapshot = await watch(job)
             finally:
-                slot.release()
+                job.leave_place()
         elif job.at(RunStatus.QUEUED, RunStatus.RUNNING):
             snapshot = await watch(job)
         if job.at(RunStatus.SAVING):

@@ -87,6 +87,9 @@ class Limits:
         unsent_tries: Tries while the provider cannot be reached at all.
         save_tries: Downloads of one clip.
         look_again_s: Seconds between the two reads that prove that a lost submit made no run.
+        denied_s: Seconds for which a provider must go on denying a run, or naming no clip of one that is
+            done, until we believe it; at most 4 for a server on this machine.
+        unknown_s: Seconds in a state that no contract explains, after which a run holds up no others.
         lease_s: Seconds until another process may take a run over.
     """
 
@@ -95,6 +98,8 @@ class Limits:
     unsent_tries: int = 5
     save_tries: int = 6
     look_again_s: float = 30
+    denied_s: float = 180
+    unknown_s: float = 600
     lease_s: float = 30
 
 
@@ -119,6 +124,7 @@ class Job:
         detach_wanted: Whether somebody wants the watching to end.
         resting: Whether nothing is on its way to the provider just now.
         follows: Whether a kernel with another ledger is to send it: then its claim is not kept alive here.
+        leave_place: Gives up its place among the runs in flight; may be called again.
     """
 
     run: Run
@@ -137,6 +143,7 @@ class Job:
     detach_wanted: bool = False
     resting: bool = False
     follows: bool = False
+    leave_place: Callable[[], None] = field(default=lambda: None)
 
     @property
     def record(self) -> RunRecord:
@@ -161,6 +168,11 @@ class Job:
     def look_again_s(self) -> float:
         """Seconds between two reads that prove an absence; a server on this machine forgets nothing."""
         return min(self.limits.look_again_s, 1.0) if self.loopback else self.limits.look_again_s
+
+    @property
+    def denied_s(self) -> float:
+        """Seconds of denials until they are believed."""
+        return min(self.limits.denied_s, 4.0) if self.loopback else self.limits.denied_s
 
     async def send(self, call: Call) -> Reply:
         """Send one call with this run's key."""
@@ -324,7 +336,7 @@ class Job:
         for _ in range(MOST_FOLLOWED):
             if snapshot.follow is None:
                 break
-            snapshot = self.provider.read_poll(await self.send(snapshot.follow), run_id)
+            snapshot = self.provider.read_poll(await self.send(snapshot.follow), run_id, snapshot)
         return snapshot
 
     async def sleep(self, seconds: float) -> None:

@@ -3,24 +3,23 @@
 Invariants: looking sends no submit and changes nothing; what a look cannot tell is an error with words.
 """
 
+import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from kling_nb.errors import ProviderError, TransportError, UsageError
+from kling_nb.errors import ProviderError, StoreError, TransportError, UsageError
+from kling_nb.media.folder import Store
+from kling_nb.media.probe import NotVideoError
 from kling_nb.network.client import Transport
+from kling_nb.network.download import DownloadError
 from kling_nb.providers.base import Asked, Provider, Snapshot
+from kling_nb.records.run import MediaFacts, RunRecord, ids_of
 
 if TYPE_CHECKING:
     from kling_nb.providers.messages import Call
-import asyncio
-import contextlib
-
-from kling_nb.addresses import is_loopback
-from kling_nb.errors import StoreError
-from kling_nb.media.folder import Store
-from kling_nb.records.run import MediaFacts, RunRecord, ids_of
 
 __all__ = ["MOST_FOLLOWED", "Access", "Seen", "balance", "fetch_again", "look"]
 
@@ -76,12 +75,12 @@ async def look(transport: Transport, access: Access, provider_run_id: str) -> Se
     asked = Asked()
     try:
         call: Call | None = provider.poll_call(provider_run_id)
-        snapshot = Snapshot(state="unreadable")
+        snapshot, before = Snapshot(state="unreadable"), None
         for _ in range(1 + MOST_FOLLOWED):
             if call is None:
                 break
             reply = await transport.send(call, key=access.key, origin=provider.base_url)
-            snapshot = provider.read_poll(reply, provider_run_id)
+            before = snapshot = provider.read_poll(reply, provider_run_id, before)
             asked = _both(asked, provider.read_asked(reply))
             call = snapshot.follow
     except TransportError as error:
@@ -150,41 +149,48 @@ def _both(first: Asked, second: Asked) -> Asked:
     )
 
 
-async def fetch_again(transport: Transport, access: Access, record: RunRecord, store: Store) -> MediaFacts:
-    """Read a run again, which signs its links anew, and fetch the clip.
+async def fetch_again(
+    transport: Transport, access: Access, record: RunRecord, store: Store
+) -> tuple[MediaFacts, Snapshot]:
+    """Read an ended run again, which signs its links anew, and fetch the clip.
 
     Args:
         transport: The network.
-        reach: The provider and the key that made the run.
-        record: A run that succeeded, with its provider's id and the facts of its file.
+        access: The provider and the key that made the run.
+        record: A run with its provider's id; where it had a clip, with the facts of its file.
         store: Where the clip belongs.
 
     Returns:
-        The facts, with the name that the clip has here.
+        The facts, with the name that the clip has here, and what the provider says of the run now.
 
     Raises:
         StoreError: What came is not the recorded clip, or there was nothing to fetch.
         KlingError: The provider could not be asked, or has no such run for this key.
     """
-    seen = await look(transport, access, record.provider_run_id or "")
-    label = access.provider.label
-    if seen.snapshot.state != "succeeded" or not seen.snapshot.video_urls:
-        raise _gone(record, f"{label} no longer offers the clip of run {record.id}.")
-    part = await asyncio.to_thread(store.part, record)
-    try:
-        with part.open("xb") as sink:
-            got = await transport.download(
-                seen.snapshot.video_urls[0],
-                sink,
-                allowed_hosts=access.provider.media_hosts,
-                allow_loopback=is_loopback(access.provider.base_url),
-            )
-        if record.media is None or got.sha256 != record.media.sha256:
-            raise _gone(record, f"What {label} has for run {record.id} now is not the recorded clip.")
-        return await asyncio.to_thread(store.keep, record, part, got.sha256)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    snapshot = (await look(transport, access, record.provider_run_id or "")).snapshot
+    label, provider = access.provider.label, access.provider
+    error: StoreError = _gone(record, f"{label} has no clip of run {record.id} to fetch.")
+    for url in snapshot.video_urls:
+        part = await asyncio.to_thread(store.part, record)
+        try:
+            with part.open("xb") as sink:
+                got = await transport.download(
+                    url,
+                    sink,
+                    allowed_hosts=provider.media_hosts,
+                    allow_loopback=provider.loopback,
+                    key=access.key,
+                    origin=provider.base_url,
+                )
+            if record.media is None or got.sha256 == record.media.sha256:
+                return await asyncio.to_thread(store.keep, record, part, got.sha256), snapshot
+            error = _gone(record, f"What {label} has for run {record.id} now is not the recorded clip.")
+        except (DownloadError, NotVideoError) as why:
+            error = why
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+    raise error
 
 
 def _gone(record: RunRecord, what: str) -> StoreError:

@@ -280,7 +280,7 @@ class Run:
         self._engine.detach(self)
 
     def resume(self) -> "Run":
-        """Watch it again, fetch its clip again; never sends a new run."""
+        """Watch it again, or look again for the clip of one that failed; never sends a new run."""
         return self._engine.resume(self)
 
     def on_change(self, callback: "Callable[[Run], None]") -> None:
@@ -314,6 +314,10 @@ class Run:
                 self.note = str(redact_error(self.record, why))
             self._settle()
         self._call_back()
+
+    def reopen(self) -> None:
+        """Let `wait` wait again although it has ended: its clip is looked for."""
+        self._settled = Future()
 
     def _settle(self) -> None:
         # Loop and user may both come to the end at once; once is enough.

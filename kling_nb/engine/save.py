@@ -8,25 +8,25 @@ paid for are never deleted, also when they are no video.
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from kling_nb.engine.detach import detached
 from kling_nb.engine.folder_state import kept_clip
 from kling_nb.engine.job import Job
 from kling_nb.engine.schedule import back_off
-from kling_nb.engine.watch import FORGOTTEN_READS, check_account, reported, sandbox_gone
+from kling_nb.engine.watch import Denials, check_account, ended_money, reported, sandbox_gone
 from kling_nb.errors import KlingError, StoreError, TransportError
 from kling_nb.media.probe import NotVideoError
 from kling_nb.network.download import DownloadError
 from kling_nb.providers.base import Snapshot
+from kling_nb.providers.parsing import charged_by, say
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import MediaFacts, RunRecord, RunStatus, ids_of
 
-__all__ = ["save"]
-
-#: Whole downloads that are no video, before we believe it.
-STRANGE_TRIES = 3
+__all__ = ["cost_note", "save", "settled_money"]
 
 
 async def save(job: Job, snapshot: Snapshot | None = None) -> None:
@@ -41,31 +41,93 @@ async def save(job: Job, snapshot: Snapshot | None = None) -> None:
         DetachedError: Somebody stopped it.
         KlingError: The account is not allowed to read the run.
     """
-    strange, forgotten, last = 0, 0, "the provider gave no link to the clip."
-    for tries in range(job.limits.save_tries):
-        await _pause(job, tries)
+    state = _State(snapshot, denials=Denials(job), empty=Denials(job))
+    while state.tries < job.limits.save_tries:
+        await _pause(job, max(state.denials.count, state.empty.count, state.tries))
+        try:
+            if await _step(job, state):
+                return None
+        except _NotTheClipError as error:
+            state.fail(error.what, error.cure)
+            await job.change("not the clip", message=error.what)
+            if error.final:
+                break
+        except TransportError as error:
+            if job.record.play and not error.sent and state.tries:
+                return await sandbox_gone(job)
+            state.fail(error.what)
+    raise not_fetched(job.record, state.last, state.cure)
+
+
+@dataclass
+class _State:
+    """What the readings and downloads so far say.
+
+    Args:
+        snapshot: The last reading, while its links are good.
+        denials: Readings that deny the run.
+        empty: Readings of a success that name no clip.
+        tries: Downloads and readings that failed.
+        last: Why there is no clip yet.
+        cure: What else there is to do about it.
+    """
+
+    snapshot: Snapshot | None
+    denials: Denials
+    empty: Denials
+    tries: int = 0
+    last: str = "the provider gave no link to the clip."
+    cure: str = ""
+
+    def fail(self, why: str, cure: str = "") -> None:
+        self.snapshot, self.last, self.cure, self.tries = None, why, cure, self.tries + 1
+
+
+async def _step(job: Job, state: _State) -> bool:
+    """Read and fetch once; whether the run has ended by it."""
+    # A new reading signs the links anew, which is the cure for an expired one.
+    if state.snapshot is None or not state.snapshot.video_urls:
+        state.snapshot = await _read_again(job)
+    snapshot = state.snapshot
+    if snapshot.video_urls:
+        await _fetch_first(job, snapshot, last_try=state.tries + 1 == job.limits.save_tries)
+        return True
+    state.last = snapshot.message or state.last
+    if snapshot.state == "not_found":
+        if state.denials.add():
+            await _expired(job, snapshot.message)
+    elif snapshot.state == "succeeded":
+        if state.empty.add():
+            await _no_clip(job, snapshot)
+    else:
+        state.tries += 1
+    return job.record.status.ended
+
+
+class _NotTheClipError(Exception):
+    """None of a reading's addresses gave the clip; `final` where asking again would not help."""
+
+    def __init__(self, errors: list[KlingError]) -> None:
+        super().__init__()
+        self.what = errors[0].what
+        self.cure = errors[0].cure if isinstance(errors[0], DownloadError) else ""
+        self.final = all(isinstance(error, DownloadError) and error.host_unknown for error in errors)
+
+
+async def _fetch_first(job: Job, snapshot: Snapshot, *, last_try: bool) -> None:
+    """Fetch from the first address that gives a video, and end the run with it."""
+    errors: list[KlingError] = []
+    for url in snapshot.video_urls:
         with _part(job) as part:
             try:
-                # A new reading signs the links anew, which is the cure for an expired one.
-                if snapshot is None or not snapshot.video_urls:
-                    snapshot = await _read_again(job)
-                forgotten += snapshot.state == "not_found"
-                if forgotten >= FORGOTTEN_READS:
-                    return await _expired(job, snapshot.message)
-                if snapshot.video_urls:
-                    media = await _fetch(job, snapshot.video_urls[0], part)
-                    return await _settle(job, media, snapshot)
+                media = await _fetch(job, url, part)
             except NotVideoError as error:
-                last, snapshot, strange = error.what, None, strange + 1
-                if strange >= STRANGE_TRIES:
-                    return await _strange(job, part, last)
-            except (DownloadError, TransportError) as error:
-                last, snapshot = error.what, None
-                if job.record.play and isinstance(error, TransportError) and not error.sent and tries:
-                    return await sandbox_gone(job)
-                if isinstance(error, DownloadError) and error.host_unknown:
-                    break
-    raise not_fetched(job.record, last)
+                errors.append(await _odd_file(job, part, error, keep=last_try))
+            except DownloadError as error:
+                errors.append(error)
+            else:
+                return await _settle(job, media, snapshot)
+    raise _NotTheClipError(errors)
 
 
 async def _pause(job: Job, tries: int) -> None:
@@ -97,12 +159,12 @@ def _part(job: Job) -> Iterator[Path]:
                 part.unlink(missing_ok=True)
 
 
-def not_fetched(record: RunRecord, why: str) -> StoreError:
+def not_fetched(record: RunRecord, why: str, cure: str = "") -> StoreError:
     """Say that the clip is made and paid for, and not here yet."""
     return StoreError(
         f"The clip of run {record.id} is made but not fetched: {why}",
         charged=record.charged,
-        cure=_cure(record),
+        cure=f"{cure} {_cure(record)}".strip(),
         **ids_of(record),
     )
 
@@ -130,7 +192,7 @@ async def _expired(job: Job, words: str) -> None:
         status=RunStatus.FAILED,
         reason="expired",
         message=words or "the provider no longer knows the run",
-        **_money(job),
+        **settled_money(job.record),
     )
     return None
 
@@ -140,26 +202,54 @@ async def _fetch(job: Job, url: str, part: Path) -> MediaFacts:
     with part.open("xb") as sink:
         job.checkpoint("part made")
         got = await job.transport.download(
-            url, sink, allowed_hosts=job.provider.media_hosts, allow_loopback=job.loopback
+            url,
+            sink,
+            allowed_hosts=job.provider.media_hosts,
+            allow_loopback=job.loopback,
+            key=job.key,
+            origin=job.provider.base_url,
         )
     job.checkpoint("part whole")
-    media = await asyncio.to_thread(
-        lambda: job.store.keep(
-            job.record, part, got.sha256, checkpoint=lambda step: job.checkpoint(f"keep: {step}")
+    try:
+        media = await asyncio.to_thread(
+            lambda: job.store.keep(
+                job.record, part, got.sha256, checkpoint=lambda step: job.checkpoint(f"keep: {step}")
+            )
         )
-    )
+    except NotVideoError as error:
+        kind = say(got.content_type, limit=60) or "no content type"
+        what = f"{urlsplit(url).hostname} sent {got.size:,} bytes of {kind}. {error.what}"
+        raise NotVideoError(what, charged=error.charged) from None
     job.checkpoint("clip kept")
     return media
 
 
-async def _strange(job: Job, part: Path, why: str) -> None:
-    kept = await asyncio.to_thread(job.store.set_aside, job.record, part)
+async def _odd_file(job: Job, part: Path, error: NotVideoError, *, keep: bool) -> NotVideoError:
+    """Say what came in place of a clip; of the last try, its bytes stay: they may have been paid for."""
+    if keep and not await asyncio.to_thread(_is_text, part):
+        kept = await asyncio.to_thread(job.store.set_aside, job.record, part)
+        return NotVideoError(f"{error.what} What came is kept as {kept.name}.", charged=error.charged)
+    return error
+
+
+def _is_text(part: Path) -> bool:
+    # Every video has zeros near its start; a page or an error for people has none.
+    with part.open("rb") as file:
+        return b"\0" not in file.read(4096)
+
+
+async def _no_clip(job: Job, snapshot: Snapshot) -> None:
+    """End a run that its provider calls done and that goes on having no clip; charged as it reports."""
+    figure = reported(snapshot)
+    charged = "no" if job.record.play else charged_by(snapshot.cost, "unknown")
     await job.settle(
-        "not a video",
+        "no clip",
         status=RunStatus.FAILED,
         reason="provider",
-        message=f"{why} What came is kept as {kept.name}.",
-        **_money(job),
+        charged=charged,
+        message=f"{job.provider.label} says it is done, and gave no clip.",
+        **figure,
+        **ended_money(job, charged, figure),
     )
 
 
@@ -178,13 +268,23 @@ async def _settle(job: Job, media: MediaFacts, snapshot: Snapshot) -> None:
         media=media.model_dump(),
         folder=str(job.store.folder),
         saved_at=utc_now(),
-        message="",
-        **_money(job),
+        message=cost_note(job.provider.label, snapshot),
+        **settled_money(job.record),
     )
 
 
-def _money(job: Job) -> dict[str, Any]:
-    record = job.record
+def cost_note(label: str, snapshot: Snapshot) -> str:
+    """Return a sentence on a cost that cannot be read, or ''."""
+    words = snapshot.cost_words
+    return f"{label} writes the cost as {words!r}, which cannot be read." if words else ""
+
+
+def settled_money(record: RunRecord) -> dict[str, Any]:
+    """Return what the end with a clip does to the books.
+
+    Args:
+        record: The run, with what its provider reported.
+    """
     settled = record.estimate.micros if record.reported_micros is None else record.billed_micros
     # Neither a figure nor a price, or a figure in other money: the charge is unknown in dollars, and what was
     # held back stays held back.

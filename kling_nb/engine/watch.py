@@ -1,8 +1,8 @@
 """From the provider's id to the provider's end.
 
 Invariants: an unreadable answer, an unknown word or a dead network never ends a run; only the provider's own
-definite word does, or, for a run it no longer knows, that word three times over. The deadline ends our
-watching, not the run.
+definite word does: a word of no contract twice in a row, "no such run" for minutes on end. The deadline ends
+our watching, not the run.
 """
 
 import asyncio
@@ -21,17 +21,10 @@ from kling_nb.records.base import utc_now
 from kling_nb.records.money import micros
 from kling_nb.records.run import RunStatus, ids_of
 
-__all__ = [
-    "FORGOTTEN_READS",
-    "check_account",
-    "ended_money",
-    "reported",
-    "sandbox_gone",
-    "watch",
-    "wrong_account",
-]
+__all__ = ["Denials", "check_account", "ended_money", "reported", "sandbox_gone", "watch", "wrong_account"]
 
-FORGOTTEN_READS = 3
+#: Readings that deny a run, at the least, before it is believed to be gone.
+_DENIALS = 3
 #: What becomes of runs of an in-process sandbox when its kernel ends.
 SANDBOX_GONE = "the sandbox that ran it is gone"
 
@@ -54,10 +47,10 @@ async def watch(job: Job) -> Snapshot | None:
     # The pace follows the run's own age; the deadline counts from when we began to watch.
     began = job.clock.monotonic()
     started = began - max(0.0, (utc_now() - (record.accepted_at or utc_now())).total_seconds())
-    error_body = ErrorBody()
+    state = ReadState(Denials(job))
     while True:
         _check_deadline(job, began)
-        snapshot = await _read(job, error_body)
+        snapshot = await _read(job, state)
         if snapshot is None:
             continue
         if snapshot.state == "succeeded":
@@ -75,7 +68,7 @@ async def watch(job: Job) -> Snapshot | None:
             job.checkpoint("end in the ledger")
             return snapshot
         if snapshot.state in {"failed", "canceled"}:
-            if error_body.forgotten >= FORGOTTEN_READS and await kept_clip(job) is not None:
+            if state.denials.count and await kept_clip(job) is not None:
                 # An older copy of the ledger: the clip was fetched while the provider still knew it.
                 paid = "no" if record.play else "yes"
                 await job.change(
@@ -85,6 +78,11 @@ async def watch(job: Job) -> Snapshot | None:
                 await finish(job, snapshot)
             return None
         await _going(job, snapshot)
+        if state.unknown_since is not None and (
+            job.clock.monotonic() - state.unknown_since > job.limits.unknown_s
+        ):
+            # Nobody knows what it does: others need not wait for it.
+            job.leave_place()
         elapsed = job.clock.monotonic() - started
         wait = poll_delay(elapsed, expected, loopback=job.loopback, random=job.clock.random)
         await job.pause(snapshot.retry_after_s or wait)
@@ -112,42 +110,88 @@ def _goes_on(job: Job) -> str:
 
 
 @dataclass
-class ErrorBody:
-    """How often in a row a run could not be read, or was not there."""
+class Denials:
+    """Readings in a row that say the same nothing: no such run, or a success without a clip.
 
+    Args:
+        job: Whose clock and limits count.
+        count: How many there were.
+        since: When the first one came.
+    """
+
+    job: Job
+    count: int = 0
+    since: float = 0.0
+
+    def add(self) -> bool:
+        """Count one; whether they are to be believed by now."""
+        now = self.job.clock.monotonic()
+        self.since = self.since if self.count else now
+        self.count += 1
+        return self.count >= _DENIALS and now - self.since >= self.job.denied_s
+
+    def clear(self) -> None:
+        """Forget them: the provider said something else."""
+        self.count = 0
+
+
+@dataclass
+class ReadState:
+    """What the readings before say of the next one.
+
+    Args:
+        denials: How long the provider has denied the run.
+        failures: How often in a row it could not be read.
+        odd_end: The end that the reading before said in a word of no contract.
+        unknown_since: Since when its word says nothing.
+    """
+
+    denials: Denials
     failures: int = 0
-    forgotten: int = 0
+    odd_end: str = ""
+    unknown_since: float | None = None
 
 
-async def _read(job: Job, error_body: ErrorBody) -> Snapshot | None:
+async def _read(job: Job, state: ReadState) -> Snapshot | None:
     """Read once; None, after a wait, where the reading decides nothing."""
     random, first_s = job.clock.random, 0.3 if job.loopback else 2.0
     try:
         snapshot = await job.read()
     except TransportError as error:
-        error_body.failures += 1
-        if job.record.play and not error.sent and error_body.failures >= 2:
+        state.failures += 1
+        if job.record.play and not error.sent and state.failures >= 2:
             return Snapshot(state="failed", reason="expired", charged="no", message=SANDBOX_GONE)
-        await job.pause(back_off(error_body.failures, random=random, first_s=first_s, most_s=30))
+        await job.pause(back_off(state.failures, random=random, first_s=first_s, most_s=30))
         return None
     if snapshot.state == "unreadable":
-        error_body.failures += 1
+        state.failures += 1
         await job.change("unreadable", message=snapshot.message)
         wait = snapshot.retry_after_s
-        await job.pause(
-            back_off(error_body.failures, random=random, first_s=first_s) if wait is None else wait
-        )
+        await job.pause(back_off(state.failures, random=random, first_s=first_s) if wait is None else wait)
         return None
-    error_body.failures = 0
+    state.failures = 0
     check_account(job, snapshot)
-    if snapshot.state != "not_found":
-        error_body.forgotten = 0
-        return snapshot
-    error_body.forgotten += 1
-    if error_body.forgotten >= FORGOTTEN_READS:
+    if snapshot.state == "not_found":
+        return await _denied(job, state.denials, snapshot)
+    state.denials.clear()
+    if snapshot.state != "unknown":
+        state.unknown_since = None
+    elif state.unknown_since is None:
+        state.unknown_since = job.clock.monotonic()
+    before, state.odd_end = state.odd_end, "" if snapshot.certain else f"{snapshot.state} {snapshot.word}"
+    if state.odd_end and state.odd_end != before:
+        # One such reading may be a slip of something in between; two in a row are not.
+        await job.pause(back_off(1, random=random, first_s=first_s))
+        return None
+    return snapshot
+
+
+async def _denied(job: Job, denials: Denials, snapshot: Snapshot) -> Snapshot | None:
+    if denials.add():
         words = snapshot.message or "the provider no longer knows the run"
         return Snapshot(state="failed", reason="expired", message=words)
-    await job.pause(back_off(error_body.forgotten, random=random, first_s=0.3 if job.loopback else 5.0))
+    first_s, most_s = (0.3, 0.5) if job.loopback else (5.0, 30.0)
+    await job.pause(back_off(denials.count, random=job.clock.random, first_s=first_s, most_s=most_s))
     return None
 
 

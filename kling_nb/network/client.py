@@ -165,8 +165,10 @@ class Transport:
         allow_loopback: bool,
         max_bytes: int = _MAX_CLIP_BYTES,
         timeout_s: float = 1800,
+        key: SecretStr | None = None,
+        origin: str = "",
     ) -> Downloaded:
-        """Stream a finished clip into a file, with no key.
+        """Stream a finished clip into a file.
 
         Args:
             url: The link, from the provider's own answer.
@@ -175,9 +177,11 @@ class Transport:
             allow_loopback: Whether this machine is a proper source, also over plain http.
             max_bytes: The most that is accepted.
             timeout_s: Seconds for the whole of it.
+            key: The provider's key. It goes along once more, where `origin` itself answers 401 or 403.
+            origin: The provider's configured base address.
 
         Returns:
-            Size and SHA-256 of what arrived whole.
+            Size, SHA-256 and content type of what arrived whole.
 
         Raises:
             DownloadError: It could not be fetched; its attributes say what may help.
@@ -194,10 +198,20 @@ class Transport:
         """
         place = check_link(url, allowed_hosts=allowed_hosts, allow_loopback=allow_loopback)
         client = self._client("media", place)
+        # A proxy's or a store's address is never shown the key: only the place that it belongs to.
+        bearer = _bearer(key, place) if key is not None and origin and place == origin_of(origin) else None
         async with self._downloads:
             try:
-                async with attempting(place, once=False), asyncio.timeout(timeout_s):
-                    return await fetch(client, url, sink, origin=place, max_bytes=max_bytes)
+                async with attempting(place, once=False) as attempt, asyncio.timeout(timeout_s):
+                    return await fetch(
+                        client,
+                        url,
+                        sink,
+                        attempt=attempt,
+                        allowed_hosts=allowed_hosts,
+                        bearer=bearer,
+                        max_bytes=max_bytes,
+                    )
             except KlingError:
                 raise
             except Exception as exc:  # noqa: BLE001 - a clip that did not come is one kind of failure
@@ -260,21 +274,25 @@ def _headers(call: Call, key: SecretStr | None, place: Origin) -> httpx.Headers:
     headers = {"accept": "application/json", **{name.lower(): text for name, text in call.headers.items()}}
     if "authorization" in headers or not all(map(_HEADER_VALUE.fullmatch, headers.values())):
         raise UsageError(f"A header of the call to {place.host} cannot be sent.")
-    # This kind does not show a key where a traceback draws variables, as many do.
     bearing = httpx.Headers(headers)
     if key is not None:
-        if not _KEY.fullmatch(key.get_secret_value()):
-            raise KeyMissingError(
-                f"The key for {place.host} is empty, or not all of it is visible ASCII.",
-                cure="Copy the key again.",
-            )
-        if len(key.get_secret_value()) < SHORTEST_KEY and not is_loopback_host(place.host):
-            raise KeyMissingError(
-                f"The key for {place.host} is not a key: it has fewer than {SHORTEST_KEY} characters.",
-                cure="Copy the whole key from the provider's page.",
-            )
-        bearing["authorization"] = f"Bearer {key.get_secret_value()}"
+        bearing.update(_bearer(key, place))
     return bearing
+
+
+def _bearer(key: SecretStr, place: Origin) -> httpx.Headers:
+    if not _KEY.fullmatch(key.get_secret_value()):
+        raise KeyMissingError(
+            f"The key for {place.host} is empty, or not all of it is visible ASCII.",
+            cure="Copy the key again.",
+        )
+    if len(key.get_secret_value()) < SHORTEST_KEY and not is_loopback_host(place.host):
+        raise KeyMissingError(
+            f"The key for {place.host} is not a key: it has fewer than {SHORTEST_KEY} characters.",
+            cure="Copy the whole key from the provider's page.",
+        )
+    # This kind does not show a key where a traceback draws variables, as many do.
+    return httpx.Headers({"authorization": f"Bearer {key.get_secret_value()}"})
 
 
 def _build(client: httpx.AsyncClient, call: Call, headers: httpx.Headers) -> httpx.Request:

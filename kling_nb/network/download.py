@@ -1,12 +1,14 @@
 """Fetching a finished clip: which links are followed, and how their bytes reach a file.
 
-Invariants: no key ever travels with a link; only https, or http to this machine where that is allowed;
-a redirect stays on its own origin; a clip is whole, or there is an error; no error holds the path or
-the query of a link, because a signed query is a secret.
+Invariants: a key travels with a link only where the provider's own origin asks for it, and over no redirect;
+only https, or http to this machine where that is allowed; a redirect leads to where the link itself might
+have led, and never from this machine to another or back; a clip is whole, or there is an error; no error
+holds the path or the query of a link, because a signed query is a secret.
 """
 
 import asyncio
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -14,12 +16,21 @@ import httpx
 
 from kling_nb.addresses import Origin, host_matches, is_literal, is_loopback_host, is_public, origin_of
 from kling_nb.errors import Charged, StoreError
+from kling_nb.network.connections import Exchange
 
 __all__ = ["DownloadError", "Downloaded", "check_link", "declared_size", "fetch"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 3
 _EXPIRED = frozenset({403, 404, 410})
+#: The way out where a link may not be followed.
+_BY_HAND = (
+    "The run stays in saving. The provider's own page of past runs has the clip; resume asks for a new link."
+)
+_KEYED = frozenset({401, 403})
+#: What httpx decodes by itself, with nothing else installed.
+_ENCODINGS = frozenset({"identity", "gzip", "deflate"})
+_RANGE = re.compile(r"bytes 0-([0-9]{1,15})/([0-9]{1,15})", re.IGNORECASE)
 _BLOCK = 1 << 20
 
 
@@ -59,10 +70,12 @@ class Downloaded:
     Args:
         size: Bytes.
         sha256: Of those bytes, in hexadecimal.
+        content_type: What the server called it, in lower case and without parameters; may be empty.
     """
 
     size: int
     sha256: str
+    content_type: str
 
 
 def check_link(url: str, *, allowed_hosts: tuple[str, ...] | None, allow_loopback: bool) -> Origin:
@@ -101,13 +114,20 @@ def check_link(url: str, *, allowed_hosts: tuple[str, ...] | None, allow_loopbac
         raise DownloadError(
             f"The clip is on {origin.host}, a host that this provider is not known to use.",
             host_unknown=True,
-            cure="The run stays in saving; check the host, then resume the run.",
+            cure=_BY_HAND,
         )
     return origin
 
 
 async def fetch(
-    client: httpx.AsyncClient, url: str, sink: BinaryIO, *, origin: Origin, max_bytes: int
+    client: httpx.AsyncClient,
+    url: str,
+    sink: BinaryIO,
+    *,
+    attempt: Exchange,
+    allowed_hosts: tuple[str, ...] | None,
+    bearer: httpx.Headers | None,
+    max_bytes: int,
 ) -> Downloaded:
     """Stream a checked link into a file.
 
@@ -115,7 +135,9 @@ async def fetch(
         client: A client of a media lane.
         url: The link.
         sink: Takes the bytes, off the loop's thread; left open, and to be thrown away after an error.
-        origin: What `check_link` gave for the link; redirects may not leave it.
+        attempt: The exchange, at the origin that `check_link` gave for the link; it follows redirects.
+        allowed_hosts: As for `check_link`; for redirects, too.
+        bearer: The header to show the link's own origin should it ask who is there, or None.
         max_bytes: The most that is accepted.
 
     Returns:
@@ -125,17 +147,24 @@ async def fetch(
         DownloadError: The server refused, redirected elsewhere, sent too much or too little.
         StoreError: The sink could not be written.
     """
-    link = httpx.URL(url)
-    for _ in range(_MAX_REDIRECTS + 1):
-        request = client.build_request("GET", link, headers={"accept": "video/*,*/*;q=0.5"})
-        response = await client.send(request, stream=True)
+    link, headers = httpx.URL(url), httpx.Headers({"accept": "video/*,*/*;q=0.5"})
+    hops = 0
+    while hops <= _MAX_REDIRECTS:
+        response = await client.send(client.build_request("GET", link, headers=headers), stream=True)
         try:
-            if response.status_code not in _REDIRECTS or "location" not in response.headers:
-                return await _receive(response, sink, origin, max_bytes)
-            link = _next_link(link, response, origin)
+            if bearer is not None and response.status_code in _KEYED and not hops:
+                # Only the very address of the provider's own answer, and only once.
+                headers.update(bearer)
+                bearer = None
+                continue
+            redirected = response.status_code in _REDIRECTS and "location" in response.headers
+            if not redirected or "authorization" in headers:
+                return await _receive(response, sink, attempt.origin, max_bytes)
+            link = _next_link(link, response, attempt.origin, allowed_hosts)
+            attempt.origin, hops = origin_of(str(link)), hops + 1
         finally:
             await response.aclose()
-    raise DownloadError(f"{origin.host} redirected {_MAX_REDIRECTS + 1} times.")
+    raise DownloadError(f"{attempt.origin.host} redirected {hops} times.")
 
 
 def declared_size(headers: httpx.Headers) -> int | None:
@@ -151,31 +180,40 @@ def declared_size(headers: httpx.Headers) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-def _next_link(link: httpx.URL, response: httpx.Response, origin: Origin) -> httpx.URL:
-    target = None
+def _next_link(
+    link: httpx.URL, response: httpx.Response, origin: Origin, allowed_hosts: tuple[str, ...] | None
+) -> httpx.URL:
+    target, unknown = None, False
     try:
         following = link.join(response.headers["location"])
         target = origin_of(str(following))
     except (ValueError, httpx.InvalidURL):
         pass
-    if target != origin:
-        where = target.host if target is not None and target.host != origin.host else "somewhere else"
-        raise DownloadError(
-            f"{origin.host} redirected the download to {where}, which is not followed.",
-            http_status=response.status_code,
-        )
-    return following
+    if target is not None and is_loopback_host(target.host) is is_loopback_host(origin.host):
+        try:
+            check_link(str(following), allowed_hosts=allowed_hosts, allow_loopback=True)
+        except DownloadError as error:
+            unknown = error.host_unknown
+        else:
+            return following
+    where = target.host if target is not None and target.host != origin.host else "somewhere else"
+    raise DownloadError(
+        f"{origin.host} redirected the download to {where}, which is not followed.",
+        http_status=response.status_code,
+        host_unknown=unknown,
+        cure=_BY_HAND,
+    )
 
 
 async def _receive(response: httpx.Response, sink: BinaryIO, origin: Origin, max_bytes: int) -> Downloaded:
     status = response.status_code
-    if status != httpx.codes.OK:
+    if status != httpx.codes.OK and not _is_whole(response):
         raise DownloadError(
             f"{origin.host} answered {status} to the download.",
             http_status=status,
             cure="Ask the provider for a fresh link." if status in _EXPIRED else "",
         )
-    if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
+    if response.headers.get("content-encoding", "identity").strip().lower() not in _ENCODINGS:
         raise DownloadError(
             f"{origin.host} encoded the clip although it was asked not to.", http_status=status
         )
@@ -183,7 +221,8 @@ async def _receive(response: httpx.Response, sink: BinaryIO, origin: Origin, max
     if total is not None and total > max_bytes:
         raise _too_big(origin, max_bytes)
     digest, size, block = hashlib.sha256(), 0, bytearray()
-    async for chunk in response.aiter_raw():
+    # Decoded, so that the cap holds for what reaches the disk.
+    async for chunk in response.aiter_bytes(_BLOCK):
         size += len(chunk)
         if size > max_bytes:
             raise _too_big(origin, max_bytes)
@@ -192,9 +231,19 @@ async def _receive(response: httpx.Response, sink: BinaryIO, origin: Origin, max
             await _write_off_loop(sink, digest, bytes(block))
             block.clear()
     await _write_off_loop(sink, digest, bytes(block))
-    if total is not None and size != total:
-        raise DownloadError(f"{origin.host} sent {size} of {total} bytes.", http_status=status)
-    return Downloaded(size=size, sha256=digest.hexdigest())
+    came = response.num_bytes_downloaded
+    if total is not None and came != total:
+        raise DownloadError(f"{origin.host} sent {came} of {total} bytes.", http_status=status)
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return Downloaded(size=size, sha256=digest.hexdigest(), content_type=kind)
+
+
+def _is_whole(response: httpx.Response) -> bool:
+    """Whether a partial answer is the whole file all the same."""
+    found = _RANGE.fullmatch(response.headers.get("content-range", "").strip())
+    return response.status_code == httpx.codes.PARTIAL_CONTENT and (
+        found is not None and int(found[1]) + 1 == int(found[2]) == declared_size(response.headers)
+    )
 
 
 def _too_big(origin: Origin, max_bytes: int) -> DownloadError:

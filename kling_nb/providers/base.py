@@ -40,12 +40,15 @@ class Snapshot:
         state: `unknown` is a word no contract explains: still going. `not_found` is a definite answer that
             this account has no such run; `wrong_account` that another one has it. `unreadable` is no answer.
         word: The provider's own word, for the log and the card.
+        certain: False for an end that is no documented one: it counts once two readings in a row say it.
         follow: A further call whose reply decides (RunComfy's result after its status). It is followed once
             for a reading; what the second reply says stands, also where it names a further call.
         queue_position: Place in the queue.
-        video_urls: Where the clip is, when `state` is `succeeded`.
+        video_urls: Where the clip is, when `state` is `succeeded`: every address, the most likely first.
+        videos: How many of these, from the first on, are certainly meant to be videos.
         cost: The charge as decimal text as the provider writes it, if it does.
         currency: Of the charge: ISO 4217, and `XXX` for one that cannot be read.
+        cost_words: What stands in place of the charge where it cannot be read, one line.
         reason: Why it failed.
         charged: What the contract says about the charge.
         message: The provider's words, one line.
@@ -67,11 +70,14 @@ class Snapshot:
         "unreadable",
     ]
     word: str = ""
+    certain: bool = True
     follow: Call | None = None
     queue_position: int | None = None
     video_urls: tuple[str, ...] = field(default=(), repr=False)  # signed addresses are secrets
+    videos: int = 0
     cost: str | None = None
     currency: str = "USD"
+    cost_words: str = ""
     reason: FailReason | None = None
     charged: Charged = "unknown"
     message: str = ""
@@ -248,8 +254,14 @@ class Provider(ABC):
         """Build the call that reads a run."""
 
     @abstractmethod
-    def read_poll(self, reply: Reply, provider_run_id: str) -> Snapshot:
-        """Read a run; `follow` names a further call when this reply alone does not decide."""
+    def read_poll(self, reply: Reply, provider_run_id: str, after: Snapshot | None = None) -> Snapshot:
+        """Read a run; `follow` names a further call when this reply alone does not decide.
+
+        Args:
+            reply: The answer to `poll_call`, or to the `follow` of `after`.
+            provider_run_id: The run that was asked for.
+            after: The reading that led to this reply, if one did.
+        """
 
     def read_asked(self, reply: Reply) -> Asked:
         """Say what a run was asked for, from any answer about it; says nothing where the wire does not."""

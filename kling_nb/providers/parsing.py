@@ -7,20 +7,19 @@ foreign words come out as one short line without any URL query, key or control c
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
-from urllib.parse import urlsplit
 
-from kling_nb.addresses import is_loopback
 from kling_nb.errors import Charged, UsageError, one_line
 from kling_nb.providers.base import Ambiguous, Refused, Snapshot
 from kling_nb.providers.messages import Reply
 from kling_nb.records.run import FailReason
 
 __all__ = [
+    "ERROR_NAMES",
     "ErrorBody",
     "charged_by",
     "code_text",
@@ -36,13 +35,11 @@ __all__ = [
     "say",
     "unreadable",
     "usable_id",
-    "video_urls",
     "whole",
     "word",
 ]
 
 MAX_MESSAGE_CHARS = 300
-MAX_URL_CHARS = 8192
 MAX_DIGITS = 100
 _ODD = object()
 
@@ -65,6 +62,8 @@ _MODERATED = re.compile(
 )
 
 _NO_CREDIT = re.compile(r"balance|credit|insufficient|payment|top up")
+#: Under these names an answer says what is wrong.
+ERROR_NAMES = ("error_code", "code", "error_message", "message", "error", "detail", "errors")
 _REFUSALS = frozenset({400, 401, 402, 403, 404, 409, 422, 429})
 
 
@@ -238,48 +237,6 @@ def plain(value: object, depth: int = 3) -> Any:
     elif depth and isinstance(value, list):
         small = [plain(v, depth - 1) for v in value[:50]]
     return small
-
-
-def video_urls(output: object, *, loopback: bool = False) -> tuple[str, ...]:
-    """Find every video address in an output, whatever its shape.
-
-    Args:
-        output: A bare address, a list, or an object with `video`, `videos`, `outputs` or `url`.
-        loopback: Whether the provider is a server on this machine, which may name clips of its own by http.
-
-    Returns:
-        Each address that may be fetched once, in order; entries of a `type` other than video are left out.
-
-    Example:
-        >>> video_urls({"videos": [{"url": "https://h.example/a.mp4"}, "ftp://h.example/b.mp4"]})
-        ('https://h.example/a.mp4',)
-    """
-    found = dict.fromkeys(_addresses(output, 4))
-    return tuple(url for url in found if url.lower().startswith("https:") or (loopback and is_loopback(url)))
-
-
-def _addresses(output: object, depth: int) -> Iterator[str]:
-    if isinstance(output, str):
-        if _is_address(output):
-            yield output
-    elif depth and isinstance(output, list):
-        for item in output:
-            yield from _addresses(item, depth - 1)
-    elif depth and isinstance(output, Mapping):
-        kind = output.get("type")
-        if not isinstance(kind, str) or kind.lower().startswith("video"):
-            for key in ("video", "videos", "outputs", "url"):
-                yield from _addresses(output.get(key), depth - 1)
-
-
-def _is_address(text: str) -> bool:
-    if len(text) > MAX_URL_CHARS or not text.isprintable() or " " in text:
-        return False
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname)
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True, kw_only=True)

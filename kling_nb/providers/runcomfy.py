@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from kling_nb.addresses import is_loopback
 from kling_nb.errors import UnsupportedError
+from kling_nb.providers.answers import END_WORDS, Reading, read_cost, read_run, video_urls
 from kling_nb.providers.base import (
     Accepted,
     Account,
@@ -41,11 +42,9 @@ from kling_nb.providers.parsing import (
     say,
     unreadable,
     usable_id,
-    video_urls,
     whole,
     word,
 )
-from kling_nb.records.money import currency
 from kling_nb.records.request import MAX_PROMPT_CHARS, TextToVideo
 from kling_nb.records.run import FailReason
 
@@ -180,31 +179,48 @@ class RunComfy(Provider):
         """
         return Call(method="GET", url=self._request_url(provider_run_id, "status"))
 
-    def read_poll(self, reply: Reply, provider_run_id: str) -> Snapshot:
+    def read_poll(self, reply: Reply, provider_run_id: str, after: Snapshot | None = None) -> Snapshot:
         """Read a status or a result, whichever it is.
 
         Args:
             reply: The answer to `poll_call` or to its `follow`.
             provider_run_id: The request that was asked for.
+            after: The status that led to this result.
 
         Returns:
             The reading. An end that comes without output, error or cost is followed by the result once;
-            `completed` alone is no success, because it may also be a failure.
+            `completed` alone is no success, because it may also be a failure. What a status said for certain
+            stands where the result cannot be read.
         """
         data = fields(reply)
         found = error_body(data)
-        said = word(data.get("status")) if data is not None else ""
-        is_run = said in _STATES or (said and data is not None and not code_text(data.get("error_code")))
-        if reply.ok and data is not None and is_run:
-            if not same_id(data.get("request_id"), provider_run_id):
-                return Snapshot(state="unreadable", message=f"{self.label} answered about another request")
-            return self._reading(data, said, found, provider_run_id)
+        run = read_run(data, "request_id", "id") if data is not None else None
+        if reply.ok and run is not None and data is not None:
+            done = after is not None and END_WORDS.get(after.word) == "succeeded"
+            if done and not run.word and not code_text(data.get("error_code")) and "output" in run.run:
+                # The result page's own schema: an output, and no status.
+                run = run._replace(word=after.word if after else "", run_id=run.run_id or provider_run_id)
+            if run.word in _STATES or (run.word and not code_text(data.get("error_code"))):
+                if not same_id(run.run_id, provider_run_id):
+                    return Snapshot(
+                        state="unreadable", message=f"{self.label} answered about another request"
+                    )
+                return self._reading(run, found, provider_run_id, after)
+        if after is not None and after.state in {"failed", "canceled"}:
+            # That it was canceled or failed was said; the result would only have told more of it. One that
+            # may yet come, with the bill, is asked for once more.
+            gone = 400 <= reply.status < 500 and reply.status != 429
+            return replace(after, follow=None, certain=after.certain and gone)
         return self._no_reading(reply, found)
 
     def _reading(
-        self, data: Mapping[str, Any], said: str, found: ErrorBody | None, provider_run_id: str
+        self, reading: Reading, found: ErrorBody | None, provider_run_id: str, after: Snapshot | None
     ) -> Snapshot:
-        state = _STATES.get(said)
+        data, said = reading.run, reading.word
+        # A word that no contract has counts only where the run's own id stands beside it.
+        state = _STATES.get(said) or (END_WORDS.get(said) if reading.run_id == provider_run_id else None)
+        output_error = error_body(data["output"]) if isinstance(data.get("output"), Mapping) else None
+        found = found or output_error
         message = found.text if found else ""
         if state is None:
             return Snapshot(
@@ -213,7 +229,7 @@ class RunComfy(Provider):
         if state in {"queued", "running"}:
             position = whole(data.get("queue_position"))
             return Snapshot(state=state, word=said, queue_position=position, message=message)
-        urls, cost = video_urls(data.get("output"), loopback=self.loopback), money(data.get("cost"))
+        clips, cost = video_urls(data.get("output"), base=self.base_url), read_cost(data)
         result = Call(
             method="GET",
             url=self._request_url(provider_run_id, "result"),
@@ -221,31 +237,37 @@ class RunComfy(Provider):
         )
         # Only a result has these; a status has addresses instead.
         is_result = any(data.get(key) is not None for key in ("output", "cost", "created_at", "finished_at"))
-        follow = None if is_result or (found is not None and "result_url" not in data) else result
-        if said == "completed" and not urls:
-            return Snapshot(state="running", word=said, follow=result)
+        is_result = is_result or after is not None
+        certain = said in _STATES and (after is None or after.certain)
+        if state == "succeeded" and said != "succeeded" and not clips.urls:
+            # `completed`, or a word like it: of a status, the result decides what that means.
+            if not is_result or after is None:
+                return Snapshot(state="running", word=said, certain=certain, follow=result)
+            if found is not None:
+                state, certain = "failed", False
+        end = Snapshot(
+            state=state,
+            word=said,
+            certain=certain,
+            follow=None if is_result or (found is not None and "result_url" not in data) else result,
+            cost=cost.amount,
+            currency=cost.currency,
+            cost_words=cost.words,
+            message=message,
+        )
         if state != "succeeded":
             moderated = found is not None and is_moderated(found.code, found.words)
-            return Snapshot(
-                state=state,
-                word=said,
-                follow=follow,
-                cost=cost,
-                currency=currency(data.get("currency")),
+            return replace(
+                end,
                 reason="canceled" if state == "canceled" else "moderated" if moderated else "provider",
-                charged=charged_by(cost, "unknown"),
-                message=message,
+                charged=charged_by(cost.amount, "unknown"),
             )
-        notes = {0: f"{self.label} says it is done, but names no video yet.", 1: message}
-        return Snapshot(
-            state="succeeded",
-            word=said,
-            follow=follow,
-            video_urls=urls[:1],
-            cost=cost,
-            currency=currency(data.get("currency")),
+        return replace(
+            end,
+            video_urls=clips.urls,
+            videos=clips.videos,
             charged="yes",
-            message=notes.get(len(urls), f"{self.label} names {len(urls)} videos; the first one is taken."),
+            message=message if clips.urls else f"{self.label} says it is done, but names no video yet.",
         )
 
     def _no_reading(self, reply: Reply, found: ErrorBody | None) -> Snapshot:

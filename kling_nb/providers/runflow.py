@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from kling_nb.errors import UnsupportedError, UsageError
+from kling_nb.providers.answers import END_WORDS, Reading, read_cost, read_run, video_urls
 from kling_nb.providers.base import (
     Accepted,
     Account,
@@ -25,6 +26,8 @@ from kling_nb.providers.base import (
 )
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.providers.parsing import (
+    ERROR_NAMES,
+    ErrorBody,
     charged_by,
     error_body,
     fields,
@@ -38,12 +41,9 @@ from kling_nb.providers.parsing import (
     say,
     unreadable,
     usable_id,
-    video_urls,
     whole,
-    word,
 )
 from kling_nb.providers.runflow_input import read_input, write_input
-from kling_nb.records.money import currency
 from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import FailReason
 
@@ -67,6 +67,8 @@ _REASONS: Mapping[str, FailReason] = {
     "INSUFFICIENT_CREDIT": "credit",
     "INSUFFICIENT_CREDITS": "credit",
 }
+_PARTLY = "Runflow finished a part of the run, and no video."
+_WITHHELD = "Runflow found the video indecent and gave none."
 _NEWEST_FIRST = {"limit": "100", "sort_by": "created_at:desc"}
 
 
@@ -142,11 +144,12 @@ class Runflow(Provider):
         """
         if not reply.ok:
             return read_refusal(reply, self.label, _REASONS)
-        run = fields(reply)
-        run_id = usable_id(run.get("id")) if run is not None else None
+        data = fields(reply)
+        run = read_run(data, "id") if data is not None else None
+        run_id = usable_id(run.run_id) if run is not None else None
         if run is None or run_id is None:
             return Ambiguous(message=f"{self.label} answered HTTP {reply.status} without a usable run id")
-        return Accepted(provider_run_id=run_id, snapshot=_snapshot(run, self.loopback))
+        return Accepted(provider_run_id=run_id, snapshot=self._snapshot(run, run_id))
 
     def poll_call(self, provider_run_id: str) -> Call:
         """Build the call that reads a run; it also signs the clip's address afresh.
@@ -156,22 +159,29 @@ class Runflow(Provider):
         """
         return Call(method="GET", url=f"{self.base_url}/v1/runs/{safe_id(provider_run_id, self.label)}")
 
-    def read_poll(self, reply: Reply, provider_run_id: str) -> Snapshot:
+    def read_poll(
+        self,
+        reply: Reply,
+        provider_run_id: str,
+        after: Snapshot | None = None,  # noqa: ARG002 - one reply decides on this wire
+    ) -> Snapshot:
         """Read a run object, or say what kind of no answer this is.
 
         Args:
             reply: The answer to `poll_call`.
             provider_run_id: The run that was asked for.
+            after: Not used.
 
         Returns:
             The reading. A 404 counts as "no such run" only where Runflow itself says so, not a gateway.
         """
-        run = fields(reply)
-        if reply.ok and run is not None and ("id" in run or "status_code" in run):
-            if same_id(run.get("id"), provider_run_id):
-                return _snapshot(run, self.loopback)
+        data = fields(reply)
+        run = read_run(data, "id") if data is not None else None
+        if reply.ok and run is not None and (run.run_id is not None or "status_code" in run.run):
+            if same_id(run.run_id, provider_run_id):
+                return self._snapshot(run, provider_run_id)
             return Snapshot(state="unreadable", message=f"{self.label} answered about another run")
-        found = error_body(run)
+        found = error_body(data)
         no_answer = unreadable(reply, self.label)
         if found is None or reply.status not in {403, 404}:
             return no_answer
@@ -182,6 +192,60 @@ class Runflow(Provider):
         # Without a code, a bare "not found" is also what a wrong path or a gateway says.
         known = found.code or found.words.lower().strip(". ") != "not found"
         return replace(no_answer, state="not_found") if known else no_answer
+
+    def _snapshot(self, reading: Reading, run_id: str) -> Snapshot:
+        run, said = reading.run, reading.word
+        # A word that no contract has counts only where the run's own id stands beside it.
+        state = _STATES.get(said) or (END_WORDS.get(said) if reading.run_id == run_id else None)
+        if state is None:
+            return Snapshot(
+                state="unknown", word=said, message=f"Runflow says {said or 'nothing'!r}: still going."
+            )
+        if state in {"queued", "running"}:
+            return Snapshot(state=state, word=said)
+        cost, failure = read_cost(run), _failure(run)
+        base = Snapshot(
+            state=state,
+            word=said,
+            certain=said in _STATES,
+            cost=cost.amount,
+            currency=cost.currency,
+            cost_words=cost.words,
+        )
+        if state == "canceled":
+            charged = charged_by(cost.amount, "unknown")
+            return replace(base, reason="canceled", charged=charged, message=failure.text)
+        if state == "failed":
+            # Runflow's price page: failed runs are not charged. A cost it reports all the same outranks
+            # that, and a word that it does not document says nothing of the charge.
+            charged = charged_by(cost.amount, "no" if base.certain else "unknown")
+            return replace(base, reason=_reason(failure), charged=charged, message=failure.text)
+        return self._finished(run, base, failure.text)
+
+    def _finished(self, run: Mapping[str, Any], base: Snapshot, complaint: str) -> Snapshot:
+        output = run.get("output")
+        facts = output if isinstance(output, Mapping) else {}
+        clips = video_urls(output if output is not None else run.get("outputs"), base=self.base_url)
+        nsfw = facts.get("nsfw_detected")
+        base = replace(base, nsfw_detected=nsfw if isinstance(nsfw, bool) else None)
+        if not clips.urls and (nsfw is True or base.word == "partial_succeeded"):
+            return replace(
+                base,
+                state="failed",
+                reason="moderated" if nsfw is True else "provider",
+                charged=charged_by(base.cost, "unknown"),
+                message=complaint or (_WITHHELD if nsfw is True else _PARTLY),
+            )
+        seed, timing = plain(facts.get("seed"), 0), plain(facts.get("timing"))
+        return replace(
+            base,
+            video_urls=clips.urls,
+            videos=clips.videos,
+            charged="yes",
+            message=complaint if clips.urls else "Runflow says it is done, but names no video yet.",
+            seed=seed if isinstance(seed, int | str) and not isinstance(seed, bool) else None,
+            timing=timing if isinstance(timing, Mapping) else None,
+        )
 
     def read_asked(self, reply: Reply) -> Asked:
         """Say what a run was asked for: the run object repeats its `input` and our reference.
@@ -325,72 +389,22 @@ def _reaches(runs: list[Mapping[str, Any]], since: str) -> bool:
     return known == sorted(known, reverse=True) and known[-1] < limit
 
 
-def _snapshot(run: Mapping[str, Any], loopback: bool) -> Snapshot:  # noqa: FBT001 - told by place, as the run is
-    return replace(_read_run(run, loopback=loopback), currency=currency(run.get("currency")))
-
-
-def _read_run(run: Mapping[str, Any], *, loopback: bool) -> Snapshot:
-    said = word(run.get("status_code"))
-    state = _STATES.get(said)
-    cost = money(run.get("cost"))
-    if state is None:
-        return Snapshot(
-            state="unknown", word=said, message=f"Runflow says {said or 'nothing'!r}: still going."
-        )
-    if state in {"queued", "running"}:
-        return Snapshot(state=state, word=said)
-    complaint = say(
-        run.get("failure_code"),
-        run.get("failure_message"),
-        run.get("failure_stage_code") or run.get("failure_stage"),
-    )
-    if state == "canceled":
-        charged = charged_by(cost, "unknown")
-        return Snapshot(
-            state=state, word=said, cost=cost, reason="canceled", charged=charged, message=complaint
-        )
-    if state == "failed":
-        # Runflow's price page: failed runs are not charged. A cost it reports all the same outranks that.
-        charged = charged_by(cost, "no")
-        reason = _reason(complaint, run.get("failure_code"))
-        return Snapshot(state=state, word=said, cost=cost, reason=reason, charged=charged, message=complaint)
-    return _finished(run, said, cost, complaint, video_urls(run.get("output"), loopback=loopback))
-
-
-def _finished(
-    run: Mapping[str, Any], said: str, cost: str | None, complaint: str, urls: tuple[str, ...]
-) -> Snapshot:
+def _failure(run: Mapping[str, Any]) -> ErrorBody:
+    """Read why a run made no clip: the documented fields, else an error as any answer has it."""
+    stage = run.get("failure_stage_code") or run.get("failure_stage")
+    complaint = say(run.get("failure_code"), run.get("failure_message"), stage)
+    if complaint:
+        return ErrorBody(code=say(run.get("failure_code")), words=say(run.get("failure_message"), stage))
     output = run.get("output")
-    if not urls and said == "partial_succeeded":
-        charged = charged_by(cost, "unknown")
-        return Snapshot(
-            state="failed",
-            word=said,
-            cost=cost,
-            reason="provider",
-            charged=charged,
-            message=complaint or "Runflow finished a part of the run, and no video.",
-        )
-    notes = {0: "Runflow says it is done, but names no video yet.", 1: complaint}
-    facts = output if isinstance(output, Mapping) else {}
-    nsfw, seed, timing = facts.get("nsfw_detected"), plain(facts.get("seed"), 0), plain(facts.get("timing"))
-    return Snapshot(
-        state="succeeded",
-        word=said,
-        video_urls=urls[:1],
-        cost=cost,
-        charged="yes",
-        message=notes.get(len(urls), f"Runflow names {len(urls)} videos; the first one is taken."),
-        nsfw_detected=nsfw if isinstance(nsfw, bool) else None,
-        seed=seed if isinstance(seed, int | str) and not isinstance(seed, bool) else None,
-        timing=timing if isinstance(timing, Mapping) else None,
-    )
+    levels = [run, output] if isinstance(output, Mapping) else [run]
+    found = (error_body({name: level.get(name) for name in ERROR_NAMES}) for level in levels)
+    return next((body for body in found if body is not None), ErrorBody(code="", words=""))
 
 
-def _reason(complaint: str, code: object) -> FailReason:
-    if is_moderated(complaint):
+def _reason(failure: ErrorBody) -> FailReason:
+    if is_moderated(failure.text):
         return "moderated"
-    name = say(code).upper()
+    name = failure.code.upper()
     if "CREDIT" in name:
         return "credit"
     return "invalid" if "INVALID" in name or "VALIDATION" in name else "provider"

@@ -27,6 +27,7 @@ from kling_nb.records.money import Estimate
 from kling_nb.records.request import Shot, TextToVideo, make_request, request_key, run_key
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.records.secrets import strings
+from kling_nb.recovery.resolve import look_again
 from kling_nb.session.api import current
 from kling_nb.session.plan import new_id, quote
 from kling_nb.session.session import Session
@@ -306,7 +307,8 @@ def adopt(
     with ledger.reading() as transaction:
         known = transaction.holder(provider, provider_run_id)
     if known is not None:
-        return engine.peek(known)
+        run = engine.peek(known)
+        return look_again(run) if known.status is RunStatus.FAILED else run
     return engine.settled(adoption.bring(ledger, engine, session.key(provider)))
 
 

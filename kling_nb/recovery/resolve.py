@@ -7,13 +7,14 @@ knows stays unknown, also where nothing is held back for it any more.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 from kling_nb.engine.engine import Engine
 from kling_nb.engine.lookup import Access, Seen
 from kling_nb.engine.run import Run
-from kling_nb.errors import KlingError, UsageError
+from kling_nb.errors import KlingError, UsageError, WaitTimeoutError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.records.base import utc_now
@@ -25,11 +26,13 @@ from kling_nb.session.folder_runs import FROM_FOLDER
 from kling_nb.session.session import Session
 from kling_nb.views.words import clock, state_word
 
-__all__ = ["resolve", "take_up"]
+__all__ = ["look_again", "resolve", "take_up"]
 
 #: By how much our clock and the provider's may differ.
 _CLOCKS = timedelta(minutes=5)
 _TAIL_S = 5.0
+#: How long a person waits for one look, the fetching of the clip included.
+_LOOK_S = 120.0
 
 #: A lease that ran out so long ago: its process is gone, or may not go on without a new one.
 _GONE = timedelta(minutes=10)
@@ -67,6 +70,8 @@ def resolve(
     session = session or current()
     session.keys.refuse({"the id": attach or ""})
     handle = session.find(run) if isinstance(run, str) else run
+    if attach is not None and attach == handle.provider_run_id and handle.status is RunStatus.FAILED:
+        return look_again(handle)
     ledger, engine = session.ledger(), session.engine()
     if ledger.get(handle.id) is None and not _is_open(handle.record):
         raise _nothing_to_resolve(handle.record)
@@ -99,6 +104,20 @@ def take_up(run: Run, session: Session) -> Run:
         return run.resume()
     _bring_in(session.ledger(), run.record)
     return run.resume()
+
+
+def look_again(run: Run) -> Run:
+    """Ask once more for the clip of a run that failed; free. Its `note` says what came of it.
+
+    Args:
+        run: A run with an id at its provider.
+
+    Returns:
+        The same handle, a success now if its clip is there.
+    """
+    with suppress(WaitTimeoutError):
+        run.resume().wait(_LOOK_S)
+    return run
 
 
 def _bring_in(ledger: Ledger, record: RunRecord) -> None:

@@ -8,14 +8,18 @@ Invariants:
 
 from __future__ import annotations
 
+import gzip
 import hmac
+import io
 from typing import TYPE_CHECKING
 
+from PIL import Image
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from kling_nb.sandbox.bodies import FILE_LENGTH, Lying
 from kling_nb.sandbox.replies import Trickle
+from kling_nb.sandbox.state import account_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,13 +51,41 @@ def link(provider: ProviderState, request: Request, run: Run, number: int = 0) -
         An absolute URL.
     """
     elsewhere = provider.faults.word(run.wire, "file_link")
-    if elsewhere != "own":
+    if elsewhere not in {"own", "path"}:
         return elsewhere
     path = f"/media/{run.wire}/{run.id}/{number}.mp4"
-    if run.wire == "runcomfy":
-        return origin(request) + path
-    expires = int(provider.date().timestamp() + provider.faults.number(run.wire, "link_lifetime_s"))
-    return f"{origin(request)}{path}?expires={expires}&kling_sig={provider.sign(path, expires)}"
+    if run.wire == "runflow":
+        expires = int(provider.date().timestamp() + provider.faults.number(run.wire, "link_lifetime_s"))
+        path = f"{path}?expires={expires}&kling_sig={provider.sign(path, expires)}"
+    return path if elsewhere == "path" else origin(request) + path
+
+
+def odd_body(provider: ProviderState, request: Request, run: Run, switch: str) -> Response | None:
+    """The answer that a switch puts in place of the documented one, or None.
+
+    Args:
+        provider: Has the switches.
+        request: Its host is the host of the addresses.
+        run: A run that is over.
+        switch: `ended_body` or `result_body`.
+
+    Returns:
+        The text of the switch as JSON, its placeholders filled in.
+    """
+    text = provider.faults.word(run.wire, switch)
+    if text == "own":
+        return None
+    clip = link(provider, request, run)
+    here = origin(request)
+    still = f"{here}/media/{run.wire}/{run.id}/still.jpg"
+    for name, value in {
+        "$id": run.id,
+        "$clip": clip,
+        "$path": clip.removeprefix(here),
+        "$still": still,
+    }.items():
+        text = text.replace(name, value)
+    return Response(text, media_type="application/json")
 
 
 class _Whole(FileResponse):
@@ -84,17 +116,28 @@ def routes(provider: ProviderState) -> list[Route]:
     async def fetch(request: Request) -> Response:
         wire: Wire = "runflow" if request.path_params["wire"] == "runflow" else "runcomfy"
         provider.count(wire, "downloads")
-        if "authorization" in request.headers:
+        keyed = provider.faults.word(wire, "file_key") == "on"
+        if "authorization" in request.headers and not keyed:
             provider.count(wire, "token_leaks")
         await provider.gate(wire, "download", _refuse)
         run = provider.runs.find(wire, request.path_params["run"])
+        if keyed and (run is None or account_of(request) != run.account):
+            return _refuse(401, {})
         if run is None or run.state(provider.clock()) != "succeeded" or request.path_params["wire"] != wire:
             return _refuse(404, {})
         if wire == "runflow" and not _signed(provider, request):
             return _refuse(403, {})
         return _odd(provider, wire) or _dress(provider, wire, await provider.clips.get(run.plan))
 
-    return [Route("/media/{wire}/{run}/{number:int}.mp4", fetch, methods=["GET", "HEAD"])]
+    async def still(_request: Request) -> Response:
+        picture = io.BytesIO()
+        Image.new("RGB", (64, 36), "teal").save(picture, "JPEG")
+        return Response(picture.getvalue(), media_type="image/jpeg")
+
+    return [
+        Route("/media/{wire}/{run}/{number:int}.mp4", fetch, methods=["GET", "HEAD"]),
+        Route("/media/{wire}/{run}/still.jpg", still),
+    ]
 
 
 def _signed(provider: ProviderState, request: Request) -> bool:
@@ -125,6 +168,14 @@ def _dress(provider: ProviderState, wire: Wire, file: Path) -> Response:
     reply: Response = make(file, media_type=kind)
     if kind == "none":
         del reply.headers["content-type"]
+    if provider.faults.fires(wire, "download_gzip"):
+        return Response(
+            gzip.compress(file.read_bytes()), media_type=kind, headers={"content-encoding": "gzip"}
+        )
+    if provider.faults.fires(wire, "download_partial"):
+        size = file.stat().st_size
+        headers = {"content-range": f"bytes 0-{size - 1}/{size}"}
+        return Response(file.read_bytes(), 206, headers, media_type=kind)
     if provider.faults.fires(wire, "download_trickle"):
         reply = Trickle(reply, provider.faults.number(wire, "trickle_bytes_s"), provider.pause)
     if provider.faults.fires(wire, "download_oversized"):

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Route
 
-from kling_nb.sandbox.downloads import link, origin
+from kling_nb.sandbox.downloads import link, odd_body, origin
 from kling_nb.sandbox.replies import RefusedError, json_reply
+from kling_nb.sandbox.runs import TERMINAL
 from kling_nb.sandbox.state import account_of
 from kling_nb.sandbox.validation import SECONDS, SHOT_TYPES, Problem, Reader, read_object
 
@@ -160,6 +161,8 @@ class RunComfy:
         """Where a request stands."""
         self.provider.count(WIRE, "polls")
         run, state = await self._find(request, "poll")
+        if state in TERMINAL and (odd := odd_body(self.provider, request, run, "ended_body")) is not None:
+            return odd
         body: dict[str, Any] = {"request_id": run.id, "status": self._status_word(run, state)}
         if state == "queued":
             waited = self.provider.clock() - run.born_s
@@ -175,6 +178,8 @@ class RunComfy:
         hidden = not unfinished and provider.faults.fires(WIRE, "result_not_ready")
         if hidden or (unfinished and self._word("not_ready") == "400005"):
             return self.refuse(400, code=400005, message="the result is not ready")
+        if not unfinished and (odd := self._odd_result(request, run)) is not None:
+            return odd
         word = "succeeded" if state == "succeeded" else self._status_word(run, state)
         body: dict[str, Any] = {
             "request_id": run.id,
@@ -199,6 +204,12 @@ class RunComfy:
                 if (currency := self._word("cost_currency")) != "unsaid":
                     body["currency"] = currency
         return provider.spoil(WIRE, "poll", json_reply(body))
+
+    def _odd_result(self, request: Request, run: Run) -> Response | None:
+        for status, code in ((404, 404001), (400, 400001)):
+            if self.provider.faults.fires(WIRE, f"result_{status}"):
+                return self.refuse(status, code=code)
+        return odd_body(self.provider, request, run, "result_body")
 
     async def cancel(self, request: Request) -> Response:
         """Cancel, which works in the queue only."""
@@ -261,7 +272,7 @@ class RunComfy:
         run = provider.runs.find(
             WIRE, request.path_params["run"], provider.faults.number(WIRE, "retention_s")
         )
-        if run is None:
+        if run is None or provider.clock() - run.born_s < provider.faults.number(WIRE, "hidden_s"):
             raise RefusedError(self.refuse(404))
         if run.account != account:
             raise RefusedError(self.refuse(int(self._word("foreign_run"))))

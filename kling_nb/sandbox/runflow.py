@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Route
 
-from kling_nb.sandbox.downloads import link, origin
+from kling_nb.sandbox.downloads import link, odd_body, origin
 from kling_nb.sandbox.replies import RefusedError, json_reply
 from kling_nb.sandbox.runflow_listing import BadListError, matching, number_in, ordered
 from kling_nb.sandbox.runs import TERMINAL, Run
@@ -157,11 +157,15 @@ class Runflow:
         run = provider.runs.find(
             WIRE, request.path_params["run"], provider.faults.number(WIRE, "retention_s")
         )
-        if run is None:
+        if run is None or provider.clock() - run.born_s < provider.faults.number(WIRE, "hidden_s"):
             return self.refuse(404)
         if run.account != account:
             return self.refuse(int(self._word("foreign_run")))
         await provider.settle(run)
+        if run.state(provider.clock()) in TERMINAL:
+            odd = odd_body(provider, request, run, "ended_body")
+            if odd is not None:
+                return odd
         return provider.spoil(WIRE, "poll", json_reply(self.show(request, run)))
 
     async def list_runs(self, request: Request) -> Response:

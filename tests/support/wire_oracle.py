@@ -6,7 +6,7 @@ Every rule says when a verdict is allowed; whatever is not allowed is "nobody kn
 import json
 import re
 from fractions import Fraction
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 REFUSING = {400, 401, 402, 403, 404, 409, 422, 429}
 #: A figure beyond this many dollars for one clip is junk, and reading none is right too.
@@ -73,10 +73,22 @@ def _exponent(value):
     return int(found[1]) if found else 0
 
 
-def state(answer, wire):
-    """The word for where the run is, in the wire's own field and spelling."""
-    said = text(answer.get("status_code" if wire == "runflow" else "status"))
-    return None if said is None else re.sub(r"[\s-]+", "_", said.strip().lower())
+def state(answer):
+    """The word for where the run is: the first of the fields that clients of the two providers read."""
+    said = (text(answer.get(name)) for name in ("status_code", "status", "state"))
+    words = (re.sub(r"[\s-]+", "_", word.strip().lower()) for word in said if word)
+    return next((word for word in words if word), None)
+
+
+def names(answer, wire, run_id):
+    """Whether an answer says itself that it is about a run."""
+    return text(answer.get("id" if wire == "runflow" else "request_id")) == run_id
+
+
+def joined(address, base):
+    """An address as a browser reads it on a page of the provider."""
+    head, mark, query = address.partition("?")
+    return urljoin(base, head.replace("\\", "/") + mark + query)
 
 
 def about(answer, wire, run_id):

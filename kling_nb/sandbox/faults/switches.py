@@ -108,6 +108,8 @@ _RATES: Final = (
     Switch("submit_no_id", "rate", "create the run, but leave its id out of the answer"),
     Switch("submit_moderated", "rate", "refuse the prompt at once as against the content policy"),
     Switch("result_not_ready", "rate", "RunComfy: answer a finished result with 400 and code 400005"),
+    Switch("result_404", "rate", "RunComfy: answer a finished result with 404 and code 404001"),
+    Switch("result_400", "rate", "RunComfy: answer a finished result with 400 and code 400001"),
     Switch("run_failed", "rate", "the run ends as failed"),
     Switch(
         "run_moderated", "rate", "the run ends as failed because its finished clip broke the content policy"
@@ -123,6 +125,8 @@ _RATES: Final = (
     Switch("download_html", "rate", "the file is a web page, served with 200 as a video"),
     Switch("download_empty", "rate", "the file has no bytes"),
     Switch("download_trickle", "rate", "the file comes at trickle_bytes_s"),
+    Switch("download_gzip", "rate", "the file comes with Content-Encoding gzip"),
+    Switch("download_partial", "rate", "the whole file comes as 206, one range from end to end"),
     Switch("download_redirect", "rate", "the file's address redirects to redirect_to"),
     Switch("download_oversized", "rate", "the file says that it has 3 GiB, and then has not"),
 )
@@ -140,6 +144,7 @@ _NUMBERS: Final = (
         "link_lifetime_s", "number", "Runflow: life of a signed link (documented: 24 h to 3 days)", 86_400.0
     ),
     Switch("retention_s", "number", "seconds after which a run is unknown (404); 0 keeps it", 0.0),
+    Switch("hidden_s", "number", "seconds after its submit for which a run is unknown (404)", 0.0),
     Switch("list_lag_s", "number", "Runflow: seconds until a new run shows in the list", 0.0),
     Switch("cost_lag_s", "number", "seconds from the end of a run until its cost is told", 0.0),
     Switch("cost_factor", "number", "what every bill is multiplied by (2 = bills above the list)", 1.0),
@@ -205,7 +210,21 @@ _WORDS: Final = (
     Switch("ranges", "word", "whether files answer Range requests", "on", ("on", "off")),
     Switch("odd_word", "word", "the state that run_odd tells", "post_processing"),
     Switch("redirect_to", "word", "where redirects point", "http://127.0.0.1:9/elsewhere.mp4"),
-    Switch("file_link", "word", "where results say that the file is; `own` is the sandbox's own link", "own"),
+    Switch(
+        "file_link",
+        "word",
+        "where results say that the file is; `own` is the sandbox's own link, `path` it without host",
+        "own",
+    ),
+    Switch(
+        "ended_body",
+        "word",
+        "the whole answer about a run that is over (RunComfy: its status), as JSON; $id, $clip, $path (the "
+        "clip without host) and $still (a picture) are filled in; `own` is the documented one",
+        "own",
+    ),
+    Switch("result_body", "word", "RunComfy: the same for the result", "own"),
+    Switch("file_key", "word", "whether files need the key of their run (401)", "off", ("on", "off")),
     Switch("message", "word", "the words of every error and result; `own` are the sandbox's", "own"),
     Switch(
         "echo",
