@@ -222,7 +222,7 @@ async def _receive(response: httpx.Response, sink: BinaryIO, origin: Origin, max
         raise _too_big(origin, max_bytes)
     digest, size, block = hashlib.sha256(), 0, bytearray()
     # Decoded, so that the cap holds for what reaches the disk.
-    async for chunk in response.aiter_bytes(_BLOCK):
+    async for chunk in response.aiter_bytes():
         size += len(chunk)
         if size > max_bytes:
             raise _too_big(origin, max_bytes)

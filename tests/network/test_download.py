@@ -160,7 +160,9 @@ async def torn(wire, reader, writer):
         (torn, ""),
         (replying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\nabc"), "cut off"),
         (replying(b"not http at all\r\n\r\n"), "not HTTP"),
-        (replying(answer(b"abc", "200 OK", "Content-Encoding: gzip")), "encoded"),
+        (replying(answer(b"abc", "200 OK", "Content-Encoding: br")), "encoded"),
+        (replying(answer(b"abc", "200 OK", "Content-Encoding: gzip")), "did not come"),
+        (replying(answer(b"abc", "206 Partial Content", "Content-Range: bytes 0-2/9")), "206"),
     ],
 )
 def test_clips_that_do_not_come_whole(behave, words):

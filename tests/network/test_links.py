@@ -2,12 +2,15 @@
 
 import asyncio
 
+import httpx
 import pytest
 
+from kling_nb.addresses import origin_of
 from kling_nb.network.client import Transport
-from kling_nb.network.download import DownloadError
+from kling_nb.network.download import DownloadError, _next_link
 from support.transport import Names, answer, replying, serving
 from support.transport_cases import (
+    CLIP,
     PATIENT,
     SHA,
     fetch,
@@ -160,27 +163,75 @@ def test_redirect_on_the_same_origin_is_followed(status):
 @pytest.mark.parametrize(
     "place",
     [
-        "http://localhost:{port}/hush",
-        "http://127.0.0.2:{port}/hush",
-        "https://127.0.0.1:{port}/hush",
         "https://cdn.example.org/hush",
         "https://169.254.169.254/hush",
         "//169.254.169.254/hush",
         "ftp://127.0.0.1:{port}/hush",
         "http://127.0.0.1:{port}\\@evil.org/",
         "http://user:hush@127.0.0.1:{port}/",
-        "https://[::1]/",
         "https:///",
     ],
 )
 def test_redirect_elsewhere_is_refused(place):
-    """A redirect to another origin is refused: the other place is not even asked."""
+    """A redirect from this machine to another, or to what is no link, is refused and not even asked."""
     names = Names({"localhost": ["127.0.0.1"]})
     error, wire = refused("{here}/clip?sig=hush", behave=moving(place), names=names)
     assert "redirected" in str(error)
     assert error.http_status == 302
     assert wire.whole == 1
     assert names.asked == []
+
+
+def test_a_redirect_to_another_server_of_this_machine_is_followed():
+    """A stand-in may keep its clips on another loopback origin, as providers do on another host."""
+
+    async def run():
+        async with serving(replying(answer(CLIP))) as clips, Transport(**PATIENT) as transport:
+            place = clips.origin.replace("127.0.0.1", "localhost") + "/clip?sig=hush"
+            async with serving(moving(place)) as wire:
+                got, _ = await fetch(transport, f"{wire.origin}/clip?sig=hush")
+                return got.sha256, wire.whole, clips.whole
+
+    sha, asked, served = asyncio.run(run())
+    assert (sha, asked, served) == (SHA, 1, 1)
+
+
+def _followed(link, place, hosts=None):
+    response = httpx.Response(302, headers={"location": place})
+    return str(_next_link(httpx.URL(link), response, origin_of(link), hosts))
+
+
+@pytest.mark.parametrize(
+    ("place", "hosts"),
+    [
+        ("https://other.example.org/b?x=1", None),
+        ("//other.example.org/b", None),
+        ("/b", None),
+        ("https://b.runcomfy.com/v", ("runcomfy.net", "runcomfy.com")),
+    ],
+)
+def test_a_public_https_redirect_leads_on(place, hosts):
+    """From a public host to a public https host; RunComfy's inside its own list."""
+    assert _followed("https://a.runcomfy.net/a", place, hosts).startswith("https://")
+
+
+@pytest.mark.parametrize(
+    ("place", "hosts", "unknown"),
+    [
+        ("http://other.example.org/b", None, False),
+        ("https://10.0.0.1/b", None, False),
+        ("https://127.0.0.1/b", None, False),
+        ("https://localhost/b", None, False),
+        ("https://other.example.org/b", ("runcomfy.net",), True),
+    ],
+)
+def test_a_redirect_against_the_rules_names_the_host_and_the_way_out(place, hosts, unknown):
+    """Plain http, a private place, this machine, a host that is not the provider's: not followed."""
+    with pytest.raises(DownloadError, match="redirected the download to") as caught:
+        _followed("https://a.runcomfy.net/a", place, hosts)
+    assert httpx.URL(place).host in str(caught.value)
+    assert "resume" in caught.value.cure
+    assert caught.value.host_unknown is unknown
 
 
 def test_links_are_sent_as_they_are_spelled():

@@ -1,4 +1,4 @@
-"""Whatever a provider's answer looks like, a clip that was made and paid for reaches the user, and is paid once."""
+"""Whatever a provider's answer looks like, a clip that was paid for reaches the user, and is paid once."""
 
 import gzip
 import json

@@ -292,15 +292,12 @@ def test_a_bad_download_is_fetched_again_for_free(stage, fault):
     assert one_submit(s)
 
 
-def test_what_is_no_video_is_kept_and_never_called_a_clip(stage):
-    """An output that is not a video fails with words; the bytes stay."""
+def test_what_is_no_video_is_never_called_a_clip(stage):
+    """A page in place of a video ends nothing: the run stays on its way, with words, and no clip."""
     s = stage(faults={"download_html": 1.0})
     run = s.go()
-    assert (run.status, run.record.reason, run.record.charged) == ("failed", "provider", "yes")
-    assert run.video is None
-    kept = list((s.folder / "kling_media").glob("*.rejected"))
-    assert len(kept) == 1
-    assert b"<" in kept[0].read_bytes()
+    assert (run.status, run.record.charged, run.video) == ("saving", "yes", None)
+    assert "Not a playable video" in str(run.error)
     assert not list((s.folder / "kling_media").glob("*.mp4"))
 
 
@@ -317,7 +314,7 @@ def test_a_clip_that_cannot_be_had_now_stays_on_its_way(stage):
 
 
 def test_a_run_the_provider_forgot_ends_as_expired(stage):
-    """Three definite answers of "no such run", not one, end it; the charge is unknown."""
+    """Definite answers of "no such run" for seconds on end, not one, end it; the charge is unknown."""
     s = stage(faults={"run_forgotten": 1.0})
     run = s.go()
     assert (run.status, run.record.reason, run.record.charged) == ("failed", "expired", "unknown")
