@@ -19,7 +19,7 @@ from kling_nb.errors import DetachedError, KlingError
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.providers import make_provider
 from kling_nb.records.money import usd
-from kling_nb.records.run import MODES, Mode, RunStatus, charged
+from kling_nb.records.run import MODES, Mode, RunStatus, charged, may_revive
 from kling_nb.recovery.adopt import adopt as _adopt_run
 from kling_nb.recovery.resolve import look_again, take_up
 from kling_nb.recovery.resolve import resolve as _resolve_run
@@ -159,7 +159,7 @@ def resume(call: CommandCall) -> Answer:
     waiting = [run for run in asked if run.status is RunStatus.CREATED]
     going = [take_up(run, call.session) for run in asked if run.status.pending]
     ended = [run for run in asked if run not in going]
-    again = [run for run in ended if run.status is RunStatus.FAILED and run.provider_run_id]
+    again = [run for run in ended if may_revive(run.record)]
     found = [run for run in map(look_again, again) if run.status is RunStatus.SUCCEEDED]
     lines = [_not_sent(run) for run in waiting]
     lines += [f"`{run.id}`: its clip is there after all." for run in found]

@@ -36,7 +36,7 @@ from kling_nb.network.client import Transport
 from kling_nb.providers import PROVIDERS, make_provider
 from kling_nb.records.money import Totals
 from kling_nb.records.privacy import hidden
-from kling_nb.records.run import MediaFacts, RunRecord, RunStatus
+from kling_nb.records.run import MediaFacts, RunRecord, RunStatus, may_revive
 
 __all__ = ["Engine"]
 
@@ -53,10 +53,6 @@ class Engine:
         limits: How long each step may take.
         max_in_flight: Runs at the provider at once, per account.
         checkpoint: Called after each of `STEPS`; a crash test ends the process there.
-
-    Example:
-        >>> Engine.__name__
-        'Engine'
     """
 
     def __init__(
@@ -135,14 +131,10 @@ class Engine:
 
     def resume(self, run: Run) -> Run:
         """Watch a run again, or look for the clip of one that failed; nothing new is ever sent for it."""
-        if run.status is RunStatus.FAILED and run.provider_run_id:
-            run.reopen()
+        if may_revive(run.record):
+            run.stop(None)
             store = self.store(run.record.folder)
-            self.loop.start(
-                look_again(
-                    run, transport=self._transport, access=self._access, store=store, ledger=self.ledger
-                )
-            )
+            self.loop.start(look_again(run, self._transport, self._access, store, self.ledger))
             return run
         if (job := self._job(run.id)) is not None:
             job.detach_wanted = False

@@ -169,7 +169,9 @@ async def fetch_again(
     """
     snapshot = (await look(transport, access, record.provider_run_id or "")).snapshot
     label, provider = access.provider.label, access.provider
-    error: StoreError = _gone(record, f"{label} has no clip of run {record.id} to fetch.")
+    error: StoreError = _gone(
+        record, f"{label} has no clip of run {record.id} to fetch: it is {snapshot.state} there."
+    )
     for url in snapshot.video_urls:
         part = await asyncio.to_thread(store.part, record)
         try:

@@ -59,12 +59,14 @@ async def _fetched(job: Job, was: RunRecord) -> MediaFacts:
     tries = denials = 0
     while True:
         try:
-            return await fetch_again(job.transport, access, job.record, job.store)
+            media, _ = await fetch_again(job.transport, access, job.record, job.store)
         except KlingError as error:
             tries += 1
             denials += not isinstance(error, DownloadError | ProviderError | TransportError)
             if tries >= job.limits.save_tries or denials >= DENIALS:
                 raise _not_here(was, error.what) from None
+        else:
+            return media
         first_s = 0.2 if job.loopback else 1.5
         await job.pause(back_off(tries, random=job.clock.random, first_s=first_s, most_s=30))
 

@@ -27,7 +27,7 @@ __all__ = ["look_again"]
 
 
 async def look_again(
-    run: Run, *, transport: Transport, access: Callable[[RunRecord], Access], store: Store, ledger: Ledger
+    run: Run, transport: Transport, access: Callable[[RunRecord], Access], store: Store, ledger: Ledger
 ) -> None:
     """Look for the clip of a run that failed; nothing else about it changes.
 

@@ -24,7 +24,7 @@ from kling_nb.records.money import Totals
 from kling_nb.records.privacy import redact_error, redacted
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.receipt_model import RECEIPT_MIME
-from kling_nb.records.run import FrontEnd, MediaFacts, Mode, RunRecord, RunStatus, charged, ids_of
+from kling_nb.records.run import FrontEnd, MediaFacts, Mode, RunRecord, RunStatus, charged, ids_of, may_revive
 from kling_nb.views.card import card, line
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.embed import Inset, Kept, inset
@@ -307,17 +307,15 @@ class Run:
         """End the watching with words; None opens it again."""
         self._stopped = why
         if why is None:
-            if self._settled.done() and (self.record.status.pending or self.fetching):
+            if self._settled.done() and (
+                self.record.status.pending or self.fetching or may_revive(self.record)
+            ):
                 self._settled = Future()
         else:
             if self.fetching:
                 self.note = str(redact_error(self.record, why))
             self._settle()
         self._call_back()
-
-    def reopen(self) -> None:
-        """Let `wait` wait again although it has ended: its clip is looked for."""
-        self._settled = Future()
 
     def _settle(self) -> None:
         # Loop and user may both come to the end at once; once is enough.

@@ -30,6 +30,7 @@ __all__ = [
     "charged",
     "codec_name",
     "ids_of",
+    "may_revive",
     "with_who",
 ]
 
@@ -344,3 +345,8 @@ def charged(record: RunRecord) -> Charged:
     if record.status is RunStatus.LOST and record.reserved_micros and record.charged == "no":
         return "unknown"
     return record.charged
+
+
+def may_revive(record: RunRecord) -> bool:
+    """Whether a run failed whose clip its provider may have all the same."""
+    return record.status is RunStatus.FAILED and record.provider_run_id is not None

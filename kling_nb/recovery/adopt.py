@@ -25,7 +25,7 @@ from kling_nb.providers.base import Asked, Provider
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Estimate
 from kling_nb.records.request import Shot, TextToVideo, make_request, request_key, run_key
-from kling_nb.records.run import RunRecord, RunStatus
+from kling_nb.records.run import RunRecord, RunStatus, may_revive
 from kling_nb.records.secrets import strings
 from kling_nb.recovery.resolve import look_again
 from kling_nb.session.api import current
@@ -308,7 +308,7 @@ def adopt(
         known = transaction.holder(provider, provider_run_id)
     if known is not None:
         run = engine.peek(known)
-        return look_again(run) if known.status is RunStatus.FAILED else run
+        return look_again(run) if may_revive(known) else run
     return engine.settled(adoption.bring(ledger, engine, session.key(provider)))
 
 

@@ -20,7 +20,7 @@ from kling_nb.ledger.transaction import Transaction
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import redact_error, redacted_request
 from kling_nb.records.request import TextToVideo
-from kling_nb.records.run import RunRecord, RunStatus, charged, ids_of
+from kling_nb.records.run import RunRecord, RunStatus, charged, ids_of, may_revive
 from kling_nb.session.api import current
 from kling_nb.session.folder_runs import FROM_FOLDER
 from kling_nb.session.session import Session
@@ -70,7 +70,7 @@ def resolve(
     session = session or current()
     session.keys.refuse({"the id": attach or ""})
     handle = session.find(run) if isinstance(run, str) else run
-    if attach is not None and attach == handle.provider_run_id and handle.status is RunStatus.FAILED:
+    if attach is not None and attach == handle.provider_run_id and may_revive(handle.record):
         return look_again(handle)
     ledger, engine = session.ledger(), session.engine()
     if ledger.get(handle.id) is None and not _is_open(handle.record):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from support.stage import QUICK, Stage, kinds
+from support.workbench import until
 
 PATIENT = replace(QUICK, save_tries=6)
 
@@ -220,7 +221,8 @@ def test_a_success_without_a_clip_is_read_again_then_failed_then_revived(stage, 
     assert run.status == "failed"
     assert "looked again" in run.note
     s.faults(ended_body="own")
-    assert succeeded(s, run.resume().wait(60))
+    until(lambda: run.resume().wait(60).status == "succeeded")
+    assert succeeded(s, run)
     assert (run.record.settled_micros, run.record.reserved_micros) == (336_000, 0)
     assert "clip found later" in kinds(s, run)
     assert json.loads(run.path.with_suffix(".json").read_text())["status"] == "succeeded"
@@ -254,7 +256,9 @@ def test_a_forgotten_run_that_comes_back_is_brought(stage, wire):
     run = s.go()
     assert (run.status, run.record.reason, run.record.charged) == ("failed", "expired", "unknown")
     s.faults(hidden_s=0)
-    assert succeeded(s, run.resume().wait(60))
+    # Its file may still be in the making.
+    until(lambda: run.resume().wait(60).status == "succeeded")
+    assert succeeded(s, run)
 
 
 FAILURES = {
