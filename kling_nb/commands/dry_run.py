@@ -81,8 +81,7 @@ def blocks_page(blocks: Sequence[tuple[str, str]]) -> Html:
 
 
 def _facts(plan: Plan, call: CellOrder) -> list[str]:
-    play = plan.provider == "sandbox"
-    would = "would cost" + (" (play money)" if play else "")
+    would = "would cost" + (" (play money)" if plan.play else "")
     each = usd(plan.estimate.micros)
     total = usd(plan.micros)
     facts = [f"Dry run, nothing was sent: {plan.model} at {provider_label(plan.provider)}."]

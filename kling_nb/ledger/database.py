@@ -6,10 +6,9 @@ insert that rests on it cannot be split by another process; an ended run's money
 """
 
 import json
-import sqlite3
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +270,7 @@ class Ledger:
     def claim(self, run_id: str, owner: str, ttl_s: float, *, unmoved: str | None = None) -> bool:
         """Take or renew the right to drive a run.
 
-        A lease runs out by the wall clock, which may be wrong or set anew. That does no harm where the run is
+        A lease runs out by the wall clock, which may be wrong or set back. That does no harm where the run is
         only read. While it is being submitted it would: then, and where the clock was set back, a lease is
         taken over only by who has seen for its whole length, by a clock that is never set, that nobody
         renews it.
@@ -396,17 +395,6 @@ class Ledger:
         with self._transaction(writing=False) as connection:
             there = sa.inspect(connection).get_table_names()
         return sorted(set(MIGRATIONS.metadata.tables) - set(there))
-
-    def copy_to(self, where: Path) -> bool:
-        """Copy everything into a new file, holding up nobody; False where this is no SQLite ledger."""
-        if self._engine.dialect.name != "sqlite":
-            return False
-        try:
-            with self._transaction(writing=False) as connection, closing(sqlite3.connect(where)) as copy:
-                connection.connection.driver_connection.backup(copy)  # type: ignore[union-attr]
-        except sqlite3.Error as error:
-            raise self._broken(error) from None
-        return True
 
     def close(self) -> None:
         """Close every connection; what is being written ends first, for which five seconds are given."""

@@ -139,14 +139,17 @@ class Transaction:
 
     def claim(self, run_id: str, owner: str, ttl_s: float, *, unmoved: str | None = None) -> bool:
         """Take or renew the right to drive a run; see `Ledger.claim`."""
-        now = utc_now()
-        run_out = (RUNS.c.owned_until < now.isoformat()) & (RUNS.c.status != RunStatus.SUBMITTING.value)
-        free = RUNS.c.owner.is_(None) | (RUNS.c.owner == owner) | run_out
+        free = _is_free(owner)
         if unmoved is not None:
             free |= RUNS.c.owned_until == unmoved
-        until = (now + timedelta(seconds=ttl_s)).isoformat()
+        until = (utc_now() + timedelta(seconds=ttl_s)).isoformat()
         query = sa.update(RUNS).where(RUNS.c.id == run_id, free).values(owner=owner, owned_until=until)
         return self._connection.execute(query).rowcount == 1
+
+    def claimable(self, run_id: str, owner: str) -> bool:
+        """Say whether `claim` would be granted now."""
+        query = sa.select(RUNS.c.id).where(RUNS.c.id == run_id, _is_free(owner))
+        return self._connection.scalar(query) is not None
 
     def owner(self, run_id: str) -> str | None:
         """Say who drives a run."""
@@ -168,3 +171,9 @@ def revived(record: RunRecord) -> dict[str, Any]:
         return {}
     held = record.reserved_micros or record.estimate.reserve_micros
     return {"finished_at": None, "abandoned_at": None, "reason": None, "reserved_micros": held}
+
+
+def _is_free(owner: str) -> sa.ColumnElement[bool]:
+    """Select the runs that nobody else drives."""
+    run_out = (RUNS.c.owned_until < utc_now().isoformat()) & (RUNS.c.status != RunStatus.SUBMITTING.value)
+    return RUNS.c.owner.is_(None) | (RUNS.c.owner == owner) | run_out

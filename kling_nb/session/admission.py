@@ -84,6 +84,11 @@ class Admission:
     output_runs: Callable[[tuple[str, ...]], Sequence[RunRecord]] = lambda _keys: ()
     claimed: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def who(self) -> dict[str, str]:
+        """Whom new runs are counted under."""
+        return {name: self.shared[name] for name in ("session_id", "project", "user")}
+
     def look(self, *, keep: bool = False) -> tuple[Take, ...]:
         """Decide about every take, as things stand now; the ledger is read and let go first.
 
@@ -93,10 +98,6 @@ class Admission:
         with self.ledger.reading() as transaction:
             known = transaction.find(self._request_keys())
         return self._decide(known, keep=keep)
-
-    def takes(self, transaction: Transaction) -> tuple[Take, ...]:
-        """Decide about every take, as things stand in this transaction."""
-        return self._decide(transaction.find(self._request_keys()))
 
     def _request_keys(self) -> tuple[str, ...]:
         return tuple(key for take in self.ask.takes for key in self.ask.keys(self.model.id, take))
@@ -162,16 +163,6 @@ class Admission:
             return False
         return True
 
-    def obstacle(self, transaction: Transaction, takes: Sequence[Take]) -> KlingError | None:
-        """Say what would refuse the new runs of a call their money, as things stand in this transaction."""
-        new = sum(take.word == "new" for take in takes)
-        try:
-            if new:
-                self._afford(transaction, [self.price.reserve_micros] * new, utc_now())
-        except BudgetError as error:
-            return error
-        return None
-
     def open(self) -> list[Run]:
         """Reuse, reattach or send.
 
@@ -225,7 +216,10 @@ class Admission:
                 claimed.pop(record.request_key, None)
             return opened
 
-    def _afford(self, transaction: Transaction, amounts: Sequence[int], now: datetime) -> None:
+    def afford(
+        self, transaction: Transaction, amounts: Sequence[int], now: datetime, *, ahead_micros: int = 0
+    ) -> None:
+        """Refuse new runs whose money is not there, if `ahead_micros` are reserved before them."""
         allowed = self.ask.allow_unpriced or self.ask.price is not None
         require_priced(self.price, allow_unpriced=allowed)
         self.budget.reserve(
@@ -235,10 +229,11 @@ class Admission:
             no_cache=self.ask.no_cache,
             now=now,
             doubt=doubt_of(self.price),
+            ahead_micros=ahead_micros,
         )
 
     def admit(self, transaction: Transaction, *, now: datetime | None = None) -> list[tuple[RunRecord, bool]]:
-        """Decide, reserve and insert; whoever only wants to know rolls the transaction back.
+        """Decide, reserve and insert.
 
         Args:
             transaction: A write transaction.
@@ -252,7 +247,7 @@ class Admission:
         """
         # One instant for the check and for the records, or a run of midnight would escape both days' caps.
         now = now or utc_now()
-        takes = self.takes(transaction)
+        takes = self._decide(transaction.find(self._request_keys()))
         for take in takes:
             if take.error is not None:
                 raise take.error
@@ -263,11 +258,11 @@ class Admission:
         new = sum(take.word == "new" for take in takes)
         if new or left:
             amounts = [self.price.reserve_micros] * new + [r.reserved_micros for r in left.values()]
-            self._afford(transaction, amounts, now)
+            self.afford(transaction, amounts, now)
         return [self._open_take(transaction, take, left.get(take.take), now) for take in takes]
 
-    def _take_over(self, transaction: Transaction, take: Take, now: datetime) -> RunRecord | None:
-        """Claim an intent whose process is gone, and let go of its money, so that it is not counted twice."""
+    def left_unsent(self, transaction: Transaction, take: Take) -> RunRecord | None:
+        """Give the intent of a take whose process is gone, if this call would send it, and pay for it."""
         record = take.decision.record if take.decision else None
         if (
             record is None
@@ -276,12 +271,18 @@ class Admission:
             # This kernel sends it, perhaps from before its session was named: there it goes on to count.
             # Of a session with a name it may be another kernel's: then it needs our consent and our caps.
             or transaction.owner(record.id) == self.engine.owner
-            or not transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s)
+            or not transaction.claimable(record.id, self.engine.owner)
         ):
             return None
-        who = {name: self.shared[name] for name in ("session_id", "project", "user")}
+        return record
+
+    def _take_over(self, transaction: Transaction, take: Take, now: datetime) -> RunRecord | None:
+        """Claim an unsent intent, and let go of its money, so that it is not counted twice."""
+        record = self.left_unsent(transaction, take)
+        if record is None or not transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s):
+            return None
         transaction.write(record.model_copy(update={"reserved_micros": 0}), "left behind")
-        return record.model_copy(update={**who, "created_at": now})
+        return record.model_copy(update={**self.who, "created_at": now})
 
     def _open_take(
         self, transaction: Transaction, take: Take, left: RunRecord | None, now: datetime

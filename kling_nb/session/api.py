@@ -26,6 +26,7 @@ from kling_nb.session.session import Session
 from kling_nb.session.spend import Spend
 
 __all__ = [
+    "ask_for",
     "connect",
     "current",
     "estimate",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 _LEAST_USD, _MAX_USD = Decimal("0.000001"), 1_000_000_000
+_FIELDS = ("shots", "duration", "aspect_ratio", "audio", "negative_prompt", "cfg_scale", "shot_type")
 
 _lock = threading.RLock()
 _session: Session | None = None
@@ -132,17 +134,36 @@ def connect(
         return made
 
 
-def _ask(
-    prompt: str | TextToVideo | None,
-    *,
-    take: int,
-    max_cost: Decimal | str | int | None,
-    price: Decimal | str | None,
-    options: Mapping[str, Any],
-    fields: Mapping[str, Any],
-) -> Ask:
+def ask_for(prompt: str | TextToVideo | None = None, **options: Any) -> Ask:
+    """Give what a call of `submit` asks for, without asking.
+
+    Args:
+        prompt: As for `submit`.
+        **options: As for `submit`.
+
+    Returns:
+        The call.
+
+    Raises:
+        UsageError: An option is unknown or makes no sense.
+
+    Example:
+        >>> ask_for("A red fox", take=2).takes
+        (2,)
+    """
+    fields = {name: options.pop(name, None) for name in _FIELDS}
+    fields["shots"] = _listed(fields["shots"])
+    options |= {name: _usd(name, options.get(name)) for name in ("max_cost", "price")}
+    take = options.pop("take", 0)
     if isinstance(take, bool) or not isinstance(take, int) or take < 0:
         raise UsageError("take: should be a whole number, 0 or more.", cure="Nothing was sent.")
+    unknown = sorted(options.keys() - Ask.__dataclass_fields__.keys() | options.keys() & {"request", "takes"})
+    if unknown:
+        # A price for something else than was meant is worse than none.
+        hints = [f"{name}: {words}." for name in unknown if (words := other_name(name))]
+        cure = " ".join([*hints, "See `help(kling.submit)`."])
+        raise UsageError(f"There is no option {', '.join(unknown)}.", cure=cure)
+    options |= {name: options.get(name) or {} for name in ("tags", "metadata")}
     _check_options(options)
     if isinstance(prompt, TextToVideo):
         if given := sorted(name for name, value in fields.items() if value is not None):
@@ -152,13 +173,7 @@ def _ask(
         request = prompt
     else:
         request = make_request(prompt=prompt, **fields)
-    return Ask(
-        request=request,
-        takes=(take,),
-        max_cost=_usd("max_cost", max_cost),
-        price=_usd("price", price),
-        **options,
-    )
+    return Ask(request=request, takes=(take,), **options)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -264,31 +279,27 @@ def submit(
     Example:
         >>> run = submit("A red fox crosses fresh snow", provider="sandbox")   # doctest: +SKIP
     """
-    ask = _ask(
+    ask = ask_for(
         prompt,
+        shots=shots,
+        duration=duration,
+        aspect_ratio=aspect_ratio,
+        audio=audio,
+        negative_prompt=negative_prompt,
+        cfg_scale=cfg_scale,
+        shot_type=shot_type,
+        provider=provider,
+        model=model,
         take=take,
         max_cost=max_cost,
         price=price,
-        options={
-            "provider": provider,
-            "model": model,
-            "allow_unpriced": allow_unpriced,
-            "no_cache": no_cache,
-            "cached_only": cached_only,
-            "retry": retry,
-            "tags": tags or {},
-            "metadata": metadata or {},
-            "private": private,
-        },
-        fields={
-            "shots": _listed(shots),
-            "duration": duration,
-            "aspect_ratio": aspect_ratio,
-            "audio": audio,
-            "negative_prompt": negative_prompt,
-            "cfg_scale": cfg_scale,
-            "shot_type": shot_type,
-        },
+        allow_unpriced=allow_unpriced,
+        no_cache=no_cache,
+        cached_only=cached_only,
+        retry=retry,
+        tags=tags,
+        metadata=metadata,
+        private=private,
     )
     session = current()
     with hide_traceback(private):
@@ -338,19 +349,8 @@ def estimate(prompt: str | TextToVideo | None = None, **options: Any) -> Estimat
         >>> estimate("A red fox", provider="sandbox").usd
         Decimal('0.56')
     """
-    names = ("shots", "duration", "aspect_ratio", "audio", "negative_prompt", "cfg_scale", "shot_type")
-    fields = {name: options.pop(name, None) for name in names}
-    given = {name: options.pop(name, None) for name in ("max_cost", "price")}
-    take = options.pop("take", 0)
-    unknown = sorted(options.keys() - Ask.__dataclass_fields__.keys() | options.keys() & {"request", "takes"})
-    if unknown:
-        # A price for something else than was meant is worse than none.
-        hints = [f"{name}: {words}." for name in unknown if (words := other_name(name))]
-        cure = " ".join([*hints, "See `help(kling.submit)`."])
-        raise UsageError(f"There is no option {', '.join(unknown)}.", cure=cure)
-    options = {k: v for k, v in options.items() if v is not None} | {"allow_unpriced": True}
-    ask = _ask(prompt, take=take, options=options, fields=fields, **given)
-    return current().price(ask)
+    given = {name: value for name, value in options.items() if value is not None}
+    return current().price(ask_for(prompt, **given | {"allow_unpriced": True}))
 
 
 def runs(*, status: str | None = None, limit: int | None = None) -> Runs:

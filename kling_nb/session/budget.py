@@ -174,6 +174,7 @@ class Budget:
         no_cache: bool = False,
         now: datetime | None = None,
         doubt: str = "",
+        ahead_micros: int = 0,
     ) -> None:
         """Refuse what does not fit; to be called in the transaction that inserts the runs.
 
@@ -184,6 +185,7 @@ class Budget:
             no_cache: Whether the cell buys again what is here.
             now: When the new runs are asked for, as their records say; the present unless given.
             doubt: What is suspicious about the price, if anything is.
+            ahead_micros: What would be reserved before them, where this is only a plan.
 
         Raises:
             BudgetError: A cap does not hold it; the message shows the sum.
@@ -207,7 +209,9 @@ class Budget:
                 reserved_micros=0,
                 asked_micros=need,
             )
+        # What comes first counts against every cap alike, so the tightest stays the tightest.
         cap = tightest(self.caps(transaction, now=now))
+        cap = cap.model_copy(update={"reserved_micros": cap.reserved_micros + ahead_micros})
         if cap.left_micros is not None and need > cap.left_micros:
             raise self._refusal(cap, each, need, doubt, own)
 

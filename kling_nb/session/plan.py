@@ -161,6 +161,7 @@ class Plan:
         payloads: The exact body by provider name, or why that provider refuses it.
         totals: The session's money before it.
         obstacle: What would refuse its new runs their money, if something would.
+        unwatched: What would, where nobody is watching.
     """
 
     ask: Ask
@@ -171,11 +172,23 @@ class Plan:
     payloads: Mapping[str, Mapping[str, Any] | str] = field(default_factory=dict)
     totals: Totals | None = None
     obstacle: KlingError | None = None
+    unwatched: KlingError | None = None
+
+    @property
+    def play(self) -> bool:
+        """Whether it is play money."""
+        return self.provider == "sandbox"
 
     @property
     def new(self) -> int:
         """How many runs would be sent."""
         return sum(take.word == "new" for take in self.takes)
+
+    @property
+    def unsent(self) -> list[RunRecord]:
+        """The runs among them that a process which is gone wrote down and never sent."""
+        decided = [take.decision for take in self.takes if take.decision and take.word == "new"]
+        return [decision.record for decision in decided if decision.record]
 
     @property
     def micros(self) -> int | None:

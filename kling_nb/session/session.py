@@ -44,7 +44,8 @@ from kling_nb.records.secrets import texts_of
 from kling_nb.session.admission import Admission
 from kling_nb.session.budget import Budget, named_session
 from kling_nb.session.folder_runs import in_folder
-from kling_nb.session.plan import Ask, Plan, offer_for, payloads
+from kling_nb.session.forecast import forecast
+from kling_nb.session.plan import Ask, Plan, offer_for
 from kling_nb.session.reach import access_for
 from kling_nb.views.words import unread_words
 
@@ -304,10 +305,6 @@ class Session:
             access=lambda record: access_for(record, settings=lambda: settings, find_key=keys.find),
         )
 
-    def admission(self, ask: Ask) -> Admission:
-        """Give what a call would work with: what `open` does, done by somebody who takes it back."""
-        return self._admission(ask, self.settings())
-
     def beside(self, surroundings: Callable[[], Surroundings]) -> "Session":
         """Make a session that looks on behalf of this one: its money and keys, from another place."""
         given = {**self.overrides, **self._configured}
@@ -315,11 +312,12 @@ class Session:
         other.id, other.keys = self.id, self.keys
         return other
 
-    def plan(self, ask: Ask) -> Plan:
+    def plan(self, ask: Ask, *, before: Sequence[Plan] = ()) -> Plan:
         """Say what a call would do and cost, without doing it.
 
         Args:
             ask: The call.
+            before: Calls that would come first: what they make is there then, and their money is reserved.
 
         Returns:
             The plan, with the exact payload for each provider that has the model.
@@ -327,21 +325,7 @@ class Session:
         Raises:
             KlingError: What would refuse the call.
         """
-        settings = self.settings()
-        admission = self._admission(ask, settings)
-        takes = admission.look()
-        with admission.ledger.reading() as transaction:
-            obstacle = admission.obstacle(transaction, takes)
-        return Plan(
-            ask=ask,
-            provider=admission.provider,
-            model=admission.model.id,
-            takes=takes,
-            estimate=admission.price,
-            payloads=payloads(ask, admission.model, admission.provider, **self.who(settings)),
-            totals=self.totals(play=admission.budget.play),
-            obstacle=obstacle,
-        )
+        return forecast(self._admission(ask, self.settings()), before)
 
     def open(self, ask: Ask) -> list[Run]:
         """Reuse, reattach or send: the one door through which money moves.

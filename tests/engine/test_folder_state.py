@@ -22,6 +22,14 @@ def dear(*values):
     return pytest.param(*values, marks=pytest.mark.matrix)
 
 
+def copied(house, copy):
+    with (
+        closing(sqlite3.connect(house.folder / "ledger.db")) as book,
+        closing(sqlite3.connect(copy)) as other,
+    ):
+        book.backup(other)
+
+
 def put_back(house, session, copy):
     """Put an older copy in the place of the ledger."""
     session.close()
@@ -38,7 +46,7 @@ def set_back(house, wire, step):
 
     def checkpoint(passed):
         if passed == step:
-            session.ledger().copy_to(copy)
+            copied(house, copy)
 
     session.engine().checkpoint = checkpoint
     run = house.run(session, ask(provider=wire))
@@ -84,9 +92,7 @@ def test_an_old_ledger_does_not_send_what_its_folder_knows_to_be_lost(build):
     """The copy is from before the submit, whose answer never came: it is lost still, and blocks its cell."""
     house = build(faults={"submit_drop_after": {"next": 1}})
     session, copy = house.session(), house.folder / "copy.db"
-    session.engine().checkpoint = lambda step: (
-        step == "intent in the folder" and session.ledger().copy_to(copy)
-    )
+    session.engine().checkpoint = lambda step: step == "intent in the folder" and copied(house, copy)
     run = house.run(session, ask(provider="runcomfy"))
     assert run.status == "lost"
     put_back(house, session, copy)

@@ -170,7 +170,7 @@ def test_a_run_of_midnight_counts_on_the_day_it_was_checked_against(build):
     before = midnight - timedelta(milliseconds=1)
 
     def admit(prompt, now):
-        opening = session.admission(ask(prompt))
+        opening = session._admission(ask(prompt), session.settings())
         with opening.ledger.writing() as transaction:
             [(record, _)] = opening.admit(transaction, now=now)
             [_, today, *_] = opening.budget.caps(transaction, now=now)

@@ -62,11 +62,11 @@ def read_cells(path: Path) -> list[Cell]:
         raise wrong(f"{path} cannot be read: {words}.", "Name a notebook file.") from None
     if path.suffix.lower() == ".ipynb":
         return _json_cells(text, path.name)
+    if path.suffix.lower() == ".py":
+        return list(_percent_cells(text))
     try:
         import jupytext
     except ImportError:
-        if path.suffix.lower() == ".py":
-            return list(_percent_cells(text))
         raise wrong(
             f"{path.name} is read with jupytext, which is not installed.", "Run `pip install jupytext`."
         ) from None

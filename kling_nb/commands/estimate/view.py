@@ -4,38 +4,28 @@ Invariants: a sum with an unknown part says so; play money stands apart; what is
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from kling_nb.commands.answer import Answer
-from kling_nb.commands.estimate.bill import CellBill, NotebookBill, State, estimate_notebook
+from kling_nb.commands.answer import Answer, answer
+from kling_nb.commands.estimate.bill import CellBill, NotebookBill, estimate_notebook
 from kling_nb.commands.models import whole_days
 from kling_nb.commands.order import CommandCall
 from kling_nb.commands.syntax.values import wrong
 from kling_nb.errors import one_line
 from kling_nb.pricing.estimate import Quote
 from kling_nb.records.money import Totals, usd
-from kling_nb.views.html import AMBER, BLUE, GREEN, GREY, RED, join, pill, prose, tag
-from kling_nb.views.tables import table, text_table
-from kling_nb.views.words import clock, plain, session_words, short
+from kling_nb.views.html import AMBER, BLUE, GREEN, GREY, RED, Html, pill, prose, tag
+from kling_nb.views.words import clock, session_words, short
+
+if TYPE_CHECKING:
+    from kling_nb.views.tables import Part
 
 __all__ = ["estimate", "show_bill"]
 
 _HEADS = ["cell", "name", "what", "would be", "cost", "takes", "why"]
 _ALIGN = "rlllrll"
-_WIDE = "width:300px"
-_FIXED = "\u00a0"
-
-_COLOURS: dict[State, str] = {
-    "new": BLUE,
-    "pending": BLUE,
-    "reused": GREEN,
-    "dry run": GREY,
-    "refused": RED,
-    "unpriced": RED,
-    "blocked": RED,
-    "invalid": RED,
-    "unknown": AMBER,
-}
+#: The other states end Run All.
+_COLOURS = {"new": BLUE, "pending": BLUE, "reused": GREEN, "dry run": GREY, "unknown": AMBER}
 
 
 def estimate(call: CommandCall) -> Answer:
@@ -65,61 +55,55 @@ def show_bill(bill: NotebookBill) -> Answer:
     Returns:
         The answer; its value is plain data.
     """
-    facts = _facts(bill)
-    rows = [_row(cell) for cell in bill.cells]
-    kept = [n for n, head in enumerate(_HEADS) if head != "name" or any(row[n] for row in rows)]
-    heads, align = [_HEADS[n] for n in kept], "".join(_ALIGN[n] for n in kept)
-    page = [tag("div", prose(fact)) for fact in facts]
-    text = [plain(fact).replace("`", "") for fact in facts]
-    if rows:
-        marked = [_marked(cell, row) for cell, row in zip(bill.cells, rows, strict=True)]
-        page.append(table(heads, [[row[n] for n in kept] for row in marked], align=align))
-        rows = [[text.replace("`", "") for text in row] for row in rows]
-        text += ["", text_table(heads, [[row[n] for n in kept] for row in rows], align=align)]
-    return Answer(html=join(page), text="\n".join(text), value=_value(bill))
+    parts: list[Part] = [*_facts(bill)]
+    if rows := [_row(cell) for cell in bill.cells]:
+        kept = [n for n, head in enumerate(_HEADS) if head != "name" or any(row[n] for row in rows)]
+        table = [[row[n] for n in kept] for row in rows]
+        parts += ["", ([_HEADS[n] for n in kept], table, "".join(_ALIGN[n] for n in kept))]
+    return answer(parts, value=_value(bill))
 
 
-def _marked(cell: CellBill, row: list[str]) -> list[object]:
-    *rest, why = row
-    # A width of its own, or a narrow window would make a tower of it.
-    words = tag("div", prose(why) if "`" in why else whole_days(why), style=_WIDE)
-    state, cost, takes = (_HEADS.index(head) for head in ("would be", "cost", "takes"))
-    marked: list[object] = [*rest, words]
-    marked[state] = pill(rest[state], _COLOURS[cell.state])
-    # Short, and read at one glance: no line breaks inside an amount or a count.
-    marked[cost] = rest[cost].replace(" ", _FIXED)
-    marked[takes] = rest[takes].replace(" ", _FIXED).replace(f",{_FIXED}", ", ")
-    return marked
-
-
-def _row(cell: CellBill) -> list[str]:
+def _row(cell: CellBill) -> list[object]:
     counts = ((cell.new, "new"), (cell.pending, "pending"), (cell.reused, "reused"))
-    basis = cell.price.basis if cell.price is not None else ""
-    why = "; ".join(part for part in (one_line(cell.why), basis if cell.state == "new" else "") if part)
-    place = f"{cell.cell}:{cell.line}" if cell.line > 1 else str(cell.cell)
+    basis = cell.price.basis if cell.price is not None and cell.state == "new" else ""
+    why = "; ".join(part for part in (one_line(cell.why), basis) if part)
     cost = "" if cell.state in {"blocked", "invalid"} else str(cell.quote) + (" play" if cell.play else "")
-    if cell.quote.unknown:
-        cost = "unknown"
-    takes = ", ".join(f"{count} {word}" for count, word in counts if count)
-    return [place, cell.name or "", short(cell.words, 40), cell.state, cost, takes, why]
+    return [
+        f"{cell.cell}:{cell.line}" if cell.line > 1 else str(cell.cell),
+        cell.name or "",
+        short(cell.words.replace("`", ""), 40),
+        pill(cell.state, _COLOURS.get(cell.state, RED)),
+        _whole("unknown" if cell.quote.unknown else cost),
+        _whole(", ".join(f"{count} {word}" for count, word in counts if count)),
+        # A width of its own, or a narrow window would make a tower of it.
+        tag("div", prose(why) if "`" in why else whole_days(why), style="width:300px"),
+    ]
+
+
+def _whole(text: str) -> Html:
+    """Write an amount or a count without line breaks in it."""
+    return tag("span", text, style="white-space:nowrap") if text else Html()
 
 
 def _facts(bill: NotebookBill) -> list[str]:
-    saved = clock(bill.saved_at, date=True)
-    file = f"`{one_line(bill.notebook.name)}` as saved at {saved}"
+    file = f"`{one_line(bill.notebook.name)}` as saved at {clock(bill.saved_at, date=True)}"
     facts = [f"{file}: nothing was run, nothing was sent. What has changed since is not in it; save first."]
     if not bill.cells:
         return [*facts, "No cell of it asks for a clip.", *bill.notes]
     for totals in bill.totals:
         play, quote = totals.play, bill.quote(play=totals.play)
-        if not play and all(cell.play for cell in bill.cells):
-            sure = not bill.notes and all(cell.state != "unknown" for cell in bill.cells)
-            facts.append(f"{'None' if sure else 'Nothing that is known'} of it would cost real money.")
+        if not play and {cell.play or cell.state for cell in bill.cells} - {"unknown"} == {True}:
+            facts.append(
+                f"{'None' if bill.complete else 'Nothing that is known'} of it would cost real money."
+            )
             continue
         cost = "In play money it" if play else "Running all of it"
         # Without a known sum the quote itself says "unknown".
         least = "at least " if not bill.complete and (quote.known_micros or not quote.unknown) else ""
-        facts.append(f"{cost} would cost {least}**{quote}**{_held(quote)} ({_runs(bill, play=play)}).")
+        held = (
+            f", {usd(quote.reserve_micros)} held back" if quote.reserve_micros != quote.known_micros else ""
+        )
+        facts.append(f"{cost} would cost {least}**{quote}**{held} ({_runs(bill, play=play)}).")
         facts.append(_budget(totals, quote))
     facts.append(_end(bill))
     if bill.consent is not None:
@@ -138,10 +122,6 @@ def _runs(bill: NotebookBill, *, play: bool) -> str:
     return ", ".join(words)
 
 
-def _held(quote: Quote) -> str:
-    return f", {usd(quote.reserve_micros)} held back" if quote.reserve_micros != quote.known_micros else ""
-
-
 def _budget(totals: Totals, quote: Quote) -> str:
     words = f"Now: {session_words(totals)}"
     if totals.left_micros is None:
@@ -153,16 +133,12 @@ def _budget(totals: Totals, quote: Quote) -> str:
 
 
 def _end(bill: NotebookBill) -> str:
-    stop = bill.stops_at
-    unknown = any(cell.state == "unknown" for cell in bill.cells)
-    if stop is None:
-        return (
-            "What is known of it fits every cap; what is unknown may not."
-            if unknown
-            else "It fits every cap."
-        )
-    why = one_line(f"{stop.why} {stop.cure}")
-    return f"**Run All would stop at cell {stop.cell}**, which would be {stop.state}: {why}"
+    if (stop := bill.stops_at) is not None:
+        why = one_line(f"{stop.why} {stop.cure}")
+        return f"**Run All would stop at cell {stop.cell}**, which would be {stop.state}: {why}"
+    if any(cell.state == "unknown" for cell in bill.cells):
+        return "What is known of it fits every cap; what is unknown may not."
+    return "It fits every cap."
 
 
 def _value(bill: NotebookBill) -> dict[str, Any]:
@@ -184,18 +160,10 @@ def _value(bill: NotebookBill) -> dict[str, Any]:
 
 
 def _cell_value(cell: CellBill) -> dict[str, Any]:
+    same = ("cell", "line", "name", "state", "new", "pending", "reused", "provider", "model", "play")
     return {
-        "cell": cell.cell,
-        "line": cell.line,
-        "name": cell.name,
+        **{name: getattr(cell, name) for name in same},
         "prompt": cell.words,
-        "state": cell.state,
-        "new": cell.new,
-        "pending": cell.pending,
-        "reused": cell.reused,
-        "provider": cell.provider,
-        "model": cell.model,
-        "play": cell.play,
         "cost": _dollars(cell.quote),
         "basis": cell.price.basis if cell.price else None,
         "why": cell.why or None,

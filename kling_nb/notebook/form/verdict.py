@@ -6,7 +6,6 @@ or it is called unknown; a blocked button says why and what helps.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.commands.dry_run import payload_blocks
@@ -16,11 +15,10 @@ from kling_nb.notebook.form.fields import Reading, fields_of, read
 from kling_nb.pricing.catalog import Model, find_model, provider_label
 from kling_nb.pricing.estimate import price_words
 from kling_nb.providers import PROVIDERS
-from kling_nb.records.base import utc_now
 from kling_nb.records.money import usd
 from kling_nb.records.request import TextToVideo, request_key
 from kling_nb.records.run import RunRecord, RunStatus
-from kling_nb.session.plan import Ask, Plan, payloads
+from kling_nb.session.plan import Ask, Plan, Take, payloads
 from kling_nb.views.words import session_words, short
 
 if TYPE_CHECKING:
@@ -94,16 +92,17 @@ def assess(session: "Session", values: Mapping[str, Any]) -> Verdict:
     made = replace(made, cell=_cell(ask), blocks=payload_blocks(payloads(ask, model, named)))
     made = _with_takes(session, made, ask, model)
     try:
-        return _planned(session, made, session.plan(ask))
+        return _planned(made, session.plan(ask))
     except KlingError as error:
         return _blocked(made, error)
 
 
 # -- the button ---------------------------------------------------------------------
-def _planned(session: "Session", made: Verdict, plan: Plan) -> Verdict:
+def _planned(made: Verdict, plan: Plan) -> Verdict:
     made = replace(made, plan=plan, blocks=payload_blocks(plan.payloads))
-    left = _left_unsent(session, plan)
+    left = plan.unsent
     error = next((take.error for take in plan.takes if take.error is not None), plan.obstacle)
+    plan = _without(left, plan)
     money = () if plan.totals is None else (f"{session_words(plan.totals).capitalize()}.",)
     unknown = plan.estimate.micros is None and plan.new > 0
     held = usd(plan.estimate.reserve_micros * plan.new)
@@ -125,18 +124,15 @@ def _planned(session: "Session", made: Verdict, plan: Plan) -> Verdict:
     return replace(made, button=_button(plan), ready=True)
 
 
-def _left_unsent(session: "Session", plan: Plan) -> list[RunRecord]:
-    """Find intents of kernels that are gone: opening the call sends them, and they cost money then."""
-    records = [take.decision.record for take in plan.takes if take.decision is not None]
-    play = plan.provider == "sandbox"
-    left = [r for r in records if r and r.status is RunStatus.CREATED and r.play is play]
-    return [r for r in left if _is_free(session, r)]
+def _without(left: Sequence[RunRecord], plan: Plan) -> Plan:
+    """Count what is new of a call beside what an earlier session left unsent, which has a sum of its own."""
 
+    def beside(take: Take) -> Take:
+        if take.decision is None or take.decision.record not in left:
+            return take
+        return replace(take, decision=replace(take.decision, act="attach"))
 
-def _is_free(session: "Session", record: RunRecord) -> bool:
-    """Whether no process that may still live drives a run."""
-    until = session.ledger().lease(record.id)
-    return until is None or datetime.fromisoformat(until) < utc_now()
+    return replace(plan, takes=tuple(map(beside, plan.takes)))
 
 
 def _button(plan: Plan) -> str:

@@ -136,6 +136,51 @@ def test_what_is_unknown_is_counted_and_never_nought(build):
     assert shown.value["would_cost_usd"] == {"known": "0.336", "unknown": 4, "held": "2.016"}
 
 
+def test_a_call_with_literal_values_costs_what_its_cell_does(build):
+    """`submit` and `generate` at the top level: priced, reused, refused and paid in the same account."""
+    house = build()
+    bill = bill_of(
+        house,
+        "import kling_nb as kling\nkling.connect(budget='0.90')",
+        "%%kling -d 3\nA red fox",
+        "fox = kling.submit('A red fox', duration=3)\nother = kling.generate('Another fox', duration=3)",
+        "kling.submit('A red fox', duration=3, take=1, provider='sandbox')",
+        "kling.submit('Too much', duration=5)",
+    )
+    assert [(c.cell, c.line, c.state, c.name, c.play) for c in bill.cells] == [
+        (2, 1, "new", None, False),
+        (3, 1, "reused", "fox", False),
+        (3, 2, "new", "other", False),
+        (4, 1, "new", None, True),
+        (5, 1, "refused", None, False),
+    ]
+    assert bill.cells[1].why == "the same as cell 2"
+    assert bill.cells[4].why.startswith("$0.56 does not fit: $0.00 spent + $0.672 reserved")
+    assert bill.complete
+
+
+def test_play_money_clips_answer_no_call_that_is_paid_for(build):
+    """What a cell above makes counts as made only for a call that would take it when it runs."""
+    house = build()
+    bill = bill_of(
+        house,
+        "%%kling -d 3 -p sandbox\nA red fox",
+        "%%kling -d 3\nA red fox",
+        "%%kling -d 3 -p sandbox\nA red fox",
+        "%%kling -d 3 -p runcomfy --take 1\nA red fox",
+        "%%kling -d 3 -p runflow --take 1\nA red fox",
+        "%%kling -d 3 --take 1\nA red fox",
+    )
+    assert [(cell.state, cell.play) for cell in bill.cells] == [
+        ("new", True),
+        ("new", False),
+        ("reused", True),
+        ("new", False),
+        ("new", False),
+        ("reused", False),
+    ]
+
+
 @pytest.mark.parametrize("cap", ["BUDGET", "PROJECT_DAILY", "USER_DAILY", "USER_TOTAL"])
 def test_every_cap_is_judged_over_the_whole_notebook(build, cap):
     """Cells that fit alone do not fit together; the first that does not is named, with its cap."""
@@ -229,9 +274,9 @@ def test_an_intent_that_was_left_unsent_is_paid_by_whoever_runs_its_cell(build):
         transaction.write(run.record.model_copy(update=changes), "test")
     gone.close()
     bill = bill_of(house, "%%kling -d 3 --max-cost 0.1\nA red fox", "%%kling -d 3\nA red fox")
-    assert [(cell.state, cell.new, cell.pending) for cell in bill.cells] == [("refused", 0, 1), ("new", 1, 0)]
-    assert bill.cells[1].why == "left unsent by another kernel"
-    assert bill.quote().micros == THREE_S
+    assert [(cell.state, cell.new, cell.pending) for cell in bill.cells] == [("refused", 1, 0), ("new", 1, 0)]
+    assert [cell.quote.micros for cell in bill.cells] == [THREE_S, THREE_S]
+    assert house.session().plan(ask("A red fox")).new == 1
     sent, session = house.accepted, house.session()
     assert house.run(session, ask("A red fox")).id == run.id
     assert (house.accepted - sent, session.totals().settled_micros) == (1, THREE_S)
@@ -279,7 +324,7 @@ def test_no_code_runs_and_nothing_is_written_or_sent(build):
 
 
 def test_a_bill_holds_up_no_run(build):
-    """It is made while somebody else is writing, and nobody's write waits for it: it works on a copy."""
+    """It is made while somebody else is writing, and nobody's write waits for it: it only reads."""
     house = build()
     session = house.session()
     house.run(session, ask("A red fox"))
@@ -341,7 +386,7 @@ def test_what_cannot_be_read_is_words_and_no_traceback(build):
         "%%kling -d 3\nA red fox",
     )
     assert len(bill.notes) == 2
-    assert [cell.state for cell in bill.cells] == ["unknown", "new"]
+    assert [cell.state for cell in bill.cells] == ["new"]
     (house.folder / "b.md").write_text("---\njupyter: [\n---\n")
     with pytest.raises(UsageError, match="cannot be read as a notebook"):
         estimate_notebook(house.session(), house.folder / "b.md")
