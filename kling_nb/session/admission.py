@@ -19,7 +19,7 @@ from kling_nb.engine.engine import Engine
 from kling_nb.engine.lookup import Access
 from kling_nb.engine.reuse import ReusePolicy
 from kling_nb.engine.run import Run
-from kling_nb.errors import BudgetError, KlingError, LedgerError, StoreError
+from kling_nb.errors import KlingError, LedgerError, StoreError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.media.claims import Stillness

@@ -1,7 +1,7 @@
 """What a call would do and cost, also after other calls: dry runs, the form and the bill of a notebook.
 
-Invariants: nothing is written; a take that an earlier call would make counts as made, and what that call would
-reserve counts as reserved.
+Invariants: nothing is written; a take that an earlier call would make counts as made, and what that call
+would reserve counts as reserved.
 """
 
 from collections.abc import Sequence
