@@ -331,7 +331,7 @@ def sandbox_serve(
     fault: Annotated[list[str] | None, typer.Option(metavar="NAME=RATE", help="A fault to cause.")] = None,
 ) -> None:
     """Serve both providers' wires on 127.0.0.1 until interrupted; prints one JSON line when ready."""
-    from kling_nb.config.settings import load_settings
+    from kling_nb.config.loading import load_settings
     from kling_nb.sandbox.faults.board import parse_faults
     from kling_nb.sandbox.serve import serve
 

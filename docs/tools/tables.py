@@ -15,8 +15,7 @@ from picture_of_layers import picture
 from kling_nb.commands.syntax.flags import FLAGS
 from kling_nb.commands.syntax.subcommands import COMMANDS
 from kling_nb.config.keys import KEY_VARIABLES
-from kling_nb.config.options import Options
-from kling_nb.config.settings import PREFIX
+from kling_nb.config.settings import OPTIONS, PREFIX
 from kling_nb.pricing.catalog import models, provider_label
 from kling_nb.records.receipt_schema import SCHEMA_FILE, receipt_schema, schema_text
 from kling_nb.sandbox.faults.switches import SWITCHES
@@ -87,10 +86,7 @@ def prices() -> str:
 
 def settings() -> str:
     """Every setting and key variable by its name in the environment."""
-    rows = [
-        [f"`{PREFIX}{name.upper()}`", f"`{name}`", f"`%config KlingMagics.{name}`"]
-        for name in Options.model_fields
-    ]
+    rows = [[f"`{PREFIX}{name.upper()}`", f"`{name}`", f"`%config KlingMagics.{name}`"] for name in OPTIONS]
     keys = [f"`{variable}`" for names in KEY_VARIABLES.values() for variable in names]
     return _table(["environment", "user file", "notebook"], rows) + "\n\nKeys: " + ", ".join(keys) + "."
 

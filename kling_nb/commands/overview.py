@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.commands.answer import Answer, answer
 from kling_nb.config.keys import KEY_VARIABLES
-from kling_nb.config.options import Options
-from kling_nb.config.settings import CAPS, PREFIX
+from kling_nb.config.settings import CAPS, OPTIONS, PREFIX
 from kling_nb.errors import KlingError, one_line
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.base import utc_now
@@ -213,9 +212,8 @@ def config(session: "Session") -> Answer:
     """Show the settings as they are now, and where each comes from."""
     settings = session.settings()
     rows: list[Row] = []
-    for name in Options.model_fields:
-        field = f"{name}_micros" if name in CAPS else name
-        value = getattr(settings, field)
+    for name, option in OPTIONS.items():
+        value = getattr(settings, option.name)
         if name in CAPS:
             word = "none" if value is None else usd(value)
         elif name == "ledger":
@@ -228,7 +226,7 @@ def config(session: "Session") -> Answer:
             word = (
                 {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
             )
-        rows.append([name, word, settings.sources.get(field, "default"), PREFIX + name.upper()])
+        rows.append([name, word, settings.sources.get(option.name, "default"), PREFIX + name.upper()])
     parts: list[Part] = [(["setting", "value", "from", "variable"], rows, "llll"), *settings.notes]
     data = [dict(zip(("setting", "value", "source", "variable"), row, strict=True)) for row in rows]
     return answer([*parts, "Keys are not settings: `%kling keys`."], value=data)

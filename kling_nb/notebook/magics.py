@@ -7,6 +7,7 @@ rewrite `$0.70` and braces; an error of ours is one line without a traceback.
 
 import sys
 from collections.abc import Callable
+from dataclasses import Field
 from typing import Any
 
 import IPython
@@ -14,6 +15,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from traitlets import Bool, Float, Int, Unicode, Union
 
 from kling_nb.commands.syntax.cell_source import shield
+from kling_nb.config.settings import OPTIONS
 from kling_nb.errors import DetachedError, KlingError, SettingsError
 from kling_nb.files import escape_unwritable
 
@@ -35,6 +37,15 @@ def _text(words: str) -> Any:
     return Unicode(None, allow_none=True, help=words).tag(config=True)
 
 
+def _trait(option: Field[Any]) -> Any:
+    kind = str(option.type).partition(" ")[0]
+    how: dict[str, Any] = {"default_value": None, "allow_none": True, "help": option.metadata["help"]}
+    if kind == "Dollars":
+        # A figure may be typed bare; it is turned into text before anything counts with it.
+        return Union([Unicode(), Int(), Float()], **how).tag(config=True)
+    return {"bool": Bool, "Count": Int, "Scale": Float}.get(kind, Unicode)(**how).tag(config=True)
+
+
 class _Skipped(dict[str, Any]):
     """What `%autoreload` leaves alone: what it left alone before, and this package."""
 
@@ -46,26 +57,7 @@ class _Skipped(dict[str, Any]):
 class KlingMagics(Magics):
     """The magics and their settings; a setting that is None leaves environment and files in charge."""
 
-    provider = _text("auto, runflow, runcomfy or sandbox")
-    model = _text("A model or its alias, e.g. kling-3.0-pro or pro")
-    budget = _money("Dollars this session may spend")
-    project_daily = _money("Dollars this project may spend in a day (UTC)")
-    user_daily = _money("Dollars you may spend in a day (UTC)")
-    user_total = _money("Dollars you may spend in all")
-    yes = Bool(None, allow_none=True, help="Consent to spending without anybody watching").tag(config=True)
-    cached_only = Bool(None, allow_none=True, help="Never send, only show kept clips").tag(config=True)
-    ledger = _text("Path or database address of the ledger")
-    media = _text("Folder for clips")
-    runflow_url = _text("Base address of Runflow, without /v1")
-    runcomfy_url = _text("Base address of RunComfy, without /v1")
-    max_in_flight = Int(None, allow_none=True, help="Runs at a provider at once, per account").tag(
-        config=True
-    )
-    sandbox_wait = Float(None, allow_none=True, help="Multiplier of the sandbox's waits").tag(config=True)
-    project = _text("Name of the project in the books")
-    notify = Bool(None, allow_none=True, help="Tell in the page when a run has ended").tag(config=True)
-    embed = _text("What of a clip goes into its card: auto, always, never or poster")
-    allow_origin = _text("Further origins a base address may have, separated by commas")
+    vars().update({name: _trait(option) for name, option in OPTIONS.items()})
 
     shell: Any
 

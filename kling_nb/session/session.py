@@ -23,8 +23,9 @@ from kling_nb.addresses import is_loopback
 from kling_nb.config.environment import Surroundings, script
 from kling_nb.config.git import commit_of
 from kling_nb.config.keys import Key, check_length, fingerprint
+from kling_nb.config.loading import load_settings
 from kling_nb.config.session_keys import CallKeys, KeyHolder
-from kling_nb.config.settings import Settings, load_settings, provider_origin
+from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.engine.engine import Engine
 from kling_nb.engine.lookup import Access
 from kling_nb.engine.reuse import ReusePolicy

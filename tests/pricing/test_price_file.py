@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_nb.config.settings import load_settings
+from kling_nb.config.loading import load_settings
 from kling_nb.errors import KeyMissingError, SettingsError, UnpricedError, UnsupportedError, UsageError
 from kling_nb.notebook.line import run_command
 from kling_nb.pricing.catalog import add_own, find_model

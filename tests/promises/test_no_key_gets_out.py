@@ -14,7 +14,7 @@ from nbconvert import HTMLExporter
 from pydantic import SecretStr
 
 from kling_nb.config.keys import find_key
-from kling_nb.config.settings import load_settings
+from kling_nb.config.loading import load_settings
 from kling_nb.errors import KlingError
 from kling_nb.recovery.adopt import adopt
 from kling_nb.recovery.resolve import resolve

@@ -17,7 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from kling_nb.config.keys import Key, find_key
-from kling_nb.config.settings import load_settings
+from kling_nb.config.loading import load_settings
 from kling_nb.engine.lookup import Access
 from kling_nb.errors import KlingError, SettingsError
 from kling_nb.loop import Loop

@@ -12,8 +12,7 @@ from kling_nb.cli import app
 from kling_nb.commands.syntax.flags import FLAGS
 from kling_nb.commands.syntax.subcommands import COMMANDS
 from kling_nb.config.keys import KEY_VARIABLES
-from kling_nb.config.options import Options
-from kling_nb.config.settings import PREFIX
+from kling_nb.config.settings import OPTIONS, PREFIX
 from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS, VOTES
 
 FUNCTIONS = (staticmethod, classmethod)
@@ -35,7 +34,7 @@ def surface():
         "line commands": {command.name: sorted(command.flags) for command in COMMANDS},
         "command line": _commands(typer.main.get_command(app)),
         "environment": sorted(
-            [PREFIX + name.upper() for name in Options.model_fields]
+            [PREFIX + name.upper() for name in OPTIONS]
             + [name for names in KEY_VARIABLES.values() for name in names]
         ),
         "receipt": sorted(_fields(kling.receipt_schema())),

@@ -17,7 +17,7 @@ from kling_nb.commands.estimate.cells import SKIP, Cell
 from kling_nb.commands.syntax.cell import HelpWantedError, ask_of, parse_cell
 from kling_nb.commands.syntax.cell_source import shield
 from kling_nb.commands.syntax.values import repeating
-from kling_nb.config.options import Options
+from kling_nb.config.settings import OPTIONS
 from kling_nb.errors import KlingError, UsageError, one_line
 from kling_nb.records.privacy import in_place_of
 from kling_nb.session.api import ask_for
@@ -271,7 +271,7 @@ class _Reader:
             followed = False
         if not followed:
             self.add(at, "note", f"sets {name} to something known only when it runs")
-        elif name in Options.model_fields:
+        elif name in OPTIONS:
             # Money is no float: a number with a point stays the text that it was written as.
             self.add(at, "setting", settings={name: text.strip() if isinstance(value, float) else value})
 
