@@ -38,7 +38,7 @@ def show_plan(plan: Plan, call: CellOrder, session: "Session") -> Answer:
 
     Args:
         plan: What would be done.
-        order: The cell.
+        call: The cell.
         session: For the addresses that `--as` writes down.
 
     Returns:
@@ -53,7 +53,7 @@ def show_plan(plan: Plan, call: CellOrder, session: "Session") -> Answer:
     blocks = payload_blocks(plan.payloads)
     if call.dry_run_as is not None:
         blocks = _as_code(plan, call.dry_run_as, session.settings())
-    parts: list[Part] = [*_facts(plan, call), "", (heads, takes, "")]
+    parts: list[Part] = [*_facts(plan), "", (heads, takes, "")]
     code = "".join(f"\n\n{title}\n{body}" for title, body in blocks)
     page = join([page_of(parts), blocks_page(blocks)])
     return Answer(html=page, text=text_of(parts) + code, value=_value(plan))
@@ -80,7 +80,7 @@ def blocks_page(blocks: Sequence[tuple[str, str]]) -> Html:
     return join([Html(tag("div", tag("b", title)) + tag("pre", body, style=_PRE)) for title, body in blocks])
 
 
-def _facts(plan: Plan, call: CellOrder) -> list[str]:
+def _facts(plan: Plan) -> list[str]:
     would = "would cost" + (" (play money)" if plan.play else "")
     each = usd(plan.estimate.micros)
     total = usd(plan.micros)
@@ -95,11 +95,9 @@ def _facts(plan: Plan, call: CellOrder) -> list[str]:
             )
     else:
         facts.append(f"It {would} **$0.00**: no new run is needed or possible.")
-    if call.max_cost is not None:
-        fits = plan.estimate.reserve_micros * plan.new <= call.max_cost * MICROS
-        facts.append(
-            f"That is {'within' if fits else '**more than**'} its `--max-cost` of ${call.max_cost:f}."
-        )
+    if (most := plan.ask.max_cost) is not None:
+        fits = plan.estimate.reserve_micros * plan.new <= most * MICROS
+        facts.append(f"That is {'within' if fits else '**more than**'} its `--max-cost` of ${most:f}.")
     if plan.totals is not None:
         facts.append(f"Now: {session_words(plan.totals)}.")
     # An unknown price, and more than `--max-cost`, are told above.

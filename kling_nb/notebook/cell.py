@@ -14,7 +14,7 @@ from typing import Any
 
 from kling_nb.commands.answer import Answer
 from kling_nb.commands.dry_run import show_plan
-from kling_nb.commands.syntax.cell import CellOrder, HelpWantedError, ask_of, parse_cell
+from kling_nb.commands.syntax.cell import CellOrder, HelpWantedError, parse_cell
 from kling_nb.commands.syntax.flags import cell_help
 from kling_nb.commands.syntax.values import repeating
 from kling_nb.engine.run import Run
@@ -77,7 +77,7 @@ def run_cell(session: Session, names: dict[str, Any], line: str, body: str) -> N
         session.keys.refuse({"the line": line, "the cell": body}, shapes=False)
         with repeating(line):
             order = parse_cell(line, body, names, folder=session.surroundings().folder or Path.cwd())
-        ask = ask_of(order)
+        ask = order.ask
         if order.dry_run:
             put(show_plan(session.plan(ask), order, session))
             return
@@ -86,9 +86,8 @@ def run_cell(session: Session, names: dict[str, Any], line: str, body: str) -> N
         put(Answer(text=cell_help()))
         return
     except KlingError as error:
-        dest = order.dest if order is not None else dest_of(line)
         bound = _blocking(session, error) or Refused(error)
-        bind(session, names, dest, bound)
+        bind(session, names, order.dest if order is not None else dest_of(line), bound)
         raise
     except Exception as error:
         # A fault of ours: the destination must not go on holding an older run.
@@ -97,7 +96,7 @@ def run_cell(session: Session, names: dict[str, Any], line: str, body: str) -> N
         )
         bind(session, names, order.dest if order is not None else dest_of(line), Refused(words))
         raise
-    many = len(runs) > 1 or len(order.takes) > 1
+    many = len(runs) > 1 or len(ask.takes) > 1
     for number, run in enumerate(runs):
         # A run that an earlier cell already shows keeps the name it has there.
         run.name = run.name or (f"{order.dest}[{number}]" if many and order.dest else order.dest)

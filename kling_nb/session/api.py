@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from inspect import signature
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
@@ -134,11 +135,25 @@ def connect(
         return made
 
 
-def ask_for(prompt: str | TextToVideo | None = None, **options: Any) -> Ask:
+def ask_for(
+    prompt: str | TextToVideo | None = None,
+    *,
+    take: int = 0,
+    max_cost: Decimal | str | int | None = None,
+    price: Decimal | str | None = None,
+    tags: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Ask:
     """Give what a call of `submit` asks for, without asking.
 
     Args:
-        prompt: As for `submit`.
+        prompt: As for `submit`; and so are the others.
+        take: As for `submit`.
+        max_cost: As for `submit`.
+        price: As for `submit`.
+        tags: As for `submit`.
+        metadata: As for `submit`.
         **options: As for `submit`.
 
     Returns:
@@ -151,19 +166,16 @@ def ask_for(prompt: str | TextToVideo | None = None, **options: Any) -> Ask:
         >>> ask_for("A red fox", take=2).takes
         (2,)
     """
-    fields = {name: options.pop(name, None) for name in _FIELDS}
-    fields["shots"] = _listed(fields["shots"])
-    options |= {name: _usd(name, options.get(name)) for name in ("max_cost", "price")}
-    take = options.pop("take", 0)
-    if isinstance(take, bool) or not isinstance(take, int) or take < 0:
-        raise UsageError("take: should be a whole number, 0 or more.", cure="Nothing was sent.")
-    unknown = sorted(options.keys() - Ask.__dataclass_fields__.keys() | options.keys() & {"request", "takes"})
+    unknown = sorted(options.keys() - signature(submit).parameters)
     if unknown:
         # A price for something else than was meant is worse than none.
         hints = [f"{name}: {words}." for name in unknown if (words := other_name(name))]
         cure = " ".join([*hints, "See `help(kling.submit)`."])
         raise UsageError(f"There is no option {', '.join(unknown)}.", cure=cure)
-    options |= {name: options.get(name) or {} for name in ("tags", "metadata")}
+    if isinstance(take, bool) or not isinstance(take, int) or take < 0:
+        raise UsageError("take: should be a whole number, 0 or more.", cure="Nothing was sent.")
+    fields = {name: _listed(options.pop(name)) for name in TextToVideo.model_fields if name in options}
+    options |= {"tags": tags or {}, "metadata": metadata or {}}
     _check_options(options)
     if isinstance(prompt, TextToVideo):
         if given := sorted(name for name, value in fields.items() if value is not None):
@@ -173,14 +185,20 @@ def ask_for(prompt: str | TextToVideo | None = None, **options: Any) -> Ask:
         request = prompt
     else:
         request = make_request(prompt=prompt, **fields)
-    return Ask(request=request, takes=(take,), **options)
+    return Ask(
+        request=request,
+        takes=(take,),
+        max_cost=_usd("max_cost", max_cost),
+        price=_usd("price", price),
+        **options,
+    )
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
     for name in ("provider", "model"):
         if not isinstance(options.get(name), str | None):
             raise UsageError(f"{name}: should be a name.", cure="Nothing was sent.")
-    tags, metadata = options.get("tags", {}), options.get("metadata", {})
+    tags, metadata = options["tags"], options["metadata"]
     if not _plain(tags) or not all(isinstance(text, str) for pair in tags.items() for text in pair):
         raise UsageError("tags: should be names with texts, e.g. {'scene': '3'}.", cure="Nothing was sent.")
     if not _plain(metadata):
@@ -279,28 +297,8 @@ def submit(
     Example:
         >>> run = submit("A red fox crosses fresh snow", provider="sandbox")   # doctest: +SKIP
     """
-    ask = ask_for(
-        prompt,
-        shots=shots,
-        duration=duration,
-        aspect_ratio=aspect_ratio,
-        audio=audio,
-        negative_prompt=negative_prompt,
-        cfg_scale=cfg_scale,
-        shot_type=shot_type,
-        provider=provider,
-        model=model,
-        take=take,
-        max_cost=max_cost,
-        price=price,
-        allow_unpriced=allow_unpriced,
-        no_cache=no_cache,
-        cached_only=cached_only,
-        retry=retry,
-        tags=tags,
-        metadata=metadata,
-        private=private,
-    )
+    # Every parameter, by its name.
+    ask = ask_for(**locals())
     session = current()
     with hide_traceback(private):
         session.last = run = session.open(ask)[0]
@@ -349,7 +347,7 @@ def estimate(prompt: str | TextToVideo | None = None, **options: Any) -> Estimat
         >>> estimate("A red fox", provider="sandbox").usd
         Decimal('0.56')
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None or name == "take"}
     return current().price(ask_for(prompt, **given | {"allow_unpriced": True}))
 
 

@@ -20,9 +20,7 @@ from kling_nb.notebook.display import CommandValue
 from kling_nb.notebook.line import run_command
 from kling_nb.records.money import Estimate
 from kling_nb.records.receipt_model import RECEIPT_MIME
-from kling_nb.records.request import make_request
 from kling_nb.session import api
-from kling_nb.session.plan import Ask
 from kling_nb.spending.report import CostReport
 from kling_nb.spending.sums import DIMENSIONS, columns, is_open
 from support.cards import DONE, T, record
@@ -73,17 +71,6 @@ def order(name, provider, model, fields, takes):
     return parse_cell(line, body, {}, folder=Path())
 
 
-def ask_of(order):
-    return Ask(
-        request=make_request(**order.fields),
-        takes=order.takes,
-        provider=order.provider,
-        model=order.model,
-        allow_unpriced=True,
-        tags=order.tags,
-    )
-
-
 def seen(markup):
     """What a reader sees, once the markup is found to be safe."""
     return judge(markup)[1].replace("\xa0", " ")
@@ -99,7 +86,7 @@ def test_every_view_shows_the_sums_worked_out_by_hand(house):
                 run.wait(60)
             house.faults(**{"runflow.cost_told": "never"})
         cell = order(name, provider, model, fields, takes)
-        ask = ask_of(cell)
+        ask = cell.ask
         # Before: the estimate and the dry run.
         known = None if each is None else Decimal(each)
         assert session.price(ask).usd == known

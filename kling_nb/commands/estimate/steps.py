@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kling_nb.commands.estimate.cells import SKIP, Cell
-from kling_nb.commands.syntax.cell import HelpWantedError, ask_of, parse_cell
+from kling_nb.commands.syntax.cell import HelpWantedError, parse_cell
 from kling_nb.commands.syntax.cell_source import shield
 from kling_nb.commands.syntax.values import repeating
 from kling_nb.config.settings import OPTIONS
@@ -303,7 +303,7 @@ class _Reader:
         try:
             with repeating(line):
                 call = parse_cell(line, body, _NoNames(), folder=self.folder)
-            ask = ask_of(call)
+            ask = call.ask
         except HelpWantedError:
             return
         except KlingError as error:

@@ -13,8 +13,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from decimal import Decimal
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ from kling_nb.records.request import TextToVideo, make_request
 from kling_nb.records.run import Mode
 from kling_nb.session.plan import Ask
 
-__all__ = ["CellOrder", "HelpWantedError", "ask_of", "parse_cell", "parse_request"]
+__all__ = ["CellOrder", "HelpWantedError", "parse_cell", "parse_request"]
 
 
 _EXCLUSIVE = (
@@ -38,7 +38,6 @@ _EXCLUSIVE = (
     ("private", "dry_run_as"),
 )
 
-_REQUEST = ("duration", "aspect_ratio", "audio", "negative_prompt", "cfg_scale", "shot_type")
 _CURE = "See `%kling help`."
 
 
@@ -53,50 +52,31 @@ class CellOrder:
     Args:
         dest: The variable to bind, or None.
         fields: For `kling_nb.records.request.make_request`; only what was given.
-        provider: The provider the line names; `auto` overrules the settings and names nobody.
-        model: The model the line names.
-        takes: The planned sample indices.
-        max_cost: Dollars for the whole cell.
-        price: Dollars per second to reserve where no price is known.
-        allow_unpriced: Whether an unknown price is acceptable.
-        no_cache: Buy again.
-        cached_only: Never send.
-        retry: Buy again after a failure that may have been charged.
+        options: The other fields of the call, see `Ask`; only what was given.
         dry_run: Send nothing, show the plan.
         dry_run_as: Show the plan as a call of this kind.
         quiet: Show no card.
         embed: What of a clip goes into its card; None leaves it to the settings.
         wait: Wait in the cell; None leaves it to whether anybody watches.
         timeout_s: Seconds to wait at most.
-        tags: Kept with the record.
-        metadata: Sent along where the provider takes any.
-        private: Whether the words are for the provider alone.
         rendered: The body after `{{name}}`.
-        earlier: The requests that it made while IPython still edited the body.
     """
 
     dest: str | None = None
     fields: dict[str, Any]
-    provider: str | None = None
-    model: str | None = None
-    takes: tuple[int, ...] = (0,)
-    max_cost: Decimal | None = None
-    price: Decimal | None = None
-    allow_unpriced: bool = False
-    no_cache: bool = False
-    cached_only: bool = False
-    retry: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
     dry_run: bool = False
     dry_run_as: Literal["curl", "python"] | None = None
     quiet: bool = False
     embed: Mode | None = None
     wait: bool | None = None
     timeout_s: float | None = None
-    tags: dict[str, str] = field(default_factory=dict)
-    metadata: dict[str, Any] = field(default_factory=dict)
-    private: bool = False
     rendered: str = ""
-    earlier: tuple[TextToVideo, ...] = ()
+
+    @cached_property
+    def ask(self) -> Ask:
+        """The call; a `UsageError` where the request it describes cannot be made."""
+        return Ask(request=make_request(**self.fields), **self.options)
 
 
 def parse_cell(line: str, body: str, names: Mapping[str, Any], *, folder: Path) -> CellOrder:
@@ -131,37 +111,16 @@ def parse_cell(line: str, body: str, names: Mapping[str, Any], *, folder: Path) 
     one_take = given.pop("take", None)
     if given.get("dry_run_as"):
         given["dry_run"] = True
+    options = {name: given.pop(name) for name in Ask.__dataclass_fields__ if name in given}
+    options["takes"] = tuple(range(takes)) if takes is not None else (one_take or 0,)
+    # What it asked for while IPython still edited the body.
+    options["earlier"] = tuple(_earlier(asked, body, names))
     return CellOrder(
         dest=_dest(loose, given.pop("dest", None)),
         fields=fields,
-        takes=tuple(range(takes)) if takes is not None else (one_take or 0,),
+        options=options,
         rendered=text.strip(),
-        earlier=tuple(_earlier(asked, body, names)),
         **given,
-    )
-
-
-def ask_of(call: CellOrder) -> Ask:
-    """Turn a parsed cell into a call.
-
-    Raises:
-        UsageError: The request it describes cannot be made.
-    """
-    return Ask(
-        request=make_request(**call.fields),
-        earlier=call.earlier,
-        takes=call.takes,
-        provider=call.provider,
-        model=call.model,
-        max_cost=call.max_cost,
-        price=call.price,
-        allow_unpriced=call.allow_unpriced,
-        no_cache=call.no_cache,
-        cached_only=call.cached_only,
-        retry=call.retry,
-        tags=call.tags,
-        metadata=call.metadata,
-        private=call.private,
     )
 
 
@@ -200,8 +159,8 @@ def _earlier(given: dict[str, Any], body: str, names: Mapping[str, Any]) -> Iter
 
 def _fields(given: dict[str, Any], text: str) -> dict[str, Any]:
     """Take the fields of the request out of what was given: flags over the text over `--params`."""
-    fields: dict[str, Any] = given.pop("params", {})
-    fields = fields | read_storyboard(text) | {name: given.pop(name) for name in _REQUEST if name in given}
+    flags = {name: given.pop(name) for name in TextToVideo.model_fields if name in given}
+    fields: dict[str, Any] = given.pop("params", {}) | read_storyboard(text) | flags
     for name, value in fields.items():
         if isinstance(value, str):
             check_text(value, name)

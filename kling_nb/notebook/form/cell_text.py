@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kling_nb.commands.syntax.cell import ask_of, parse_cell
+from kling_nb.commands.syntax.cell import parse_cell
 from kling_nb.commands.syntax.cell_source import shield
 from kling_nb.commands.syntax.flags import find_flag
 from kling_nb.errors import KlingError, UsageError
@@ -70,8 +70,7 @@ def _means(line: str, body: str, ask: Ask) -> bool:
     read = shield(f"{_head(line)}\n{body}\n".splitlines(keepends=True))
     if read != [f"get_ipython().run_cell_magic('kling', {line!r}, {body + chr(10)!r})\n"]:
         return False
-    order = parse_cell(line, body + "\n", {}, folder=Path())
-    return replace(ask_of(order), earlier=()) == ask
+    return replace(parse_cell(line, body + "\n", {}, folder=Path()).ask, earlier=()) == ask
 
 
 def _head(line: str) -> str:

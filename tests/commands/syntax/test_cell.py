@@ -12,6 +12,7 @@ from kling_nb.commands.syntax.readers import READERS
 from kling_nb.commands.syntax.values import shown
 from kling_nb.errors import UsageError
 from kling_nb.records.request import TextToVideo, make_request
+from kling_nb.session.plan import Ask
 from support.paths import TESTS
 
 FOX = "A red fox"
@@ -89,12 +90,12 @@ GIVEN = [
 @pytest.mark.parametrize(("line", "wanted", "fields"), GIVEN)
 def test_what_stands_in_the_line_is_what_is_ordered(line, wanted, fields):
     """Every flag, in every spelling, sets its own field and leaves all the others alone."""
-    plain = CellOrder(fields={}, rendered=FOX)
+    plain = CellOrder(fields={"prompt": FOX}, rendered=FOX)
     order = parse(line)
     assert order.fields == {"prompt": FOX} | fields
-    for name in CellOrder.__dataclass_fields__:
-        if name != "fields":
-            assert getattr(order, name) == wanted.get(name, getattr(plain, name)), name
+    for one, other in ((order, plain), (order.ask, plain.ask)):
+        for name in one.__dataclass_fields__.keys() - {"fields", "options", "request"}:
+            assert getattr(one, name) == wanted.get(name, getattr(other, name)), name
     assert make_request(**order.fields).prompt == FOX
 
 
@@ -247,7 +248,7 @@ def test_parameters_are_merged_beneath_flags_and_metadata_is_a_copy():
     )
     metadata["group"]["a"] = 2
     assert order.fields == {"prompt": FOX, "duration": 4, "shot_type": "customize"}
-    assert order.metadata == {"group": {"a": 1}}
+    assert order.ask.metadata == {"group": {"a": 1}}
     assert parse("--params $params", " \n", {"params": params}).fields["prompt"] == "beneath"
 
 
@@ -298,6 +299,7 @@ def test_the_table_of_flags_the_parser_and_the_help_are_one():
     text = cell_help()
     known = {
         *CellOrder.__dataclass_fields__,
+        *Ask.__dataclass_fields__,
         *TextToVideo.model_fields,
         "take",
         "params",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from IPython.core.inputtransformer2 import PromptStripper, TransformerManager, classic_prompt
 
-from kling_nb.commands.syntax.cell import ask_of, parse_cell
+from kling_nb.commands.syntax.cell import parse_cell
 from kling_nb.commands.syntax.cell_source import earlier_spellings, shield
 from kling_nb.errors import UsageError
 from support.sessions import sessions_in
@@ -45,7 +45,7 @@ def ran(cell, *, shielded=True, older=False):
 
 
 def order(line, body):
-    return ask_of(parse_cell(line, body, {}, folder=Path()))
+    return parse_cell(line, body, {}, folder=Path()).ask
 
 
 @pytest.mark.parametrize("older", [False, True])

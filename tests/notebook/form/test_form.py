@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from IPython.core.inputtransformer2 import TransformerManager
 from pydantic import Field
 
-from kling_nb.commands.syntax.cell import ask_of, parse_cell
+from kling_nb.commands.syntax.cell import parse_cell
 from kling_nb.commands.syntax.flags import FLAGS
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
@@ -388,7 +388,7 @@ def test_copy_as_cell_is_the_same_call(ask, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp()
     ((name, line, body),) = as_ipython_reads(as_cell(ask))
     assert name == "kling"
-    assert ask_of(parse_cell(line, body, {}, folder=folder)) == ask
+    assert parse_cell(line, body, {}, folder=folder).ask == ask
 
 
 @pytest.mark.parametrize(
