@@ -16,10 +16,10 @@ from kling_nb.errors import (
     RunFailedError,
     RunLostError,
 )
-from kling_nb.pricing.catalog import provider_label, provider_site
+from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.privacy import redacted
 from kling_nb.records.run import RunRecord, RunStatus, charged, ids_of
-from kling_nb.views.words import SEND_IT, never_sent
+from kling_nb.views.outcome import ending
 
 __all__ = ["detached", "error_of", "halted"]
 
@@ -37,51 +37,27 @@ def error_of(record: RunRecord) -> KlingError | None:
         >>> error_of.__name__
         'error_of'
     """
-    error = _error_of(redacted(record))
-    if error is not None and record.private:
-        # A traceback would repeat the call, words and all.
-        error.plain = True
-    return error
-
-
-def _error_of(record: RunRecord) -> KlingError | None:
-    label = provider_label(record.provider)
-    ids: dict[str, Any] = {
-        "run_id": record.id,
-        "provider": record.provider,
-        "provider_run_id": record.provider_run_id,
-    }
+    outcome = ending(record := redacted(record))
+    if outcome is None:
+        return None
+    kind: Any = {
+        RunStatus.LOST: RunLostError,
+        RunStatus.CANCELED: RunCanceledError,
+    }.get(record.status, ModeratedError if record.reason == "moderated" else RunFailedError)
+    more = {} if kind is RunLostError else {"reason": record.reason or "provider"}
     # It ends our sentence; only one that was cut off keeps its points.
     reported = record.message if record.message.endswith("...") else record.message.removesuffix(".")
-    said = f": {reported}" if reported else ""
-    if record.status == RunStatus.LOST:
-        site = f" ({provider_site(record.provider)})" if provider_site(record.provider) else ""
-        return RunLostError(
-            f"The answer to the submit of run {record.id} never came, so {label} may have made it.",
-            charged="unknown",
-            cure=f"Nothing was sent again. Look for it in your request history at {label}{site}, then "
-            f"`%kling resolve {record.id} --attach PROVIDER_ID` or `--abandon`.",
-            **ids,
-        )
-    if record.status == RunStatus.CANCELED:
-        unsent = never_sent(record)
-        return RunCanceledError(
-            f"{unsent.removesuffix('.') or f'Run {record.id} was canceled'}{said}.",
-            reason="canceled",
-            charged=record.charged,
-            cure=SEND_IT if unsent else retry_cure(record),
-            **ids,
-        )
-    if record.status == RunStatus.FAILED:
-        kind = ModeratedError if record.reason == "moderated" else RunFailedError
-        return kind(
-            f"Run {record.id} failed at {label} ({record.reason}){said}.",
-            reason=record.reason or "provider",
-            charged=record.charged,
-            cure=retry_cure(record),
-            **ids,
-        )
-    return None
+    said = f": {reported}." if reported and kind is not RunLostError else "."
+    error: KlingError = kind(
+        f"Run {record.id}: {outcome.what.removesuffix('.')}{said}",
+        charged=charged(record),
+        cure=f"{outcome.cure}{outcome.site and f' Its history is at {outcome.site}.'}",
+        **ids_of(record),
+        **more,
+    )
+    # A traceback would repeat the call, words and all.
+    error.plain = record.private
+    return error
 
 
 def halted(record: RunRecord, failure: BaseException) -> KlingError:
@@ -139,18 +115,3 @@ def detached(record: RunRecord, what: str, cure: str, charged: Charged = "unknow
         cure=cure,
         **ids_of(record),
     )
-
-
-def retry_cure(record: RunRecord) -> str:
-    """Say what is safe to do about a run that ended without a clip."""
-    if record.reason == "moderated":
-        return "Change the prompt: the same request would be refused again (`--no-cache` sends it anyway)."
-    if record.reason == "invalid":
-        return "Correct the request and run the cell again."
-    if record.reason == "credit":
-        return "Add credit at the provider, then run the cell again."
-    if record.reason == "auth":
-        return "Correct the key (`%kling keys`), then run the cell again."
-    if record.charged == "no" or record.abandoned_at is not None:
-        return "Running the cell again makes a new attempt."
-    return "It was, or may have been, charged: `--retry` buys a new attempt all the same."

@@ -170,8 +170,6 @@ def blocked(record: RunRecord) -> KlingError:
     return BlockedError(
         error.what if error else f"Run {record.id} stands in the way.",
         charged=record.charged,
-        cure=("Nothing was sent now. " + error.cure.removeprefix("Nothing was sent again. "))
-        if error
-        else "",
+        cure=f"Nothing was sent now. {error.cure}" if error else "",
         **ids_of(record),
     )

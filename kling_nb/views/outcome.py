@@ -60,14 +60,13 @@ def _detached(record: RunRecord, play: str) -> Ending:
     if record.submitted_at is None and record.status is RunStatus.CREATED:
         return Ending("We stopped before anything was sent.", f"Charged: no{play}.", SEND_IT)
     resume = f"`%kling resume {record.id}` watches it again and fetches the clip; it buys nothing."
-    what = f"Nobody watches it from here; the run goes on at {_place(record)}."
+    what = f"Nobody watches it from here; the run goes on at {provider_label(record.provider)}."
     return Ending(what, f"Charged: unknown until it ends{play}.", resume)
 
 
 def _explain(record: RunRecord, word: Charged) -> tuple[str, str]:
     """Give what happened and what is safe now."""
-    at, again = _place(record), _again(record, word)
-    they = at[0].upper() + at[1:]
+    at, again = provider_label(record.provider), _again(record, word)
     if record.status is RunStatus.LOST:
         return _lost(record, at, word)
     if record.status is RunStatus.CANCELED:
@@ -78,23 +77,19 @@ def _explain(record: RunRecord, word: Charged) -> tuple[str, str]:
     twice = "" if word == "no" else f" {again}"
     reasons: dict[str | None, tuple[str, str]] = {
         "moderated": (
-            f"{they} refused this request for its content.",
-            f"Change the prompt: the same request would be refused again.{twice}",
+            f"{at} refused this request for its content.",
+            f"Change the prompt: this one would be refused again (`--no-cache` sends it anyway).{twice}",
         ),
         "invalid": (
-            f"{they} did not accept the request.",
-            f"Correct it; `%%kling --dry-run` shows exactly what would be sent.{twice}",
+            f"{at} did not accept the request.",
+            f"Correct the request; `%%kling --dry-run` shows exactly what would be sent.{twice}",
         ),
         "credit": (f"The account at {at} is out of credit.", f"Add credit at {at}. {again}"),
-        "auth": (f"{they} refused the key.", f"`%kling keys` shows where it comes from. {again}"),
+        "auth": (f"{at} refused the key.", f"`%kling keys` shows where it comes from. {again}"),
         "expired": (f"The run, or its clip, is no longer at {at}.", again),
         "canceled": ("The run was canceled before it made a clip.", again),
     }
     return reasons.get(record.reason, (f"The run failed at {at}.", again))
-
-
-def _place(record: RunRecord) -> str:
-    return "the sandbox" if record.provider == "sandbox" else provider_label(record.provider)
 
 
 def _again(record: RunRecord, word: Charged) -> str:

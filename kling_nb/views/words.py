@@ -92,8 +92,8 @@ def never_sent(record: RunRecord) -> str:
     ):
         return ""
     if record.submitted_at is None:
-        return f"Run {record.id} was never sent."
-    return f"Run {record.id} never reached {provider_label(record.provider)}."
+        return "The run was never sent."
+    return f"The run never reached {provider_label(record.provider)}."
 
 
 def clock(moment: datetime, *, date: bool = False) -> str:
