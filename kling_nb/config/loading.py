@@ -23,7 +23,7 @@ from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model
 from yarl import URL
 
 from kling_nb.addresses import Origin, is_loopback, origin_of
@@ -35,6 +35,7 @@ from kling_nb.pricing.model_file import read_models
 from kling_nb.pricing.price_file import project_notes, read_prices
 from kling_nb.providers.runcomfy import RunComfy
 from kling_nb.providers.runflow import Runflow
+from kling_nb.records.base import Given, Line, faults
 from kling_nb.records.money import MICROS, usd
 from kling_nb.records.run import Mode  # noqa: F401 - a field's type, read from its text
 
@@ -42,17 +43,6 @@ __all__ = ["load_settings"]
 
 _MAX_USD = 1_000_000_000
 _DOLLARS = re.compile(r"[0-9]+(\.[0-9]+)?")
-
-_WORDS = {
-    "bool_parsing": "must be 1 or 0",
-    "bool_type": "must be true or false",
-    "extra_forbidden": "is no setting of kling_nb",
-    "float_parsing": "must be a number",
-    "int_from_float": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "string_type": "must be a text",
-    "tuple_type": "must be a list of origins, or one text with commas",
-}
 
 
 def _micros(value: object) -> int:
@@ -73,12 +63,6 @@ def _number(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a number")  # noqa: TRY004 - pydantic reports only ValueError
     return value
-
-
-def _line(value: str) -> str:
-    if not value.strip() or not value.isprintable():
-        raise ValueError("must be one line of text")
-    return value.strip()
 
 
 def _model(value: str) -> str:
@@ -126,7 +110,6 @@ def _split(value: object) -> object:
 
 
 Dollars = Annotated[int, BeforeValidator(_micros)]
-Line = Annotated[str, AfterValidator(_line)]
 Name = Annotated[Line, Field(max_length=100)]
 Folder = Annotated[Line, AfterValidator(_folder)]
 Address = Annotated[Line, AfterValidator(_address)]
@@ -135,12 +118,7 @@ ModelName = Annotated[str, AfterValidator(_model)]
 Count = Annotated[int, BeforeValidator(_number), Field(ge=1, le=100)]
 Scale = Annotated[float, BeforeValidator(_number), Field(ge=0, le=100)]
 _fields: Any = {name: (f"{one.type} | None", None) for name, one in OPTIONS.items()}
-_Options = create_model(
-    "_Options",
-    __config__=ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True),
-    __module__=__name__,
-    **_fields,
-)
+_Options = create_model("_Options", __base__=Given, __module__=__name__, **_fields)
 
 
 def load_settings(
@@ -332,10 +310,8 @@ def _check(values: Mapping[str, Any], called: Callable[[str], str]) -> dict[str,
     try:
         return _Options.model_validate(dict(values)).model_dump(exclude_none=True)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        words = _WORDS.get(fault["type"], fault["msg"]).removeprefix("Value error, ")
-    name = str(fault["loc"][0]) if fault["loc"] else ""
+        origins = "must be a list of origins, or one text with commas"
+        fault = faults(error, extra_forbidden="is no setting of kling_nb", tuple_type=origins)[0]
     # Below: not inside the handler, so that no chained traceback carries the value.
-    raise SettingsError(
-        f"{called(name)} {words.replace('Input should', 'must')}.", cure="Correct it or remove it."
-    )
+    name = str(fault.place[0]) if fault.place else ""
+    raise SettingsError(f"{called(name)} {fault.words}.", cure="Correct it or remove it.")

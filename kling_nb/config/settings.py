@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from kling_nb.config.loading import Address, Count, Dollars, Folder, Line, ModelName, Name, Origins, Scale
+    from kling_nb.config.loading import Address, Count, Dollars, Folder, ModelName, Name, Origins, Scale
     from kling_nb.pricing.catalog import Model
     from kling_nb.pricing.price_file import GivenPrice
+    from kling_nb.records.base import Line
     from kling_nb.records.run import Mode
 
 __all__ = ["CAPS", "OPTIONS", "PREFIX", "Settings", "Source", "default_ledger", "provider_origin"]

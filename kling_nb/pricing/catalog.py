@@ -12,9 +12,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from kling_nb.errors import UnsupportedError, UsageError
+from kling_nb.records.base import Given
 from kling_nb.records.provenance import Terms
 from kling_nb.records.request import TextToVideo
 
@@ -35,14 +34,10 @@ __all__ = [
 DEFAULT_MODEL = "kling-3.0-pro"
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 PriceKind = Literal["list", "own", "project"]
 
 
-class Price(_Entry):
+class Price(Given):
     """One price that somebody states.
 
     Args:
@@ -62,7 +57,7 @@ class Price(_Entry):
     kind: PriceKind = "list"
 
 
-class Offer(_Entry):
+class Offer(Given):
     """What one provider offers a model for.
 
     Args:
@@ -106,7 +101,7 @@ class Offer(_Entry):
         return None if price is None else price.usd_per_s
 
 
-class Model(_Entry):
+class Model(Given):
     """One model and who offers it.
 
     Args:

@@ -21,11 +21,12 @@ import re
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from kling_nb.errors import SettingsError
 from kling_nb.pricing.catalog import DEFAULT_MODEL, Model, Offer, Price, shipped
 from kling_nb.pricing.price_file import PriceRow, check_row
+from kling_nb.records.base import Given, Line
 
 __all__ = ["read_models"]
 
@@ -47,20 +48,12 @@ def _provider_id(value: str) -> str:
     return value
 
 
-def _line(value: str) -> str:
-    if not value.strip() or not value.isprintable():
-        raise ValueError("must be one line of text")
-    return value.strip()
-
-
 class _OfferRow(PriceRow):
     id: Annotated[str, AfterValidator(_provider_id)]
 
 
-class _ModelRow(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    label: Annotated[str, AfterValidator(_line), Field(max_length=80)]
+class _ModelRow(Given):
+    label: Annotated[Line, Field(max_length=80)]
     aliases: tuple[Annotated[str, AfterValidator(_name)], ...] = ()
     runflow: dict[str, object] | None = None
     runcomfy: dict[str, object] | None = None

@@ -22,10 +22,11 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from kling_nb.errors import SettingsError, UsageError
 from kling_nb.pricing.catalog import Model, Price, PriceKind, find_model
+from kling_nb.records.base import Given, faults
 
 __all__ = ["GivenPrice", "PriceRow", "check_row", "in_force", "project_notes", "read_prices"]
 
@@ -33,15 +34,6 @@ _AMOUNT = re.compile(r"[0-9]{1,4}(\.[0-9]{1,9})?")
 _MAX_USD_PER_S = 1000
 _PROVIDERS = ("runflow", "runcomfy")
 _SOUNDS: tuple[tuple[Literal["silent", "audio"], bool], ...] = (("silent", False), ("audio", True))
-
-_WORDS = {
-    "extra_forbidden": "is none of {fields}",
-    "missing": "is missing",
-    "model_type": "must be a table with {fields}",
-    "date_type": "must be a day such as 2026-11-01",
-    "string_type": "must be a text",
-    "string_too_long": "must be a text of at most 80 characters",
-}
 
 _CURE = 'Write it as in [prices.runflow."kling-3.0-pro"] with silent = "0.112" and as_of = 2026-11-01.'
 
@@ -95,7 +87,7 @@ def _line(value: object) -> object:
 _Amount = Annotated[Decimal, BeforeValidator(_amount)]
 
 
-class PriceRow(BaseModel):
+class PriceRow(Given):
     """Prices as a person writes them down.
 
     Args:
@@ -104,8 +96,6 @@ class PriceRow(BaseModel):
         as_of: The day of the prices.
         source: Where they stand.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     silent: _Amount | None = None
     audio: _Amount | None = None
@@ -202,13 +192,13 @@ def check_row(kind: type[Row], content: object, name: str, place: str) -> Row:
     try:
         row = kind.model_validate(content)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        words = _WORDS.get(fault["type"], fault["msg"]).removeprefix("Value error, ")
-        known = bool(fault["loc"]) and fault["loc"][0] in kind.model_fields
-        field = f".{fault['loc'][0]}" if known else ""
-        what = "A name below" if fault["loc"] and not known else ""
-        if "{fields}" in words:
-            words = words.format(fields=", ".join(kind.model_fields))
+        fields = ", ".join(kind.model_fields)
+        own = {"extra_forbidden": f"is none of {fields}", "model_type": f"must be a table with {fields}"}
+        own["string_type"] = "must be a text"
+        at, _, words = faults(error, **own)[0]
+        known = bool(at) and at[0] in kind.model_fields
+        field = f".{at[0]}" if known else ""
+        what = "A name below" if at and not known else ""
     else:
         if not isinstance(row, PriceRow) or row.silent is not None or row.audio is not None:
             return row

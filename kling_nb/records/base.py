@@ -1,18 +1,25 @@
-"""What every record stands on: a frozen model, and moments in UTC."""
+"""What every record stands on: frozen models, moments in UTC, and plain words for what a model refuses."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-__all__ = ["Fact", "Record", "utc_now"]
+__all__ = ["Fact", "Fault", "Given", "Line", "Record", "faults", "utc_now"]
 
 
 def _to_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
+def _line(value: str) -> str:
+    if not value.strip() or not value.isprintable():
+        raise ValueError("must be one line of text")
+    return value.strip()
+
+
 Moment = Annotated[AwareDatetime, AfterValidator(_to_utc)]
+Line = Annotated[str, AfterValidator(_line)]
 
 
 def utc_now() -> datetime:
@@ -31,3 +38,66 @@ class Fact(Record):
     """A value that anybody may have written down: every type is exact, and an error repeats no input."""
 
     model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+
+
+class Given(Record):
+    """A value that a person writes by hand: an unknown field is an error, and an error repeats no input."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+_WORDS = {
+    "missing": "is missing",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be 1 or 0",
+    "string_type": "must be text",
+    "string_unicode": "holds half a character (a lone surrogate), which no provider can read",
+    "string_too_long": "must have at most {max_length:,} characters",
+    "too_long": "must be at most {max_length} items, not {actual_length}",
+    "literal_error": "must be {expected}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+}
+
+
+class Fault(NamedTuple):
+    """One thing that a model refuses: its place, pydantic's name of the kind, and words without the value."""
+
+    place: tuple[int | str, ...]
+    kind: str
+    words: str
+
+
+def faults(error: ValidationError, **own: str) -> list[Fault]:
+    """Say in plain words what a model refuses.
+
+    Args:
+        error: What pydantic says.
+        **own: Words that this model has for some kinds.
+
+    Example:
+        >>> class Take(Given):
+        ...     number: int
+        >>> try:
+        ...     Take(number=1.5)
+        ... except ValidationError as error:
+        ...     faults(error)
+        [Fault(place=('number',), kind='int_from_float', words='must be a whole number')]
+    """
+    words = _WORDS | own
+    return [
+        Fault(
+            fault["loc"],
+            fault["type"],
+            words[fault["type"]].format_map(fault.get("ctx", {}))
+            if fault["type"] in words
+            else fault["msg"].removeprefix("Value error, ").replace("Input should", "must"),
+        )
+        for fault in error.errors(include_url=False, include_input=False)
+    ]

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kling_nb.errors import StoreError
+from kling_nb.records.base import faults
 from kling_nb.records.privacy import is_redacted, redacted
 from kling_nb.records.receipt_model import MAX_DEPTH, MAX_RECEIPT_BYTES, SCHEMA, Receipt
 from kling_nb.records.request import request_key, run_key
@@ -74,9 +75,9 @@ def from_receipt(data: object) -> RunRecord:
             raise StoreError(f"A receipt is larger than {MAX_RECEIPT_BYTES:,} bytes.")
         record = Receipt.model_validate_json(text).record()
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])[:80]
-        raise StoreError(f"A receipt has a bad value in {where}: {problem['msg']}."[:300]) from None
+        fault = faults(error)[0]
+        where = ".".join(map(str, fault.place))[:80]
+        raise StoreError(f"A receipt has a bad value in {where}: {fault.words}."[:300]) from None
     except (TypeError, ValueError, ArithmeticError):
         raise StoreError("A receipt is not plain JSON.") from None
     if record.private:

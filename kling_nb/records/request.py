@@ -9,14 +9,15 @@ old key changes.
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import wraps
 from typing import Annotated, Any, Literal, ParamSpec, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from kling_nb.errors import UsageError
+from kling_nb.records.base import Given, faults
 
 __all__ = [
     "MAX_PROMPT_CHARS",
@@ -52,11 +53,7 @@ def _words(text: str) -> str:
     return text
 
 
-class _Words(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
-
-
-class Shot(_Words):
+class Shot(Given, strict=True):
     """One shot of a storyboard.
 
     Args:
@@ -74,7 +71,7 @@ class Shot(_Words):
     _not_empty = field_validator("prompt")(_words)
 
 
-class TextToVideo(_Words):
+class TextToVideo(Given, strict=True):
     """A request for one clip.
 
     Args:
@@ -211,32 +208,12 @@ def problems_of(fields: Mapping[str, Any], model: type[BaseModel] = TextToVideo)
     try:
         model.model_validate({k: v for k, v in fields.items() if v is not None})
     except ValidationError as error:
-        found = [_problem(problem) for problem in error.errors(include_url=False, include_input=False)]
         return {
             where or words.partition(":")[0]: words if where else words.partition(": ")[2]
-            for where, words in found
+            for where, words in _problems(error)
         }
     return {}
 
-
-_WORDS = {
-    "extra_forbidden": "there is no such field",
-    "missing": "is missing",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_type": "must be true or false",
-    "string_type": "must be text",
-    "string_unicode": "holds half a character (a lone surrogate), which no provider can read",
-    "string_too_long": "must have at most {max_length:,} characters",
-    "too_long": "must be at most {max_length} items, not {actual_length}",
-    "tuple_type": "must be a list of shots",
-    "model_type": "must be a shot: a prompt and a duration",
-    "literal_error": "must be {expected}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than_equal": "must be at most {le:g}",
-}
 
 # What other video models and the providers' own wires call things.
 _NO_SEED = "this model takes no seed; ask for takes instead"
@@ -257,19 +234,15 @@ _OTHER_NAMES = {
 
 
 def _explain(error: ValidationError) -> str:
-    found = [_problem(problem) for problem in error.errors(include_url=False, include_input=False)]
-    problems = [f"{where}: {words}" if where else words for where, words in found]
+    problems = [f"{where}: {words}" if where else words for where, words in _problems(error)]
     return "Bad request: " + "; ".join(problems[:5]) + "."
 
 
-def _problem(problem: Any) -> tuple[str, str]:
-    where = ".".join(str(p + 1) if isinstance(p, int) else p[:60] for p in problem["loc"])
-    kind, facts = problem["type"], problem.get("ctx", {})
-    if kind == "extra_forbidden":
-        return where, no_such_field(str(problem["loc"][-1]))
-    if kind in _WORDS:
-        return where, _WORDS[kind].format_map(facts)
-    return where, problem["msg"].removeprefix("Value error, ")
+def _problems(error: ValidationError) -> Iterator[tuple[str, str]]:
+    shot = "must be a shot: a prompt and a duration"
+    for place, kind, words in faults(error, tuple_type="must be a list of shots", model_type=shot):
+        where = ".".join(str(p + 1) if isinstance(p, int) else p[:60] for p in place)
+        yield where, no_such_field(str(place[-1])) if kind == "extra_forbidden" else words
 
 
 def other_name(name: str) -> str:
@@ -297,7 +270,7 @@ def no_such_field(name: str) -> str:
         return words
     near = get_close_matches(name.lower().replace("-", "_"), TextToVideo.model_fields, n=1)
     words = words or (f"perhaps {near[0]} is meant" if near else "")
-    return _WORDS["extra_forbidden"] + (f", {words}" if words else "")
+    return "there is no such field" + (f", {words}" if words else "")
 
 
 def names_checked(call: Callable[P, T]) -> Callable[P, T]:
