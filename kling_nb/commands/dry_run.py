@@ -19,7 +19,7 @@ from kling_nb.errors import KlingError, UnpricedError, one_line
 from kling_nb.pricing.catalog import find_model, provider_label
 from kling_nb.providers import make_provider
 from kling_nb.providers.messages import Call
-from kling_nb.records.money import MICROS, usd
+from kling_nb.records.money import MICROS, plain_usd, usd
 from kling_nb.session.plan import Ask, Plan
 from kling_nb.views.html import MONO, Html, join, tag
 from kling_nb.views.tables import Part, page_of, text_of
@@ -124,7 +124,7 @@ def _value(plan: Plan) -> dict[str, Any]:
     return {
         "provider": plan.provider,
         "model": plan.model,
-        "would_cost_usd": None if plan.micros is None else usd(plan.micros).removeprefix("$"),
+        "would_cost_usd": plain_usd(plan.micros),
         "basis": plan.estimate.basis,
         "takes": {take.take: take.word for take in plan.takes},
         "payloads": dict(plan.payloads),

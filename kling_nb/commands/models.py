@@ -20,6 +20,7 @@ from kling_nb.pricing.estimate import LearnedPrice, best_price, learn_price, pri
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Listing
 from kling_nb.views.html import Html, join, prose, tag
+from kling_nb.views.tables import filled
 
 if TYPE_CHECKING:
     from datetime import date
@@ -149,17 +150,14 @@ def model_list(call: CommandCall) -> Answer:
 
     rows = price_rows(settings, learn)
     pairs = [pair for pair in zip(rows[::2], rows[1::2], strict=True) if pair[0].provider != "sandbox"]
-    cells = [_cells(*pair, today) for pair in pairs]
-    # A column that says nothing only takes room.
-    wide = len(_HEADS) if any(row[-1] for row in cells) else len(_HEADS) - 1
-    cells, heads, align = [row[:wide] for row in cells], _HEADS[:wide], _ALIGN[:wide]
+    cells = [list(map(whole_days, _cells(*pair, today))) for pair in pairs]
+    prices = filled(_HEADS, cells, _ALIGN, "outranked")
     names = [
         [model.id, ", ".join(model.aliases), provider_label(name), offer.id]
         for model in models().values()
         for name, offer in model.providers.items()
         if name != "sandbox"
     ]
-    prices = (heads, [list(map(whole_days, row)) for row in cells], align)
     parts: list[Part] = [prices, _WHAT, *settings.notes, "", (_NAMES, names, "")]
     value: dict[str, Any] = {
         "prices": [_data(row) for row in rows],

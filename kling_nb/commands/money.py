@@ -12,8 +12,9 @@ from kling_nb.commands.order import PENDING, CommandCall
 from kling_nb.commands.syntax.values import wrong
 from kling_nb.config.settings import PREFIX, Settings
 from kling_nb.records.base import utc_now
-from kling_nb.records.money import Cap, Level, usd
+from kling_nb.records.money import Cap, Level, plain_usd, usd
 from kling_nb.session.budget import LEVELS, tightest
+from kling_nb.views.tables import filled
 from kling_nb.views.words import clock, there_are
 
 if TYPE_CHECKING:
@@ -76,14 +77,12 @@ def budget(call: CommandCall) -> Answer:
             continue
         tight = tightest(caps)
         rows = [_row(cap, session, settings, tightest=cap is tight) for cap in caps]
-        kept = [n for n, head in enumerate(_HEADS) if head != "charge unknown" or any(r[n] for r in rows)]
         if play:
             parts.append("Play money, which the same caps bind on an account of its own:")
         else:
             parts += [*lines, _whose(session, began)]
             value["session"]["since"] = None if began is None else began.isoformat()
-        heads, align = [_HEADS[n] for n in kept], "".join(_ALIGN[n] for n in kept)
-        parts += [(heads, [[row[n] for n in kept] for row in rows], align), _tight_words(tight, play=play)]
+        parts += [filled(_HEADS, rows, _ALIGN, "charge unknown"), _tight_words(tight, play=play)]
         value["levels"] += [_data(cap, settings, tightest=cap is tight, play=play) for cap in caps]
     return answer([*parts, *_endings(settings, now), *settings.notes], value=value)
 
@@ -151,16 +150,12 @@ def _data(cap: Cap, settings: Settings, *, tightest: bool, play: bool) -> dict[s
         "level": cap.level,
         "whose": cap.whose,
         "play": play,
-        **{f"{name}_usd": None if amount is None else _decimal(amount) for name, amount in amounts.items()},
+        **{f"{name}_usd": plain_usd(amount) for name, amount in amounts.items()},
         "unknown": cap.unknown,
         "since": None if cap.since is None else cap.since.isoformat(),
         "source": settings.sources.get(f"{LEVELS[cap.level]}_micros", "default"),
         "tightest": tightest,
     }
-
-
-def _decimal(amount: int) -> str:
-    return usd(amount).replace("$", "")
 
 
 def _tight_words(cap: Cap, *, play: bool) -> str:

@@ -15,11 +15,12 @@ from kling_nb.config.settings import CAPS, OPTIONS, PREFIX
 from kling_nb.errors import KlingError, one_line
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.base import utc_now
-from kling_nb.records.money import usd
+from kling_nb.records.money import plain_usd, usd
 from kling_nb.records.privacy import redacted, words_of
 from kling_nb.records.run import RunRecord, charged
 from kling_nb.spending.reconcile import session_money
 from kling_nb.spending.report import totals_data
+from kling_nb.views.tables import filled
 from kling_nb.views.words import session_words, short, state_word, unread_words
 
 if TYPE_CHECKING:
@@ -116,17 +117,7 @@ def _run_table(records: Sequence[RunRecord], held: Held) -> tuple[list[str], lis
         ]
         for record in records
     ]
-    # A column that says nothing only takes room.
-    kept = [
-        number
-        for number, head in enumerate(_RUN_HEADS)
-        if head not in {"name", "file"} or any(row[number] for row in rows)
-    ]
-    return (
-        [_RUN_HEADS[number] for number in kept],
-        [[row[number] for number in kept] for row in rows],
-        "".join(_RUN_ALIGN[number] for number in kept),
-    )
+    return filled(_RUN_HEADS, rows, _RUN_ALIGN, "name", "file")
 
 
 def _run_data(record: RunRecord, held: Held) -> dict[str, Any]:
@@ -142,7 +133,7 @@ def _run_data(record: RunRecord, held: Held) -> dict[str, Any]:
         "provider": record.provider,
         "provider_run_id": record.provider_run_id,
         "duration_s": record.request.duration,
-        "cost_usd": _usd(record.settled_micros),
+        "cost_usd": plain_usd(record.settled_micros),
         "play": record.play,
         "file": record.media.file if record.media else None,
         "created_at": record.created_at.isoformat(),
@@ -184,10 +175,6 @@ def age(then: datetime, now: datetime) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
-
-
-def _usd(micros: int | None) -> str | None:
-    return None if micros is None else usd(micros).replace("$", "")
 
 
 # -- what there is -----------------------------------------------------------------

@@ -138,8 +138,7 @@ def _pending(known: Sequence[RunRecord], policy: ReusePolicy) -> RunRecord | Non
             f"Run {pending.id} of the same request is still {pending.status.value}.",
             cure=f"Nothing was sent. Wait for it (`%kling wait {pending.id}`), then use `--no-cache`; or ask "
             f"for another sample of it, e.g. `--take {pending.take + 1}`.",
-            run_id=pending.id,
-            provider=pending.provider,
+            **ids_of(pending),
         )
     return pending
 

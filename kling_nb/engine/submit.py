@@ -29,7 +29,7 @@ from kling_nb.providers.messages import Call
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import is_redacted, redacted
 from kling_nb.records.provenance import Sent
-from kling_nb.records.run import RunStatus, with_who
+from kling_nb.records.run import RunStatus, ids_of, with_who
 
 __all__ = ["cancel_unsent", "have_place", "not_sent", "recover", "submit"]
 
@@ -303,17 +303,13 @@ def _is_ours(job: Job) -> bool:
     return job.ledger.events(job.record.id)[0][1] == "created"
 
 
-def _ids(job: Job) -> dict[str, Any]:
-    return {"run_id": job.record.id, "provider": job.record.provider}
-
-
 def _unclear(job: Job, why: str) -> KlingError:
     return KlingError(
         f"Whether {job.provider.label} made run {job.record.id} could not be found out: {why}",
         charged="unknown",
         cure=f"Nothing was sent again. `%kling resume {job.record.id}` looks once more; if you know better: "
         f"`%kling resolve {job.record.id} --attach PROVIDER_ID` or `--abandon`.",
-        **_ids(job),
+        **ids_of(job.record),
     )
 
 
@@ -322,7 +318,7 @@ def _not_ours(job: Job) -> KlingError:
         f"Run {job.record.id} is known from the folder only, and {job.provider.label} has no such run yet.",
         charged="unknown",
         cure="Whoever made it may still send it, so nothing was sent here. Ask them, or change the prompt.",
-        **_ids(job),
+        **ids_of(job.record),
     )
 
 

@@ -20,7 +20,7 @@ from kling_nb.exports.naming import Sample, prompt_of
 from kling_nb.exports.writer import is_stand_in
 from kling_nb.files import file_sha256
 from kling_nb.pricing.catalog import provider_label
-from kling_nb.records.money import dollars
+from kling_nb.records.money import plain_usd
 from kling_nb.records.provenance import source_type
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.run import Earlier, RunRecord, RunStatus, charged
@@ -150,8 +150,7 @@ def _add(crate: "ROCrate", sample: Sample) -> Any:
 def _add_earlier(crate: "ROCrate", one: Earlier, record: RunRecord) -> Any:
     """Add an attempt of which only a later one's receipt tells."""
     asked = f"requests/{record.request_key.removeprefix('k1:')[:16]}.json"
-    settled = dollars(one.settled_micros)
-    money = _money(None if settled is None else f"{settled:f}", one.charged, one.currency)
+    money = _money(plain_usd(one.settled_micros), one.charged, one.currency)
     action: dict[str, Any] = {
         "@id": f"#run-{one.id}",
         "@type": "CreateAction",

@@ -19,6 +19,7 @@ __all__ = [
     "dollars",
     "in_currency",
     "micros",
+    "plain_usd",
     "usd",
 ]
 
@@ -79,6 +80,20 @@ def usd(amount: int | None) -> str:
     if exact is None:
         return "unknown"
     return f"-${-exact:f}" if exact < 0 else f"${exact:f}"
+
+
+def plain_usd(amount: int | None) -> str | None:
+    """Write micro-dollars for programs, as decimal text; None for unknown.
+
+    Args:
+        amount: Micro-dollars, or None for unknown.
+
+    Example:
+        >>> plain_usd(560000), plain_usd(None)
+        ('0.56', None)
+    """
+    exact = dollars(amount)
+    return None if exact is None else f"{exact:f}"
 
 
 def in_currency(amount: int | None, currency: str) -> str:

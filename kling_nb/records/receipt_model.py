@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSe
 
 from kling_nb.errors import Charged, one_line
 from kling_nb.records.base import Fact
-from kling_nb.records.money import dollars, micros
+from kling_nb.records.money import micros, plain_usd
 from kling_nb.records.privacy import is_hash
 from kling_nb.records.provenance import (
     AI_MADE,
@@ -118,10 +118,6 @@ def without_queries(text: str) -> str:
     return _QUERY.sub(r"\1\2", text)
 
 
-def _decimal(amount: int) -> str:
-    return f"{dollars(amount):f}"
-
-
 def _rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
@@ -163,7 +159,7 @@ def _json(value: Any, *, redact: bool = False, depth: int = 3) -> Any:
 _Money = Annotated[
     int,
     BeforeValidator(_micros),
-    PlainSerializer(_decimal),
+    PlainSerializer(plain_usd),
     WithJsonSchema({"type": "string", "pattern": _MONEY}),
 ]
 

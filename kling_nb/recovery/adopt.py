@@ -274,21 +274,13 @@ def adopt(
     Example:
         >>> adopt("runflow", "0192f0c1")   # doctest: +SKIP
     """
+    parameters = locals()
+    given = {name: parameters[name] for name in TextToVideo.model_fields}
     if isinstance(take, bool) or not isinstance(take, int) or take < 0:
         raise UsageError("take: should be a whole number, 0 or more.", cure="Nothing was sent.")
     session = session or current()
     settings = session.settings()
     ledger, engine = session.ledger(), session.engine()
-    given = {
-        "prompt": prompt,
-        "shots": shots,
-        "duration": duration,
-        "aspect_ratio": aspect_ratio,
-        "audio": audio,
-        "negative_prompt": negative_prompt,
-        "cfg_scale": cfg_scale,
-        "shot_type": shot_type,
-    }
     session.keys.refuse({"the id": provider_run_id, "the request": "\n".join(strings(given))})
     adoption = Adoption(
         provider=_adoptable(settings, provider, provider_run_id),

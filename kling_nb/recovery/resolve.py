@@ -272,8 +272,7 @@ def _carried(record: RunRecord) -> UsageError:
         f"Run {record.id} is just being sent or looked for, here or in another process.",
         charged=charged(record),
         cure=f"Nothing changed. Wait a minute (`%kling wait {record.id}`), then try again.",
-        run_id=record.id,
-        provider=record.provider,
+        **ids_of(record),
     )
 
 
@@ -309,8 +308,7 @@ def _check(record: RunRecord, label: str, provider_run_id: str, seen: Seen) -> N
             f"{provider_run_id} at {label} is not run {record.id}: {other}.",
             charged=charged(record),
             cure="Nothing changed. Look for another id; `%kling adopt` brings in runs made elsewhere.",
-            run_id=record.id,
-            provider=record.provider,
+            **ids_of(record),
         )
 
 

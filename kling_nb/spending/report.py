@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kling_nb.errors import UsageError, one_line
 from kling_nb.pricing.catalog import provider_label
-from kling_nb.records.money import Totals, dollars, usd
+from kling_nb.records.money import Totals, plain_usd, usd
 from kling_nb.records.money import micros as micros_of
 from kling_nb.records.run import RunRecord
 from kling_nb.spending.sums import (
@@ -79,7 +79,7 @@ class Check:
         row: dict[str, Any] = {"run": self.run_id, "provider": self.provider}
         row |= {"provider_run_id": self.provider_run_id, "outcome": self.outcome, "words": self.words}
         for name, micros in figures.items():
-            row |= {f"{name}_micros": micros, name: _decimal(micros)}
+            row |= {f"{name}_micros": micros, name: plain_usd(micros)}
         return row | {"currency": "USD"}
 
 
@@ -171,7 +171,7 @@ class CostReport:
     # -- data ------------------------------------------------------------------------
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows as plain data: whole micro-dollars, exact decimal text, and None for unknown."""
+        """The rows as plain data: whole micro-plain_usd, exact decimal text, and None for unknown."""
         return [row_of(self.dimensions, each) for each in self._groups]
 
     @property
@@ -304,13 +304,8 @@ def totals_data(totals: Totals) -> dict[str, Any]:
     }
     row: dict[str, Any] = {"play": totals.play, "unknown": totals.unknown}
     for name, micros in figures.items():
-        row |= {f"{name}_micros": micros, f"{name}_usd": _decimal(micros)}
+        row |= {f"{name}_micros": micros, f"{name}_usd": plain_usd(micros)}
     return row | {"tightest": totals.tightest.level if totals.tightest else None}
-
-
-def _decimal(micros: int | None) -> str | None:
-    exact = dollars(micros)
-    return None if exact is None else f"{exact:f}"
 
 
 def _cell(value: object) -> object:

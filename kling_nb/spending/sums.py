@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from kling_nb.errors import UsageError, one_line
-from kling_nb.records.money import dollars, in_currency, usd
+from kling_nb.records.money import in_currency, plain_usd, usd
 from kling_nb.records.privacy import redacted
 from kling_nb.records.run import RunRecord, charged
 
@@ -358,8 +358,7 @@ def columns(by: Sequence[str]) -> list[str]:
 
 
 def _money(name: str, micros: int | None) -> dict[str, Any]:
-    exact = dollars(micros)
-    return {f"{name}_micros": micros, name: None if exact is None else f"{exact:f}"}
+    return {f"{name}_micros": micros, name: plain_usd(micros)}
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from kling_nb import errors
 from kling_nb.views.html import FONT, Html, join, prose, tag
 
-__all__ = ["Part", "csv_text", "page_of", "table", "text_of", "text_table"]
+__all__ = ["Part", "csv_text", "filled", "page_of", "table", "text_of", "text_table"]
 
 _TAGS = re.compile(r"<[^>]*>")
 _SIDES = {"l": "left", "r": "right", "c": "center"}
@@ -95,6 +95,25 @@ def text_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, alig
 
 
 Part = str | tuple[Sequence[str], Sequence[Sequence[object]], str]
+
+
+def filled(
+    headers: Sequence[str], rows: Sequence[Sequence[object]], align: str, *may_go: str
+) -> tuple[list[str], list[list[object]], str]:
+    """Leave out columns that say nothing, which only take room.
+
+    Args:
+        headers: Column heads.
+        rows: Cells.
+        align: One letter a column.
+        *may_go: The heads of columns that are left out where they are empty.
+
+    Example:
+        >>> filled(["run", "name"], [["kl7m2q", ""]], "ll", "name")
+        (['run'], [['kl7m2q']], 'l')
+    """
+    at = [n for n, head in enumerate(headers) if head not in may_go or any(row[n] for row in rows)]
+    return [headers[n] for n in at], [[row[n] for n in at] for row in rows], "".join(align[n] for n in at)
 
 
 def page_of(parts: Iterable[Part]) -> Html:

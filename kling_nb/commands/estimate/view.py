@@ -13,8 +13,9 @@ from kling_nb.commands.order import CommandCall
 from kling_nb.commands.syntax.values import wrong
 from kling_nb.errors import one_line
 from kling_nb.pricing.estimate import Quote
-from kling_nb.records.money import Totals, usd
+from kling_nb.records.money import Totals, plain_usd, usd
 from kling_nb.views.html import AMBER, BLUE, GREEN, GREY, RED, Html, pill, prose, tag
+from kling_nb.views.tables import filled
 from kling_nb.views.words import clock, session_words, short
 
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ def show_bill(bill: NotebookBill) -> Answer:
     """
     parts: list[Part] = [*_facts(bill)]
     if rows := [_row(cell) for cell in bill.cells]:
-        kept = [n for n, head in enumerate(_HEADS) if head != "name" or any(row[n] for row in rows)]
-        table = [[row[n] for n in kept] for row in rows]
-        parts += ["", ([_HEADS[n] for n in kept], table, "".join(_ALIGN[n] for n in kept))]
+        parts += ["", filled(_HEADS, rows, _ALIGN, "name")]
     return answer(parts, value=_value(bill))
 
 
@@ -153,7 +152,7 @@ def _value(bill: NotebookBill) -> dict[str, Any]:
         "refused": bill.refused,
         "stops_at_cell": None if stop is None else stop.cell,
         "needs_consent_headless": bill.consent is not None,
-        "left_usd": None if left is None else _plain_usd(left),
+        "left_usd": plain_usd(left),
         "cells": [_cell_value(cell) for cell in bill.cells],
         "notes": list(bill.notes),
     }
@@ -173,11 +172,7 @@ def _cell_value(cell: CellBill) -> dict[str, Any]:
 
 def _dollars(quote: Quote) -> dict[str, Any]:
     return {
-        "known": _plain_usd(quote.known_micros),
+        "known": plain_usd(quote.known_micros),
         "unknown": quote.unknown,
-        "held": _plain_usd(quote.reserve_micros),
+        "held": plain_usd(quote.reserve_micros),
     }
-
-
-def _plain_usd(micros: int) -> str:
-    return usd(micros).replace("$", "")
