@@ -188,12 +188,6 @@ class LiveCards:
         self._drawn = [(run.record, run.detached, run.shown_note) for run in self.runs]
         return len(self.runs) == 1 or drawn != self._drawn
 
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
 
 def _typical(run: Run) -> tuple[float, float] | None:
     from kling_nb.session.api import current
