@@ -9,7 +9,6 @@ Exit codes: 0 done, 1 something ended badly, 2 wrong use, 3 refused for money.
 import json
 import re
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,10 +18,8 @@ from kling_nb import errors
 from kling_nb.files import escape_unwritable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from kling_nb.commands.answer import Answer
-    from kling_nb.engine.run import Run
+    from kling_nb.engine.runs import Runs
 
 __all__ = ["app", "main"]
 
@@ -65,7 +62,10 @@ def _print(text: str) -> None:
     sys.stdout.write(text.rstrip("\n") + "\n")
 
 
-def _print_json(value: Any) -> None:
+def _put(text: str, value: Any, *, as_json: bool) -> None:
+    if not as_json:
+        _print(text)
+        return
     text = json.dumps(value, indent=2, default=str, ensure_ascii=False)
     encoding = sys.stdout.encoding or "utf-8"
 
@@ -118,13 +118,12 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List runs of the ledger, newest first."""
-    if not as_json:
-        _command("list", "-n", str(limit), as_json=False)
-        return
-    from kling_nb.records.receipt import to_receipt
     from kling_nb.session.api import current
 
-    _print_json([to_receipt(run.record) for run in current().runs(limit=limit)])
+    if as_json:
+        _put("", _receipts(current().runs(limit=limit)), as_json=True)
+    else:
+        _command("list", "-n", str(limit), as_json=False)
 
 
 @app.command()
@@ -169,10 +168,7 @@ def spend(
     from kling_nb.spending.reconcile import costs
 
     report = costs(by=by, everything=True, since=since, until=until, project=project, reconcile=reconcile)
-    if as_json:
-        _print_json(report.data())
-    else:
-        _print(repr(report))
+    _put(repr(report), report.data(), as_json=as_json)
 
 
 @app.command()
@@ -182,17 +178,9 @@ def collect(
     as_json: Json = False,
 ) -> None:
     """Finish everything pending: ask, download, settle; creates no run."""
-    from kling_nb.records.receipt import to_receipt
     from kling_nb.session.api import current
 
-    taken = current().resume()
-    _wait(taken, timeout)
-    if as_json:
-        _print_json([to_receipt(run.record) for run in taken])
-    else:
-        _print(repr(taken))
-    if any(run.video is None for run in taken):
-        raise typer.Exit(1)
+    _finish(current().resume(), timeout, as_json=as_json)
 
 
 @app.command()
@@ -228,10 +216,7 @@ def restore(
 
 
 def _judge(shown: "Answer", *, as_json: bool) -> None:
-    if as_json:
-        _print_json(shown.value)
-    else:
-        _print(shown.text)
+    _put(shown.text, shown.value, as_json=as_json)
     if not all(one["good"] for one in shown.value):
         raise typer.Exit(1)
 
@@ -288,26 +273,29 @@ def adopt(
 
 def _follow(name: str, words: list[str], timeout: float | None, *, as_json: bool, clip: bool = True) -> None:
     from kling_nb.commands.run_line import run_words
-    from kling_nb.records.receipt import to_receipt
+    from kling_nb.engine.runs import Runs
     from kling_nb.session.api import current
 
     shown = run_words(current(), [name, *words])
-    _wait(shown.runs, timeout)
-    if as_json:
-        _print_json([to_receipt(run.record) for run in shown.runs])
-    else:
-        _print("\n".join([shown.text, *map(repr, shown.runs)]))
-    if clip and any(run.video is None for run in shown.runs):
+    _finish(Runs(shown.runs), timeout, as_json=as_json, said=shown.text, clip=clip)
+
+
+def _finish(runs: "Runs", timeout: float | None, *, as_json: bool, said: str = "", clip: bool = True) -> None:
+    """Wait for runs and show them; without a clip of each, where one is due, it ended badly."""
+    try:
+        runs.wait(timeout)
+    except errors.WaitTimeoutError as error:
+        sys.stderr.write(f"kling-nb: {error}\n")
+    text = "\n".join([said, *map(repr, runs)]) if said else repr(runs)
+    _put(text, _receipts(runs), as_json=as_json)
+    if clip and any(run.video is None for run in runs):
         raise typer.Exit(1)
 
 
-def _wait(runs: "Sequence[Run]", timeout: float | None) -> None:
-    end = None if timeout is None else time.monotonic() + timeout
-    try:
-        for run in runs:
-            run.wait(None if end is None else max(0.0, end - time.monotonic()))
-    except errors.WaitTimeoutError as error:
-        sys.stderr.write(f"kling-nb: {error}\n")
+def _receipts(runs: "Runs") -> list[dict[str, Any]]:
+    from kling_nb.records.receipt import to_receipt
+
+    return [to_receipt(run.record) for run in runs]
 
 
 def _command(*words: str, as_json: bool) -> Any:
@@ -315,10 +303,7 @@ def _command(*words: str, as_json: bool) -> Any:
     from kling_nb.session.api import current
 
     shown = run_words(current(), words)
-    if as_json:
-        _print_json(shown.value)
-    else:
-        _print(shown.text)
+    _put(shown.text, shown.value, as_json=as_json)
     return shown.value
 
 

@@ -26,17 +26,6 @@ __all__ = ["KlingMagics", "load", "unload"]
 _NEEDED = (8, 18)
 
 
-def _money(words: str) -> Any:
-    # A figure may be typed bare; it is turned into text before anything counts with it.
-    return Union([Unicode(), Int(), Float()], default_value=None, allow_none=True, help=words).tag(
-        config=True
-    )
-
-
-def _text(words: str) -> Any:
-    return Unicode(None, allow_none=True, help=words).tag(config=True)
-
-
 def _trait(option: Field[Any]) -> Any:
     kind = str(option.type).partition(" ")[0]
     how: dict[str, Any] = {"default_value": None, "allow_none": True, "help": option.metadata["help"]}

@@ -222,16 +222,14 @@ class Session:
             The levels, and when the first run of this session was asked for; None where there is none yet.
         """
         settings = self.settings()
-        ledger, _ = self._stand(settings)
-        with ledger.reading() as transaction:
+        with self._stand(settings)[0].reading() as transaction:
             caps = self._budget(settings, play=play).caps(transaction, unlimited=True)
             return caps, transaction.began(self.id)
 
     def totals(self, *, play: bool = False) -> Totals:
         """Add up this session's money, with the cap that leaves least."""
         settings = self.settings()
-        ledger, _ = self._stand(settings)
-        with ledger.reading() as transaction:
+        with self._stand(settings)[0].reading() as transaction:
             return self._budget(settings, play=play).totals(transaction)
 
     def _shown_totals(self, play: bool) -> Totals | None:  # noqa: FBT001 - the engine's callback

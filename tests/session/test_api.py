@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import kling_nb as kling
-from kling_nb.cli import _print_json
+from kling_nb.cli import _put
 from kling_nb.config.environment import Surroundings
 from kling_nb.session import api
 from support.workbench import KEY, until
@@ -445,7 +445,7 @@ def test_an_amount_beyond_all_money_is_refused_in_words(session, option, amount)
 def test_json_holds_no_sign_that_a_terminal_obeys(capsys):
     """Control and bidirectional characters are JSON's own escapes; other letters stay as they are."""
     words = "fox \x1b[31m \x7f \x9b \u202e \u2066 \U000e0041 ü 狐 \n"
-    _print_json({"prompt": words})
+    _put("", {"prompt": words}, as_json=True)
     printed = capsys.readouterr().out
     assert json.loads(printed) == {"prompt": words}
     assert all(sign.isprintable() for sign in printed.replace("\n", ""))
