@@ -164,7 +164,17 @@ PROOFS = {
     "It is whole in the folder, but its end was never written down, and the provider has forgotten it": [
         "engine/folder_state::a_clip_that_is_in_its_folder_is_not_gone"
     ],
-    "What came is no video": ["providers/contract::what_is_no_video_is_kept_and_never_called_a_clip"],
+    "What came is no video (a page, an error, a picture)": [
+        "promises/paid_clip_arrives::a_page_in_place_of_the_file_means_not_yet",
+        "promises/paid_clip_arrives::pages_without_end_never_end_a_success",
+    ],
+    "The provider says it is done, and names no clip": [
+        "promises/paid_clip_arrives::a_success_without_a_clip_is_read_again_then_failed_then_revived",
+    ],
+    "The provider uses a word for its end that its pages do not have": [
+        "promises/paid_clip_arrives::words_that_mean_an_end_are_one",
+        "promises/paid_clip_arrives::an_unknown_word_gives_its_place_away_in_time",
+    ],
     "The link leads to a strange or private place": [
         "promises/foreign_input::links_to_strange_places_are_not_followed",
         "network/links::names_that_lead_inside_are_refused_at_connect",

@@ -126,7 +126,8 @@ async def _fetch_first(job: Job, snapshot: Snapshot, *, last_try: bool) -> None:
             except DownloadError as error:
                 errors.append(error)
             else:
-                return await _settle(job, media, snapshot)
+                others = [other for other in snapshot.video_urls[: snapshot.videos] if other != url]
+                return await _settle(job, media, await _further(job, media, others), snapshot)
     raise _NotTheClipError(errors)
 
 
@@ -186,7 +187,7 @@ async def _read_again(job: Job) -> Snapshot:
 async def _expired(job: Job, words: str) -> None:
     if (media := await kept_clip(job)) is not None:
         # Whoever fetched it was killed before that was written down.
-        return await _settle(job, media, Snapshot(state="not_found"))
+        return await _settle(job, media, [], Snapshot(state="not_found"))
     await job.settle(
         "expired",
         status=RunStatus.FAILED,
@@ -224,6 +225,16 @@ async def _fetch(job: Job, url: str, part: Path) -> MediaFacts:
     return media
 
 
+async def _further(job: Job, media: MediaFacts, urls: list[str]) -> list[MediaFacts]:
+    """Keep the other videos of a run beside its clip; one that cannot be had now holds up nothing."""
+    found = [media]
+    for url in urls:
+        with _part(job) as part, contextlib.suppress(NotVideoError, DownloadError):
+            other = await _fetch(job, url, part)
+            found += [other] if other.sha256 not in {one.sha256 for one in found} else []
+    return found[1:]
+
+
 async def _odd_file(job: Job, part: Path, error: NotVideoError, *, keep: bool) -> NotVideoError:
     """Say what came in place of a clip; of the last try, its bytes stay: they may have been paid for."""
     if keep and not await asyncio.to_thread(_is_text, part):
@@ -253,7 +264,7 @@ async def _no_clip(job: Job, snapshot: Snapshot) -> None:
     )
 
 
-async def _settle(job: Job, media: MediaFacts, snapshot: Snapshot) -> None:
+async def _settle(job: Job, media: MediaFacts, further: list[MediaFacts], snapshot: Snapshot) -> None:
     if job.record.reported_micros is None and not job.record.play:
         # The figure may come later than the clip: ask once more, now that the download took its time.
         readings = [snapshot]
@@ -266,6 +277,7 @@ async def _settle(job: Job, media: MediaFacts, snapshot: Snapshot) -> None:
         "saved",
         status=RunStatus.SUCCEEDED,
         media=media.model_dump(),
+        further=[one.model_dump() for one in further],
         folder=str(job.store.folder),
         saved_at=utc_now(),
         message=cost_note(job.provider.label, snapshot),

@@ -132,6 +132,7 @@ def redacted(record: RunRecord) -> RunRecord:
             "timing": None,
             "sent": record.sent and record.sent.model_copy(update={"body": None}),
             "media": _unmarked(record.media),
+            "further": tuple(filter(None, map(_unmarked, record.further))),
             "seed": None if isinstance(record.seed, str) else record.seed,
         }
     )
@@ -266,7 +267,8 @@ def redact_changes(record: RunRecord, changes: Mapping[str, Any]) -> dict[str, A
     if not is_redacted(record):
         return dict(changes)
     seen = redacted(RunRecord.model_validate({**record.model_dump(), **changes}))
-    return {**changes, **seen.model_dump(include={"message", "seed", "timing", "media"} & changes.keys())}
+    words = {"message", "seed", "timing", "media", "further"}
+    return {**changes, **seen.model_dump(include=words & changes.keys())}
 
 
 @contextmanager

@@ -359,6 +359,9 @@ class Receipt(_Part):
     times: _Times = _say("When, in UTC, RFC 3339")
     price: _Price = _say("Money, as decimal text; null is unknown, never 0")
     media: _File | None = _say("The clip; null: there is none yet, or none at all", None, "file")
+    further: Annotated[tuple[_File, ...], Field(max_length=20)] = _say(
+        "Files of further videos that the provider made for the same run", (), "further_files"
+    )
     terms: Terms | None = _say("What the provider's page says; null: nobody wrote it down", None)
     safety: _Safety | None = _say("What was said about the content", None)
     who: _Who = _say("Who asked, from where", _Who())
@@ -385,6 +388,7 @@ class Receipt(_Part):
             times=_Times.of(record),
             price=_Price.of(record),
             media=None if record.media is None else _File.of(record.media, **marked),
+            further=tuple(_File.of(media, **marked) for media in record.further),
             safety=_Safety.of(record, moderated=record.reason == "moderated"),
             who=_Who.of(record),
             tags=tags,

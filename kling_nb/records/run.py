@@ -196,7 +196,7 @@ class Earlier(Record):
 
 
 #: Fields in which words of a request may stand.
-_WORDED = frozenset({"request", "message", "tags", "metadata", "media", "seed", "timing", "sent"})
+_WORDED = frozenset({"request", "message", "tags", "metadata", "media", "further", "seed", "timing", "sent"})
 
 
 class RunRecord(Record):
@@ -229,6 +229,7 @@ class RunRecord(Record):
         abandoned_at: When a person gave it up, so that it holds back nothing and stands in no way.
         private: Whether the words of the request are for the provider alone; see `kling_nb.records.privacy`.
         sent: The body as it was posted; None before the first post.
+        further: Files of further videos that the provider made for the same run.
         earlier: Attempts of the same take before this one, as they were known when it ended.
         cell: The cell that asked for it.
         commit: The version of the code around the notebook.
@@ -283,6 +284,7 @@ class RunRecord(Record):
     tags: dict[str, str] = Field(default_factory=dict)
     metadata: dict[str, Any] = Field(default_factory=dict)
     media: MediaFacts | None = None
+    further: tuple[MediaFacts, ...] = Field(default=(), max_length=20)
     nsfw_detected: bool | None = None
     seed: int | str | None = None
     timing: dict[str, Any] | None = None

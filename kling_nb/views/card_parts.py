@@ -190,7 +190,13 @@ def clip_words(state: CardState) -> Html:
     named = tag("bdi", record.media.file) if record.media else Html("the clip")
     facts = words.file_words(record.media)[:2] if record.media else []
     if safe_url(state.src):
-        return tag("div", join([*took, html.link(named, state.src), *facts], DOT), style=_FAINT)
+        lines = [join([*took, html.link(named, state.src), *facts], DOT)]
+        lines += [
+            join(["further video", tag("bdi", media.file), *words.file_words(media)[:2]], DOT)
+            for media in record.further
+        ]
+        lines += [tag("bdi", one_line(record.message))] if record.message else []
+        return tag("div", join([tag("div", line) for line in lines]), style=_FAINT)
     if safe_url(state.embed, data="video"):
         return tag("div", join([*took, named, "kept inside this notebook", *facts], DOT), style=_FAINT)
     cure = (

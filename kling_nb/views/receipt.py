@@ -72,6 +72,7 @@ def _entries(record: RunRecord) -> list[tuple[str, object]]:
         ("Settings", join(settings, DOT)),
         ("Asked", f"{', '.join(asked)} UTC"),
         ("File", _file_entry(record.media)),
+        *(("Further file", _file_entry(media)) for media in record.further),
         ("SHA-256", tag("span", record.media.sha256, style=MONO) if record.media else ""),
         ("Marks", _marks(record)),
         ("Estimate", _estimate(record)),

@@ -62,6 +62,7 @@ def house(tmp_path, monkeypatch):
 ADDED = {
     '/classes/MediaFacts/pixel_format: null is now "field"',
     '/classes/MediaFacts/profile: null is now "field"',
+    '/classes/RunRecord/further: null is now "field"',
     "/receipt: File.pixel_format is new",
     "/receipt: File.profile is new",
 }

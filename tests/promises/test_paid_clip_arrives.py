@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from kling_nb.records.receipt import from_receipt
 from support.stage import QUICK, Stage, kinds
 from support.workbench import until
 
@@ -55,6 +56,21 @@ def test_every_shape_of_a_result_gives_its_clip(stage, name):
     """RunComfy: after a status `completed`, the clip of the result is fetched, wherever it stands in it."""
     s = stage("runcomfy", faults={"result_body": json.dumps(RESULTS[name])})
     assert succeeded(s, s.go())
+
+
+@pytest.mark.parametrize("wire", ["runflow", "runcomfy"])
+def test_further_videos_are_kept_beside_the_clip(stage, wire):
+    """Two videos of one run: the second is a numbered file, with its own line on card and receipt."""
+    s = stage(wire, faults={"run_many_outputs": 1})
+    run = s.go()
+    assert succeeded(s, run)
+    [other] = run.record.further
+    assert other.file == f"{run.path.stem}-2.mp4"
+    assert (run.path.parent / other.file).stat().st_size == other.size == run.record.media.size + 8
+    assert other.file in run.bundle()["text/html"]
+    kept = json.loads(run.path.with_suffix(".json").read_text())
+    assert [one["name"] for one in kept["further_files"]] == [other.file]
+    assert from_receipt(kept).further == run.record.further
 
 
 #: What Runflow's run may look like once it is over.
