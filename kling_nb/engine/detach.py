@@ -51,7 +51,7 @@ def error_of(record: RunRecord) -> KlingError | None:
     error: KlingError = kind(
         f"Run {record.id}: {outcome.what.removesuffix('.')}{said}",
         charged=charged(record),
-        cure=f"{outcome.cure}{outcome.site and f' Its history is at {outcome.site}.'}",
+        cure=f"{outcome.cure}{outcome.site and f' ({outcome.site})'}",
         **ids_of(record),
         **more,
     )

@@ -15,6 +15,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from pydantic import Field
 
 from kling_nb.commands.syntax.cell import parse_cell
+from kling_nb.commands.syntax.cell_source import shield
 from kling_nb.commands.syntax.flags import FLAGS
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
@@ -373,7 +374,10 @@ ASKS = st.builds(
 def as_ipython_reads(cell):
     """Give line and body of a cell as IPython hands them to the magic, or as `%load_ext` completes it."""
     got = []
-    code = TransformerManager().transform_cell(cell if cell.strip().count("\n") else cell + "\n")
+    manager = TransformerManager()
+    # What `%load_ext` puts first.
+    manager.cleanup_transforms.insert(0, shield)
+    code = manager.transform_cell(cell if cell.strip().count("\n") else cell + "\n")
     kernel = type(
         "Shell", (), {"run_cell_magic": lambda _self, name, line, body: got.append((name, line, body))}
     )
