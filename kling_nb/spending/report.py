@@ -171,7 +171,7 @@ class CostReport:
     # -- data ------------------------------------------------------------------------
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows as plain data: whole micro-plain_usd, exact decimal text, and None for unknown."""
+        """The rows as plain data: whole micro-dollars, exact decimal text, and None for unknown."""
         return [row_of(self.dimensions, each) for each in self._groups]
 
     @property
