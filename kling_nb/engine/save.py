@@ -96,7 +96,7 @@ async def _step(job: Job, state: _State) -> bool:
     if snapshot.state == "not_found":
         if state.denials.add():
             await _expired(job, snapshot.message)
-    elif snapshot.state == "succeeded":
+    elif snapshot.state == "succeeded" and not snapshot.unusable:
         if state.empty.add():
             await _no_clip(job, snapshot)
     else:

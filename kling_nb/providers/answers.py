@@ -19,6 +19,7 @@ __all__ = ["END_WORDS", "Clips", "Cost", "Reading", "read_cost", "read_run", "vi
 MAX_URL_CHARS = 8192
 #: Addresses of one answer that are tried; more are no list of clips.
 _MOST = 20
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//")
 _VIDEO_ENDING = re.compile(r"\.(mp4|m4v|mov|webm|mkv|avi)$", re.IGNORECASE)
 _OTHER_ENDING = re.compile(r"\.(jpe?g|png|webp|gif|bmp|svg|mp3|wav|m4a|json|txt|html?)$", re.IGNORECASE)
 _VIDEO_NAME = re.compile(r"video|clip|movie|mp4", re.IGNORECASE)
@@ -79,10 +80,12 @@ class Clips(NamedTuple):
     Args:
         urls: Every address, each once, the most likely clip first.
         videos: How many of them, from the first on, are called videos or end like one.
+        unusable: Whether it only names addresses that are none to fetch from.
     """
 
     urls: tuple[str, ...] = ()
     videos: int = 0
+    unusable: bool = False
 
 
 def video_urls(output: object, *, base: str) -> Clips:
@@ -101,13 +104,15 @@ def video_urls(output: object, *, base: str) -> Clips:
         ('https://h.example/b.mp4', 'https://h.example/a.jpg')
     """
     found: dict[str, int] = {}
+    unusable = False
     for rank, text in _walk(output, None, 4):
         url = _joined(text, base)
+        unusable |= url is None and _SCHEME.match(text) is not None
         if url is not None:
             rank = _by_ending(url) if rank is None else rank  # noqa: PLW2901 - the same rank, now known
             found[url] = min(rank, found.get(url, rank))
     ordered = sorted(found, key=found.__getitem__)[:_MOST]
-    return Clips(tuple(ordered), sum(found[url] < 2 for url in ordered))
+    return Clips(tuple(ordered), sum(found[url] < 2 for url in ordered), unusable and not ordered)
 
 
 def _walk(value: object, rank: int | None, depth: int) -> Iterator[tuple[int | None, str]]:

@@ -46,6 +46,7 @@ class Snapshot:
         queue_position: Place in the queue.
         video_urls: Where the clip is, when `state` is `succeeded`: every address, the most likely first.
         videos: How many of these, from the first on, are certainly meant to be videos.
+        unusable: Whether a success names only addresses that are none to fetch from.
         cost: The charge as decimal text as the provider writes it, if it does.
         currency: Of the charge: ISO 4217, and `XXX` for one that cannot be read.
         cost_words: What stands in place of the charge where it cannot be read, one line.
@@ -75,6 +76,7 @@ class Snapshot:
     queue_position: int | None = None
     video_urls: tuple[str, ...] = field(default=(), repr=False)  # signed addresses are secrets
     videos: int = 0
+    unusable: bool = False
     cost: str | None = None
     currency: str = "USD"
     cost_words: str = ""

@@ -266,6 +266,7 @@ class RunComfy(Provider):
             end,
             video_urls=clips.urls,
             videos=clips.videos,
+            unusable=clips.unusable,
             charged="yes",
             message=message if clips.urls else f"{self.label} says it is done, but names no video yet.",
         )

@@ -228,7 +228,7 @@ class Runflow(Provider):
         clips = video_urls(output if output is not None else run.get("outputs"), base=self.base_url)
         nsfw = facts.get("nsfw_detected")
         base = replace(base, nsfw_detected=nsfw if isinstance(nsfw, bool) else None)
-        if not clips.urls and (nsfw is True or base.word == "partial_succeeded"):
+        if not (clips.urls or clips.unusable) and (nsfw is True or base.word == "partial_succeeded"):
             return replace(
                 base,
                 state="failed",
@@ -241,6 +241,7 @@ class Runflow(Provider):
             base,
             video_urls=clips.urls,
             videos=clips.videos,
+            unusable=clips.unusable,
             charged="yes",
             message=complaint if clips.urls else "Runflow says it is done, but names no video yet.",
             seed=seed if isinstance(seed, int | str) and not isinstance(seed, bool) else None,

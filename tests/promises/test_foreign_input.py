@@ -268,18 +268,21 @@ def test_links_to_strange_places_are_not_followed(tmp_path, connected, wire):
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_no_redirect_leads_to_a_stranger(tmp_path, trap, wire):
-    """Of the submit, of readings, of downloads: the stranger hears nothing, above all no key."""
+    """That of a submit or a reading is not followed; that of a download, on this machine, without a key."""
     stage = Stage(tmp_path, wire)
     stage.engine.limits = type(stage.limits)(save_tries=2, watch_s=30, look_again_s=0.01)
     try:
-        places = ["submit", "poll", "download"] + ["list"] * (wire == "runflow")
+        # The download last: on a stand-in, another port of this machine may have the clip.
+        places = ["submit", "poll", *["list"] * (wire == "runflow"), "download"]
         for moment in places:
             stage.sandbox.provider.faults.reset()
             lost = {"submit_drop_after": 1} if moment == "list" else {}
             stage.faults(redirect_to=f"{trap.url}/x", **{f"{moment}_redirect": {"next": 3}}, **lost)
             stage.go(negative_prompt=moment)
             assert stage.stats()["fired"][f"{wire}.{moment}_redirect"] >= 1
-        assert trap.heard == []
+            assert moment == "download" or trap.heard == []
+        assert trap.heard
+        assert all(b"authorization" not in heard.lower() for heard in trap.heard)
     finally:
         stage.close()
 
