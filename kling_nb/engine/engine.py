@@ -20,8 +20,7 @@ from kling_nb.engine.detach import detached, halted
 from kling_nb.engine.folder_state import SENDER_GONE, catch_up
 from kling_nb.engine.job import Clock, Driver, Job, Limits
 from kling_nb.engine.lookup import Access, Seen, fetch_again, look
-from kling_nb.engine.refetch import refetch
-from kling_nb.engine.revive import look_again
+from kling_nb.engine.refetch import look_again, refetch
 from kling_nb.engine.run import Run
 from kling_nb.engine.save import save
 from kling_nb.engine.submit import cancel_unsent, have_place, recover, submit
