@@ -1,7 +1,7 @@
 """The clip of an ended run, looked for once more, for free.
 
 Invariants: looking sends nothing; a success stays the success that it was, in the ledger and in its receipt,
-and only the recorded bytes are taken for its clip; a run goes from `failed` to `succeeded` in one transaction,
+and only the recorded bytes are taken for its clip; a run goes from `failed` to `succeeded` in one transaction
 once its file is whole and in its place, and through no other state; its cost is booked, also above a cap.
 """
 

@@ -67,13 +67,13 @@ class LearnedPrice:
         usd_per_s: Dollars per second of video.
         as_of: The day of the newest bill.
         bills: How many bills it rests on.
-        dearest: The one of them that it is read off.
+        highest: The one of them that it is read off.
     """
 
     usd_per_s: Decimal
     as_of: date
     bills: int
-    dearest: Bill | None = field(default=None, compare=False)
+    highest: Bill | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +225,7 @@ def best_price(learned: LearnedPrice | None, stated: Price | None) -> Price | Le
 
 
 def _doubt(best: Price | LearnedPrice, stated: Price | None, model: Model) -> str:
-    bill = best.dearest if isinstance(best, LearnedPrice) else None
+    bill = best.highest if isinstance(best, LearnedPrice) else None
     usual, whose = (stated.usd_per_s, "stated") if stated else (model.highest_usd_per_s(), "dearest known")
     if bill is None or best.usd_per_s <= _JUMP * usual:
         return ""
@@ -302,10 +302,10 @@ def learn_price(bills: Iterable[Bill]) -> LearnedPrice | None:
     latest = list(islice((bill for bill in bills if bill.micros > 0 and bill.seconds > 0), _LOOK_BACK))
     if not latest:
         return None
-    dearest = max(latest, key=lambda bill: bill.micros_per_s)
+    highest = max(latest, key=lambda bill: bill.micros_per_s)
     return LearnedPrice(
-        usd_per_s=(Decimal(dearest.micros_per_s) / MICROS).normalize(),
-        dearest=dearest,
+        usd_per_s=(Decimal(highest.micros_per_s) / MICROS).normalize(),
+        highest=highest,
         as_of=max(bill.day for bill in latest),
         bills=len(latest),
     )

@@ -15,7 +15,7 @@ const SORTS = {
   given: ["As given", (a, b) => a.place - b.place],
   newest: ["Newest first", (a, b) => b.words.created.localeCompare(a.words.created)],
   oldest: ["Oldest first", (a, b) => a.words.created.localeCompare(b.words.created)],
-  dearest: ["Dearest first", (a, b) => number(b.words.micros) - number(a.words.micros)],
+  highest: ["Highest cost first", (a, b) => number(b.words.micros) - number(a.words.micros)],
   longest: ["Longest first", (a, b) => b.words.seconds - a.words.seconds],
   name: ["By name", (a, b) => a.title.localeCompare(b.title)],
 };
