@@ -48,10 +48,13 @@ def error_of(record: RunRecord) -> KlingError | None:
     # It ends our sentence; only one that was cut off keeps its points.
     reported = record.message if record.message.endswith("...") else record.message.removesuffix(".")
     said = f": {reported}." if reported and kind is not RunLostError else "."
+    cure, _, ways = outcome.cure.partition("\n")
+    if outcome.site:
+        cure = f"{cure.removesuffix('.')} ({outcome.site})."
     error: KlingError = kind(
         f"Run {record.id}: {outcome.what.removesuffix('.')}{said}",
         charged=charged(record),
-        cure=f"{outcome.cure}{outcome.site and f' ({outcome.site})'}",
+        cure=f"{cure}\n{ways}".strip(),
         **ids_of(record),
         **more,
     )

@@ -179,7 +179,7 @@ def test_a_headless_wait_fails_with_its_run(make_session, monkeypatch):
     )
     with session.ledger().writing() as transaction:
         transaction.write(failed, "test")
-    with pytest.raises(KlingError, match="sandbox refused this request"):
+    with pytest.raises(KlingError, match="Sandbox refused this request"):
         run_command(session, f"wait {run.id}", {})
     watched = make_session()
     assert "moderated" in run_command(watched, f"wait {run.id}", {}).text

@@ -63,6 +63,7 @@ ADDED = {
     '/classes/MediaFacts/pixel_format: null is now "field"',
     '/classes/MediaFacts/profile: null is now "field"',
     '/classes/RunRecord/further: null is now "field"',
+    "/receipt: .further_files is new",
     "/receipt: File.pixel_format is new",
     "/receipt: File.profile is new",
 }

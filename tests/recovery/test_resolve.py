@@ -336,7 +336,7 @@ def test_a_lost_run_says_where_to_look_and_blocks_its_cell(build):
     with pytest.raises(BlockedError) as caught:
         session.open(ask(provider="runcomfy"))
     words = str(caught.value)
-    assert words.count("Nothing was sent") == 1
+    assert words.count("Nothing was sent now.") == 1
     assert "Charged: unknown." in words
     for part in (f"%kling resolve {run.id} --attach PROVIDER_ID", "--abandon", "https://www.runcomfy.com"):
         assert part in words

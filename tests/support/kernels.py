@@ -194,13 +194,19 @@ class Kernel:
         self.client = client
         self.displays = {}
 
-    def run(self, code, *, watched=True):
-        """Run one cell to its end; `watched` as by a page, else as headless."""
-        return self.finish(self.start(code, watched=watched))
+    def run(self, code, *, watched=True, cell=None):
+        """Run one cell to its end; `watched` as by a page, else as headless; `cell` is its id there."""
+        return self.finish(self.start(code, watched=watched, cell=cell))
 
-    def start(self, code, *, watched=True):
+    def start(self, code, *, watched=True, cell=None):
         """Send one cell, and wait until it has begun."""
-        message = self.client.execute(code, allow_stdin=watched)
+        if cell is None:
+            message = self.client.execute(code, allow_stdin=watched)
+        else:
+            content = {"code": code, "allow_stdin": watched, "store_history": True}
+            sent = self.client.session.msg("execute_request", content, metadata={"cellId": cell})
+            self.client.shell_channel.send(sent)
+            message = sent["header"]["msg_id"]
         self._outputs = []
         self._until(message, lambda kind, content: kind == "execute_input")
         return message
