@@ -228,7 +228,8 @@ class Runflow(Provider):
         clips = video_urls(output if output is not None else run.get("outputs"), base=self.base_url)
         nsfw = facts.get("nsfw_detected")
         base = replace(base, nsfw_detected=nsfw if isinstance(nsfw, bool) else None)
-        if not (clips.urls or clips.unusable) and (nsfw is True or base.word == "partial_succeeded"):
+        withheld = nsfw is True and not clips.unusable
+        if not clips.urls and (withheld or base.word == "partial_succeeded"):
             return replace(
                 base,
                 state="failed",

@@ -88,7 +88,11 @@ def names(answer, wire, run_id):
 def joined(address, base):
     """An address as a browser reads it on a page of the provider."""
     head, mark, query = address.partition("?")
-    return urljoin(base, head.replace("\\", "/") + mark + query)
+    written = head.replace("\\", "/") + mark + query
+    try:
+        return written if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", written) else urljoin(base, written)
+    except ValueError:
+        return ""
 
 
 def about(answer, wire, run_id):
