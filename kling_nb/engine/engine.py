@@ -165,7 +165,7 @@ class Engine:
         return self.loop.start(look(self._transport, access, provider_run_id)).result()
 
     def fetch_again(self, access: Access, record: RunRecord) -> MediaFacts:
-        """Fetch the clip of an ended run once more, for free; see `again.fetch_again`."""
+        """Fetch the clip of an ended run once more, for free; see `lookup.fetch_again`."""
         fetching = fetch_again(self._transport, access, record, self.store(record.folder))
         return self.loop.start(fetching).result()[0]
 

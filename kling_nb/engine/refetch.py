@@ -25,7 +25,7 @@ from kling_nb.pricing.catalog import provider_label
 from kling_nb.providers.base import Snapshot
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import hidden, redact_changes
-from kling_nb.records.run import MediaFacts, RunRecord, RunStatus
+from kling_nb.records.run import MediaFacts, RunRecord, RunStatus, ids_of
 
 __all__ = ["look_again", "refetch"]
 
@@ -91,9 +91,7 @@ def _not_here(was: RunRecord, why: str) -> StoreError:
         charged=was.charged,
         cure="Nothing was sent, and the run stays done. Bring its folder back (its branch, its drive, or "
         "KLING_NB_MEDIA as it was) and run the cell again; `--no-cache` buys a new clip.",
-        run_id=was.id,
-        provider=was.provider,
-        provider_run_id=was.provider_run_id,
+        **ids_of(was),
     )
 
 

@@ -24,6 +24,7 @@ _VIDEO_ENDING = re.compile(r"\.(mp4|m4v|mov|webm|mkv|avi)$", re.IGNORECASE)
 _OTHER_ENDING = re.compile(r"\.(jpe?g|png|webp|gif|bmp|svg|mp3|wav|m4a|json|txt|html?)$", re.IGNORECASE)
 _VIDEO_NAME = re.compile(r"video|clip|movie|mp4", re.IGNORECASE)
 _OTHER_NAME = re.compile(r"image|thumb|poster|cover|preview|audio|sound|icon", re.IGNORECASE)
+_State = Literal["queued", "running", "succeeded", "failed", "canceled"]
 #: Words that clearly mean an end, whoever uses them; what a contract documents comes first.
 END_WORDS: Mapping[str, Literal["succeeded", "failed", "canceled"]] = {
     **dict.fromkeys(
@@ -50,6 +51,16 @@ class Reading(NamedTuple):
     run: Mapping[str, Any]
     word: str
     run_id: object
+
+    def state(self, documented: Mapping[str, _State], run_id: str) -> "_State | None":
+        """Return where the run is; None for a word that says nothing.
+
+        Args:
+            documented: What the words of the provider's contract mean.
+            run_id: The run that was asked for; a word of no contract counts only beside this id.
+        """
+        other = END_WORDS.get(self.word) if self.run_id == run_id else None
+        return documented.get(self.word) or other
 
 
 def read_run(data: Mapping[str, Any], *id_names: str) -> Reading:

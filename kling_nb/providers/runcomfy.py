@@ -217,8 +217,7 @@ class RunComfy(Provider):
         self, reading: Reading, found: ErrorBody | None, provider_run_id: str, after: Snapshot | None
     ) -> Snapshot:
         data, said = reading.run, reading.word
-        # A word that no contract has counts only where the run's own id stands beside it.
-        state = _STATES.get(said) or (END_WORDS.get(said) if reading.run_id == provider_run_id else None)
+        state = reading.state(_STATES, provider_run_id)
         output_error = error_body(data["output"]) if isinstance(data.get("output"), Mapping) else None
         found = found or output_error
         message = found.text if found else ""
@@ -241,7 +240,7 @@ class RunComfy(Provider):
         certain = said in _STATES and (after is None or after.certain)
         if state == "succeeded" and said != "succeeded" and not clips.urls:
             # `completed`, or a word like it: of a status, the result decides what that means.
-            if not is_result or after is None:
+            if after is None:
                 return Snapshot(state="running", word=said, certain=certain, follow=result)
             if found is not None:
                 state, certain = "failed", False

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from kling_nb.errors import UnsupportedError, UsageError
-from kling_nb.providers.answers import END_WORDS, Reading, read_cost, read_run, video_urls
+from kling_nb.providers.answers import Reading, read_cost, read_run, video_urls
 from kling_nb.providers.base import (
     Accepted,
     Account,
@@ -195,8 +195,7 @@ class Runflow(Provider):
 
     def _snapshot(self, reading: Reading, run_id: str) -> Snapshot:
         run, said = reading.run, reading.word
-        # A word that no contract has counts only where the run's own id stands beside it.
-        state = _STATES.get(said) or (END_WORDS.get(said) if reading.run_id == run_id else None)
+        state = reading.state(_STATES, run_id)
         if state is None:
             return Snapshot(
                 state="unknown", word=said, message=f"Runflow says {said or 'nothing'!r}: still going."

@@ -11,7 +11,7 @@ from kling_nb.errors import BlockedError
 from kling_nb.ledger.database import Ledger
 from kling_nb.media.folder import Store
 from kling_nb.media.sidecars import Damaged
-from kling_nb.records.run import RunRecord, RunStatus
+from kling_nb.records.run import RunRecord, RunStatus, may_revive
 from kling_nb.session.plan import Take
 
 __all__ = ["FROM_FOLDER", "blocked_by_damage", "from_folder", "healed", "in_folder", "unpaid"]
@@ -70,7 +70,7 @@ def healed(
     Returns:
         The same record, or the success with its file.
     """
-    if record.status is not RunStatus.FAILED or record.provider_run_id is None:
+    if not may_revive(record):
         return record
     same = ("id", "run_key", "provider_run_id", "account")
     kept = [one.media for one in beside if all(getattr(one, n) == getattr(record, n) for n in same)]
