@@ -26,6 +26,7 @@ PURPOSES = {
     "loop": "one background thread",
     "files": "atomic file writes",
     "addresses": "where calls go",
+    "interrupts": "Ctrl-C, held back",
 }
 WIDTH, ROW, GAP = 900, 58, 8
 # An image does not hear the page's own switch, so it brings its background with it in both looks.

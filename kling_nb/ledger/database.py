@@ -16,10 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from kling_nb.errors import LedgerError
+from kling_nb.interrupts import interrupts_held
 from kling_nb.ledger import sqlite
 from kling_nb.ledger.bills import read_bills
 from kling_nb.ledger.fork_guard import ForkGate
-from kling_nb.ledger.interrupts import interrupts_held
 from kling_nb.ledger.rows import Records, read_rows
 from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS, STEPS
 from kling_nb.ledger.transaction import Transaction, note_result, revived

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kling_nb.errors import StoreError
+from kling_nb.interrupts import interrupts_held
 from kling_nb.records.base import faults
 from kling_nb.records.privacy import is_redacted, redacted
 from kling_nb.records.receipt_model import MAX_DEPTH, MAX_RECEIPT_BYTES, SCHEMA, Receipt
@@ -45,7 +46,8 @@ def to_receipt(record: RunRecord) -> dict[str, Any]:
         >>> to_receipt(record)["price"]["estimate"]
         '0.56'
     """
-    return Receipt.of(redacted(record)).model_dump(mode="json", by_alias=True, warnings=False)
+    with interrupts_held():
+        return Receipt.of(redacted(record)).model_dump(mode="json", by_alias=True, warnings=False)
 
 
 def from_receipt(data: object) -> RunRecord:

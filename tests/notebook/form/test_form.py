@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+from dataclasses import replace
 from decimal import Decimal
 from typing import Literal
 
@@ -392,7 +393,9 @@ def test_copy_as_cell_is_the_same_call(ask, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp()
     ((name, line, body),) = as_ipython_reads(as_cell(ask))
     assert name == "kling"
-    assert parse_cell(line, body, {}, folder=folder).ask == ask
+    read = parse_cell(line, body, {}, folder=folder).ask
+    # A prompt of prompts (">>> A fox") is read as both; `earlier` says what this version made of it before.
+    assert replace(read, earlier=()) == ask
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""Ctrl-C while the ledger is in use: it is delivered a moment later, when nothing is held any more.
+"""Ctrl-C inside a piece that it must not break in two: it is delivered a moment later, when that is done.
 
 Python raises an interrupt between any two steps of the main thread, also between taking the write lock and
 whatever would give it back: one that came there left the lock held for every other kernel (measured).
+pydantic swallows one that comes in a field's function, or makes an error of its own of it (measured).
 """
 
 import signal
