@@ -17,9 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from kling_nb.engine.detach import detached, halted
+from kling_nb.engine.fetch import fetch_again
 from kling_nb.engine.folder_state import SENDER_GONE, catch_up
 from kling_nb.engine.job import Clock, Driver, Job, Limits
-from kling_nb.engine.lookup import Access, Seen, fetch_again, look
+from kling_nb.engine.lookup import Access, Seen, look
 from kling_nb.engine.refetch import look_again, refetch
 from kling_nb.engine.run import Run
 from kling_nb.engine.save import save
@@ -165,7 +166,7 @@ class Engine:
         return self.loop.start(look(self._transport, access, provider_run_id)).result()
 
     def fetch_again(self, access: Access, record: RunRecord) -> MediaFacts:
-        """Fetch the clip of an ended run once more, for free; see `lookup.fetch_again`."""
+        """Fetch the clip of an ended run once more, for free; see `fetch.fetch_again`."""
         fetching = fetch_again(self._transport, access, record, self.store(record.folder))
         return self.loop.start(fetching).result()[0]
 

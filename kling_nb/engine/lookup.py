@@ -3,25 +3,19 @@
 Invariants: looking sends no submit and changes nothing; what a look cannot tell is an error with words.
 """
 
-import asyncio
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from kling_nb.errors import ProviderError, StoreError, TransportError, UsageError
-from kling_nb.media.folder import Store
-from kling_nb.media.probe import NotVideoError
+from kling_nb.errors import ProviderError, TransportError, UsageError
 from kling_nb.network.client import Transport
-from kling_nb.network.download import DownloadError
 from kling_nb.providers.base import Asked, Provider, Snapshot
-from kling_nb.records.run import MediaFacts, RunRecord, ids_of
 
 if TYPE_CHECKING:
     from kling_nb.providers.messages import Call
 
-__all__ = ["MOST_FOLLOWED", "Access", "Seen", "balance", "fetch_again", "look"]
+__all__ = ["MOST_FOLLOWED", "Access", "Seen", "balance", "look"]
 
 #: Further calls that one reading may take, until a reply decides.
 MOST_FOLLOWED = 3
@@ -146,59 +140,4 @@ def _both(first: Asked, second: Asked) -> Asked:
         fields=first.fields or second.fields,
         strange=first.strange or second.strange,
         created_at=first.created_at or second.created_at,
-    )
-
-
-async def fetch_again(
-    transport: Transport, access: Access, record: RunRecord, store: Store
-) -> tuple[MediaFacts, Snapshot]:
-    """Read an ended run again, which signs its links anew, and fetch the clip.
-
-    Args:
-        transport: The network.
-        access: The provider and the key that made the run.
-        record: A run with its provider's id; where it had a clip, with the facts of its file.
-        store: Where the clip belongs.
-
-    Returns:
-        The facts, with the name that the clip has here, and what the provider says of the run now.
-
-    Raises:
-        StoreError: What came is not the recorded clip, or there was nothing to fetch.
-        KlingError: The provider could not be asked, or has no such run for this key.
-    """
-    snapshot = (await look(transport, access, record.provider_run_id or "")).snapshot
-    label, provider = access.provider.label, access.provider
-    error: StoreError = _gone(
-        record, f"{label} has no clip of run {record.id} to fetch: it is {snapshot.state} there."
-    )
-    for url in snapshot.video_urls:
-        part = await asyncio.to_thread(store.part, record)
-        try:
-            with part.open("xb") as sink:
-                got = await transport.download(
-                    url,
-                    sink,
-                    allowed_hosts=provider.media_hosts,
-                    allow_loopback=provider.loopback,
-                    key=access.key,
-                    origin=provider.base_url,
-                )
-            if record.media is None or got.sha256 == record.media.sha256:
-                return await asyncio.to_thread(store.keep, record, part, got.sha256), snapshot
-            error = _gone(record, f"What {label} has for run {record.id} now is not the recorded clip.")
-        except (DownloadError, NotVideoError) as why:
-            error = why
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-    raise error
-
-
-def _gone(record: RunRecord, what: str) -> StoreError:
-    return StoreError(
-        what,
-        charged="no",
-        cure="Nothing was sent. `--no-cache` in its cell buys a new one.",
-        **ids_of(record),
     )

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kling_nb.engine.fetch import fetch_again
 from kling_nb.engine.job import Job
-from kling_nb.engine.lookup import Access, fetch_again
+from kling_nb.engine.lookup import Access
 from kling_nb.engine.run import Run
 from kling_nb.engine.save import cost_note, settled_money
 from kling_nb.engine.schedule import back_off
-from kling_nb.engine.watch import reported
+from kling_nb.engine.watch import Denials, reported
 from kling_nb.errors import KlingError, ProviderError, StoreError, TransportError
 from kling_nb.ledger.database import Ledger
 from kling_nb.media.folder import Store
@@ -28,9 +29,6 @@ from kling_nb.records.privacy import hidden, redact_changes
 from kling_nb.records.run import MediaFacts, RunRecord, RunStatus, ids_of
 
 __all__ = ["look_again", "refetch"]
-
-#: How often a provider must say that it has nothing.
-DENIALS = 3
 
 
 async def refetch(job: Job) -> None:
@@ -68,19 +66,21 @@ def _is_whole(record: RunRecord) -> bool:
 
 async def _fetched(job: Job, was: RunRecord) -> MediaFacts:
     access = Access(provider=job.provider, key=job.key, account=job.account)
-    tries = denials = 0
+    tries, denials = 0, Denials(job)
     while True:
         try:
             media, _ = await fetch_again(job.transport, access, job.record, job.store)
         except KlingError as error:
-            tries += 1
-            denials += not isinstance(error, DownloadError | ProviderError | TransportError)
-            if tries >= job.limits.save_tries or denials >= DENIALS:
+            denied = not isinstance(error, DownloadError | ProviderError | TransportError)
+            tries += not denied
+            if tries >= job.limits.save_tries or (denied and denials.add()):
                 raise _not_here(was, error.what) from None
         else:
             return media
         first_s = 0.2 if job.loopback else 1.5
-        await job.pause(back_off(tries, random=job.clock.random, first_s=first_s, most_s=30))
+        await job.pause(
+            back_off(max(tries, denials.count), random=job.clock.random, first_s=first_s, most_s=30)
+        )
 
 
 def _not_here(was: RunRecord, why: str) -> StoreError:

@@ -5,24 +5,21 @@ measured and under its final name; a charge the provider reports wins over the l
 paid for are never deleted, also when they are no video.
 """
 
-import asyncio
 import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from kling_nb.engine.detach import detached
+from kling_nb.engine.fetch import Fetcher, NoClipError
 from kling_nb.engine.folder_state import kept_clip
 from kling_nb.engine.job import Job
+from kling_nb.engine.lookup import Access
 from kling_nb.engine.schedule import back_off
 from kling_nb.engine.watch import Denials, check_account, ended_money, reported, sandbox_gone
 from kling_nb.errors import KlingError, StoreError, TransportError
-from kling_nb.media.probe import NotVideoError
 from kling_nb.network.download import DownloadError
 from kling_nb.providers.base import Snapshot
-from kling_nb.providers.parsing import charged_by, say
+from kling_nb.providers.parsing import charged_by
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import MediaFacts, RunRecord, RunStatus, ids_of
 
@@ -47,11 +44,12 @@ async def save(job: Job, snapshot: Snapshot | None = None) -> None:
         try:
             if await _step(job, state):
                 return None
-        except _NotTheClipError as error:
-            state.fail(error.what, error.cure)
-            await job.change("not the clip", message=error.what)
-            if error.final:
-                break
+        except NoClipError as none:
+            first = none.errors[0]
+            state.fail(first.what, first.cure if isinstance(first, DownloadError) else "")
+            await job.change("not the clip", message=first.what)
+            if all(isinstance(error, DownloadError) and error.host_unknown for error in none.errors):
+                break  # Asking again would not help.
         except TransportError as error:
             if job.record.play and not error.sent and state.tries:
                 return await sandbox_gone(job)
@@ -90,7 +88,7 @@ async def _step(job: Job, state: _State) -> bool:
         state.snapshot = await _read_again(job)
     snapshot = state.snapshot
     if snapshot.video_urls:
-        await _fetch_first(job, snapshot, last_try=state.tries + 1 == job.limits.save_tries)
+        await _fetch(job, snapshot, last_try=state.tries + 1 == job.limits.save_tries)
         return True
     state.last = snapshot.message or state.last
     if snapshot.state == "not_found":
@@ -104,31 +102,30 @@ async def _step(job: Job, state: _State) -> bool:
     return job.record.status.ended
 
 
-class _NotTheClipError(Exception):
-    """None of a reading's addresses gave the clip; `final` where asking again would not help."""
-
-    def __init__(self, errors: list[KlingError]) -> None:
-        super().__init__()
-        self.what = errors[0].what
-        self.cure = errors[0].cure if isinstance(errors[0], DownloadError) else ""
-        self.final = all(isinstance(error, DownloadError) and error.host_unknown for error in errors)
-
-
-async def _fetch_first(job: Job, snapshot: Snapshot, *, last_try: bool) -> None:
-    """Fetch from the first address that gives a video, and end the run with it."""
-    errors: list[KlingError] = []
-    for url in snapshot.video_urls:
-        with _part(job) as part:
-            try:
-                media = await _fetch(job, url, part)
-            except NotVideoError as error:
-                errors.append(await _odd_file(job, part, error, keep=last_try))
-            except DownloadError as error:
-                errors.append(error)
-            else:
-                others = [other for other in snapshot.video_urls[: snapshot.videos] if other != url]
-                return await _settle(job, media, await _further(job, media, others), snapshot)
-    raise _NotTheClipError(errors)
+async def _fetch(job: Job, snapshot: Snapshot, *, last_try: bool) -> None:
+    """Fetch the clip and what else the run made, and end the run with it."""
+    fetcher = Fetcher(
+        transport=job.transport,
+        access=Access(provider=job.provider, key=job.key, account=job.account),
+        record=job.record,
+        store=job.store,
+        checkpoint=job.checkpoint,
+    )
+    try:
+        url, media = await fetcher.first(snapshot.video_urls, set_aside=last_try)
+        found = {media.sha256: media}
+        for other in snapshot.video_urls[: snapshot.videos]:
+            # Another video that cannot be had now holds up nothing.
+            with contextlib.suppress(NoClipError):
+                if other != url:
+                    _, one = await fetcher.first([other])
+                    found.setdefault(one.sha256, one)
+    # A full disk is not mended by fetching again, and what its error says of money it says of a submit.
+    except StoreError as error:
+        raise not_fetched(job.record, error.what) from None
+    except OSError as error:
+        raise not_fetched(job.record, f"{error.strerror or type(error).__name__}.") from None
+    await _settle(job, media, [*found.values()][1:], snapshot)
 
 
 async def _pause(job: Job, tries: int) -> None:
@@ -138,26 +135,6 @@ async def _pause(job: Job, tries: int) -> None:
     if job.detach_wanted:
         what = f"We stopped fetching the clip of run {job.record.id}."
         raise detached(job.record, what, _cure(job.record), job.record.charged)
-
-
-@contextlib.contextmanager
-def _part(job: Job) -> Iterator[Path]:
-    """Give a file to download into, gone afterwards; trouble with the disk ends the fetching."""
-    # A full disk is not mended by fetching again, and what its error says of money it says of a submit.
-    part = None
-    try:
-        part = job.store.part(job.record)
-        yield part
-    except (NotVideoError, DownloadError):
-        raise
-    except StoreError as error:
-        raise not_fetched(job.record, error.what) from None
-    except OSError as error:
-        raise not_fetched(job.record, f"{error.strerror or type(error).__name__}.") from None
-    finally:
-        if part is not None:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
 
 
 def not_fetched(record: RunRecord, why: str, cure: str = "") -> StoreError:
@@ -196,57 +173,6 @@ async def _expired(job: Job, words: str) -> None:
         **settled_money(job.record),
     )
     return None
-
-
-async def _fetch(job: Job, url: str, part: Path) -> MediaFacts:
-    await asyncio.to_thread(job.store.check_room)
-    with part.open("xb") as sink:
-        job.checkpoint("part made")
-        got = await job.transport.download(
-            url,
-            sink,
-            allowed_hosts=job.provider.media_hosts,
-            allow_loopback=job.loopback,
-            key=job.key,
-            origin=job.provider.base_url,
-        )
-    job.checkpoint("part whole")
-    try:
-        media = await asyncio.to_thread(
-            lambda: job.store.keep(
-                job.record, part, got.sha256, checkpoint=lambda step: job.checkpoint(f"keep: {step}")
-            )
-        )
-    except NotVideoError as error:
-        kind = say(got.content_type, limit=60) or "no content type"
-        what = f"{urlsplit(url).hostname} sent {got.size:,} bytes of {kind}. {error.what}"
-        raise NotVideoError(what, charged=error.charged) from None
-    job.checkpoint("clip kept")
-    return media
-
-
-async def _further(job: Job, media: MediaFacts, urls: list[str]) -> list[MediaFacts]:
-    """Keep the other videos of a run beside its clip; one that cannot be had now holds up nothing."""
-    found = [media]
-    for url in urls:
-        with _part(job) as part, contextlib.suppress(NotVideoError, DownloadError):
-            other = await _fetch(job, url, part)
-            found += [other] if other.sha256 not in {one.sha256 for one in found} else []
-    return found[1:]
-
-
-async def _odd_file(job: Job, part: Path, error: NotVideoError, *, keep: bool) -> NotVideoError:
-    """Say what came in place of a clip; of the last try, its bytes stay: they may have been paid for."""
-    if keep and not await asyncio.to_thread(_is_text, part):
-        kept = await asyncio.to_thread(job.store.set_aside, job.record, part)
-        return NotVideoError(f"{error.what} What came is kept as {kept.name}.", charged=error.charged)
-    return error
-
-
-def _is_text(part: Path) -> bool:
-    # Every video has zeros near its start; a page or an error for people has none.
-    with part.open("rb") as file:
-        return b"\0" not in file.read(4096)
 
 
 async def _no_clip(job: Job, snapshot: Snapshot) -> None:
