@@ -220,8 +220,13 @@ def _ledger(session: "Session", settings: "Settings") -> Finding:
     if missing := ledger.missing_tables():
         cure = "Put a sound copy in its place; clips and receipts suffice to go on, but not to keep the caps."
         return Finding("ledger", "fail", f"{ledger.where} has no table {', '.join(missing)}", cure)
-    count = len(ledger.runs(limit=1_000))
-    words = f"{ledger.where}, {count if count < 1_000 else 'more than 1,000'} runs"
+    wrong = ledger.mend_sums()
+    words = f"{ledger.where}, {ledger.count():,} runs"
+    if wrong:
+        cure = (
+            "They were made anew from the runs: nothing is left to do. Something else may write to this file."
+        )
+        return Finding("ledger", "warn", f"{words}; {wrong} running totals were wrong", cure)
     kind = "" if "://" in settings.ledger else file_system(Path(settings.ledger))
     if kind.startswith(_NETWORK):
         cure = "Use it from one host at a time, or point KLING_NB_LEDGER at a local disk."

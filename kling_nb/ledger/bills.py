@@ -1,39 +1,42 @@
-"""What the providers billed, as it stands in the rows of finished runs."""
+"""What earlier runs of a kind teach: what the provider billed for them, and how long they took."""
 
-import json
-from itertools import islice
+from datetime import date
 
 import sqlalchemy as sa
 
-from kling_nb.ledger.rows import read_rows
-from kling_nb.ledger.schema import RUNS
 from kling_nb.pricing.estimate import Bill
-from kling_nb.records.run import RunStatus
 
-__all__ = ["read_bills"]
+__all__ = ["read_bills", "read_waits"]
 
 
 def read_bills(
     connection: sa.Connection, provider: str, model: str, *, origin: str, audio: bool, limit: int
 ) -> list[Bill]:
     """Read the newest bills of a kind of run; see `Ledger.bills`."""
-    query = (
-        sa.select(RUNS.c.id, RUNS.c.record)
-        .where(
-            RUNS.c.provider == provider,
-            RUNS.c.model == model,
-            RUNS.c.status == RunStatus.SUCCEEDED.value,
-            RUNS.c.session_id != "",
-            # As a record is written. Only to be quick: what comes through is read and looked at again.
-            RUNS.c.record.contains(f'"origin":{json.dumps(origin, ensure_ascii=False)}', autoescape=True),
-            RUNS.c.record.not_like('%"reported_micros":null,"settled_micros":%'),
-        )
-        .order_by(RUNS.c.created_at.desc())
+    rows = connection.exec_driver_sql(
+        "SELECT bill, duration, day, run_id FROM figures WHERE provider = ? AND model = ? AND audio = ? "
+        "AND origin = ? AND bill IS NOT NULL ORDER BY created_at DESC LIMIT ?",
+        (provider, model, audio, origin, limit),
     )
-    rows = ((run_id, text) for run_id, text in connection.execute(query))
-    own = (record for row in rows for record in read_rows([row]))
-    found = (r for r in own if r.billed_micros and r.request.audio == audio and r.origin == origin)
     return [
-        Bill(micros=r.billed_micros or 0, seconds=r.request.duration, day=r.created_at.date(), run_id=r.id)
-        for r in islice(found, limit)
+        Bill(micros=bill, seconds=seconds, day=date.fromisoformat(day), run_id=run_id)
+        for bill, seconds, day, run_id in rows
     ]
+
+
+def read_waits(
+    connection: sa.Connection, provider: str, model: str, duration: int, *, audio: bool | None, limit: int
+) -> list[float]:
+    """Read how long the newest finished runs of a kind took; see `Ledger.waits`."""
+    query = (
+        "SELECT created_at, waited FROM figures WHERE provider = ? AND model = ? AND duration = ? "
+        "AND audio = ? AND waited IS NOT NULL ORDER BY created_at DESC LIMIT ?"
+    )
+    # With sound and without, each is in order of time in the index.
+    found = [
+        (created_at, waited)
+        for sound in ((False, True) if audio is None else (audio,))
+        for created_at, waited in connection.exec_driver_sql(query, (provider, model, duration, sound, limit))
+    ]
+    found.sort(key=lambda row: row[0], reverse=True)
+    return [waited for _, waited in found[:limit]]

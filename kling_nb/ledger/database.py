@@ -18,7 +18,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from kling_nb.errors import LedgerError
 from kling_nb.interrupts import interrupts_held
 from kling_nb.ledger import sqlite
-from kling_nb.ledger.bills import read_bills
+from kling_nb.ledger.bills import read_bills, read_waits
+from kling_nb.ledger.figures import differences, rebuild
 from kling_nb.ledger.fork_guard import ForkGate
 from kling_nb.ledger.rows import Records, read_rows
 from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS, STEPS
@@ -355,22 +356,20 @@ class Ledger:
                 for at, kind, data in connection.execute(query.order_by(EVENTS.c.number))
             ]
 
-    def waits(self, provider: str, model: str, duration: int, *, limit: int = 50) -> list[float]:
-        """Give the seconds that this user's own finished runs of this kind took, newest first."""
-        query = (
-            sa.select(RUNS.c.seconds)
-            .where(
-                RUNS.c.provider == provider,
-                RUNS.c.model == model,
-                RUNS.c.duration == duration,
-                RUNS.c.status == RunStatus.SUCCEEDED.value,
-                RUNS.c.seconds.is_not(None),
-            )
-            .order_by(RUNS.c.created_at.desc())
-            .limit(limit)
-        )
+    def waits(
+        self, provider: str, model: str, duration: int, *, audio: bool | None = None, limit: int = 50
+    ) -> list[float]:
+        """Give the seconds that this user's own finished runs of this kind took, newest first.
+
+        Args:
+            provider: Who made them.
+            model: Our id of the model.
+            duration: Seconds of video.
+            audio: With or without sound; None for both.
+            limit: At most so many.
+        """
         with self._transaction(writing=False) as connection:
-            return list(connection.scalars(query))
+            return read_waits(connection, provider, model, duration, audio=audio, limit=limit)
 
     def bills(self, provider: str, model: str, *, origin: str, audio: bool, limit: int = 3) -> list[Bill]:
         """Give what the provider itself reported for this user's own runs of this kind, newest first.
@@ -394,7 +393,26 @@ class Ledger:
         """Name the tables that should be there and are not; empty for a sound ledger."""
         with self._transaction(writing=False) as connection:
             there = sa.inspect(connection).get_table_names()
-        return sorted(set(MIGRATIONS.metadata.tables) - set(there))
+        return sorted({*MIGRATIONS.metadata.tables, "figures", "sums"} - set(there))
+
+    def count(self) -> int:
+        """Count all runs, by the running totals."""
+        with self._transaction(writing=False) as connection:
+            query = "SELECT coalesce(sum(runs), 0) FROM sums WHERE scope = 'user'"
+            return int(connection.exec_driver_sql(query).scalar_one())
+
+    def mend_sums(self) -> int:
+        """Compare the running totals with the runs, and make them anew where they differ; reads everything.
+
+        Returns:
+            How many rows of them were wrong.
+        """
+        with self._transaction(writing=False) as connection:
+            wrong = differences(connection)
+        if wrong:
+            with self._transaction() as connection:
+                rebuild(connection)
+        return wrong
 
     def close(self) -> None:
         """Close every connection; what is being written ends first, for which five seconds are given."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kling_nb.ledger.figures import add_figures
 from kling_nb.records.run import RunRecord
 
 __all__ = ["EVENTS", "LIVE", "MIGRATIONS", "RUNS", "STEPS", "VOTES", "row_of"]
@@ -93,6 +94,7 @@ def _create_votes(connection: sa.Connection) -> None:
 STEPS: tuple[tuple[str, Callable[[sa.Connection], None]], ...] = (
     ("create runs and events", _create_tables),
     ("create votes", _create_votes),
+    ("keep figures and running totals", add_figures),
 )
 
 

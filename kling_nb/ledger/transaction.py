@@ -24,6 +24,10 @@ _MOST_EARLIER = 50
 _NOT_LOGGED = frozenset({"request", "status", "sent", "earlier"})
 
 
+_MONEY = ("settled", "reserved", "unknown")
+_SUMS = sa.table("sums", *(sa.column(name) for name in ("scope", "name", "play", "day", *_MONEY)))
+
+
 def note_result(connection: sa.Connection, *more: Any) -> None:
     """Note a result among its connection's marks, so that it is closed with the transaction."""
     connection.get_execution_options().get("results", []).append(more[-1])
@@ -87,28 +91,25 @@ class Transaction:
         return None if row is None else read_row(row.id, row.record)
 
     def sums(self, *, play: bool, since: datetime | None = None, **equal: str) -> Totals:
-        """Add up money; runs whose charge is unknown are counted beside the sums.
+        """Read running totals of money; runs whose charge is unknown are counted beside the sums.
 
         Args:
             play: Play money or real money.
-            since: Only runs made at or after it.
-            **equal: Only runs whose `project`, `user` or `session_id` is this.
+            since: Only runs made on its day (UTC) or after it.
+            **equal: Only runs whose `project`, `user` or `session_id` is this; one of them, or none.
 
         Returns:
             The sums, without any cap.
         """
-        ended = RUNS.c.status.in_([s.value for s in RunStatus if s.ended])
-        query = sa.select(
-            sa.func.coalesce(sa.func.sum(RUNS.c.settled_micros), 0),
-            sa.func.coalesce(sa.func.sum(RUNS.c.reserved_micros), 0),
-            sa.func.coalesce(sa.func.sum(sa.case((ended & RUNS.c.settled_micros.is_(None), 1), else_=0)), 0),
-        ).where(RUNS.c.play == play, *(RUNS.c[name] == value for name, value in equal.items()))
+        query = sa.select(*(sa.func.coalesce(sa.func.sum(_SUMS.c[name]), 0) for name in _MONEY))
+        [(field, name)] = equal.items() or [("user", None)]
+        query = query.where(_SUMS.c.scope == field.removesuffix("_id"), _SUMS.c.play == play)
+        if name is not None:
+            query = query.where(_SUMS.c.name == name)
         if since is not None:
-            query = query.where(RUNS.c.created_at >= since.isoformat())
+            query = query.where(_SUMS.c.day >= since.date().isoformat())
         settled, reserved, unknown = self._connection.execute(query).one()
-        return Totals(
-            settled_micros=int(settled), reserved_micros=int(reserved), unknown=int(unknown), play=play
-        )
+        return Totals(settled_micros=settled, reserved_micros=reserved, unknown=unknown, play=play)
 
     def totals(self, session_id: str, *, play: bool) -> Totals:
         """Add up a session's money."""

@@ -1,0 +1,145 @@
+"""Figures and running totals: right whoever writes a row, and no dearer with a ledger of years."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from kling_nb.ledger.database import Ledger
+from kling_nb.records.run import RunStatus
+from support.clips import make_record
+from support.paths import TESTS
+
+OWN = {"session_id": "s", "project": "p", "user": "u"}
+
+
+@pytest.fixture
+def where(tmp_path):
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def ledger(where):
+    made = Ledger(where)
+    yield made
+    made.close()
+
+
+def add(ledger, **changes):
+    record = make_record(**{**OWN, **changes})
+    with ledger.writing() as transaction:
+        transaction.insert(record)
+    return record
+
+
+def sums(ledger, **which):
+    with ledger.reading() as transaction:
+        found = transaction.sums(**{"play": False, **which})
+    return found.settled_micros, found.reserved_micros, found.unknown
+
+
+def clone(where, many, *, of, mark="c"):
+    """Clone a run as an outside program does: new ids, everything else as it stands."""
+    with closing(sqlite3.connect(where)) as book, book:
+        names = [row[1] for row in book.execute("PRAGMA table_info(runs)")]
+        new = {
+            name: f"{name} || '{mark}' || n" for name in ("id", "provider_run_id", "run_key", "request_key")
+        }
+        values = ", ".join(new.get(name, f'"{name}"') for name in names)
+        book.execute(
+            "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?) "
+            f"INSERT INTO runs SELECT {values} FROM numbers, runs WHERE id = ?",
+            (many, of),
+        )
+
+
+def test_totals_follow_every_change_of_a_row(ledger, where):
+    """Inserted, settled, moved, damaged or deleted by anybody: the sums are those of the rows."""
+    run = add(ledger, reserved_micros=7)
+    assert sums(ledger, session_id="s") == sums(ledger, project="p") == sums(ledger, user="u") == (0, 7, 0)
+    ledger.change(run.id, "moved", status=RunStatus.QUEUED, message="nothing of money")
+    ledger.change(run.id, "failed", status=RunStatus.FAILED)
+    assert sums(ledger, user="u") == (0, 7, 1)
+    ledger.change(run.id, "settled", settled_micros=5, reserved_micros=0)
+    assert sums(ledger, user="u") == sums(ledger) == (5, 0, 0)
+    clone(where, 3, of=run.id)
+    assert sums(ledger, user="u") == (20, 0, 0)
+    with closing(sqlite3.connect(where)) as book, book:
+        book.execute("UPDATE runs SET project = 'q' WHERE id = ?", (run.id,))
+        book.execute("UPDATE runs SET record = '{' WHERE id = ?", (f"{run.id}c1",))
+        book.execute("DELETE FROM runs WHERE id = ?", (f"{run.id}c2",))
+    assert (sums(ledger, project="p"), sums(ledger, project="q")) == ((10, 0, 0), (5, 0, 0))
+    assert sums(ledger, user="u", play=True) == (0, 0, 0)
+    assert ledger.mend_sums() == 0
+
+
+def test_totals_of_days_count_on_the_day_of_the_request(ledger):
+    """Days are UTC; a day's totals are of that day and what comes after."""
+    noon = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    for number in range(4):
+        add(
+            ledger,
+            id=f"k{number:07d}",
+            take=number,
+            created_at=noon + timedelta(days=number),
+            settled_micros=1,
+        )
+    for number in range(4):
+        since = (noon + timedelta(days=number)).replace(hour=0)
+        assert sums(ledger, project="p", since=since)[0] == 4 - number
+
+
+def test_wrong_totals_are_found_and_made_anew(ledger, where):
+    """What another program spoils is mended from the runs, and said once."""
+    run = add(ledger, reserved_micros=7)
+    with closing(sqlite3.connect(where)) as book, book:
+        book.execute("UPDATE sums SET reserved = 1 WHERE scope = 'session'")
+        book.execute("UPDATE figures SET bill = 9")
+    assert sums(ledger, session_id="s") == (0, 1, 0)
+    assert ledger.mend_sums() > 0
+    assert sums(ledger, session_id="s") == (0, 7, 0)
+    assert ledger.mend_sums() == 0
+    ledger.change(run.id, "settled", status=RunStatus.FAILED, settled_micros=0, reserved_micros=0)
+    assert sums(ledger, session_id="s") == (0, 0, 0)
+    assert ledger.mend_sums() == 0
+
+
+@pytest.mark.parametrize("many", [100, pytest.param(100_000, marks=pytest.mark.matrix)])
+def test_a_ledger_of_years_is_migrated_and_searched_by_index(where, many):
+    """The ledger of version 0.1 with many runs more: its totals are there, and nothing is scanned."""
+    shutil.copyfile(TESTS / "data" / "v0_1" / "ledger.db", where)
+    with closing(sqlite3.connect(where)) as book:
+        [run] = book.execute(
+            "SELECT id, session_id, settled_micros FROM runs WHERE status = 'succeeded' LIMIT 1"
+        )
+        [before] = book.execute("SELECT SUM(settled_micros) FROM runs WHERE NOT play").fetchall()
+    run_id, session_id, settled = run
+    clone(where, many, of=run_id)
+    ledger = Ledger(where)
+    record = ledger.get(run_id)
+    assert sums(ledger)[0] == before[0] + many * settled
+    assert ledger.count() > many
+    kind = record.provider, record.model
+    assert len(ledger.waits(*kind, record.request.duration, audio=record.request.audio)) == 50
+    assert len(ledger.bills(*kind, origin=record.origin, audio=record.request.audio, limit=9)) == 9
+    with closing(sqlite3.connect(where)) as book:
+        for query in SEARCHES:
+            for row in book.execute(f"EXPLAIN QUERY PLAN {query}"):
+                assert "SCAN" not in row[3], (query, row[3])
+                assert "TEMP B-TREE" not in row[3], (query, row[3])
+    clone(where, 2, of=run_id, mark="d")
+    assert sums(ledger, session_id=session_id)[0] >= (many + 3) * settled
+    ledger.close()
+
+
+SEARCHES = (
+    "SELECT sum(settled) FROM sums WHERE scope = 'session' AND play = 0 AND name = 's'",
+    "SELECT sum(settled) FROM sums WHERE scope = 'user' AND play = 0 AND name = 'u' AND day >= '2026-11-21'",
+    "SELECT id FROM runs WHERE provider = 'p' AND provider_run_id = 'x'",
+    "SELECT id FROM runs WHERE run_key = 'k' AND status IN ('created', 'lost')",
+    "SELECT min(created_at) FROM runs WHERE session_id = 's'",
+    "SELECT id FROM runs WHERE session_id = 's' ORDER BY created_at DESC, id",
+    "SELECT id FROM runs WHERE status = 'saving' ORDER BY created_at DESC, id",
+)
