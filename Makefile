@@ -69,8 +69,8 @@ notebooks: venv ## Run the tutorials that are kept with their outputs, and write
 	$(BIN)/python docs/tools/notebooks.py
 
 .PHONY: bench
-bench: venv ## Time loading and the first cells beside a peer
-	$(BIN)/python tests/benchmarks/bench_load.py
+bench: $(VENV)/.bench ## Measure everything beside its peers, and write docs/benchmarks.md (BENCH_ARGS=--quick)
+	$(BIN)/python tests/benchmarks/bench.py $(BENCH_ARGS)
 
 .PHONY: lint
 lint: venv ## Check format, style, types and layers
@@ -117,6 +117,11 @@ GROUPS := $(if $(wildcard $(VENV)/.dev),dev,dev demo lab)
 $(GROUPS:%=$(VENV)/.%): $(VENV)/.%: pyproject.toml $(VENV)/.python
 	@echo "Installing kling_nb and what '$*' needs"
 	@$(BIN)/python -m pip install -qq --editable . --group $*
+	@touch $@
+# The peers of the benchmarks are never part of another group: nothing else may come to need them.
+$(VENV)/.bench: $(VENV)/.dev
+	@echo "Installing the peers of the benchmarks"
+	@$(BIN)/python -m pip install -qq --group bench
 	@touch $@
 ifeq ($(GROUPS),dev)
 $(VENV)/.demo $(VENV)/.lab: $(VENV)/.dev
