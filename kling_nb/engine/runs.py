@@ -5,19 +5,50 @@ the run's own card says.
 """
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, overload
 
 from kling_nb.engine.run import Run, Video, card_state
 from kling_nb.records.base import utc_now
 from kling_nb.records.receipt import to_receipts
 from kling_nb.records.receipt_model import RECEIPT_MIME
-from kling_nb.records.run import FrontEnd, Mode
+from kling_nb.records.run import FrontEnd, Mode, RunRecord
 from kling_nb.views.embed import inset
 from kling_nb.views.grid import grid, grid_text
 from kling_nb.views.html import join, prose, tag
 
-__all__ = ["Runs"]
+__all__ = ["Handles", "Runs"]
+
+
+class Handles(Sequence[Run]):
+    """The handles of the runs of a listing, each made when it is looked at.
+
+    Args:
+        records: The listing.
+        handle: Gives the handle of a run.
+
+    Example:
+        >>> len(Handles([], lambda record: None))
+        0
+    """
+
+    def __init__(self, records: Sequence[RunRecord], handle: Callable[[RunRecord], Run]) -> None:
+        self._records, self._handle = records, handle
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Run, ...]: ...
+    def __getitem__(self, index: int | slice) -> Run | tuple[Run, ...]:
+        if isinstance(index, slice):
+            return tuple(map(self._handle, self._records[index]))
+        return self._handle(self._records[index])
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Run]:
+        return map(self._handle, self._records)
 
 
 class Runs(Sequence[Run]):
@@ -33,7 +64,7 @@ class Runs(Sequence[Run]):
     """
 
     def __init__(self, runs: Sequence[Run], *, note: str = "") -> None:
-        self._runs = tuple(runs)
+        self._runs = runs if isinstance(runs, Handles) else tuple(runs)
         self.note = note
 
     @overload
@@ -45,6 +76,9 @@ class Runs(Sequence[Run]):
 
     def __len__(self) -> int:
         return len(self._runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs)
 
     def __repr__(self) -> str:
         lines = [repr(run) for run in self._runs] or ["no runs"]

@@ -6,6 +6,7 @@ id that was paid for; whatever goes wrong is a `LedgerError`.
 
 import json
 from collections.abc import Callable, Sequence
+from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,12 +15,15 @@ from kling_nb.errors import LedgerError
 from kling_nb.ledger.bills import read_bills, read_waits
 from kling_nb.ledger.connection import LedgerFile
 from kling_nb.ledger.figures import differences, rebuild
+from kling_nb.ledger.listing import Listing
 from kling_nb.ledger.rows import Records, read_rows
 from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS
+from kling_nb.ledger.tallies import count_unreadable, read_open, read_tallies
 from kling_nb.ledger.transaction import Transaction, revived
 from kling_nb.pricing.estimate import Bill
 from kling_nb.records.money import Totals
 from kling_nb.records.run import RunRecord, RunStatus
+from kling_nb.records.tally import Tally
 
 __all__ = ["LeaseLostError", "Ledger"]
 
@@ -231,6 +235,33 @@ class Ledger(LedgerFile):
             query = query.where(RUNS.c.provider_run_id == provider_run_id)
         with self._transaction(writing=False) as connection:
             return read_rows((run_id, text) for run_id, text in connection.execute(query.limit(limit)))
+
+    def listing(self) -> Listing:
+        """Give all runs, newest first, as a sequence that is read as far as it is looked at."""
+        return Listing(lambda: self._transaction(writing=False))
+
+    def unreadable(self, session_id: str | None = None) -> int:
+        """Count the runs that cannot be read, so that no listing has them; of one session or of all."""
+        with self._transaction(writing=False) as connection:
+            return count_unreadable(connection, session_id)
+
+    def tallies(
+        self, *, session_id: str | None = None, since: date | None = None, until: date | None = None
+    ) -> list[Tally]:
+        """Give the running totals of all readable runs, each run in one of them.
+
+        Args:
+            session_id: Only of this session.
+            since: Only of this day (UTC) and later.
+            until: Only of this day and earlier.
+        """
+        with self._transaction(writing=False) as connection:
+            return read_tallies(connection, session_id=session_id, since=since, until=until)
+
+    def open_charges(self) -> Records:
+        """List the ended runs of real money whose charge is not their provider's own word in dollars."""
+        with self._transaction(writing=False) as connection:
+            return read_open(connection)
 
     def totals(self, session_id: str, *, play: bool) -> Totals:
         """Add up a session's money."""

@@ -7,9 +7,10 @@ run. A row whose record cannot be read counts under every cap and in no report.
 
 import sqlalchemy as sa
 
-__all__ = ["add_figures", "differences", "rebuild"]
+__all__ = ["MEASURES", "add_figures", "differences", "rebuild"]
 
-_MEASURES = {
+#: What is added up, and what one row of `figures` adds; the names are those of `records.tally.Tally`.
+MEASURES = {
     "runs": "1",
     "pending": "{r}.pending",
     "estimated": "coalesce({r}.estimated, 0)",
@@ -62,7 +63,7 @@ CREATE TABLE sums (
     name VARCHAR NOT NULL,
     play INTEGER NOT NULL,
     day VARCHAR NOT NULL,
-    {" BIGINT NOT NULL, ".join(_MEASURES)} BIGINT NOT NULL,
+    {" BIGINT NOT NULL, ".join(MEASURES)} BIGINT NOT NULL,
     PRIMARY KEY (scope, name, play, day)
 ) WITHOUT ROWID;
 CREATE INDEX runs_newest ON runs (created_at DESC, id);
@@ -137,11 +138,11 @@ def _add(row: str, sign: str) -> str:
         f"SELECT {scope.format(r=row)} AS scope, {name.format(r=row)} AS name WHERE {counted.format(r=row)}"
         for scope, name, counted in _SCOPES
     )
-    amounts = ", ".join(f"{sign}({amount.format(r=row)})" for amount in _MEASURES.values())
+    amounts = ", ".join(f"{sign}({amount.format(r=row)})" for amount in MEASURES.values())
     return f"""
-        INSERT INTO sums (scope, name, play, day, {", ".join(_MEASURES)})
+        INSERT INTO sums (scope, name, play, day, {", ".join(MEASURES)})
         SELECT scope, name, {row}.play, {row}.day, {amounts} FROM ({scopes}) WHERE true
-        ON CONFLICT DO UPDATE SET {", ".join(f"{name} = {name} + excluded.{name}" for name in _MEASURES)};"""
+        ON CONFLICT DO UPDATE SET {", ".join(f"{name} = {name} + excluded.{name}" for name in MEASURES)};"""
 
 
 def _changed() -> str:
@@ -173,7 +174,7 @@ def _triggers() -> dict[str, str]:
 
 def _all_sums() -> str:
     """Write the query that adds every row of `figures` up."""
-    amounts = ", ".join(f"sum({amount.format(r='f')})" for amount in _MEASURES.values())
+    amounts = ", ".join(f"sum({amount.format(r='f')})" for amount in MEASURES.values())
     return " UNION ALL ".join(
         f"SELECT {scope.format(r='f')}, {name.format(r='f')}, f.play, f.day, {amounts} "
         f"FROM figures AS f WHERE {counted.format(r='f')} GROUP BY 1, 2, 3, 4"

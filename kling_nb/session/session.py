@@ -30,7 +30,7 @@ from kling_nb.engine.engine import Engine
 from kling_nb.engine.lookup import Access
 from kling_nb.engine.reuse import ReusePolicy
 from kling_nb.engine.run import Run
-from kling_nb.engine.runs import Runs
+from kling_nb.engine.runs import Handles, Runs
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop
@@ -346,7 +346,10 @@ class Session:
 
     def runs(self, *, statuses: Sequence[RunStatus] | None = None, limit: int | None = None) -> Runs:
         """List runs of the ledger, newest first; looking at them asks nobody."""
-        engine, found = self.engine(), self.ledger().runs(statuses=statuses, limit=limit)
+        engine, ledger = self.engine(), self.ledger()
+        if statuses is None and limit is None:
+            return Runs(Handles(ledger.listing(), engine.peek), note=unread_words(ledger.unreadable()))
+        found = ledger.runs(statuses=statuses, limit=limit)
         return Runs([engine.peek(record) for record in found], note=unread_words(len(found.unreadable)))
 
     def find(self, name: str) -> Run:

@@ -26,7 +26,7 @@ from kling_nb.records.run import RunRecord, RunStatus, charged
 from kling_nb.session.api import current
 from kling_nb.session.session import Session
 from kling_nb.spending.report import BalanceLine, Check, CostReport
-from kling_nb.spending.sums import is_open, read_day, read_dimensions, select
+from kling_nb.spending.sums import read_day, read_dimensions, select
 
 __all__ = ["balances", "costs", "session_money"]
 
@@ -73,21 +73,22 @@ def costs(
     last = None if until is None else read_day(until, "until")
     session = session or current()
     wide = everything or first is not None or last is not None or project is not None
-    found = session.ledger().runs(session_id=None if wide else session.id)
-    records = select(found, since=first, until=last, project=project)
+    ledger, whose = session.ledger(), None if wide else session.id
+    chosen = partial(select, since=first, until=last, project=project)
     checks = None
     if reconcile:
-        checks = _reconcile(session, [record for record in records if is_open(record) and not record.play])
-        now = {check.run_id: session.ledger().get(check.run_id) for check in checks}
-        records = [now.get(record.id) or record for record in records]
+        mine = [record for record in ledger.open_charges() if whose in {None, record.session_id}]
+        checks = _reconcile(session, chosen(mine))
+    tallies = ledger.tallies(session_id=whose, since=first, until=last)
     return CostReport(
-        records,
+        [tally for tally in tallies if project is None or tally.labels["project"] == project],
         by=by,
         scope=_scope(first, last, project) if wide else "this session",
         money=session_money(session),
         checks=checks,
         balances=balances(session) if reconcile else (),
-        unread=len(found.unreadable),
+        unread=ledger.unreadable(whose),
+        one_by_one=lambda: chosen(ledger.runs(session_id=whose)),
     )
 
 

@@ -6,7 +6,7 @@ bars say nothing that is not also a number beside them.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -17,13 +17,13 @@ from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import Totals, plain_usd, usd
 from kling_nb.records.money import micros as micros_of
 from kling_nb.records.run import RunRecord
+from kling_nb.records.tally import Tally, tally_of
 from kling_nb.spending.sums import (
     OVERVIEW,
     add_up,
     columns,
     difference,
     group,
-    is_open,
     read_dimensions,
     row_of,
 )
@@ -108,13 +108,14 @@ class CostReport:
     """What some runs were estimated at, reported to cost and settled at.
 
     Args:
-        records: The runs.
+        records: The runs, or the figures of many that were counted together.
         by: What the rows are arranged by; see `spending.DIMENSIONS`.
         scope: Which runs these are, in words.
         money: What the session has spent and may spend, real money first.
         checks: What asking the providers again came to, run by run.
         balances: What the providers say is left.
         unread: How many rows of the ledger could not be read, so that they are in no figure.
+        one_by_one: Reads the runs where `records` are figures of many, and a row for each is wanted.
 
     Example:
         >>> report = CostReport([])
@@ -126,7 +127,7 @@ class CostReport:
 
     def __init__(
         self,
-        records: Iterable[RunRecord],
+        records: Iterable[RunRecord | Tally],
         *,
         by: str | Sequence[str] | None = None,
         scope: str = "this session",
@@ -134,6 +135,7 @@ class CostReport:
         checks: Sequence[Check] | None = None,
         balances: Sequence[BalanceLine] = (),
         unread: int = 0,
+        one_by_one: Callable[[], Iterable[RunRecord]] | None = None,
     ) -> None:
         self.dimensions = read_dimensions(by)
         self.scope = scope
@@ -142,8 +144,14 @@ class CostReport:
         self.balances = tuple(balances)
         self.unread = unread
         self._arranged = by is not None
-        self._records = tuple(records)
-        self._groups = group(self._records, self.dimensions)
+        self._one_by_one = one_by_one
+        self._tallies = [each if isinstance(each, Tally) else tally_of(each) for each in records]
+        self._groups = group(self._counted(self.dimensions), self.dimensions)
+
+    def _counted(self, by: Sequence[str]) -> Sequence[Tally]:
+        if "run" in by and self._one_by_one is not None:
+            return [tally_of(record) for record in self._one_by_one()]
+        return self._tallies
 
     def by(self, dimensions: str | Sequence[str]) -> "CostReport":
         """Arrange the same runs anew.
@@ -159,13 +167,14 @@ class CostReport:
             ('day',)
         """
         return CostReport(
-            self._records,
+            self._tallies,
             by=dimensions,
             scope=self.scope,
             money=self.money,
             checks=self.checks,
             balances=self.balances,
             unread=self.unread,
+            one_by_one=self._one_by_one,
         )
 
     # -- data ------------------------------------------------------------------------
@@ -177,7 +186,7 @@ class CostReport:
     @property
     def totals(self) -> list[dict[str, Any]]:
         """The sums of all runs, each counted once: real money, then play money."""
-        return [row_of((), each) for each in group(self._records, ())]
+        return [row_of((), each) for each in group(self._tallies, ())]
 
     @property
     def df(self) -> "DataFrame":
@@ -245,15 +254,15 @@ class CostReport:
 
     def _parts(self) -> Iterator[Part]:
         scope = self.scope[0].upper() + self.scope[1:]
-        everything = add_up(self._records)
+        everything = add_up(self._tallies)
         if not everything:
             yield f"{scope}: nothing was asked for."
         for sums in everything:
             kind = "play money, what the sandbox would have cost" if sums.play else "real money"
             yield f"{scope}, {kind}: {sums_words(sums)}."
-            records = [record for record in self._records if record.play is sums.play]
-            for by in self._sections(records):
-                yield from sums_table(by, records, sums)
+            for by in self._sections(play=sums.play):
+                counted = [tally for tally in self._counted(by) if tally.play is sums.play]
+                yield from sums_table(by, counted, sums)
         if any(drawn(sums) for sums in everything):
             yield LEGEND
         if self.unread:
@@ -261,15 +270,15 @@ class CostReport:
         yield from (f"{session_words(totals).capitalize()}." for totals in self.money)
         yield from self._checked()
 
-    def _sections(self, records: Sequence[RunRecord]) -> list[tuple[str, ...]]:
+    def _sections(self, *, play: bool) -> list[tuple[str, ...]]:
         if self._arranged:
             return [self.dimensions]
-        tagged = any(record.tags for record in records)
+        tagged = any(tally.tags for tally in self._tallies if tally.play is play)
         return [OVERVIEW, ("day",), *([("tag",)] if tagged else [])]
 
     def _checked(self) -> Iterator[Part]:
         if self.checks is None:
-            unsure = sum(is_open(record) and not record.play for record in self._records)
+            unsure = sum(tally.open for tally in self._tallies if not tally.play)
             if unsure:
                 what = there_are(unsure, "charge")
                 asks = "`%kling cost --reconcile` asks, for free."

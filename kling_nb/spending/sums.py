@@ -13,8 +13,8 @@ from typing import Any
 
 from kling_nb.errors import UsageError, one_line
 from kling_nb.records.money import in_currency, plain_usd, usd
-from kling_nb.records.privacy import redacted
 from kling_nb.records.run import RunRecord, charged
+from kling_nb.records.tally import Tally, is_open
 
 __all__ = [
     "DIMENSIONS",
@@ -110,12 +110,12 @@ class Group:
     Args:
         labels: Each dimension's value; None where the run has none.
         sums: Their figures.
-        records: The runs.
+        record: The run, where it is one.
     """
 
     labels: tuple[str | None, ...]
     sums: Sums
-    records: tuple[RunRecord, ...]
+    record: RunRecord | None = None
 
 
 def difference(micros: int | None) -> str:
@@ -128,11 +128,6 @@ def difference(micros: int | None) -> str:
     if micros is None:
         return ""
     return f"+{usd(micros)}" if micros > 0 else usd(micros)
-
-
-def is_open(record: RunRecord) -> bool:
-    """Whether an ended run's charge is unknown, or not on the books as the provider's own word in dollars."""
-    return record.status.ended and record.billed_micros is None and charged(record) != "no"
 
 
 # -- which runs --------------------------------------------------------------------
@@ -219,11 +214,11 @@ def read_dimensions(by: str | Sequence[str] | None) -> tuple[str, ...]:
     return names
 
 
-def group(records: Iterable[RunRecord], by: Sequence[str] = OVERVIEW) -> list[Group]:
+def group(tallies: Iterable[Tally], by: Sequence[str] = OVERVIEW) -> list[Group]:
     """Put runs into groups and add each up.
 
     Args:
-        records: Any runs.
+        tallies: Any runs, counted one by one or together; one by one for `run`.
         by: Dimensions, from `read_dimensions`. A run with several tags is in each of their groups, so
             that groups by `tag` may add up to more than there is.
 
@@ -234,86 +229,71 @@ def group(records: Iterable[RunRecord], by: Sequence[str] = OVERVIEW) -> list[Gr
         >>> group([])
         []
     """
-    found: dict[tuple[bool, tuple[str | None, ...]], list[RunRecord]] = {}
-    for record in records:
-        for labels in _labels(record, by):
-            found.setdefault((record.play, labels), []).append(record)
+    found: dict[tuple[bool, tuple[str | None, ...]], list[Tally]] = {}
+    for tally in tallies:
+        for labels in _labels(tally, by):
+            found.setdefault((tally.play, labels), []).append(tally)
     keys = sorted(found, key=lambda key: tuple(label or "" for label in key[1]))
     for place in reversed([n for n, name in enumerate(by) if name == "day"]):
         keys.sort(key=lambda key: key[1][place] or "", reverse=True)
     if "run" in by:
-        keys.sort(key=lambda key: found[key][0].created_at, reverse=True)
+        keys.sort(key=lambda key: _asked_at(found[key][0]), reverse=True)
     keys.sort(key=lambda key: key[0])
     return [
-        Group(labels=labels, sums=_sums(runs, play=play), records=tuple(runs))
+        Group(labels=labels, sums=_sums(counted, play=play), record=counted[0].record)
         for play, labels in keys
-        for runs in [found[play, labels]]
+        for counted in [found[play, labels]]
     ]
 
 
-def add_up(records: Iterable[RunRecord]) -> list[Sums]:
+def _asked_at(tally: Tally) -> str:
+    return tally.record.created_at.isoformat() if tally.record else ""
+
+
+def add_up(tallies: Iterable[Tally]) -> list[Sums]:
     """Add all runs up: real money, then play money, where there is any.
 
     Example:
         >>> add_up([])
         []
     """
-    return [each.sums for each in group(records, ())]
+    return [each.sums for each in group(tallies, ())]
 
 
-def _labels(record: RunRecord, by: Sequence[str]) -> list[tuple[str | None, ...]]:
+def _labels(tally: Tally, by: Sequence[str]) -> list[tuple[str | None, ...]]:
     rows: list[tuple[str | None, ...]] = [()]
     for name in by:
-        rows = [(*row, value) for row in rows for value in _values(record, name)]
+        rows = [(*row, value) for row in rows for value in _values(tally, name)]
     return rows
 
 
-def _values(record: RunRecord, name: str) -> list[str | None]:
+def _values(tally: Tally, name: str) -> list[str | None]:
     if name == "tag":
-        return [f"{key}={value}" for key, value in sorted(_tags(record).items())] or [None]
+        return [f"{key}={value}" for key, value in sorted(tally.tags.items())] or [None]
     if name.startswith("tag:"):
-        return [_tags(record).get(name[4:])]
-    if name == "day":
-        return [record.created_at.date().isoformat()]
-    field = {"session": "session_id", "run": "id"}.get(name, name)
-    return [getattr(record, field) or None]
+        return [tally.tags.get(name[4:])]
+    if name == "run":
+        return [tally.record.id if tally.record else None]
+    return [tally.labels[name] or None]
 
 
-def _tags(record: RunRecord) -> dict[str, str]:
-    """The owner's own table shows the tags of a private run, but for the words that a suite knows it by."""
-    words = {name: value for name, value in redacted(record).tags.items() if name == "prompt"}
-    return {**record.tags, **words}
+def _sums(tallies: Sequence[Tally], *, play: bool) -> Sums:
+    def whole(name: str) -> int:
+        return sum(getattr(tally, name) for tally in tallies)
 
-
-def _sums(records: Sequence[RunRecord], *, play: bool) -> Sums:
-    both = [
-        record.settled_micros - micros
-        for record in records
-        if record.settled_micros is not None and (micros := _estimate(record)) is not None
-    ]
+    runs, estimated, reported, settled = map(
+        whole, ("runs", "estimated_known", "reported_known", "settled_known")
+    )
     return Sums(
         play=play,
-        runs=len(records),
-        pending=sum(record.status.pending for record in records),
-        estimated=_figure([_estimate(record) for record in records]),
-        reported=_figure(
-            [r.billed_micros for r in records if r.reported_micros is not None or is_open(r)],
-        ),
-        settled=_figure(
-            [r.settled_micros for r in records if r.settled_micros is not None or r.status.ended]
-        ),
-        reserved_micros=sum(record.reserved_micros for record in records),
-        difference_micros=sum(both) if both else None,
+        runs=runs,
+        pending=whole("pending"),
+        estimated=Figure(known=whole("estimated"), counted=estimated, unknown=runs - estimated),
+        reported=Figure(known=whole("reported"), counted=reported, unknown=whole("reports") - reported),
+        settled=Figure(known=whole("settled"), counted=settled, unknown=whole("unknown")),
+        reserved_micros=whole("reserved"),
+        difference_micros=whole("difference") if whole("compared") else None,
     )
-
-
-def _estimate(record: RunRecord) -> int | None:
-    return record.estimate.micros if record.estimate.currency == "USD" else None
-
-
-def _figure(amounts: Sequence[int | None]) -> Figure:
-    known = [micros for micros in amounts if micros is not None]
-    return Figure(known=sum(known), counted=len(known), unknown=len(amounts) - len(known))
 
 
 # -- as plain data -------------------------------------------------------------------
@@ -330,8 +310,8 @@ def row_of(by: Sequence[str], each: Group) -> dict[str, Any]:
     sums = each.sums
     row: dict[str, Any] = {"play": sums.play, "currency": "USD"}
     row |= dict(zip(by, each.labels, strict=True))
-    if "run" in by:
-        row |= _facts(each.records[0])
+    if each.record is not None and "run" in by:
+        row |= _facts(each.record)
     row |= {"runs": sums.runs, "pending": sums.pending}
     figures: Mapping[str, Figure] = {
         "estimated": sums.estimated,

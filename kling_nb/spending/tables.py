@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from kling_nb.errors import one_line
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import usd
-from kling_nb.records.run import RunRecord
+from kling_nb.records.tally import Tally
 from kling_nb.spending.sums import Group, Sums, difference, group
 from kling_nb.views.html import BLUE, Html, join, tag
 from kling_nb.views.tables import Part
@@ -46,18 +46,18 @@ def _figures(sums: Sums) -> tuple[str, str, str, str]:
     )
 
 
-def sums_table(by: Sequence[str], records: Sequence[RunRecord], whole: Sums) -> Iterator[Part]:
+def sums_table(by: Sequence[str], tallies: Sequence[Tally], whole: Sums) -> Iterator[Part]:
     """Draw a table of runs of one kind of money, with bars to its own scale.
 
     Args:
         by: What its rows are.
-        records: The runs, all of play money or none.
+        tallies: The runs, all of play money or none.
         whole: Their sums.
 
     Returns:
         The table, and what a reader must know about it.
     """
-    groups = group(records, by)
+    groups = group(tallies, by)
     shown = groups[:_MOST_ROWS]
     most = max((max(_lengths(each.sums)) for each in shown), default=0)
     rows: list[list[object]] = [

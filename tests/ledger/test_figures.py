@@ -6,9 +6,13 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from kling_nb.ledger.database import Ledger
+from kling_nb.records.money import Estimate
 from kling_nb.records.run import RunStatus
+from kling_nb.spending.report import CostReport
+from kling_nb.spending.sums import DIMENSIONS, is_open, select
 from support.clips import make_record
 from support.paths import TESTS
 
@@ -132,6 +136,106 @@ def test_a_ledger_of_years_is_migrated_and_searched_by_index(where, many):
     clone(where, 2, of=run_id, mark="d")
     assert sums(ledger, session_id=session_id)[0] >= (many + 3) * settled
     ledger.close()
+
+
+def mixed(ledger):
+    """Runs of every state and kind of bill."""
+    states = [
+        {
+            "settled_micros": 560_000,
+            "reported_micros": 560_000,
+            "status": RunStatus.SUCCEEDED,
+            "charged": "yes",
+        },
+        {"settled_micros": 560_000, "status": RunStatus.SUCCEEDED, "charged": "yes", "notebook": "a.ipynb"},
+        {"reserved_micros": 560_000, "status": RunStatus.LOST, "tags": {"scene": "1", "prompt": "x"}},
+        {"reserved_micros": 5, "status": RunStatus.FAILED, "charged": "unknown"},
+        {"reported_micros": 7, "currency": "EUR", "status": RunStatus.SUCCEEDED, "charged": "yes"},
+        {"reported_micros": 0, "currency": "EUR", "settled_micros": 0, "status": RunStatus.FAILED},
+        {"reserved_micros": 560_000, "tags": {"scene": "2", "prompt": "a fox"}, "private": True},
+        {"status": RunStatus.CANCELED, "settled_micros": 0, "play": True, "session_id": "t", "project": ""},
+        {"reserved_micros": 9, "estimate": Estimate(micros=None, reserve_micros=9), "model": "kling-3.0-4k"},
+        {"settled_micros": 3, "estimate": Estimate(micros=5, reserve_micros=9, currency="EUR")},
+    ]
+    noon = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    for number, state in enumerate(states):
+        add(ledger, id=f"k{number:07d}", take=number, created_at=noon + timedelta(days=number // 4), **state)
+
+
+def test_reports_from_totals_are_those_of_the_runs(ledger):
+    """Whatever they are arranged by, and of whatever days and session: figure by figure the same."""
+    mixed(ledger)
+    day = datetime(2026, 11, 22, tzinfo=UTC).date()
+    for which in ({}, {"session_id": "s"}, {"session_id": "t"}, {"since": day}, {"until": day}):
+        session_id = which.get("session_id")
+        runs = select(ledger.runs(session_id=session_id), since=which.get("since"), until=which.get("until"))
+        one_by_one = CostReport(runs)
+        together = CostReport(ledger.tallies(**which), one_by_one=lambda runs=runs: runs)
+        assert repr(together) == repr(one_by_one)
+        for by in (*DIMENSIONS, "tag:scene", "tag:prompt", "provider,day,session"):
+            assert together.by(by).rows == one_by_one.by(by).rows, by
+    assert [run.id for run in ledger.open_charges()] == [run.id for run in ledger.runs() if is_open(run)]
+
+
+def test_a_listing_is_read_in_pages_and_stays_what_it_was(ledger, where):
+    """Length, places, slices and the whole of it are those of a list, also once there are newer runs."""
+    noon = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    for number in range(3):
+        add(ledger, id=f"k{number:07d}", take=number, created_at=noon - timedelta(days=number))
+    clone(where, 450, of="k0000001")
+    whole, listing = ledger.runs(), ledger.listing()
+    add(ledger, id="knewer", take=9)
+    assert len(listing) == len(whole) == 453
+    assert list(listing) == whole
+    for place in (0, 1, 200, 452, -1, -453):
+        assert listing[place] == whole[place]
+    for part in (
+        slice(2),
+        slice(198, 203),
+        slice(None, None, 100),
+        slice(-3, None),
+        slice(5, 2),
+        slice(9, 0, -4),
+    ):
+        assert listing[part] == whole[part], part
+    for place in (453, -454):
+        with pytest.raises(IndexError):
+            listing[place]
+    with closing(sqlite3.connect(where)) as book, book:
+        book.execute("UPDATE runs SET record = '{' WHERE id = 'k0000000'")
+    assert (len(ledger.listing()), ledger.unreadable(), ledger.unreadable("t")) == (453, 1, 0)
+    assert list(ledger.listing()) == list(ledger.runs())
+
+
+def test_no_call_does_more_work_in_a_ledger_of_many_runs(ledger, where):
+    """Counted in steps of SQLite's machine: with 3,000 runs at most twice those with one."""
+    run = add(ledger, settled_micros=1, reported_micros=1, status=RunStatus.SUCCEEDED)
+    steps, made = [], []
+    sa.event.listen(
+        ledger._engine, "connect", lambda raw, _: raw.set_progress_handler(lambda: steps.append(1) or 0, 10)
+    )
+    ledger._engine.dispose()
+    calls = {
+        "totals": lambda: ledger.totals("s", play=False),
+        "cost": lambda: CostReport(ledger.tallies(), unread=ledger.unreadable()).rows,
+        "bills": lambda: ledger.bills(run.provider, run.model, origin=run.origin, audio=False),
+        "waits": lambda: ledger.waits(run.provider, run.model, 5, limit=1),
+        "newest": lambda: ledger.listing()[0],
+        "pending": lambda: ledger.runs(statuses=[status for status in RunStatus if status.pending]),
+        "provider's id": lambda: ledger.runs(provider_run_id="p"),
+        "one": lambda: ledger.get(run.id),
+        "count": ledger.count,
+    }
+    for many in (0, 3_000):
+        if many:
+            clone(where, many, of=run.id)
+        made.append({})
+        for name, call in calls.items():
+            steps.clear()
+            call()
+            made[-1][name] = len(steps)
+    few, more = made
+    assert {name for name in calls if more[name] > 2 * few[name] + 10} == set()
 
 
 SEARCHES = (

@@ -1,0 +1,96 @@
+"""All runs of a ledger as one sequence that is read in pages: it costs what is looked at."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import overload
+
+import sqlalchemy as sa
+
+from kling_nb.ledger.rows import Records, read_row, read_rows
+from kling_nb.records.run import RunRecord
+
+__all__ = ["Listing"]
+
+_PAGE = 200
+_SOUND = "rowid <= ? AND id NOT IN (SELECT run_id FROM figures WHERE readable = 0)"
+
+
+class Listing(Sequence[RunRecord]):
+    """The runs that were in the ledger when it was made, newest first, each as it is when it is read.
+
+    Args:
+        reading: Opens a read transaction.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from kling_nb.ledger.database import Ledger
+        >>> len(Ledger(Path(tempfile.mkdtemp()) / "ledger.db").listing())
+        0
+    """
+
+    def __init__(self, reading: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
+        self._reading = reading
+        with reading() as connection:
+            query = "SELECT coalesce(max(rowid), 0) FROM runs"
+            self._last: int = connection.exec_driver_sql(query).scalar_one()
+        self._length: int | None = None
+
+    def __len__(self) -> int:
+        if self._length is None:
+            with self._reading() as connection:
+                query = f"SELECT count(*) FROM runs WHERE {_SOUND}"
+                self._length = connection.exec_driver_sql(query, (self._last,)).scalar_one()
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> RunRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> Records: ...
+    def __getitem__(self, index: int | slice) -> RunRecord | Records:
+        if isinstance(index, slice):
+            if index.start in {None, 0} and index.step is None and (index.stop or -1) >= 0:
+                return read_rows(self._rows(0, index.stop))  # whose length nobody needs to know
+            places = range(*index.indices(len(self)))
+            low = min(places, default=0)
+            rows = self._rows(low, max(places, default=-1) + 1 - low)
+            return read_rows(rows[place - low] for place in places if place - low < len(rows))
+        place = index if index >= 0 else index + len(self)
+        rows = self._rows(place, 1) if place >= 0 else []
+        if not rows:
+            raise IndexError(f"there is no run {index} in a listing of {len(self)}")
+        return read_row(*rows[0])
+
+    def __iter__(self) -> Iterator[RunRecord]:
+        after: tuple[str, str] | None = None
+        while True:
+            page = self._page(after)
+            yield from read_rows((run_id, text) for run_id, text, _ in page)
+            if len(page) < _PAGE:
+                return
+            after = page[-1][2], page[-1][0]
+
+    def _rows(self, first: int, most: int) -> list[tuple[str, str]]:
+        query = f"SELECT id FROM runs WHERE {_SOUND} ORDER BY created_at DESC, id LIMIT ? OFFSET ?"
+        with self._reading() as connection:
+            # The ids come from the index alone: the rows before the first are never read.
+            rows = connection.exec_driver_sql(
+                f"SELECT runs.id, record FROM ({query}) AS found JOIN runs ON runs.id = found.id "
+                "ORDER BY created_at DESC, runs.id",
+                (self._last, most, first),
+            )
+            return [(run_id, text) for run_id, text in rows]
+
+    def _page(self, after: tuple[str, str] | None) -> list[tuple[str, str, str]]:
+        query, values = f"SELECT id, record, created_at FROM runs WHERE {_SOUND}", [self._last]
+        ordered = "ORDER BY created_at DESC, id LIMIT ?"
+        with self._reading() as connection:
+            if after is None:
+                rows = connection.exec_driver_sql(f"{query} {ordered}", (*values, _PAGE)).all()
+            else:
+                created_at, run_id = after
+                rows = connection.exec_driver_sql(
+                    f"{query} AND created_at <= ? AND (created_at < ? OR id > ?) {ordered}",
+                    (*values, created_at, created_at, run_id, _PAGE),
+                ).all()
+            return [(run_id, text, created_at) for run_id, text, created_at in rows]
