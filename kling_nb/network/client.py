@@ -13,8 +13,8 @@ Loopback addresses never go through a proxy.
 import asyncio
 import re
 import ssl
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import BinaryIO, Self, TypeVar
 
 import httpx
@@ -27,6 +27,7 @@ from kling_nb.loop import Loop
 from kling_nb.network.connections import ConnectionKind, Kind, attempting, open_client, tls_context
 from kling_nb.network.download import Downloaded, DownloadError, check_link, declared_size, fetch
 from kling_nb.network.failures import was_unsent, why
+from kling_nb.network.reads import Reads, body_of, prepare_reads
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.records.secrets import SHORTEST_KEY, blot
 
@@ -102,6 +103,7 @@ class Transport:
         self._resolver = resolver
         self._tls = tls
         self._clients: dict[ConnectionKind, httpx.AsyncClient] = {}
+        self._reads: dict[tuple[str, SecretStr | None], Reads | None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -138,17 +140,19 @@ class Transport:
             ...
             kling_nb.errors.TransportError: Could not reach 127.0.0.1: connection refused. ...
         """
-        place = _check_origin(call, key, origin)
-        headers = _headers(call, key, place)
-        client = self._client("paid" if call.paid else "calls", place)
-        request = _build(client, call, headers)
+        reads = None if call.paid else self._reads_from(origin, key)
+        address = reads and reads.address_of(call)
+        if reads and address:
+            place, exchange = reads.place, partial(_read, reads, address)
+        else:
+            place = _check_origin(call.url, key, origin)
+            client = self._client("paid" if call.paid else "calls", place)
+            exchange = partial(_exchange, client, _build(client, call, _headers(call.headers, key, place)))
         async with self._calls:
             try:
-                async with (
-                    attempting(place, once=call.paid) as attempt,
-                    asyncio.timeout(self._total_timeout_s),
-                ):
-                    return _without_key(await _exchange(client, request, place, call), key)
+                with attempting(place, once=call.paid) as attempt:
+                    async with asyncio.timeout(self._total_timeout_s):
+                        return await exchange(call, place, key)
             except KlingError:
                 raise
             except Exception as exc:  # noqa: BLE001 - every failure must say whether it was sent
@@ -202,16 +206,17 @@ class Transport:
         bearer = _bearer(key, place) if key is not None and origin and place == origin_of(origin) else None
         async with self._downloads:
             try:
-                async with attempting(place, once=False) as attempt, asyncio.timeout(timeout_s):
-                    return await fetch(
-                        client,
-                        url,
-                        sink,
-                        attempt=attempt,
-                        allowed_hosts=allowed_hosts,
-                        bearer=bearer,
-                        max_bytes=max_bytes,
-                    )
+                with attempting(place, once=False) as attempt:
+                    async with asyncio.timeout(timeout_s):
+                        return await fetch(
+                            client,
+                            url,
+                            sink,
+                            attempt=attempt,
+                            allowed_hosts=allowed_hosts,
+                            bearer=bearer,
+                            max_bytes=max_bytes,
+                        )
             except KlingError:
                 raise
             except Exception as exc:  # noqa: BLE001 - a clip that did not come is one kind of failure
@@ -222,15 +227,27 @@ class Transport:
     async def aclose(self) -> None:
         """Close every connection; later calls fail as unsent. May be called again."""
         self._closed = True
+        self._reads.clear()
         while self._clients:
             _, client = self._clients.popitem()
             await client.aclose()
 
-    def _client(self, kind: Kind, place: Origin) -> httpx.AsyncClient:
+    def _reads_from(self, origin: str, key: SecretStr | None) -> Reads | None:
+        self._check_open()
+        if (origin, key) not in self._reads:
+            place = _check_origin(origin, key, origin)
+            client, headers = self._client("calls", place), _headers({}, key, place)
+            self._reads[origin, key] = prepare_reads(client, place, origin, headers)
+        return self._reads[origin, key]
+
+    def _check_open(self) -> None:
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
         if self._closed or loop is not self._loop:
             raise TransportError("The connection to the network is closed.", sent=False)
+
+    def _client(self, kind: Kind, place: Origin) -> httpx.AsyncClient:
+        self._check_open()
         connection = ConnectionKind(kind, is_loopback_host(place.host))
         if connection not in self._clients:
             self._clients[connection] = self._open(connection)
@@ -254,9 +271,9 @@ class Transport:
             ) from None
 
 
-def _check_origin(call: Call, key: SecretStr | None, origin: str) -> Origin:
+def _check_origin(url: str, key: SecretStr | None, origin: str) -> Origin:
     try:
-        place, home, words = origin_of(call.url), origin_of(origin), ""
+        place, home, words = origin_of(url), origin_of(origin), ""
     except ValueError as exc:
         place, home, words = None, None, str(exc)
     if place is None or home is None:
@@ -270,8 +287,8 @@ def _check_origin(call: Call, key: SecretStr | None, origin: str) -> Origin:
     return place
 
 
-def _headers(call: Call, key: SecretStr | None, place: Origin) -> httpx.Headers:
-    headers = {"accept": "application/json", **{name.lower(): text for name, text in call.headers.items()}}
+def _headers(given: Mapping[str, str], key: SecretStr | None, place: Origin) -> httpx.Headers:
+    headers = {"accept": "application/json", **{name.lower(): text for name, text in given.items()}}
     if "authorization" in headers or not all(map(_HEADER_VALUE.fullmatch, headers.values())):
         raise UsageError(f"A header of the call to {place.host} cannot be sent.")
     bearing = httpx.Headers(headers)
@@ -308,30 +325,53 @@ def _build(client: httpx.AsyncClient, call: Call, headers: httpx.Headers) -> htt
     raise UsageError(f"The call cannot be written as HTTP ({words}).")
 
 
-async def _exchange(client: httpx.AsyncClient, request: httpx.Request, place: Origin, call: Call) -> Reply:
+async def _exchange(
+    client: httpx.AsyncClient, request: httpx.Request, call: Call, place: Origin, key: SecretStr | None
+) -> Reply:
     response = await client.send(request, stream=True)
-    body = bytearray()
     try:
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > _MAX_REPLY_BYTES:
-                raise _ambiguous(call, f"The answer of {place.host} is larger than {_MAX_REPLY_BYTES} bytes.")
+        body = await _whole(response.aiter_bytes(), call, place)
     finally:
         await response.aclose()
     announced = declared_size(response.headers)
     if announced is not None and announced != response.num_bytes_downloaded and response.status_code != 304:
         raise _ambiguous(call, f"The answer of {place.host} is not as long as it says.")
-    kept = {name.lower(): text for name, text in response.headers.items() if name.lower() != "set-cookie"}
-    return Reply(status=response.status_code, headers=kept, body=bytes(body))
+    return _reply(response.status_code, response.headers.raw, body, key)
 
 
-def _without_key(reply: Reply, key: SecretStr | None) -> Reply:
-    """Blot the key out of an answer that repeats it, however JSON or a link spells it."""
-    if key is None:
-        return reply
-    secret = key.get_secret_value()
-    headers = {name: blot(text.encode(), secret).decode() for name, text in reply.headers.items()}
-    return replace(reply, headers=headers, body=blot(reply.body, secret))
+async def _read(reads: Reads, address: str, call: Call, place: Origin, key: SecretStr | None) -> Reply:
+    async with await reads.open(address) as response:
+        # aiohttp itself refuses a body that is not as long as the answer says.
+        return _reply(
+            response.status, response.raw_headers, await _whole(body_of(response), call, place), key
+        )
+
+
+async def _whole(chunks: AsyncIterator[bytes], call: Call, place: Origin) -> bytes:
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > _MAX_REPLY_BYTES:
+            raise _ambiguous(call, f"The answer of {place.host} is larger than {_MAX_REPLY_BYTES} bytes.")
+    return bytes(body)
+
+
+def _reply(status: int, raw: Iterable[tuple[bytes, bytes]], body: bytes, key: SecretStr | None) -> Reply:
+    """Make a reply with the key blotted out, however JSON or a link spells it."""
+    secret = "" if key is None else key.get_secret_value()
+    headers: dict[str, str] = {}
+    for bare, value in raw:
+        if (name := bare.decode("ascii", "replace").lower()) != "set-cookie":
+            text = _text(blot(value, secret))
+            headers[name] = f"{headers[name]}, {text}" if name in headers else text
+    return Reply(status=status, headers=headers, body=blot(body, secret))
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _failed(exc: Exception, call: Call, place: Origin, *, unsent: bool) -> TransportError:

@@ -13,8 +13,8 @@ import base64
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -24,8 +24,8 @@ from typing import Any, Literal
 
 import aiohttp
 import httpx
-from aiohttp import ClientHandlerType
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import Connection
 from aiohttp.resolver import DefaultResolver
 from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
 from yarl import URL
@@ -36,12 +36,15 @@ from kling_nb.errors import SettingsError
 __all__ = [
     "AddressRefused",
     "ConnectionKind",
+    "Connections",
     "Exchange",
     "Kind",
     "SecondWriteError",
     "attempting",
+    "direct_connections",
     "named_certificates",
     "open_client",
+    "refuse_other_host",
     "tls_context",
 ]
 
@@ -92,8 +95,8 @@ class SecondWriteError(RuntimeError):
 _current: ContextVar[Exchange | None] = ContextVar("kling_nb_attempt", default=None)
 
 
-@asynccontextmanager
-async def attempting(origin: Origin, *, once: bool) -> AsyncIterator[Exchange]:
+@contextmanager
+def attempting(origin: Origin, *, once: bool) -> Iterator[Exchange]:
     """Follow one exchange: count its heads, hold it to its origin, keep its address out of the logs.
 
     Args:
@@ -111,21 +114,19 @@ async def attempting(origin: Origin, *, once: bool) -> AsyncIterator[Exchange]:
         _current.reset(token)
 
 
-async def _count_head(_session: object, _context: object, _params: object) -> None:
-    # aiohttp calls this before it writes the head, so raising here keeps the bytes in.
-    attempt = _current.get()
-    if attempt is not None:
-        if attempt.once and attempt.heads:
-            raise SecondWriteError
-        attempt.heads += 1
+class _Request(aiohttp.ClientRequest):
+    """A request that is counted before any of it is written, and whose address is sent as it is spelled."""
 
-
-async def _spell_exactly(request: aiohttp.ClientRequest, send: ClientHandlerType) -> aiohttp.ClientResponse:
-    # aiohttp turns %2F and %7E of a query into the plain characters, which breaks some signed links.
-    attempt = _current.get()
-    if attempt is not None and attempt.address:
-        request.url = URL(attempt.address, encoded=True)
-    return await send(request)
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        attempt = _current.get()
+        if attempt is not None:
+            if attempt.once and attempt.heads:
+                raise SecondWriteError
+            attempt.heads += 1
+            if attempt.address:
+                # aiohttp makes plain characters of %2F and %7E in a query, which breaks some signed links.
+                self.url = URL(attempt.address, encoded=True)
+        return await super().send(conn)
 
 
 def _not_ours(_record: logging.LogRecord) -> bool:
@@ -158,7 +159,7 @@ class _GuardedResolver(AbstractResolver):
             await self._inner.close()
 
 
-class _Connections(AiohttpTransport):
+class Connections(AiohttpTransport):
     """The aiohttp side of a lane."""
 
     def __init__(
@@ -171,19 +172,24 @@ class _Connections(AiohttpTransport):
         self._guarded = guarded
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send what httpx built, if it still goes where it should."""
         attempt = _current.get()
         if attempt is not None:
-            address = str(request.url)
-            if origin_of(address) != attempt.origin:
-                raise SettingsError(f"An address on {attempt.origin.host} can be read as another host's.")
-            attempt.address = address
+            attempt.address = str(request.url)
+            refuse_other_host(attempt.address, attempt.origin)
         return await super().handle_async_request(request)
 
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """What httpx sends through, for what goes straight to it."""
+        if not isinstance(self.client, aiohttp.ClientSession):
+            self.client = self.get_client()
+        return self.client
+
     def get_client(self) -> aiohttp.ClientSession:
+        """Make the session; httpx-aiohttp calls this once."""
         if self._guarded:
             self._guard = _GuardedResolver(self._resolver, loopback=self._connection.loopback)
-        traces = aiohttp.TraceConfig()
-        traces.on_request_headers_sent.append(_count_head)
         connector = aiohttp.TCPConnector(
             limit=0,  # the gate counts; a second queue would spend the connect time-out on waiting
             ssl=self.ssl_context,
@@ -193,14 +199,24 @@ class _Connections(AiohttpTransport):
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[traces],
-            middlewares=[_spell_exactly],
+            request_class=_Request,
         )
 
     async def aclose(self) -> None:
+        """Close the connections and what resolves names for them."""
         await super().aclose()
         if self._guard is not None:
             await self._guard.close()
+
+
+def refuse_other_host(address: str, origin: Origin) -> None:
+    """Refuse an address that httpx wrote and that is not on an origin.
+
+    Raises:
+        SettingsError: Its host can be read in two ways.
+    """
+    if origin_of(address) != origin:
+        raise SettingsError(f"An address on {origin.host} can be read as another host's.")
 
 
 class _NoRoute(httpx.AsyncBaseTransport):
@@ -226,7 +242,7 @@ class _Client(HttpxAiohttpClient):
 
     def _init_transport(self, *_: Any, **rest: Any) -> httpx.AsyncBaseTransport:
         guarded = self._connection.loopback or self._connection.kind == "media"
-        return _Connections(self._connection, self._resolver, guarded=guarded, **rest)
+        return Connections(self._connection, self._resolver, guarded=guarded, **rest)
 
     def _init_proxy_transport(self, proxy: httpx.Proxy, *_: Any, **rest: Any) -> httpx.AsyncBaseTransport:
         if proxy.url.scheme not in {"http", "https"}:
@@ -238,7 +254,13 @@ class _Client(HttpxAiohttpClient):
         # aiohttp deprecates its own way to pass these, and warns in the user's cell.
         bare = httpx.Proxy(proxy.url, headers=headers)
         # The proxy resolves and connects for us, and may itself have a private address: no guard.
-        return _Connections(self._connection, self._resolver, guarded=False, proxy=bare, **rest)
+        return Connections(self._connection, self._resolver, guarded=False, proxy=bare, **rest)
+
+
+def direct_connections(client: httpx.AsyncClient, url: httpx.URL) -> Connections | None:
+    """Give the connections that a client uses for an address, or None where a proxy stands between."""
+    route = client._transport_for_url(url)  # noqa: SLF001 - httpx has no public way to ask
+    return route if isinstance(route, Connections) and route.proxy is None else None
 
 
 def _is_address(text: str) -> bool:

@@ -7,6 +7,7 @@ because it is too short or a plain word, is not looked for.
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -170,6 +171,7 @@ def strings(value: object) -> Iterator[str]:
             yield from strings(inner)
 
 
-def _spellings(key: str) -> set[str]:
+@lru_cache(maxsize=16)
+def _spellings(key: str) -> frozenset[str]:
     escaped = json.dumps(key)[1:-1]
-    return {key, escaped, escaped.replace("/", "\\/"), quote(key, safe="")}
+    return frozenset({key, escaped, escaped.replace("/", "\\/"), quote(key, safe="")})

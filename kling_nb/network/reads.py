@@ -1,0 +1,106 @@
+"""Free reads from one origin with one key: what is the same for each of them is checked and made ready once.
+
+Invariants: a read uses the connections, certificates and time-outs of the httpx client that would send it; an
+address is read here only where it plainly lies inside the origin, and every other one goes the whole way;
+nothing shows the key.
+"""
+
+import re
+from collections.abc import AsyncIterator
+from urllib.parse import urlencode
+
+import aiohttp
+import httpx
+from httpx_aiohttp.transport import AiohttpResponseStream
+from multidict import CIMultiDict
+from yarl import URL
+
+from kling_nb.addresses import Origin
+from kling_nb.network.connections import Connections, direct_connections, refuse_other_host
+from kling_nb.providers.messages import Call
+
+__all__ = ["Reads", "body_of", "prepare_reads"]
+
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?=/|$)")
+# Behind `https://host/` no parser finds another host in these, and each is written in one way only.
+_PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*")
+
+
+class Reads:
+    """What all reads from one origin with one key share.
+
+    Args:
+        place: Where they go.
+        prefix: What every address begins with, up to the slash after the host.
+        request: Such a read as httpx would send it.
+        connections: Where httpx would send it.
+    """
+
+    def __init__(self, place: Origin, prefix: str, request: httpx.Request, connections: Connections) -> None:
+        self.place = place
+        self._prefix = prefix
+        self._headers = CIMultiDict(request.headers)
+        self._connections = connections
+        timeout = request.extensions["timeout"]
+        self._timeout = aiohttp.ClientTimeout(
+            connect=timeout["pool"], sock_connect=timeout["connect"], sock_read=timeout["read"]
+        )
+
+    def address_of(self, call: Call) -> str | None:
+        """Return the whole address of a call; None for one that goes the whole way."""
+        if call.method != "GET" or call.paid or call.headers or call.json is not None:
+            return None
+        address = call.url
+        if call.params:
+            address += ("&" if "?" in address else "?") + urlencode(call.params)
+        inside = address.startswith(self._prefix) and _PATH.fullmatch(address, len(self._prefix))
+        return address if inside else None
+
+    async def open(self, address: str) -> aiohttp.ClientResponse:
+        """Send a read; a redirect is an answer like any other.
+
+        Args:
+            address: As `address_of` gave it.
+        """
+        return await self._connections.session.get(
+            URL(address, encoded=True),
+            headers=self._headers,
+            allow_redirects=False,
+            auto_decompress=False,
+            timeout=self._timeout,
+        )
+
+
+def prepare_reads(
+    client: httpx.AsyncClient, place: Origin, origin: str, headers: httpx.Headers
+) -> Reads | None:
+    """Make the reads from one origin ready.
+
+    Args:
+        client: The client that would send them.
+        place: Where they go, checked.
+        origin: The same as it is spelled.
+        headers: Of each of them, with the key.
+
+    Returns:
+        The reads; None where each goes the whole way, as through a proxy.
+
+    Raises:
+        SettingsError: httpx reads another host in the address.
+    """
+    spelled = _ORIGIN.match(origin)
+    if spelled is None:
+        return None
+    prefix = spelled[0] + "/"
+    request = client.build_request("GET", prefix, headers=headers)
+    refuse_other_host(str(request.url), place)
+    connections = direct_connections(client, request.url)
+    return None if connections is None else Reads(place, prefix, request, connections)
+
+
+def body_of(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Give the body of an answer in pieces, decoded should it be encoded although that was not asked for."""
+    if "content-encoding" not in response.headers:
+        return response.content.iter_any()
+    stream = AiohttpResponseStream(response)
+    return httpx.Response(response.status, headers=response.raw_headers, stream=stream).aiter_bytes()
