@@ -1,6 +1,6 @@
 # Needs Python 3.11 or newer and make; everything else is put into .venv and build/ of this folder.
 PYTHON ?= python3
-WORKERS ?= 3
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -29,8 +29,19 @@ demo: $(VENV)/.demo ## Run the whole thing against the sandbox: no key, no netwo
 	$(BIN)/kling-nb demo --prompts tests/data/vbench_prompts.jsonl
 
 .PHONY: test
-test: lint docs chromium ## Set up everything and run every check
+test: venv chromium ## Set up everything and run every check
+	@$(MAKE) --no-print-directory --jobs=2 pytest static
+
+.PHONY: pytest
+pytest: venv chromium
+	@# One process compiles the tests for all workers.
+	@$(BIN)/pytest --collect-only -q >build/tests.txt 2>&1 || { cat build/tests.txt; exit 1; }
 	$(PYTEST) -m "not matrix"
+
+# Beside the tests, which wait for each other now and then; one after the other, for their own caches' sake.
+.PHONY: static
+static: lint
+	@$(MAKE) --no-print-directory docs
 
 .PHONY: matrix
 matrix: venv chromium ## Run the full matrices, which `make test` leaves out

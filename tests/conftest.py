@@ -5,6 +5,7 @@ leaves this machine (processes that a test starts are not covered); a browser te
 """
 
 import asyncio
+import gc
 import ipaddress
 import os
 import resource
@@ -12,6 +13,7 @@ import socket
 import sys
 import tempfile
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,17 @@ _now, _most = resource.getrlimit(resource.RLIMIT_NOFILE)
 _wanted = 20_000 if _most == resource.RLIM_INFINITY else min(20_000, _most)
 if resource.RLIM_INFINITY != _now < _wanted:
     resource.setrlimit(resource.RLIMIT_NOFILE, (_wanted, _most))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What collecting makes stays to the end: the collector of garbage need not look through it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def _is_loopback(host):
@@ -112,11 +125,24 @@ def _scratch(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def _clips_once(tmp_path_factory):
-    """Sandboxes in this process render no plan a second time."""
+    """Sandboxes in this process, and in those that are forked for it, render no plan a second time."""
     from support.rendered import render_once
 
+    folder = tmp_path_factory.mktemp("clips")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kling_nb.sandbox.render.cache.render", render_once(tmp_path_factory.mktemp("clips")))
+        patch.setattr("kling_nb.sandbox.render.cache.render", render_once(folder))
+        # For the processes of `support.warm`.
+        patch.setenv("TESTS_CLIPS", str(folder))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _certificates_once():
+    """The list of certificates is read once: a hundred authorities, for clients that speak to loopback."""
+    import httpx
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpx, "create_ssl_context", cache(httpx.create_ssl_context))
         yield
 
 

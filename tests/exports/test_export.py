@@ -3,10 +3,7 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -18,6 +15,7 @@ from kling_nb.ratings.votes import Vote, add_vote
 from kling_nb.records.run import RunStatus
 from support.sessions import KEY, ask
 from support.stand_ins import names
+from support.warm import tool
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -31,9 +29,8 @@ def session(make_session, wires, monkeypatch):
 
 def call(tmp_path, *words):
     """Run the command line on that ledger."""
-    command = [str(Path(sys.executable).with_name("kling-nb")), *words]
     own = {**os.environ, "KLING_NB_LEDGER": str(tmp_path / "ledger.db")}
-    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, env=own)
+    return tool(*words, cwd=tmp_path, env=own)
 
 
 def test_who_names_no_run_means_those_of_models(tmp_path, session):

@@ -20,6 +20,7 @@ from support.clips import make_record
 from support.paths import TESTS
 from support.stage import Stage
 from support.sums import committed
+from support.warm import Popen
 
 PRELUDE = """
 import sys
@@ -85,7 +86,7 @@ def test_bills_are_found_however_far_back_they_stand(ledger):
 def race(where, code, names):
     """Start processes that are all ready before any of them begins; gives what each printed."""
     started = [
-        subprocess.Popen(
+        Popen(
             [sys.executable, "-c", PRELUDE + code, str(TESTS), str(where), name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -243,7 +244,7 @@ def test_many_processes_may_open_a_new_ledger_at_once(tmp_path):
         "for number in range(15):\n    Ledger(f'{sys.argv[1]}/{number}/ledger.db').close()\n"
     )
     started = [
-        subprocess.Popen(
+        Popen(
             [sys.executable, "-c", code, str(tmp_path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

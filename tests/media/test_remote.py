@@ -9,7 +9,6 @@ import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import fsspec
 import pytest
@@ -21,6 +20,7 @@ from kling_nb.notebook.line import run_command
 from kling_nb.recovery.restore import restore
 from support.saved import save, words
 from support.sessions import ask
+from support.warm import tool
 
 SECRET = "made-up-secret-4Kq9"
 #: Moto speaks S3's own wire; its address is its first line.
@@ -202,10 +202,7 @@ def bucket(lost):
 def call(tmp_path, environment, *line):
     """Run the command line as somebody with this environment."""
     own = {**os.environ, **environment, "KLING_NB_LEDGER": str(tmp_path / "ledger.db")}
-    command = [str(Path(sys.executable).with_name("kling-nb")), *line]
-    return subprocess.run(
-        command, check=False, capture_output=True, text=True, cwd=tmp_path, env=own, timeout=120
-    )
+    return tool(*line, cwd=tmp_path, env=own, timeout=120)
 
 
 @pytest.mark.matrix

@@ -11,6 +11,7 @@ from kling_nb.files import file_sha256
 from kling_nb.ledger.database import Ledger
 from support.crash import Nursery
 from support.stage import WIRES
+from support.warm import Popen
 from support.workbench import KEY, VARIABLE
 
 #: Nobody dies here, and on a busy machine a heartbeat may be late and a clip take minutes.
@@ -21,7 +22,7 @@ LIMITS = {"lease_s": 10, "watch_s": 400}
 def server():
     """The sandbox as a process of its own."""
     command = [sys.executable, "-m", "kling_nb.sandbox", "--wait-scale", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield json.loads(process.stdout.readline())
         finally:

@@ -7,8 +7,6 @@ import json
 import logging
 import os
 import pickle
-import subprocess
-import sys
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +27,7 @@ from support.kernels import errors, execute, kernel_in, notebook, sandbox_beside
 from support.keys import KEYS, VARIABLES, assert_clean, files_below, mark
 from support.sessions import ask
 from support.stage import WIRES, Stage
+from support.warm import tool
 
 
 def said_of(run):
@@ -312,13 +311,10 @@ def test_a_live_page_is_sent_no_secret(tmp_path, monkeypatch):
 def test_the_command_line_prints_no_secret(tmp_path, monkeypatch):
     """Each command that a program may read, after a real run, and with a key of the wrong form too."""
     monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
-    program = str(Path(sys.executable).with_name("kling-nb"))
     said = []
 
     def call(*arguments):
-        done = subprocess.run(
-            [program, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        done = tool(*arguments, cwd=tmp_path)
         said.append(done.stdout + done.stderr)
         return done.returncode
 

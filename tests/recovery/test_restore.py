@@ -3,9 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +14,7 @@ from kling_nb.recovery.restore import relink, restore
 from kling_nb.recovery.verify import verify_folder
 from support.saved import save, words
 from support.sessions import KEY, ask
+from support.warm import tool
 
 WIRES = ("runflow", "runcomfy")
 
@@ -269,10 +267,7 @@ def test_the_command_line_verifies_and_restores(tmp_path, make_session):
     environment = {**os.environ, "KLING_NB_LEDGER": str(tmp_path / "ledger.db")}
 
     def call(*words):
-        command = [str(Path(sys.executable).with_name("kling-nb")), *words]
-        return subprocess.run(
-            command, check=False, capture_output=True, text=True, cwd=tmp_path, env=environment
-        )
+        return tool(*words, cwd=tmp_path, env=environment)
 
     good = call("verify", "kling_media", "--json")
     assert (good.returncode, [one["state"] for one in json.loads(good.stdout)]) == (0, ["here"])

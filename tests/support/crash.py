@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 
 from kling_nb.records.base import utc_now
+from support.warm import Popen
 
 #: A lease that a dead process holds on to for about a second.
 LIMITS = {
@@ -38,7 +39,7 @@ class Nursery:
 
     def __init__(self, folder):
         self.folder, self.count = folder, 0
-        self.process = subprocess.Popen(
+        self.process = Popen(
             [sys.executable, "-m", "support.crash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 

@@ -11,6 +11,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from queue import Empty
+from unittest.mock import patch
 
 import av
 import nbformat
@@ -21,6 +22,7 @@ from kling_nb.loop import Loop
 from kling_nb.records.receipt import from_receipt, receipts_in
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.sandbox.serve import Sandbox, parse_faults
+from support.warm import Popen
 
 #: Made up; it must appear nowhere.
 KEY = "made-up-key-of-a-test-7Qm2"
@@ -90,15 +92,16 @@ def notebook(*sources):
 
 def execute(made, folder, **options):
     """Run a notebook in a fresh kernel of the folder, with the environment as it is now."""
-    NotebookClient(
-        made,
-        timeout=LIMIT_S,
-        startup_timeout=START_S,
-        kernel_name="python3",
-        extra_arguments=["--log-level=ERROR"],
-        resources={"metadata": {"path": str(folder)}},
-        **options,
-    ).execute()
+    with patch("jupyter_client.launcher.Popen", Popen):
+        NotebookClient(
+            made,
+            timeout=LIMIT_S,
+            startup_timeout=START_S,
+            kernel_name="python3",
+            extra_arguments=["--log-level=ERROR"],
+            resources={"metadata": {"path": str(folder)}},
+            **options,
+        ).execute()
     return made
 
 
@@ -274,12 +277,13 @@ class Kernel:
 def kernel_in(folder):
     """Start a kernel whose working folder this is, with the environment as it is now."""
     manager = KernelManager(kernel_name="python3")
-    manager.start_kernel(
-        cwd=str(folder),
-        env=dict(os.environ),
-        extra_arguments=["--log-level=ERROR"],
-        stderr=subprocess.DEVNULL,
-    )
+    with patch("jupyter_client.launcher.Popen", Popen):
+        manager.start_kernel(
+            cwd=str(folder),
+            env=dict(os.environ),
+            extra_arguments=["--log-level=ERROR"],
+            stderr=subprocess.DEVNULL,
+        )
     client = manager.blocking_client()
     try:
         client.start_channels()

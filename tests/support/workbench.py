@@ -13,6 +13,7 @@ from kling_nb.records.base import utc_now
 from kling_nb.sandbox.serve import Sandbox
 from kling_nb.session.session import Session
 from support.stage import HELD, QUICK, HeldTime
+from support.warm import Popen
 
 #: Made up; it must appear nowhere.
 KEY = "made-up-key-of-a-test-7Qm2"
@@ -118,8 +119,11 @@ class House:
     # -- processes ----------------------------------------------------------
     def start(self, *words, **env):
         """Start `python -c CODE ...` or `python -m ...` with nobody watching."""
-        process = subprocess.Popen(
-            [sys.executable, *map(str, words)],
+        return self._start([sys.executable, *words], env)
+
+    def _start(self, command, env):
+        process = Popen(
+            [*map(str, command)],
             cwd=self.folder,
             env={**os.environ, **{name: str(value) for name, value in env.items()}},
             stdin=subprocess.DEVNULL,
@@ -136,8 +140,7 @@ class House:
 
     def tool(self, *words, timeout_s=60, **env):
         """Run the command line to its end."""
-        code = "from kling_nb.cli import main; main()"
-        return self.end(self.start("-c", code, *words, **env), timeout_s)
+        return self.end(self._start(["kling-nb", *words], env), timeout_s)
 
     @staticmethod
     def end(process, timeout_s=60):
