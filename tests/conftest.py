@@ -125,10 +125,13 @@ def _scratch(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def _clips_once(tmp_path_factory):
-    """Sandboxes in this process, and in those that are forked for it, render no plan a second time."""
+    """Sandboxes of all workers, and of what is forked for them, render no plan a second time."""
     from support.rendered import render_once
 
-    folder = tmp_path_factory.mktemp("clips")
+    base = tmp_path_factory.getbasetemp()
+    # The folder of a worker lies in one that all workers share.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "clips"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kling_nb.sandbox.render.cache.render", render_once(folder))
         # For the processes of `support.warm`.
