@@ -10,27 +10,35 @@ Example:
 """
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import Any
 
-import lazy_loader
-
 __version__ = "0.1.0"
 
-# The names are those of `__init__.pyi`; each loads its module on first use.
-_load, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__all__ += ["__version__", "last", "load_ipython_extension", "unload_ipython_extension"]
+
+@cache
+def _public() -> tuple[Callable[[str], Any], list[str]]:
+    """Read the names in `__init__.pyi`, at the first use of one: `%load_ext` and `--help` need none."""
+    import lazy_loader
+
+    load, _, names = lazy_loader.attach_stub(__name__, __file__)
+    return load, [*names, "__version__", "last", "load_ipython_extension", "unload_ipython_extension"]
 
 
 def __getattr__(name: str) -> Any:
-    thing = import_module("kling_nb.session.api").last if name == "last" else _load(name)
+    load, names = _public()
+    if name == "__all__":
+        return names
+    thing = import_module("kling_nb.session.api").last if name == "last" else load(name)
     if "kling_nb.session.api" in sys.modules:
         _attach()
     return thing() if name == "last" else thing
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(_public()[1])
 
 
 def _attach() -> None:

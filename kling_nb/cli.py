@@ -29,12 +29,36 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Loading what draws boxes takes longer than everything else of `--help`.
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 120},
 )
-sandbox_app = typer.Typer(help="The loopback server that plays both providers.", no_args_is_help=True)
+sandbox_app = typer.Typer(
+    help="The loopback server that plays both providers.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(sandbox_app, name="sandbox")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds to wait at most.")]
+
+
+def _say_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if asked:
+        from importlib.metadata import version
+
+        _print(f"kling-nb {version('kling-nb')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and end.", callback=_say_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

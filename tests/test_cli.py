@@ -2,7 +2,9 @@
 
 import io
 import json
+import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -52,3 +54,45 @@ def test_letters_that_a_console_cannot_write_are_escaped(ledger, monkeypatch, en
     assert code == 2
     assert "\u72d0".encode(encoding, "backslashreplace").decode(encoding) in err
     assert "Traceback" not in err
+
+
+#: Packages that take long to load.
+HEAVY = {
+    "aiohttp",
+    "httpx",
+    "IPython",
+    "PIL",
+    "anywidget",
+    "av",
+    "ipywidgets",
+    "pydantic",
+    "rich",
+    "sqlalchemy",
+}
+
+
+def loaded_by(*words):
+    """Run one command in a process of its own; give what it printed and which packages it loaded."""
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr))\n"
+        "from kling_nb.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    return done.stdout, set(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--version"], f"kling-nb {version('kling-nb')}"),
+        (["--help"], "List runs of the ledger, newest first."),
+    ],
+)
+def test_version_and_help_load_nothing_heavy(words, shown):
+    """They answer quickly, because they load no package that takes long."""
+    out, packages = loaded_by(*words)
+    assert shown in out
+    assert packages & HEAVY == set()
+    assert "typer" in packages

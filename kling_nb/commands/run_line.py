@@ -8,18 +8,12 @@ import getpass
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from kling_nb.commands import overview, runs
 from kling_nb.commands.answer import Answer, verbatim
-from kling_nb.commands.cache import cache_line, restore_line
-from kling_nb.commands.doctor import doctor
-from kling_nb.commands.estimate import view
-from kling_nb.commands.export import PAGE_FLAGS, export_line, page_line
-from kling_nb.commands.models import model_list
-from kling_nb.commands.money import budget, cost
 from kling_nb.commands.order import CommandCall
 from kling_nb.commands.syntax.flags import cell_help, normal
 from kling_nb.commands.syntax.subcommands import COMMANDS, Command, command_help
@@ -104,7 +98,7 @@ def _run(
         command, rest = _find_command("help"), [command.name] if asked else []
     call = _read(command, rest, session, names)
     try:
-        return {**_COMMANDS, **views}[command.name](call)
+        return (views.get(command.name) or _handler(command.name))(call)
     except KlingError:
         # A time-out of ours is an OSError, too.
         raise
@@ -155,6 +149,11 @@ def _read(
     return CommandCall(session=session, names=names, words=loose, flags=flags)
 
 
+def _handler(name: str) -> Handler:
+    found: Handler = resolve_name(f"{__package__}.{_COMMANDS[name]}")
+    return found
+
+
 def _help(call: CommandCall) -> Answer:
     text = f"{cell_help()}\n\n{command_help()}"
     if call.words:
@@ -162,7 +161,21 @@ def _help(call: CommandCall) -> Answer:
     return verbatim(text)
 
 
+def _config(call: CommandCall) -> Answer:
+    from kling_nb.commands import overview
+
+    return overview.config(call.session)
+
+
+def _doctor(call: CommandCall) -> Answer:
+    from kling_nb.commands.doctor import doctor
+
+    return doctor(call.session, online="--online" in call.flags)
+
+
 def _export(call: CommandCall) -> Answer:
+    from kling_nb.commands.export import PAGE_FLAGS, export_line, page_line
+
     if call.words[:1] == ["page"]:
         return page_line(call)
     own = [flag for flag in call.flags if flag in PAGE_FLAGS]
@@ -172,6 +185,8 @@ def _export(call: CommandCall) -> Answer:
 
 
 def _keys(call: CommandCall) -> Answer:
+    from kling_nb.commands import overview
+
     provider = call.flags.get("--ask")
     if provider is not None:
         if call.session.surroundings().headless:
@@ -184,24 +199,25 @@ def _keys(call: CommandCall) -> Answer:
     return overview.keys(call.session)
 
 
-_COMMANDS: dict[str, Handler] = {
-    "status": runs.status,
-    "list": runs.list_runs,
-    "show": runs.show,
-    "wait": runs.wait,
-    "cancel": runs.cancel,
-    "resume": runs.resume,
-    "resolve": runs.resolve,
-    "adopt": runs.adopt,
-    "cost": cost,
-    "budget": budget,
-    "estimate": view.estimate,
-    "restore": restore_line,
-    "cache": cache_line,
-    "export": _export,
-    "models": model_list,
-    "keys": _keys,
-    "config": lambda call: overview.config(call.session),
-    "doctor": lambda call: doctor(call.session, online="--online" in call.flags),
-    "help": _help,
+#: Where each is answered, below this package: what a command does not need is not loaded for it.
+_COMMANDS = {
+    "status": "runs:status",
+    "list": "runs:list_runs",
+    "show": "runs:show",
+    "wait": "runs:wait",
+    "cancel": "runs:cancel",
+    "resume": "runs:resume",
+    "resolve": "runs:resolve",
+    "adopt": "runs:adopt",
+    "cost": "money:cost",
+    "budget": "money:budget",
+    "estimate": "estimate.view:estimate",
+    "restore": "cache:restore_line",
+    "cache": "cache:cache_line",
+    "export": "run_line:_export",
+    "models": "models:model_list",
+    "keys": "run_line:_keys",
+    "config": "run_line:_config",
+    "doctor": "run_line:_doctor",
+    "help": "run_line:_help",
 }

@@ -1,20 +1,19 @@
 """Completion of flags, values and subcommands in `%%kling` and `%kling` lines.
 
 Invariants: only the magic's own line is touched, and there Python names give way; nothing heavy is imported,
-because this runs on a key press; nothing is looked up but the shipped catalog and the names of variables.
+because `%load_ext` loads this and a key press runs it; nothing is looked up but the shipped catalog and the
+names of variables.
 """
 
 import re
-import tomllib
 from functools import cache
-from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from IPython import get_ipython
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from kling_nb.commands.syntax.flags import FLAGS, Flag, find_flag
-from kling_nb.commands.syntax.subcommands import COMMANDS
+if TYPE_CHECKING:
+    from kling_nb.commands.syntax.flags import Flag
 
 __all__ = ["install", "matcher", "remove"]
 
@@ -87,6 +86,8 @@ def _words(text: str) -> tuple[list[str], str]:
 
 
 def _of_cell(text: str) -> tuple[str, tuple[str, ...]]:
+    from kling_nb.commands.syntax.flags import find_flag
+
     words, fragment = _words(text)
     joined, sign, value = fragment.partition("=")
     if sign and (flag := find_flag(joined)):
@@ -102,6 +103,8 @@ def _of_cell(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _spellings(used: set[str]) -> tuple[str, ...]:
+    from kling_nb.commands.syntax.flags import FLAGS
+
     return tuple(
         spelling
         for flag in FLAGS
@@ -111,7 +114,7 @@ def _spellings(used: set[str]) -> tuple[str, ...]:
     )
 
 
-def _values(flag: Flag) -> tuple[str, ...]:
+def _values(flag: "Flag") -> tuple[str, ...]:
     if flag.name == "model":
         return _model_names()
     if flag.name in {"params", "metadata"}:
@@ -132,11 +135,16 @@ def _variables(*kinds: str) -> tuple[str, ...]:
 @cache
 def _model_names() -> tuple[str, ...]:
     """Read ids and aliases without the catalog's own module, which brings pydantic."""
+    import tomllib
+    from importlib.resources import files
+
     table = tomllib.loads(files("kling_nb.pricing").joinpath("catalog.toml").read_text(encoding="utf-8"))
     return tuple(name for model, entry in table.items() for name in (*entry.get("aliases", ()), model))
 
 
 def _of_line(text: str) -> tuple[str, tuple[str, ...], str]:
+    from kling_nb.commands.syntax.subcommands import COMMANDS
+
     words, fragment = _words(text)
     names = tuple(command.name for command in COMMANDS)
     if not words or words == ["help"]:

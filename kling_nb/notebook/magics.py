@@ -18,6 +18,7 @@ from kling_nb.commands.syntax.cell_source import shield
 from kling_nb.config.settings import OPTIONS
 from kling_nb.errors import DetachedError, KlingError, SettingsError
 from kling_nb.files import escape_unwritable
+from kling_nb.notebook import completion, warming
 
 __all__ = ["KlingMagics", "load", "unload"]
 
@@ -49,6 +50,7 @@ class KlingMagics(Magics):
     vars().update({name: _trait(option) for name, option in OPTIONS.items()})
 
     shell: Any
+    loader: warming.Warming | None = None
 
     @no_var_expand
     @cell_magic("kling")  # type: ignore[arg-type]  # IPython types it for functions without self
@@ -77,6 +79,7 @@ class KlingMagics(Magics):
         return put(run_command(self._session(), line, self.shell.user_ns))
 
     def _session(self) -> Any:
+        warming.wait()
         from kling_nb.notebook.surroundings import attach
         from kling_nb.session.api import current
 
@@ -124,8 +127,6 @@ def load(ip: Any) -> None:
     _refuse_old_ipython()
     if getattr(ip, "kernel", None) is None:
         escape_unwritable(sys.stdout, sys.stderr)
-    from kling_nb.notebook import completion
-
     magics = KlingMagics(parent=ip, shell=ip)
     ip.register_magics(magics)
     magics.stay_loaded()
@@ -134,6 +135,11 @@ def load(ip: Any) -> None:
     if shield not in ip.input_transformers_cleanup:
         ip.input_transformers_cleanup.insert(0, shield)
     completion.install(ip)
+    if getattr(ip, "kernel", None) is not None:
+        # Of this loading: its callbacks are taken away with it.
+        magics.loader = warming.Warming()
+        ip.events.register("pre_run_cell", magics.loader.cell_begins)
+        ip.events.register("post_run_cell", magics.loader.cell_ends)
 
 
 def _refuse_old_ipython() -> None:
@@ -155,14 +161,16 @@ def unload(ip: Any) -> None:
     Args:
         ip: The shell.
     """
-    from kling_nb.notebook import completion
-
     completion.remove(ip)
     if shield in ip.input_transformers_cleanup:
         ip.input_transformers_cleanup.remove(shield)
     magics = ip.magics_manager.registry.get("KlingMagics")
     if magics is not None and magics.stay_loaded in ip.events.callbacks["pre_run_cell"]:
         ip.events.unregister("pre_run_cell", magics.stay_loaded)
+    if magics is not None and magics.loader is not None:
+        ip.events.unregister("pre_run_cell", magics.loader.cell_begins)
+        ip.events.unregister("post_run_cell", magics.loader.cell_ends)
+        magics.loader.stop()
     for kind in ("cell", "line"):
         ip.magics_manager.magics[kind].pop("kling", None)
     ip.magics_manager.registry.pop("KlingMagics", None)

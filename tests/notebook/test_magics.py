@@ -11,8 +11,6 @@ from kling_nb.notebook import magics
 from support.kernels import KEY, kernel_in, let_go, sandbox_beside
 from support.paths import ROOT
 
-HEAVY = ("aiohttp", "av", "httpx", "ipywidgets", "pydantic", "sqlalchemy", "starlette", "typer", "uvicorn")
-
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch, tmp_path):
@@ -39,21 +37,6 @@ def slow(tmp_path, monkeypatch):
 
 
 # -- loading ------------------------------------------------------------------------------
-def test_loading_imports_nothing_heavy(tmp_path):
-    """Import, extension, flag completion and help bring in no heavy package; the first use does."""
-    with kernel_in(tmp_path) as kernel:
-        # What the kernel brings by itself says nothing about us.
-        heavy = [name for name in HEAVY if not kernel.value(f"{name!r} in __import__('sys').modules")]
-        assert len(heavy) >= len(HEAVY) - 1
-        kernel.run("import kling_nb as kling")
-        kernel.run("%load_ext kling_nb")
-        assert "--duration" in kernel.complete("%%kling --dur")
-        assert kernel.run("%%kling?").page
-        assert kernel.value(f"[name for name in {heavy} if name in __import__('sys').modules]") == []
-        assert kernel.run("%%kling fox -d 3\nA fox").status == "ok"
-        assert kernel.value("all(name in __import__('sys').modules for name in ('httpx', 'pydantic'))")
-
-
 def test_an_old_ipython_that_is_still_loaded_is_said_in_one_line(tmp_path):
     """As in Colab after an installation: the extension refuses before it touches anything."""
     with kernel_in(tmp_path) as kernel:
