@@ -13,13 +13,13 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 
 from kling_nb.engine.detach import detached, halted
 from kling_nb.engine.fetch import fetch_again
 from kling_nb.engine.folder_state import SENDER_GONE, catch_up
 from kling_nb.engine.job import Clock, Driver, Job, Limits
+from kling_nb.engine.leases import Leases
 from kling_nb.engine.lookup import Access, Seen, look
 from kling_nb.engine.refetch import look_again, refetch
 from kling_nb.engine.run import Run
@@ -78,6 +78,7 @@ class Engine:
         self._totals = totals
         #: Under this name runs are claimed; no other engine shares it.
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._leases = Leases(ledger, self.owner, self.limits)
         self._transport = Transport()
         self._runs: dict[str, Run] = {}
         self._drivers: dict[str, Driver] = {}
@@ -220,7 +221,7 @@ class Engine:
             await refetch(job)
             return
         while await self._claim(job):
-            beating = asyncio.ensure_future(job.beat())
+            self._leases.keep(job)
             try:
                 await self._carry(job)
             except LeaseLostError:
@@ -231,25 +232,23 @@ class Engine:
                 run.stop(halted(run.record, error))
             finally:
                 # Also when canceled: a lease that is kept makes other processes wait until it runs out.
-                beating.cancel()
                 driver.ending = driver.ending or run.status.ended
-                with contextlib.suppress(LedgerError):
-                    await asyncio.to_thread(self.ledger.release, run.id, self.owner)
+                await self._leases.give_back(run.id)
             break
 
     async def _claim(self, job: Job) -> bool:
         """Wait until the run is ours to drive; False where it ended before."""
         run, lease, since = job.run, None, 0.0
         while True:
-            claim = partial(self.ledger.claim, run.id, self.owner, self.limits.lease_s)
-            mine = await asyncio.to_thread(claim)
-            if not mine:
-                before, lease = lease, await asyncio.to_thread(self.ledger.lease, run.id)
+            mine, before, (lease, record) = False, lease, await self._leases.take(run.id)
+            if lease is None:
+                mine = True
+            else:
                 since = since if lease == before else self.clock.monotonic()
-                if lease is not None and self.clock.monotonic() - since > self.limits.lease_s:
+                if self.clock.monotonic() - since > self.limits.lease_s:
                     # Nobody renews it, whatever the clock on the wall says.
-                    mine = await asyncio.to_thread(claim, unmoved=lease)
-            record = await asyncio.to_thread(self.ledger.get, run.id)
+                    lease, record = await self._leases.take(run.id, unmoved=lease)
+                    mine = lease is None
             if record is None:
                 raise UsageError(
                     f"Run {run.id} is known from the media folder only.",

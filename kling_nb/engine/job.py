@@ -7,7 +7,7 @@ account the run belongs to; nothing here decides what a reply means.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -21,13 +21,14 @@ from kling_nb.engine.schedule import back_off
 from kling_nb.errors import LedgerError, StoreError
 from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.database import LeaseLostError, Ledger
+from kling_nb.ledger.transaction import Transaction
 from kling_nb.media.folder import Store
 from kling_nb.network.client import Transport
 from kling_nb.providers.base import Provider, Snapshot
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import redact_changes
-from kling_nb.records.run import Earlier, RunRecord, RunStatus
+from kling_nb.records.run import Earlier, RunRecord, RunStatus, changed
 
 __all__ = ["STEPS", "Clock", "Driver", "Job", "Limits"]
 
@@ -194,7 +195,8 @@ class Job:
         if at is None and all(getattr(before, name) == value for name, value in changes.items()):
             return before
         record = await self._insist(
-            lambda: self.ledger.change_as(self.owner, before.id, kind, at=at, **changes)
+            lambda transaction: transaction.change_as(self.owner, before.id, kind, changes, at=at),
+            synced=at is not None or not _is_reading(before, changes),
         )
         self.run.publish(record)
         return record
@@ -209,7 +211,7 @@ class Job:
         if RunStatus(changes.get("status", self.record.status)).ended:
             changes["earlier"] = await self._earlier()
         changes = redact_changes(self.record, changes)
-        copy = RunRecord.model_validate({**self.record.model_dump(), **changes})
+        copy = changed(self.record, changes)
         # Somebody who slept may have written down the provider's id since: then it is no end.
         at = self.record.status if copy.status.ended else None
         if copy.status.ended:
@@ -218,7 +220,7 @@ class Job:
         try:
             # The folder may still be writable where the ledger is not, and is enough to find the run again.
             record = await self._insist(
-                lambda: self._commit(kind, at, changes, answered=answered),
+                lambda transaction: self._commit(transaction, kind, at, changes, answered=answered),
                 None if copy.status.ended else copy,
             )
         except LedgerError as error:
@@ -253,19 +255,33 @@ class Job:
             return self.record.earlier
 
     def _commit(
-        self, kind: str, at: RunStatus | None, changes: dict[str, Any], *, answered: bool
-    ) -> RunRecord:
-        if "provider_run_id" in changes:
-            return self.ledger.accept(self.owner, self.record.id, kind, **changes)
+        self,
+        transaction: Transaction,
+        kind: str,
+        at: RunStatus | None,
+        changes: dict[str, Any],
+        *,
+        answered: bool,
+    ) -> RunRecord | None:
         run_id = self.record.id
-        return self.ledger.change_as(self.owner, run_id, kind, at=at, answered=answered, **changes)
+        if "provider_run_id" in changes:
+            others = {name: value for name, value in changes.items() if name != "provider_run_id"}
+            found = changes["provider_run_id"]
+            return transaction.accept(self.owner, run_id, kind, others, provider_run_id=found)
+        return transaction.change_as(self.owner, run_id, kind, changes, at=at, answered=answered)
 
-    async def _insist(self, commit: Callable[[], RunRecord], copy: RunRecord | None = None) -> RunRecord:
+    async def _insist(
+        self,
+        commit: Callable[[Transaction], RunRecord | None],
+        copy: RunRecord | None = None,
+        *,
+        synced: bool = True,
+    ) -> RunRecord:
         """Commit, and try again for a while where the ledger cannot be written; `copy` goes to the folder."""
         tries = 0
         while True:
             try:
-                return await asyncio.to_thread(commit)
+                record = await self.ledger.writer.ask(commit, synced=synced)
             except LeaseLostError:
                 raise
             except LedgerError:
@@ -275,6 +291,12 @@ class Job:
                 if tries >= LEDGER_TRIES:
                     raise
                 await self.clock.sleep(back_off(tries, random=self.clock.random, first_s=0.2, most_s=30))
+            else:
+                if record is None:
+                    raise LeaseLostError(
+                        f"Another process carries run {self.record.id} by now.", run_id=self.record.id
+                    )
+                return record
 
     async def _write_sidecar(self, record: RunRecord) -> None:
         with contextlib.suppress(StoreError):
@@ -320,14 +342,11 @@ class Job:
                 return False
         return claims.keep(key, run_id, sending=True)
 
-    async def beat(self) -> None:
-        """Show again and again that the run is driven: in the ledger, and until it is sent in the folder."""
-        while True:
-            await asyncio.sleep(self.limits.lease_s / 3)
-            with contextlib.suppress(LedgerError, StoreError):
-                await asyncio.to_thread(self.ledger.renew, self.record.id, self.owner, self.limits.lease_s)
-                if self.at(RunStatus.CREATED, RunStatus.SUBMITTING) and not self.follows:
-                    await asyncio.to_thread(self.store.claims.keep, self.record.request_key, self.record.id)
+    def keep_claim(self) -> None:
+        """Show in the folder that the run is about to be sent, until it is."""
+        if self.at(RunStatus.CREATED, RunStatus.SUBMITTING) and not self.follows:
+            with contextlib.suppress(StoreError):
+                self.store.claims.keep(self.record.request_key, self.record.id)
 
     async def read(self) -> Snapshot:
         """Read the run at the provider, following to the reply that decides."""
@@ -369,6 +388,16 @@ class Job:
             self.resting = False
             waking.cancel()
             self.wake.clear()
+
+
+#: What the next reading says again, should a power cut take it away.
+_READ_AGAIN = frozenset({"status", "queue_position", "started_at", "message"})
+
+
+def _is_reading(record: RunRecord, changes: Mapping[str, Any]) -> bool:
+    """Whether a change only tells where a run is that is on its way."""
+    states = {record.status, changes.get("status", record.status)}
+    return changes.keys() <= _READ_AGAIN and states <= {RunStatus.QUEUED, RunStatus.RUNNING}
 
 
 @dataclass

@@ -5,6 +5,7 @@ that rests on it cannot be split by another process; a program older than the sc
 whatever goes wrong is a `LedgerError`.
 """
 
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from kling_nb.ledger import sqlite
 from kling_nb.ledger.fork_guard import ForkGate
 from kling_nb.ledger.schema import MIGRATIONS, STEPS
 from kling_nb.ledger.transaction import Transaction, note_result
+from kling_nb.ledger.writer import Writer
 from kling_nb.records.base import utc_now
 
 __all__ = ["LedgerFile"]
@@ -43,7 +45,9 @@ class LedgerFile:
             self._engine = sa.create_engine(url, pool_size=8, max_overflow=56, hide_parameters=True)
             # A ledger that nobody closed closes its connections when its last user is gone.
             weakref.finalize(self, self._engine.dispose).atexit = False
-            self._forks = ForkGate(close=self._engine.dispose)
+            self._turn = threading.Lock()
+            self.writer = Writer(self._begun, self._broken)
+            self._forks = ForkGate(close=self._engine.dispose, renewed=self._renew)
             if is_sqlite:
                 sa.event.listen(self._engine, "connect", sqlite.prepare)
                 sa.event.listen(self._engine, "begin", sqlite.begin)
@@ -92,14 +96,31 @@ class LedgerFile:
             return 0
         return connection.scalar(sa.select(sa.func.coalesce(sa.func.max(MIGRATIONS.c.number), 0))) or 0
 
+    def _renew(self) -> None:
+        self._turn = threading.Lock()
+        self.writer.renew()
+
     @contextmanager
     def _transaction(self, *, writing: bool = True) -> Iterator[sa.Connection]:
+        try:
+            with interrupts_held(), self._begun(True) if writing else self._open(writing=False) as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise self._broken(error) from None
+
+    @contextmanager
+    def _begun(self, synced: bool) -> Iterator[sa.Connection]:  # noqa: FBT001 - the writer's callback
+        """Open a write transaction in this process's turn: SQLite's own waiting is slower, and not fair."""
+        with self._forks, self._turn, self._open(writing=True, synced=synced) as connection:
+            yield connection
+
+    @contextmanager
+    def _open(self, **marks: bool) -> Iterator[sa.Connection]:
         pool = self._engine.pool
         results: list[sa.CursorResult[Any]] = []
         try:
-            with interrupts_held(), self._forks, self._engine.connect() as connection:
-                marks = {"writing": writing, "results": results}
-                connection = connection.execution_options(**marks)  # noqa: PLW2901 - the same connection, marked
+            with self._forks, self._engine.connect() as connection:
+                connection = connection.execution_options(**marks, results=results)  # noqa: PLW2901 - the same, marked
                 with connection.begin():
                     try:
                         yield connection
@@ -108,8 +129,6 @@ class LedgerFile:
                         # the connection next could not begin to write: not even after waiting.
                         for result in results:
                             result.close()
-        except SQLAlchemyError as error:
-            raise self._broken(error) from None
         finally:
             if self._closed:
                 # Closed meanwhile: nobody else would close what has just gone back into the pool.
@@ -133,6 +152,7 @@ class LedgerFile:
 
     def close(self) -> None:
         """Close every connection; what is being written ends first, for which five seconds are given."""
+        self.writer.emptied(5)
         self._closed = True
         self._forks.emptied(5)
         self._engine.dispose()

@@ -5,13 +5,12 @@ id that was paid for; whatever goes wrong is a `LedgerError`.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
 
-from kling_nb.errors import LedgerError
 from kling_nb.ledger.bills import read_bills, read_waits
 from kling_nb.ledger.connection import LedgerFile
 from kling_nb.ledger.figures import differences, rebuild
@@ -19,17 +18,13 @@ from kling_nb.ledger.listing import Listing
 from kling_nb.ledger.rows import Records, read_rows
 from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS
 from kling_nb.ledger.tallies import count_unreadable, read_open, read_tallies
-from kling_nb.ledger.transaction import Transaction, revived
+from kling_nb.ledger.transaction import LeaseLostError, Transaction
 from kling_nb.pricing.estimate import Bill
 from kling_nb.records.money import Totals
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.records.tally import Tally
 
 __all__ = ["LeaseLostError", "Ledger"]
-
-
-class LeaseLostError(LedgerError):
-    """Another process drives the run by now, so this one may not change it."""
 
 
 class Ledger(LedgerFile):
@@ -62,7 +57,8 @@ class Ledger(LedgerFile):
         Raises:
             LedgerError: There is no such run, or the ledger cannot be written.
         """
-        return self._change(run_id, kind, changes)
+        with self.writing() as transaction:
+            return transaction.change(transaction.known(run_id), kind, changes)
 
     def change_as(
         self,
@@ -96,35 +92,8 @@ class Ledger(LedgerFile):
             LeaseLostError: Another process drives the run, or it is in another state by now.
             LedgerError: As for `change`.
         """
-
-        def allow(transaction: Transaction, record: RunRecord) -> None:
-            if answered and record.status is RunStatus.LOST and record.provider_run_id is None:
-                return
-            if transaction.owner(run_id) != owner or (at is not None and record.status != at):
-                raise LeaseLostError(
-                    f"Another process carries run {run_id} by now.", charged=record.charged, run_id=run_id
-                )
-
-        return self._change(run_id, kind, changes, allow)
-
-    def _change(
-        self,
-        run_id: str,
-        kind: str,
-        changes: dict[str, Any],
-        allow: Callable[[Transaction, RunRecord], None] | None = None,
-    ) -> RunRecord:
         with self.writing() as transaction:
-            record = self._known(transaction, run_id)
-            if allow is not None:
-                allow(transaction, record)
-            return transaction.change(record, kind, changes)
-
-    def _known(self, transaction: Transaction, run_id: str) -> RunRecord:
-        record = transaction.get(run_id)
-        if record is None:
-            raise LedgerError(f"There is no run {run_id} in {self.where}.", cure="See `%kling list`.")
-        return record
+            return transaction.change_as(owner, run_id, kind, changes, at=at, answered=answered)
 
     def accept(
         self, owner: str, run_id: str, kind: str, /, *, provider_run_id: str, **changes: Any
@@ -148,19 +117,11 @@ class Ledger(LedgerFile):
             LeaseLostError: Another process drives the run, and has its id.
             LedgerError: As for `change`.
         """
-        changes["provider_run_id"] = provider_run_id
         with self.writing() as transaction:
-            record = self._known(transaction, run_id)
-            known = None if transaction.owner(run_id) == owner else record.provider_run_id
-            live = transaction.live(record.run_key)
-            if known is None and live is not None and live.id != run_id:
-                # Given up by a person, and asked for anew: the newer one stays, and the id is not lost.
-                transaction.change(record, kind, {"provider_run_id": provider_run_id})
-            elif known is None:
-                return transaction.change(record, kind, {**revived(record), **changes})
-            elif known != provider_run_id:
-                transaction.write(record, "accepted a second time", provider_run_id=provider_run_id)
-        raise LeaseLostError(f"Another process carries run {run_id} by now.", run_id=run_id)
+            record = transaction.accept(owner, run_id, kind, changes, provider_run_id=provider_run_id)
+        if record is None:
+            raise LeaseLostError(f"Another process carries run {run_id} by now.", run_id=run_id)
+        return record
 
     def claim(self, run_id: str, owner: str, ttl_s: float, *, unmoved: str | None = None) -> bool:
         """Take or renew the right to drive a run.
@@ -185,22 +146,17 @@ class Ledger(LedgerFile):
     def renew(self, run_id: str, owner: str, ttl_s: float) -> bool:
         """Keep the right to drive a run, but never take it; False where it is another's by now."""
         with self.writing() as transaction:
-            return transaction.owner(run_id) == owner and transaction.claim(run_id, owner, ttl_s)
+            return transaction.renew([run_id], owner, ttl_s) == 1
 
     def lease(self, run_id: str) -> str | None:
         """Give what changes with every renewal of a run's lease, or None where nobody holds one."""
-        with self._transaction(writing=False) as connection:
-            until: str | None = connection.scalar(sa.select(RUNS.c.owned_until).where(RUNS.c.id == run_id))
-        return until
+        with self.reading() as transaction:
+            return transaction.lease(run_id)
 
     def release(self, run_id: str, owner: str) -> None:
         """Give the right to drive a run back."""
-        with self._transaction() as connection:
-            connection.execute(
-                sa.update(RUNS)
-                .where(RUNS.c.id == run_id, RUNS.c.owner == owner)
-                .values(owner=None, owned_until=None)
-            )
+        with self.writing() as transaction:
+            transaction.release(run_id, owner)
 
     def get(self, run_id: str) -> RunRecord | None:
         """Give one run by our id, or None."""

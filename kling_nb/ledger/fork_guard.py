@@ -27,6 +27,7 @@ class ForkGate:
 
     Args:
         close: Closes what must not be carried over; it is called when nobody is inside.
+        renewed: Called in a forked child, where the other threads do not exist.
 
     Example:
         >>> with ForkGate(close=lambda: None):
@@ -34,8 +35,8 @@ class ForkGate:
         inside
     """
 
-    def __init__(self, close: Callable[[], None]) -> None:
-        self._close = close
+    def __init__(self, close: Callable[[], None], renewed: Callable[[], None] = lambda: None) -> None:
+        self._close, self._renewed = close, renewed
         self._changed = threading.Condition()
         self._inside = 0
         _gates.add(self)
@@ -69,6 +70,7 @@ class ForkGate:
         """Begin anew in a child, where the other threads do not exist."""
         self._changed = threading.Condition()
         self._inside = 0
+        self._renewed()
 
 
 def _before() -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from kling_nb.errors import LedgerError
 from kling_nb.records.run import RunRecord
 
-__all__ = ["Records", "read_row", "read_rows"]
+__all__ = ["Records", "read_row", "read_rows", "remember"]
 
 
 class Records(list[RunRecord]):
@@ -29,6 +29,19 @@ class Records(list[RunRecord]):
     def __init__(self, records: Iterable[RunRecord] = (), *, unreadable: Iterable[str] = ()) -> None:
         super().__init__(records)
         self.unreadable = tuple(unreadable)
+
+
+#: By run, what was last written here and the record that it was written from: it need not be read again.
+_recent: dict[str, tuple[str, RunRecord]] = {}
+_MOST_RECENT = 2_000
+
+
+def remember(record: RunRecord, text: str) -> None:
+    """Keep the record that was written as this text; what is in the ledger by then decides."""
+    _recent.pop(record.id, None)
+    _recent[record.id] = text, record
+    if len(_recent) > _MOST_RECENT:
+        _recent.pop(next(iter(_recent)), None)
 
 
 def read_row(run_id: str, text: str) -> RunRecord:
@@ -49,6 +62,9 @@ def read_row(run_id: str, text: str) -> RunRecord:
         Traceback (most recent call last):
         kling_nb.errors.LedgerError: The ledger's row of run kl7m2q cannot be read: ...
     """
+    known = _recent.get(run_id)
+    if known is not None and known[0] == text:
+        return known[1]
     try:
         return RunRecord.model_validate_json(text)
     except ValidationError:

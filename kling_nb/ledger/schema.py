@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from kling_nb.ledger.figures import add_figures
 from kling_nb.records.run import RunRecord
 
-__all__ = ["EVENTS", "LIVE", "MIGRATIONS", "RUNS", "STEPS", "VOTES", "row_of"]
+__all__ = ["COLUMNS", "EVENTS", "LIVE", "MIGRATIONS", "RUNS", "STEPS", "VOTES", "row_of"]
 
 _schema = sa.MetaData()
 
@@ -96,6 +96,10 @@ STEPS: tuple[tuple[str, Callable[[sa.Connection], None]], ...] = (
     ("create votes", _create_votes),
     ("keep figures and running totals", add_figures),
 )
+
+
+#: The columns that `row_of` gives, in its order.
+COLUMNS = tuple(column.name for column in RUNS.columns if column.name not in {"owner", "owned_until"})
 
 
 def row_of(record: RunRecord) -> dict[str, Any]:

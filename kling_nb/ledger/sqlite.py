@@ -1,7 +1,8 @@
 """How a ledger in a file is opened: what SQLite must be told, and what it does not wait for by itself.
 
 Invariants: a transaction that writes holds the lock from its first statement; what is committed is on
-the disk; any number of processes may open the same new file at the same moment.
+the disk, unless who writes it said that it need not be; any number of processes may open the same new file at
+the same moment.
 """
 
 import sqlite3
@@ -56,8 +57,12 @@ def _write_ahead(connection: Any) -> None:
 
 
 def begin(connection: sa.Connection) -> None:
-    """Begin a transaction: one that writes takes the lock at once."""
-    writing = connection.get_execution_options().get("writing", True)
+    """Begin a transaction: one that writes takes the lock at once; its commit is synced unless marked."""
+    marks = connection.get_execution_options()
+    writing, synced = marks.get("writing", True), marks.get("synced", True)
+    if writing and synced != connection.info.get("synced", True):
+        connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+        connection.info["synced"] = synced
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 

@@ -5,19 +5,20 @@ are written together; every event says what the run holds and what is settled af
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from kling_nb.ledger.rows import read_row
-from kling_nb.ledger.schema import EVENTS, LIVE, RUNS, row_of
+from kling_nb.errors import LedgerError
+from kling_nb.ledger.rows import read_row, remember
+from kling_nb.ledger.schema import COLUMNS, LIVE, RUNS, row_of
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals
-from kling_nb.records.run import Earlier, RunRecord, RunStatus
+from kling_nb.records.run import Earlier, RunRecord, RunStatus, changed
 
-__all__ = ["Transaction", "note_result", "revived"]
+__all__ = ["LeaseLostError", "Transaction", "note_result", "revived"]
 
 _MOST_EARLIER = 50
 #: What an event does not repeat: it stands in the record, and may hold private words or be long.
@@ -28,9 +29,18 @@ _MONEY = ("settled", "reserved", "unknown")
 _SUMS = sa.table("sums", *(sa.column(name) for name in ("scope", "name", "play", "day", *_MONEY)))
 
 
+# The statements of every step of a run's life, as the driver takes them.
+_INSERT = f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+_UPDATE = f"UPDATE runs SET {' = ?, '.join(COLUMNS)} = ? WHERE id = ?"
+
+
 def note_result(connection: sa.Connection, *more: Any) -> None:
     """Note a result among its connection's marks, so that it is closed with the transaction."""
     connection.get_execution_options().get("results", []).append(more[-1])
+
+
+class LeaseLostError(LedgerError):
+    """Another process drives the run by now, so this one may not change it."""
 
 
 class Transaction:
@@ -72,7 +82,8 @@ class Transaction:
 
     def get(self, run_id: str) -> RunRecord | None:
         """Give one run by our id."""
-        return self._one(sa.select(RUNS.c.id, RUNS.c.record).where(RUNS.c.id == run_id))
+        row = self._connection.exec_driver_sql("SELECT record FROM runs WHERE id = ?", (run_id,)).first()
+        return None if row is None else read_row(run_id, row[0])
 
     def holder(self, provider: str, provider_run_id: str) -> RunRecord | None:
         """Give the run that has this id at its provider."""
@@ -123,20 +134,90 @@ class Transaction:
 
     def insert(self, record: RunRecord, kind: str = "created", **data: Any) -> None:
         """Add a run and its first event."""
-        self._connection.execute(sa.insert(RUNS).values(**row_of(record)))
+        row = row_of(record)
+        self._connection.exec_driver_sql(_INSERT, tuple(row.values()))
+        remember(record, row["record"])
         self._append(record, kind, data)
 
     def change(self, record: RunRecord, kind: str, changes: Mapping[str, Any], **data: Any) -> RunRecord:
         """Change fields of a run, checked, and append the event that tells of them; gives the new record."""
-        new = RunRecord.model_validate({**record.model_dump(), **changes})
+        new = changed(record, changes)
         stored = {name: value for name, value in changes.items() if name not in _NOT_LOGGED}
         self.write(new, kind, **stored, **data)
         return new
 
     def write(self, record: RunRecord, kind: str, **data: Any) -> None:
         """Replace a run's current state and append the event that explains it."""
-        self._connection.execute(sa.update(RUNS).where(RUNS.c.id == record.id).values(**row_of(record)))
+        row = row_of(record)
+        self._connection.exec_driver_sql(_UPDATE, (*row.values(), record.id))
+        remember(record, row["record"])
         self._append(record, kind, data)
+
+    def known(self, run_id: str) -> RunRecord:
+        """Give one run by our id.
+
+        Raises:
+            LedgerError: There is none, or it cannot be read.
+        """
+        record = self.get(run_id)
+        if record is None:
+            raise LedgerError(f"There is no run {run_id} in the ledger.", cure="See `%kling list`.")
+        return record
+
+    def change_as(
+        self,
+        owner: str,
+        run_id: str,
+        kind: str,
+        changes: Mapping[str, Any],
+        *,
+        at: RunStatus | None = None,
+        answered: bool = False,
+    ) -> RunRecord:
+        """Change a run as the process that drives it; see `Ledger.change_as`."""
+        record = self.known(run_id)
+        corrected = answered and record.status is RunStatus.LOST and record.provider_run_id is None
+        if not corrected and (self.owner(run_id) != owner or (at is not None and record.status != at)):
+            raise LeaseLostError(
+                f"Another process carries run {run_id} by now.", charged=record.charged, run_id=run_id
+            )
+        return self.change(record, kind, changes)
+
+    def accept(
+        self, owner: str, run_id: str, kind: str, changes: Mapping[str, Any], *, provider_run_id: str
+    ) -> RunRecord | None:
+        """Write down the provider's id; None where another process has its own: see `Ledger.accept`."""
+        record = self.known(run_id)
+        known = None if self.owner(run_id) == owner else record.provider_run_id
+        live = self.live(record.run_key)
+        new = {"provider_run_id": provider_run_id}
+        if known is None and live is not None and live.id != run_id:
+            # Given up by a person, and asked for anew: the newer one stays, and the id is not lost.
+            self.change(record, kind, new)
+        elif known is None:
+            return self.change(record, kind, {**revived(record), **changes, **new})
+        elif known != provider_run_id:
+            self.write(record, "accepted a second time", provider_run_id=provider_run_id)
+        return None
+
+    def renew(self, run_ids: Sequence[str], owner: str, ttl_s: float) -> int:
+        """Keep the right to drive runs, but never take it; gives how many are still this owner's."""
+        until = (utc_now() + timedelta(seconds=ttl_s)).isoformat()
+        return self._connection.exec_driver_sql(
+            "UPDATE runs SET owned_until = ? WHERE owner = ? AND id IN (SELECT value FROM json_each(?))",
+            (until, owner, json.dumps(list(run_ids))),
+        ).rowcount
+
+    def lease(self, run_id: str) -> str | None:
+        """Give what changes with every renewal of a run's lease; see `Ledger.lease`."""
+        until: str | None = self._connection.scalar(sa.select(RUNS.c.owned_until).where(RUNS.c.id == run_id))
+        return until
+
+    def release(self, run_id: str, owner: str) -> None:
+        """Give the right to drive a run back."""
+        self._connection.exec_driver_sql(
+            "UPDATE runs SET owner = NULL, owned_until = NULL WHERE id = ? AND owner = ?", (run_id, owner)
+        )
 
     def claim(self, run_id: str, owner: str, ttl_s: float, *, unmoved: str | None = None) -> bool:
         """Take or renew the right to drive a run; see `Ledger.claim`."""
@@ -154,15 +235,16 @@ class Transaction:
 
     def owner(self, run_id: str) -> str | None:
         """Say who drives a run."""
-        owner: str | None = self._connection.scalar(sa.select(RUNS.c.owner).where(RUNS.c.id == run_id))
-        return owner
+        row = self._connection.exec_driver_sql("SELECT owner FROM runs WHERE id = ?", (run_id,)).first()
+        return None if row is None else row[0]
 
     def _append(self, record: RunRecord, kind: str, data: dict[str, Any]) -> None:
         # The money after each event, so that what was held at any moment can be proved from the events alone.
         money = {"reserved_micros": record.reserved_micros, "settled_micros": record.settled_micros}
         text = json.dumps({"status": record.status.value, **money, **data}, default=str, sort_keys=True)
-        self._connection.execute(
-            sa.insert(EVENTS).values(run_id=record.id, at=utc_now().isoformat(), kind=kind, data=text)
+        self._connection.exec_driver_sql(
+            "INSERT INTO events (run_id, at, kind, data) VALUES (?, ?, ?, ?)",
+            (record.id, utc_now().isoformat(), kind, text),
         )
 
 

@@ -7,9 +7,10 @@ means unknown, never zero; times are UTC; no field holds a key or a signed query
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, TypeAdapter
 
 from kling_nb.errors import Charged, RunIds
 from kling_nb.records.base import Moment, Record
@@ -27,6 +28,7 @@ __all__ = [
     "Mode",
     "RunRecord",
     "RunStatus",
+    "changed",
     "charged",
     "codec_name",
     "ids_of",
@@ -336,6 +338,31 @@ FrontEnd = Literal["", "vscode", "colab"]
 def ids_of(record: RunRecord) -> RunIds:
     """Say which run it is, as an error takes it."""
     return {"run_id": record.id, "provider": record.provider, "provider_run_id": record.provider_run_id}
+
+
+def changed(record: RunRecord, changes: Mapping[str, Any]) -> RunRecord:
+    """Give a record with other values in some fields; only those are checked.
+
+    Args:
+        record: As it is.
+        changes: The new values by field; names of no field are left out.
+
+    Raises:
+        ValidationError: A value is none for its field.
+    """
+    update = {
+        name: _field(name).validate_python(value)
+        for name, value in changes.items()
+        if name in RunRecord.model_fields
+    }
+    return record.model_copy(update=update)
+
+
+@cache
+def _field(name: str) -> TypeAdapter[Any]:
+    field = RunRecord.model_fields[name]
+    kind: Any = Annotated[field.annotation, field]
+    return TypeAdapter(kind)
 
 
 def charged(record: RunRecord) -> Charged:

@@ -239,6 +239,33 @@ def test_a_kill_at_any_step_is_finished_by_another_process(trial, wire, step, sc
     finish_and_judge(t, step, how)
 
 
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize(
+    ("step", "nth"),
+    [
+        ("batch half written", 5),
+        ("batch in the ledger", 2),
+        *(pytest.param("batch half written", nth, marks=pytest.mark.matrix) for nth in (1, 4, 6, 8, 9, 11)),
+        *(pytest.param("batch in the ledger", nth, marks=pytest.mark.matrix) for nth in (1, 3, 4, 5)),
+    ],
+)
+def test_a_kill_in_a_batch_of_several_runs_is_finished_by_another_process(trial, wire, step, nth):
+    """Half of it written, or all of it and nothing posted yet: each run is sent once, or known as lost."""
+    t, prompts = trial(wire), ("A red fox in snow", "A hare in grass", "An owl at night")
+    child = t.start(prompts=prompts, at=step, nth=nth)
+    assert child.wait() == -signal.SIGKILL, child.out.read_text()
+    sending = {row.record.id for row in t.rows() if row.record.status == "submitting"}
+    t.run(prompts=prompts)
+    records = {row.record.id: row.record for row in t.rows()}
+    lost = {run_id for run_id, record in records.items() if record.status == "lost"}
+    assert lost == (sending if wire == "runcomfy" else set())
+    assert {record.status for run_id, record in records.items() if run_id not in lost} <= {"succeeded"}
+    assert len(records) == 3
+    assert 3 - len(lost) <= t.accepted <= 3
+    assert t.sent == t.accepted
+    t.check_books()
+
+
 @pytest.mark.matrix
 @pytest.mark.parametrize(("wire", "step", "schedule", "how"), ALL)
 def test_a_kill_at_any_step_in_any_schedule(trial, wire, step, schedule, how):

@@ -119,6 +119,8 @@ def work(spec):
         if step == spec.get("full_at"):
             _fill_disk(spec["most_bytes"])
         if step == spec.get("at") and passed.count(step) == spec.get("nth", 1):
+            if step.startswith("batch"):
+                os.kill(os.getpid(), signal.SIGKILL)  # within a transaction, which `stop` would wait for
             stop(spec.get("signal", signal.SIGKILL))
             if spec.get("woken_s"):
                 _shift(spec["woken_s"])
@@ -138,6 +140,8 @@ def work(spec):
         },
     )
     api._session = session
+    if str(spec.get("at")).startswith("batch"):
+        session.ledger().writer.checkpoint = checkpoint
     said = _DEEDS[spec["do"]](session, spec)
     session.close()
     return {"runs": said, "steps": passed}
