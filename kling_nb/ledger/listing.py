@@ -32,15 +32,14 @@ class Listing(Sequence[RunRecord]):
     def __init__(self, reading: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
         self._reading = reading
         with reading() as connection:
-            query = "SELECT coalesce(max(rowid), 0) FROM runs"
-            self._last: int = connection.exec_driver_sql(query).scalar_one()
-        self._length: int | None = None
+            row = connection.exec_driver_sql(
+                "SELECT (SELECT coalesce(max(rowid), 0) FROM runs), "
+                "(SELECT coalesce(sum(runs), 0) FROM sums WHERE scope = 'user') - "
+                "(SELECT count(*) FROM figures WHERE readable = 0)"
+            ).one()
+        self._last, self._length = int(row[0]), int(row[1])
 
     def __len__(self) -> int:
-        if self._length is None:
-            with self._reading() as connection:
-                query = f"SELECT count(*) FROM runs WHERE {_SOUND}"
-                self._length = connection.exec_driver_sql(query, (self._last,)).scalar_one()
         return self._length
 
     @overload

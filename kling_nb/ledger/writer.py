@@ -27,7 +27,7 @@ T = TypeVar("T")
 #: Seconds for which others are waited for, where some came together a moment ago.
 _WINDOW_S = 0.003
 #: Seconds for which work that needs no sync of its own waits for some that does.
-_RIDE_S = 0.02
+_RIDE_S = 0.004
 #: Seconds without work after which the thread ends.
 _IDLE_S = 5
 
@@ -132,10 +132,8 @@ class Writer:
                     answers.append(self._answer(ask, connection))
                     self.checkpoint("batch half written")
             self.checkpoint("batch in the ledger")
-        except SQLAlchemyError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
             answers = [(ask, None, self._broken(error)) for ask in asks]
-        except BaseException as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
-            answers = [(ask, None, error) for ask in asks]
         for loop in {ask.loop for ask in asks}:
             own = [answer for answer in answers if answer[0].loop is loop]
             with suppress(RuntimeError):  # a loop that is closed waits for nothing

@@ -221,6 +221,7 @@ def test_no_call_does_more_work_in_a_ledger_of_many_runs(ledger, where):
         "bills": lambda: ledger.bills(run.provider, run.model, origin=run.origin, audio=False),
         "waits": lambda: ledger.waits(run.provider, run.model, 5, limit=1),
         "newest": lambda: ledger.listing()[0],
+        "length": lambda: len(ledger.listing()),
         "pending": lambda: ledger.runs(statuses=[status for status in RunStatus if status.pending]),
         "provider's id": lambda: ledger.runs(provider_run_id="p"),
         "one": lambda: ledger.get(run.id),
