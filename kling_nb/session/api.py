@@ -359,7 +359,8 @@ def runs(*, status: str | None = None, limit: int | None = None) -> Runs:
         limit: At most so many.
 
     Returns:
-        Handles.
+        Handles. With neither of both, the ledger is read as far as they are looked at: its length, a place,
+        a slice or the newest few cost the same however many runs there are.
 
     Raises:
         UsageError: There is no such state.
