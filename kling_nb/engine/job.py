@@ -7,7 +7,7 @@ account the run belongs to; nothing here decides what a reply means.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -28,7 +28,7 @@ from kling_nb.providers.base import Provider, Snapshot
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import redact_changes
-from kling_nb.records.run import Earlier, RunRecord, RunStatus, changed
+from kling_nb.records.run import Earlier, RunRecord, RunStatus, changed, is_reading
 
 __all__ = ["STEPS", "Clock", "Driver", "Job", "Limits"]
 
@@ -196,7 +196,7 @@ class Job:
             return before
         record = await self._insist(
             lambda transaction: transaction.change_as(self.owner, before.id, kind, changes, at=at),
-            synced=at is not None or not _is_reading(before, changes),
+            synced=at is not None or not is_reading(before, changes),
         )
         self.run.publish(record)
         return record
@@ -388,16 +388,6 @@ class Job:
             self.resting = False
             waking.cancel()
             self.wake.clear()
-
-
-#: What the next reading says again, should a power cut take it away.
-_READ_AGAIN = frozenset({"status", "queue_position", "started_at", "message"})
-
-
-def _is_reading(record: RunRecord, changes: Mapping[str, Any]) -> bool:
-    """Whether a change only tells where a run is that is on its way."""
-    states = {record.status, changes.get("status", record.status)}
-    return changes.keys() <= _READ_AGAIN and states <= {RunStatus.QUEUED, RunStatus.RUNNING}
 
 
 @dataclass

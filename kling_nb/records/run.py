@@ -32,6 +32,7 @@ __all__ = [
     "charged",
     "codec_name",
     "ids_of",
+    "is_reading",
     "may_revive",
     "with_who",
 ]
@@ -363,6 +364,16 @@ def _field(name: str) -> TypeAdapter[Any]:
     field = RunRecord.model_fields[name]
     kind: Any = Annotated[field.annotation, field]
     return TypeAdapter(kind)
+
+
+#: What the next reading of a run says again, should a power cut take it away.
+_READ_AGAIN = frozenset({"status", "queue_position", "started_at", "message"})
+
+
+def is_reading(record: RunRecord, changes: Mapping[str, Any]) -> bool:
+    """Whether changes only tell where a run is that is on its way."""
+    states = {record.status, changes.get("status", record.status)}
+    return changes.keys() <= _READ_AGAIN and states <= {RunStatus.QUEUED, RunStatus.RUNNING}
 
 
 def charged(record: RunRecord) -> Charged:
