@@ -111,7 +111,7 @@ print(json.dumps([at_once, sorted(sys.modules), threads]))
 
 
 def test_loading_is_light_and_the_first_cell_finds_its_modules(tmp_path, monkeypatch):
-    """Import, `%load_ext` and help bring no heavy package; soon a run's are there, and no thread, no ledger."""
+    """Import, `%load_ext` and help bring no heavy package; soon a run's are there, and no ledger is."""
     ledger = tmp_path / "ledger.db"
     monkeypatch.setenv("KLING_NB_LEDGER", str(ledger))
     done = subprocess.run([sys.executable, "-c", SESSION], capture_output=True, text=True, check=True)
