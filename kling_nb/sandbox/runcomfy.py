@@ -142,6 +142,30 @@ class RunComfy:
             del body["request_id"]
         return provider.spoil(WIRE, "submit", json_reply(body, int(self._word("submit_status"))))
 
+    def take_up(self, run_id: str, model: str, raw: bytes, age_s: float) -> None:
+        """Know a run that an earlier sandbox accepted: what it makes follows from its request.
+
+        Args:
+            run_id: Its id.
+            model: The model's id.
+            raw: The body it was asked for with.
+            age_s: How long ago.
+        """
+        if self.provider.runs.find(WIRE, run_id) is not None:
+            return
+        sent, plan = self._read(raw, model)
+        silent, sounding = PRICES[model]
+        self.provider.accept(
+            WIRE,
+            account="main",
+            model=model,
+            sent=sent,
+            plan=plan,
+            price=sounding if plan.audio else silent,
+            run_id=run_id,
+            age_s=age_s,
+        )
+
     def _read(self, raw: bytes, name: str) -> tuple[dict[str, Any], ClipPlan]:
         """The input of a submit and what it asks for."""
         sent = read_object(raw)

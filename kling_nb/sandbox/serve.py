@@ -25,6 +25,7 @@ from kling_nb.sandbox.app import build_app
 from kling_nb.sandbox.faults.board import Faults, Setting, parse_faults
 from kling_nb.sandbox.render.cache import Clips
 from kling_nb.sandbox.replies import TRANSPORT, asked_transport, asking
+from kling_nb.sandbox.runcomfy import RunComfy
 from kling_nb.sandbox.state import ProviderState
 
 if TYPE_CHECKING:
@@ -186,6 +187,17 @@ class Sandbox:
             await asyncio.to_thread(self.provider.clips.close)
         except RuntimeError:  # at the interpreter's exit there are no more threads to be had
             self.provider.clips.close()
+
+    async def take_up(self, run_id: str, *, model: str, body: bytes, age_s: float) -> None:
+        """Go on with a run that an earlier sandbox at this address accepted; one that is known is left alone.
+
+        Args:
+            run_id: Its id, of RunComfy's wire.
+            model: The model's id on that wire.
+            body: The request as it was sent.
+            age_s: How long ago it was.
+        """
+        RunComfy(self.provider).take_up(run_id, model, body, age_s)
 
     async def restart(self, *, memory: bool = True) -> None:
         """Do as a provider that was started anew: every connection is closed, in the middle of an answer too.

@@ -223,7 +223,16 @@ class ProviderState:
         return Hangup(self.faults.word(wire, "drop_style"))
 
     def accept(
-        self, wire: Wire, *, account: str, model: str, sent: dict[str, Any], plan: ClipPlan, price: Decimal
+        self,
+        wire: Wire,
+        *,
+        account: str,
+        model: str,
+        sent: dict[str, Any],
+        plan: ClipPlan,
+        price: Decimal,
+        run_id: str = "",
+        age_s: float = 0.0,
     ) -> Run:
         """Create a run, draw its fate and begin to render.
 
@@ -234,6 +243,8 @@ class ProviderState:
             sent: The input as it came.
             plan: What to render.
             price: USD a second.
+            run_id: The id it has already.
+            age_s: How long ago it was asked for.
 
         Returns:
             The stored run.
@@ -243,7 +254,7 @@ class ProviderState:
         self._asked[plan.digest] += 1
         plan = replace(plan, look=look)
         run = Run(
-            id=self.new_id(wire),
+            id=run_id or self.new_id(wire),
             wire=wire,
             account=account,
             model=model,
@@ -251,7 +262,7 @@ class ProviderState:
             plan=plan,
             price=price,
             fate=self._fate(wire),
-            born_s=self.clock(),
+            born_s=self.clock() - age_s,
         )
         if run.fate.ending == "succeeded":
             run.clip = self.clips.get(plan)

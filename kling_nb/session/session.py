@@ -17,7 +17,7 @@ from datetime import date, datetime
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kling_nb.addresses import is_loopback
 from kling_nb.config.environment import Surroundings, script
@@ -48,10 +48,8 @@ from kling_nb.session.folder_runs import in_folder
 from kling_nb.session.forecast import forecast
 from kling_nb.session.plan import Ask, Plan, offer_for
 from kling_nb.session.reach import access_for
+from kling_nb.session.sandboxes import Sandboxes
 from kling_nb.views.words import unread_words
-
-if TYPE_CHECKING:
-    from kling_nb.sandbox.serve import Sandbox
 
 __all__ = ["Session"]
 
@@ -99,7 +97,7 @@ class Session:
         self._lock = threading.RLock()
         # By the ledger's address: it may be set anew, and runs of the last one go on.
         self._stands: dict[str, tuple[Ledger, Engine]] = {}
-        self._sandbox: Sandbox | None = None
+        self.sandboxes = Sandboxes(self.loop)
         #: Every id that runs of this kernel were counted under, from before it was named too.
         self.ids = {self.id}
         self.name: str | None = None  # under which other kernels may join it
@@ -120,7 +118,7 @@ class Session:
         self._lock = threading.RLock()
         for ledger, _ in self._stands.values():
             ledger.forget()
-        self._stands, self._sandbox, self.last = {}, None, None
+        self._stands, self.sandboxes, self.last = {}, Sandboxes(self.loop), None
 
     def settings(self) -> Settings:
         """Read the settings as they are now.
@@ -177,15 +175,14 @@ class Session:
 
     def _sandbox_url(self, settings: Settings) -> str:
         with self._lock:
-            if self._sandbox is None:
-                from kling_nb.sandbox.serve import Sandbox
-
-                self._sandbox = self.loop.start(Sandbox.start(wait_scale=settings.sandbox_wait)).result()
-                _open.add(self)
-            return self._sandbox.runcomfy
+            _open.add(self)
+            return self.sandboxes.address(settings.sandbox_wait)
 
     def access(self, record: RunRecord) -> Access:
         """Give what is needed to ask about a run, or say why it cannot be asked about."""
+        if record.provider == "sandbox":
+            _open.add(self)
+            self.sandboxes.take_up(record, self.settings().sandbox_wait)
         return access_for(record, settings=self.settings, find_key=self.key)
 
     def who(self, settings: Settings) -> dict[str, str]:
@@ -379,15 +376,12 @@ class Session:
         """Stop the in-process sandbox and close what is open; runs stay on record."""
         with self._lock:
             stands, self._stands = self._stands, {}
-            sandbox, self._sandbox = self._sandbox, None
             _open.discard(self)
             for ledger, engine in stands.values():
                 with suppress(TimeoutError):
                     engine.close()
                 ledger.close()
-            if sandbox is not None:
-                with suppress(TimeoutError):
-                    self.loop.start(sandbox.stop()).result(5)
+            self.sandboxes.close()
 
 
 @atexit.register

@@ -432,5 +432,7 @@ def test_the_sandbox_draws_no_word_of_a_private_run(build):
     assert [run.provider for run in (public, private, same)] == ["sandbox"] * 3
     assert private.video.sha256 == same.video.sha256
     assert public.video.sha256 != same.video.sha256
-    [sent] = [row for row in session._sandbox.stats()["runs"] if row["id"] == private.provider_run_id]
+    [sent] = [
+        row for row in session.sandboxes.running[0].stats()["runs"] if row["id"] == private.provider_run_id
+    ]
     assert sent["input"]["prompt"] == PROMPT
