@@ -21,8 +21,14 @@ __all__ = ["MOST", "Tile", "sheet", "sheet_text", "smaller"]
 MOST = 200
 _STILLS_BYTES = 240_000
 _PROMPT = 90
-_WIDE, _TALL = 168, 108
-_BOX = "width:100%;box-sizing:border-box;border-radius:6px"
+_WIDE = 168
+_BOX = (
+    "position:relative;padding-bottom:56.25%;border-radius:6px;overflow:hidden;background:#14171b;color:#fff"
+)
+_INSIDE = (
+    "position:absolute;left:0;top:0;width:100%;height:100%;display:flex;align-items:center;"
+    "justify-content:center;text-align:center"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +42,6 @@ class Tile:
         cost: e.g. `$0.56` or `unknown`.
         seconds: Ordered.
         prompt: One line.
-        tall: Whether it is higher than wide.
         src: The clip's address as the notebook reaches it, or None.
         poster: A small JPEG as a data address, or None.
         file: Its name, for the plain text.
@@ -48,7 +53,6 @@ class Tile:
     cost: str
     seconds: int
     prompt: str
-    tall: bool = False
     src: str | None = None
     poster: str | None = None
     file: str = ""
@@ -112,20 +116,20 @@ def _counts(tiles: Sequence[Tile]) -> list[str]:
 
 def _tile(tile: Tile, each: int) -> Html:
     still = safe_url(smaller(tile.poster, each), data="image") if tile.poster else None
+    # What there is to say stands where the still would be, so that a failure is not an empty place.
+    held: object = tile.state if tile.src is None else "no still"
     if still is not None:
-        picture = tag("img", src=still, alt=f"Still of run {tile.id}", style=_BOX)
-    else:
-        # What there is to say stands where the still would be, so that a failure is not an empty place.
-        words = tile.state if tile.src is None else "no still"
-        picture = tag("div", words, style=f"{_BOX};border:1px solid rgba(128,128,128,0.5);padding:36px 8px")
-    name = tag("b", tile.name or tile.id)
-    caption = [name, *([tile.id] if tile.name else []), tile.state, tile.cost, f"{tile.seconds} s"]
+        fit = "max-width:100%;max-height:100%;height:100%;margin:0"
+        held = tag("img", src=still, alt=f"Still of run {tile.id}", style=fit)
+    # One frame for every shape, so that the rows stay rows; the sanitizer drops `aspect-ratio`.
+    picture = tag("div", tag("div", held, style=_INSIDE), style=_BOX)
+    caption = [*([tile.name] if tile.name else []), tile.id, tile.state, tile.cost, f"{tile.seconds} s"]
     return tag(
         "div",
         link(picture, tile.src),
-        tag("div", join(caption, DOT)),
-        tag("div", short(tile.prompt, _PROMPT), dir="auto", style="opacity:0.75"),
-        style=f"width:{_TALL if tile.tall else _WIDE}px",
+        tag("div", tag("b", short(tile.prompt, _PROMPT)), dir="auto", style="margin-top:4px"),
+        tag("div", join(caption, DOT), style="opacity:0.75;font-size:12px"),
+        style=f"width:{_WIDE}px",
     )
 
 

@@ -55,12 +55,13 @@ def show(browser, tmp_path):
         clips = [
             {
                 **clip_state(record, f"take[{number}]", source.why_not(record.id)),
+                "title": f"take[{number}]",
                 **shapes[number].get("wrong", {}),
                 "prompt": None,
             }
             for number, record in enumerate(records)
         ]
-        state = {"clips": clips, "prompt": prompt, "end": end}
+        state = {"clips": clips, "prompt": prompt, "facts": [], "end": end}
         pages.append(LivePage(browser, _SCRIPTS, _STYLES, state, source, **window))
         return pages[-1]
 

@@ -32,7 +32,8 @@ class Compare extends SteppedView {
     this.status = make("div", { class: "kling-status", role: "status" });
     this.closing = button("Close", () => this.dismiss(), { name: "Close the comparison" });
     const prompt = state.prompt === null ? null : promptBox(state.prompt, "Prompt of all clips");
-    const head = make("div", { class: "kling-head" }, prompt ?? make("span", {}), this.closing);
+    const alike = make("div", { class: "kling-facts", text: state.facts.join(" · ") });
+    const head = make("div", { class: "kling-head" }, make("div", {}, prompt, alike), this.closing);
     root.replaceChildren(head, this.stage, this.below, this.status);
     root.addEventListener("pointerdown", (event) => {
       if (!event.target.closest("button, select, input, summary, label")) {
@@ -188,7 +189,7 @@ class Slot {
     this.number = number;
     this.view = view;
     this.video = null;
-    const name = clip.name || clip.id;
+    const name = clip.title;
     this.name = name;
     this.words = make("div", { class: "kling-place", text: "Loading" });
     this.box = make("div", { class: "kling-box" }, this.words);
@@ -199,7 +200,7 @@ class Slot {
       { class: "kling-title" },
       make("span", { class: "kling-number", text: number + 1 }),
       make("b", { text: name, dir: "auto" }),
-      clip.name ? make("code", { text: clip.id }) : null,
+      make("code", { text: [clip.name, clip.id].filter(Boolean).join(" · ") }),
       this.muting,
     );
     const facts = make("div", { class: "kling-facts", text: clip.facts.join(" · ") });

@@ -25,6 +25,7 @@ from kling_nb.views import card_parts, html
 from kling_nb.views.card import line
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.html import DOT, Html, join, link, tag
+from kling_nb.views.words import ask_words
 
 if TYPE_CHECKING:
     from kling_nb.media.folder import Store
@@ -153,15 +154,14 @@ class Comparison:
 
     def state(self) -> dict[str, Any]:
         """Give what the page is told, as plain JSON: no path, no address, no key."""
-        alike = self._prompt()
-        clips = [
-            {
-                **clip_state(run.record, run.name, self._source.why_not(run.id)),
-                "prompt": words_of(run.record) if alike is None else None,
-            }
-            for run in self.runs
-        ]
-        return {"clips": clips, "prompt": alike, "end": self.end}
+        alike, shared = self._prompt(), self._shared()
+        clips = []
+        for run in self.runs:
+            clip = clip_state(run.record, run.name, self._source.why_not(run.id))
+            title, clip["facts"] = self._told_apart(run, clip["facts"], shared)
+            prompt = words_of(run.record) if alike is None else None
+            clips.append({**clip, "title": title, "prompt": prompt})
+        return {"clips": clips, "prompt": alike, "facts": shared, "end": self.end}
 
     def bundle(self) -> dict[str, str]:
         """Give the contact sheet and its text twin, as one MIME bundle."""
@@ -169,6 +169,8 @@ class Comparison:
         parts: list[object] = [tag("b", self._head())]
         if alike is not None:
             parts.append(card_parts.prompt_words(redacted(self.runs[0].record), live=False))
+        if shared := self._shared():
+            parts.append(tag("div", join(shared, DOT), style=_FAINT))
         parts += [self._row(number, run, alone=alike is None) for number, run in enumerate(self.runs, 1)]
         # In a notebook that was saved with its live view open, this stands above the page's error line.
         parts.append(tag("div", _AGAIN, style=f"{_FAINT};margin-top:8px"))
@@ -196,15 +198,29 @@ class Comparison:
         words = {words_of(run.record) for run in self.runs}
         return words.pop() if len(words) == 1 else None
 
+    def _shared(self) -> list[str]:
+        """Give the facts that all clips have in common, which are said once."""
+        every = [clip_state(run.record, run.name, None)["facts"] for run in self.runs]
+        return [fact for fact in every[0] if all(fact in facts for facts in every)] if len(every) > 1 else []
+
+    @staticmethod
+    def _told_apart(run: Run, facts: Sequence[str], shared: Sequence[str]) -> tuple[str, list[str]]:
+        """Say what was asked for a clip alone, else its name, and what else is true of it alone."""
+        asked = [one_line(word) for word in ask_words(redacted(run.record))]
+        own = [word for word in asked if word not in shared]
+        return ", ".join(own) or run.name or run.id, [f for f in facts if f not in {*shared, *own}]
+
     def _row(self, number: int, run: Run, *, alone: bool) -> Html:
         record, why = redacted(run.record), self._source.why_not(run.id)
         ids = [tag("bdi", part) for part in (run.name, run.id) if part]
         src, _ = run.shown_clip()
         media = record.media
         named_file = [link(tag("bdi", media.file), src)] if media is not None and src else []
-        facts = clip_state(record, run.name, why)["facts"]
+        shared = self._shared()
+        named, facts = self._told_apart(run, clip_state(record, run.name, why)["facts"], shared)
+        title = tag("b", f"{number}. ", tag("bdi", named))
         words = [
-            tag("div", tag("b", f"{number}. "), join(ids, DOT)),
+            tag("div", title, DOT, join(ids, DOT)),
             card_parts.prompt_words(record, live=False) if alone else "",
             tag("div", join([*facts, *named_file], DOT), style=_FAINT),
         ]

@@ -33,8 +33,8 @@ class Tile {
       "div",
       { class: "kling-tile", role: "option", tabindex: -1, "aria-selected": "false" },
       this.box,
-      this.caption,
       this.text,
+      this.caption,
     );
     this.node.klingTile = this;
     this.update(words);
@@ -43,19 +43,22 @@ class Tile {
   update(words) {
     this.words = words;
     this.title = words.name || words.id;
-    const facts = [words.state, words.cost, `${words.seconds} s`, words.model, words.provider, ...words.tags];
-    this.caption.replaceChildren(
-      this.mark,
-      make("b", { text: this.title }),
-      make("span", { text: ` ${[...(words.name ? [words.id] : []), ...facts].join("\u00a0\u00b7 ")}` }),
-    );
-    this.text.textContent = words.prompt;
-    this.found = [words.id, words.name, words.prompt, ...facts].join(" ").toLowerCase();
-    this.box.style.aspectRatio = words.shape.replace(":", " / ");
+    this.facts = [words.state, words.cost, `${words.seconds} s`, words.model, words.provider, ...words.tags];
+    this.found = [words.id, words.name, words.prompt, ...this.facts].join(" ").toLowerCase();
+    this.caption.replaceChildren(this.mark, make("span", { text: "" }));
     if (!this.image) {
       const why = words.plays ? "" : words.state;
       this.box.replaceChildren(make("span", { class: "kling-why", text: why }), this.told);
     }
+  }
+
+  // What differs comes first: the prompt, then the facts; what all have in common is said once above.
+  tell(alike, samePrompt) {
+    const differing = this.facts.filter((fact) => !alike.has(fact));
+    const ids = this.words.name ? [this.words.name, this.words.id] : [this.words.id];
+    this.text.textContent = samePrompt ? differing.join(", ") || this.title : this.words.prompt;
+    const rest = samePrompt ? ids : [...differing, ...ids];
+    this.caption.lastChild.textContent = rest.join("\u00a0\u00b7 ");
   }
 
   still(uri) {
@@ -139,7 +142,8 @@ class Gallery {
       { class: "kling-tiles", role: "listbox", "aria-multiselectable": "true", "aria-label": "Runs" },
       ...this.tiles.map((tile) => tile.node),
     );
-    root.replaceChildren(head, this.status, this.list, this.hint);
+    this.common = make("div", { class: "kling-common", dir: "auto" });
+    root.replaceChildren(head, this.status, this.common, this.list, this.hint);
     keepAllKeys(root);
     const on = (event, act) => this.list.addEventListener(event, act);
     on("keydown", (event) => this.key(event));
@@ -187,6 +191,7 @@ class Gallery {
   }
 
   arrange() {
+    this.compare();
     const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const tile of this.tiles) tile.node.hidden = !words.every((word) => tile.found.includes(word));
     const order = [...this.tiles].sort(SORTS[this.sort][1]);
@@ -196,6 +201,16 @@ class Gallery {
     });
     if (!this.current || this.current.node.hidden) this.here(this.shown()[0] ?? null);
     this.count();
+  }
+
+  // Says of each tile what tells it from the others.
+  compare() {
+    const [first, ...others] = this.tiles;
+    const shared = first && others.length ? first.facts.filter((fact) => others.every((t) => t.facts.includes(fact))) : [];
+    const samePrompt = others.length > 0 && others.every((tile) => tile.words.prompt === first.words.prompt);
+    const alike = new Set(shared);
+    for (const tile of this.tiles) tile.tell(alike, samePrompt);
+    setText(this.common, [...(samePrompt ? [first.words.prompt] : []), ...shared].join("\u00a0\u00b7 "));
   }
 
   count() {

@@ -227,7 +227,6 @@ def _tile(run: Run, *, still: bool) -> Tile:
         cost=cost_word(record),
         seconds=record.request.duration,
         prompt=_prompt(run),
-        tall=record.request.aspect_ratio == "9:16",
         src=src,
         poster=poster,
         file=record.media.file if record.media else "",

@@ -22,7 +22,7 @@ from kling_nb.ratings.scoring import Scores
 from kling_nb.ratings.votes import AXES, Axis, Vote, standing, votes
 from kling_nb.records.privacy import in_place_of
 from kling_nb.records.run import RunStatus
-from kling_nb.views.html import prose, tag
+from kling_nb.views.html import join, prose, tag
 from kling_nb.views.words import plain
 
 if TYPE_CHECKING:
@@ -211,7 +211,12 @@ class Rating:
         )
 
     def _bundle(self) -> dict[str, Any]:
-        return {"text/html": tag("div", prose(self._line())), "text/plain": repr(self)}
+        line = tag("div", prose(self._line()))
+        if not self.ballot.whole or self.ballot.showing() is not None or not self.ballot.done:
+            return {"text/html": line, "text/plain": repr(self)}
+        # The last pair is voted: what it came to is no longer to be kept from whoever votes.
+        scores = self.table()
+        return {"text/html": join([line, scores.html]), "text/plain": f"{self!r}\n{scores!r}"}
 
     def _ipython_display_(self) -> None:
         from IPython.display import DisplayHandle

@@ -71,9 +71,9 @@ class Controls {
       button("◂ frame", () => step.step(-1), { name: "One frame back", key: "ArrowLeft" }),
       button("frame ▸", () => step.step(1), { name: "One frame on", key: "ArrowRight" }),
       this.loop,
-      button("from here", this.acts["["], { name: "Loop from here", key: "[" }),
-      button("to here", this.acts["]"], { name: "Loop to here", key: "]" }),
-      button("all", () => this.loopAll(), { name: "Loop over all", key: "\\" }),
+      button("A", this.acts["["], { name: "A: loop from here", key: "[" }),
+      button("B", this.acts["]"], { name: "B: loop to here", key: "]" }),
+      button("whole", () => this.loopAll(), { name: "whole: loop over everything", key: "\\" }),
       this.speed,
     );
   }
