@@ -1,18 +1,18 @@
-"""The strip of controls below a live card: a line and a button for each run on its way.
+"""The strip of controls below a live card: a button for each run on its way.
 
 Invariants: a click only signals, as it may come in on any thread; what the button said counts; the strip is
-for a watched kernel and is emptied at the end, because a widget in a saved notebook is an error line.
+for a watched kernel and is emptied at the end, because a widget in a saved notebook is an error line; a page
+that was loaded anew, which no update of the card reaches, has its words and its finished card from here.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from IPython.display import DisplayHandle, display
-
 from kling_nb.engine.run import Run
-from kling_nb.notebook.widgets import answer_at_once, make_widget
+from kling_nb.notebook.widgets import ClipSource, answer_at_once, display_widget, make_widget
 from kling_nb.records.base import utc_now
+from kling_nb.session.api import current
 from kling_nb.views.card import status_line
 from kling_nb.views.html import escape
 from kling_nb.views.words import money_words, plain, state_word
@@ -39,6 +39,10 @@ class Strip:
 
         self._rows: list[tuple[Run, tuple[float, float] | None, Any, Any]] = []
         self._bell = make_widget("bell", ["shared/bell.js"], [], {}) if notify else None
+        self._page = make_widget(
+            "strip", ["shared/page.js", "shared/clips.js", "strip.js"], ["strip.css"], {}
+        )
+        self._page.on_msg(self._on_message)
         self._announced: set[str] = set()
         boxes = [] if self._bell is None else [self._bell]
         for run, typical in runs:
@@ -53,13 +57,27 @@ class Strip:
                     [button, label], layout=ipywidgets.Layout(align_items="center", grid_gap="8px")
                 )
             )
-        self._box = ipywidgets.VBox(boxes)
+        self._box = ipywidgets.VBox([*boxes, self._page])
+        self._box.add_class("kling-strip")
+        if len(self._rows) == 1:
+            self._box.add_class("kling-single")
         self.update()
-        self._handle = DisplayHandle(f"kling-strip-{next(_numbers)}")
+        self._handle: Any = None
 
     def show(self) -> None:
         """Put it under the cell."""
-        display(self._box, display_id=self._handle.display_id)
+        self._handle = display_widget(self._box, f"kling-strip-{next(_numbers)}")
+
+    def _on_message(self, _widget: object, content: Any, _buffers: object) -> None:
+        """Tell a page from the one that the card was drawn on, and give it what it misses."""
+        kind = content.get("kind") if isinstance(content, Mapping) else None
+        if kind == "page" and "first" not in self._page.state:
+            self._page.state = {**self._page.state, "first": str(content.get("page"))}
+        elif kind == "card":
+            runs = [run for run, *_ in self._rows]
+            ClipSource([run.record for run in runs], store=current().engine().store).serve(self._page)
+            cards = [{"id": run.id, "html": run.bundle(embed="auto")["text/html"]} for run in runs]
+            self._page.send({"kind": "cards", "cards": cards})
 
     @staticmethod
     def _clicked(run: Run, button: Any) -> Any:
@@ -80,12 +98,14 @@ class Strip:
             words = plain(
                 [status_line(run.record, now=utc_now(), typical_s=typical), money_words(run.record)]
             )
-            text = f"<code>{escape(run.name or run.id)}</code> {escape(words)}"
+            text = (
+                f'<code>{escape(run.name or run.id)}</code> <span class="kling-line">{escape(words)}</span>'
+            )
             if run.done:
                 self._tell(run)
-                text += f" <span>— redraw with <code>%kling show {escape(run.id)}</code></span>"
+                text = f'<span class="kling-ended">{text}</span>'
             elif run.note:
-                text += f" — {escape(run.note)}"
+                text += f" {escape(run.note)}"
             _set(label, "value", text)
             if run.done:
                 _set(button.layout, "display", "none")
@@ -99,6 +119,9 @@ class Strip:
                 stop = f"Stop watching run {run.id}; it goes on and may be charged"
                 button.tooltip = f"Cancel run {run.id}" if cancel else stop
 
+        if all(run.done for run, *_ in self._rows) and not self._page.state.get("done"):
+            self._page.state = {**self._page.state, "done": True}
+
     def _tell(self, run: Run) -> None:
         if self._bell is None or run.id in self._announced:
             return
@@ -108,7 +131,8 @@ class Strip:
 
     def close(self) -> None:
         """Empty the output; the widget itself stays, for a page that was reloaded and still shows it."""
-        self._handle.update(_EMPTY, raw=True)
+        if self._handle is not None:
+            self._handle.update(_EMPTY, raw=True)
 
 
 def _set(widget: Any, name: str, value: str) -> None:

@@ -21,7 +21,15 @@ from kling_nb.records.run import RunRecord, RunStatus
 if TYPE_CHECKING:
     from kling_nb.media.folder import Store
 
-__all__ = ["ClipSource", "LiveView", "answer_at_once", "make_widget", "static_text", "watched"]
+__all__ = [
+    "ClipSource",
+    "LiveView",
+    "answer_at_once",
+    "display_widget",
+    "make_widget",
+    "static_text",
+    "watched",
+]
 
 #: A clip beyond this stays on disk: a page holds what it plays in memory.
 CLIP_BYTES = 256 * 1024 * 1024
@@ -114,6 +122,25 @@ def answer_at_once(widget: Any) -> None:
     """
     if hasattr(widget.comm, "_reply_subshell_for"):
         widget.comm._reply_subshell_for = lambda _data, default: default  # noqa: SLF001 - see above
+
+
+def display_widget(widget: Any, display_id: str) -> Any:
+    """Put a widget below the cell; nothing of it is kept for a page that knows no widgets.
+
+    Args:
+        widget: Of this package or of ipywidgets.
+        display_id: By which its output is updated.
+
+    Returns:
+        The handle of that output.
+    """
+    from IPython.display import DisplayHandle
+
+    made = widget._repr_mimebundle_()
+    bundle = made[0] if isinstance(made, tuple) else made
+    handle = DisplayHandle(display_id)
+    handle.display({**bundle, "text/plain": ""}, raw=True)
+    return handle
 
 
 class ClipSource:
@@ -240,10 +267,7 @@ class LiveView:
 
     def show(self) -> None:
         """Put it below the cell; to be called in the cell."""
-        from IPython.display import DisplayHandle, display
-
-        self._handle = DisplayHandle(f"kling-live-{next(_numbers)}")
-        display(self.widget, display_id=self._handle.display_id)
+        self._handle = display_widget(self.widget, f"kling-live-{next(_numbers)}")
         _open.add(self)
 
     def close(self) -> None:
