@@ -4,6 +4,7 @@
 takes every state, light and dark, wide and narrow, for people who change the form.
 """
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from support.lab import Lab, browser_of, write_notebook  # noqa: E402 - the same
 from support.tab import Tab  # noqa: E402 - the same
 
 CELLS = ("%load_ext kling_nb\nimport kling_nb as kling", "form = kling.form()\nform", "form.update(takes=40)")
+CELLS += ("form.update(takes=1, duration=99)", "form.update(duration=5)")
 FOX = "A red fox crosses fresh snow at dawn, slow dolly-in, soft rim light"
 SHOTS = ("Wide establishing shot of a vineyard at golden hour", "Close-up: two hands meet across a table")
 WIDE, NARROW = (1280, 2400), (760, 2400)
@@ -48,43 +50,42 @@ class Camera:
         sys.stdout.write(f"{self._folder.name}/{name}{self._look}.png\n")
 
     def until(self, words: str) -> None:
-        """Wait until the button says this."""
-        self.box.locator(".kling-go button", has_text=words).wait_for()
+        """Wait until the button has this verb and price."""
+        verb, _, price = words.partition(" - ")
+        self.box.locator(f'.kling-go[title="{price}"]', has_text=verb).wait_for()
 
     def turn(self, name: str) -> None:
         """Open or close a pane."""
-        self.box.locator("button", has_text=name).click()
+        self.box.locator("button", has_text=re.compile(name)).click()
 
 
 def take(camera: Camera, *, narrow: bool) -> None:
     """Go through the states."""
     tab, box = camera.tab, camera.box
-    camera.until("Blocked")
+    camera.until("Generate - $0.56")
     camera.shoot("form-empty")
     box.get_by_label("Prompt", exact=True).fill(FOX)
-    camera.until("Generate")
+    box.locator(".kling-go:enabled").wait_for()
     if narrow:
         camera.shoot("form-narrow")
     else:
         camera.shoot("form")
-    box.get_by_text("What each can do").click()
     camera.turn("More")
+    box.get_by_text("What each can do").click()
     camera.turn("Payload")
     camera.turn("Copy as cell")
     camera.shoot("form-open")
-    for name in ("More", "Payload", "Copy as cell"):
+    for name in ("Payload", "Copy as cell"):
         camera.turn(name)
     box.get_by_text("What each can do").click()
-    box.get_by_label("Duration", exact=True).fill("99")
-    box.get_by_label("Cfg scale", exact=True).fill("high")
-    camera.until("Blocked")
-    camera.shoot("form-wrong")
-    box.get_by_label("Duration", exact=True).fill("5")
-    box.get_by_label("Cfg scale", exact=True).fill("")
+    camera.turn("More")
     tab.run_cell(2)
-    camera.until("Blocked: budget")
+    camera.until("Generate 40 - $22.40")
     camera.shoot("form-budget")
-    box.get_by_label("Takes", exact=True).fill("1")
+    tab.run_cell(3)
+    camera.until("Generate")
+    camera.shoot("form-wrong")
+    tab.run_cell(4)
     camera.until("Generate - $0.56")
     box.get_by_label("Prompt", exact=True).fill(" ".join([FOX] * 12))
     camera.until("Generate - $0.56")
@@ -100,10 +101,10 @@ def take(camera: Camera, *, narrow: bool) -> None:
     camera.shoot("form-storyboard")
     box.get_by_label("One prompt").check()
     camera.until("Generate - $0.56")
-    box.locator(".kling-go button:enabled").click()
-    camera.until("Reattach")
+    box.locator(".kling-go:enabled").click()
+    camera.until("Running…")
     camera.shoot("form-sent", whole=True)
-    camera.until("Show - here already")
+    camera.until("Another take - $0.56")
     tab.wait_text(1, "Done")
     tab.videos()
     camera.shoot("form-done", whole=True)

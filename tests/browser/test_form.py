@@ -23,7 +23,7 @@ CONTROLS = """() => {
 }"""
 # The script that keeps keys comes with the form, and maybe a moment after it.
 KEPT = """() => {
-  const first = document.querySelector('.kling-form select');
+  const first = document.querySelector('.kling-form input[type=radio]');
   first.blur();
   first.focus();
   return first.hasAttribute('data-lm-suppress-shortcuts');
@@ -61,14 +61,29 @@ class OnPage:
         return self.box.get_by_label(label, exact=True)
 
     def button(self, words):
-        return self.box.locator("button", has_text=words).first
+        return self.box.locator("button", has_text=re.compile(re.escape(words))).first
 
     def until(self, words):
-        """Wait until the button says this."""
-        self.box.locator(".kling-go button", has_text=words).wait_for()
+        """Wait until the button has this verb and price."""
+        self._go(words).wait_for()
 
     def press(self, words):
-        self.box.locator(".kling-go button:enabled", has_text=words).click()
+        self._go(words, ":enabled").click()
+
+    def _go(self, words, state=""):
+        verb, _, price = words.partition(" - ")
+        return self.box.locator(f'.kling-go{state}[title="{price}"]', has_text=verb)
+
+    def slide(self, label, steps):
+        """Move a slider by keys, as one who sees no pointer."""
+        handle = self.box.get_by_role("slider", name=label)
+        for _ in range(abs(steps)):
+            handle.press("ArrowRight" if steps > 0 else "ArrowLeft")
+
+    def place(self):
+        """Give where the button stands."""
+        box = self.box.locator(".kling-go").bounding_box()
+        return round(box["x"]), round(box["y"]), round(box["width"])
 
     def says(self, words):
         self.box.get_by_text(words).first.wait_for()
@@ -98,18 +113,27 @@ class OnPage:
 
 def type_and_read_the_price(form):
     """Each change is priced, and what is out of range is said beside its field."""
-    form.until("Blocked: prompt is missing")
+    form.until("Generate - $0.56")
+    form.says("Write what happens in the clip.")
+    place = form.place()
     form.input("Prompt").press_sequentially(PROMPT, delay=5)
-    form.says(f"{len(PROMPT)} of 2,500 characters")
-    form.until("Generate - $0.56 play money")
-    form.input("Duration").fill("99")
-    form.says("Kling 3.0 Pro makes 3 to 15 s")
+    form.says(f"{len(PROMPT)} of 2,500")
+    form.until("Generate - $0.56")
+    form.button("More").click()
+    form.input("Max cost").fill("cheap")
+    form.says("takes dollars")
+    expect(form.box.locator(".kling-go")).to_be_disabled()
+    form.input("Max cost").fill("")
+    form.button("More").click()
     form.input("Sound").check()
-    form.input("Duration").fill("3")
-    form.until("Generate - $0.504 play money")
+    form.slide("Duration", -2)
+    form.until("Generate - $0.504")
     form.input("Sound").uncheck()
-    form.until("Generate - $0.336 play money")
-    form.says("$10.00 play money left")
+    form.until("Generate - $0.336")
+    form.says("$10.00 left")
+    form.says("play money")
+    # Whatever was said meanwhile, nothing has moved.
+    assert form.place() == place
 
 
 def send_and_cancel_while_a_cell_sleeps(tab, form):
@@ -117,7 +141,7 @@ def send_and_cancel_while_a_cell_sleeps(tab, form):
     tab.run_cell(SLEEP, wait=False)
     form.press("Generate - $0.336")
     tab.wait_text(0, "Queued")
-    form.until("Reattach - on its way")
+    form.until("Running…")
     tab.page.locator(".jp-OutputArea button", has_text="Cancel").click()
     tab.wait_text(0, "Canceled")
     assert tab.running(SLEEP)
@@ -126,28 +150,47 @@ def send_and_cancel_while_a_cell_sleeps(tab, form):
 
 def finish_and_copy(tab, form):
     """The cell that is copied from the form shows the very clip that the form made."""
+    form.button("More").click()
     form.input("Negative prompt").fill("blur,\nhaste")
-    form.press("Generate - $0.336")
-    form.until("Show - here already")
+    form.until("Generate - $0.336")
+    # The same as a press of the button.
+    form.input("Prompt").press("Control+Enter")
+    form.until("Another take - $0.336")
     tab.wait_text(0, "Done")
-    form.says("Made before: take 0 succeeded. The next one is take 1.")
-    for pane in ("Payload", "Copy as cell", "More"):
+    form.says("Asked for before: 1 take. The next one is take 1.")
+    for pane in ("Payload", "Copy as cell"):
         form.button(pane).click()
     form.says("Payload for RunComfy")
     form.box.get_by_text("What each can do").click()
     assert form.faults() == []
     cell = form.input("Cell")
     expect(cell).to_have_value(re.compile("^%%kling -d 3 --params"))
-    cell.press("Control+a")
-    cell.press("Control+c")
+    # The button has put it where it can be pasted from.
     tab.cell(EMPTY).locator(".cm-content").click()
     tab.page.keyboard.press("Control+a")
     tab.page.keyboard.press("Control+v")
     tab.run_cell(EMPTY)
     assert "Done, reused" in tab.outputs(EMPTY)[0]
-    form.button("Use take 1").click()
-    form.until("Generate - $0.336 play money")
-    expect(form.input("Only take")).to_have_value("1")
+    form.button("More").click()
+
+
+def go_on_from_a_card(tab, form):
+    """A card has buttons for another take, a variation and a comparison; the newest stands on top."""
+    form.press("Another take - $0.336")
+    tab.page.get_by_role("button", name="Compare", exact=True).nth(1).wait_for()
+    tops = [bar.bounding_box()["y"] for bar in tab.page.locator(".kling-acts").all()]
+    assert tops == sorted(tops, reverse=True)
+    # No card is wider or narrower than the form.
+    card = tab.page.locator(".kling-acts").first.locator(
+        "xpath=ancestor::div[contains(@style,'max-width')][1]"
+    )
+    wide, form_wide = card.bounding_box()["width"], form.box.bounding_box()["width"]
+    assert wide == pytest.approx(form_wide, abs=1)
+    form.input("Prompt").fill("Something else")
+    tab.page.get_by_role("button", name="Vary").first.click()
+    expect(form.input("Prompt")).to_have_value(PROMPT)
+    tab.page.get_by_role("button", name="Compare", exact=True).first.click()
+    tab.wait_text(0, "Comparison of 2 clips")
 
 
 def write_a_storyboard(form):
@@ -164,14 +207,14 @@ def write_a_storyboard(form):
         form.input(f"Seconds {number}").fill("2")
     form.says("Total 13 s of 3 to 15 s; 6 of 6 shots")
     expect(form.button("Add a shot")).to_be_disabled()
-    form.until("Generate - $1.456 play money")
+    form.until("Generate - $1.456")
     form.input("Seconds 6").fill("9")
     form.says("shots add up to 20 s")
-    form.until("Blocked: shots add up to 20 s")
+    expect(form.box.locator(".kling-go")).to_be_disabled()
     assert form.faults() == []
     form.box.get_by_title("Remove shot 6").click()
     form.box.get_by_title("Move shot 2 up").click()
-    form.until("Generate - $1.232 play money")
+    form.until("Generate - $1.232")
     # The price was right before the shot had moved.
     for number, words in enumerate(("Shot number 2", PROMPT, "Shot number 3"), 1):
         expect(form.input(f"Shot {number}")).to_have_value(words)
@@ -183,6 +226,7 @@ def test_a_form_from_the_first_key_to_a_cell_of_its_own(browser, folder, environ
     write_notebook(folder / "a.ipynb", FORM, slow, "import time; time.sleep(300)", "pass", quick)
     with Lab(folder, browser, env=environment, viewport=(1280, 1400)) as jupyter:
         tab = jupyter.open("a.ipynb")
+        tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         tab.run_cell(0)
         form = OnPage(tab)
         type_and_read_the_price(form)
@@ -190,9 +234,11 @@ def test_a_form_from_the_first_key_to_a_cell_of_its_own(browser, folder, environ
         send_and_cancel_while_a_cell_sleeps(tab, form)
         tab.run_cell(4)
         finish_and_copy(tab, form)
+        go_on_from_a_card(tab, form)
         write_a_storyboard(form)
         # What is saved follows when the form has judged the last change.
-        tab.wait_text(0, "Form: “Shot number 2 / A red fox's walk")
+        line = tab.page.locator(".jp-OutputArea-output", has_text="Form: “Shot number 2 / A red fox's walk")
+        line.first.wait_for(state="attached")
         assert jupyter.errors == []
         tab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
         form.box.wait_for(state="detached")
@@ -203,7 +249,8 @@ def test_a_form_from_the_first_key_to_a_cell_of_its_own(browser, folder, environ
     assert [output for output in outputs if WIDGET in output.data] == []
     assert "Form: “Shot number 2 / A red fox's walk" in outputs[0].data["text/plain"]
     assert "Run this cell to get the form back." in outputs[0].data["text/html"]
-    assert [record.status for record in records(saved)] == ["canceled", "succeeded", "succeeded"]
+    done = ["canceled", "succeeded", "succeeded", "succeeded"]
+    assert [record.status for record in records(saved)] == done
     assert "rror displaying" not in json.dumps(outputs)
 
 
@@ -217,12 +264,11 @@ def test_a_form_in_notebook_7(browser, folder, environment):
         for cell in range(3):
             tab.run_cell(cell)
         form = OnPage(tab)
-        form.until("Show - here already")
+        form.until("Another take - $0.336")
         expect(form.input("Prompt")).to_have_value("A fox")
-        form.button("Use take 1").click()
-        form.press("Generate - $0.336 play money")
+        form.press("Another take - $0.336")
         tab.wait_text(2, "Done")
-        form.until("Show - here already")
+        form.until("Another take - $0.336")
         assert form.faults() == []
         controls, met = form.tabbed()
         assert controls > 15
@@ -233,4 +279,4 @@ def test_a_form_in_notebook_7(browser, folder, environment):
         form.box.evaluate("(box) => box.classList.add('jupyter-widgets-disconnected')")
         said = form.box.evaluate("(box) => getComputedStyle(box, '::before').content")
         assert "The kernel has gone: run this cell again to get the form back." in said
-        expect(form.button("Show - here already")).to_be_hidden()
+        expect(form.button("Another take")).to_be_hidden()

@@ -8,9 +8,10 @@ a cell waits for them; nothing that is worth keeping stands in a widget, and no 
 import asyncio
 import contextvars
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.commands.answer import Answer
@@ -21,23 +22,20 @@ from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.notebook.form.draft import Draft, Source
 from kling_nb.notebook.form.fields import inputs_of, read
-from kling_nb.notebook.form.verdict import Verdict, assess, offers
+from kling_nb.notebook.form.results import another_of, compared_with, result_rows
+from kling_nb.notebook.form.verdict import Press, Verdict, assess, offers
 from kling_nb.notebook.widgets import LiveView, watched
 from kling_nb.pricing.catalog import find_model, provider_label
-from kling_nb.records.base import utc_now
 from kling_nb.records.money import MICROS
-from kling_nb.records.privacy import words_of
-from kling_nb.records.run import RunRecord
 from kling_nb.session.api import await_at_end, current
 from kling_nb.session.plan import Ask, title_of
-from kling_nb.views.card import status_line
-from kling_nb.views.html import FONT, Html, details, join, prose, tag
-from kling_nb.views.words import short
+from kling_nb.views.html import FONT, Html, details, tag
 
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle
 
     from kling_nb.notebook.form.view import FormView
+    from kling_nb.session.session import Session
 
 __all__ = ["Form", "form", "form_line"]
 
@@ -96,7 +94,8 @@ class Form(Draft):
         self._judging = False
         self._busy = ""
         self._offered: tuple[str, ...] | None = None
-        self._said = Verdict(button="")
+        self._said = Verdict()
+        self._rows_of: tuple[object, ...] = ()
         self._view: FormView | None = None
         self._live: LiveView | None = None
         self._head: DisplayHandle | None = None
@@ -112,7 +111,7 @@ class Form(Draft):
 
     # -- the act ------------------------------------------------------------------------
     def submit(self) -> Run | Runs:
-        """Do what the button does, and return at once; costs money unless the clip is already here.
+        """Open the call that it describes, and return at once; costs money unless the clip is already here.
 
         Returns:
             The handle, or the handles of several takes.
@@ -155,8 +154,8 @@ class Form(Draft):
         if live:
             from kling_nb.notebook.form.view import FormView, Tells
 
-            tells = Tells(put=self._typed, go=self._pressed, take=self._take_next)
-            self._offered = None
+            tells = Tells(put=self._typed, go=self._pressed, act=self._acted)
+            self._offered, self._rows_of = None, ()
             self._view = FormView(self.fields, tells, _set_up())
             self._show_verdict()
             self._live = LiveView(self._view.widget)
@@ -229,20 +228,31 @@ class Form(Draft):
             self._view.put(self.fields)
         self._judge_soon()
 
-    def _take_next(self) -> None:
-        following = self._said.next_take
-        if following is not None:
-            self.update(take=following, takes=1)
-
-    def _pressed(self) -> None:
+    def _pressed(self, also: bool) -> None:  # noqa: FBT001 - which of two buttons
         with self._lock:
-            if self._busy or not self._said.ready:
+            press = self._said.also if also else self._said.press
+            if self._busy or press is None or press.ask is None:
                 return
             self._busy, self._note = "Checking…", ""
-            said, changes = self._said, self._changes
+            changes = self._changes
         if self._view is not None:
-            self._view.name_button(self._busy, ready=False)
-        current().loop.start(self._send(said, changes))
+            self._view.name_button(self._busy, press.price, ready=False)
+        current().loop.start(self._send(partial(self._open, press, changes, also=also)))
+
+    def _acted(self, act: str, run_id: str, price: str) -> None:
+        with self._lock:
+            run = next((run for run in self._runs if run.id == run_id), None)
+            if run is None or self._busy:
+                return
+            self._note = ""
+            if act == "another":
+                self._busy = "Checking…"
+        if act == "another":
+            current().loop.start(self._send(partial(self._open_another, run, price)))
+        elif act == "vary":
+            self.fill(run)
+        elif act == "compare":
+            current().loop.start(asyncio.to_thread(self._compare, run))
 
     # -- in the background ----------------------------------------------------------------------
     def _judge_soon(self) -> None:
@@ -283,11 +293,11 @@ class Form(Draft):
                 self._offered = (values["model"],)
                 view.offer(offers(session, values["model"]))
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave an old price on the button
-            said = Verdict(button="Blocked: kling_nb failed", words=(f"{type(error).__name__}. {_NOT_SENT}",))
+            said = Verdict(hint=f"**kling_nb failed: {type(error).__name__}.** {_NOT_SENT}")
         with self._lock:
             self._said = said
-        view.say(replace(said, words=(self._note, *said.words)) if self._note else said, busy=busy)
-        view.list_runs(self._lines())
+        view.say(said, note=self._note, busy=busy)
+        self._list_runs(session, view)
 
     def _show_heading(self) -> None:
         # Two threads may be at it at once: the later values must be the last that are shown.
@@ -297,48 +307,50 @@ class Form(Draft):
                 self._headed = heading
                 self._head.update(heading, raw=True)
 
-    def _lines(self) -> list[Html]:
+    def _list_runs(self, session: "Session", view: "FormView") -> None:
         with self._lock:
             newest = self._runs[::-1][:_LISTED]
-        now = utc_now()
-        return [
-            join(
-                [
-                    tag("code", run.id),
-                    f" {short(_title(run.record), 40)}: {status_line(run.record, now=now)}. ",
-                    prose(f"`%kling show {run.id}` draws its card again."),
-                ]
-            )
-            for run in newest
-        ]
+        rows_of = tuple((run.id, run.record.status) for run in newest)
+        if rows_of != self._rows_of:
+            view.list_runs(result_rows(session, newest))
+            self._rows_of = rows_of
 
-    async def _send(self, said: Verdict, changes: int) -> None:
+    async def _send(self, opening: Callable[[], None]) -> None:
         await asyncio.sleep(_SETTLE_S)
         try:
-            await asyncio.to_thread(self._open, said, changes)
+            await asyncio.to_thread(opening)
         finally:
             with self._lock:
                 self._busy = ""
             self._judge_soon()
 
-    def _open(self, said: Verdict, changes: int) -> None:
-        session = current()
+    def _open(self, said: Press, changes: int, *, also: bool) -> None:
+        with self._lock:
+            moved, values = changes != self._changes, dict(self._values)
+        now = assess(current(), values)
+        press = now.also if also else now.press
+        if moved or press is None or (press.holds_micros and press.words != said.words):
+            press = None
+        self._carry_out(press)
+
+    def _open_another(self, run: Run, price: str) -> None:
+        press = another_of(current(), run)
+        self._carry_out(press if press is not None and press.price == price else None)
+
+    def _carry_out(self, press: Press | None) -> None:
+        """Open the call of a button, unless it has become another one."""
+        if press is None or press.ask is None:
+            self._note = f"The form changed as you pressed. {_NOT_SENT} Look again, and press once more."
+            return
         try:
-            with self._lock:
-                moved, values = changes != self._changes, dict(self._values)
-            now = assess(session, values)
-            ask = now.reading.ask
-            if moved or ask is None or (now.holds_micros and now.button != said.button):
-                self._note = f"The form changed as you pressed. {_NOT_SENT} Look again, and press once more."
-                return
-            runs = session.open(_held_to(ask, now))
+            runs = current().open(_held_to(press))
         except KlingError as error:
             self._note = f"**{error.what}** Charged: {error.charged}. {error.cure}"
             return
         except Exception as error:
             self._note = f"**kling_nb failed: {type(error).__name__}.** See `%kling list` before you go on."
             raise
-        new = self._took(runs[0] if len(ask.takes) == 1 else Runs(runs), runs)
+        new = self._took(runs[0] if len(press.ask.takes) == 1 else Runs(runs), runs)
         if not new:
             self._note = f"Nothing was sent: run `{runs[0].id}` is shown already, see below."
         elif self._context is not None:
@@ -346,12 +358,16 @@ class Form(Draft):
 
             self._context.copy().run(show_runs, new)
 
+    def _compare(self, run: Run) -> None:
+        from kling_nb.notebook.viewers.compare import compare
+
+        with self._lock:
+            other = compared_with(run, self._runs[::-1])
+        if other is not None and self._context is not None:
+            self._context.copy().run(compare([other, run])._ipython_display_)
+
 
 _NOT_SENT = "Nothing was sent."
-
-
-def _title(record: RunRecord) -> str:
-    return words_of(record) if record.private else title_of(record.request)
 
 
 def _set_up() -> tuple[str, str]:
@@ -370,9 +386,11 @@ def _trimmed(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value
 
 
-def _held_to(ask: Ask, verdict: Verdict) -> Ask:
-    """Let a call hold back no more than its button said."""
-    most = Decimal(verdict.holds_micros) / MICROS
+def _held_to(press: Press) -> Ask:
+    """Give the call of a button, which may reserve no more than the button said."""
+    ask = press.ask
+    assert ask is not None  # noqa: S101 - a button without a call is not pressed
+    most = Decimal(press.holds_micros) / MICROS
     return replace(ask, max_cost=most if ask.max_cost is None else min(most, ask.max_cost))
 
 

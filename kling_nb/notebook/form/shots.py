@@ -1,4 +1,4 @@
-"""The storyboard of a form: a row a shot, which can be added, removed and moved, with total and limits live.
+"""The storyboard of a form: a bar of its seconds, and a row a shot, which can be added, removed and moved.
 
 Invariants: the rows hold what the form holds, in its order; moving a shot moves its words and seconds and
 the keyboard's focus with them; there are never more rows than the model takes.
@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kling_nb.notebook.form.fields import Field
-from kling_nb.notebook.form.inputs import Input, OnChange, page, press, set_trait, trouble
-from kling_nb.views.html import escape, tag
+from kling_nb.notebook.form.inputs import Input, OnChange, icon, note, page, press, set_trait
+from kling_nb.views.html import Html, join, tag
 
-__all__ = ["Board"]
+__all__ = ["Board", "timeline"]
 
 Shots = list[dict[str, Any]]
 _FIRST_S = 5
@@ -34,12 +34,13 @@ class Board:
         self._shots: Shots = []
         # Rows that were made once are kept: a row that comes back needs no new widgets.
         self._made: list[_Row] = []
+        self._bar = page()
         self._rows = ipywidgets.VBox(layout=ipywidgets.Layout(width="auto"))
         self._add = press("Add a shot", "Add a shot at the end", self._added)
         self._words = page()
         foot = ipywidgets.HBox([self._add, self._words])
         foot.add_class("kling-foot")
-        self.box = ipywidgets.VBox([self._rows, foot], layout=ipywidgets.Layout(width="auto"))
+        self.box = ipywidgets.VBox([self._bar, self._rows, foot], layout=ipywidgets.Layout(width="auto"))
         self.box.add_class("kling-board")
 
     # -- what the form tells it -----------------------------------------------------
@@ -55,13 +56,17 @@ class Board:
         if self._rows.children != boxes:
             self._rows.children = boxes
         set_trait(self._add, "disabled", self.of.rows is not None and most >= self.of.rows)
+        self._draw_bar()
+
+    def _draw_bar(self) -> None:
+        set_trait(self._bar, "value", str(timeline(self._shots)))
 
     def say(self, counts: Mapping[str, str], problems: Mapping[str, str]) -> None:
         """Show totals, limits and what is wrong."""
-        parts = [escape(counts.get(self.name, ""))]
-        if words := problems.get(self.name):
-            parts.append(trouble(words))
-        set_trait(self._words, "value", str(tag("div", *parts, style="font-size:12px;line-height:1.4")))
+        used = tag("div", counts.get(self.name, ""), style="font-size:12px;line-height:18px")
+        words = problems.get(self.name, "")
+        # Where there is no shot at all, the button says so.
+        set_trait(self._words, "value", str(join([used, note(words if self._shots else "")])))
         for row in self._made[: len(self._shots)]:
             row.say(counts, problems)
 
@@ -70,6 +75,7 @@ class Board:
         """Take over what was typed into a row."""
         if number < len(self._shots) and self._shots[number].get(name) != value:
             self._shots[number] = {**self._shots[number], name: value}
+            self._draw_bar()
             self._tell()
 
     def moved(self, number: int, by: int) -> None:
@@ -104,6 +110,26 @@ class Board:
         self._on_change(self.name, [dict(shot) for shot in self._shots])
 
 
+def timeline(shots: Sequence[Mapping[str, Any]]) -> Html:
+    """Draw the shots one after the other, each as wide as it is long.
+
+    Args:
+        shots: Rows of the form, right or wrong.
+
+    Example:
+        >>> "flex:5 1 0" in timeline([{"prompt": "Wide view", "duration": 5}])
+        True
+    """
+    parts = []
+    for number, shot in enumerate(shots, 1):
+        seconds = shot.get("duration")
+        wide = max(1, min(60, seconds)) if isinstance(seconds, int) else 1
+        head = tag("b", f"{number} · {seconds} s")
+        text = tag("div", str(shot.get("prompt") or "").strip(), dir="auto")
+        parts.append(tag("div", head, text, style=f"flex:{wide} 1 0"))
+    return tag("div", *parts, **{"class": "kling-timeline"}) if parts else Html()
+
+
 class _Row:
     """The inputs of one shot, and its buttons."""
 
@@ -117,17 +143,20 @@ class _Row:
             label = f"Shot {shot}" if column.kind == "text" else f"{column.label} {shot}"
             label = f"Seconds {shot}" if column.name == "duration" else label
             self._inputs[column.name] = Input(
-                column, lambda name, value: board.changed(number, name, value), label=label
+                column,
+                lambda name, value: board.changed(number, name, value),
+                label=label,
+                stepper=False,
             )
-        self._up = press("↑ Up", f"Move shot {shot} up", lambda: board.moved(number, -1))
-        self._down = press("↓ Down", f"Move shot {shot} down", lambda: board.moved(number, 1))
-        remove = press("✕ Remove", f"Remove shot {shot}", lambda: board.removed(number))
+        self._up = icon("up", f"Move shot {shot} up", lambda: board.moved(number, -1))
+        self._down = icon("down", f"Move shot {shot} down", lambda: board.moved(number, 1))
+        remove = icon("remove", f"Remove shot {shot}", lambda: board.removed(number))
         self._up.disabled = number == 0
-        rest = [made for name, made in self._inputs.items() if name != "prompt"]
-        foot = ipywidgets.HBox([*(made.box for made in rest), self._up, self._down, remove])
-        foot.add_class("kling-foot")
-        boxes = [made.box for name, made in self._inputs.items() if name == "prompt"]
-        self.box = ipywidgets.VBox([*boxes, foot], layout=ipywidgets.Layout(width="auto"))
+        rest = [made.box for name, made in self._inputs.items() if name != "prompt"]
+        words = [made.box for name, made in self._inputs.items() if name == "prompt"]
+        acts = ipywidgets.HBox([self._up, self._down, remove])
+        acts.add_class("kling-icons")
+        self.box = ipywidgets.HBox([*words, *rest, acts], layout=ipywidgets.Layout(width="auto"))
         self.box.add_class("kling-shot")
 
     def put(self, shot: Mapping[str, Any], *, last: bool) -> None:

@@ -1,17 +1,19 @@
-"""What a form says about what it holds: the words beside its fields, and what its button would do.
+"""What a form says about what it holds: the words beside its fields, and what its buttons would do.
 
 Invariants: nothing is sent and nothing is kept; the price is that of the very call the button would make,
-or it is called unknown; a blocked button says why and what helps.
+or it is called unknown; a button that does nothing says beside it why, and what helps.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.commands.dry_run import payload_blocks
-from kling_nb.errors import BlockedError, BudgetError, KlingError, UnpricedError
+from kling_nb.engine.reuse import Decision
+from kling_nb.errors import KlingError, UnpricedError
 from kling_nb.notebook.form.cell_text import as_cell
-from kling_nb.notebook.form.fields import Reading, fields_of, read
+from kling_nb.notebook.form.fields import Reading, fields_of, inputs_of, read
 from kling_nb.pricing.catalog import Model, find_model, provider_label
 from kling_nb.pricing.estimate import price_words
 from kling_nb.providers import PROVIDERS
@@ -19,15 +21,43 @@ from kling_nb.records.money import usd
 from kling_nb.records.request import TextToVideo, request_key
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.session.plan import Ask, Plan, Take, payloads
-from kling_nb.views.words import session_words, short
+from kling_nb.views.words import session_words
 
 if TYPE_CHECKING:
     from kling_nb.session.session import Session
 
-__all__ = ["Verdict", "assess", "counted", "offers"]
+__all__ = ["ANOTHER", "NOT_YET", "RUNNING", "SHOW", "Press", "Verdict", "assess", "counted", "offers"]
 
-_LABEL_CHARS = 68
+ANOTHER, RUNNING, SHOW = "Another take", "Running…", "Show again"
 _TAKES_LOOKED_AT = 100
+#: How the words for what is only not filled in yet begin.
+NOT_YET = ("is missing", "must not be empty")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Press:
+    """What one button would do.
+
+    Args:
+        verb: What it does.
+        price: What that costs; empty where nothing is sent.
+        ask: The call it opens; None where something stands in the way.
+        holds_micros: What would be reserved for it, in micro-dollars; 0 where nothing is sent.
+
+    Example:
+        >>> Press(verb="Generate", price="$0.56").words
+        'Generate - $0.56'
+    """
+
+    verb: str = "Generate"
+    price: str = ""
+    ask: Ask | None = None
+    holds_micros: int = 0
+
+    @property
+    def words(self) -> str:
+        """Verb and price as one text."""
+        return " - ".join(part for part in (self.verb, self.price) if part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,32 +65,49 @@ class Verdict:
     """What a form says.
 
     Args:
-        button: What stands on its button.
-        ready: Whether the button does anything.
+        press: What its button would do.
+        also: What the button beside it would do, where there is one.
         reading: What the form holds, read; its problems include what the model and its providers refuse.
-        words: Sentences below the button: basis, money, what stands in the way.
+        hint: What stands in the way and what helps, or what else is to be known before a press.
+        words: The basis of the price and the session's money.
+        where: The provider it would go to.
         counts: By the name of an input, how much of it is used.
         takes: What is known of takes of this request; empty for none.
         next_take: The first take that nobody asked for yet.
-        holds_micros: What would be held back for it, in micro-dollars; 0 where nothing is sent.
         unpriced: Whether an unknown price stands in the way, or was allowed.
         blocks: Titled payloads.
         cell: The same call as a cell, or why there is none.
         plan: What would be done, where that is known.
     """
 
-    button: str
-    ready: bool = False
+    press: Press = field(default_factory=Press)
+    also: Press | None = None
     reading: Reading = field(default_factory=Reading)
+    hint: str = ""
     words: tuple[str, ...] = ()
+    where: str = ""
     counts: Mapping[str, str] = field(default_factory=dict)
     takes: str = ""
     next_take: int | None = None
-    holds_micros: int = 0
     unpriced: bool = False
     blocks: Sequence[tuple[str, str]] = ()
     cell: str = ""
     plan: Plan | None = None
+
+    @property
+    def button(self) -> str:
+        """What stands on the button."""
+        return self.press.words
+
+    @property
+    def ready(self) -> bool:
+        """Whether the button does anything."""
+        return self.press.ask is not None
+
+    @property
+    def another(self) -> Press | None:
+        """The button that makes another take of what was made, where there is one."""
+        return next((press for press in (self.press, self.also) if press and press.verb == ANOTHER), None)
 
 
 def assess(session: "Session", values: Mapping[str, Any]) -> Verdict:
@@ -78,50 +125,87 @@ def assess(session: "Session", values: Mapping[str, Any]) -> Verdict:
         settings = session.settings()
         model = settings.priced_model(str(values.get("model") or ""))
     except KlingError as error:
-        return _blocked(Verdict(button="", reading=reading), error)
+        return _blocked(Verdict(reading=reading), error)
     beyond = {**reading.problems, **_beyond(model, reading.fields)}
     if values.get("storyboard") and (seconds := beyond.pop("duration", None)):
         beyond.setdefault("shots", f"the seconds of all shots {seconds}")
     reading = replace(reading, problems=beyond, ask=None if beyond else reading.ask)
-    made = Verdict(button="", reading=reading, counts=counted(values, model))
+    made = Verdict(reading=reading, counts=counted(values, model))
     if reading.ask is None:
-        where, words = next(iter(beyond.items()))
-        return replace(made, button=short(f"Blocked: {_place(where)}{words}", _LABEL_CHARS))
+        return _incomplete(session, made, values)
     ask = reading.ask
     named = "sandbox" if ask.provider == "sandbox" or settings.provider == "sandbox" else ""
     made = replace(made, cell=_cell(ask), blocks=payload_blocks(payloads(ask, model, named)))
     made = _with_takes(session, made, ask, model)
     try:
-        return _planned(made, session.plan(ask))
+        plan = session.plan(ask)
     except KlingError as error:
         return _blocked(made, error)
+    made = _planned(made, plan)
+    if plan.new or made.next_take is None or made.press.ask is None:
+        return made
+    return _with_another(session, made, ask, made.next_take)
 
 
-# -- the button ---------------------------------------------------------------------
+# -- the buttons --------------------------------------------------------------------
+def _incomplete(session: "Session", made: Verdict, values: Mapping[str, Any]) -> Verdict:
+    """Say what is wrong; where it is only the prompt that is not there yet, the price is known already."""
+    problems = made.reading.problems
+    where, words = next(iter(problems.items()))
+    if any(not said.startswith(NOT_YET) for said in problems.values()):
+        return replace(made, hint=f"{_place(where)}{words}.")
+    shots = [{**shot, "prompt": shot.get("prompt") or "a"} for shot in values.get("shots") or ()]
+    stand_in = read({**values, "prompt": "a", "shots": shots}).ask
+    if stand_in is not None:
+        with contextlib.suppress(KlingError):
+            plan = session.plan(stand_in)
+            new = [replace(take, decision=Decision(act="new"), error=None) for take in plan.takes]
+            made = _planned(made, replace(plan, takes=tuple(new)))
+    hint = "Write what happens in the clip." if where == "prompt" else "Write what happens in each shot."
+    return replace(made, press=replace(made.press, ask=None), hint=hint, unpriced=False, blocks=())
+
+
+def _with_another(session: "Session", made: Verdict, ask: Ask, first: int) -> Verdict:
+    """Offer further takes of what is here or on its way; what shows it stands beside."""
+    further = replace(ask, takes=tuple(range(first, first + len(ask.takes))))
+    try:
+        other = _planned(made, session.plan(further))
+    except KlingError as error:
+        other = _blocked(made, error)
+    verb = ANOTHER if len(ask.takes) == 1 else f"{len(ask.takes)} more takes"
+    another = replace(other.press, verb=verb)
+    if made.press.verb == RUNNING:
+        return replace(made, also=another)
+    return replace(other, press=another, also=made.press, plan=other.plan or made.plan)
+
+
 def _planned(made: Verdict, plan: Plan) -> Verdict:
-    made = replace(made, plan=plan, blocks=payload_blocks(plan.payloads))
+    made = replace(made, plan=plan, blocks=payload_blocks(plan.payloads), where=_where(plan))
     left = plan.unsent
     error = next((take.error for take in plan.takes if take.error is not None), plan.obstacle)
     plan = _without(left, plan)
     money = () if plan.totals is None else (f"{session_words(plan.totals).capitalize()}.",)
     unknown = plan.estimate.micros is None and plan.new > 0
-    held = usd(plan.estimate.reserve_micros * plan.new)
-    facts = [_sum(plan)] if plan.new else ["Nothing would be sent, and it costs nothing."]
+    hint = ""
     if unknown:
-        facts.append(f"Nobody knows the price; **{held}** would be held back.")
-    made = replace(made, words=(*facts, *money), unpriced=unknown)
-    if error is not None:
-        return _blocked(made, error)
+        reserved = usd(plan.estimate.reserve_micros * plan.new)
+        hint = f"Nobody knows the price; **{reserved}** would be reserved."
     due = sum(record.reserved_micros for record in left)
-    made = replace(made, holds_micros=plan.estimate.reserve_micros * plan.new + due)
+    press = Press(
+        verb=_verb(plan),
+        price=_price(plan) if plan.new else "",
+        ask=plan.ask,
+        holds_micros=plan.estimate.reserve_micros * plan.new + due,
+    )
     if left:
-        held = usd(due)
         ids = ", ".join(record.id for record in left)
-        words = f"Run {ids} was written down by an earlier session and never sent: **{held}** for it."
-        also = f" and {_button(plan).lower()}" if plan.new else ""
-        made = replace(made, words=(words, *made.words))
-        return replace(made, button=f"Send what was left unsent - {held}{also}", ready=True)
-    return replace(made, button=_button(plan), ready=True)
+        hint = (
+            f"Run {ids} was written down by an earlier session and never sent: **{usd(due)}** for it. {hint}"
+        )
+        also = f", and {press.words.lower()}" if plan.new else ""
+        press = replace(press, verb="Send what was left unsent", price=f"{usd(due)}{also}")
+    made = replace(made, press=press, hint=hint.strip(), words=(_sum(plan), *money), unpriced=unknown)
+    return made if error is None else _blocked(made, error)
 
 
 def _without(left: Sequence[RunRecord], plan: Plan) -> Plan:
@@ -135,16 +219,21 @@ def _without(left: Sequence[RunRecord], plan: Plan) -> Plan:
     return replace(plan, takes=tuple(map(beside, plan.takes)))
 
 
-def _button(plan: Plan) -> str:
+def _verb(plan: Plan) -> str:
     if not plan.new:
-        waits = any(take.word == "pending" for take in plan.takes)
-        return "Reattach - on its way" if waits else "Show - here already"
-    several = len(plan.takes) > 1
-    part = f" of {len(plan.takes)}" if plan.new < len(plan.takes) else ""
-    many = f" {plan.new}{part}" if several else ""
-    play = " play money" if plan.provider == "sandbox" and plan.micros is not None else ""
-    price = "price unknown" if plan.micros is None else usd(plan.micros)
-    return f"Generate{many} - {price}{play}"
+        return RUNNING if any(take.word == "pending" for take in plan.takes) else SHOW
+    if len(plan.takes) == 1:
+        return "Generate"
+    return f"Generate {plan.new}" + (f" of {len(plan.takes)}" if plan.new < len(plan.takes) else "")
+
+
+def _price(plan: Plan) -> str:
+    return "price unknown" if plan.micros is None else usd(plan.micros)
+
+
+def _where(plan: Plan) -> str:
+    asked = plan.ask.provider
+    return "Sandbox (no key found)" if plan.play and asked != "sandbox" else provider_label(plan.provider)
 
 
 def _sum(plan: Plan) -> str:
@@ -155,30 +244,22 @@ def _sum(plan: Plan) -> str:
 
 
 def _blocked(made: Verdict, error: KlingError) -> Verdict:
-    unpriced = isinstance(error, UnpricedError)
-    why = "price unknown" if unpriced else error.what
-    if isinstance(error, BudgetError) and not unpriced:
-        why = f"budget: {error.what.partition(': ')[0]}"
-    if isinstance(error, BlockedError) and error.run_id:
-        why = f"run {error.run_id}: {error.what}"
-    said = [f"**{error.what}** {error.cure}".strip()]
+    hint = f"**{error.what}** {error.cure}".strip()
     if "--retry" in error.cure or "--no-cache" in error.cure:
-        said.append("`--retry` and `--no-cache` are boxes to tick under More.")
-    return replace(
-        made,
-        button=short(f"Blocked: {why}", _LABEL_CHARS),
-        ready=False,
-        words=(*said, *made.words),
-        unpriced=made.unpriced or unpriced,
-    )
+        hint += " `--retry` and `--no-cache` are boxes to tick under More."
+    unpriced = made.unpriced or isinstance(error, UnpricedError)
+    verb = "Generate" if made.press.verb in {RUNNING, SHOW} else made.press.verb
+    press = replace(made.press, verb=verb, ask=None, holds_micros=0)
+    return replace(made, press=press, hint=hint, unpriced=unpriced)
 
 
 def _place(where: str) -> str:
     name, _, rest = where.partition(".")
     number, _, column = rest.partition(".")
     if number:
-        return f"shot {number} {column.replace('_', ' ')} "
-    return f"{name.replace('_', ' ')} " if name and name != "shots" else ""
+        return f"Shot {number}, {column.replace('_', ' ')}: "
+    label = next((of.label for of in inputs_of() if of.name == name), "")
+    return f"{label}: " if label and name != "shots" else ""
 
 
 # -- limits --------------------------------------------------------------------------
@@ -190,7 +271,7 @@ def _beyond(model: Model, given: Mapping[str, Any]) -> dict[str, str]:
     seconds = [row.get("duration") for row in shots]
     total = sum(seconds) if shots and all(isinstance(s, int) for s in seconds) else given.get("duration")
     if isinstance(total, int) and not low <= total <= high:
-        whole = f"shots add up to {total} s; " if shots else ""
+        whole = f"shots add up to {total} s; " if shots else f"{total} s; "
         found["shots" if shots else "duration"] = f"{whole}{model.label} makes {low} to {high} s"
     if len(shots) > model.max_shots:
         found["shots"] = f"{model.label} takes at most {model.max_shots}"
@@ -218,7 +299,7 @@ def counted(values: Mapping[str, Any], model: Model) -> dict[str, str]:
 
     Example:
         >>> counted({"prompt": "A red fox"}, find_model("pro"))["prompt"]
-        '9 of 2,500 characters'
+        '9 of 2,500'
     """
     counts: dict[str, str] = {}
     for of in fields_of(TextToVideo):
@@ -238,7 +319,7 @@ def counted(values: Mapping[str, Any], model: Model) -> dict[str, str]:
 
 
 def _characters(text: object, most: int) -> str:
-    return f"{len(text) if isinstance(text, str) else 0:,} of {most:,} characters"
+    return f"{len(text) if isinstance(text, str) else 0:,} of {most:,}"
 
 
 def _shortest(model: Model) -> str:
@@ -295,10 +376,12 @@ def _with_takes(session: "Session", made: Verdict, ask: Ask, model: Model) -> Ve
         return made
     if not found:
         return made
-    states = {keys[r.request_key]: r.status.value for r in sorted(found, key=lambda r: r.created_at)}
-    listed = ", ".join(f"take {take} {word}" for take, word in sorted(states.items()))
-    upcoming = max(states) + 1
-    return replace(made, takes=f"Made before: {listed}. The next one is take {upcoming}.", next_take=upcoming)
+    asked = {keys[record.request_key] for record in found}
+    upcoming = max(asked) + 1
+    many = "1 take" if len(asked) == 1 else f"{len(asked)} takes"
+    return replace(
+        made, takes=f"Asked for before: {many}. The next one is take {upcoming}.", next_take=upcoming
+    )
 
 
 def _cell(ask: Ask) -> str:

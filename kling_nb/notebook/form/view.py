@@ -14,69 +14,26 @@ from kling_nb.notebook.form.fields import Field, inputs_of
 from kling_nb.notebook.form.inputs import Input, choose, page, press, set_trait
 from kling_nb.notebook.form.shots import Board
 from kling_nb.notebook.form.verdict import Verdict
-from kling_nb.notebook.widgets import make_widget
+from kling_nb.notebook.widgets import make_widget, static_text
 from kling_nb.pricing.catalog import models, provider_label
-from kling_nb.views.html import BLUE, FONT, GREY, Html, details, escape, join, prose, tag
+from kling_nb.records.money import Totals, usd
+from kling_nb.views.html import FONT, Html, details, prose, tag
 
 __all__ = ["FormView", "Tells"]
 
 _AUTO = "auto"
 
-#: Behind "More"; whatever is not named here stands in the open, a field of tomorrow too.
-_MORE = ("shot_type", "take", "max_cost", "price", "metadata", "no_cache", "retry", "private")
+#: In the row below the prompt; what is named neither here nor under "More" follows, a field of tomorrow too.
+_ROW = ("duration", "aspect_ratio", "audio", "takes")
+_MORE = (
+    *("negative_prompt", "cfg_scale", "shot_type", "tags", "take", "max_cost", "price", "metadata"),
+    *("no_cache", "retry", "private"),
+)
 _BELOW_PRICE = "allow_unpriced"
-_SIDE_BY_SIDE = ("duration", "aspect_ratio", "audio")
 _BESIDE = "Words for the whole clip, at providers that take them beside shots (may be left empty)"
+_PROMPT = "What happens in the clip? Subject, action, camera, light."
 _ONE, _BOARD = "one prompt", "storyboard"
-
-# Only for the live widget: its own frame, a focus that is seen on both themes, and room on narrow pages.
-_STYLE = """
-.kling-form{max-width:860px;border:1px solid rgba(128,128,128,.28);border-radius:8px;padding:12px;
- container-type:inline-size;box-sizing:border-box;overflow:hidden}
-.kling-form>.widget-box,.kling-form .widget-vbox,.kling-form .widget-hbox{overflow:visible}
-.kling-form .widget-label{text-align:left;color:inherit;min-width:8.6em;width:8.6em}
-.kling-form label.widget-label{color:var(--jp-ui-font-color1)}
-.kling-form .widget-html,.kling-form .widget-html-content{min-width:0;height:auto;line-height:1.45}
-.kling-form .widget-html-content{overflow-wrap:break-word}
-.kling-form select{appearance:auto;background-image:none!important}
-.kling-form .widget-textarea,.kling-form .widget-text,.kling-form .widget-dropdown{min-width:0;width:auto}
-.kling-form textarea{resize:vertical}
-.kling-form ::placeholder{color:var(--jp-ui-font-color2);opacity:1}
-.kling-form :is(input,select,textarea,button,summary):focus-visible{outline:2px solid #3f7fe0!important;
- outline-offset:1px}
-.kling-form .jupyter-button{height:auto;min-height:30px;white-space:normal;line-height:1.3;padding:4px 12px;
- overflow:visible;text-overflow:clip}
-.kling-form .kling-row,.kling-form .kling-foot{flex-wrap:wrap;align-items:center;gap:4px 12px}
-.kling-form .kling-row:not(.kling-go){align-items:flex-start}
-.kling-form input:placeholder-shown{text-overflow:ellipsis}
-.kling-form .kling-shot{border-left:3px solid rgba(128,128,128,.4);padding-left:10px;margin:4px 0}
-.kling-form .widget-radio{display:flex;align-items:center;width:auto;height:auto;padding:0;margin:2px}
-.kling-form .widget-radio>.widget-label{flex:none;margin-right:8px}
-.kling-form .widget-radio-box{flex-wrap:wrap;gap:0 14px;width:auto;margin:0!important}
-.kling-form .widget-radio-box label{display:inline-flex;align-items:center;width:auto;height:28px;margin:0}
-.kling-form .widget-radio-box input{order:-1;float:none;margin:0 6px 0 0;position:static}
-.kling-form .kling-below{margin-left:calc(8.6em + 18px)}
-.kling-form .kling-go .jupyter-button{font-weight:600;min-height:36px;max-width:100%;text-align:left}
-.kling-form .jupyter-button:disabled{opacity:.85}
-.kling-form .kling-go .jupyter-button:disabled{opacity:1}
-.kling-form .widget-checkbox{width:auto;margin-right:14px}
-.kling-form .widget-checkbox{height:auto;min-height:28px;align-items:center}
-.kling-form .widget-checkbox .widget-label-basic{display:inline-flex;align-items:center;width:auto;
- height:auto;white-space:normal;overflow:visible;line-height:1.3}
-.kling-form .kling-go{margin-top:8px}
-.kling-form .jupyter-widgets-disconnected::before{content:none}
-.kling-form.jupyter-widgets-disconnected::before{color:var(--jp-ui-font-color1);
- font:bold 13px/1.45 system-ui,sans-serif;content:"The kernel has gone: run this cell again to get the \
-form back. What was typed can be copied."}
-.kling-form.jupyter-widgets-disconnected button{display:none}
-.kling-form .widget-checkbox input{margin:0 6px 0 0}
-@container (max-width:520px){
- .kling-form .widget-inline-hbox:has(textarea),.kling-form .widget-inline-hbox:has(input[type=text]),
- .kling-form .widget-inline-hbox:has(select),.kling-form .widget-radio{flex-wrap:wrap;height:auto}
- .kling-form .widget-inline-hbox :is(textarea,select,input[type=text]){flex:1 1 100%}
- .kling-form .widget-inline-hbox select{min-height:28px}
- .kling-form .kling-below{margin-left:0}}
-"""
+_OFFERS = ("", "silent", "with sound", "shortest shot", "cancel", "key")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +42,13 @@ class Tells:
 
     Args:
         put: An input's name and what it holds now.
-        go: The button was pressed.
-        take: The next take was asked for.
+        go: A button was pressed: the first, or the one beside it.
+        act: A button on the card of a run was pressed: what it does, the run's id, and the price on it.
     """
 
     put: Callable[[str, Any], None]
-    go: Callable[[], None]
-    take: Callable[[], None]
+    go: Callable[[bool], None]
+    act: Callable[[str, str, str], None] = lambda _act, _id, _price: None
 
 
 class FormView:
@@ -111,6 +68,7 @@ class FormView:
         self._boards: list[Board] = []
         self._prompts: dict[bool, list[Any]] = {True: [], False: []}
         fields = {of.name: of for of in inputs_of()}
+        fields["prompt"] = replace(fields["prompt"], help=_PROMPT)
         self._provider = choose("Provider", _providers(set_up[0]), "")
         self._model = choose("Model", _models(set_up[1]), "")
         self._mode = ipywidgets.RadioButtons(
@@ -119,13 +77,20 @@ class FormView:
             orientation="horizontal",
             layout=ipywidgets.Layout(width="auto"),
         )
+        self._mode.add_class("kling-mode")
         for name, widget in (("provider", self._provider), ("model", self._model)):
             widget.observe(lambda change, name=name: tells.put(name, change["new"]), "value")
         self._mode.observe(self._switched, "value")
-        self._offers, self._words, self._left = page(), page(), page()
-        self._takes, self._runs = page(), page()
-        self._go = press("…", "", tells.go)
-        self._next = press("Use the next take", "Ask for the next take of this request", tells.take)
+        self._offers, self._hint, self._money = page(), page(), page()
+        self._hint.add_class("kling-hint")
+        self._money.add_class("kling-money-row")
+        self._go = press("Generate", "", lambda: tells.go(False))
+        self._go.add_class("kling-go")
+        self._go.layout.min_width = "230px"
+        self._also = press("Show again", "", lambda: tells.go(True))
+        self._also.add_class("kling-also")
+        self._page = make_widget("form", ["shared/page.js", "form.js"], [], {})
+        self._page.on_msg(self._on_message)
         self._panes = _Panes()
         self.widget = ipywidgets.VBox(self._parts(fields))
         self.widget.add_class("kling-form")
@@ -134,40 +99,47 @@ class FormView:
     def _parts(self, fields: Mapping[str, Field]) -> list[Any]:
         import ipywidgets
 
-        made = [self._make(of) for of in fields.values() if of.name not in {_BELOW_PRICE, *_MORE}]
-        prompt = replace(fields["prompt"], name="beside", help=_BESIDE)
-        beside = Input(prompt, self._tells.put, label="Beside shots", name="beside")
+        beside = Input(
+            replace(fields["prompt"], name="beside", help=_BESIDE),
+            self._tells.put,
+            label="Style for all shots",
+            name="beside",
+        )
+        made = {name: self._make(of) for name, of in fields.items() if name not in {_BELOW_PRICE, *_MORE}}
         self.inputs["beside"] = beside
-        self._prompts[False].append(self.inputs["prompt"].box)
-        self._prompts[False].append(self.inputs["duration"].box)
+        self.inputs["prompt"].box.add_class("kling-prompt-input")
+        self.inputs["duration"].box.add_class("kling-seconds")
+        self._prompts[False] += [made["prompt"], made["duration"]]
         self._prompts[True] += [*(board.box for board in self._boards), beside.box]
-        first = [self.inputs["prompt"].box, *self._prompts[True]]
-        row = [self.inputs[name].box for name in _SIDE_BY_SIDE if name in self.inputs]
-        rest = [box for box in made if box not in {*first, *row}]
-        more = [self._make(fields[name]) for name in _MORE if name in fields]
+        first = [made["prompt"], *self._prompts[True]]
+        row = [made[name] for name in _ROW if name in made]
+        rest = [box for box in made.values() if box not in {*first, *row}]
+        further = [_pick(self._provider), _pick(self._model)]
+        further += [self._make(fields[name]) for name in _MORE if name in fields]
         self._allow = self._make(fields[_BELOW_PRICE])
         unseen = ipywidgets.Layout(display="none")
         return [
-            ipywidgets.HTML(f"<style>{_STYLE}</style>", layout=unseen),
+            ipywidgets.HTML(f"<style>{static_text('form.css')}</style>", layout=unseen),
             # In a box that hides it also where the page does not know its kind: the form works without.
-            ipywidgets.Box(
-                [make_widget("keys", ["shared/page.js", "shared/keys.js"], [], {})], layout=unseen
-            ),
-            _row([self._provider, self._model]),
-            _below(self._offers),
+            ipywidgets.Box([self._page], layout=unseen),
             self._mode,
             *first,
-            _row(row),
+            _row(row, "kling-settings"),
             *rest,
-            self._panes.pane("More", "Further settings of the call", more),
-            _row([self._go, self._left], "kling-go"),
+            _row([self._go, self._also], "kling-act"),
+            self._money,
+            self._hint,
             self._allow,
-            self._words,
-            _row([self._takes, self._next]),
-            self._panes.row,
-            self._panes.box,
-            self._runs,
+            *self._panes.more(
+                [_row(further, "kling-further"), self._offers, self._panes.row, self._panes.box]
+            ),
         ]
+
+    def _on_message(self, _widget: object, content: Any, _buffers: object) -> None:
+        if isinstance(content, Mapping) and content.get("kind") == "act":
+            act, run_id, price = (content.get(name) for name in ("act", "id", "price"))
+            if isinstance(act, str) and isinstance(run_id, str) and isinstance(price, str):
+                self._tells.act(act, run_id, price)
 
     def _make(self, of: Field) -> Any:
         if of.kind == "rows":
@@ -198,55 +170,57 @@ class FormView:
 
     def offer(self, rows: Sequence[Sequence[str]]) -> None:
         """Show what each provider of the chosen model can do."""
-        # Lines and no table: on a narrow page a table would have to be scrolled, which needs a pointer.
-        heads = ("silent", "with sound", "shortest shot", "cancel", "key")
-        lines = [
-            tag(
-                "div",
-                tag("b", name),
-                ": " + "; ".join(f"{head} {word}" for head, word in zip(heads, words, strict=True)) + ".",
-                style="margin-top:4px",
-            )
-            for name, *words in rows
-        ]
-        set_trait(self._offers, "value", str(details("What each can do", *lines)))
+        head = tag("tr", *(tag("th", word) for word in _OFFERS))
+        lines = [tag("tr", *(tag("td", word) for word in row)) for row in rows]
+        table = tag("table", head, *lines, **{"class": "kling-offers"})
+        # By keyboard, too, where a narrow page has to scroll it.
+        scrolled = tag(
+            "div", table, style="overflow-x:auto", tabindex=0, role="group", title="What each can do"
+        )
+        set_trait(self._offers, "value", str(details("What each can do", scrolled)))
 
-    def say(self, verdict: Verdict, *, busy: str = "") -> None:
-        """Show what the form says; `busy` stands on the button while it is at work."""
+    def say(self, verdict: Verdict, *, note: str = "", busy: str = "") -> None:
+        """Show what the form says, `note` before it; `busy` stands on the button while it is at work."""
         problems, counts = verdict.reading.problems, verdict.counts
         for name, made in self.inputs.items():
             place = "prompt" if name == "beside" else name
             made.say(counts.get(name, ""), problems.get(place, ""))
         for board in self._boards:
             board.say(counts, problems)
-        self.name_button(busy or verdict.button, ready=verdict.ready and not busy)
-        totals = verdict.plan.totals if verdict.plan is not None else None
-        left = totals.left_micros if totals is not None else None
-        set_trait(self._left, "value", str(_left(left, play=totals.play if totals else False)))
-        lines = [tag("div", prose(words)) for words in verdict.words]
-        set_trait(self._words, "value", _said(lines))
-        set_trait(self._takes, "value", _said([escape(verdict.takes)] if verdict.takes else []))
-        _show(self._next, when=verdict.next_take is not None)
-        if verdict.next_take is not None:
-            set_trait(self._next, "description", f"Use take {verdict.next_take}")
+        plan = verdict.plan
+        _class(self._go, "kling-real", when=plan is not None and not plan.play)
+        self.name_button(busy or verdict.press.verb, verdict.press.price, ready=verdict.ready and not busy)
+        _show(self._also, when=verdict.also is not None)
+        if verdict.also is not None:
+            set_trait(self._also, "description", verdict.also.verb)
+            set_trait(self._also, "tooltip", verdict.also.price)
+            set_trait(self._also, "disabled", verdict.also.ask is None or bool(busy))
+        set_trait(self._money, "value", str(_money(verdict)) if plan is not None else "")
+        hint = note or verdict.hint or verdict.takes
+        set_trait(
+            self._hint, "value", str(tag("div", prose(hint), style=FONT, role="status")) if hint else ""
+        )
         _show(self._allow, when=verdict.unpriced)
         self._panes.fill(verdict)
+        self._tell_page(cell=verdict.cell if verdict.cell.startswith("%%kling") else "")
 
-    def name_button(self, words: str, *, ready: bool) -> None:
+    def name_button(self, verb: str, price: str, *, ready: bool) -> None:
         """Put words on the button."""
-        set_trait(self._go, "description", words)
-        set_trait(self._go, "tooltip", words)
+        set_trait(self._go, "description", verb)
+        set_trait(self._go, "tooltip", price)
         set_trait(self._go, "disabled", not ready)
-        set_trait(self._go.style, "button_color", BLUE if ready else GREY)
-        set_trait(self._go.style, "text_color", "#fff")
+        _class(self._go, "kling-busy", when=verb.endswith("…"))
 
-    def list_runs(self, lines: Sequence[Html]) -> None:
-        """Show a line for each run of the form."""
-        set_trait(self._runs, "value", _said([tag("div", line) for line in lines]))
+    def list_runs(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Say what the cards of its runs have buttons for, the newest first."""
+        self._tell_page(runs=[dict(row) for row in rows])
+
+    def _tell_page(self, **state: Any) -> None:
+        set_trait(self._page, "state", {**self._page.state, **state})
 
 
 class _Panes:
-    """What opens on a press, so that it takes no room before: one at a time for payload and cell."""
+    """What opens on a press, so that it takes no room before."""
 
     def __init__(self) -> None:
         import ipywidgets
@@ -262,16 +236,30 @@ class _Panes:
         self._cell.observe(self._put_back, "value")
         self.row = _row([])
         self.box = ipywidgets.VBox([], layout=ipywidgets.Layout(width="auto"))
-        self.pane("Payload", "What each provider would be sent", [self._payload])
-        copy = "Select all of it (Ctrl+A or ⌘A) and copy."
-        self._cell_words.value = str(tag("span", copy, style="font-size:12px;opacity:0.8"))
-        self.pane("Copy as cell", "The same call as a %%kling cell", [self._cell, self._cell_words])
+        payload, inside = self._pane("Payload", "What each provider would be sent", [self._payload])
+        copy, text = self._pane(
+            "Copy as cell", "The same call as a %%kling cell", [self._cell, self._cell_words]
+        )
+        copy.add_class("kling-copy")
+        text.add_class("kling-input")
+        text.add_class("kling-cell")
+        words = "Paste it into a cell. Where the page may not copy, select all of it (Ctrl+A or ⌘A) and copy."
+        self._cell_words.value = str(tag("span", words, style="font-size:12px;opacity:0.8"))
+        self.row.children = (payload, copy)
+        self.box.children = (inside, text)
 
-    def pane(self, name: str, tooltip: str, parts: Sequence[Any]) -> Any:
-        """Make a part that opens and closes, with its button in the row; More's stands where it is put."""
+    def more(self, parts: Sequence[Any]) -> list[Any]:
+        """Make the part with the further settings, and the button that opens it."""
+        words = "Provider, model, negative prompt, prompt strength, tags, payload, the same as a cell"
+        button, inside = self._pane("More", words, parts)
+        button.add_class("kling-open")
+        return [button, inside]
+
+    def _pane(self, name: str, tooltip: str, parts: Sequence[Any]) -> tuple[Any, Any]:
         import ipywidgets
 
         inside = ipywidgets.VBox(list(parts), layout=ipywidgets.Layout(display="none", width="auto"))
+        inside.add_class("kling-pane")
 
         def turn() -> None:
             opened = inside.layout.display == "none"
@@ -281,11 +269,7 @@ class _Panes:
             button.description = f"{'▾' if opened else '▸'} {name}"
 
         button = press(f"▸ {name}", tooltip, turn)
-        self.row.children = (*self.row.children, button)
-        if name == "More":
-            return inside
-        self.box.children = (*self.box.children, inside)
-        return inside
+        return button, inside
 
     def fill(self, verdict: Verdict) -> None:
         """Show payloads and the cell of a verdict."""
@@ -315,27 +299,47 @@ def _row(parts: Sequence[Any], name: str = "") -> Any:
     return row
 
 
-def _below(part: Any) -> Any:
-    part.add_class("kling-below")
-    return part
+def _pick(widget: Any) -> Any:
+    widget.add_class("kling-pick")
+    return widget
+
+
+def _class(widget: Any, name: str, *, when: bool) -> None:
+    if when:
+        widget.add_class(name)
+    else:
+        widget.remove_class(name)
 
 
 def _show(widget: Any, *, when: bool) -> None:
     set_trait(widget.layout, "display", "" if when else "none")
 
 
-def _said(lines: Sequence[Html]) -> str:
-    return str(tag("div", join(lines), style=FONT, role="status")) if lines else ""
+def _money(verdict: Verdict) -> Html:
+    """Draw whose money it is, where it goes, what is left, and behind a press what the price rests on."""
+    plan = verdict.plan
+    assert plan is not None  # noqa: S101 - nothing is drawn without
+    look = "kling-pill" if plan.play else "kling-pill kling-real"
+    parts = [
+        tag("span", "play money" if plan.play else "real money", **{"class": look}),
+        tag("span", verdict.where),
+        *_left(plan.totals),
+        details("About this price", *(tag("div", prose(words)) for words in verdict.words)),
+    ]
+    return tag("div", *parts, **{"class": "kling-money"})
 
 
-def _left(left: int | None, *, play: bool) -> Html:
-    from kling_nb.records.money import usd
-
-    if left is None:
-        return Html("")
-    kind = " play money" if play else ""
-    words = f"**{usd(left)}**{kind} left" if left >= 0 else f"**over by {usd(-left)}**"
-    return tag("span", prose(words), style=FONT)
+def _left(totals: Totals | None) -> list[Html]:
+    left = totals.left_micros if totals is not None else None
+    if totals is None or left is None:
+        return []
+    if left < 0:
+        return [tag("span", prose(f"**over by {usd(-left)}**"))]
+    whole = totals.tightest.cap_micros if totals.tightest is not None else totals.cap_micros
+    of = f" of {usd(whole)}" if whole and whole != left else ""
+    share = min(100, 100 * left // whole) if whole else 0
+    bar = tag("span", tag("span", style=f"width:{share}%"), **{"class": "kling-left"})
+    return [tag("span", f"{usd(left)}{of} left"), bar]
 
 
 def _providers(set_up: str) -> list[tuple[str, str]]:

@@ -26,6 +26,7 @@ from kling_nb.notebook.form.cell_text import as_cell
 from kling_nb.notebook.form.fields import OPTIONS, blank, fields_of, inputs_of, read
 from kling_nb.notebook.form.form import form
 from kling_nb.notebook.form.inputs import Input, shape
+from kling_nb.notebook.form.results import another_of, compared_with, result_rows
 from kling_nb.notebook.form.verdict import assess, counted, offers
 from kling_nb.notebook.form.view import FormView, Tells
 from kling_nb.pricing.catalog import find_model, models
@@ -66,7 +67,7 @@ def judged(session, **values):
 
 def view_of(values=None):
     """The widgets of a form that tells nobody."""
-    return FormView(blank() | (values or {}), Tells(put=lambda *_: None, go=lambda: None, take=lambda: None))
+    return FormView(blank() | (values or {}), Tells(put=lambda *_: None, go=lambda _also: None))
 
 
 def inside(widget):
@@ -112,6 +113,7 @@ def test_every_field_and_every_option_has_a_labelled_input():
     assert {of.name for of in OPTIONS} <= {flag.name for flag in FLAGS}
     kinds = (ipywidgets.Text, ipywidgets.Textarea, ipywidgets.IntText, ipywidgets.Checkbox)
     kinds += (ipywidgets.RadioButtons, ipywidgets.Dropdown, ipywidgets.Button)
+    kinds += (ipywidgets.IntSlider, ipywidgets.SelectionSlider)
     found = [widget for widget in inside(view.widget) if isinstance(widget, kinds)]
     assert len(found) > 25
     labels = [widget.description for widget in found]
@@ -155,9 +157,9 @@ def test_what_is_wrong_is_said_beside_its_field(session, values, place, words):
     """Each fault has words at its own input, blocks the button, and repeats no key."""
     verdict = judged(session, **FOX | values)
     assert words in verdict.reading.problems[place]
-    assert verdict.button.startswith("Blocked: ")
+    assert verdict.hint
     assert not verdict.ready
-    assert "rf_live" not in str(verdict.reading.problems) + verdict.button
+    assert "rf_live" not in str(verdict.reading.problems) + verdict.button + verdict.hint
 
 
 def test_counts_and_limits_come_from_the_catalog_and_the_providers():
@@ -166,8 +168,8 @@ def test_counts_and_limits_come_from_the_catalog_and_the_providers():
     for model in models().values():
         counts = counted(blank() | {"prompt": "A fox", "shots": shots}, model)
         low, high = model.durations_s
-        assert counts["prompt"] == f"5 of {model.prompt_chars:,} characters"
-        assert counts["shots.2.prompt"] == f"9 of {model.shot_chars:,} characters"
+        assert counts["prompt"] == f"5 of {model.prompt_chars:,}"
+        assert counts["shots.2.prompt"] == f"9 of {model.shot_chars:,}"
         assert f"Total 8 s of {low} to {high} s; 2 of {model.max_shots} shots" in counts["shots"]
         for name in model.providers:
             assert f"{PROVIDERS[name].min_shot_s} s at {PROVIDERS[name].label}" in counts["shots"]
@@ -178,7 +180,7 @@ def test_a_shot_that_a_provider_refuses_blocks_only_there(at_both_wires):
     """RunComfy's shortest shot stands in the way at RunComfy, and at nobody else."""
     shots = {"storyboard": True, "shots": [{"prompt": "a", "duration": 2}, {"prompt": "b", "duration": 3}]}
     refused = judged(at_both_wires, provider="runcomfy", **shots)
-    assert "shots of 3 s or more" in refused.button + " ".join(refused.words)
+    assert "shots of 3 s or more" in refused.hint
     assert not refused.ready
     assert judged(at_both_wires, provider="runflow", **shots).ready
     titles = [title for title, _ in refused.blocks]
@@ -189,27 +191,67 @@ def test_a_shot_that_a_provider_refuses_blocks_only_there(at_both_wires):
 
 # -- the price on the button -----------------------------------------------------------------
 def test_the_button_says_what_it_would_do_and_cost(session):
-    """New, several, partly here, here already: the button has the sum of exactly what would be sent."""
-    assert judged(session, **FOX).button == "Generate - $0.336 play money"
-    assert judged(session, **FOX, audio=True).button == "Generate - $0.504 play money"
-    assert judged(session, **FOX, takes=4).button == "Generate 4 - $1.344 play money"
+    """New, several, partly here, another take: the button has the sum of exactly what would be sent."""
+    assert judged(session, **FOX).button == "Generate - $0.336"
+    assert judged(session, **FOX).plan.play
+    assert judged(session, **FOX, audio=True).button == "Generate - $0.504"
+    assert judged(session, **FOX, takes=4).button == "Generate 4 - $1.344"
     session.open(read(blank() | FOX).ask)[0].wait(60)
-    shown = judged(session, **FOX)
-    assert (shown.button, shown.holds_micros) == ("Show - here already", 0)
-    assert shown.takes == "Made before: take 0 succeeded. The next one is take 1."
-    assert judged(session, **FOX, takes=4).button == "Generate 3 of 4 - $1.008 play money"
-    assert judged(session, **FOX, take="1").button == "Generate - $0.336 play money"
+    made = judged(session, **FOX)
+    assert (made.button, made.press.ask.takes, made.press.holds_micros) == (
+        "Another take - $0.336",
+        (1,),
+        336_000,
+    )
+    assert (made.also.words, made.also.ask.takes, made.also.holds_micros) == ("Show again", (0,), 0)
+    assert made.takes == "Asked for before: 1 take. The next one is take 1."
+    assert judged(session, **FOX, takes=4).button == "Generate 3 of 4 - $1.008"
+    assert judged(session, **FOX, take="1").button == "Generate - $0.336"
     more = judged(session, **FOX, takes=30)
-    assert more.button.startswith("Blocked: budget: 29 x $0.336 = $9.744 does not fit")
+    assert (more.button, more.ready) == ("Generate 29 of 30 - $9.744", False)
+    assert "29 x $0.336 = $9.744 does not fit" in more.hint
     assert any("left" in words for words in more.words)
     over = judged(session, **FOX, take="1", max_cost="0.30")
-    assert over.button.startswith("Blocked: budget: This cell may cost $0.336")
+    assert not over.ready
+    assert "This cell may cost $0.336" in over.hint
+
+
+def test_before_there_is_a_prompt_the_price_is_known(session):
+    """An empty form has the price of one clip, and does nothing; with another fault it has none."""
+    empty = judged(session)
+    assert (empty.button, empty.ready, empty.hint) == (
+        "Generate - $0.56",
+        False,
+        "Write what happens in the clip.",
+    )
+    assert judged(session, duration=3, takes=2).button == "Generate 2 - $0.672"
+    assert judged(session, duration=99).button == "Generate"
+    board = judged(session, storyboard=True, shots=[{"prompt": "", "duration": 3}])
+    assert (board.button, board.ready) == ("Generate - $0.336", False)
+    assert session.ledger().runs() == []
+
+
+def test_a_card_offers_another_take_its_cell_and_a_comparison(session):
+    """What stands on the card of a run is priced as the call that its button makes, and sends nothing."""
+    fox = session.open(read(blank() | FOX).ask)[0].wait(60)
+    hare = session.open(read(blank() | FOX | {"prompt": "A hare"}).ask)[0].wait(60)
+    rows = result_rows(session, [hare, fox])
+    assert [row["id"] for row in rows] == [hare.id, fox.id]
+    assert [row["another"] for row in rows] == ["$0.336", "$0.336"]
+    assert (
+        rows[0]["cell"] == "%%kling -d 3 -p sandbox -m kling-3.0-pro\nA hare" or "A hare" in rows[0]["cell"]
+    )
+    assert all(row["compare"] for row in rows)
+    assert (compared_with(hare, [hare, fox]), compared_with(fox, [hare, fox])) == (fox, hare)
+    assert not result_rows(session, [fox])[0]["compare"]
+    assert another_of(session, fox).ask.takes == (1,)
+    assert len(session.ledger().runs()) == 2
 
 
 def test_a_real_price_is_no_play_money_and_names_its_basis(at_both_wires):
     """The button shows dollars, and the words below it source, date and what is left of the budget."""
     verdict = judged(at_both_wires, **FOX | {"duration": 5}, provider="runcomfy")
-    assert verdict.button == "Generate - $0.56"
+    assert (verdict.button, verdict.plan.play, verdict.where) == ("Generate - $0.56", False, "RunComfy")
     assert verdict.words[0].startswith("Kling 3.0 Pro at RunComfy: $0.112/s silent, ")
     assert "2026-05-01" in verdict.words[0]
     assert "**$10.00** left" in verdict.words[1]
@@ -219,19 +261,21 @@ def test_an_unknown_price_is_called_unknown_and_asks_for_consent(at_both_wires):
     """Nobody knows Runflow's price with sound: blocked until it is allowed, and then still unknown."""
     asked = {**FOX, "audio": True, "provider": "runflow"}
     blocked = judged(at_both_wires, **asked)
-    assert (blocked.button, blocked.ready, blocked.unpriced) == ("Blocked: price unknown", False, True)
+    assert (blocked.ready, blocked.unpriced) == (False, True)
+    assert "price" in blocked.hint
     allowed = judged(at_both_wires, **asked, allow_unpriced=True)
     assert (allowed.button, allowed.ready, allowed.unpriced) == ("Generate - price unknown", True, True)
-    assert any("would be held back" in words for words in allowed.words)
-    assert allowed.holds_micros == allowed.plan.estimate.reserve_micros > 0
+    assert "would be reserved" in allowed.hint
+    assert allowed.press.holds_micros == allowed.plan.estimate.reserve_micros > 0
 
 
 def test_a_run_on_its_way_is_reattached(make_session):
-    """Where the same request is on its way, the button sends nothing and says so."""
+    """Where the same request is on its way, the button sends nothing; another take is beside it."""
     session = make_session(sandbox_wait=60)
     run = session.open(read(blank() | FOX).ask)[0]
     verdict = judged(session, **FOX)
-    assert (verdict.button, verdict.ready, verdict.holds_micros) == ("Reattach - on its way", True, 0)
+    assert (verdict.button, verdict.ready, verdict.press.holds_micros) == ("Running…", True, 0)
+    assert (verdict.also.words, verdict.also.ask.takes) == ("Another take - $0.336", (1,))
     assert run.cancel() in {"canceled", "not_cancellable", "unknown"}
 
 
@@ -243,10 +287,10 @@ def test_what_stands_in_the_way_is_named_with_its_run(session):
     failed = {"status": RunStatus.FAILED, "reason": "provider", "charged": "unknown", "message": "gone"}
     session.ledger().change(run.id, "failed", **failed)
     blocked = judged(session, **FOX)
-    assert blocked.button.startswith(f"Blocked: run {run.id}: ")
+    assert run.id in blocked.hint
     assert not blocked.ready
-    assert any("boxes to tick under More" in words for words in blocked.words)
-    assert judged(session, **FOX, retry=True).button == "Generate - $0.336 play money"
+    assert "boxes to tick under More" in blocked.hint
+    assert judged(session, **FOX, retry=True).button == "Generate - $0.336"
 
 
 @pytest.mark.parametrize("name", [None, "pilot"])
@@ -258,13 +302,13 @@ def test_what_was_left_unsent_has_its_price_on_the_button(make_session, name):
     with opening.ledger.writing() as transaction:
         ((record, _),) = opening.admit(transaction)
     attached = judged(here, **FOX)
-    assert (attached.button, attached.holds_micros) == ("Reattach - on its way", 0)
+    assert (attached.button, attached.press.holds_micros) == ("Running…", 0)
     gone.ledger().release(record.id, opening.engine.owner)
     left = judged(here, **FOX)
-    assert (left.button, left.holds_micros) == ("Send what was left unsent - $0.336", 336_000)
+    assert (left.button, left.press.holds_micros) == ("Send what was left unsent - $0.336", 336_000)
     with pytest.raises(BudgetError):
-        here.open(form_module._held_to(call, attached))
-    (run,) = here.open(form_module._held_to(call, left))
+        here.open(form_module._held_to(attached.press))
+    (run,) = here.open(form_module._held_to(left.press))
     assert run.id == record.id
     assert here.ledger().totals(here.id, play=True).reserved_micros == 336_000
 
@@ -272,8 +316,9 @@ def test_what_was_left_unsent_has_its_price_on_the_button(make_session, name):
 def test_a_missing_key_and_bad_settings_block_with_words(make_session):
     """What stands in the way is said with its cure, and nothing is raised into a page."""
     verdict = judged(make_session(), **FOX, provider="runflow")
-    assert verdict.button.startswith("Blocked: There is no key for runflow")
-    assert "RUNFLOW_API_KEY" in verdict.words[0]
+    assert not verdict.ready
+    assert "There is no key for runflow" in verdict.hint
+    assert "RUNFLOW_API_KEY" in verdict.hint
     assert verdict.blocks
     assert not judged(make_session(model="kling-99"), **FOX).ready
 
@@ -510,7 +555,7 @@ def test_an_earlier_run_fills_a_form(here):
             "sandbox",
             {"a": "b c"},
         )
-        assert assess(here, made.fields).button == "Show - here already"
+        assert assess(here, made.fields).also.words == "Show again"
         assert assess(here, made.fields).next_take == 1
     assert form(run, duration=None, shots=None, prompt="A hare").value.prompt == "A hare"
     with pytest.raises(UsageError, match="one form"):
@@ -520,10 +565,10 @@ def test_an_earlier_run_fills_a_form(here):
 def test_what_is_sent_is_held_to_the_price_on_the_button(session):
     """Whatever changes between the look and the press, no more is held back than the button said."""
     verdict = judged(session, **FOX, takes=2)
-    held = form_module._held_to(verdict.reading.ask, verdict)
+    held = form_module._held_to(verdict.press)
     assert held.max_cost == Decimal("0.672")
     tighter = judged(session, **FOX, takes=2, max_cost="0.70")
-    assert form_module._held_to(tighter.reading.ask, tighter).max_cost == Decimal("0.672")
+    assert form_module._held_to(tighter.press).max_cost == Decimal("0.672")
     assert sum(run.record.reserved_micros for run in session.open(held)) <= 672_000
 
 
@@ -534,18 +579,18 @@ def test_no_key_passes_through_a_widget(at_both_wires):
     view.say(assess(at_both_wires, blank() | FOX))
     view.offer(offers(at_both_wires, ""))
     states = json.dumps([w.get_state() for w in inside(view.widget)], default=str)
-    assert "Generate - $" in states
+    assert '"tooltip": "$0.336"' in states
     assert KEY not in states
     pasted = judged(at_both_wires, prompt=f"A fox {KEY}")
     view.say(pasted)
     assert not pasted.ready
-    assert KEY not in pasted.button + " ".join(pasted.words)
+    assert KEY not in pasted.button + pasted.hint + " ".join(pasted.words)
 
 
 def test_the_storyboard_keeps_the_order_that_is_shown():
     """Rows can be added to the limit, moved and removed, and the form always hears what is shown."""
     told = {}
-    tells = Tells(put=lambda name, value: told.update({name: value}), go=lambda: None, take=lambda: None)
+    tells = Tells(put=lambda name, value: told.update({name: value}), go=lambda _also: None)
     view = FormView(blank() | {"storyboard": True}, tells)
     press = {}
 
@@ -614,7 +659,7 @@ def until(ready):
 go = form._view._go
 def ready():
     # The button says what was found last, and nothing is on its way that would find anything else.
-    return not (go.disabled or form._busy or form._judging) and form._said.button == go.description
+    return not (go.disabled or form._busy or form._judging) and form._said.press.verb == go.description
 prompt = next(w for w in all_of(ipywidgets.Textarea) if w.description == "Prompt")
 until(lambda: go.description.startswith("Generate") and ready())
 """
@@ -642,12 +687,13 @@ def test_a_press_sends_once_and_only_what_was_shown(tmp_path, monkeypatch):
         assert kernel.run(change).status == "ok"
         assert kernel.value("len(kling.runs())") == 0
         dearer = "until(ready); form._said = __import__('dataclasses').replace(form._said, "
-        dearer += "button='Generate - $0.01'); go.click(); until(lambda: 'changed as' in form._note)"
+        dearer += "press=__import__('dataclasses').replace(form._said.press, price='$0.01')); "
+        dearer += "go.click(); until(lambda: 'changed as' in form._note)"
         assert kernel.run(dearer).status == "ok"
         assert kernel.value("len(kling.runs())") == 0
         twice = "until(ready); go.click(); go.click()\n"
         twice += "until(lambda: len(form.runs) == 1); form.runs.wait(60)\n"
-        twice += "until(lambda: go.description == 'Show - here already' and not form._busy)"
+        twice += "until(lambda: go.description == 'Another take' and not form._busy)"
         answer = kernel.run(twice)
         assert answer.status == "ok", answer.error
         kernel.wait_display("Done")
