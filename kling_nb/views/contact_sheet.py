@@ -119,7 +119,7 @@ def _tile(tile: Tile, each: int) -> Html:
     # What there is to say stands where the still would be, so that a failure is not an empty place.
     held: object = tile.state if tile.src is None else "no still"
     if still is not None:
-        fit = "max-width:100%;max-height:100%;height:100%;margin:0"
+        fit = "max-width:100%;height:100%;margin:0"
         held = tag("img", src=still, alt=f"Still of run {tile.id}", style=fit)
     # One frame for every shape, so that the rows stay rows; the sanitizer drops `aspect-ratio`.
     picture = tag("div", tag("div", held, style=_INSIDE), style=_BOX)

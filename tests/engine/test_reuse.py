@@ -174,7 +174,7 @@ def test_a_pending_sidecar_without_a_key_is_shown_and_nothing_is_sent(build, wir
     assert isinstance(run.error, KeyMissingError)
     assert "key" in str(run.error)
     assert keyless.ledger().runs() == []
-    assert keyless._sandbox.stats()["submissions"] == 0
+    assert keyless.sandboxes.running[0].stats()["submissions"] == 0
     house.keys(wire)
     house.let_go()
     assert house.run(keyless, ask()).status == "succeeded", "the key is back: the same cell goes on"

@@ -70,10 +70,10 @@ def let_go(count):
 import time
 from kling_nb.session.api import current
 end = time.monotonic() + {LIMIT_S}
-while not (sandbox := current()._sandbox) or len(sandbox.provider.runs) < {count}:
+while not (running := current().sandboxes.running) or len(running[0].provider.runs) < {count}:
     assert time.monotonic() < end
     time.sleep(0.01)
-for made in sandbox.provider.runs:
+for made in running[0].provider.runs:
     made.born_s -= 3600
 """
 

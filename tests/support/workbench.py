@@ -95,7 +95,7 @@ class House:
     @staticmethod
     def drawn(session):
         """How often a session asked its own sandbox for a clip."""
-        return session._sandbox.stats()["submissions"] if session._sandbox else 0
+        return sum(sandbox.stats()["submissions"] for sandbox in session.sandboxes.running)
 
     # -- the providers ------------------------------------------------------
     def faults(self, **settings):
