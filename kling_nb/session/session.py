@@ -182,7 +182,9 @@ class Session:
         """Give what is needed to ask about a run, or say why it cannot be asked about."""
         if record.provider == "sandbox":
             _open.add(self)
-            self.sandboxes.take_up(record, self.settings().sandbox_wait)
+            # A setting that makes no sense is no reason not to ask the one that is there.
+            with suppress(KlingError):
+                self.sandboxes.take_up(record, self.settings().sandbox_wait)
         return access_for(record, settings=self.settings, find_key=self.key)
 
     def who(self, settings: Settings) -> dict[str, str]:
