@@ -68,6 +68,19 @@ def test_the_sheet_shows_first_middle_and_last_frame_of_each(clips):
     assert "kl7m2q2" in shown["text/plain"]
 
 
+def test_a_title_says_what_differs_and_what_is_equal_is_said_once(clips):
+    """Of clips that differ in their take alone, the take is the title; the model stands once above them."""
+    comparison = clips(3)
+    told = comparison.state()
+    assert [clip["title"] for clip in told["clips"]] == ["take 0", "take 1", "take 2"]
+    assert "Kling 3.0 Pro" in told["facts"]
+    assert not any(fact in clip["facts"] for clip in told["clips"] for fact in told["facts"])
+    _, text = judge(comparison.bundle()["text/html"])
+    assert (text.count("Kling 3.0 Pro"), text.count("take 1")) == (1, 1)
+    # Alone, a clip has nothing to differ from.
+    assert clips(1).state()["facts"] == []
+
+
 def test_different_prompts_stand_beside_their_clips(clips):
     """Each clip has its own words where they differ, and no words become markup."""
     shown = clips(2, prompts=(WORDS, "A hare")).bundle()

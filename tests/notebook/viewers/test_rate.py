@@ -143,6 +143,16 @@ def test_pairs_without_both_clips_are_left_out(stocked, tmp_path):
     assert "4 of 4 pairs voted. 2 more are left out" in repr(rating)
 
 
+def test_a_ballot_ends_with_its_scores(stocked):
+    """While a pair is left nothing of the scores is shown; after the last vote they stand there."""
+    rating, page = begin(stocked)
+    heads = "95 % interval"
+    while rating.ballot.showing() is not None:
+        assert heads not in rating._bundle()["text/html"]
+        page.vote("left")
+    assert heads in rating._bundle()["text/html"]
+
+
 # -- votes ------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("choice", "left_wins"), [("left", True), ("right", False), ("good", None), ("bad", None)]
