@@ -56,9 +56,9 @@ def execute(source: NotebookNode, folder: Path) -> NotebookNode:
     made = nbformat.from_dict(source)
     work = folder / "notebooks"
     work.mkdir()
-    before = dict(os.environ)
+    before, own = dict(os.environ), environment(folder)
     os.environ.clear()
-    os.environ.update(environment(folder))
+    os.environ.update(own)
     try:
         NotebookClient(
             made,

@@ -18,6 +18,7 @@ from support.kernels import (
     check_saved,
     errors,
     execute,
+    forked_kernels,
     let_go,
     notebook,
     records,
@@ -122,7 +123,8 @@ def test_the_tutorial_on_money_shows_what_it_would_show_now(tmp_path):
     kept = nbformat.read(MONEY, as_version=4)
     was = _shown(kept)
     on_one_day(120)
-    now = _shown(_builder().execute(nbformat.read(MONEY, as_version=4), tmp_path))
+    with forked_kernels():
+        now = _shown(_builder().execute(nbformat.read(MONEY, as_version=4), tmp_path))
     assert len(was) > 15
     assert now == was
     # By hand: 2 x 5 s at 0.112, 7 s at 0.084, 3 s at 0.42 and 8 s with sound at 0.168.
@@ -134,7 +136,8 @@ def test_the_tutorial_on_money_shows_what_it_would_show_now(tmp_path):
 def test_the_tutorial_on_sharing_shows_what_it_would_show_now(tmp_path):
     """From giving away to the page: every cell says the same as the kept one, and is no error."""
     kept = nbformat.read(SHARE, as_version=4)
-    made = _builder().execute(nbformat.read(SHARE, as_version=4), tmp_path)
+    with forked_kernels():
+        made = _builder().execute(nbformat.read(SHARE, as_version=4), tmp_path)
     assert (errors(made), _said(made)) == ([], _said(kept))
     said = _said(kept)
     assert "2 runs: 2 done, reused" in said["colleague"]

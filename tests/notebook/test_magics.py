@@ -113,7 +113,7 @@ def test_a_reload_orphans_no_run(tmp_path, monkeypatch):
 def test_autoreload_leaves_the_package_alone(tmp_path, first):
     """Files of ours that changed on disk, as by an upgrade, are not loaded anew under a finished run."""
     second = {"autoreload": "kling_nb", "kling_nb": "autoreload"}[first]
-    with kernel_in(tmp_path) as kernel:
+    with kernel_in(tmp_path, new=True) as kernel:
         kernel.run(f"%load_ext {first}\n%load_ext {second}\n%autoreload 2")
         kernel.run("%%kling fox -d 3\nA fox")
         kernel.run("fox.wait(60)\nfrom kling_nb.engine.run import Run\nimport json, sys")

@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from queue import Empty
 from unittest.mock import patch
 
@@ -90,9 +90,14 @@ def notebook(*sources):
     return made
 
 
+def forked_kernels():
+    """What starts a kernel meanwhile gets one that has the package imported."""
+    return patch("jupyter_client.launcher.Popen", Popen)
+
+
 def execute(made, folder, **options):
     """Run a notebook in a fresh kernel of the folder, with the environment as it is now."""
-    with patch("jupyter_client.launcher.Popen", Popen):
+    with forked_kernels():
         NotebookClient(
             made,
             timeout=LIMIT_S,
@@ -274,10 +279,13 @@ class Kernel:
 
 
 @contextmanager
-def kernel_in(folder):
-    """Start a kernel whose working folder this is, with the environment as it is now."""
+def kernel_in(folder, *, new=False):
+    """Start a kernel whose working folder this is, with the environment as it is now.
+
+    It has the package imported, unless it is to be `new`.
+    """
     manager = KernelManager(kernel_name="python3")
-    with patch("jupyter_client.launcher.Popen", Popen):
+    with nullcontext() if new else forked_kernels():
         manager.start_kernel(
             cwd=str(folder),
             env=dict(os.environ),

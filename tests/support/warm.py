@@ -56,8 +56,8 @@ class Popen(subprocess.Popen):
         if Path(program).name == "kling-nb":
             words = ["-c", _PROGRAM, *words]
         env = dict(os.environ if env is None else env)
-        own = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
-        assert own == {name: value for name, value in env.items() if name.startswith("PYTHON")}
+        server = _server()
+        assert _read_at_start(env) == server.read_at_start, "this needs a new interpreter"
         order = {
             "words": words,
             "folder": str(Path(cwd or ".").absolute()),
@@ -65,7 +65,7 @@ class Popen(subprocess.Popen):
             "session": new_session,
         }
         ends = [own if theirs == -1 else theirs for own, theirs in enumerate((pipes[0], pipes[3], pipes[5]))]
-        self.pid = _server().ask(order, ends)
+        self.pid = server.ask(order, ends)
         self._child_created = True
         self._close_pipe_fds(*pipes)
 
@@ -97,9 +97,15 @@ def tool(*words, timeout=60, **options):
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
+def _read_at_start(env):
+    """What Python reads of an environment as it starts."""
+    return {name: value for name, value in env.items() if name.startswith("PYTHON")}
+
+
 class _Server:
     def __init__(self):
         self._lock = threading.Lock()
+        self.read_at_start = _read_at_start(os.environ)
         self._ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-m", "support.warm", str(theirs.fileno())]
