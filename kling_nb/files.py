@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 __all__ = [
+    "Changing",
     "Checkpoint",
     "Signature",
     "copy_and_hash",
@@ -29,11 +30,14 @@ __all__ = [
     "place",
     "read_plain",
     "signature",
+    "signature_of",
     "sync_folder",
     "write_whole",
 ]
 
 Checkpoint = Callable[[str], None]
+Changing = Callable[[], contextlib.AbstractContextManager[None]]
+"""Called around each change of a folder's names, so that an index of it knows it for our own."""
 
 
 """Called with the name of the step just done; tests stop the process there."""
@@ -169,9 +173,14 @@ def signature(path: Path) -> Signature:
         >>> signature(Path(__file__)) == signature(Path(__file__))
         True
     """
-    facts = path.lstat()
+    facts = os.lstat(path)
     if not stat.S_ISREG(facts.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return signature_of(facts)
+
+
+def signature_of(facts: os.stat_result) -> Signature:
+    """Give the same of what the system says about a regular file."""
     return (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_dev)
 
 
@@ -259,13 +268,22 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_whole(path: Path, data: bytes, checkpoint: Checkpoint = no_checkpoint) -> None:
+def write_whole(
+    path: Path,
+    data: bytes,
+    checkpoint: Checkpoint = no_checkpoint,
+    *,
+    changing: Changing = contextlib.nullcontext,
+    sync: bool = True,
+) -> None:
     """Replace a file by new content; a reader sees the old or the new, never a mixture.
 
     Args:
         path: The file; a link of that name is replaced, not followed.
         data: The whole content.
         checkpoint: Called after each step.
+        changing: Called around each change of names.
+        sync: Whether it must survive a power cut.
 
     Raises:
         OSError: The disk is full or the folder cannot be written; the old content still stands.
@@ -275,22 +293,35 @@ def write_whole(path: Path, data: bytes, checkpoint: Checkpoint = no_checkpoint)
     """
     part = path.with_name(part_name(path.name))
     try:
-        with open_new(part) as file:
+        with changing():
+            file = open_new(part)
+        with file:
             file.write(data)
             checkpoint("written")
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         checkpoint("synced")
-        part.replace(path)
+        with changing():
+            part.replace(path)
     except OSError:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), changing():
             part.unlink()
         raise
     checkpoint("replaced")
-    sync_folder(path.parent)
+    if sync:
+        sync_folder(path.parent)
 
 
-def place(part: Path, stem: str, suffix: str, *, sha256: str, checkpoint: Checkpoint = no_checkpoint) -> Path:
+def place(
+    part: Path,
+    stem: str,
+    suffix: str,
+    *,
+    sha256: str,
+    checkpoint: Checkpoint = no_checkpoint,
+    changing: Changing = contextlib.nullcontext,
+) -> Path:
     """Give a finished file its final name without ever replacing another file.
 
     Args:
@@ -299,6 +330,7 @@ def place(part: Path, stem: str, suffix: str, *, sha256: str, checkpoint: Checkp
         suffix: Of the name, with its dot.
         sha256: Of the part; a file that has the name and these bytes already is used as it is.
         checkpoint: Called after each step.
+        changing: Called around each change of names.
 
     Returns:
         The file under its final name. The part is gone.
@@ -319,7 +351,7 @@ def place(part: Path, stem: str, suffix: str, *, sha256: str, checkpoint: Checkp
     checkpoint("synced")
     for number in range(1, 1000):
         final = folder / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
-        if _named(part, final, checkpoint):
+        if _named(part, final, checkpoint, changing):
             break
         if has_bytes(final, size, sha256):
             # Another process was here first, or a crash came between the name and the tidying up.
@@ -330,16 +362,17 @@ def place(part: Path, stem: str, suffix: str, *, sha256: str, checkpoint: Checkp
     sync_folder(folder)
     checkpoint("folder synced")
     # A scanner or player that holds the part open must not turn success into failure.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), changing():
         part.unlink()
     checkpoint("done")
     return final
 
 
-def _named(part: Path, final: Path, checkpoint: Checkpoint) -> bool:
+def _named(part: Path, final: Path, checkpoint: Checkpoint, changing: Changing) -> bool:
     """Name the file, or say that the name is taken."""
     try:
-        os.link(part, final, follow_symlinks=False)
+        with changing():
+            os.link(part, final, follow_symlinks=False)
     except FileExistsError:
         return False
     except (OSError, NotImplementedError):

@@ -89,7 +89,9 @@ class Fetcher:
 
     async def _one(self, url: str, part: Path) -> MediaFacts:
         provider, record = self.access.provider, self.record
-        with part.open("xb") as sink:
+        with self.store.changing():
+            made = part.open("xb")
+        with made as sink:
             self.checkpoint("part made")
             got = await self.transport.download(
                 url,

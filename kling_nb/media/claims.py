@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kling_nb.errors import StoreError
-from kling_nb.files import open_new, open_plain, part_name
+from kling_nb.files import Changing, open_new, open_plain, part_name
 
 __all__ = ["Claim", "Claims", "Stillness"]
 
@@ -51,14 +51,23 @@ class Claims:
 
     Args:
         folder: The folder; made with the first claim.
+        changing: Called around each change of names.
+        taking: Called around that of taking a claim.
 
     Example:
         >>> Claims(Path("nowhere")).seen("k1:" + "0" * 64) is None
         True
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        changing: Changing = contextlib.nullcontext,
+        taking: Changing = contextlib.nullcontext,
+    ) -> None:
         self._folder = folder
+        self._changing = changing
+        self._taking = taking
 
     def take(self, request_key: str, run_id: str, owner: str) -> bool:
         """Claim a request for a run; False where it is claimed.
@@ -72,7 +81,9 @@ class Claims:
             # A file in its place is no claim.
             raise _refused(error) from None
         try:
-            with open_new(self.path(request_key)) as file:
+            with self._taking():
+                file = open_new(self.path(request_key))
+            with file:
                 file.write(f"{run_id} {owner}\n".encode())
         except FileExistsError:
             return False
@@ -119,18 +130,20 @@ class Claims:
         path = self.path(request_key)
         aside = path.with_name(part_name(path.name))
         with contextlib.suppress(OSError):
-            path.rename(aside)
+            with self._changing():
+                path.rename(aside)
             if _read(aside) != claim:
                 # Where another one was made meanwhile it stays, and this owner finds that it lost its own.
-                os.link(aside, path)
-        with contextlib.suppress(OSError):
+                with self._changing():
+                    os.link(aside, path)
+        with contextlib.suppress(OSError), self._changing():
             aside.unlink()
 
     def drop(self, request_key: str, run_id: str) -> None:
         """End the claim of a run, if it has it."""
         claim = self.seen(request_key)
         if claim is not None and claim.run_id == run_id:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), self._changing():
                 self.path(request_key).unlink()
 
     def path(self, request_key: str) -> Path:

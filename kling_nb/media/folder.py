@@ -9,7 +9,10 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Collection
+import stat
+import time
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,6 +32,7 @@ from kling_nb.files import (
 )
 from kling_nb.media import probe as probing
 from kling_nb.media.claims import Claims
+from kling_nb.media.index import FolderIndex
 from kling_nb.media.names import file_stem
 from kling_nb.media.sidecars import SidecarReader, Sidecars
 from kling_nb.records.privacy import is_redacted
@@ -42,7 +46,6 @@ ROOM_BYTES = 64 * 1024 * 1024
 
 #: Bytes that a receipt may grow by until its run ends: the posted body, facts of the file, its marks.
 _GROWTH = 320 * 1024
-_REMEMBERED = 20_000
 _POSTERS = 512
 
 
@@ -51,20 +54,23 @@ class Store:
 
     Args:
         folder: e.g. `kling_media` beside the notebook; made at the first write.
+        clock: The wall's, in nanoseconds.
 
     Example:
         >>> Store(Path("kling_media")).sidecars()
         []
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], int] = time.time_ns) -> None:
         # Frozen here, because a notebook may change its working folder; links in it are kept as they are.
         self.folder = Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would follow links
         #: Files of the last `sidecars()` that are none of ours, and why.
         self.skipped: list[tuple[str, str]] = []
-        self.claims = Claims(self.folder)
-        self._hashes: dict[tuple[Path, Signature], str] = {}
-        self._reader = SidecarReader(self.folder)
+        self._index = FolderIndex(self.folder, clock)
+        #: Around each change of names in this folder that is made elsewhere; see `FolderIndex.changing`.
+        self.changing = self._index.changing
+        self.claims = Claims(self.folder, self.changing, partial(self.changing, claiming=True))
+        self._reader = SidecarReader(self.folder, self._index)
         self._posters: dict[tuple[Path, Signature], str | None] = {}
 
     def check_room(self, need_bytes: int = ROOM_BYTES) -> None:
@@ -84,13 +90,14 @@ class Store:
         try:
             self._make_folder()
             trial = self.folder / part_name("room")
+            with self.changing():
+                file = open_new(trial)
             try:
-                with open_new(trial) as file:
+                with file:
                     file.write(bytes(4096))
-                    file.flush()
-                    os.fsync(file.fileno())
             finally:
-                trial.unlink(missing_ok=True)
+                with self.changing():
+                    trial.unlink(missing_ok=True)
             free = shutil.disk_usage(self.folder).free
         except OSError as error:
             _refuse(error, "The media folder cannot be written", charged="no", cure="Nothing was sent.")
@@ -149,9 +156,14 @@ class Store:
             size = signature(part)[0]
             checkpoint("measured")
             final = place(
-                part, file_stem(record), f".{measured.container}", sha256=sha256, checkpoint=checkpoint
+                part,
+                file_stem(record),
+                f".{measured.container}",
+                sha256=sha256,
+                checkpoint=checkpoint,
+                changing=self.changing,
             )
-            self._remember(final, sha256)
+            self._index.remember(final, sha256)
         except OSError as error:
             _refuse(error, "The clip cannot be kept", record)
         return MediaFacts(file=final.name, sha256=sha256, size=size, **vars(measured))
@@ -170,7 +182,8 @@ class Store:
             StoreError: It cannot be renamed; the part is still there.
         """
         try:
-            return place(part, file_stem(record), ".rejected", sha256=file_sha256(part))
+            sha256 = file_sha256(part)
+            return place(part, file_stem(record), ".rejected", sha256=sha256, changing=self.changing)
         except OSError as error:
             _refuse(error, "The download cannot be set aside", record)
 
@@ -208,23 +221,19 @@ class Store:
         if real is None or record.media is None:
             return False
         try:
-            before = signature(real)
-            if before[0] != record.media.size:
-                return False
-            if (known := self._hashes.get((real, before))) is None:
-                known = file_sha256(real)
-                if signature(real) == before:
-                    self._remember(real, known)
+            return signature(real)[0] == record.media.size and self._index.sha256(real) == record.media.sha256
         except OSError:
             return False
-        return known == record.media.sha256
 
-    def write_sidecar(self, record: RunRecord, *, checkpoint: Checkpoint = no_checkpoint) -> Path:
+    def write_sidecar(
+        self, record: RunRecord, *, checkpoint: Checkpoint = no_checkpoint, sync: bool = True
+    ) -> Path:
         """Write the receipt beside the clip, whole or not at all.
 
         Args:
             record: The run.
             checkpoint: Called after each step.
+            sync: Whether it must survive a power cut.
 
         Returns:
             `<stem>.json`.
@@ -249,7 +258,8 @@ class Store:
         path = self.folder / f"{file_stem(record)}.json"
         try:
             self._make_folder()
-            write_whole(path, data + b"\n", checkpoint)
+            write_whole(path, data + b"\n", checkpoint, changing=self.changing, sync=sync)
+            self._index.note(path.name, signature(path), data)
         except OSError as error:
             _refuse(error, "The sidecar cannot be written", record)
         if record.provider_run_id is not None or record.status.ended:
@@ -257,8 +267,11 @@ class Store:
         if record.private and not is_redacted(record):
             # From before it was private, under a name that is made of its words.
             public = record.model_copy(update={"private": False})
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), self.changing():
                 (self.folder / f"{file_stem(public)}.json").unlink(missing_ok=True)
+        if record.provider_run_id is not None:
+            # Here nobody waits for it.
+            self._index.prove()
         return path
 
     def sidecars(
@@ -318,8 +331,10 @@ class Store:
             part = self.folder / part_name(name.stem)
             try:
                 self._make_folder()
-                link_or_copy(real, part, record)
-                name = place(part, name.stem, name.suffix, sha256=record.media.sha256)
+                with self.changing():
+                    link_or_copy(real, part, record)
+                sha256 = record.media.sha256
+                name = place(part, name.stem, name.suffix, sha256=sha256, changing=self.changing)
             except OSError as error:
                 _refuse(error, "The clip cannot be brought here", record)
             finally:
@@ -367,6 +382,8 @@ class Store:
     def _real(self, path: Path) -> Path | None:
         """Follow links, but only to a regular file inside the folder."""
         try:
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                return path
             real = path.resolve(strict=True)
             signature(real)
             return real if real.is_relative_to(self.folder.resolve()) else None
@@ -378,11 +395,6 @@ class Store:
             return self.folder.samefile(other.folder)
         except OSError:
             return False
-
-    def _remember(self, path: Path, sha256: str) -> None:
-        if len(self._hashes) >= _REMEMBERED:
-            self._hashes.clear()
-        self._hashes[path.resolve(), signature(path)] = sha256
 
 
 def link_or_copy(source: Path, part: Path, record: RunRecord) -> None:

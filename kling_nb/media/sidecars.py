@@ -5,24 +5,21 @@ ours is named with the reason, never an error; only whole, self-consistent recei
 """
 
 import json
-import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kling_nb.errors import StoreError
-from kling_nb.files import Signature, open_plain, signature
+from kling_nb.files import signature
+from kling_nb.media.index import OURS, FolderIndex
 from kling_nb.records.receipt import from_receipt
 from kling_nb.records.receipt_model import MAX_RECEIPT_BYTES
 from kling_nb.records.run import RunRecord
 
-__all__ = ["MAX_SIDECARS", "Damaged", "SidecarReader", "Sidecars"]
+__all__ = ["Damaged", "SidecarReader", "Sidecars"]
 
-MAX_SIDECARS = 20_000
-_KEYS = re.compile(rb"k1:[0-9a-f]{64}")
 Skipped = list[tuple[str, str]]
-_OURS = "kling-nb-receipt/"
 
 
 @dataclass(frozen=True)
@@ -66,44 +63,44 @@ class _DamagedError(StoreError):
 
 
 class SidecarReader:
-    """Reads the sidecars of one folder, and remembers which keys each file holds.
+    """Reads the sidecars of one folder.
 
     Args:
         folder: The media folder; it may be absent.
+        index: Of that folder.
 
     Example:
-        >>> SidecarReader(Path("nowhere")).read(None)
+        >>> SidecarReader(Path("nowhere"), FolderIndex(Path("nowhere"))).read(None)
         ([], [])
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, index: FolderIndex) -> None:
         self._folder = folder
-        self._keys: dict[tuple[str, Signature], frozenset[str]] = {}
+        self._index = index
 
     def read(self, wanted: frozenset[str] | None, stems: Collection[str] = ()) -> tuple[Sidecars, Skipped]:
         """Read what is there now.
 
         Args:
-            wanted: Request keys, or None for every run. A file that holds none of them is not parsed, and
-                one that has not changed since it was last read is not even opened.
+            wanted: Request keys, or None for every run. A file that holds none of them is not looked at.
             stems: What the names of their receipts begin with, up to our id of the run.
 
         Returns:
             The runs, oldest first, with `folder` set; and the names of other files with the reason.
 
         Example:
-            >>> SidecarReader(Path("nowhere")).read(frozenset())
+            >>> SidecarReader(Path("nowhere"), FolderIndex(Path("nowhere"))).read(frozenset())
             ([], [])
         """
         found: list[RunRecord] = []
         skipped: Skipped = []
         damaged: list[Damaged] = []
         names = re.compile(rf"(?:{'|'.join(map(re.escape, stems)) or '(?!)'})-[a-z0-9]{{4,20}}\.json")
-        for name in self._names(skipped):
+        for name in self._index.names(wanted):
             try:
                 record = self._one(name, wanted, named=names.fullmatch(name) is not None)
             except _DamagedError as error:
-                keys = frozenset() if wanted is None else self._keys_of(name) & wanted
+                keys = (self._index.keys_of(name) or frozenset()) & (wanted or frozenset())
                 damaged.append(Damaged(name, error.what.removesuffix("."), keys))
                 skipped.append((name, error.what))
             except StoreError as error:
@@ -113,6 +110,8 @@ class SidecarReader:
             else:
                 if record is not None and (wanted is None or record.request_key in wanted):
                     found.append(record.model_copy(update={"folder": str(self._folder)}))
+        if self._index.beyond is not None:
+            skipped.append((self._index.beyond, f"this and later ones: more than {self._index.most:,} files"))
         found.sort(key=lambda record: (record.created_at, record.id))
         return Sidecars(found, damaged), skipped
 
@@ -124,48 +123,26 @@ class SidecarReader:
             return None
         return None if record is None else record.model_copy(update={"folder": str(self._folder)})
 
-    def _names(self, skipped: Skipped) -> Iterator[str]:
-        try:
-            with os.scandir(self._folder) as entries:
-                listed = [e.name for e in entries if e.name.endswith(".json") and e.name[0] != "."]
-        except OSError:
-            return
-        # The list of an export into a folder beside the clips is meant for this place.
-        names = sorted(name for name in listed if not name.endswith(".export.json"))
-        yield from names[:MAX_SIDECARS]
-        if len(names) > MAX_SIDECARS:
-            skipped.append((names[MAX_SIDECARS], f"this and later ones: more than {MAX_SIDECARS:,} files"))
-
-    def _keys_of(self, name: str) -> frozenset[str]:
-        return self._keys.get((name, signature(self._folder / name)), frozenset())
-
     def _one(self, name: str, wanted: frozenset[str] | None, *, named: bool = False) -> RunRecord | None:
-        path = self._folder / name
-        key = (name, signature(path))
-        keys = self._keys.get(key)
+        now = signature(self._folder / name)
+        keys = self._index.keys_of(name, now)
         # One that is cut off before its key speaks by its name alone.
         if wanted is not None and keys is not None and not keys & wanted and (keys or not named):
             return None
-        if key[1][0] > MAX_RECEIPT_BYTES:
+        if now[0] > MAX_RECEIPT_BYTES:
             raise StoreError("Too large for a sidecar.")
-        with open_plain(path) as file:
-            data = file.read(MAX_RECEIPT_BYTES + 1)
-        if len(self._keys) >= MAX_SIDECARS:
-            self._keys.clear()
-        # An editor may have saved it in two bytes a letter, which is JSON all the same.
-        letters = data.replace(b"\0", b"")
-        keys = self._keys[key] = frozenset(match.decode() for match in _KEYS.findall(letters))
+        data, keys = self._index.read(name)
         if wanted is not None and not keys & wanted and (keys or not named):
             return None
         try:
             parsed = json.loads(data)
         except (ValueError, RecursionError) as error:
-            kind = _DamagedError if named or _OURS.encode() in letters else StoreError
+            kind = _DamagedError if named or OURS.encode() in data.replace(b"\0", b"") else StoreError
             raise kind(_not_json(data, error)) from None
         try:
             return from_receipt(parsed)
         except StoreError as error:
-            if isinstance(parsed, dict) and str(parsed.get("schema")).startswith(_OURS):
+            if isinstance(parsed, dict) and str(parsed.get("schema")).startswith(OURS):
                 raise _DamagedError(error.what) from None
             raise
 

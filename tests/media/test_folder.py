@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from kling_nb import files
 from kling_nb.errors import StoreError
 from kling_nb.media import folder as folder_module
-from kling_nb.media import sidecars as sidecars_module
+from kling_nb.media import index as index_module
 from kling_nb.media.folder import Store
 from kling_nb.media.names import file_stem, relative_src, slug
 from kling_nb.media.probe import NotVideoError
@@ -457,19 +458,25 @@ def test_a_changed_clip_is_not_the_recorded_one(tmp_path):
     assert not store.verify(done)
 
 
-def test_a_clip_is_hashed_once_while_it_stays_the_same(tmp_path, monkeypatch):
-    """Redrawing a card twenty times reads the clip once, and makes its still once."""
+def test_a_clip_is_hashed_once_while_it_stays_the_same(tmp_path, tmp_path_factory, monkeypatch):
+    """Redrawing a card twenty times makes its still once; only who has not seen the clip hashes it, once."""
     store = Store(tmp_path)
     done = keep(store, make_record())
     hashed, drawn = [], []
-    real_hash, real_poster = folder_module.file_sha256, folder_module.probing.poster
-    monkeypatch.setattr(folder_module, "file_sha256", lambda p: hashed.append(p) or real_hash(p))
+    real_hash, real_poster = index_module.file_sha256, folder_module.probing.poster
+    monkeypatch.setattr(index_module, "file_sha256", lambda p: hashed.append(p) or real_hash(p))
     monkeypatch.setattr(folder_module.probing, "poster", lambda p: drawn.append(p) or real_poster(p))
     fresh = Store(tmp_path)
     for _ in range(20):
         assert fresh.verify(done)
         assert fresh.poster(done).startswith("data:image/jpeg;base64,")
-    assert (len(hashed), len(drawn)) == (1, 1)
+    assert (len(hashed), len(drawn)) == (0, 1)
+    # Another user, and a clip that is older than the times of files are coarse.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    for _ in range(2):
+        other = Store(tmp_path, clock=lambda: time.time_ns() + 10**10)
+        assert all(other.verify(done) for _ in range(20))
+        assert len(hashed) == 1
 
 
 def test_a_link_may_not_lead_out_of_the_folder(tmp_path):
@@ -569,7 +576,7 @@ def test_strangers_do_not_stop_the_others(tmp_path):
 
 def test_a_folder_of_endless_files_is_read_to_a_limit(tmp_path, monkeypatch):
     """Beyond the limit no file is opened, and that is said."""
-    monkeypatch.setattr(sidecars_module, "MAX_SIDECARS", 3)
+    monkeypatch.setattr(index_module, "MAX_SIDECARS", 3)
     store = Store(tmp_path)
     for number in range(5):
         store.write_sidecar(make_record(id=f"run{number}"))

@@ -1,0 +1,198 @@
+"""The file in the user's cache folder that keeps what was read in media folders, from one kernel to the next.
+
+Invariants: it holds nothing that cannot be read again; whatever is wrong with it costs time and no answer;
+every host has its own, so that none is written over a network by two.
+"""
+
+import contextlib
+import os
+import platform
+import re
+import sqlite3
+import threading
+import weakref
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kling_nb.files import Signature
+
+__all__ = ["Entry", "IndexCache"]
+
+_VERSION = 1
+_TABLES = f"""
+BEGIN IMMEDIATE;
+DROP TABLE IF EXISTS folders;
+DROP TABLE IF EXISTS receipts;
+DROP TABLE IF EXISTS hashes;
+CREATE TABLE folders (folder TEXT PRIMARY KEY, prompt INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE receipts (folder TEXT, name TEXT, signature TEXT NOT NULL, keys TEXT NOT NULL,
+    PRIMARY KEY (folder, name)) WITHOUT ROWID;
+CREATE TABLE hashes (file TEXT PRIMARY KEY, signature TEXT NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID;
+PRAGMA user_version = {_VERSION};
+COMMIT;
+"""
+
+_open: "weakref.WeakValueDictionary[Path, IndexCache]" = weakref.WeakValueDictionary()
+_opening = threading.Lock()
+_held: "list[IndexCache]" = []
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What was read in one file.
+
+    Args:
+        signature: Of the file then.
+        keys: The request keys in it.
+        whole: Whether it was a whole receipt; the request of one never changes.
+        racy: Whether a later change may bear the same times.
+    """
+
+    signature: Signature
+    keys: tuple[str, ...]
+    whole: bool = True
+    racy: bool = False
+
+
+class IndexCache:
+    """The cache at a path; where it cannot be used it keeps nothing, and says nothing.
+
+    Args:
+        path: The file.
+
+    Example:
+        >>> IndexCache(Path("/dev/null/folders.db")).receipts(Path("kling_media"))
+        {}
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._usable = True
+        weakref.finalize(self, _close, self.__dict__)
+
+    @staticmethod
+    def of_user() -> "IndexCache":
+        """Give the cache of this user on this host."""
+        import platformdirs
+
+        host = re.sub(r"[^A-Za-z0-9.-]", "_", platform.node())[:60] or "host"
+        path = platformdirs.user_cache_path("kling_nb", appauthor=False) / f"folders-{host}.db"
+        with _opening:
+            return _open.get(path) or _open.setdefault(path, IndexCache(path))
+
+    def receipts(self, folder: Path) -> dict[str, Entry]:
+        """Give what was read in the receipts of a folder, by name."""
+        query = "SELECT name, signature, keys FROM receipts WHERE folder = ?"
+        return {
+            name: Entry(_signature(times), tuple(keys.split()))
+            for name, times, keys in self._rows(query, _text(folder))
+        }
+
+    def is_prompt(self, folder: Path) -> bool:
+        """Whether a change in a folder was seen to move its times at once."""
+        return self._rows("SELECT prompt FROM folders WHERE folder = ?", _text(folder)) == [(1,)]
+
+    def save(
+        self, folder: Path, changed: Mapping[str, Entry], gone: Collection[str], *, prompt: bool
+    ) -> None:
+        """Keep what was read in a folder since the last time."""
+        where = _text(folder)
+        # Names that are no Unicode are none of ours.
+        rows = [
+            (where, name, _joined(one.signature), " ".join(one.keys))
+            for name, one in changed.items()
+            if name.isprintable()
+        ]
+        names = [(where, name) for name in gone if name.isprintable()]
+        self._write("INSERT OR REPLACE INTO folders VALUES (?, ?)", [(where, prompt)])
+        self._write("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?)", rows)
+        self._write("DELETE FROM receipts WHERE folder = ? AND name = ?", names)
+
+    def sha256(self, file: Path, now: Signature) -> str | None:
+        """Give the hash of a file that has not changed since it was hashed."""
+        query = "SELECT sha256 FROM hashes WHERE file = ? AND signature = ?"
+        return next((str(sha256) for (sha256,) in self._rows(query, _text(file), _joined(now))), None)
+
+    def remember(self, file: Path, now: Signature, sha256: str) -> None:
+        """Keep the hash of a file."""
+        self._write("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?)", [(_text(file), _joined(now), sha256)])
+
+    # -- inside ------------------------------------------------------------
+    def _rows(self, query: str, *values: str) -> list[Any]:
+        with self._lock, contextlib.suppress(sqlite3.Error):
+            if (db := self._connect()) is not None:
+                return db.execute(query, values).fetchall()
+        return []
+
+    def _write(self, statement: str, rows: Collection[tuple[object, ...]]) -> None:
+        with self._lock, contextlib.suppress(sqlite3.Error):
+            if rows and (db := self._connect()) is not None:
+                with db:
+                    db.executemany(statement, rows)
+
+    def _connect(self) -> sqlite3.Connection | None:
+        for anew in (False, True):
+            if self._connection is not None or not self._usable:
+                break
+            try:
+                self._connection = self._opened(anew=anew)
+            except (sqlite3.Error, OSError):
+                self._usable = not anew
+        return self._connection
+
+    def _opened(self, *, anew: bool) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in ("", "-wal", "-shm") if anew else ():
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        db = sqlite3.connect(self._path, timeout=1, check_same_thread=False)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            # After a power cut the last transactions may be missing, but none before them.
+            db.execute("PRAGMA synchronous = NORMAL")
+            if db.execute("PRAGMA user_version").fetchone() != (_VERSION,):
+                db.executescript(_TABLES)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+def _close(of: dict[str, Any]) -> None:
+    if (db := of.pop("_connection", None)) is not None:
+        db.close()
+    of["_connection"] = None
+
+
+def _text(path: Path) -> str:
+    # A path need not be Unicode.
+    return os.fsencode(path).decode("latin-1")
+
+
+def _joined(now: Signature) -> str:
+    return " ".join(map(str, now))
+
+
+def _signature(text: str) -> Signature:
+    size, modified, changed, inode, device = map(int, text.split())
+    return size, modified, changed, inode, device
+
+
+def _before_fork() -> None:
+    # SQLite must not be carried over into a child: every connection is closed, and opened again when needed.
+    _held.extend(_open.values())
+    for cache in _held:
+        cache._lock.acquire()  # noqa: SLF001 - its own kind
+        _close(cache.__dict__)
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop()._lock.release()  # noqa: SLF001 - its own kind
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
