@@ -39,7 +39,8 @@ def commit_of(folder: Path | None) -> Commit | None:
         >>> commit_of(Path("/")) is None
         True
     """
-    if folder is None:
+    # Most notebooks are in no repository, and starting git takes longer than all else of a call.
+    if folder is None or not any(os.path.lexists(p / ".git") for p in (folder, *folder.parents)):
         return None
     end = time.monotonic() + _LIMIT_S
     sha = _git(folder, end, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")

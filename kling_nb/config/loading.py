@@ -17,6 +17,7 @@ import difflib
 import getpass
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from decimal import ROUND_FLOOR, Decimal
@@ -28,7 +29,7 @@ from yarl import URL
 
 from kling_nb.addresses import Origin, is_loopback, origin_of
 from kling_nb.config.settings import CAPS, OPTIONS, PREFIX, ProviderName, Settings, Source  # noqa: F401 - the same
-from kling_nb.config.toml_files import APP, ProjectTable, find_project, read_user_file
+from kling_nb.config.toml_files import APP, ProjectTable, default_user_file, find_project, read_user_file
 from kling_nb.errors import SettingsError, UsageError, one_line
 from kling_nb.pricing.catalog import add_own, find_model
 from kling_nb.pricing.model_file import read_models
@@ -39,7 +40,7 @@ from kling_nb.records.base import Given, Line, faults
 from kling_nb.records.money import MICROS, usd
 from kling_nb.records.run import Mode  # noqa: F401 - a field's type, read from its text
 
-__all__ = ["load_settings"]
+__all__ = ["current_settings", "load_settings"]
 
 _MAX_USD = 1_000_000_000
 _DOLLARS = re.compile(r"[0-9]+(\.[0-9]+)?")
@@ -180,6 +181,53 @@ def load_settings(
         prices=prices,
         sources={f.name: sources.get(f.name.removesuffix("_micros"), "default") for f in fields(Settings)},
         notes=tuple(notes),
+    )
+
+
+#: By everything that they were read from, the last settings.
+_last: list[tuple[Any, Settings]] = []
+#: Of our own names and those that say who and where the user is.
+_WHO = frozenset({"JUPYTERHUB_USER", "LOGNAME", "USER", "LNAME", "USERNAME", "HOME", "XDG_CONFIG_HOME"})
+_YOUNG_NS = 2_000_000_000
+
+
+def current_settings(overrides: Mapping[str, Any], start: Path | None) -> Settings:
+    """Give the settings as they are now; nothing is read again where nothing has changed.
+
+    Args:
+        overrides: As for `load_settings`.
+        start: As for `load_settings`.
+
+    Returns:
+        The settings.
+
+    Raises:
+        SettingsError: As for `load_settings`.
+    """
+    top = (start or Path.cwd()).resolve()
+    above = (top, *top.parents)
+    files = [_stamp(path) for path in (default_user_file(), *(p / "pyproject.toml" for p in above))]
+    environment = {n: v for n, v in os.environ.items() if n.startswith(PREFIX) or n in _WHO}
+    repositories = [os.path.exists(p / ".git") for p in above]  # noqa: PTH110 - as in `_project_name`
+    read_from = (dict(overrides), environment, top, Path.cwd(), files, repositories)
+    for known, settings in _last:
+        if known == read_from:
+            return settings
+    settings = load_settings(overrides=overrides, start=start)
+    # A file that was written just now may be written once more within the same moment.
+    if all(stamp is None or time.time_ns() - stamp[1] > _YOUNG_NS for stamp in files):
+        _last[:] = [(read_from, settings), *_last[:3]]
+    return settings
+
+
+def _stamp(path: Path) -> tuple[int, int, int, int, int, int] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return (
+        *(facts.st_size, max(facts.st_mtime_ns, facts.st_ctime_ns)),
+        *(facts.st_mtime_ns, facts.st_mode, facts.st_ino, facts.st_dev),
     )
 
 

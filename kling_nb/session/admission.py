@@ -326,7 +326,8 @@ class Admission:
     def _write_first_sidecars(self, records: list[RunRecord]) -> None:
         try:
             for record in records:
-                self.store.write_sidecar(record)
+                # Not synced: the ledger has the intent, and the folder's claim is synced before the POST.
+                self.store.write_sidecar(record, sync=False)
         except StoreError:
             # All or nothing: none of them may be sent, and each gives its money back.
             for record in records:

@@ -23,7 +23,7 @@ from kling_nb.addresses import is_loopback
 from kling_nb.config.environment import Surroundings, script
 from kling_nb.config.git import commit_of
 from kling_nb.config.keys import Key, check_length, fingerprint
-from kling_nb.config.loading import load_settings
+from kling_nb.config.loading import current_settings
 from kling_nb.config.session_keys import CallKeys, KeyHolder
 from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.engine.engine import Engine
@@ -126,9 +126,7 @@ class Session:
         Raises:
             SettingsError: One of them makes no sense.
         """
-        return load_settings(
-            overrides={**self.overrides, **self._configured}, start=self.surroundings().folder
-        )
+        return current_settings({**self.overrides, **self._configured}, self.surroundings().folder)
 
     def ledger(self) -> Ledger:
         """Open the ledger.
@@ -293,7 +291,7 @@ class Session:
                 **who,
                 "notebook": where.notebook.name if where.notebook else None,
                 "folder": str(folder),
-                "version": version("kling-nb"),
+                "version": _own_version(),
                 "cell": where.cell,
                 "terms": model.offer(provider).terms,
             },
@@ -384,6 +382,11 @@ class Session:
                     engine.close()
                 ledger.close()
             self.sandboxes.close()
+
+
+@cache
+def _own_version() -> str:
+    return version("kling-nb")
 
 
 @atexit.register
