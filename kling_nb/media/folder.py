@@ -95,6 +95,7 @@ class Store:
             try:
                 with file:
                     file.write(bytes(4096))
+                self._index.learn(trial)
             finally:
                 with self.changing():
                     trial.unlink(missing_ok=True)
@@ -268,7 +269,7 @@ class Store:
             # From before it was private, under a name that is made of its words.
             public = record.model_copy(update={"private": False})
             with contextlib.suppress(OSError), self.changing():
-                (self.folder / f"{file_stem(public)}.json").unlink(missing_ok=True)
+                (self.folder / f"{file_stem(public)}.json").unlink()
         if record.provider_run_id is not None:
             # Here nobody waits for it.
             self._index.prove()

@@ -32,8 +32,9 @@ _HASHES = 20_000
 _BELIEVED_S, _UNPROVED_S = 600.0, 10.0
 #: Within this time nobody else gets from a claim by way of a paid run to its end.
 _INSTANT_NS = 10_000_000
-#: After so many changes in a row of ours, each within a millisecond, that all bore their own time, times are
-#: fine: each change gets another one. Coarse ones, of 4 ms, would pass by chance once in 65,000 times.
+#: Times are fine where each change after a look bears another one. That is believed after so many of our own
+#: that each bore the moment it was made in, and none that left the time as it was: of coarse times, of 4 ms,
+#: every second one does.
 _PROOFS, _PROOF_NS = 8, 1_000_000
 #: How coarse the times of files may be, where they do not show whole seconds.
 _TICK_NS = 20_000_000
@@ -66,8 +67,8 @@ class FolderIndex:
         self._loose: set[str] = set()
         self._hashes: dict[Path, tuple[Signature, str, bool]] = {}
         self._state: _State | None = None
-        self._sure = self._prompt = self._prompt_saved = False
-        self._proofs = 0
+        self._sure = self._prompt = self._fine_saved = False
+        self._proofs, self._learned = 0, False
         self._listed_s = self._cost_s = 0.0
         #: When the first change of ours since the listing was.
         self._changed_s: float | None = None
@@ -173,20 +174,35 @@ class FolderIndex:
         """
         with self._lock:
             start, before = self._clock(), self._look()
+            done = False
             try:
                 yield
+                done = True
             finally:
                 after, end = self._look(), self._clock()
-                if after is not None and before == self._state and after != before:
-                    # A time between two readings of the clock is a fine one, and of this very change: the
-                    # next one, whoever makes it, gets another. Of a coarse one that cannot be said.
-                    own = start <= after[2] <= end
-                    if end - start < _PROOF_NS:
-                        self._proofs = self._proofs + 1 if own else 0
-                    self._sure = self._sure and own and not (claiming and end - start > _INSTANT_NS)
+                own = after is not None and start <= after[2] <= end
+                self._proofs += own and end - start < _PROOF_NS
+                if done and after == before:
+                    self._sure, self._proofs = False, 0
+                elif after is not None and before == self._state and after != before:
+                    fine = own or self._proofs >= _PROOFS
+                    self._sure = self._sure and fine and not (claiming and end - start > _INSTANT_NS)
                     self._prompt = self._prompt or start - _TICK_NS <= after[2] <= end
                     self._state = after
                     self._changed_s = self._changed_s or time.monotonic()
+
+    def learn(self, trial: Path) -> None:
+        """See, once for a folder, whether each change in it bears its own time: rename a file of ours."""
+        with self._lock:
+            if self._learned:
+                return
+            self._learned = True
+            self._load()
+            for _ in range(_PROOFS + 2 if self._proofs < _PROOFS else 0):
+                for old, new in ((trial, aside := trial.with_name(f"{trial.name}.part")), (aside, trial)):
+                    with self.changing():
+                        old.rename(new)
+            self._prompt = self._prompt or self._proofs >= _PROOFS
 
     def prove(self) -> None:
         """List the folder again after changes of our own, in at most a twentieth of the time."""
@@ -215,7 +231,7 @@ class FolderIndex:
     def _list(self) -> None:
         """Read what has changed since the last listing."""
         start, at, before = time.monotonic(), self._clock(), self._look()
-        if self._saved is None and before is not None:
+        if before is not None:
             self._load()
         saved = self._saved or {}
         present = self._scan() if before is not None else {}
@@ -237,19 +253,23 @@ class FolderIndex:
         kept = {name: one for name, one in self._entries.items() if one.whole and not one.racy}
         changed = {name: one for name, one in kept.items() if saved.get(name) is not one}
         gone = saved.keys() - kept.keys()
-        if before is not None and (changed or gone or self._prompt is not self._prompt_saved):
-            self._cache.save(self._folder, changed, gone, prompt=self._prompt)
-            self._saved, self._prompt_saved = kept, self._prompt
+        fine = self._proofs >= _PROOFS
+        if before is not None and (changed or gone or fine is not self._fine_saved):
+            self._cache.save(self._folder, changed, gone, fine=fine)
+            self._saved, self._fine_saved = kept, fine
         self._state, self._changed_s = before, None
-        fine = self._proofs >= _PROOFS or (before is not None and _aged(before[2], before[3], at))
-        self._sure = fine and before is not None and before == self._look()
+        certain = fine or (before is not None and _aged(before[2], before[3], at))
+        self._sure = certain and before is not None and before == self._look()
         self._listed_s = time.monotonic()
         self._cost_s = self._listed_s - start
 
     def _load(self) -> None:
+        if self._saved is not None:
+            return
         self._saved = self._cache.receipts(self._folder)
-        self._prompt_saved = self._cache.is_prompt(self._folder)
-        self._prompt = self._prompt or self._prompt_saved
+        if self._cache.is_fine(self._folder):
+            self._fine_saved = self._prompt = True
+            self._proofs = _PROOFS
         for name, entry in self._saved.items():
             self._entries.setdefault(name, entry)
             for key in entry.keys:

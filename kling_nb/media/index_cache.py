@@ -26,7 +26,7 @@ BEGIN IMMEDIATE;
 DROP TABLE IF EXISTS folders;
 DROP TABLE IF EXISTS receipts;
 DROP TABLE IF EXISTS hashes;
-CREATE TABLE folders (folder TEXT PRIMARY KEY, prompt INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE folders (folder TEXT PRIMARY KEY, fine INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE receipts (folder TEXT, name TEXT, signature TEXT NOT NULL, keys TEXT NOT NULL,
     PRIMARY KEY (folder, name)) WITHOUT ROWID;
 CREATE TABLE hashes (file TEXT PRIMARY KEY, signature TEXT NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID;
@@ -92,13 +92,11 @@ class IndexCache:
             for name, times, keys in self._rows(query, _text(folder))
         }
 
-    def is_prompt(self, folder: Path) -> bool:
-        """Whether a change in a folder was seen to move its times at once."""
-        return self._rows("SELECT prompt FROM folders WHERE folder = ?", _text(folder)) == [(1,)]
+    def is_fine(self, folder: Path) -> bool:
+        """Whether each change in a folder was seen to bear its own time."""
+        return self._rows("SELECT fine FROM folders WHERE folder = ?", _text(folder)) == [(1,)]
 
-    def save(
-        self, folder: Path, changed: Mapping[str, Entry], gone: Collection[str], *, prompt: bool
-    ) -> None:
+    def save(self, folder: Path, changed: Mapping[str, Entry], gone: Collection[str], *, fine: bool) -> None:
         """Keep what was read in a folder since the last time."""
         where = _text(folder)
         # Names that are no Unicode are none of ours.
@@ -108,7 +106,7 @@ class IndexCache:
             if name.isprintable()
         ]
         names = [(where, name) for name in gone if name.isprintable()]
-        self._write("INSERT OR REPLACE INTO folders VALUES (?, ?)", [(where, prompt)])
+        self._write("INSERT OR REPLACE INTO folders VALUES (?, ?)", [(where, fine)])
         self._write("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?)", rows)
         self._write("DELETE FROM receipts WHERE folder = ? AND name = ?", names)
 

@@ -235,7 +235,8 @@ class Session:
         return None
 
     def _resolve(self, ask: Ask, settings: Settings, keys: CallKeys) -> tuple[str, Model, Estimate]:
-        return offer_for(ask, settings, find=keys.find, ledger=self.ledger, today=self.today())
+        ledger = partial(self._stand, settings)
+        return offer_for(ask, settings, find=keys.find, ledger=lambda: ledger()[0], today=self.today())
 
     def price(self, ask: Ask) -> Estimate:
         """Say what one new run of a call would cost; asks no provider.

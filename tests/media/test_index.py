@@ -216,7 +216,7 @@ def test_a_cache_that_cannot_be_used_costs_time_and_no_answer(tmp_path, monkeypa
 def test_a_forked_child_has_a_connection_of_its_own(tmp_path):
     """SQLite must not be carried over a fork: every connection is closed before, and opened again after."""
     cache = IndexCache.of_user()
-    cache.save(tmp_path, {"a.json": Entry((1, 2, 3, 4, 5), ("k1:a",))}, [], prompt=True)
+    cache.save(tmp_path, {"a.json": Entry((1, 2, 3, 4, 5), ("k1:a",))}, [], fine=True)
     child = os.fork()
     if not child:
         os._exit(0 if cache._connection is None and cache.receipts(tmp_path) else 1)
