@@ -101,10 +101,15 @@ class KeyHolder:
         Raises:
             UsageError: One of them does; the message repeats no part of it.
         """
+        self.refuser()(texts, shapes)
+
+    def refuser(self) -> Callable[[Mapping[str, str], bool], None]:
+        """Give `refuse` for many texts: the keys are looked up once."""
         # A copy, made in one step: runs on their way find keys meanwhile.
         met = self._met.copy()
-        known = [(name, key.secret) for (name, _), key in met.items()] + list(all_keys())
-        refuse_keys(texts, ((provider_label(name), text) for name, text in known), shapes=shapes)
+        secrets = [(name, key.secret) for (name, _), key in met.items()] + list(all_keys())
+        known = [(provider_label(name), text) for name, text in secrets]
+        return lambda texts, shapes: refuse_keys(texts, known, shapes=shapes)
 
     def _keyring(self, provider: str) -> str | None:
         if self._hung or self._loop.here:

@@ -5,7 +5,8 @@ are written together; every event says what the run holds and what is settled af
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -53,6 +54,12 @@ class Transaction:
     def connection(self) -> sa.Connection:
         """What the other tables of this package are read and written through."""
         return self._connection
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Do something that an error undoes alone, without the rest of this transaction."""
+        with self._connection.begin_nested():
+            yield
 
     def find(self, request_keys: Collection[str]) -> list[RunRecord]:
         """Give every run of these requests, oldest first; one that cannot be read blocks: it may be paid for.

@@ -249,7 +249,8 @@ class Store:
         receipt = to_receipt(record)
         data = json.dumps(receipt, indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
         room = MAX_RECEIPT_BYTES - (0 if record.status.ended else _GROWTH)
-        if max(len(data), len(json.dumps(receipt))) >= room:
+        # Escaped, a letter that is no ASCII takes at most three times the room.
+        if 3 * len(data) >= room and max(len(data), len(json.dumps(receipt))) >= room:
             raise StoreError(
                 "The record is too large for a sidecar.",
                 charged=record.charged,

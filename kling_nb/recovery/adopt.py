@@ -289,7 +289,7 @@ def adopt(
         model=model,
         find_model=settings.priced_model,
         quote=lambda request, model: quote(
-            request, model, provider, settings, ledger=session.ledger, today=session.today()
+            request, model, provider, settings, bills=ledger.bills, today=session.today()
         ),
         take=take,
         folder=session.media_folder(settings),

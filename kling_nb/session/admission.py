@@ -1,30 +1,29 @@
-"""One call against ledger and folder: decide, reserve and insert in one transaction, then hand over.
+"""What one call does against ledger and folder: decide, reserve and insert, then hand over; see `opening.py`.
 
-Invariants: look and insert are one write transaction; nothing is inserted unless every take of the call may
-be; a record that only a folder knows never brings money with it; files are hashed and keys looked for before
-the ledger is locked, so that nobody's write has to wait for either.
+Invariants: nothing is inserted unless every take of the call may be; a record that only a folder knows never
+brings money with it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from kling_nb.addresses import is_loopback
-from kling_nb.config.session_keys import CallKeys, NotAskedError
+from kling_nb.config.session_keys import CallKeys
 from kling_nb.engine.engine import Engine
 from kling_nb.engine.lookup import Access
 from kling_nb.engine.reuse import ReusePolicy
 from kling_nb.engine.run import Run
-from kling_nb.errors import KlingError, LedgerError, StoreError
+from kling_nb.errors import KlingError, StoreError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
-from kling_nb.media.claims import Stillness
 from kling_nb.media.folder import Store
-from kling_nb.media.names import file_stem, stems_of
+from kling_nb.media.names import file_stem
+from kling_nb.media.sidecars import Sidecars
 from kling_nb.pricing.catalog import Model
 from kling_nb.pricing.estimate import doubt_of, require_priced
 from kling_nb.records.base import utc_now
@@ -33,7 +32,6 @@ from kling_nb.records.privacy import NOW_PRIVATE, STILL_PUBLIC, is_redacted, res
 from kling_nb.records.provenance import Commit
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.session.budget import Budget
-from kling_nb.session.claiming import ClaimedError, claiming, unsent, wait_for_claim
 from kling_nb.session.folder_runs import FROM_FOLDER, blocked_by_damage, from_folder, healed, unpaid
 from kling_nb.session.plan import Ask, Take, new_id, new_record, plan_takes
 
@@ -89,28 +87,25 @@ class Admission:
         """Whom new runs are counted under."""
         return {name: self.shared[name] for name in ("session_id", "project", "user")}
 
-    def look(self, *, keep: bool = False) -> tuple[Take, ...]:
-        """Decide about every take, as things stand now; the ledger is read and let go first.
-
-        Args:
-            keep: Whether to write down beside the notebook what only its outputs tell.
-        """
-        with self.ledger.reading() as transaction:
-            known = transaction.find(self._request_keys())
-        return self._decide(known, keep=keep)
-
-    def _request_keys(self) -> tuple[str, ...]:
+    def request_keys(self) -> tuple[str, ...]:
+        """Give every key whose runs may answer this call."""
         return tuple(key for take in self.ask.takes for key in self.ask.keys(self.model.id, take))
 
-    def _decide(self, known: Sequence[RunRecord], *, keep: bool = False) -> tuple[Take, ...]:
-        beside = self.store.sidecars(request_keys=self._request_keys(), stems=stems_of(self.ask.request))
+    def decide(self, known: Sequence[RunRecord], beside: Sidecars, *, keep: bool = False) -> tuple[Take, ...]:
+        """Decide about every take.
+
+        Args:
+            known: The ledger's runs of these requests, oldest first.
+            beside: The folder's.
+            keep: Whether to write down beside the notebook what only its outputs tell.
+        """
         known = [healed(record, beside, self._located, self.ledger) for record in known]
         takes = self._planned(known, beside)
         if all(take.word != "new" for take in takes):
             return takes
         # Folder and ledger may be elsewhere. Nothing is bought, or drawn, in place of what is on the page.
         ids = {record.id for record in (*known, *beside)}
-        output_runs = [record for record in self.output_runs(self._request_keys()) if record.id not in ids]
+        output_runs = [record for record in self.output_runs(self.request_keys()) if record.id not in ids]
         for record in output_runs if keep else ():
             # The cell's new output takes the place of the one that tells of it.
             with suppress(StoreError):
@@ -163,59 +158,6 @@ class Admission:
             return False
         return True
 
-    def open(self) -> list[Run]:
-        """Reuse, reattach or send.
-
-        Returns:
-            A handle a take.
-
-        Raises:
-            KlingError: The call is refused; nothing was sent.
-        """
-        opened = None
-        still = Stillness(self.engine.clock.monotonic, 2 * self.engine.limits.lease_s)
-        while opened is None:
-            try:
-                opened = self._admitted()
-            except NotAskedError as unasked:
-                # The ledger is free again while somebody unlocks his keyring; then all is decided anew.
-                self.keys.ask(unasked.provider)
-            except ClaimedError as claimed:
-                # Another kernel decides about it just now; then its receipt is found in the folder.
-                wait_for_claim(self.store.claims, claimed.request_key, still)
-            except LedgerError as error:
-                raise unsent(error) from None
-        self.engine.checkpoint("intent in the ledger")
-        self._write_first_sidecars([record for record, reused in opened if not reused])
-        self.engine.checkpoint("intent in the folder")
-        return [self._show(record, reused=reused) for record, reused in opened]
-
-    def _admitted(self) -> list[tuple[RunRecord, bool]]:
-        # Hashes clips now, so that nobody else's write has to wait for it below.
-        takes = self.look(keep=True)
-        for take in takes:
-            # Brings clips here now: should that fail, the call fails before anything of it is sent.
-            if take.decision is not None and take.decision.act == "reuse" and take.decision.record:
-                self._brought(take.decision.record)
-        # Found out before the ledger is locked, and only for what may be sent.
-        new = any(take.word == "new" for take in takes)
-        here = replace(self, shared={**self.shared, "commit": self.checkout()}) if new else self
-        wanted = [take.request_key for take in takes if take.word == "new"] if not self.budget.play else []
-        with claiming(wanted, self.store.claims, self.ledger, self.engine.owner) as claimed:
-            with self.keys.closed(), self.ledger.writing() as transaction:
-                opened = replace(here, claimed=claimed).admit(transaction)
-                new_runs = [record for record, reused in opened if not reused]
-                if new_runs:
-                    self.store.check_room()
-                for record in new_runs:
-                    if not record.play and claimed.get(record.request_key) != record.id:
-                        # What answered it a moment ago does so no longer.
-                        raise ClaimedError(record.request_key)
-            # Those of the new runs stand until they are sent.
-            for record in new_runs:
-                claimed.pop(record.request_key, None)
-            return opened
-
     def afford(
         self, transaction: Transaction, amounts: Sequence[int], now: datetime, *, ahead_micros: int = 0
     ) -> None:
@@ -232,11 +174,20 @@ class Admission:
             ahead_micros=ahead_micros,
         )
 
-    def admit(self, transaction: Transaction, *, now: datetime | None = None) -> list[tuple[RunRecord, bool]]:
+    def admit(
+        self,
+        transaction: Transaction,
+        known: Sequence[RunRecord],
+        beside: Sidecars,
+        *,
+        now: datetime | None = None,
+    ) -> list[tuple[RunRecord, bool]]:
         """Decide, reserve and insert.
 
         Args:
             transaction: A write transaction.
+            known: What it found of these requests.
+            beside: What the folder has of them now.
             now: When it is asked for, on whose day (UTC) it counts; the present unless given.
 
         Returns:
@@ -247,19 +198,23 @@ class Admission:
         """
         # One instant for the check and for the records, or a run of midnight would escape both days' caps.
         now = now or utc_now()
-        takes = self._decide(transaction.find(self._request_keys()))
+        takes = self.decide(known, beside)
         for take in takes:
             if take.error is not None:
                 raise take.error
-            if (known := take.decision and take.decision.record) and _another(known, transaction):
-                raise _same_id(known)
+            if (earlier := take.decision and take.decision.record) and _another(earlier, transaction):
+                raise _same_id(earlier)
         # An intent that another kernel left unsent is sent by us, and counts as ours.
         left = {take.take: record for take in takes if (record := self._take_over(transaction, take, now))}
         new = sum(take.word == "new" for take in takes)
         if new or left:
             amounts = [self.price.reserve_micros] * new + [r.reserved_micros for r in left.values()]
             self.afford(transaction, amounts, now)
-        return [self._open_take(transaction, take, left.get(take.take), now) for take in takes]
+        asked_before = bool(known)
+        return [
+            self._open_take(transaction, take, left.get(take.take), now, asked_before=asked_before)
+            for take in takes
+        ]
 
     def left_unsent(self, transaction: Transaction, take: Take) -> RunRecord | None:
         """Give the intent of a take whose process is gone, if this call would send it, and pay for it."""
@@ -285,7 +240,13 @@ class Admission:
         return record.model_copy(update={**self.who, "created_at": now})
 
     def _open_take(
-        self, transaction: Transaction, take: Take, left: RunRecord | None, now: datetime
+        self,
+        transaction: Transaction,
+        take: Take,
+        left: RunRecord | None,
+        now: datetime,
+        *,
+        asked_before: bool,
     ) -> tuple[RunRecord, bool]:
         decision = take.decision
         if decision is None or decision.record is None:
@@ -299,7 +260,8 @@ class Admission:
                 now=now,
                 **self.shared,
             )
-            record = record.model_copy(update={"earlier": transaction.earlier(record)})
+            if asked_before:
+                record = record.model_copy(update={"earlier": transaction.earlier(record)})
             transaction.insert(record)
             # Claimed at once, so that nobody who looks after what is left behind takes it for that.
             transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s)
@@ -323,7 +285,12 @@ class Admission:
             transaction.insert(unpaid(record), FROM_FOLDER)
         return record, True
 
-    def _write_first_sidecars(self, records: list[RunRecord]) -> None:
+    def write_first_sidecars(self, records: Sequence[RunRecord]) -> None:
+        """Write the receipts of new runs, or end all of them unsent.
+
+        Raises:
+            StoreError: One cannot be written.
+        """
         try:
             for record in records:
                 # Not synced: the ledger has the intent, and the folder's claim is synced before the POST.
@@ -352,8 +319,9 @@ class Admission:
                 return here
         return None
 
-    def _show(self, record: RunRecord, *, reused: bool) -> Run:
-        there, record = record, self._brought(record)
+    def show(self, record: RunRecord, *, reused: bool) -> Run:
+        """Give the handle of a run, its clip in this notebook's folder; a new one is sent from now on."""
+        there, record = record, self.brought(record)
         run = self._handle(record, reused=reused)
         if record.request_key not in {self.ask.keys(self.model.id, take)[0] for take in self.ask.takes}:
             run.note = _EARLIER
@@ -386,7 +354,7 @@ class Admission:
             return self.engine.fetch(record)
         return self.engine.handle(record, reused=reused)
 
-    def _brought(self, record: RunRecord) -> RunRecord:
+    def brought(self, record: RunRecord) -> RunRecord:
         """Bring the clip of a finished run into this notebook's folder, if it is elsewhere."""
         if record.status != RunStatus.SUCCEEDED:
             return record

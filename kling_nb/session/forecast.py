@@ -12,6 +12,7 @@ from kling_nb.errors import BudgetError, KlingError, NotCachedError
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.records.base import utc_now
 from kling_nb.session.admission import Admission
+from kling_nb.session.opening import look_many
 from kling_nb.session.plan import Ask, Plan, Take, payloads
 
 __all__ = ["forecast"]
@@ -27,7 +28,8 @@ def forecast(admission: Admission, before: Sequence[Plan]) -> Plan:
     Returns:
         The plan.
     """
-    ask, takes, play = admission.ask, admission.look(), admission.budget.play
+    ask, play = admission.ask, admission.budget.play
+    [takes] = look_many([admission])
     ahead = sum(plan.estimate.reserve_micros * plan.new for plan in before if plan.play == play)
     unwatched = replace(admission, budget=replace(admission.budget, headless=True))
     with admission.ledger.reading() as transaction:

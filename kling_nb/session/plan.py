@@ -9,16 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from kling_nb.config.keys import Key
 from kling_nb.config.provider_choice import choose_provider
 from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.engine.reuse import Decision, ReusePolicy, decide
 from kling_nb.errors import KlingError, UsageError
-from kling_nb.ledger.database import Ledger
 from kling_nb.pricing.catalog import Model
-from kling_nb.pricing.estimate import estimate, learn_price
+from kling_nb.pricing.estimate import Bill, estimate, learn_price
 from kling_nb.providers import make_provider
 from kling_nb.records.money import Estimate, Totals
 from kling_nb.records.privacy import in_place_of, is_hash, redacted_labels, redacted_request
@@ -56,6 +55,14 @@ def title_of(request: TextToVideo, *, private: bool = False) -> str:
         return in_place_of(request)
     text = " ".join((request.prompt or " / ".join(s.prompt for s in request.shots or ())).split())
     return f"“{text}”" if len(text) <= _TITLE_CHARS else f"“{text[: _TITLE_CHARS - 1]}…”"
+
+
+class Bills(Protocol):
+    """Gives what a provider itself billed before; see `Ledger.bills`."""
+
+    def __call__(self, provider: str, model: str, /, *, origin: str, audio: bool) -> Sequence[Bill]:
+        """Give bills, newest first."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +210,7 @@ def offer_for(
     settings: Settings,
     *,
     find: Callable[[str], Key | None],
-    ledger: Callable[[], Ledger],
+    bills: Bills,
     today: date,
 ) -> tuple[str, Model, Estimate]:
     """Say where a call would go, for which model, and what one new run of it would cost; asks no provider.
@@ -212,7 +219,7 @@ def offer_for(
         ask: The call.
         settings: As they are now.
         find: Gives the key for a provider, if there is one.
-        ledger: Opens the ledger, for what the provider itself billed before.
+        bills: Gives what the provider itself billed before; see `Ledger.bills`.
         today: The day (UTC), by which prices are old.
 
     Returns:
@@ -234,7 +241,7 @@ def offer_for(
     )
     model.check(ask.request, provider)
     make_provider(provider, None).check(ask.request)
-    price = quote(ask.request, model, provider, settings, ledger=ledger, today=today, price=ask.price)
+    price = quote(ask.request, model, provider, settings, bills=bills, today=today, price=ask.price)
     return provider, model, price
 
 
@@ -244,7 +251,7 @@ def quote(
     provider: str,
     settings: Settings,
     *,
-    ledger: Callable[[], Ledger],
+    bills: Bills,
     today: date,
     price: Decimal | None = None,
 ) -> Estimate:
@@ -255,7 +262,7 @@ def quote(
         model: The model, with the prices that are in force.
         provider: Where the run goes, or was made.
         settings: As they are now.
-        ledger: Opens the ledger, for what the provider itself billed before.
+        bills: Gives what the provider itself billed before; see `Ledger.bills`.
         today: The day (UTC), by which prices are old.
         price: Dollars per second that the call gives.
 
@@ -270,7 +277,7 @@ def quote(
     learned = None
     if provider != "sandbox":
         origin = provider_origin(settings, provider)
-        learned = learn_price(ledger().bills(provider, model.id, origin=origin, audio=request.audio))
+        learned = learn_price(bills(provider, model.id, origin=origin, audio=request.audio))
     return estimate(request, model, provider, price_usd_per_s=price, learned=learned, today=today)
 
 

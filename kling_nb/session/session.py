@@ -14,39 +14,33 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date, datetime
-from functools import cache, partial
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kling_nb.addresses import is_loopback
 from kling_nb.config.environment import Surroundings, script
-from kling_nb.config.git import commit_of
-from kling_nb.config.keys import Key, check_length, fingerprint
+from kling_nb.config.keys import Key
 from kling_nb.config.loading import current_settings
-from kling_nb.config.session_keys import CallKeys, KeyHolder
+from kling_nb.config.session_keys import KeyHolder
 from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.engine.engine import Engine
 from kling_nb.engine.lookup import Access
-from kling_nb.engine.reuse import ReusePolicy
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Handles, Runs
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop
-from kling_nb.pricing.catalog import Model
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Provider
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Cap, Estimate, Totals
 from kling_nb.records.run import RunRecord, RunStatus
-from kling_nb.records.saved_notebook import runs_in_outputs
-from kling_nb.records.secrets import texts_of
-from kling_nb.session.admission import Admission
 from kling_nb.session.budget import Budget, named_session
+from kling_nb.session.context import CallContext
 from kling_nb.session.folder_runs import in_folder
 from kling_nb.session.forecast import forecast
-from kling_nb.session.plan import Ask, Plan, offer_for
+from kling_nb.session.opening import Opened, open_many
+from kling_nb.session.plan import Ask, Plan
 from kling_nb.session.reach import access_for
 from kling_nb.session.sandboxes import Sandboxes
 from kling_nb.views.words import unread_words
@@ -234,9 +228,16 @@ class Session:
             return self.totals(play=play)
         return None
 
-    def _resolve(self, ask: Ask, settings: Settings, keys: CallKeys) -> tuple[str, Model, Estimate]:
-        ledger = partial(self._stand, settings)
-        return offer_for(ask, settings, find=keys.find, ledger=lambda: ledger()[0], today=self.today())
+    def _context(self, settings: Settings) -> CallContext:
+        return CallContext(
+            settings=settings,
+            where=self.surroundings(),
+            holder=self.keys,
+            stand=partial(self._stand, settings),
+            # Read once: should another thread name the session now, its runs count where they were checked.
+            who=self.who(settings),
+            today=self.today(),
+        )
 
     def price(self, ask: Ask) -> Estimate:
         """Say what one new run of a call would cost; asks no provider.
@@ -244,63 +245,7 @@ class Session:
         Raises:
             KlingError: The request cannot be served.
         """
-        return self._resolve(ask, self.settings(), CallKeys(self.key))[2]
-
-    def _admission(self, ask: Ask, settings: Settings) -> Admission:
-        keys = CallKeys(self.key, self.keys.introduce)
-        provider, model, price = self._resolve(ask, settings, keys)
-        ledger, engine = self._stand(settings)
-        # Read once: should another thread name the session now, its runs count where they were checked.
-        who = self.who(settings)
-        where = self.surroundings()
-        folder = where.media_folder(settings)
-        play = provider == "sandbox"
-        key = None if play else keys.find(provider)
-        if key is not None:
-            check_length(provider, key, provider_origin(settings, provider))
-        self.keys.refuse(texts_of(ask.request, tags=ask.tags, metadata=ask.metadata))
-        self.keys.refuse(
-            {
-                "the media folder's path": str(folder),
-                "the project's name": settings.project,
-                "the base address": "" if play else provider_origin(settings, provider),
-            },
-            shapes=False,
-        )
-        return Admission(
-            ask=ask,
-            model=model,
-            provider=provider,
-            price=price,
-            policy=ReusePolicy(
-                provider=provider,
-                named=ask.named is not None,
-                real_origin=lambda name: not is_loopback(provider_origin(settings, name)),
-                no_cache=ask.no_cache,
-                cached_only=ask.cached_only or settings.cached_only,
-                retry=ask.retry,
-            ),
-            budget=replace(self._budget(settings, play=play), session_id=who["session_id"]),
-            ledger=ledger,
-            engine=engine,
-            store=engine.store(folder),
-            shared={
-                "provider_model": model.offer(provider).id,
-                "origin": "" if play else provider_origin(settings, provider),
-                "account": "sandbox" if key is None else fingerprint(key),
-                "play": play,
-                **who,
-                "notebook": where.notebook.name if where.notebook else None,
-                "folder": str(folder),
-                "version": _own_version(),
-                "cell": where.cell,
-                "terms": model.offer(provider).terms,
-            },
-            checkout=lambda: commit_of(where.folder),
-            output_runs=cache(partial(runs_in_outputs, where.notebook)),
-            keys=keys,
-            access=lambda record: access_for(record, settings=lambda: settings, find_key=keys.find),
-        )
+        return self._context(self.settings()).price(ask)
 
     def beside(self, surroundings: Callable[[], Surroundings]) -> "Session":
         """Make a session that looks on behalf of this one: its money and keys, from another place."""
@@ -322,7 +267,7 @@ class Session:
         Raises:
             KlingError: What would refuse the call.
         """
-        return forecast(self._admission(ask, self.settings()), before)
+        return forecast(self._context(self.settings()).admission(ask), before)
 
     def open(self, ask: Ask) -> list[Run]:
         """Reuse, reattach or send: the one door through which money moves.
@@ -336,11 +281,38 @@ class Session:
         Raises:
             KlingError: The call is refused; nothing was sent.
         """
-        admission = self._admission(ask, settings := self.settings())
-        if admission.budget.play:
-            # Started before the transaction: the address is part of the record.
-            admission = replace(admission, shared={**admission.shared, "origin": self._sandbox_url(settings)})
-        return admission.open()
+        [opened] = self.open_many([ask], whole=True)
+        return list(opened.runs)
+
+    def open_many(self, asks: Sequence[Ask], *, whole: bool = False) -> list[Opened]:
+        """Do the same for many calls in one transaction: each is decided about once, in order.
+
+        Args:
+            asks: The calls.
+            whole: Whether they stand or fall together; else a refusal touches no other call.
+
+        Returns:
+            What became of each.
+
+        Raises:
+            KlingError: All of them are refused; nothing was sent.
+        """
+        settings = self.settings()
+        context = self._context(settings)
+        calls, refused = {}, {}
+        for number, ask in enumerate(asks):
+            try:
+                call = context.admission(ask)
+                if call.budget.play:
+                    # Started before the transaction: the address is part of the record.
+                    call = replace(call, shared={**call.shared, "origin": self._sandbox_url(settings)})
+                calls[number] = call
+            except KlingError as error:
+                if whole:
+                    raise
+                refused[number] = error
+        opened = dict(zip(calls, open_many([*calls.values()], whole=whole), strict=True))
+        return [opened.get(number) or Opened(error=refused[number]) for number in range(len(asks))]
 
     def runs(self, *, statuses: Sequence[RunStatus] | None = None, limit: int | None = None) -> Runs:
         """List runs of the ledger, newest first; looking at them asks nobody."""
@@ -383,11 +355,6 @@ class Session:
                     engine.close()
                 ledger.close()
             self.sandboxes.close()
-
-
-@cache
-def _own_version() -> str:
-    return version("kling-nb")
 
 
 @atexit.register

@@ -1,0 +1,151 @@
+"""What the calls of one moment share: settings, keys, place and prices, each read once for all of them.
+
+Invariants: whatever can be refused before ledger and folder are looked at is refused here; a key that stands
+in what would be sent, kept or repeated refuses the call.
+"""
+
+from collections.abc import Callable
+from datetime import date
+from functools import cache, partial
+from importlib.metadata import version
+
+from kling_nb.addresses import is_loopback
+from kling_nb.config.environment import Surroundings
+from kling_nb.config.git import commit_of
+from kling_nb.config.keys import check_length, fingerprint
+from kling_nb.config.session_keys import CallKeys, KeyHolder
+from kling_nb.config.settings import Settings, provider_origin
+from kling_nb.engine.engine import Engine
+from kling_nb.engine.lookup import Access
+from kling_nb.engine.reuse import ReusePolicy
+from kling_nb.ledger.database import Ledger
+from kling_nb.pricing.catalog import Model
+from kling_nb.pricing.estimate import Bill
+from kling_nb.records.money import Estimate
+from kling_nb.records.run import RunRecord
+from kling_nb.records.saved_notebook import runs_in_outputs
+from kling_nb.records.secrets import texts_of
+from kling_nb.session.admission import Admission
+from kling_nb.session.budget import Budget
+from kling_nb.session.plan import Ask, offer_for
+from kling_nb.session.reach import access_for
+
+__all__ = ["CallContext"]
+
+
+class CallContext:
+    """What every call of one moment works with.
+
+    Args:
+        settings: As they are now.
+        where: Where the calls come from.
+        holder: The keys of the session.
+        stand: Opens ledger and engine.
+        who: Whom new runs are counted under.
+        today: The day (UTC), by which prices are old.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        where: Surroundings,
+        holder: KeyHolder,
+        stand: Callable[[], tuple[Ledger, Engine]],
+        who: dict[str, str],
+        today: date,
+    ) -> None:
+        self._settings, self._where, self._stand, self._who = settings, where, stand, who
+        self._today = today
+        self._folder = where.media_folder(settings)
+        self._keys = CallKeys(holder.find, holder.introduce)
+        self._refuse = holder.refuser()
+        self._refuse_place = cache(self._check_place)
+        self._output_runs = cache(partial(runs_in_outputs, where.notebook))
+        self._bills = cache(self._read_bills)
+
+    def bills(self, provider: str, model: str, *, origin: str, audio: bool) -> list[Bill]:
+        """Give what a provider billed before, read once; see `Ledger.bills`."""
+        return self._bills(provider, model, origin, audio)
+
+    def _read_bills(self, provider: str, model: str, origin: str, audio: bool) -> list[Bill]:  # noqa: FBT001 - for the cache
+        return self._stand()[0].bills(provider, model, origin=origin, audio=audio)
+
+    def _check_place(self, provider: str) -> None:
+        key = None if provider == "sandbox" else self._keys.find(provider)
+        origin = "" if provider == "sandbox" else provider_origin(self._settings, provider)
+        if key is not None:
+            check_length(provider, key, origin)
+        self._refuse(
+            {
+                "the media folder's path": str(self._folder),
+                "the project's name": self._settings.project,
+                "the base address": origin,
+            },
+            False,
+        )
+
+    def price(self, ask: Ask) -> Estimate:
+        """Say what one new run of a call would cost; see `Session.price`."""
+        return self._offer(ask)[2]
+
+    def _offer(self, ask: Ask) -> tuple[str, Model, Estimate]:
+        return offer_for(ask, self._settings, find=self._keys.find, bills=self.bills, today=self._today)
+
+    def admission(self, ask: Ask) -> Admission:
+        """Give what one call needs to be opened.
+
+        Raises:
+            KlingError: The request cannot be served.
+        """
+        settings, where, keys = self._settings, self._where, self._keys
+        provider, model, price = self._offer(ask)
+        ledger, engine = self._stand()
+        play = provider == "sandbox"
+        key = None if play else keys.find(provider)
+        self._refuse(texts_of(ask.request, tags=ask.tags, metadata=ask.metadata), True)
+        self._refuse_place(provider)
+        return Admission(
+            ask=ask,
+            model=model,
+            provider=provider,
+            price=price,
+            policy=ReusePolicy(
+                provider=provider,
+                named=ask.named is not None,
+                real_origin=lambda name: not is_loopback(provider_origin(settings, name)),
+                no_cache=ask.no_cache,
+                cached_only=ask.cached_only or settings.cached_only,
+                retry=ask.retry,
+            ),
+            budget=Budget.of(
+                settings, session_id=self._who["session_id"], headless=where.headless, play=play
+            ),
+            ledger=ledger,
+            engine=engine,
+            store=engine.store(self._folder),
+            shared={
+                "provider_model": model.offer(provider).id,
+                "origin": "" if play else provider_origin(settings, provider),
+                "account": "sandbox" if key is None else fingerprint(key),
+                "play": play,
+                **self._who,
+                "notebook": where.notebook.name if where.notebook else None,
+                "folder": str(self._folder),
+                "version": _own_version(),
+                "cell": where.cell,
+                "terms": model.offer(provider).terms,
+            },
+            checkout=lambda: commit_of(where.folder),
+            output_runs=self._output_runs,
+            keys=keys,
+            access=self._access,
+        )
+
+    def _access(self, record: RunRecord) -> Access:
+        return access_for(record, settings=lambda: self._settings, find_key=self._keys.find)
+
+
+@cache
+def _own_version() -> str:
+    return version("kling-nb")
