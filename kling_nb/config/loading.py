@@ -184,19 +184,22 @@ def load_settings(
     )
 
 
-#: By everything that they were read from, the last settings.
-_last: list[tuple[Any, Settings]] = []
-#: Of our own names and those that say who and where the user is.
-_WHO = frozenset({"JUPYTERHUB_USER", "LOGNAME", "USER", "LNAME", "USERNAME", "HOME", "XDG_CONFIG_HOME"})
+#: The last settings, each by a hash of all that they were read from: a ledger's address may hold a password.
+_last: list[tuple[int, Settings]] = []
+#: Beside our own variables, those that say who and where the user is.
+_WHO = ("JUPYTERHUB_USER", "LOGNAME", "USER", "LNAME", "USERNAME", "HOME", "XDG_CONFIG_HOME")
 _YOUNG_NS = 2_000_000_000
 
 
-def current_settings(overrides: Mapping[str, Any], start: Path | None) -> Settings:
+def current_settings(
+    overrides: Mapping[str, Any], start: Path | None, *, clock: Callable[[], int] = time.time_ns
+) -> Settings:
     """Give the settings as they are now; nothing is read again where nothing has changed.
 
     Args:
         overrides: As for `load_settings`.
         start: As for `load_settings`.
+        clock: The wall's, in nanoseconds.
 
     Returns:
         The settings.
@@ -204,18 +207,23 @@ def current_settings(overrides: Mapping[str, Any], start: Path | None) -> Settin
     Raises:
         SettingsError: As for `load_settings`.
     """
+    own = default_user_file()
     top = (start or Path.cwd()).resolve()
     above = (top, *top.parents)
-    files = [_stamp(path) for path in (default_user_file(), *(p / "pyproject.toml" for p in above))]
-    environment = {n: v for n, v in os.environ.items() if n.startswith(PREFIX) or n in _WHO}
+    files = [_stamp(path) for path in (own, *(p / "pyproject.toml" for p in above))]
     repositories = [os.path.exists(p / ".git") for p in above]  # noqa: PTH110 - as in `_project_name`
-    read_from = (dict(overrides), environment, top, Path.cwd(), files, repositories)
+    read_from = hash(
+        (
+            *(item for item in os.environ.items() if item[0].startswith(PREFIX) or item[0] in _WHO),
+            *(str(overrides), str(own), str(top), str(Path.cwd()), *files, *repositories),
+        )
+    )
     for known, settings in _last:
         if known == read_from:
             return settings
     settings = load_settings(overrides=overrides, start=start)
     # A file that was written just now may be written once more within the same moment.
-    if all(stamp is None or time.time_ns() - stamp[1] > _YOUNG_NS for stamp in files):
+    if all(stamp is None or clock() - stamp[1] > _YOUNG_NS for stamp in files):
         _last[:] = [(read_from, settings), *_last[:3]]
     return settings
 

@@ -7,6 +7,7 @@ that nobody's write has to wait for either.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
@@ -218,7 +219,7 @@ class _Opening:
         for number, call in calls.items():
             here = replace(call, shared={**call.shared, **commit}, claimed=claimed)
             try:
-                with transaction.savepoint():
+                with nullcontext() if self._whole else transaction.savepoint():
                     made[number] = here.admit(transaction, *known.of(here))
             except KlingError as error:
                 self._refused(number, error)

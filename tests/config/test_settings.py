@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_nb.config.loading import load_settings
+from kling_nb.config import loading
+from kling_nb.config.loading import current_settings, load_settings
 from kling_nb.config.settings import CAPS, OPTIONS, PREFIX, Settings, provider_origin
+from kling_nb.config.toml_files import default_user_file
 from kling_nb.errors import SettingsError, UsageError
 from kling_nb.providers.runcomfy import RunComfy
 from kling_nb.providers.runflow import Runflow
@@ -474,3 +477,50 @@ def test_the_user_is_the_hubs_or_the_systems(tmp_path):
     on_hub = load_settings(environ={"JUPYTERHUB_USER": "ada\n"}, user_file=missing)
     assert on_hub.user == "ada"
     assert load_settings(environ={}, user_file=missing).user not in {"", "unnamed"}
+
+
+# -- read again only where something changed ------------------------------------
+
+
+def test_what_changed_counts_at_once_and_nothing_is_read_twice(tmp_path, monkeypatch):
+    """A variable, an argument, a file of the same size and time, a new project: the next call sees each."""
+    read, real = [], load_settings
+    monkeypatch.setattr(loading, "load_settings", lambda **given: read.append(1) or real(**given))
+    later = time.time_ns() + 10**10
+
+    def now(**overrides):
+        return current_settings(overrides, tmp_path, clock=lambda: later)
+
+    own = default_user_file()
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text("max_in_flight = 5")
+    assert [now().max_in_flight for _ in range(5)] == [5] * 5
+    assert len(read) == 1
+    times = own.stat()
+    own.write_text("max_in_flight = 6")
+    os.utime(own, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert now().max_in_flight == 6
+    monkeypatch.setenv("KLING_NB_MAX_IN_FLIGHT", "7")
+    assert now().max_in_flight == 7
+    assert now(max_in_flight=8).max_in_flight == 8
+    (tmp_path / "pyproject.toml").write_text("[tool.kling_nb]\nmax_in_flight = 2")
+    assert now(budget="1").budget_micros == 1_000_000
+    monkeypatch.delenv("KLING_NB_MAX_IN_FLIGHT")
+    assert now().max_in_flight == 2
+    assert now(budget="2").budget_micros == 2_000_000
+    before = len(read)
+    assert now(budget="2").budget_micros == 2_000_000
+    assert len(read) == before
+
+
+def test_a_file_that_was_written_just_now_is_read_again(tmp_path, monkeypatch):
+    """It may be written once more within the same moment, and look the same."""
+    read, real = [], load_settings
+    monkeypatch.setattr(loading, "load_settings", lambda **given: read.append(1) or real(**given))
+    own = default_user_file()
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text("max_in_flight = 5")
+    moment = own.stat().st_mtime_ns + 1000
+    for _ in range(3):
+        assert current_settings({}, tmp_path, clock=lambda: moment).max_in_flight == 5
+    assert len(read) == 3

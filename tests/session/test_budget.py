@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kling_nb.commands.order import CommandCall, here
 from kling_nb.errors import BudgetError, ConsentError, UsageError
 from kling_nb.ledger.database import Ledger
+from kling_nb.media.sidecars import Sidecars
 from kling_nb.notebook.line import run_command
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals, micros
@@ -170,9 +171,10 @@ def test_a_run_of_midnight_counts_on_the_day_it_was_checked_against(build):
     before = midnight - timedelta(milliseconds=1)
 
     def admit(prompt, now):
-        opening = session._admission(ask(prompt), session.settings())
+        opening = session._context(session.settings()).admission(ask(prompt))
         with opening.ledger.writing() as transaction:
-            [(record, _)] = opening.admit(transaction, now=now)
+            known = transaction.find(opening.request_keys())
+            [(record, _)] = opening.admit(transaction, known, Sidecars(), now=now)
             [_, today, *_] = opening.budget.caps(transaction, now=now)
         return record.created_at, today.reserved_micros
 

@@ -21,6 +21,7 @@ from kling_nb.commands.syntax.flags import FLAGS
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import BudgetError, KeyMissingError, UsageError
+from kling_nb.media.sidecars import Sidecars
 from kling_nb.notebook.form import form as form_module
 from kling_nb.notebook.form.cell_text import as_cell
 from kling_nb.notebook.form.fields import OPTIONS, blank, fields_of, inputs_of, read
@@ -298,9 +299,9 @@ def test_what_was_left_unsent_has_its_price_on_the_button(make_session, name):
     """An intent of a process that is gone would be sent by a press, also one of the same named session."""
     gone, here = make_session(name=name), make_session(name=name, sandbox_wait=60)
     call = read(blank() | FOX).ask
-    opening = gone._admission(call, gone.settings())
+    opening = gone._context(gone.settings()).admission(call)
     with opening.ledger.writing() as transaction:
-        ((record, _),) = opening.admit(transaction)
+        ((record, _),) = opening.admit(transaction, [], Sidecars())
     attached = judged(here, **FOX)
     assert (attached.button, attached.press.holds_micros) == ("Running…", 0)
     gone.ledger().release(record.id, opening.engine.owner)
