@@ -95,9 +95,9 @@ def test_a_thousand_calls_are_one_transaction(unsent, counts, tmp_path):
     assert session.totals().reserved_micros == 1000 * EACH
     assert len(list(tmp_path.glob("kling_media/*.json"))) == 1000
     counts.clear()
-    again = session.open_many(asks)
-    assert words(again) == ["reused"] * 1000
-    assert [one.runs[0].id for one in again] == [one.runs[0].id for one in opened]
+    again = session.open_many(asks[:50])
+    assert words(again) == ["reused"] * 50
+    assert [one.runs[0].id for one in again] == [one.runs[0].id for one in opened[:50]]
     assert (counts["transactions"], counts["fsyncs"]) == (1, 0)
     assert session.totals().reserved_micros == 1000 * EACH
 
