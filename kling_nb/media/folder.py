@@ -8,7 +8,6 @@ or none, and the old sidecar or the new; nothing named by a record or sidecar le
 import contextlib
 import json
 import os
-import shutil
 import stat
 import time
 from collections.abc import Callable, Collection
@@ -23,7 +22,6 @@ from kling_nb.files import (
     copy_and_hash,
     file_sha256,
     no_checkpoint,
-    open_new,
     part_name,
     place,
     signature,
@@ -34,6 +32,7 @@ from kling_nb.media import probe as probing
 from kling_nb.media.claims import Claims
 from kling_nb.media.index import FolderIndex
 from kling_nb.media.names import file_stem
+from kling_nb.media.room import try_room
 from kling_nb.media.sidecars import SidecarReader, Sidecars
 from kling_nb.records.privacy import is_redacted
 from kling_nb.records.receipt import to_receipt
@@ -89,17 +88,7 @@ class Store:
         """
         try:
             self._make_folder()
-            trial = self.folder / part_name("room")
-            with self.changing():
-                file = open_new(trial)
-            try:
-                with file:
-                    file.write(bytes(4096))
-                self._index.learn(trial)
-            finally:
-                with self.changing():
-                    trial.unlink(missing_ok=True)
-            free = shutil.disk_usage(self.folder).free
+            free = try_room(self.folder, self._index)
         except OSError as error:
             _refuse(error, "The media folder cannot be written", charged="no", cure="Nothing was sent.")
         if free < need_bytes:

@@ -1,0 +1,40 @@
+"""Whether there is room in a media folder, found out by really writing."""
+
+import shutil
+from pathlib import Path
+
+from kling_nb.files import open_new, part_name
+from kling_nb.media.index import FolderIndex
+
+__all__ = ["try_room"]
+
+
+def try_room(folder: Path, index: FolderIndex) -> int:
+    """Write a file and take it away again; the first time it shows how fine the times of the folder are.
+
+    Args:
+        folder: The media folder.
+        index: Of that folder.
+
+    Returns:
+        Bytes that are free.
+
+    Raises:
+        OSError: It cannot be written.
+
+    Example:
+        >>> try_room(Path("/dev/null"), FolderIndex(Path("/dev/null")))
+        Traceback (most recent call last):
+        NotADirectoryError: [Errno 20] Not a directory: ...
+    """
+    trial = folder / part_name("room")
+    with index.changing():
+        file = open_new(trial)
+    try:
+        with file:
+            file.write(bytes(4096))
+        index.learn(trial)
+    finally:
+        with index.changing():
+            trial.unlink(missing_ok=True)
+    return shutil.disk_usage(folder).free
