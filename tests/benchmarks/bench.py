@@ -160,6 +160,8 @@ def follow(options: argparse.Namespace, runs: int) -> dict[str, Any]:
     """So many runs at once, kling_nb on both wires beside the peers."""
     clients = [("kling_nb", wire) for wire in WIRES] + [("aiohttp", wire) for wire in WIRES]
     clients += [(who, "runcomfy") for who in PEERS if who != "aiohttp" and _fits(who, runs)]
+    if options.only:
+        clients = [pair for pair in clients if any(word in pair[0] for word in options.only.split(","))]
     found: dict[str, list[dict[str, Any]]] = {}
     with stage(scale=options.scale) as scene:
         for number in range(options.rounds):
@@ -286,6 +288,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer runs of a fifth of the length, one round")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--runs", type=int, help="how many, instead of the scenario's own number")
+    parser.add_argument("--only", help="of the clients, only those whose names hold one of these words")
     parser.add_argument("--scale", type=float, help="multiplies the length of the runs")
     parser.add_argument("--report", action="store_true", help="write docs/benchmarks.md from what is kept")
     parser.add_argument("--check", action="store_true", help="say whether docs/benchmarks.md is up to date")
