@@ -9,6 +9,7 @@ Exit codes: 0 done, 1 something ended badly, 2 wrong use, 3 refused for money.
 import json
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,9 +45,8 @@ Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds to wait at m
 
 def _say_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it so
     if asked:
-        from importlib.metadata import version
-
-        _print(f"kling-nb {version('kling-nb')}")
+        # What is installed is written there, too, and takes longer to find.
+        _print(f"kling-nb {import_module(__package__).__version__}")
         raise typer.Exit
 
 
