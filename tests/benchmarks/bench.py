@@ -265,7 +265,7 @@ def _grown(options: argparse.Namespace) -> dict[str, Any]:
 
 def _started(options: argparse.Namespace) -> dict[str, Any]:
     with stage(scale=options.scale) as scene:
-        return startup.measure(scene, rounds=options.rounds if options.quick else max(7, options.rounds))
+        return startup.measure(scene, rounds=options.rounds)
 
 
 SCENARIOS = {

@@ -210,8 +210,20 @@ def page(results: list[dict[str, Any]]) -> str:
 
     newest = max(results, key=lambda one: one["day"])
     packages = ", ".join(f"{name} {number}" for name, number in newest["versions"].items())
+    missing = [name for name in _ORDER if name not in {one["scenario"] for one in results}]
+    load = max(one["load"] for one in results)
+    notes = []
+    if load > newest["cores"]:
+        notes.append(
+            f"The machine did other work meanwhile (load up to {load:g} on {newest['cores']} cores): seconds"
+            " and what follows from them are too high, for every client; counts and ratios of processor"
+            " time hold."
+        )
+    if missing:
+        notes.append(f"Not measured here: {', '.join(missing)}.")
     facts = f"Python {newest['python']}, {newest['cores']} cores, {newest['memory_gb']} GB; {packages}."
-    parts = [_INTRO, f"Measured with {facts}\n", losses(results), *(table(one) for one in results)]
+    measured = [f"Measured with {facts}", *notes, ""]
+    parts = [_INTRO, "\n".join(measured), losses(results), *(table(one) for one in results)]
     return "\n".join(parts)
 
 
