@@ -670,7 +670,7 @@ def test_a_press_sends_once_and_only_what_was_shown(tmp_path, monkeypatch):
     """Two presses make one run; what changes after a press, or its price, stops it; loading stays light."""
     monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
     monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "0")
-    with kernel_in(tmp_path) as kernel:
+    with kernel_in(tmp_path, new=True) as kernel:
         kernel.run("%load_ext kling_nb")
         loaded = "[m for m in __import__('sys').modules if m == 'ipywidgets' or 'notebook.form' in m]"
         assert kernel.value(loaded) == []
