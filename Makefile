@@ -45,6 +45,7 @@ static: lint
 
 .PHONY: matrix
 matrix: venv chromium ## Run the full matrices, which `make test` leaves out
+	$(BIN)/python tests/support/pythons.py
 	@found=0; $(BIN)/pytest -m matrix --collect-only -q >build/matrix.txt 2>&1 || found=$$?; \
 	if [ $$found -eq 5 ]; then echo "There is no test marked matrix yet."; exit 0; fi; \
 	if [ $$found -ne 0 ]; then cat build/matrix.txt; exit $$found; fi; \

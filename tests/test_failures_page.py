@@ -29,6 +29,56 @@ PROOFS = {
         "session/session::nothing_is_sent_where_anything_is_wrong",
         "commands/dry_run::a_dry_run_says_why_a_take_is_blocked_and_a_provider_refuses",
     ],
+    "A call uses a name of the provider's own (`multi_prompt`, `generate_audio`, `sound`, `callback_url`)": [
+        "commands/syntax/cell::a_wrong_line_is_refused_in_one_line_with_a_cure",
+        "session/api::an_estimate_of_something_else_is_refused",
+    ],
+    "RunComfy's pro is asked for `shot_type: intelligent`": [
+        "session/session::nothing_is_sent_where_anything_is_wrong",
+        "sandbox/wires::runcomfys_pro_takes_one_shot_type",
+    ],
+    "The notebook runs in a folder that a scheduler deletes later": [
+        "commands/doctor::the_doctor_warns_in_a_staging_folder",
+        "session/staging::run_all_at_home_buys_nothing_again",
+    ],
+    "An entry of `NO_PROXY` cannot be read": [
+        "network/proxy::an_entry_of_no_proxy_that_cannot_be_read_is_skipped"
+    ],
+    "The ledger is busy for a moment": [
+        "engine/locked_ledger::a_ledger_that_is_locked_for_a_moment_stops_no_run",
+        "ledger/database::no_select_outlives_its_transaction",
+    ],
+    "A call is made in a process of a pool, or a run or an error is sent to another one": [
+        "session/processes::a_pool_of_spawned_processes_submits",
+        "session/processes::a_run_is_pickled_as_its_id_and_found_again",
+        "session/processes::every_error_says_in_another_process_what_it_says_here",
+    ],
+    "The provider does not know a young run yet": ["providers/variants::a_variant_ends_as_it_says"],
+    "The run's status is definite, and its result cannot be read": [
+        "providers/variants::a_variant_ends_as_it_says"
+    ],
+    "The content is refused after the work began, in whatever words and place": [
+        "providers/variants::a_variant_ends_as_it_says"
+    ],
+    "The result has another shape than its pages say, or names pictures first": [
+        "providers/variants::a_variant_ends_as_it_says",
+        "promises/paid_clip_arrives::further_videos_are_kept_beside_the_clip",
+    ],
+    "The link is relative, redirected, compressed, a range, or asks for the key": [
+        "providers/variants::a_variant_ends_as_it_says",
+        "network/links::a_public_https_redirect_leads_on",
+    ],
+    "A run that had succeeded was written down as failed, by an earlier version": [
+        "engine/reuse::a_success_that_was_overwritten_is_healed_by_its_file"
+    ],
+    "A comment or blank lines stand above `%%kling`": [
+        "notebook/magics::habits_do_not_make_another_clip",
+    ],
+    "`kling.run_sync` is called under uvloop": ["loop::run_sync_works_inside_a_loop_that_cannot_be_patched"],
+    "`--json` would write signs that a terminal obeys": [
+        "session/api::json_holds_no_sign_that_a_terminal_obeys"
+    ],
+    "A cost cannot be read in one way": ["providers/variants::a_variant_ends_as_it_says"],
     "A provider is named and has no key": ["config/keys::no_provider_is_better_than_a_wrong_one"],
     "The ledger cannot be used": [
         "ledger/database::a_ledger_that_cannot_be_used_says_why",
@@ -74,7 +124,10 @@ PROOFS = {
         "providers/contract::a_refused_submit_fails_with_its_reason_and_costs_nothing",
         "engine/reuse::a_moderated_prompt_blocks_until_no_cache",
     ],
-    "The provider asks to wait (429)": ["providers/contract::a_rate_limit_is_waited_out"],
+    "The provider asks to wait (429)": [
+        "providers/contract::a_rate_limit_is_waited_out",
+        "providers/variants::a_variant_ends_as_it_says",
+    ],
     "The answer does not come, at Runflow": [
         "providers/contract::an_answer_lost_after_acceptance_never_pays_twice",
         "providers/contract::an_ambiguous_answer_without_a_run_is_resent_only_where_absence_is_proved",
@@ -115,7 +168,7 @@ PROOFS = {
         "promises/own_answer::a_refusal_that_comes_late_ends_a_lost_run_without_a_charge",
     ],
     "The ledger is locked by another process": [
-        "ledger/interrupts::a_locked_ledger_says_what_to_do_and_suggests_no_other_one"
+        "interrupts::a_locked_ledger_says_what_to_do_and_suggests_no_other_one"
     ],
     "A receipt of the request cannot be read (conflict markers, cut off)": [
         "media/damaged_receipts::a_receipt_that_cannot_be_read_is_not_bought_again"
@@ -124,7 +177,7 @@ PROOFS = {
         "media/probe::a_picture_that_would_fill_the_memory_is_not_decoded"
     ],
     "You press stop, or Ctrl-C": [
-        "ledger/interrupts::ctrl_c_held_while_a_cell_submits_locks_nobody_out",
+        "interrupts::ctrl_c_held_while_a_cell_submits_locks_nobody_out",
         "notebook/magics::an_interrupt_stops_the_waiting_and_nothing_else",
         "session/api::ctrl_c_ends_the_waiting_and_not_the_run",
     ],
@@ -166,13 +219,13 @@ PROOFS = {
     ],
     "What came is no video (a page, an error, a picture)": [
         "promises/paid_clip_arrives::a_page_in_place_of_the_file_means_not_yet",
-        "promises/paid_clip_arrives::pages_without_end_never_end_a_success",
+        "providers/variants::a_variant_ends_as_it_says",
     ],
     "The provider says it is done, and names no clip": [
         "promises/paid_clip_arrives::a_success_without_a_clip_is_read_again_then_failed_then_revived",
     ],
     "The provider uses a word for its end that its pages do not have": [
-        "promises/paid_clip_arrives::words_that_mean_an_end_are_one",
+        "providers/variants::a_variant_ends_as_it_says",
         "promises/paid_clip_arrives::an_unknown_word_gives_its_place_away_in_time",
     ],
     "The link leads to a strange or private place": [

@@ -150,21 +150,22 @@ class RunComfy(Provider):
         if not reply.ok:
             return read_refusal(reply, self.label, _REASONS)
         data = fields(reply)
-        request_id = usable_id(data.get("request_id")) if data is not None else None
+        run = read_run(data, "request_id") if data is not None else None
+        # The documented place first: what stands deeper may be about something else.
+        ids = (data.get("request_id"), run.run_id) if data is not None and run is not None else ()
+        request_id = next(filter(None, map(usable_id, ids)), None)
         found = error_body(data)
-        if data is not None and request_id is not None:
-            said = word(data.get("status"))
+        if run is not None and request_id is not None:
             return Accepted(
                 provider_run_id=request_id,
                 snapshot=Snapshot(
                     state="queued",
-                    word=said,
-                    queue_position=whole(data.get("queue_position")),
+                    word=run.word,
+                    queue_position=whole(run.run.get("queue_position")),
                     message=found.text if found else "",
                 ),
             )
-        has_id = data is not None and data.get("request_id") is not None
-        code = code_text(data.get("error_code")) if data is not None and not has_id else ""
+        code = code_text(run.run.get("error_code")) if run is not None and run.run_id is None else ""
         # Codes that begin with 5 are the server's own failures: a request may have been made before one.
         if found is not None and code and not code.startswith("5"):
             reason = _REASONS.get(code) or ("moderated" if is_moderated(found.words) else "provider")

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
 from kling_nb.sandbox import downloads
-from kling_nb.sandbox.replies import RefusedError, json_reply
+from kling_nb.sandbox.replies import RefusedError, dated, json_reply
 from kling_nb.sandbox.runcomfy import RunComfy
 from kling_nb.sandbox.runflow import Runflow
 from kling_nb.sandbox.validation import read_object
@@ -21,11 +21,12 @@ from kling_nb.sandbox.validation import read_object
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import ASGIApp
 
     from kling_nb.sandbox.state import ProviderState
 
 
-def build_app(provider: ProviderState) -> Starlette:
+def build_app(provider: ProviderState) -> ASGIApp:
     """The ASGI app of one sandbox.
 
     Args:
@@ -64,7 +65,7 @@ def build_app(provider: ProviderState) -> Starlette:
             return wrong.reply
         raise wrong
 
-    return Starlette(
+    app = Starlette(
         exception_handlers={RefusedError: refused},
         routes=[
             Route("/_sandbox/stats", stats),
@@ -76,3 +77,4 @@ def build_app(provider: ProviderState) -> Starlette:
             Mount("/runcomfy", routes=RunComfy(provider).routes()),
         ],
     )
+    return dated(app, provider.date)

@@ -11,15 +11,17 @@ from __future__ import annotations
 import gzip
 import hmac
 import io
+import json
+from datetime import timedelta
+from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 from PIL import Image
-from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from kling_nb.sandbox.bodies import FILE_LENGTH, Lying
 from kling_nb.sandbox.replies import Trickle
-from kling_nb.sandbox.state import account_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
+    from kling_nb.sandbox.faults.recording import Answer
     from kling_nb.sandbox.faults.switches import Wire
     from kling_nb.sandbox.runs import Run
     from kling_nb.sandbox.state import ProviderState
@@ -50,42 +53,79 @@ def link(provider: ProviderState, request: Request, run: Run, number: int = 0) -
     Returns:
         An absolute URL.
     """
-    elsewhere = provider.faults.word(run.wire, "file_link")
-    if elsewhere not in {"own", "path"}:
-        return elsewhere
     path = f"/media/{run.wire}/{run.id}/{number}.mp4"
     if run.wire == "runflow":
         expires = int(provider.date().timestamp() + provider.faults.number(run.wire, "link_lifetime_s"))
         path = f"{path}?expires={expires}&kling_sig={provider.sign(path, expires)}"
-    return path if elsewhere == "path" else origin(request) + path
+    return origin(request) + path
 
 
-def odd_body(provider: ProviderState, request: Request, run: Run, switch: str) -> Response | None:
-    """The answer that a switch puts in place of the documented one, or None.
+async def replay(provider: ProviderState, request: Request, answer: Answer, run: Run | None) -> Response:
+    """One answer of a recording.
 
     Args:
-        provider: Has the switches.
+        provider: Has the clips.
         request: Its host is the host of the addresses.
-        run: A run that is over.
-        switch: `ended_body` or `result_body`.
+        answer: As `Recording` describes it. In its texts `$id`, `$clip`, `$path` (the clip without host),
+            `$host`, `$second` (another video), `$still` (a picture), `$size` and `$last` (of the clip) and
+            `$soon` (two seconds after the provider's own date) are filled in.
+        run: The run it is about; None where there is none, and nothing is filled in.
 
     Returns:
-        The text of the switch as JSON, its placeholders filled in.
+        The response.
     """
-    text = provider.faults.word(run.wire, switch)
-    if text == "own":
-        return None
-    clip = link(provider, request, run)
-    here = origin(request)
-    still = f"{here}/media/{run.wire}/{run.id}/still.jpg"
-    for name, value in {
+    headers: dict[str, str] = dict(answer.get("headers", {}))
+    text = answer["text"] if "text" in answer else json.dumps(answer["body"]) if "body" in answer else ""
+    content = b""
+    if run is not None:
+        file = await provider.clips.get(run.plan)
+        content = file.read_bytes() if answer.get("clip") else b""
+        values = _values(provider, request, run, len(content))
+        text = _filled(text, values)
+        headers = {name: _filled(value, values) for name, value in headers.items()}
+        if answer.get("status") in {401, 403}:
+            provider.keyed.add(run.id)
+    if headers.get("Content-Encoding") == "gzip":
+        content = gzip.compress(content)
+    kind = "application/json" if "body" in answer else None
+    return Response(content or text, answer.get("status", 200), headers, media_type=kind)
+
+
+def _values(provider: ProviderState, request: Request, run: Run, size: int) -> dict[str, str]:
+    clip, here = link(provider, request, run), origin(request)
+    return {
         "$id": run.id,
         "$clip": clip,
         "$path": clip.removeprefix(here),
-        "$still": still,
-    }.items():
+        "$host": request.url.netloc,
+        "$second": link(provider, request, run, 1),
+        "$still": f"{here}/media/{run.wire}/{run.id}/still.jpg",
+        "$size": str(size),
+        "$last": str(size - 1),
+        "$soon": format_datetime(provider.date() + timedelta(seconds=2), usegmt=True),
+    }
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
         text = text.replace(name, value)
-    return Response(text, media_type="application/json")
+    return text
+
+
+async def played(provider: ProviderState, request: Request, run: Run, part: str) -> Response | None:
+    """The recorded answer about a run, or None where the documented one is due.
+
+    Args:
+        provider: Has the recording.
+        request: As for `replay`.
+        run: The run that is asked for.
+        part: One of `recording.PARTS`.
+
+    Returns:
+        The response.
+    """
+    answer = provider.faults.take(run.wire, part, run.id)
+    return None if answer is None else await replay(provider, request, answer, run)
 
 
 class _Whole(FileResponse):
@@ -116,13 +156,13 @@ def routes(provider: ProviderState) -> list[Route]:
     async def fetch(request: Request) -> Response:
         wire: Wire = "runflow" if request.path_params["wire"] == "runflow" else "runcomfy"
         provider.count(wire, "downloads")
-        keyed = provider.faults.word(wire, "file_key") == "on"
-        if "authorization" in request.headers and not keyed:
+        asked_for = request.path_params["run"] in provider.keyed
+        if "authorization" in request.headers and not asked_for:
             provider.count(wire, "token_leaks")
         await provider.gate(wire, "download", _refuse)
         run = provider.runs.find(wire, request.path_params["run"])
-        if keyed and (run is None or account_of(request) != run.account):
-            return _refuse(401, {})
+        if run is not None:
+            await provider.settle(run)
         if run is None or run.state(provider.clock()) != "succeeded" or request.path_params["wire"] != wire:
             return _refuse(404, {})
         if wire == "runflow" and not _signed(provider, request):
@@ -130,9 +170,8 @@ def routes(provider: ProviderState) -> list[Route]:
         file = await provider.clips.get(run.plan)
         if number := request.path_params["number"]:
             # Other bytes, as another video has: an empty box more.
-            body = file.read_bytes() + number * b"\0\0\0\x08free"
-            return Response(body, media_type=provider.faults.word(wire, "content_type"))
-        return _odd(provider, wire) or _dress(provider, wire, file)
+            return Response(file.read_bytes() + number * b"\0\0\0\x08free", media_type="video/mp4")
+        return await played(provider, request, run, "download") or _dress(provider, wire, file)
 
     async def still(_request: Request) -> Response:
         picture = io.BytesIO()
@@ -156,31 +195,9 @@ def _signed(provider: ProviderState, request: Request) -> bool:
     return good and provider.date().timestamp() <= int(expires)
 
 
-def _odd(provider: ProviderState, wire: Wire) -> Response | None:
-    """An answer that is no video, if the switches ask for one."""
-    if provider.faults.fires(wire, "download_html"):
-        return Response("<!doctype html><html><body>Sign in to go on</body></html>", media_type="video/mp4")
-    if provider.faults.fires(wire, "download_empty"):
-        return Response(b"", media_type="video/mp4")
-    if provider.faults.fires(wire, "download_redirect"):
-        return RedirectResponse(provider.faults.word(wire, "redirect_to"), 302)
-    return None
-
-
 def _dress(provider: ProviderState, wire: Wire, file: Path) -> Response:
-    kind = provider.faults.word(wire, "content_type")
     make = FileResponse if provider.faults.word(wire, "ranges") == "on" else _Whole
-    reply: Response = make(file, media_type=kind)
-    if kind == "none":
-        del reply.headers["content-type"]
-    if provider.faults.fires(wire, "download_gzip"):
-        return Response(
-            gzip.compress(file.read_bytes()), media_type=kind, headers={"content-encoding": "gzip"}
-        )
-    if provider.faults.fires(wire, "download_partial"):
-        size = file.stat().st_size
-        headers = {"content-range": f"bytes 0-{size - 1}/{size}"}
-        return Response(file.read_bytes(), 206, headers, media_type=kind)
+    reply: Response = make(file, media_type="video/mp4")
     if provider.faults.fires(wire, "download_trickle"):
         reply = Trickle(reply, provider.faults.number(wire, "trickle_bytes_s"), provider.pause)
     if provider.faults.fires(wire, "download_oversized"):

@@ -14,11 +14,14 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import HTMLResponse, Response
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 TRANSPORT: Final = "kling_nb.transport"
@@ -186,6 +189,31 @@ def asking(app: ASGIApp) -> ASGIApp:
             _scope.reset(token)
 
     return noted
+
+
+def dated(app: ASGIApp, date: Callable[[], datetime]) -> ASGIApp:
+    """Let every answer say the provider's own date, unless it says another one.
+
+    Args:
+        app: Any ASGI app.
+        date: The simulated date, with its zone.
+
+    Returns:
+        The same app.
+    """
+
+    async def asked(scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_date(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message["headers"])
+                if all(name.lower() != b"date" for name, _ in headers):
+                    headers.append((b"date", format_datetime(date(), usegmt=True).encode()))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await app(scope, receive, with_date)
+
+    return asked
 
 
 def asked_path() -> str:

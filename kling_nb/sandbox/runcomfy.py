@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Route
 
-from kling_nb.sandbox.downloads import link, odd_body, origin
+from kling_nb.sandbox.downloads import link, origin, played, replay
+from kling_nb.sandbox.faults.recording import refuses
 from kling_nb.sandbox.replies import RefusedError, json_reply
-from kling_nb.sandbox.runs import TERMINAL
 from kling_nb.sandbox.state import account_of
 from kling_nb.sandbox.validation import SECONDS, SHOT_TYPES, Problem, Reader, read_object
 
@@ -50,6 +50,16 @@ _CODES: Final = {
 }
 """The documented codes; those of 422 and 429 are the sandbox's own words for a silence."""
 
+
+_STATUS: Final[Mapping[State, str]] = {
+    "queued": "in_queue",
+    "dispatching": "in_progress",
+    "running": "in_progress",
+    "succeeded": "completed",
+    "failed": "completed",
+    "canceled": "cancelled",
+}
+"""What `/status` says; of a failed run it says `completed`, which means: read the result."""
 
 _ODD_ROWS: Final[dict[str, dict[str, Any]]] = {
     "dearer": {"base_price_usd": 0.15},
@@ -130,17 +140,20 @@ class RunComfy:
         if request.headers.get("x-sandbox-draw") == "hash":
             plan = plan.without_words()
         price = prices[1 if plan.audio else 0]
+        recorded = provider.faults.take(WIRE, "submit")
+        if recorded is not None and refuses(recorded):
+            return await replay(provider, request, recorded, None)
         run = provider.accept(WIRE, account=account, model=name, sent=sent, plan=plan, price=price)
         await provider.created(WIRE, self._fault)
+        if recorded is not None:
+            return await replay(provider, request, recorded, run)
         links = self._links(request, run)
         body = {
             "request_id": run.id,
             **links,
             "cancel_url": links["status_url"].replace("/status", "/cancel"),
         }
-        if provider.faults.fires(WIRE, "submit_no_id"):
-            del body["request_id"]
-        return provider.spoil(WIRE, "submit", json_reply(body, int(self._word("submit_status"))))
+        return provider.spoil(WIRE, "submit", json_reply(body))
 
     def take_up(self, run_id: str, model: str, raw: bytes, age_s: float) -> None:
         """Know a run that an earlier sandbox accepted: what it makes follows from its request.
@@ -185,9 +198,9 @@ class RunComfy:
         """Where a request stands."""
         self.provider.count(WIRE, "polls")
         run, state = await self._find(request, "poll")
-        if state in TERMINAL and (odd := odd_body(self.provider, request, run, "ended_body")) is not None:
-            return odd
-        body: dict[str, Any] = {"request_id": run.id, "status": self._status_word(run, state)}
+        if (reply := await played(self.provider, request, run, "status")) is not None:
+            return reply
+        body: dict[str, Any] = {"request_id": run.id, "status": _STATUS[state]}
         if state == "queued":
             waited = self.provider.clock() - run.born_s
             body["queue_position"] = max(1, math.ceil(3 * (1 - waited / run.fate.queue_s)))
@@ -199,15 +212,11 @@ class RunComfy:
         provider.count(WIRE, "polls")
         run, state = await self._find(request, "poll")
         unfinished = state in {"queued", "dispatching", "running"}
-        hidden = not unfinished and provider.faults.fires(WIRE, "result_not_ready")
-        if hidden or (unfinished and self._word("not_ready") == "400005"):
-            return self.refuse(400, code=400005, message="the result is not ready")
-        if not unfinished and (odd := self._odd_result(request, run)) is not None:
-            return odd
-        word = "succeeded" if state == "succeeded" else self._status_word(run, state)
+        if (reply := await played(provider, request, run, "result")) is not None:
+            return reply
         body: dict[str, Any] = {
             "request_id": run.id,
-            "status": "failed" if state == "failed" else word,
+            "status": state if state in {"succeeded", "failed"} else _STATUS[state],
             "created_at": provider.date(run.born_s).isoformat(),
         }
         strange = self.provider.strange(WIRE)
@@ -215,8 +224,8 @@ class RunComfy:
             body["message"] = strange
         if not unfinished:
             body["finished_at"] = provider.date(run.ended_s()).isoformat()
-        if state == "succeeded" and run.fate.outputs:
-            body["output"] = self._output(request, run)
+        if state == "succeeded":
+            body["output"] = {"video": link(provider, request, run)}
         if state == "failed":
             body["error"] = self._error(run)
         if request.query_params.get("include_cost") == "true":
@@ -229,12 +238,6 @@ class RunComfy:
                     body["currency"] = currency
         return provider.spoil(WIRE, "poll", json_reply(body))
 
-    def _odd_result(self, request: Request, run: Run) -> Response | None:
-        for status, code in ((404, 404001), (400, 400001)):
-            if self.provider.faults.fires(WIRE, f"result_{status}"):
-                return self.refuse(status, code=code)
-        return odd_body(self.provider, request, run, "result_body")
-
     async def cancel(self, request: Request) -> Response:
         """Cancel, which works in the queue only."""
         self.provider.count(WIRE, "cancels")
@@ -243,7 +246,7 @@ class RunComfy:
         if state == "queued":
             run.canceled_s = self.provider.clock()
             outcome = "cancelled"
-        word = self._status_word(run, run.state(self.provider.clock()))
+        word = _STATUS[run.state(self.provider.clock())]
         body = {"request_id": run.id, "status": word, "outcome": outcome}
         return self.provider.spoil(WIRE, "cancel", json_reply(body, 202))
 
@@ -296,50 +299,22 @@ class RunComfy:
         run = provider.runs.find(
             WIRE, request.path_params["run"], provider.faults.number(WIRE, "retention_s")
         )
-        if run is None or provider.clock() - run.born_s < provider.faults.number(WIRE, "hidden_s"):
+        if run is None:
             raise RefusedError(self.refuse(404))
         if run.account != account:
             raise RefusedError(self.refuse(int(self._word("foreign_run"))))
         await provider.settle(run)
         return run, run.state(provider.clock())
 
-    def _status_word(self, run: Run, state: State) -> str:
-        if state == "running" and run.fate.odd:
-            return self._word("odd_word")
-        return {
-            "queued": "in_queue",
-            "dispatching": "in_progress",
-            "running": "in_progress",
-            "succeeded": "completed",
-            "failed": self._word("failed_status"),
-            "canceled": "cancelled",
-        }[state]
-
     def _links(self, request: Request, run: Run) -> dict[str, str]:
         base = f"{origin(request)}/{WIRE}"
-        if self._word("link_host") == "foreign":
-            base = "http://127.0.0.1:9/runcomfy"
         return {f"{what}_url": f"{base}/v1/requests/{run.id}/{what}" for what in ("status", "result")}
 
-    def _output(self, request: Request, run: Run) -> Any:
-        links = [link(self.provider, request, run, number) for number in range(run.fate.outputs)]
-        shape = self._word("output_shape")
-        if len(links) > 1 and shape in {"video", "string", "url"}:
-            shape = "videos"
-        shapes = {
-            "video": {"video": links[0]},
-            "videos": {"videos": links},
-            "string": links[0],
-            "list": links,
-        }
-        return shapes.get(shape, {"url": links[0]})
-
-    def _error(self, run: Run) -> str | dict[str, Any]:
+    def _error(self, run: Run) -> str:
         text = "the video could not be generated"
         if run.fate.ending == "moderated":
             text = "the generated video was blocked by the content policy"
-        text = self.provider.words(WIRE, text)
-        return text if self._word("error_shape") == "string" else {"code": 500001, "message": text}
+        return self.provider.words(WIRE, text)
 
 
 def _schema(model: str) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Route
 
-from kling_nb.sandbox.downloads import link, odd_body, origin
+from kling_nb.sandbox.downloads import link, origin, played, replay
+from kling_nb.sandbox.faults.recording import refuses
 from kling_nb.sandbox.replies import RefusedError, json_reply
 from kling_nb.sandbox.runflow_listing import BadListError, matching, number_in, ordered
 from kling_nb.sandbox.runs import TERMINAL, Run
@@ -104,23 +105,27 @@ class Runflow:
         await provider.gate(WIRE, "submit", self._fault)
         account = self._account(request)
         if account == "poor":
-            return self.refuse(int(self._word("credit_status")), code=self._word("credit_code"))
+            return self.refuse(int(self._word("credit_status")), code="INSUFFICIENT_CREDIT")
         body, plan = self._read(request, raw)
         key = request.headers.get("idempotency-key")
         digest = hashlib.sha256(request.url.path.encode() + b"\n" + raw).hexdigest()
         known = provider.replays.get((account, key)) if key else None
         if known is None or self._word("idempotency") == "off":
-            shown = self._create(request, account, body, plan)
+            recorded = provider.faults.take(WIRE, "submit")
+            if recorded is not None and refuses(recorded):
+                return await replay(provider, request, recorded, None)
+            run = self._create(request, account, body, plan)
+            shown = self.show(request, run)
             if key:
-                provider.replays[account, key] = (digest, dict(shown))
+                provider.replays[account, key] = (digest, shown)
             await provider.created(WIRE, self._fault)
-            if provider.faults.fires(WIRE, "submit_no_id"):
-                del shown["id"]
+            if recorded is not None:
+                return await replay(provider, request, recorded, run)
         elif known[0] == digest:
             shown = known[1]
         else:
             return self.refuse(409, message="this Idempotency-Key came with another body")
-        return provider.spoil(WIRE, "submit", json_reply(shown, int(self._word("submit_status"))))
+        return provider.spoil(WIRE, "submit", json_reply(shown, 201))
 
     def _read(self, request: Request, raw: bytes) -> tuple[dict[str, Any], ClipPlan]:
         """The body of a submit and what it asks for."""
@@ -139,14 +144,14 @@ class Runflow:
             raise RefusedError(self.refuse(422, code="CONTENT_POLICY", message=words))
         return body, plan
 
-    def _create(self, request: Request, account: str, body: dict[str, Any], plan: ClipPlan) -> dict[str, Any]:
+    def _create(self, request: Request, account: str, body: dict[str, Any], plan: ClipPlan) -> Run:
         price = Decimal(str(self.provider.faults.number(WIRE, "audio_price"))) if plan.audio else PRICE
         run = self.provider.accept(
             WIRE, account=account, model=MODEL, sent=body["input"], plan=plan, price=price
         )
         run.extra = {key: body.get(key) for key in ("client_ref", "callback_url", "metadata")}
         run.extra["idempotency_key"] = request.headers.get("idempotency-key")
-        return self.show(request, run)
+        return run
 
     async def get(self, request: Request) -> Response:
         """One run."""
@@ -157,15 +162,13 @@ class Runflow:
         run = provider.runs.find(
             WIRE, request.path_params["run"], provider.faults.number(WIRE, "retention_s")
         )
-        if run is None or provider.clock() - run.born_s < provider.faults.number(WIRE, "hidden_s"):
+        if run is None:
             return self.refuse(404)
         if run.account != account:
             return self.refuse(int(self._word("foreign_run")))
         await provider.settle(run)
-        if run.state(provider.clock()) in TERMINAL:
-            odd = odd_body(provider, request, run, "ended_body")
-            if odd is not None:
-                return odd
+        if (reply := await played(provider, request, run, "status")) is not None:
+            return reply
         return provider.spoil(WIRE, "poll", json_reply(self.show(request, run)))
 
     async def list_runs(self, request: Request) -> Response:
@@ -218,7 +221,7 @@ class Runflow:
             "model_id": MODEL,
             "target_type": "model",
             "org_id": f"org-{run.account}",
-            "status_code": self._state_word(run, state),
+            "status_code": state,
             "source_code": "api",
             "input": run.input,
             "output": self._output(request, run) if state == "succeeded" else None,
@@ -252,7 +255,7 @@ class Runflow:
                 else "The provider could not finish the video."
             )
             body["failure_message"] = provider.words(WIRE, words)
-            body[self._word("stage_field")] = "moderation" if moderated else "inference"
+            body["failure_stage_code"] = "moderation" if moderated else "inference"
         return body
 
     def refuse(
@@ -270,17 +273,11 @@ class Runflow:
         details = [
             {"field": ".".join(map(str, bad.where)), "message": bad.what} for bad in errors or []
         ] or None
-        body: dict[str, Any] = {"code": code, "message": message, "errors": details}
-        form = self._word("error_form")
-        if form == "detail":
-            body = {"detail": message}
-        elif form == "nested":
-            body = {"error": body}
-        return json_reply(body, status, dict(headers or {}))
+        return json_reply({"code": code, "message": message, "errors": details}, status, dict(headers or {}))
 
     def _fault(self, status: int, headers: Mapping[str, str]) -> Response:
         if status == 402:
-            return self.refuse(402, code=self._word("credit_code"), headers=headers)
+            return self.refuse(402, code="INSUFFICIENT_CREDIT", headers=headers)
         return self.refuse(status, headers=headers)
 
     def _account(self, request: Request) -> str:
@@ -295,19 +292,13 @@ class Runflow:
     def _word(self, name: str) -> str:
         return self.provider.faults.word(WIRE, name)
 
-    def _state_word(self, run: Run, state: str) -> str:
-        if state == "canceled":
-            return self._word("cancel_word")
-        return self._word("odd_word") if state == "running" and run.fate.odd else state
-
-    def _output(self, request: Request, run: Run) -> dict[str, Any] | None:
-        if run.fate.outputs == 0:
-            return None
-        links = [link(self.provider, request, run, number) for number in range(run.fate.outputs)]
+    def _output(self, request: Request, run: Run) -> dict[str, Any]:
         strange = self.provider.strange(WIRE)
         return {
-            "outputs": [{"url": url, "type": "video", "duration": run.plan.seconds} for url in links],
-            "nsfw_detected": run.fate.nsfw,
+            "outputs": [
+                {"url": link(self.provider, request, run), "type": "video", "duration": run.plan.seconds}
+            ],
+            "nsfw_detected": False,
             "seed": strange,
             "timing": {"inference": run.fate.run_s, **({strange: strange} if strange else {})},
         }

@@ -35,10 +35,7 @@ class Fate:
     dispatch_s: float = 0.0
     run_s: float = 0.0
     ending: Ending = "succeeded"
-    nsfw: bool = False
-    odd: bool = False
     forgotten: bool = False
-    outputs: int = 1
 
     @property
     def total_s(self) -> float:

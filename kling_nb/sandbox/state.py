@@ -73,6 +73,8 @@ class ProviderState:
         self.stopping = asyncio.Event()
         self.hang_up_all: Callable[[], None] = lambda: None
         """Closes every connection but the asking one; the server puts it here."""
+        self.keyed: set[str] = set()
+        """Runs whose file asked for the key."""
         self._asked: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.keys: Counter[str] = Counter()
@@ -277,7 +279,8 @@ class ProviderState:
     async def settle(self, run: Run) -> None:
         """Give the file of a run whose time is over a moment to be ready: it saves the reader a poll."""
         if run.clip is not None and not run.clip.done() and self.clock() >= run.due_s():
-            await asyncio.wait([run.clip], timeout=PATIENCE_S)
+            # A recorded sequence plays the same on a machine of any speed.
+            await asyncio.wait([run.clip], timeout=None if self.faults.plays(run.wire) else PATIENCE_S)
             await asyncio.sleep(0)  # the callback that notes the time runs one turn of the loop later
 
     def cost(self, run: Run) -> Decimal | None:
@@ -359,13 +362,7 @@ class ProviderState:
             fate.ending = "moderated"
         elif fires(wire, "run_failed"):
             fate.ending = "failed"
-        fate.nsfw = fires(wire, "run_nsfw")
-        fate.odd = fires(wire, "run_odd")
         fate.forgotten = fires(wire, "run_forgotten")
-        if fires(wire, "run_no_output"):
-            fate.outputs = 0
-        elif fires(wire, "run_many_outputs"):
-            fate.outputs = 2
         return fate
 
 

@@ -216,6 +216,7 @@ def test_habits_do_not_make_another_clip(kernel):
         "%%kling fox << -d 3\nA fox",
         "%%kling --out fox -d3\nA fox",
         "\n\n%%kling fox -d 3\n\n  A fox",
+        "# the better take\n\n  # of two\n%%kling fox -d 3\nA fox",
         "%%kling fox -d 3 --wait\nA fox",
         "%%kling fox -d 3\r\nA fox\r\n",
     ):

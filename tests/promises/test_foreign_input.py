@@ -21,6 +21,7 @@ from kling_nb.views.card_parts import CardState
 from support.hostile_text import CORPUS
 from support.kernels import execute, notebook, sandbox_beside
 from support.markup import judge
+from support.played import clip_at
 from support.sessions import ask
 from support.stage import WIRES, Stage
 from support.workbench import until
@@ -250,7 +251,7 @@ def test_links_to_strange_places_are_not_followed(tmp_path, connected, wire):
     stage.engine.limits = type(stage.limits)(save_tries=1, watch_s=30, look_again_s=0.01)
     try:
         for number, link in enumerate(LINKS):
-            stage.faults(file_link=link)
+            stage.faults(play=clip_at(link, wire))
             run = stage.go(negative_prompt=f"number {number}")
             assert run.status == "saving", (link, run)
             assert run.error.charged == "yes"
@@ -259,7 +260,7 @@ def test_links_to_strange_places_are_not_followed(tmp_path, connected, wire):
         assert {address[1] for address in connected} == {stage.sandbox.port}
         assert stage.stats()["accepted"] == len(LINKS)
         # The link mends, and nothing was paid for again.
-        stage.faults(file_link="own")
+        stage.faults(play="own")
         assert run.resume().wait(90).status == "succeeded"
         assert stage.stats()["accepted"] == len(LINKS)
     finally:
@@ -277,9 +278,13 @@ def test_no_redirect_leads_to_a_stranger(tmp_path, trap, wire):
         for moment in places:
             stage.sandbox.provider.faults.reset()
             lost = {"submit_drop_after": 1} if moment == "list" else {}
-            stage.faults(redirect_to=f"{trap.url}/x", **{f"{moment}_redirect": {"next": 3}}, **lost)
+            if moment == "download":
+                stage.faults(play={"download": {"status": 302, "headers": {"Location": f"{trap.url}/x"}}})
+            else:
+                stage.faults(redirect_to=f"{trap.url}/x", **{f"{moment}_redirect": {"next": 3}}, **lost)
             stage.go(negative_prompt=moment)
-            assert stage.stats()["fired"][f"{wire}.{moment}_redirect"] >= 1
+            fired = "play_download" if moment == "download" else f"{moment}_redirect"
+            assert stage.stats()["fired"][f"{wire}.{fired}"] >= 1
             assert moment == "download" or trap.heard == []
         assert trap.heard
         assert all(b"authorization" not in heard.lower() for heard in trap.heard)
@@ -290,7 +295,7 @@ def test_no_redirect_leads_to_a_stranger(tmp_path, trap, wire):
 @pytest.mark.parametrize("wire", WIRES)
 def test_the_sandboxs_own_links_to_a_stranger_get_no_key(tmp_path, trap, wire):
     """A clip on another port of this machine may be fetched for a stand-in, but never with its key."""
-    stage = Stage(tmp_path, wire, faults={"file_link": f"{trap.url}/clip.mp4"})
+    stage = Stage(tmp_path, wire, faults={"play": clip_at(f"{trap.url}/clip.mp4", wire)})
     stage.engine.limits = type(stage.limits)(save_tries=1, watch_s=30)
     try:
         assert stage.go().status == "saving"

@@ -25,6 +25,7 @@ from kling_nb.records.receipt import to_receipt
 from kling_nb.sandbox.serve import Sandbox
 from support.kernels import errors, execute, kernel_in, notebook, sandbox_beside
 from support.keys import KEYS, VARIABLES, assert_clean, files_below, mark
+from support.played import EMPTY, ODD, PAGE
 from support.sessions import ask
 from support.stage import WIRES, Stage
 from support.warm import tool
@@ -48,14 +49,18 @@ def said_of(run):
 ERRORS = [
     {},
     *[{f"submit_{code}": 1} for code in (400, 401, 402, 403, 404, 409, 422, 500, 502)],
-    *[{f"submit_{way}": 1} for way in ("moderated", "drop", "200_error", "junk", "no_id", "cut", "types")],
+    *[{f"submit_{way}": 1} for way in ("moderated", "drop", "200_error", "junk", "cut", "types")],
     {"submit_redirect": 1, "redirect_to": "http://127.0.0.1:9/x?kling_sig=0123456789abcdef"},
     {"submit_429": "next:1"},
-    *[{f"run_{end}": 1} for end in ("failed", "moderated", "canceled", "forgotten", "odd", "no_output")],
+    *[{f"run_{end}": 1} for end in ("failed", "moderated", "canceled", "forgotten")],
+    {"play": {"submit": {"body": {}}}},
+    {"play": ODD},
+    {"play": EMPTY},
     *[{f"poll_{code}": "next:1"} for code in (400, 401, 403, 404, 422, 429, 500)],
-    *[{f"download_{way}": "next:1"} for way in ("403", "500", "html", "redirect", "truncated")],
+    *[{f"download_{way}": "next:1"} for way in ("403", "500", "truncated")],
     {"download_500": 1},
-    {"download_html": 1},
+    {"play": {"download": [PAGE, {"status": 302, "headers": {"Location": "http://127.0.0.1:9/x"}}, "own"]}},
+    {"play": {"download": PAGE}},
 ]
 
 

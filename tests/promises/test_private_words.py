@@ -14,6 +14,7 @@ from kling_nb.errors import KlingError
 from kling_nb.exports.layouts import LAYOUTS
 from support.canary import NEGATIVE, PROMPT, SHOTS, files_below, pieces_in
 from support.kernels import errors, execute, notebook
+from support.played import ODD, PAGE
 from support.sessions import ask
 from support.stage import WIRES
 
@@ -168,11 +169,11 @@ ENDS = {
     "run_moderated": {"run_moderated": 1},
     "failed": {"run_failed": 1},
     "invalid": {"submit_422": 1},
-    "odd": {"run_odd": 1},
+    "odd": {"play": ODD},
     "lost": {"submit_drop_after": "next:1", "list_500": 1},
     "unreadable": {"poll_500": "next:2"},
     "limited": {"submit_429": "next:1"},
-    "not a video": {"download_html": 1},
+    "not a video": {"play": {"download": PAGE}},
     "canceled": {},
 }
 

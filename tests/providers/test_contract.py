@@ -7,6 +7,7 @@ import pytest
 
 from kling_nb.errors import DetachedError, ModeratedError, RunCanceledError, RunFailedError, RunLostError
 from kling_nb.records.run import RunStatus
+from support.played import ODD, PAGE
 from support.stage import Stage, kinds
 from support.workbench import until
 
@@ -107,7 +108,7 @@ def test_a_rate_limit_is_waited_out(stage):
 
 
 @pytest.mark.parametrize(
-    "fault", ["submit_drop_after", "submit_500_after", "submit_no_id", "submit_truncated", "submit_junk"]
+    "fault", ["submit_drop_after", "submit_500_after", "submit_truncated", "submit_junk"]
 )
 def test_an_answer_lost_after_acceptance_never_pays_twice(stage, fault):
     """Runflow finds the run by our reference; RunComfy's is lost, and nothing is sent again."""
@@ -185,9 +186,10 @@ def test_trouble_while_watching_never_ends_a_run(stage, fault):
 
 def test_an_unknown_word_means_still_going(stage):
     """A word no contract explains neither ends nor loses a run."""
-    s = stage(wait_scale=0.2, faults={"run_odd": 1.0})
+    s = stage(wait_scale=0.2, faults={"play": ODD})
     run = s.go()
     assert run.status == "succeeded"
+    assert s.stats()["fired"][f"{s.wire}.play_status"] == 2
 
 
 @pytest.mark.parametrize(("fault", "reason"), [("run_failed", "provider"), ("run_moderated", "moderated")])
@@ -278,8 +280,6 @@ def test_a_new_engine_takes_up_what_the_old_one_left(stage):
         "download_500",
         "download_404",
         "download_drop",
-        "download_html",
-        "download_empty",
     ],
 )
 def test_a_bad_download_is_fetched_again_for_free(stage, fault):
@@ -294,7 +294,7 @@ def test_a_bad_download_is_fetched_again_for_free(stage, fault):
 
 def test_what_is_no_video_is_never_called_a_clip(stage):
     """A page in place of a video ends nothing: the run stays on its way, with words, and no clip."""
-    s = stage(faults={"download_html": 1.0})
+    s = stage(faults={"play": {"download": PAGE}})
     run = s.go()
     assert (run.status, run.record.charged, run.video) == ("saving", "yes", None)
     assert "Not a playable video" in str(run.error)

@@ -27,6 +27,7 @@ from kling_nb.records.run import RunStatus
 from kling_nb.recovery.verify import verify_folder
 from support.clips import make_record
 from support.kernels import execute, notebook
+from support.played import FLAGGED
 from support.receipts import FILE, json_values, places, records
 from support.sessions import ask
 from support.stage import WIRES, Stage
@@ -38,7 +39,7 @@ VALIDATOR = Draft202012Validator(receipt_schema())
 #: What a provider does, by the switches of the sandbox, and how the run ends.
 ENDS = {
     "succeeded": {},
-    "flagged": {"run_nsfw": {"next": 1}},
+    "flagged": {"play": FLAGGED},
     "failed": {"run_failed": {"next": 1}},
     "moderated": {"submit_moderated": {"next": 1}},
     "moderated after": {"run_moderated": {"next": 1}},
@@ -126,7 +127,7 @@ def test_every_end_fits_and_agrees(tmp_path, wire):
     stage = Stage(tmp_path, wire)
     try:
         for end, switch in ENDS.items():
-            stage.faults(**switch)
+            stage.faults(**{"play": "own", **switch})
             run = stage.go(f"A fox, {end}", negative_prompt="blur", cfg_scale=0.3)
             assert run.status.ended
             kept = to_receipt(stage.ledger.get(run.id))

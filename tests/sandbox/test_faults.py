@@ -70,20 +70,16 @@ def test_a_truncated_answer_ends_before_its_length(bench, wire):
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_answers_that_cannot_be_read(bench, wire):
-    """Junk, a missing id and a 500 after the fact: each time a run was created."""
+    """Junk and a 500 after the fact: each time a run was created."""
     ok = 201 if wire == "runflow" else 200
     bench.faults(submit_junk="next:1")
     answer = submit(bench, wire)
     assert answer.status_code == ok
     with pytest.raises(ValueError, match="Expecting value"):
         answer.json()
-    bench.faults(submit_no_id="next:1")
-    answer = submit(bench, wire)
-    assert answer.status_code == ok
-    assert {"id", "request_id"}.isdisjoint(key for key, value in answer.json().items() if value is not None)
     bench.faults(submit_500_after="next:1")
     assert submit(bench, wire).status_code == 500
-    assert bench.stats()["accepted"] == 3
+    assert bench.stats()["accepted"] == 2
     assert submit(bench, wire).status_code == ok
 
 
@@ -185,11 +181,8 @@ def test_runflow_runs_that_end_badly(bench, fault, state, code):
         None,
         0,
     )
-    bench.faults(bill_failed="on", cancel_word="cancelled", stage_field="failure_stage")
-    run = bench.flow_run(run_id).json()
-    assert run["cost"] == "0.336000"
-    assert run["status_code"] in {"failed", "cancelled"}
-    assert ("failure_stage" in run) == (state == "failed")
+    bench.faults(bill_failed="on")
+    assert bench.flow_run(run_id).json()["cost"] == "0.336000"
 
 
 @pytest.mark.parametrize(
@@ -209,17 +202,13 @@ def test_runcomfy_runs_that_end_badly(bench, fault, status, result):
     assert (bench.comfy_get(run_id, "status").json()["status"], told["status"]) == (status, result)
     assert {"output", "cost"}.isdisjoint(told)
     assert isinstance(told.get("error"), str) == (result == "failed")
-    bench.faults(failed_status="failed", error_shape="object", bill_failed="on")
-    told = bench.comfy_result(run_id, include_cost="true")
-    assert told["cost"] == 0.336
-    if result == "failed":
-        assert bench.comfy_get(run_id, "status").json()["status"] == "failed"
-        assert set(told["error"]) == {"code", "message"}
+    bench.faults(bill_failed="on")
+    assert bench.comfy_result(run_id, include_cost="true")["cost"] == 0.336
 
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_runs_that_behave_oddly(bench, wire):
-    """Stuck never ends, slow takes longer, odd says an unknown word, forgotten is 404."""
+    """Stuck never ends, slow takes longer, forgotten is 404."""
     word = "status_code" if wire == "runflow" else "status"
     done = "succeeded" if wire == "runflow" else "completed"
 
@@ -228,15 +217,12 @@ def test_runs_that_behave_oddly(bench, wire):
         made = submit(bench, wire).json()
         return made.get("id") or made["request_id"]
 
-    stuck, slow, odd, gone = (start(f"run_{kind}") for kind in ("stuck", "slow", "odd", "forgotten"))
+    stuck, slow, gone = (start(f"run_{kind}") for kind in ("stuck", "slow", "forgotten"))
     assert poll(bench, wire, gone).status_code == 404
-    bench.advance(2)
-    assert poll(bench, wire, odd).json()[word] == "post_processing"
-    bench.advance(20)
+    bench.advance(22)
     going = {"running", "in_progress"}
     assert poll(bench, wire, stuck).json()[word] in going
     assert poll(bench, wire, slow).json()[word] in going
-    assert poll(bench, wire, odd).json()[word] == done
     bench.advance(10_000)
     assert poll(bench, wire, stuck).json()[word] in going
     assert poll(bench, wire, slow).json()[word] == done
@@ -253,49 +239,17 @@ def test_runs_are_unknown_after_their_retention(bench, wire):
     assert poll(bench, wire, run_id).status_code == 404
 
 
-def test_outputs_none_or_two(bench):
-    """A run can succeed with nothing or with two videos; nsfw is told beside the output."""
-    bench.faults(run_no_output="next:1")
-    none = bench.flow().json()["id"]
-    bench.faults(run_many_outputs="next:1", run_nsfw="next:1")
-    two = bench.flow().json()["id"]
-    bench.faults(run_many_outputs="next:1")
-    comfy = bench.comfy().json()["request_id"]
-    bench.advance(100)
-    assert bench.flow_run(none).json()["output"] is None
-    output = bench.flow_run(two).json()["output"]
-    assert (len(output["outputs"]), output["nsfw_detected"]) == (2, True)
-    links = bench.comfy_result(comfy)["output"]["videos"]
-    assert [bench.bare.get(link).status_code for link in links] == [200, 200]
-
-
-def test_a_finished_result_may_not_be_ready(bench):
-    """RunComfy says completed, yet the result answers 400 with 400005 for a while."""
-    run_id, _ = bench.finished("runcomfy")
-    bench.faults(result_not_ready="next:1")
-    assert bench.comfy_get(run_id, "status").json()["status"] == "completed"
-    answers = [bench.comfy_get(run_id, "result") for _ in range(2)]
-    assert [answer.status_code for answer in answers] == [400, 200]
-    assert answers[0].json()["error_code"] == 400005
-
-
 @pytest.mark.parametrize("wire", WIRES)
 def test_downloads_that_go_wrong(bench, wire):
-    """A page, nothing, a cut, an error, a redirect, a drop: once each, and then the film is there."""
+    """A cut, an error, a drop: once each, and then the film is there."""
     _, url = bench.finished(wire)
     whole = bench.bare.get(url).content
-    bench.faults(download_html="next:1")
-    assert bench.bare.get(url).content.startswith(b"<!doctype html")
-    bench.faults(download_empty="next:1")
-    assert bench.bare.get(url).content == b""
     bench.faults(download_truncated="next:1")
     with pytest.raises(httpx.RemoteProtocolError, match="without sending complete"):
         bench.bare.get(url)
     bench.faults(download_drop="next:1")
     with pytest.raises(httpx.ReadError):
         bench.bare.get(url)
-    bench.faults(download_redirect="next:1", redirect_to="http://127.0.0.1:9/x")
-    assert bench.bare.get(url).headers["location"] == "http://127.0.0.1:9/x"
     for status in (403, 404, 500):
         bench.faults(**{f"download_{status}": "next:1"})
         assert bench.bare.get(url).status_code == status
@@ -331,15 +285,6 @@ def test_lists_and_cancels_have_faults_too(bench, moment):
     assert bench.flow().status_code == 201
 
 
-@pytest.mark.parametrize("form", ["flat", "detail", "nested"])
-def test_runflow_errors_in_every_form(bench, form):
-    """The error form is a switch."""
-    bench.faults(error_form=form)
-    body = bench.flow_run("x").json()
-    shapes = {"flat": {"code", "message", "errors"}, "detail": {"detail"}, "nested": {"error"}}
-    assert set(body) == shapes[form]
-
-
 def test_faults_can_be_for_one_wire(bench):
     """A prefix keeps the other wire whole; without one, both share a count."""
     bench.faults(**{"runflow.submit_500": 1})
@@ -373,11 +318,11 @@ def test_dice_repeat_with_a_seed_and_keep_the_rate():
 
 def test_command_line_settings():
     """NAME=VALUE is read by the kind of its switch; a bare rate means always."""
-    pairs = ["submit_500=0.2", "poll_429=next:3", "runcomfy.output_shape=list", "hang_s=5", "run_failed"]
+    pairs = ["submit_500=0.2", "poll_429=next:3", "runcomfy.drop_style=close", "hang_s=5", "run_failed"]
     assert parse_faults(pairs) == {
         "submit_500": 0.2,
         "poll_429": "next:3",
-        "runcomfy.output_shape": "list",
+        "runcomfy.drop_style": "close",
         "hang_s": 5.0,
         "run_failed": 1.0,
     }
@@ -398,8 +343,9 @@ def test_command_line_settings():
         ("submit_500=next:x", "rate from 0 to 1"),
         ("hang_s=-1", "number from 0 up"),
         ("hang_s=inf", "number from 0 up"),
-        ("output_shape=circle", "video, videos, string"),
-        ("odd_word=", "a word"),
+        ("drop_style=circle", "reset, close"),
+        ("redirect_to=", "a word"),
+        ("play=nowhere.json", "cannot be read"),
     ],
 )
 def test_wrong_settings_are_told_clearly(pair, words):

@@ -422,27 +422,6 @@ def test_runcomfy_refusals_have_the_documented_codes(bench):
     assert bench.stats()["accepted"] == 0
 
 
-@pytest.mark.parametrize("shape", ["video", "videos", "string", "list", "url"])
-def test_runcomfy_output_comes_in_every_shape(bench, shape):
-    """Each shape holds the one link."""
-    bench.faults(output_shape=shape)
-    run_id = bench.comfy().json()["request_id"]
-    bench.advance(100)
-    output = bench.comfy_result(run_id)["output"]
-    link = f"{bench.sandbox.url}/media/runcomfy/{run_id}/0.mp4"
-    shapes = {"video": {"video": link}, "videos": {"videos": [link]}, "string": link, "list": [link]}
-    assert output == shapes.get(shape, {"url": link})
-
-
-def test_runcomfy_unfinished_result_may_be_an_error(bench):
-    """By switch an unfinished result answers 400 with 400005 instead of 200 with the state."""
-    run_id = bench.comfy().json()["request_id"]
-    assert bench.comfy_get(run_id, "result").status_code == 200
-    bench.faults(not_ready="400005")
-    answer = bench.comfy_get(run_id, "result")
-    assert (answer.status_code, answer.json()["error_code"]) == (400, 400005)
-
-
 def test_runcomfy_catalog_and_balance(bench):
     """The catalog row tells the price and the schema; the balance is in dollars and microdollars."""
     base = bench.sandbox.runcomfy
@@ -451,14 +430,6 @@ def test_runcomfy_catalog_and_balance(bench):
     assert row["input_schema"]["required"] == ["prompt"]
     told = bench.http.get(f"{base}/prod/v2/balance").json()
     assert told == {"balance_usd": 100.0, "balance_microdollars": 100_000_000, "currency": "USD"}
-
-
-def test_runcomfy_may_hand_out_foreign_addresses(bench):
-    """By switch the addresses in an answer point to another origin, where no token must go."""
-    bench.faults(link_host="foreign")
-    urls = [url for key, url in bench.comfy().json().items() if key.endswith("_url")]
-    assert len(urls) == 3
-    assert not any(url.startswith(bench.sandbox.url) for url in urls)
 
 
 # Files, control, process
@@ -481,13 +452,10 @@ def test_files_answer_ranges(bench, wire):
     assert rest.content == whole.content[-5:]
     assert bench.bare.get(url, headers={"Range": f"bytes={size}-"}).status_code == 416
     assert bench.bare.head(url).headers["content-length"] == str(size)
-    bench.faults(ranges="off", content_type="application/octet-stream")
+    bench.faults(ranges="off")
     plain = bench.bare.get(url, headers={"Range": "bytes=10-19"})
     assert (plain.status_code, len(plain.content)) == (200, size)
-    assert plain.headers["content-type"] == "application/octet-stream"
     assert "accept-ranges" not in plain.headers
-    bench.faults(content_type="none")
-    assert "content-type" not in bench.bare.get(url).headers
 
 
 def test_a_token_sent_to_a_file_host_is_counted(bench):

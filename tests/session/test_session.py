@@ -260,8 +260,6 @@ def test_a_provider_that_cannot_be_reached_charges_nothing(build, provider):
         ("runflow", "submit_200_error", "lost", "unknown"),
         ("runcomfy", "submit_junk", "lost", "unknown"),
         ("runflow", "submit_junk", "succeeded", "yes"),
-        ("runcomfy", "download_html", "saving", "yes"),
-        ("runflow", "download_html", "saving", "yes"),
         ("runcomfy", "submit_401", "failed", "no"),
         ("runflow", "submit_404", "failed", "no"),
         ("runflow", "submit_503", "lost", "unknown"),

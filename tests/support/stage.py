@@ -46,10 +46,20 @@ class Stage:
     """
 
     def __init__(
-        self, folder, wire, *, wait_scale=0.0, faults=None, limits=QUICK, seed=7, key="test", held=False
+        self,
+        folder,
+        wire,
+        *,
+        wait_scale=0.0,
+        faults=None,
+        limits=QUICK,
+        seed=7,
+        key="test",
+        held=False,
+        clock=None,
     ):
         self.folder, self.wire, self.key, self.limits = folder, wire, key, limits
-        self.loop, self.time = Loop(), HeldTime()
+        self.loop, self.time, self.clock = Loop(), HeldTime(), clock
         options = {"wait_scale": wait_scale, "faults": faults, "seed": seed}
         if held:
             options |= {"wait_scale": 1, "clock": self.time, "faults": {**HELD, **(faults or {})}}
@@ -66,6 +76,7 @@ class Stage:
             access=self.access,
             totals=lambda play: self.ledger.totals("s", play=play),
             limits=self.limits,
+            clock=self.clock,
         )
 
     def access(self, record):

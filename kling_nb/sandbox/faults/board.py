@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
+from kling_nb.sandbox.faults.recording import OWN, Answer, Recording
 from kling_nb.sandbox.faults.switches import SWITCHES, WIRES, Switch, Wire
 
-Setting = float | str | Mapping[str, int]
-
-
-"""What a switch can be set to: a rate, a number, a word, `"next:N"` or `{"next": N, "skip": K}`."""
+Setting = float | str | Mapping[str, Any]
+"""What a switch can be set to: a rate, `"next:N"`, `{"next": N, "skip": K}`, a number, a word, answers."""
 
 
 @dataclass
@@ -70,17 +71,19 @@ class Faults:
         """How often each fault was caused, as `wire.name`."""
         self._rates: dict[tuple[Wire, str], _Rate] = {}
         self._values: dict[tuple[Wire, str], float | str] = {}
+        self._recordings: dict[Wire, Recording] = {}
         self.reset()
         self.set(settings or {})
 
     def reset(self) -> None:
         """Put every switch back to its default and forget what fired."""
         self.fired.clear()
+        self._recordings.clear()
         for switch in SWITCHES.values():
             for wire in WIRES:
                 if switch.kind == "rate":
                     self._rates[wire, switch.name] = _Rate()
-                else:
+                elif switch.kind != "recording":
                     self._values[wire, switch.name] = switch.start(wire)
 
     def set(self, settings: Mapping[str, Any]) -> None:
@@ -98,6 +101,8 @@ class Faults:
             for wire in wires:
                 if isinstance(value, _Rate):
                     self._rates[wire, switch.name] = value
+                elif isinstance(value, Recording):
+                    self._recordings[wire] = value
                 else:
                     self._values[wire, switch.name] = value
 
@@ -115,6 +120,26 @@ class Faults:
         if hit:
             self.fired[f"{wire}.{name}"] += 1
         return hit
+
+    def plays(self, wire: Wire) -> bool:
+        """Whether a recording is set."""
+        return wire in self._recordings
+
+    def take(self, wire: Wire, part: str, run_id: str = "") -> Answer | None:
+        """The next answer of the recording.
+
+        Args:
+            wire: Where.
+            part: One of `recording.PARTS`.
+            run_id: As for `Recording.take`.
+
+        Returns:
+            The answer, or None where the documented one is due.
+        """
+        answer = self._recordings[wire].take(part, run_id) if wire in self._recordings else None
+        if answer is not None:
+            self.fired[f"{wire}.play_{part}"] += 1
+        return answer
 
     def number(self, wire: Wire, name: str) -> float:
         """The value of a switch of kind number."""
@@ -147,12 +172,24 @@ def parse_faults(pairs: Iterable[str]) -> dict[str, Setting]:
         name, _, text = pair.partition("=")
         _, switch = _find(name.strip())
         value: Setting = text.strip() or ("1" if switch.kind == "rate" else "")
-        if switch.kind != "word":
+        if switch.kind == "recording" and value != OWN:
+            value = _file(str(value))
+        elif switch.kind != "word":
             with contextlib.suppress(ValueError):  # a count such as next:3, or a mistake: _read tells
                 value = float(cast("str", value))
         _read(switch, value)
         settings[name.strip()] = value
     return settings
+
+
+def _file(path: str) -> Mapping[str, Any]:
+    """The recording that a file holds, alone or under `play`."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as wrong:
+        msg = f"play takes the name of a JSON file, and {path!r} cannot be read: {wrong}"
+        raise ValueError(msg) from None
+    return cast("Mapping[str, Any]", found.get("play", found) if isinstance(found, dict) else found)
 
 
 def _find(name: str) -> tuple[tuple[Wire, ...], Switch]:
@@ -167,8 +204,13 @@ def _find(name: str) -> tuple[tuple[Wire, ...], Switch]:
     return wires, switch
 
 
-def _read(switch: Switch, value: object) -> _Rate | float | str:
+def _read(switch: Switch, value: object) -> _Rate | Recording | float | str:
     """A setting in its own type."""
+    if switch.kind == "recording":
+        if value == OWN or isinstance(value, Mapping):
+            return Recording({} if value == OWN else cast("Mapping[str, Any]", value))
+        msg = f"{switch.name} takes 'own' or an object of answers, not {value!r}"
+        raise ValueError(msg)
     if switch.kind == "rate":
         return _read_rate(switch, value)
     if switch.kind == "number":

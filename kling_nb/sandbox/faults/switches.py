@@ -6,7 +6,7 @@ Invariants:
     * A default is what a provider documents or, where nothing is documented, what asks least of a client.
 
 Kinds: a *rate* fires with a chance from 0 to 1 or for the next N occasions; a *number* is a quantity;
-a *word* is one of its choices (or any text when it lists none).
+a *word* is one of its choices (or any text when it lists none); a *recording* is a sequence of answers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Switch:
     """One row of the list."""
 
     name: str
-    kind: Literal["rate", "number", "word"]
+    kind: Literal["rate", "number", "word", "recording"]
     about: str
     default: float | str | Mapping[Wire, float | str] = 0.0
     """One value, or one for each wire."""
@@ -105,29 +105,16 @@ _RATES: Final = (
     Switch("submit_drop_after", "rate", "create the run, then close the connection without an answer"),
     Switch("submit_hang_after", "rate", "create the run, hold the answer for hang_s, then close"),
     Switch("submit_500_after", "rate", "create the run, then answer 500"),
-    Switch("submit_no_id", "rate", "create the run, but leave its id out of the answer"),
     Switch("submit_moderated", "rate", "refuse the prompt at once as against the content policy"),
-    Switch("result_not_ready", "rate", "RunComfy: answer a finished result with 400 and code 400005"),
-    Switch("result_404", "rate", "RunComfy: answer a finished result with 404 and code 404001"),
-    Switch("result_400", "rate", "RunComfy: answer a finished result with 400 and code 400001"),
     Switch("run_failed", "rate", "the run ends as failed"),
     Switch(
         "run_moderated", "rate", "the run ends as failed because its finished clip broke the content policy"
     ),
-    Switch("run_nsfw", "rate", "Runflow: the run succeeds with nsfw_detected true"),
     Switch("run_canceled", "rate", "the provider cancels the run by itself"),
     Switch("run_stuck", "rate", "the run never leaves the running state"),
     Switch("run_slow", "rate", "the run takes slow_factor times as long"),
-    Switch("run_odd", "rate", "while it runs, the run's state is the undocumented odd_word"),
     Switch("run_forgotten", "rate", "the run is created and then known to nobody: 404, absent from lists"),
-    Switch("run_no_output", "rate", "the run succeeds without an output"),
-    Switch("run_many_outputs", "rate", "the run's output holds two videos"),
-    Switch("download_html", "rate", "the file is a web page, served with 200 as a video"),
-    Switch("download_empty", "rate", "the file has no bytes"),
     Switch("download_trickle", "rate", "the file comes at trickle_bytes_s"),
-    Switch("download_gzip", "rate", "the file comes with Content-Encoding gzip"),
-    Switch("download_partial", "rate", "the whole file comes as 206, one range from end to end"),
-    Switch("download_redirect", "rate", "the file's address redirects to redirect_to"),
     Switch("download_oversized", "rate", "the file says that it has 3 GiB, and then has not"),
 )
 
@@ -144,7 +131,6 @@ _NUMBERS: Final = (
         "link_lifetime_s", "number", "Runflow: life of a signed link (documented: 24 h to 3 days)", 86_400.0
     ),
     Switch("retention_s", "number", "seconds after which a run is unknown (404); 0 keeps it", 0.0),
-    Switch("hidden_s", "number", "seconds after its submit for which a run is unknown (404)", 0.0),
     Switch("list_lag_s", "number", "Runflow: seconds until a new run shows in the list", 0.0),
     Switch("cost_lag_s", "number", "seconds from the end of a run until its cost is told", 0.0),
     Switch("cost_factor", "number", "what every bill is multiplied by (2 = bills above the list)", 1.0),
@@ -200,31 +186,8 @@ _WORDS: Final = (
     Switch("unknown_keys", "word", "what an undocumented input key does", "accept", ("accept", "refuse")),
     Switch("nulls", "word", "whether null counts as left out", "accept", ("accept", "refuse")),
     Switch("empty_prompt", "word", "whether a blank prompt is accepted", "refuse", ("accept", "refuse")),
-    Switch(
-        "content_type",
-        "word",
-        "Content-Type of files",
-        "video/mp4",
-        ("video/mp4", "application/octet-stream", "none"),
-    ),
     Switch("ranges", "word", "whether files answer Range requests", "on", ("on", "off")),
-    Switch("odd_word", "word", "the state that run_odd tells", "post_processing"),
     Switch("redirect_to", "word", "where redirects point", "http://127.0.0.1:9/elsewhere.mp4"),
-    Switch(
-        "file_link",
-        "word",
-        "where results say that the file is; `own` is the sandbox's own link, `path` it without host",
-        "own",
-    ),
-    Switch(
-        "ended_body",
-        "word",
-        "the whole answer about a run that is over (RunComfy: its status), as JSON; $id, $clip, $path (the "
-        "clip without host) and $still (a picture) are filled in; `own` is the documented one",
-        "own",
-    ),
-    Switch("result_body", "word", "RunComfy: the same for the result", "own"),
-    Switch("file_key", "word", "whether files need the key of their run (401)", "off", ("on", "off")),
     Switch("message", "word", "the words of every error and result; `own` are the sandbox's", "own"),
     Switch(
         "echo",
@@ -245,36 +208,7 @@ _WORDS: Final = (
         ("both", "eq", "colon", "ignored", "refused", "empty"),
     ),
     Switch("page_link", "word", "Runflow: what next and previous hold", "token", ("token", "url")),
-    Switch(
-        "submit_status",
-        "word",
-        "HTTP status of an accepted submit",
-        {"runflow": "201", "runcomfy": "200"},
-        ("200", "201", "202"),
-    ),
-    Switch(
-        "cancel_word",
-        "word",
-        "Runflow: spelling of the cancelled state",
-        "canceled",
-        ("canceled", "cancelled"),
-    ),
     Switch("balance_form", "word", "Runflow: field of the balance", "balance", ("balance", "balance_cents")),
-    Switch("error_form", "word", "Runflow: shape of error bodies", "flat", ("flat", "detail", "nested")),
-    Switch(
-        "credit_code",
-        "word",
-        "Runflow: code of an empty account",
-        "INSUFFICIENT_CREDIT",
-        ("INSUFFICIENT_CREDIT", "INSUFFICIENT_CREDITS"),
-    ),
-    Switch(
-        "stage_field",
-        "word",
-        "Runflow: field naming the failed stage",
-        "failure_stage_code",
-        ("failure_stage_code", "failure_stage"),
-    ),
     Switch(
         "foreign_run",
         "word",
@@ -297,22 +231,6 @@ _WORDS: Final = (
         ("200", "400", "402"),
     ),
     Switch(
-        "output_shape",
-        "word",
-        "RunComfy: shape of output",
-        "video",
-        ("video", "videos", "string", "list", "url"),
-    ),
-    Switch(
-        "failed_status",
-        "word",
-        "RunComfy: what /status says of a failed run",
-        "completed",
-        ("completed", "failed"),
-    ),
-    Switch("not_ready", "word", "RunComfy: how an unfinished result answers", "state", ("state", "400005")),
-    Switch("error_shape", "word", "RunComfy: shape of the error in a result", "string", ("string", "object")),
-    Switch(
         "also_model", "word", "RunComfy: a further model that it has, at 0.2 and 0.3 USD a second", "none"
     ),
     Switch(
@@ -330,16 +248,21 @@ _WORDS: Final = (
         "unsaid",
     ),
     Switch("bill_failed", "word", "whether failed and cancelled runs are billed", "off", ("on", "off")),
+)
+
+_RECORDINGS: Final = (
     Switch(
-        "link_host",
-        "word",
-        "RunComfy: host of the addresses in answers; foreign must not get the token",
+        "play",
+        "recording",
+        "answers that take the place of the documented ones, by submit, status, result and download; on a "
+        "command line the file that holds them",
         "own",
-        ("own", "foreign"),
     ),
 )
 
-SWITCHES: Final[dict[str, Switch]] = {row.name: row for row in (*_moments(), *_RATES, *_NUMBERS, *_WORDS)}
+SWITCHES: Final[dict[str, Switch]] = {
+    row.name: row for row in (*_moments(), *_RATES, *_NUMBERS, *_WORDS, *_RECORDINGS)
+}
 
 
 """Every switch by name."""
