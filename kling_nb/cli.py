@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 something ended badly, 2 wrong use, 3 refused for money.
 
 import json
 import re
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -327,7 +328,8 @@ def _command(*words: str, as_json: bool) -> Any:
     from kling_nb.session.api import current
 
     shown = run_words(current(), words)
-    _put(shown.text, shown.value, as_json=as_json)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    _put(shown.fitted(width), shown.value, as_json=as_json)
     return shown.value
 
 

@@ -30,7 +30,9 @@ KlingError
 ```
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal, TypedDict
 
 __all__ = [
@@ -84,8 +86,8 @@ class KlingError(Exception):
         'The prompt is empty. Charged: no. Write one.'
     """
 
-    # Magics set this, so that a refused cell shows one line; in a user's own code the traceback stays.
-    plain = False
+    #: Set by the calls that may spend: then it is said that nothing was sent.
+    may_spend = False
 
     def __init__(
         self,
@@ -109,12 +111,20 @@ class KlingError(Exception):
         """Pickle what it says, which its own arguments would say a second time."""
         return _remade, (type(self), self.args, self.__dict__)
 
-    @property
-    def _render_traceback_(self) -> Callable[[], list[str]]:
-        """What IPython shows instead of a traceback; absent for errors in a user's own code."""
-        if not self.plain:
-            raise AttributeError
-        return lambda: [f"{type(self).__name__}: {self}"]
+    def _render_traceback_(self) -> list[str]:
+        """Give what IPython shows instead of a traceback: what happened, what to do, whether it was charged.
+
+        Our own frames tell a reader nothing, and their lines may repeat a private prompt; of functions of the
+        user's own it is said where they called us.
+        """
+        nothing = "Nothing was sent."
+        cure, money = self.cure.removeprefix(nothing).strip(), ""
+        if self.charged != "no" or self.run_id:
+            money = f"Charged: {self.charged}."
+        elif self.may_spend or nothing in self.cure:
+            money = nothing
+        said = [f"{type(self).__name__}: {self.what}", cure, money]
+        return [*(_wrapped(line) for line in said if line), *_calls(self.__traceback__)]
 
 
 def _remade(kind: type[KlingError], args: tuple[Any, ...], state: dict[str, Any]) -> KlingError:
@@ -122,6 +132,28 @@ def _remade(kind: type[KlingError], args: tuple[Any, ...], state: dict[str, Any]
     error.args = args
     error.__dict__.update(state)
     return error
+
+
+def _wrapped(line: str) -> str:
+    """Break at words: a front end breaks at any letter."""
+    import textwrap
+
+    return textwrap.fill(line, 88, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _calls(trace: TracebackType | None) -> list[str]:
+    """Name the functions between the cell and us, outermost first; none where the cell itself called."""
+    import sysconfig
+    import traceback
+
+    libraries = {Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")}
+    functions = [
+        frame
+        for frame in traceback.StackSummary.extract(traceback.walk_tb(trace), lookup_lines=False)
+        if frame.name != "<module>"
+        and not {Path(__file__).parent, *libraries} & set(Path(frame.filename).parents)
+    ]
+    return [f"  in {frame.name}, line {frame.lineno}" for frame in functions[-3:]]
 
 
 #: Without them one emoji falls apart into two, and words of Persian and Hindi are written wrong.
@@ -144,6 +176,19 @@ def one_line(text: str) -> str:
         True
     """
     return " ".join("".join(c if c.isprintable() or c in _JOINERS else " " for c in text).split())
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Ask whether a near name is meant; `otherwise` where nothing is near.
+
+    Example:
+        >>> did_you_mean("runfolw", ["runflow", "runcomfy"])
+        'Did you mean runflow?'
+    """
+    import difflib
+
+    near = difflib.get_close_matches(name.lower(), list(known), n=1)
+    return f"Did you mean {near[0]}?" if near else otherwise
 
 
 class UsageError(KlingError, ValueError):

@@ -25,6 +25,7 @@ class Answer:
     Args:
         html: For notebooks.
         text: For terminals and diffs.
+        parts: What both are made of, where it can be laid out anew.
         value: What the command gives back to Python.
         runs: Runs whose cards are drawn below it.
         embed: What of their clips goes into the cards; None leaves it to the settings.
@@ -34,11 +35,16 @@ class Answer:
 
     html: str = ""
     text: str = ""
+    parts: "Sequence[Part]" = ()
     value: Any = None
     runs: "Sequence[Run]" = ()
     embed: "Mode | None" = None
     player: bool = False
     view: Any = None
+
+    def fitted(self, width: int | None) -> str:
+        """Give the text for a terminal of so many columns."""
+        return text_of(self.parts, width) if self.parts else self.text
 
 
 def answer(parts: "Sequence[Part]", runs: "Sequence[Run]" = (), value: Any = None) -> Answer:
@@ -53,7 +59,7 @@ def answer(parts: "Sequence[Part]", runs: "Sequence[Run]" = (), value: Any = Non
         >>> answer(["Nothing is **pending**."]).text
         'Nothing is pending.'
     """
-    return Answer(html=page_of(parts), text=text_of(parts), runs=runs, value=value)
+    return Answer(html=page_of(parts), text=text_of(parts), parts=parts, runs=runs, value=value)
 
 
 def verbatim(text: str, value: Any = None) -> Answer:

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +22,7 @@ from kling_nb.errors import KlingError, one_line
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.spending.reconcile import balances
 from kling_nb.views.html import AMBER, GREEN, RED, pill
+from kling_nb.views.tables import filled
 from kling_nb.views.words import plain
 
 if TYPE_CHECKING:
@@ -77,7 +78,17 @@ def doctor(session: "Session", *, online: bool) -> Answer:
     """
     findings = list(_findings(session, online=online))
     rows = [[f.check, pill(f.state, _COLOURS[f.state]), f.found, f.cure] for f in findings]
-    return answer([(_HEADS, rows, "")], value=[asdict(finding) for finding in findings])
+    table = filled(_HEADS, rows, "llww", "what to do")
+    return answer([_verdict(findings), table], value=[asdict(finding) for finding in findings])
+
+
+def _verdict(findings: Sequence[Finding]) -> str:
+    failed, warned = (sum(f.state == state for f in findings) for state in ("fail", "warn"))
+    if not failed + warned:
+        provider = next(f.found for f in findings if f.check == "provider")
+        return f"**All fine**: {provider}."
+    counts = [(failed, "to mend"), (warned, "to know")]
+    return f"**{', '.join(f'{number} {what}' for number, what in counts if number)}**; the rest is fine."
 
 
 def _findings(session: "Session", *, online: bool) -> Iterator[Finding]:

@@ -128,7 +128,7 @@ def compared(listing: Listing, offer: Offer) -> str:
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _HEADS = ["model", "provider", "silent", "with sound", "from", "outranked"]
-_ALIGN = "llrrll"
+_ALIGN = "llrrww"
 
 _WHAT = (
     "Dollars per second of video. What a provider billed outranks what is stated, and the dearest of them is "
@@ -168,7 +168,7 @@ def model_list(call: CommandCall) -> Answer:
         rows_now = [[m.id, *_said(listing), prose(words)] for m, listing, words in live]
         note = "RunComfy's own catalog, read now. A base price does not say for which settings it holds, so "
         note += "no estimate counts with it."
-        parts += ["", note, (_LIVE, rows_now, "")]
+        parts += ["", note, (_LIVE, rows_now, "lllww")]
         value["live"] = [
             {
                 "model": m.id,

@@ -41,7 +41,7 @@ _PROSE: dict[Level, str] = {
 }
 
 _HEADS = ["budget of", "", "cap", "spent", "reserved", "left", "charge unknown", "from"]
-_ALIGN = "llrrrrrl"
+_ALIGN = "llrrrrrw"
 
 
 def budget(call: CommandCall) -> Answer:

@@ -107,7 +107,7 @@ def _run_table(records: Sequence[RunRecord], held: Held) -> tuple[list[str], lis
             record.id,
             held.names.get(record.id, ""),
             state_word(record, detached=record.id in held.detached),
-            short(one_line(words_of(record)), 48),
+            short(one_line(words_of(record)), 40),
             record.model.removeprefix("kling-"),
             provider_label(record.provider),
             record.request.duration,
@@ -191,7 +191,7 @@ def keys(session: "Session") -> Answer:
     rows.append([provider_label("sandbox"), "needs none", "", ""])
     value = [dict(zip(("provider", "key", "source", "variables"), row, strict=True)) for row in rows]
     return answer(
-        [(["provider", "key", "from", "variables, in the order they are read"], rows, "llll")], value=value
+        [(["provider", "key", "from", "variables, in the order they are read"], rows, "lllw")], value=value
     )
 
 
@@ -214,7 +214,7 @@ def config(session: "Session") -> Answer:
                 {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
             )
         rows.append([name, word, settings.sources.get(option.name, "default"), PREFIX + name.upper()])
-    parts: list[Part] = [(["setting", "value", "from", "variable"], rows, "llll"), *settings.notes]
+    parts: list[Part] = [(["setting", "value", "from", "variable"], rows, "lwll"), *settings.notes]
     data = [dict(zip(("setting", "value", "source", "variable"), row, strict=True)) for row in rows]
     return answer([*parts, "Keys are not settings: `%kling keys`."], value=data)
 

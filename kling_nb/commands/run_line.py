@@ -7,18 +7,19 @@ what is wrong is a `UsageError` of one line.
 import getpass
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from kling_nb.commands.answer import Answer, verbatim
+from kling_nb.commands.answer import Answer
 from kling_nb.commands.order import CommandCall
-from kling_nb.commands.syntax.flags import cell_help, normal
-from kling_nb.commands.syntax.subcommands import COMMANDS, Command, command_help
+from kling_nb.commands.syntax.flags import normal
+from kling_nb.commands.syntax.help_text import Section, cell_sections, command_sections, help_text
+from kling_nb.commands.syntax.subcommands import COMMANDS, Command
 from kling_nb.commands.syntax.values import check_text, shown, wrong
-from kling_nb.errors import KlingError, StoreError, one_line
+from kling_nb.errors import KlingError, StoreError, did_you_mean, one_line
+from kling_nb.views.tables import Part, page_of
 
 if TYPE_CHECKING:
     from kling_nb.session.session import Session
@@ -113,11 +114,13 @@ def _find_command(name: str) -> Command:
         if command.name == name:
             return command
     known = [command.name for command in COMMANDS]
-    near = get_close_matches(name, known, n=1)
     raise wrong(
         f"There is no `%kling {shown(name, quote=False)}`.",
-        (f"Did you mean `%kling {near[0]}`? " if near else "")
-        + f"There are {', '.join(known)}; a clip is made by `%%kling`, with two percent signs.",
+        did_you_mean(
+            name,
+            known,
+            f"There are {', '.join(known)}; a clip is made by `%%kling`, with two percent signs.",
+        ),
     )
 
 
@@ -134,11 +137,9 @@ def _read(
         spelling, sign, value = word.partition("=")
         spelling = normal(spelling)
         if spelling not in command.flags:
-            near = get_close_matches(spelling, command.flags, n=1)
-            cure = f"Did you mean {near[0]}? " if near else ""
             raise wrong(
                 f"`%kling {command.name}` has no flag {shown(spelling)}.",
-                f"{cure}See `%kling help {command.name}`.",
+                did_you_mean(spelling, command.flags, f"See `%kling help {command.name}`."),
             )
         if spelling in command.values and not sign:
             value = next(rest, "")
@@ -155,10 +156,13 @@ def _handler(name: str) -> Handler:
 
 
 def _help(call: CommandCall) -> Answer:
-    text = f"{cell_help()}\n\n{command_help()}"
+    sections: list[Section] = [*cell_sections(), *command_sections()]
     if call.words:
-        text = command_help(_find_command(call.words[0]).name)
-    return verbatim(text)
+        sections = command_sections(_find_command(call.words[0]).name)
+    tables: list[Part] = [
+        section if isinstance(section, str) else ((section[0], ""), section[1], "lw") for section in sections
+    ]
+    return Answer(html=page_of(tables), text=help_text(sections))
 
 
 def _config(call: CommandCall) -> Answer:

@@ -40,7 +40,7 @@ from kling_nb.records.base import Given, Line, faults
 from kling_nb.records.money import MICROS, usd
 from kling_nb.records.run import Mode  # noqa: F401 - a field's type, read from its text
 
-__all__ = ["current_settings", "load_settings"]
+__all__ = ["check_option", "current_settings", "load_settings"]
 
 _MAX_USD = 1_000_000_000
 _DOLLARS = re.compile(r"[0-9]+(\.[0-9]+)?")
@@ -361,13 +361,25 @@ def _user_name(environ: Mapping[str, str] | None) -> str:
     return one_line(name)[:100] or "unnamed"
 
 
+def check_option(name: str, value: object) -> None:
+    """Refuse a value that a setting cannot have.
+
+    Raises:
+        SettingsError: It cannot.
+
+    Example:
+        >>> check_option("provider", "sandbox")
+    """
+    _check({name: str(value) if isinstance(value, float) else value}, str)
+
+
 def _check(values: Mapping[str, Any], called: Callable[[str], str]) -> dict[str, Any]:
     """Check what one place says; give what is set, caps in micro-dollars."""
     try:
         return _Options.model_validate(dict(values)).model_dump(exclude_none=True)
     except ValidationError as error:
         origins = "must be a list of origins, or one text with commas"
-        fault = faults(error, extra_forbidden="is no setting of kling_nb", tuple_type=origins)[0]
+        fault = faults(error, {"extra_forbidden": "is no setting of kling_nb", "tuple_type": origins})[0]
     # Below: not inside the handler, so that no chained traceback carries the value.
     name = str(fault.place[0]) if fault.place else ""
     raise SettingsError(f"{called(name)} {fault.words}.", cure="Correct it or remove it.")

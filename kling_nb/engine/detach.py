@@ -58,8 +58,6 @@ def error_of(record: RunRecord) -> KlingError | None:
         **ids_of(record),
         **more,
     )
-    # A traceback would repeat the call, words and all.
-    error.plain = record.private
     return error
 
 

@@ -29,7 +29,14 @@ from kling_nb.views.card import card, line
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.embed import Inset, Kept, inset
 
-__all__ = ["Run", "Video", "card_state"]
+__all__ = ["Run", "Video", "WaitInterrupted", "card_state"]
+
+
+class WaitInterrupted(KeyboardInterrupt):
+    """Ctrl-C while a run was waited for: IPython shows one line, a program sees a `KeyboardInterrupt`."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"Interrupted. {self}"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +59,11 @@ class Video:
 
     def __fspath__(self) -> str:
         return str(self.path)
+
+    __str__ = __fspath__
+
+    def __repr__(self) -> str:
+        return f"Video({str(self.path)!r}, {self.facts.duration_s:g} s)"
 
     @property
     def sha256(self) -> str:
@@ -212,10 +224,13 @@ class Run:
                     cure=f"It goes on: `%kling wait {self.id}` or run the cell again; nothing is sent twice.",
                     **ids_of(self.record),
                 )
-                late.plain = self.record.private
                 raise late
-            with contextlib.suppress(FutureTimeoutError):
+            try:
                 self._settled.result(left)
+            except FutureTimeoutError:
+                pass
+            except KeyboardInterrupt:
+                raise WaitInterrupted(f"Run {self.id} goes on: `%kling wait {self.id}`.") from None
         return self
 
     def __await__(self) -> Generator[Any, None, "Run"]:

@@ -15,7 +15,7 @@ from typing import Any
 from kling_nb.commands.answer import Answer
 from kling_nb.commands.dry_run import show_plan
 from kling_nb.commands.syntax.cell import CellOrder, HelpWantedError, parse_cell
-from kling_nb.commands.syntax.flags import cell_help
+from kling_nb.commands.syntax.help_text import cell_sections, help_text
 from kling_nb.commands.syntax.values import repeating
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
@@ -83,7 +83,7 @@ def run_cell(session: Session, names: dict[str, Any], line: str, body: str) -> N
             return
         runs = session.open(ask)
     except HelpWantedError:
-        put(Answer(text=cell_help()))
+        put(Answer(text=help_text(cell_sections())))
         return
     except KlingError as error:
         bound = _blocking(session, error) or Refused(error)

@@ -12,7 +12,7 @@ from typing import Any
 
 import IPython
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
-from traitlets import Bool, Float, Int, Unicode, Union
+from traitlets import Bool, Float, Int, TraitError, Unicode, Union, validate
 
 from kling_nb.commands.syntax.cell_source import shield
 from kling_nb.config.settings import OPTIONS
@@ -52,6 +52,18 @@ class KlingMagics(Magics):
     shell: Any
     loader: warming.Warming | None = None
 
+    @validate(*OPTIONS)
+    def _checked(self, proposal: Any) -> Any:
+        """Refuse a value at once that every cell would stumble over."""
+        from kling_nb.config.loading import check_option
+
+        if proposal.value is not None:
+            try:
+                check_option(proposal.trait.name, proposal.value)
+            except SettingsError as error:
+                raise TraitError(f"{error.what} It stays as it was.") from None
+        return proposal.value
+
     @no_var_expand
     @cell_magic("kling")  # type: ignore[arg-type]  # IPython types it for functions without self
     def cell(self, line: str, body: str) -> None:
@@ -86,20 +98,17 @@ class KlingMagics(Magics):
         attach(self.shell)
         return current()
 
-    @staticmethod
-    def _guarded(act: Callable[..., Any], *args: Any) -> Any:
-        """Let an error of ours, and an interrupt, end the cell with one line and no traceback."""
+    def _guarded(self, act: Callable[..., Any], *args: Any) -> Any:
+        """Let an interrupt end the cell in words too, and say of a refused cell that nothing was sent."""
         try:
             return act(*args)
         except KlingError as error:
-            error.plain = True
+            error.may_spend = act == self._cell
             raise
         except KeyboardInterrupt:
-            stopped = DetachedError(
+            raise DetachedError(
                 "Interrupted.", charged="unknown", cure="What is on its way goes on: see `%kling status`."
-            )
-            stopped.plain = True
-            raise stopped from None
+            ) from None
 
     def stay_loaded(self, *_: object) -> None:
         """Keep `%autoreload` off this package: it would make our classes anew under runs on their way."""
@@ -147,12 +156,10 @@ def _refuse_old_ipython() -> None:
     if IPython.version_info[:2] >= _NEEDED:
         return
     needed = ".".join(map(str, _NEEDED))
-    error = SettingsError(
+    raise SettingsError(
         f"IPython {IPython.__version__} is loaded, and kling_nb needs {needed} or newer.",
         cure=f"Restart the runtime (the kernel); if that is not enough, `%pip install 'ipython>={needed}'`.",
     )
-    error.plain = True
-    raise error
 
 
 def unload(ip: Any) -> None:

@@ -195,7 +195,7 @@ def check_row(kind: type[Row], content: object, name: str, place: str) -> Row:
         fields = ", ".join(kind.model_fields)
         own = {"extra_forbidden": f"is none of {fields}", "model_type": f"must be a table with {fields}"}
         own["string_type"] = "must be a text"
-        at, _, words = faults(error, **own)[0]
+        at, _, words = faults(error, own)[0]
         known = bool(at) and at[0] in kind.model_fields
         field = f".{at[0]}" if known else ""
         what = "A name below" if at and not known else ""

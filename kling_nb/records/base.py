@@ -1,9 +1,11 @@
 """What every record stands on: frozen models, moments in UTC, and plain words for what a model refuses."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 __all__ = ["Fact", "Fault", "Given", "Line", "Record", "faults", "utc_now"]
 
@@ -74,12 +76,15 @@ class Fault(NamedTuple):
     words: str
 
 
-def faults(error: ValidationError, **own: str) -> list[Fault]:
+def faults(
+    error: ValidationError, own: Mapping[str, str] | None = None, *, given: bool = False
+) -> list[Fault]:
     """Say in plain words what a model refuses.
 
     Args:
         error: What pydantic says.
-        **own: Words that this model has for some kinds.
+        own: Words that this model has for some kinds.
+        given: Whether the value is repeated where it is short; for a value that is no secret.
 
     Example:
         >>> class Take(Given):
@@ -90,14 +95,24 @@ def faults(error: ValidationError, **own: str) -> list[Fault]:
         ...     faults(error)
         [Fault(place=('number',), kind='int_from_float', words='must be a whole number')]
     """
-    words = _WORDS | own
+    words = _WORDS | dict(own or {})
     return [
-        Fault(
-            fault["loc"],
-            fault["type"],
-            words[fault["type"]].format_map(fault.get("ctx", {}))
-            if fault["type"] in words
-            else fault["msg"].removeprefix("Value error, ").replace("Input should", "must"),
-        )
-        for fault in error.errors(include_url=False, include_input=False)
+        Fault(one["loc"], one["type"], _say(one, words) + (_given(one) if given else ""))
+        for one in error.errors(include_url=False, include_input=given)
     ]
+
+
+def _say(fault: ErrorDetails, words: Mapping[str, str]) -> str:
+    if fault["type"] in words:
+        return words[fault["type"]].format_map(fault.get("ctx", {}))
+    return fault["msg"].removeprefix("Value error, ").replace("Input should", "must")
+
+
+def _given(fault: ErrorDetails) -> str:
+    value, kind = fault["input"], fault["type"]
+    if kind == "string_too_long":
+        return f", not {len(value):,}"
+    if kind not in _WORDS or kind in {"missing", "string_unicode", "too_long"}:
+        return ""
+    plain = isinstance(value, str | int | float) and len(str(value)) <= 40
+    return f", not {value!r}" if plain else f", not {type(value).__name__}"

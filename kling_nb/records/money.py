@@ -4,6 +4,7 @@ Invariants: no float; unknown is None and the word "unknown", never zero; what i
 it.
 """
 
+import html
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Literal
 
@@ -167,6 +168,13 @@ class Estimate(Record):
     def usd(self) -> Decimal | None:
         """The expected charge in dollars, or None for unknown."""
         return dollars(self.micros)
+
+    def __repr__(self) -> str:
+        amount = f"unknown, {usd(self.reserve_micros)} held" if self.micros is None else usd(self.micros)
+        return f"{amount}: {self.basis}"
+
+    def _repr_html_(self) -> str:
+        return f"<div>{html.escape(repr(self))}</div>"
 
 
 class Cap(Record):

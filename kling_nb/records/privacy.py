@@ -6,8 +6,7 @@ labels of the user are hashes, and what a provider wrote is withheld; a second p
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any
 
@@ -21,7 +20,6 @@ __all__ = [
     "STILL_PUBLIC",
     "hash_of",
     "hidden",
-    "hide_traceback",
     "in_place_of",
     "is_hash",
     "is_redacted",
@@ -233,7 +231,6 @@ def redact_error(record: RunRecord, error: KlingError) -> KlingError:
     elif colon:
         said.what = f"{ours}: {hidden(record, theirs)}"
     said.args = (" ".join(part for part in (said.what, f"Charged: {said.charged}.", said.cure) if part),)
-    said.plain = True
     return said
 
 
@@ -269,20 +266,6 @@ def redact_changes(record: RunRecord, changes: Mapping[str, Any]) -> dict[str, A
     seen = redacted(RunRecord.model_validate({**record.model_dump(), **changes}))
     words = {"message", "seed", "timing", "media", "further"}
     return {**changes, **seen.model_dump(include=words & changes.keys())}
-
-
-@contextmanager
-def hide_traceback(private: bool) -> Iterator[None]:  # noqa: FBT001 - it is all that it is about
-    """Let an error of ours in a private call end it with one line: a traceback repeats the call.
-
-    Args:
-        private: Whether the call is.
-    """
-    try:
-        yield
-    except KlingError as error:
-        error.plain = error.plain or private
-        raise
 
 
 # --- texts -----------------------------------------------------------------------------------------------

@@ -9,25 +9,27 @@ old key changes.
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import get_close_matches
 from functools import wraps
 from typing import Annotated, Any, Literal, ParamSpec, Self, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from kling_nb.errors import UsageError
+from kling_nb.errors import KlingError, UsageError, did_you_mean
 from kling_nb.records.base import Given, faults
 
 __all__ = [
     "MAX_PROMPT_CHARS",
     "MAX_SHOTS",
     "MAX_SHOT_CHARS",
+    "OTHER_NAMES",
     "Shot",
     "TextToVideo",
     "make_request",
     "names_checked",
     "no_such_field",
+    "no_such_option",
     "other_name",
     "problems_of",
     "request_key",
@@ -187,7 +189,7 @@ def make_request(**fields: Any) -> TextToVideo:
     try:
         return TextToVideo.model_validate({k: v for k, v in fields.items() if v is not None})
     except ValidationError as error:
-        raise UsageError(_explain(error), cure="Nothing was sent; correct it and run again.") from None
+        raise UsageError(_explain(error), cure="Nothing was sent. Correct it and run again.") from None
 
 
 def problems_of(fields: Mapping[str, Any], model: type[BaseModel] = TextToVideo) -> dict[str, str]:
@@ -203,7 +205,7 @@ def problems_of(fields: Mapping[str, Any], model: type[BaseModel] = TextToVideo)
 
     Example:
         >>> problems_of({"prompt": "A red fox", "duration": 99})
-        {'duration': 'must be at most 15'}
+        {'duration': 'must be at most 15, not 99'}
     """
     try:
         model.model_validate({k: v for k, v in fields.items() if v is not None})
@@ -221,7 +223,7 @@ _NO_IMAGE = "this model makes video from text and takes no image"
 
 _NO_CALLBACK = "callbacks are not there yet; a run is asked after until it ends"
 
-_OTHER_NAMES = {
+OTHER_NAMES = {
     "ar": "aspect_ratio",
     "cfg": "cfg_scale",
     "generate_audio": "audio",
@@ -234,13 +236,20 @@ _OTHER_NAMES = {
 
 
 def _explain(error: ValidationError) -> str:
-    problems = [f"{where}: {words}" if where else words for where, words in _problems(error)]
-    return "Bad request: " + "; ".join(problems[:5]) + "."
+    problems = [_sentence(where, words) for where, words in _problems(error)]
+    return "; ".join(problems[:5]) + "."
+
+
+def _sentence(where: str, words: str) -> str:
+    if not where:
+        where, _, words = words.partition(": ")
+    return f"{where} {words}" if words.startswith(("must ", "is ", "has ", "holds ")) else f"{where}: {words}"
 
 
 def _problems(error: ValidationError) -> Iterator[tuple[str, str]]:
     shot = "must be a shot: a prompt and a duration"
-    for place, kind, words in faults(error, tuple_type="must be a list of shots", model_type=shot):
+    own = {"tuple_type": "must be a list of shots", "model_type": shot}
+    for place, kind, words in faults(error, own, given=True):
         where = ".".join(str(p + 1) if isinstance(p, int) else p[:60] for p in place)
         yield where, no_such_field(str(place[-1])) if kind == "extra_forbidden" else words
 
@@ -260,7 +269,7 @@ def other_name(name: str) -> str:
         return _NO_IMAGE
     if parts & {"callback", "webhook"}:
         return _NO_CALLBACK
-    return f"perhaps {_OTHER_NAMES[plain]} is meant" if plain in _OTHER_NAMES else ""
+    return f"perhaps {OTHER_NAMES[plain]} is meant" if plain in OTHER_NAMES else ""
 
 
 def no_such_field(name: str) -> str:
@@ -273,16 +282,31 @@ def no_such_field(name: str) -> str:
     return "there is no such field" + (f", {words}" if words else "")
 
 
+def no_such_option(unknown: Collection[str], known: Collection[str]) -> UsageError:
+    """Give the error of options that a call does not have, with what may be meant."""
+    hints = []
+    for name in unknown:
+        if words := other_name(name):
+            hints.append(f"{name}: {words}.")
+        elif words := did_you_mean(name, known):
+            hints.append(words)
+    cure = " ".join(["Nothing was sent.", *(hints or ["See `help(kling.submit)`."])])
+    return UsageError(f"There is no option {', '.join(unknown)}.", cure=cure)
+
+
 def names_checked(call: Callable[P, T]) -> Callable[P, T]:
-    """Have a function answer other APIs' names for its fields with ours; Python refuses the rest."""
+    """Have a call that may spend say in words which name it does not know, and what may be meant by it."""
     known = inspect.signature(call).parameters
 
     @wraps(call)
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
-        for name in kwargs:
-            if name not in known and (words := other_name(name)):
-                raise UsageError(f"{name}: {words}.", cure="Nothing was sent. See `help(kling.submit)`.")
-        return call(*args, **kwargs)
+        if unknown := sorted(kwargs.keys() - known.keys()):
+            raise no_such_option(unknown, known)
+        try:
+            return call(*args, **kwargs)
+        except KlingError as error:
+            error.may_spend = True
+            raise
 
     return checked
 

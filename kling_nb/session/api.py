@@ -18,8 +18,7 @@ from kling_nb.engine.run import Run, Video
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError
 from kling_nb.records.money import Estimate
-from kling_nb.records.privacy import hide_traceback
-from kling_nb.records.request import Shot, TextToVideo, make_request, names_checked, other_name
+from kling_nb.records.request import Shot, TextToVideo, make_request, names_checked, no_such_option
 from kling_nb.records.run import RunStatus
 from kling_nb.session.plan import Ask
 from kling_nb.session.processes import until_accepted
@@ -169,9 +168,7 @@ def ask_for(
     unknown = sorted(options.keys() - signature(submit).parameters)
     if unknown:
         # A price for something else than was meant is worse than none.
-        hints = [f"{name}: {words}." for name in unknown if (words := other_name(name))]
-        cure = " ".join([*hints, "See `help(kling.submit)`."])
-        raise UsageError(f"There is no option {', '.join(unknown)}.", cure=cure)
+        raise no_such_option(unknown, signature(submit).parameters)
     if isinstance(take, bool) or not isinstance(take, int) or take < 0:
         raise UsageError("take: should be a whole number, 0 or more.", cure="Nothing was sent.")
     fields = {name: _listed(options.pop(name)) for name in TextToVideo.model_fields if name in options}
@@ -300,8 +297,7 @@ def submit(
     # Every parameter, by its name.
     ask = ask_for(**locals())
     session = current()
-    with hide_traceback(private):
-        session.last = run = session.open(ask)[0]
+    session.last = run = session.open(ask)[0]
     await_at_end([run])
     if parent_process() is not None:
         until_accepted(run)

@@ -1,11 +1,16 @@
 """The money of one session, in dollars."""
 
+import html
 from dataclasses import dataclass
 from decimal import Decimal
 
-from kling_nb.records.money import Totals, dollars
+from kling_nb.records.money import Totals, dollars, micros, usd
 
 __all__ = ["Spend"]
+
+
+def _usd(amount: Decimal) -> str:
+    return usd(micros(amount))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,3 +48,14 @@ class Spend:
             left=dollars(totals.left_micros),
             play=play,
         )
+
+    def __repr__(self) -> str:
+        held = f" + {_usd(self.reserved)} held" if self.reserved else ""
+        unknown = f" + {self.unknown} unknown" if self.unknown else ""
+        cap = ", no cap" if self.cap is None else f" of {_usd(self.cap)}"
+        left = "" if self.left is None else f", {_usd(self.left)} left"
+        play = f"; play money: {self.play}" if self.play else ""
+        return f"{_usd(self.spent)} spent{held}{unknown}{cap}{left}{play}"
+
+    def _repr_html_(self) -> str:
+        return f"<div>{html.escape(repr(self))}</div>"

@@ -299,7 +299,7 @@ class CostReport:
                 ]
                 for check in self.checks
             ]
-            yield (["run", "provider", "was", "is", "difference", "outcome"], rows, "llrrrl")
+            yield (["run", "provider", "was", "is", "difference", "outcome"], rows, "llrrrw")
         yield from (str(line) for line in self.balances)
 
 

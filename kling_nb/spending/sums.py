@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from kling_nb.errors import UsageError, one_line
+from kling_nb.errors import UsageError, did_you_mean, one_line
 from kling_nb.records.money import in_currency, plain_usd, usd
 from kling_nb.records.run import RunRecord, charged
 from kling_nb.records.tally import Tally, is_open
@@ -210,7 +210,8 @@ def read_dimensions(by: str | Sequence[str] | None) -> tuple[str, ...]:
     wrong = [name for name in names if not (name in DIMENSIONS or re.fullmatch(r"(?s)tag:.+", name))]
     if wrong or not names or len(set(names)) < len(names):
         what = f"Costs cannot be arranged by {one_line(', '.join(wrong or names))[:60]!r}."
-        raise UsageError(what, cure=f"There are {', '.join(DIMENSIONS)} and tag:KEY, each once.")
+        known = f"There are {', '.join(DIMENSIONS)} and tag:KEY, each once."
+        raise UsageError(what, cure=did_you_mean(wrong[0], DIMENSIONS, known) if wrong else known)
     return names
 
 

@@ -10,7 +10,9 @@ MathJax would take for TeX.
 import csv
 import html as stdlib_html
 import io
+import itertools
 import re
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -20,7 +22,9 @@ from kling_nb.views.html import FONT, Html, join, prose, tag
 __all__ = ["Part", "csv_text", "filled", "page_of", "table", "text_of", "text_table"]
 
 _TAGS = re.compile(r"<[^>]*>")
-_SIDES = {"l": "left", "r": "right", "c": "center"}
+_SIDES = {"l": "left", "r": "right", "c": "center", "w": "left"}
+#: A column is not made narrower than this where a terminal is.
+_LEAST = 8
 
 
 def table(
@@ -31,7 +35,8 @@ def table(
     Args:
         headers: Column heads.
         rows: Cells; what is not `Html` is escaped.
-        align: One letter a column, `l`, `r` or `c`; left where it is too short.
+        align: One letter a column, `l`, `r`, `c` or `w`; left where it is too short. Only a `w` column, which
+            holds sentences, breaks its lines.
         caption: A line above it.
 
     Returns:
@@ -41,8 +46,10 @@ def table(
         >>> table(["run", "cost"], [["kl7m2q", "$0.56"]], align="lr").count("<td")
         2
     """
-    sides = [_SIDES.get(letter, "left") for letter in align.ljust(len(headers), "l")]
-    cell = "padding:3px 14px 3px 0;vertical-align:top;text-align:{};white-space:pre-wrap"
+    letters = align.ljust(len(headers), "l")
+    spaces = {"w": "pre-wrap;min-width:12em"}
+    sides = [f"{_SIDES[letter]};white-space:{spaces.get(letter, 'pre')}" for letter in letters]
+    cell = "padding:3px 14px 3px 0;vertical-align:top;text-align:{}"
     plain = "background:transparent"
     head = [
         tag("th", text, style=f"{cell.format(side)};font-weight:600;opacity:0.7")
@@ -67,13 +74,16 @@ def table(
     return tag("div", above, whole, style="overflow-x:auto;margin:6px 0", tabindex=0)
 
 
-def text_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, align: str = "") -> str:
+def text_table(
+    headers: Sequence[str], rows: Sequence[Sequence[object]], *, align: str = "", width: int | None = None
+) -> str:
     """Write the same table as plain text in aligned columns.
 
     Args:
         headers: Column heads.
         rows: Cells; of `Html` only the text is kept.
         align: As for `table`.
+        width: Columns of the terminal: sentences are broken, and other cells cut, until the table fits.
 
     Returns:
         Lines without white space at their ends.
@@ -83,15 +93,47 @@ def text_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, alig
         run      cost
         kl7m2q  $0.56
     """
-    lines = [[_plain(cell) for cell in row] for row in [headers, *rows]]
-    widths = [max(map(_columns, column)) for column in zip(*lines, strict=True)]
+    table = [[_plain(cell) for cell in row] for row in [headers, *rows]]
+    sides = align.ljust(len(headers), "l")
+    widths = [max(map(_columns, column)) for column in zip(*table, strict=True)]
+    if width is not None:
+        _shrink(widths, sides, width - 2 * (len(widths) - 1))
+        table = [line for row in table for line in _fitted(row, widths, sides)]
     return "\n".join(
         "  ".join(
-            " " * (width - _columns(cell)) + cell if side == "r" else cell + " " * (width - _columns(cell))
-            for cell, width, side in zip(line, widths, align.ljust(len(widths), "l"), strict=True)
+            " " * (room - _columns(cell)) + cell if side == "r" else cell + " " * (room - _columns(cell))
+            for cell, room, side in zip(line, widths, sides, strict=True)
         ).rstrip()
-        for line in lines
+        for line in table
     )
+
+
+def _shrink(widths: list[int], sides: str, room: int) -> None:
+    """Take from the widest column, from sentences first, until all fit or are as narrow as may be."""
+    while sum(widths) > room:
+        may = [n for n, width in enumerate(widths) if sides[n] != "r" and width > _LEAST]
+        if not may:
+            return
+        wordy = [n for n in may if sides[n] == "w" and widths[n] > 3 * _LEAST]
+        widths[max(wordy or may, key=widths.__getitem__)] -= 1
+
+
+def _fitted(row: Sequence[str], widths: Sequence[int], sides: str) -> list[list[str]]:
+    cells = [
+        (textwrap.wrap(cell, width) or [""]) if side == "w" else [_cut(cell, width)]
+        for cell, width, side in zip(row, widths, sides, strict=True)
+    ]
+    return [list(line) for line in itertools.zip_longest(*cells, fillvalue="")]
+
+
+def _cut(cell: str, width: int) -> str:
+    """Cut in the middle: both ends of a file's name tell it from others."""
+    if _columns(cell) <= width:
+        return cell
+    ends = len(cell) - 1
+    while _columns(short := f"{cell[: (ends + 1) // 2]}…{cell[len(cell) - ends // 2 :]}") > width:
+        ends -= 1
+    return short
 
 
 Part = str | tuple[Sequence[str], Sequence[Sequence[object]], str]
@@ -128,17 +170,26 @@ def page_of(parts: Iterable[Part]) -> Html:
     )
 
 
-def text_of(parts: Iterable[Part]) -> str:
+def text_of(parts: Iterable[Part], width: int | None = None) -> str:
     """Render the same as plain text, without marks.
+
+    Args:
+        parts: Sentences and tables.
+        width: Columns of the terminal; None where lines may be of any length.
 
     Example:
         >>> text_of(["It is **free**."])
         'It is free.'
     """
     return "\n".join(
-        p.replace("**", "").replace("`", "") if isinstance(p, str) else text_table(p[0], p[1], align=p[2])
+        _prose(p, width) if isinstance(p, str) else text_table(p[0], p[1], align=p[2], width=width)
         for p in parts
     )
+
+
+def _prose(text: str, width: int | None) -> str:
+    text = text.replace("**", "").replace("`", "")
+    return text if width is None else textwrap.fill(text, width)
 
 
 def _plain(cell: object) -> str:

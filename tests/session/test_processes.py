@@ -56,7 +56,7 @@ def test_every_error_says_in_another_process_what_it_says_here():
             **IDS,
         }
         error = kind("It broke.", **{name: value for name, value in given.items() if name in names})
-        error.plain = True
+        error.may_spend = True
         error.add_note("seen in a pool")
         copy = pickle.loads(pickle.dumps(error))
         assert (type(copy), str(copy), vars(copy)) == (kind, str(error), vars(error)), kind

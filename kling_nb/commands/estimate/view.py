@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["estimate", "show_bill"]
 
 _HEADS = ["cell", "name", "what", "would be", "cost", "takes", "why"]
-_ALIGN = "rlllrll"
+_ALIGN = "rlwlrlw"
 #: The other states end Run All.
 _COLOURS = {"new": BLUE, "pending": BLUE, "reused": GREEN, "dry run": GREY, "unknown": AMBER}
 

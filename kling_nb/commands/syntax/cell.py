@@ -13,7 +13,6 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +23,8 @@ from kling_nb.commands.syntax.prompt import fill_in, read_text
 from kling_nb.commands.syntax.readers import READERS
 from kling_nb.commands.syntax.storyboard import read_storyboard
 from kling_nb.commands.syntax.values import check_text, identifier, shown, wrong
-from kling_nb.errors import UsageError
-from kling_nb.records.request import TextToVideo, make_request
+from kling_nb.errors import UsageError, did_you_mean
+from kling_nb.records.request import OTHER_NAMES, TextToVideo, make_request
 from kling_nb.records.run import Mode
 from kling_nb.session.plan import Ask
 
@@ -248,8 +247,9 @@ def _flag(word: str) -> tuple[str, Flag, str | None]:
     if spelling in REFUSED:
         raise wrong(f"There is no {spelling}: {REFUSED[spelling]}.", "Leave it out.")
     known = [*(s for f in FLAGS for s in f.spellings if s.startswith("--"))]
-    near = get_close_matches("--" + spelling.lstrip("-"), known, n=1, cutoff=0.6)
-    raise wrong(f"There is no flag {shown(spelling)}.", f"Did you mean {near[0]}? {_CURE}" if near else _CURE)
+    bare = spelling.lstrip("-")
+    cure = did_you_mean("--" + OTHER_NAMES.get(bare.replace("-", "_"), bare).replace("_", "-"), known, _CURE)
+    raise wrong(f"There is no flag {shown(spelling)}.", cure)
 
 
 def _dest(loose: list[str], named: str | None) -> str | None:

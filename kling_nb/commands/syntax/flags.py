@@ -6,7 +6,7 @@ promise what another does not keep; nothing heavy is imported, because completio
 
 from dataclasses import dataclass, replace
 
-__all__ = ["EXAMPLE", "FLAGS", "REFUSED", "Flag", "cell_help", "find_flag", "normal"]
+__all__ = ["EXAMPLE", "FLAGS", "REFUSED", "Flag", "find_flag", "normal"]
 
 EXAMPLE = "A red fox crosses fresh snow at dawn, slow dolly-in"
 
@@ -207,29 +207,3 @@ def normal(spelling: str) -> str:
 def find_flag(spelling: str) -> Flag | None:
     """Find a flag by any of its spellings, hyphens and underscores being the same."""
     return _BY_SPELLING.get(normal(spelling))
-
-
-def cell_help() -> str:
-    """Write the help of `%%kling`.
-
-    Returns:
-        Plain text, made from `FLAGS`.
-
-    Example:
-        >>> "--max-cost USD" in cell_help()
-        True
-    """
-    lines = [
-        "%%kling [DEST] [flags]",
-        "prompt: literal text, except {{name}} for a variable of yours (str, int or float)",
-        "",
-        "Costs money, unless the clip is already here or the provider is the sandbox.",
-        "A storyboard has one shot a line, its whole seconds first; text above the shots goes beside them:",
-        "  [5s] Wide establishing shot of a vineyard at golden hour",
-        "  [3s] Close-up: two hands meet across a table",
-    ]
-    wide = max(len(flag.shown) for flag in FLAGS)
-    for group in dict.fromkeys(flag.group for flag in FLAGS):
-        lines += ["", f"{group}:"]
-        lines += [f"  {flag.shown:<{wide}}  {flag.help}" for flag in FLAGS if flag.group == group]
-    return "\n".join([*lines, "", "Underscores and hyphens are the same: --max_cost is --max-cost."])

@@ -7,7 +7,6 @@ notebook's is taken only if it is exactly a dict, because another mapping may be
 import json
 import re
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any, cast
 
 from kling_nb.commands.syntax.flags import Flag, find_flag
@@ -22,6 +21,7 @@ from kling_nb.commands.syntax.values import (
     shown,
     wrong,
 )
+from kling_nb.errors import did_you_mean
 from kling_nb.records.request import TextToVideo, no_such_field
 
 __all__ = ["READERS"]
@@ -43,10 +43,9 @@ def _choice(flag: str, value: str, _names: Mapping[str, Any]) -> str:
     row = cast("Flag", find_flag(flag))
     if value in row.choices:
         return value
-    near = get_close_matches(value, row.choices, n=1)
     raise wrong(
         f"{flag} is one of {', '.join(row.choices)}, not {shown(value)}.",
-        f"Did you mean {near[0]}?" if near else _CURE,
+        did_you_mean(value, row.choices, _CURE),
     )
 
 
@@ -112,7 +111,7 @@ READERS: dict[str, Reader] = {
     "model": _text,
     "prompt_file": _text,
     "duration": lambda flag, value, _names: read_count(
-        flag, value.removesuffix("s"), low=1, high=9999, unit=" seconds"
+        flag, value.removesuffix("s"), low=1, high=9999, unit="seconds"
     ),
     "aspect_ratio": _choice,
     "negative_prompt": _text,

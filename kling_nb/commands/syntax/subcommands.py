@@ -5,10 +5,9 @@ can promise what another does not keep; nothing heavy is imported, because compl
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-__all__ = ["COMMANDS", "Command", "command_help"]
+__all__ = ["COMMANDS", "Command"]
 
 
 #: A flag in a usage, and in capitals what follows it, if something does.
@@ -23,6 +22,7 @@ class Command:
         name: As typed.
         usage: What may follow it: its flags and, in capitals, what they and the command itself take.
         help: One line.
+        group: Its heading in the help.
         more_switches: Further flags that stand alone.
         more_values: Further flags that take what follows them.
         choices: Words worth offering after it; without them, variables that hold runs where it takes an ID.
@@ -35,6 +35,7 @@ class Command:
     name: str
     usage: str
     help: str
+    group: str = ""
     more_switches: tuple[str, ...] = ()
     more_values: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
@@ -55,139 +56,135 @@ class Command:
         return (*(flag for flag, _ in _FLAG.findall(self.usage)), *self.more_switches, *self.more_values)
 
 
+def _group(heading: str, *commands: Command) -> tuple[Command, ...]:
+    return tuple(replace(command, group=heading) for command in commands)
+
+
 COMMANDS: tuple[Command, ...] = (
-    Command("status", "", "what is on its way, the last run, and the money"),
-    Command("list", "[--all] [-n N]", "the newest 20 runs of the ledger, or N, or all"),
-    Command(
-        "show",
-        "[ID ...] [--embed MODE | --player]",
-        "draw the card of a run again, of the last one by default; --embed auto, always, poster or "
-        "never, as in a cell; --player plays it frame by frame",
-    ),
-    Command(
-        "compare",
-        "ID ID ... [--end WHICH]",
-        "clips side by side in lock step, until the longest is over or the shortest",
-    ),
-    Command(
-        "gallery",
-        "[ID ...] [--all | --tag K=V]",
-        "a contact sheet of runs, the newest hundred by default; plays, filters, sorts and selects",
-    ),
-    Command(
-        "form",
-        "[ID]",
-        "a form with the price on its button; with ID it is filled in from that run, to vary it",
-    ),
-    Command(
-        "rate",
-        "[ID ...] [--by WHAT] [--axes] [--rater NAME] [--table | --csv FILE [--allow-sandbox]]",
-        "vote on pairs of clips, blind; --table shows the scores, --csv writes the votes",
-    ),
-    Command(
-        "wait",
-        "[ID ...] [--timeout S]",
-        "wait for runs; for all on their way in this kernel when none is named",
-    ),
-    Command("cancel", "ID ...", "cancel a run, where its provider still can"),
-    Command(
-        "resume", "[ID ...]", "take up runs again, all pending ones when none is named; never sends a new one"
-    ),
-    Command(
-        "resolve",
-        "ID --attach PROVIDER_ID | --abandon",
-        "say what became of a lost run: the provider has it under this id, or it is given up",
-    ),
-    Command(
-        "adopt",
-        "PROVIDER ID [--prompt TEXT -d S --ar W:H --no-audio ... --private]",
-        "bring in a run made elsewhere; runcomfy does not tell what it was asked for, so say it",
-        more_switches=("--audio",),
-        more_values=(
-            *("-f", "--file", "--duration", "--aspect-ratio", "--negative", "--negative-prompt"),
-            *("--cfg", "--cfg-scale", "--shot-type", "--params", "-m", "--model", "--take"),
+    *_group(
+        "Runs",
+        Command("status", "", "what is on its way, the last run, and the money"),
+        Command("list", "[--all] [-n N]", "the newest 20 runs of the ledger, or N, or all"),
+        Command(
+            "show",
+            "[ID ...] [--embed MODE | --player]",
+            "draw the card of a run again, of the last one by default; --embed auto, always, poster or "
+            "never, as in a cell; --player plays it frame by frame",
         ),
-        choices=("runflow", "runcomfy"),
-    ),
-    Command(
-        "cost",
-        "[--all] [--by WHAT] [--since DAY] [--until DAY] [--project NAME] [--reconcile]",
-        "estimated, reported and settled, by provider and model, day and tag, or by what is said; of "
-        "this session, or of the ledger; --reconcile asks the providers again, for free",
-    ),
-    Command(
-        "budget",
-        "[--session NAME]",
-        "every cap: spent, reserved and left, and which is the tightest; with --session the "
-        "session's sums outlive this kernel, and other kernels that name it share them",
-    ),
-    Command(
-        "estimate",
-        "[NOTEBOOK] [--headless]",
-        "what running a saved notebook, or this one, would cost, cell by cell; without running it",
-    ),
-    Command(
-        "models",
-        "[--live]",
-        "models, and every price with source, date and age; --live reads RunComfy's own row, for free",
-    ),
-    Command(
-        "keys",
-        "[--ask PROVIDER]",
-        "for which providers there is a key, and where from; --ask takes one for this session, unseen",
-    ),
-    Command(
-        "restore",
-        "[NOTEBOOK] [--from FOLDER_OR_ADDRESS]",
-        "bring back the clips a notebook's receipts tell of: from this machine, from an address as "
-        "s3://team/clips, or from their providers",
-    ),
-    Command(
-        "cache",
-        "[--relink] [--prune [NAME ...] [--yes]]",
-        "the clips beside the notebook; --relink finds moved ones by their bytes, --prune lists litter",
-    ),
-    Command(
-        "export",
-        "LAYOUT [ID ... | --provider P --model M --tag K=V] [--to FOLDER] [--plan FILE] [--samples "
-        "N] [--split NAME] [--by WHAT] [--licence TEXT] [--methods] [--allow-sandbox] | page "
-        "[NOTEBOOK] [--embed] [-o FILE] [--max-mb N]",
-        "lay clips out as a tool asks for (vbench, videofolder ...), or votes, or pack a crate; "
-        "--methods also writes what a paper needs; page makes one HTML page of a notebook, with "
-        "--embed the clips are inside",
-        more_values=("--out",),
-        choices=(
-            *("vbench", "vbench-custom", "vbench2", "video-bench", "t2v-compbench", "evalcrafter"),
-            *("phygenbench", "physics-iq", "videogen-eval", "videophy", "videoalign"),
-            *("videofolder", "webdataset", "crate", "methods", "page"),
+        Command(
+            "wait",
+            "[ID ...] [--timeout S]",
+            "wait for runs; for all on their way in this kernel when none is named",
+        ),
+        Command("cancel", "ID ...", "cancel a run, where its provider still can"),
+        Command(
+            "resume",
+            "[ID ...]",
+            "take up runs again, all pending ones when none is named; never sends a new one",
+        ),
+        Command(
+            "resolve",
+            "ID --attach PROVIDER_ID | --abandon",
+            "say what became of a lost run: the provider has it under this id, or it is given up",
+        ),
+        Command(
+            "adopt",
+            "PROVIDER ID [--prompt TEXT -d S --ar W:H --no-audio ... --private]",
+            "bring in a run made elsewhere; runcomfy does not tell what it was asked for, so say it",
+            more_switches=("--audio",),
+            more_values=(
+                *("-f", "--file", "--duration", "--aspect-ratio", "--negative", "--negative-prompt"),
+                *("--cfg", "--cfg-scale", "--shot-type", "--params", "-m", "--model", "--take"),
+            ),
+            choices=("runflow", "runcomfy"),
         ),
     ),
-    Command("config", "", "the settings as they are now, and where each comes from"),
-    Command("doctor", "[--online]", "check this place; with --online also the keys, for free"),
-    Command("help", "[COMMAND]", "this"),
+    *_group(
+        "Making and judging clips",
+        Command(
+            "form",
+            "[ID]",
+            "a form with the price on its button; with ID it is filled in from that run, to vary it",
+        ),
+        Command(
+            "compare",
+            "ID ID ... [--end WHICH]",
+            "clips side by side in lock step, until the longest is over or the shortest",
+        ),
+        Command(
+            "gallery",
+            "[ID ...] [--all | --tag K=V]",
+            "a contact sheet of runs, the newest hundred by default; plays, filters, sorts and selects",
+        ),
+        Command(
+            "rate",
+            "[ID ...] [--by WHAT] [--axes] [--rater NAME] [--table | --csv FILE [--allow-sandbox]]",
+            "vote on pairs of clips, blind; --table shows the scores, --csv writes the votes",
+        ),
+    ),
+    *_group(
+        "Money",
+        Command(
+            "cost",
+            "[--all] [--by WHAT] [--since DAY] [--until DAY] [--project NAME] [--reconcile]",
+            "estimated, reported and settled, by provider and model, day and tag, or by what is said; of "
+            "this session, or of the ledger; --reconcile asks the providers again, for free",
+        ),
+        Command(
+            "budget",
+            "[--session NAME]",
+            "every cap: spent, reserved and left, and which is the tightest; with --session the "
+            "session's sums outlive this kernel, and other kernels that name it share them",
+        ),
+        Command(
+            "estimate",
+            "[NOTEBOOK] [--headless]",
+            "what running a saved notebook, or this one, would cost, cell by cell; without running it",
+        ),
+        Command(
+            "models",
+            "[--live]",
+            "models, and every price with source, date and age; --live reads RunComfy's own row, for free",
+        ),
+    ),
+    *_group(
+        "Keeping and sharing",
+        Command(
+            "restore",
+            "[NOTEBOOK] [--from FOLDER_OR_ADDRESS]",
+            "bring back the clips a notebook's receipts tell of: from this machine, from an address as "
+            "s3://team/clips, or from their providers",
+        ),
+        Command(
+            "cache",
+            "[--relink] [--prune [NAME ...] [--yes]]",
+            "the clips beside the notebook; --relink finds moved ones by their bytes, --prune lists litter",
+        ),
+        Command(
+            "export",
+            "LAYOUT [ID ... | --provider P --model M --tag K=V] [--to FOLDER] [--plan FILE] [--samples "
+            "N] [--split NAME] [--by WHAT] [--licence TEXT] [--methods] [--allow-sandbox] | page "
+            "[NOTEBOOK] [--embed] [-o FILE] [--max-mb N]",
+            "lay clips out as a tool asks for (vbench, videofolder ...), or votes, or pack a crate; "
+            "--methods also writes what a paper needs; page makes one HTML page of a notebook, with "
+            "--embed the clips are inside",
+            more_values=("--out",),
+            choices=(
+                *("vbench", "vbench-custom", "vbench2", "video-bench", "t2v-compbench", "evalcrafter"),
+                *("phygenbench", "physics-iq", "videogen-eval", "videophy", "videoalign"),
+                *("videofolder", "webdataset", "crate", "methods", "page"),
+            ),
+        ),
+    ),
+    *_group(
+        "This place",
+        Command(
+            "keys",
+            "[--ask PROVIDER]",
+            "for which providers there is a key, and where from; --ask takes one for this session, unseen",
+        ),
+        Command("config", "", "the settings as they are now, and where each comes from"),
+        Command("doctor", "[--online]", "check this place; with --online also the keys, for free"),
+        Command("help", "[COMMAND]", "this help, or all of one command"),
+    ),
 )
-
-
-def _columns(rows: list[tuple[str, str]]) -> Iterator[str]:
-    wide = max(len(left) for left, _ in rows)
-    return (f"  {left:<{wide}}  {right}" for left, right in rows)
-
-
-def command_help(name: str | None = None) -> str:
-    r"""Write the help of `%kling`, or of one subcommand.
-
-    Args:
-        name: A subcommand that exists, or None for all.
-
-    Returns:
-        Plain text, made from `COMMANDS`.
-
-    Example:
-        >>> command_help("config")
-        '%kling config\n  the settings as they are now, and where each comes from'
-    """
-    rows = [(f"%kling {command.name} {command.usage}".rstrip(), command.help) for command in COMMANDS]
-    if name is not None:
-        usage, words = rows[[command.name for command in COMMANDS].index(name)]
-        return f"{usage}\n  {words}"
-    return "\n".join(["%kling looks at runs and money; it never makes a run.", "", *_columns(rows)])

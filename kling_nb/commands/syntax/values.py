@@ -170,7 +170,8 @@ def read_count(flag: str, value: str, *, low: int, high: int, unit: str = "") ->
         UsageError: It is none, or out of range.
     """
     if not _COUNT.fullmatch(value) or not low <= int(value) <= high:
-        raise wrong(f"{flag} takes a whole number{unit or f' from {low} to {high}'}, not {shown(value)}.")
+        which = f"of {unit}" if unit else f"from {low} to {high}"
+        raise wrong(f"{flag} takes a whole number {which}, not {shown(value)}.")
     return int(value)
 
 

@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kling_nb.commands.syntax.cell import CellOrder, HelpWantedError, parse_cell
-from kling_nb.commands.syntax.flags import FLAGS, REFUSED, cell_help, find_flag
+from kling_nb.commands.syntax.flags import FLAGS, REFUSED, find_flag
+from kling_nb.commands.syntax.help_text import cell_sections, help_text
 from kling_nb.commands.syntax.readers import READERS
 from kling_nb.commands.syntax.values import shown
 from kling_nb.errors import UsageError
@@ -296,7 +297,7 @@ def test_no_cell_can_crash_the_parser(line, body):
 
 def test_the_table_of_flags_the_parser_and_the_help_are_one():
     """Every flag of the table can be read, is in the help, and sets a field that exists."""
-    text = cell_help()
+    text = " ".join(help_text(cell_sections()).split())
     known = {
         *CellOrder.__dataclass_fields__,
         *Ask.__dataclass_fields__,
