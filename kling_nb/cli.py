@@ -1,7 +1,7 @@
 """The command line `kling-nb`: the same engine, for terminals and scripts.
 
 Invariants: an error is one line on stderr and an exit code, never a traceback; `--json` output is one JSON
-document on stdout and nothing else; no command here creates a run, but for `demo`, which plays.
+document on stdout and nothing else; only `generate`, and `demo`, which plays, create runs.
 
 Exit codes: 0 done, 1 something ended badly, 2 wrong use, 3 refused for money.
 """
@@ -29,7 +29,7 @@ app = typer.Typer(
     name="kling-nb",
     help="Kling 3.0 text-to-video for notebooks: demonstration, runs, money, sandbox.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     # Loading what draws boxes takes longer than everything else of `--help`.
     rich_markup_mode=None,
@@ -122,6 +122,33 @@ def demo(
     _print(f"Page:     {done.page}")
     if done.second_pass_new or any(record.status != "succeeded" for record in done.records):
         raise typer.Exit(1)
+
+
+@app.command(
+    "generate",
+    # `--help` of a cell is shown by a cell; here it tells of this command.
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+def generate_clip(
+    rest: typer.Context,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What is seen.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Make a clip and wait for it; costs money unless it is already here or the provider is the sandbox.
+
+    The words after PROMPT are the flags of `%%kling`: -d 5 --ar 9:16 -n 2 --max-cost 1 --dry-run ... Real
+    money needs a declared budget: --max-cost, or KLING_NB_BUDGET.
+    """
+    from kling_nb.commands.answer import Answer
+    from kling_nb.commands.generate import generate
+    from kling_nb.session.api import current
+
+    made = generate(current(), prompt, rest.args)
+    if isinstance(made, Answer):
+        _put(made.text, made.value, as_json=as_json)
+    else:
+        _finish(*made, as_json=as_json)
 
 
 @app.command()

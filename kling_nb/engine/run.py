@@ -6,6 +6,8 @@ a dead kernel only stop the waiting); callbacks are called on the background loo
 
 import asyncio
 import contextlib
+import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -25,11 +27,18 @@ from kling_nb.records.privacy import redact_error, redacted
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.records.run import FrontEnd, MediaFacts, Mode, RunRecord, RunStatus, charged, ids_of, may_revive
-from kling_nb.views.card import card, line
+from kling_nb.views.card import card, line, status_line
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.embed import Inset, Kept, inset
 
 __all__ = ["Run", "Video", "WaitInterrupted", "card_state"]
+
+
+def _tick(text: str) -> None:
+    """Keep one line of a terminal up to date; elsewhere say nothing."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
+        sys.stderr.flush()
 
 
 class WaitInterrupted(KeyboardInterrupt):
@@ -216,6 +225,7 @@ class Run:
         # Short steps: a plain result() reacts late to Ctrl-C.
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._settled.done():
+            _tick(f"Run {self.id}: {status_line(self.record, now=utc_now())}")
             left = 0.2 if end is None else min(0.2, end - time.monotonic())
             if left <= 0:
                 late = WaitTimeoutError(
@@ -230,7 +240,9 @@ class Run:
             except FutureTimeoutError:
                 pass
             except KeyboardInterrupt:
+                _tick("")
                 raise WaitInterrupted(f"Run {self.id} goes on: `%kling wait {self.id}`.") from None
+        _tick("")
         return self
 
     def __await__(self) -> Generator[Any, None, "Run"]:

@@ -8,6 +8,7 @@ configured one; no call creates a run except `open`.
 import atexit
 import os
 import secrets
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -345,6 +346,14 @@ class Session:
         found = self.runs(statuses=[status for status in RunStatus if status.pending])
         return Runs([run.resume() for run in found], note=found.note)
 
+    def unwaited(self) -> list[str]:
+        """Name the runs that this script asked for and that are on their way; none in a notebook."""
+        if self.surroundings is not script:
+            return []
+        with self._lock:
+            runs = [run for _, engine in self._stands.values() for run in engine.known()]
+        return [run.id for run in runs if run.sent_here and not run.done]
+
     def close(self) -> None:
         """Stop the in-process sandbox and close what is open; runs stay on record."""
         with self._lock:
@@ -360,6 +369,11 @@ class Session:
 @atexit.register
 def _close_all() -> None:
     for session in list(_open):
+        if left := session.unwaited():
+            sys.stderr.write(
+                f"kling-nb: the program ended without waiting for {', '.join(left)}. What was sent goes on "
+                "at its provider, and `kling-nb collect` fetches it; what was not is uncharged.\n"
+            )
         session.close()
 
 
