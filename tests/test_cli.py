@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import pty
 import subprocess
 import sys
 from importlib.metadata import version
@@ -96,3 +98,60 @@ def test_version_and_help_load_nothing_heavy(words, shown):
     assert shown in out
     assert packages & HEAVY == set()
     assert "typer" in packages
+
+
+def test_a_clip_is_made_from_the_command_line(tmp_path):
+    """With the flags of a cell: it waits, a second call reuses the clip, and each end has its exit code."""
+    settings = {
+        "KLING_NB_LEDGER": str(tmp_path / "ledger.db"),
+        "KLING_NB_MEDIA": str(tmp_path / "media"),
+        "KLING_NB_SANDBOX_WAIT": "0",
+    }
+
+    def generate(*words):
+        command = [sys.executable, "-m", "kling_nb", "generate", *words]
+        return subprocess.run(
+            command, cwd=tmp_path, env=os.environ | settings, capture_output=True, text=True, check=False
+        )
+
+    made = generate("A fox", "-d", "3", "-n", "2", "--json")
+    assert (made.returncode, made.stderr) == (0, "")
+    receipts = json.loads(made.stdout)
+    assert [receipt["status"] for receipt in receipts] == ["succeeded"] * 2
+    assert len(list((tmp_path / "media").glob("*.mp4"))) == 2
+    assert "reused" in generate("A fox", "-d", "3").stdout
+    assert "Dry run, nothing was sent" in generate("A hen", "--dry-run").stdout
+    wrong = generate("A fox", "-d", "99")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "at most 15, not 99" in wrong.stderr
+    assert generate("A hen", "--max-cost", "0.01").returncode == 3
+    assert len(Ledger(tmp_path / "ledger.db").runs()) == 2
+
+
+def test_a_script_that_does_not_wait_is_told(tmp_path):
+    """One line on stderr names the run; one that waited says nothing; on a terminal the wait ticks."""
+    script = "import kling_nb as k; run = k.submit('A fox', duration=3, provider='sandbox')"
+    settings = {"KLING_NB_LEDGER": str(tmp_path / "ledger.db"), "KLING_NB_SANDBOX_WAIT": "0.1"}
+
+    def ended(code, **options):
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env=os.environ | settings,
+            text=True,
+            check=True,
+            **options,
+        )
+
+    left = ended(script, stderr=subprocess.PIPE).stderr
+    (record,) = Ledger(tmp_path / "ledger.db").runs()
+    assert f"without waiting for {record.id}" in left
+    assert left.count("\n") == 1
+    assert ended(f"{script}; run.wait()", stderr=subprocess.PIPE).stderr == ""
+    ours, theirs = pty.openpty()
+    ended(f"{script.replace('A fox', 'A hen')}; run.wait()", stderr=theirs)
+    os.close(theirs)
+    ticked = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "so far" in ticked
+    assert ticked.endswith("\r\x1b[K")

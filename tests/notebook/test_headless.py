@@ -23,6 +23,7 @@ from support.kernels import (
     notebook,
     records,
     sandbox_beside,
+    short_words,
     texts,
 )
 from support.paths import ROOT
@@ -303,7 +304,7 @@ def test_a_failed_run_fails_the_notebook(tmp_path, use, cells):
         assert provider.counts() == (1, 1)
     (error,) = errors(source)
     assert error.ename == "RunFailedError"
-    assert error.traceback == [f"RunFailedError: {error.evalue}"]
+    assert "Charged:" in short_words(error)
     assert "Charged:" in error.evalue
     assert source.cells[-1].outputs == []
     (record,) = records(source)
@@ -360,7 +361,7 @@ def test_a_refused_cell_says_why_and_sends_nothing(tmp_path, use):
     assert len(asked) == len(errors(made)) == len(REFUSALS) + 1
     for cell, words in asked:
         (error,) = cell.outputs
-        assert error.traceback == [f"{error.ename}: {error.evalue}"], cell.source[:60]
+        assert "Nothing was sent." in short_words(error), cell.source[:60]
         assert words in error.evalue, cell.source[:60]
         assert "\n" not in error.evalue
         assert "Charged: no." in error.evalue

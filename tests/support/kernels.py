@@ -165,6 +165,16 @@ def check_saved(made, folder):
     return len(sources)
 
 
+def short_words(error):
+    """The words of an error of ours, on one line: it is shown as three short parts and no traceback."""
+    lines = error["traceback"]
+    assert 1 <= len(lines) <= 3, lines
+    assert all(len(line) <= 90 for part in lines for line in part.splitlines()), lines
+    words = " ".join(" ".join(lines).split())
+    assert words.startswith(f"{error['ename']}: {error['evalue'].partition(' Charged:')[0]}"), words
+    return words
+
+
 # -- one kernel, spoken to as a page does ----------------------------------------------
 class CommandValue:
     """What came of one cell."""

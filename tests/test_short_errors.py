@@ -1,0 +1,79 @@
+"""An error is three short lines in a notebook: what with the value given, what to do, and the money."""
+
+import pytest
+
+import kling_nb as kling
+from kling_nb.errors import KlingError, UsageError, did_you_mean
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path, monkeypatch):
+    monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
+    monkeypatch.setenv("KLING_NB_MEDIA", str(tmp_path / "media"))
+    yield
+    kling.connect()
+
+
+def shown(call):
+    with pytest.raises(KlingError) as caught:
+        call()
+    return caught.value._render_traceback_()
+
+
+@pytest.mark.parametrize(
+    ("options", "what", "cure"),
+    [
+        ({"duration": 20}, "duration must be at most 15, not 20.", "Correct it and run again."),
+        ({"seconds": 5}, "There is no option seconds.", "seconds: perhaps duration is meant."),
+        ({"providr": "sandbox"}, "There is no option providr.", "Did you mean provider?"),
+        ({"negative_prompt": "n" * 2501}, "must have at most 2,500 characters, not 2,501.", "Correct it"),
+        ({"shots": [{"prompt": "a", "duration": 5}, {"prompt": "b", "duration": 13}]}, "not 18.", "Correct"),
+        ({"max_cost": "0.01", "provider": "sandbox"}, "may cost $0.56", "raise --max-cost"),
+    ],
+)
+def test_a_refused_call_is_three_lines_with_the_value_given(options, what, cure):
+    """What happened, what to do, and that nothing was sent; no frame of ours."""
+    prompt = None if "shots" in options else "A fox"
+    first, second, third = shown(lambda: kling.submit(prompt, **options))[:3]
+    assert what in " ".join(first.split())
+    assert cure in " ".join(second.split())
+    assert third == "Nothing was sent."
+
+
+def test_of_functions_of_the_users_own_it_is_said_where_they_called():
+    """Beside our words stands the user's own function, and no line of code: a prompt may stand in it."""
+
+    def make_all():
+        kling.submit("A secret fox", duration=99, private=True)
+
+    lines = shown(make_all)
+    assert lines[-1].startswith("  in make_all, line ")
+    assert "secret" not in "\n".join(lines)
+
+
+def test_who_only_looks_is_not_told_of_money():
+    """A name that does not exist costs nothing, and the words do not speak of it."""
+    what, cure, *where = shown(lambda: kling.find("nosuch"))
+    assert (what, cure) == ("UsageError: There is no run 'nosuch' in the ledger.", "See `%kling list`.")
+    assert not [line for line in where if "sent" in line or "Charged" in line]
+
+
+@pytest.mark.parametrize("charged", ["yes", "unknown"])
+def test_a_charge_is_always_said(charged):
+    """Also where no run is known."""
+    assert f"Charged: {charged}." in KlingError("It broke.", charged=charged)._render_traceback_()
+
+
+def test_lines_break_at_words():
+    """A front end breaks at any letter; we do so before it."""
+    error = UsageError("word " * 60, cure="w" * 200)
+    first, second = error._render_traceback_()[:2]
+    assert max(map(len, first.splitlines())) <= 88
+    assert second == "w" * 200
+    assert " ".join(first.split()).count("word") == 60
+
+
+def test_only_a_near_name_is_offered():
+    """Nothing is guessed from afar."""
+    assert did_you_mean("RUNFOLW", ["runflow", "runcomfy"]) == "Did you mean runflow?"
+    assert did_you_mean("veo", ["runflow", "runcomfy"], "See the list.") == "See the list."

@@ -1,0 +1,48 @@
+"""Tables fit their place: a page breaks only sentences, a terminal never a row that need not be."""
+
+import pytest
+
+from kling_nb.commands.run_line import run_words
+from kling_nb.views.tables import table, text_table
+
+HEADS = ["run", "prompt", "cost", "why"]
+ROWS = [["kl7m2q", "狐" * 30, "$0.56", "The provider refused it for its content, as it says. " * 2]]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_table_is_as_wide_as_its_terminal(width):
+    """Sentences are broken and lose nothing, other cells keep both their ends, figures stay whole."""
+    lines = text_table(HEADS, ROWS, align="llrw", width=width).splitlines()
+    columns = [sum(2 if ord(c) > 0x2E80 else 1 for c in line) for line in lines]
+    assert max(columns) <= width
+    assert max(columns) > width - 12
+    assert "$0.56" in lines[1]
+    said = " ".join(" ".join(line.rpartition("  ")[2] if n else line for n, line in enumerate(lines)).split())
+    assert "content, as it" in said.replace("  ", " ") or "refused it" in said
+
+
+def test_without_a_terminal_nothing_is_cut():
+    """What goes into a file or a notebook is whole."""
+    text = text_table(HEADS, ROWS, align="llrw")
+    assert "狐" * 30 in text
+    assert "…" not in text
+
+
+def test_on_a_page_only_sentences_break():
+    """A model's name or a price stays on its line."""
+    page = table(HEADS, ROWS, align="llrw")
+    assert page.count("white-space:pre-wrap") == 2
+    assert page.count("white-space:pre") - page.count("white-space:pre-wrap") == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "there"),
+    [(["help"], ["--max-cost USD", "%kling rate", "Examples"]), (["help", "export"], ["--licence TEXT"])],
+)
+def test_help_fits_a_terminal(words, there):
+    """No line is wider than 88 characters, and nothing that can be typed is left out."""
+    text = run_words(None, words).text
+    assert max(map(len, text.splitlines())) <= 88
+    assert all(
+        word in text for word in (["--max-cost", "%kling rate", "Examples"], ["--licence"])[len(words) - 1]
+    )
