@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 
 PURPOSES = {
+    "__main__": "python -m kling_nb",
     "cli": "terminal and scripts",
     "notebook": "magics, cards, viewers",
     "commands": "lines into answers",

@@ -76,7 +76,12 @@ def test_the_public_surface_is_that_of_version_0_1():
     """
     before = json.loads((FIXTURE / "api.json").read_text("utf-8"))
     found = differences(before, json.loads(json.dumps(surface())))
-    assert set(found) == ADDED, "\n".join(found)
+    # Every error is shown without a traceback now: the flag that said so for some is gone from all, and one
+    # that says whether a call may spend is there.
+    ends = ('/plain: "attribute" is now null', '/may_spend: null is now "attribute"')
+    errors = {line for line in found if line.endswith(ends)}
+    assert len(errors) > 40
+    assert set(found) - errors == ADDED, "\n".join(found)
 
 
 def test_its_ledger_is_read(house):
