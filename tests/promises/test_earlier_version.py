@@ -60,6 +60,7 @@ def house(tmp_path, monkeypatch):
 
 #: What came since: of a clip, what tells whether browsers play it.
 ADDED = {
+    '/command line/generate: null is now ["--json", "prompt"]',
     '/classes/MediaFacts/pixel_format: null is now "field"',
     '/classes/MediaFacts/profile: null is now "field"',
     '/classes/RunRecord/further: null is now "field"',
