@@ -5,6 +5,7 @@ measured and under its final name; a charge the provider reports wins over the l
 paid for are never deleted, also when they are no video.
 """
 
+import asyncio
 import contextlib
 from dataclasses import dataclass
 from typing import Any
@@ -112,6 +113,7 @@ async def _fetch(job: Job, snapshot: Snapshot, *, last_try: bool) -> None:
         checkpoint=job.checkpoint,
     )
     try:
+        await asyncio.to_thread(job.store.check_room)
         url, media = await fetcher.first(snapshot.video_urls, set_aside=last_try)
         found = {media.sha256: media}
         for other in snapshot.video_urls[: snapshot.videos]:

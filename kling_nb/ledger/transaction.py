@@ -260,7 +260,13 @@ def revived(record: RunRecord) -> dict[str, Any]:
     if not record.status.ended:
         return {}
     held = record.reserved_micros or record.estimate.reserve_micros
-    return {"finished_at": None, "abandoned_at": None, "reason": None, "reserved_micros": held}
+    return {
+        "finished_at": None,
+        "abandoned_at": None,
+        "reason": None,
+        "reserved_micros": held,
+        "settled_micros": None,
+    }
 
 
 def _is_free(owner: str) -> sa.ColumnElement[bool]:
