@@ -71,6 +71,7 @@ class Verdict:
         hint: What stands in the way and what helps, or what else is to be known before a press.
         words: The basis of the price and the session's money.
         where: The provider it would go to.
+        set_up: The provider that the settings name.
         counts: By the name of an input, how much of it is used.
         takes: What is known of takes of this request; empty for none.
         next_take: The first take that nobody asked for yet.
@@ -86,6 +87,7 @@ class Verdict:
     hint: str = ""
     words: tuple[str, ...] = ()
     where: str = ""
+    set_up: str = ""
     counts: Mapping[str, str] = field(default_factory=dict)
     takes: str = ""
     next_take: int | None = None
@@ -130,7 +132,7 @@ def assess(session: "Session", values: Mapping[str, Any]) -> Verdict:
     if values.get("storyboard") and (seconds := beyond.pop("duration", None)):
         beyond.setdefault("shots", f"the seconds of all shots {seconds}")
     reading = replace(reading, problems=beyond, ask=None if beyond else reading.ask)
-    made = Verdict(reading=reading, counts=counted(values, model))
+    made = Verdict(reading=reading, counts=counted(values, model), set_up=settings.provider)
     if reading.ask is None:
         return _incomplete(session, made, values)
     ask = reading.ask
@@ -180,7 +182,7 @@ def _with_another(session: "Session", made: Verdict, ask: Ask, first: int) -> Ve
 
 
 def _planned(made: Verdict, plan: Plan) -> Verdict:
-    made = replace(made, plan=plan, blocks=payload_blocks(plan.payloads), where=_where(plan))
+    made = replace(made, plan=plan, blocks=payload_blocks(plan.payloads), where=_where(plan, made.set_up))
     left = plan.unsent
     error = next((take.error for take in plan.takes if take.error is not None), plan.obstacle)
     plan = _without(left, plan)
@@ -231,9 +233,9 @@ def _price(plan: Plan) -> str:
     return "price unknown" if plan.micros is None else usd(plan.micros)
 
 
-def _where(plan: Plan) -> str:
-    asked = plan.ask.provider
-    return "Sandbox (no key found)" if plan.play and asked != "sandbox" else provider_label(plan.provider)
+def _where(plan: Plan, set_up: str) -> str:
+    by_itself = plan.play and "sandbox" not in {plan.ask.provider, set_up}
+    return "Sandbox (no key found)" if by_itself else provider_label(plan.provider)
 
 
 def _sum(plan: Plan) -> str:

@@ -195,6 +195,8 @@ def test_the_button_says_what_it_would_do_and_cost(session):
     """New, several, partly here, another take: the button has the sum of exactly what would be sent."""
     assert judged(session, **FOX).button == "Generate - $0.336"
     assert judged(session, **FOX).plan.play
+    assert judged(session, **FOX).where == "Sandbox (no key found)"
+    assert judged(session, **FOX, provider="sandbox").where == "Sandbox"
     assert judged(session, **FOX, audio=True).button == "Generate - $0.504"
     assert judged(session, **FOX, takes=4).button == "Generate 4 - $1.344"
     session.open(read(blank() | FOX).ask)[0].wait(60)
