@@ -51,7 +51,7 @@ def test_no_command_ever_makes_a_run(session, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("lst", "Did you mean `%kling list`?"),
+        ("lst", "Did you mean list?"),
         ("A red fox in snow", "with two percent signs"),
         ("bill", "There are status, list"),
         ("list --al", "Did you mean --all?"),

@@ -103,7 +103,10 @@ def test_a_new_field_appears_by_itself():
     }
     assert (new["frames"].low, new["frames"].high, new["mood"].chars) == (1, 60, 80)
     values = blank(Tomorrow) | FOX | {"frames": 99, "strength": "much"}
-    assert read(values, Tomorrow).problems == {"frames": "must be at most 60", "strength": "must be a number"}
+    assert read(values, Tomorrow).problems == {
+        "frames": "must be at most 60, not 99",
+        "strength": "must be a number, not 'much'",
+    }
 
 
 def test_every_field_and_every_option_has_a_labelled_input():
@@ -506,9 +509,12 @@ def test_what_is_wrong_can_be_held_looked_at_and_corrected():
     """A form may hold anything; only reading it as a request says what is wrong."""
     made = form(prompt="A fox", duration=99, cfg_scale="high")
     assert (made.fields["duration"], made.fields["cfg_scale"]) == (99, "high")
-    assert made.problems == {"duration": "must be at most 15", "cfg_scale": "must be a number"}
+    assert made.problems == {
+        "duration": "must be at most 15, not 99",
+        "cfg_scale": "must be a number, not 'high'",
+    }
     for read_it in (lambda: made.value, lambda: made.ask, lambda: made.cell, lambda: made.plan, made.submit):
-        with pytest.raises(UsageError, match="duration: must be at most 15"):
+        with pytest.raises(UsageError, match="duration must be at most 15, not 99"):
             read_it()
     made.update(duration=8, cfg_scale=None, model="pro")
     assert made.fields["model"] == "kling-3.0-pro"
@@ -739,7 +745,7 @@ def test_the_tour_of_the_form_runs_and_is_kept_clean(tmp_path, monkeypatch):
     assert errors(made) == []
     assert check_saved(made, tmp_path) == 1
     said = {cell.id: texts(cell) for cell in made.cells if cell.cell_type == "code"}
-    assert said["wrong"] == "{'duration': 'must be at most 15'}\n"
+    assert said["wrong"] == "{'duration': 'must be at most 15, not 99'}\n"
     assert said["again"] == "True\n"
     assert said["vary-python"] == "(1, Decimal('0.336'))\n"
     assert said["board-cell"].startswith("%%kling\n[5s] Wide")
