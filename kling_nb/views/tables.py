@@ -48,7 +48,7 @@ def table(
     """
     letters = align.ljust(len(headers), "l")
     spaces = {"w": "pre-wrap;min-width:12em"}
-    sides = [f"{_SIDES[letter]};white-space:{spaces.get(letter, 'pre')}" for letter in letters]
+    sides = [f"{_SIDES[letter]};white-space:{spaces.get(letter, 'nowrap')}" for letter in letters]
     cell = "padding:3px 14px 3px 0;vertical-align:top;text-align:{}"
     plain = "background:transparent"
     head = [

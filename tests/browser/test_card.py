@@ -141,7 +141,7 @@ def test_the_strip_comes_back_after_a_reload(browser, folder, environment):
         # Nobody types anything: the clip is there when it is made.
         tab.run_cell(3)
         tab.cell(2).locator("video[src^=blob]").wait_for()
-        assert tab.cell(2).locator("text=Done").count() == 1
+        assert tab.cell(2).locator('text="Done"').count() == 1
         assert jupyter.errors == []
 
 

@@ -202,7 +202,7 @@ def test_an_estimate_of_something_else_is_refused(session):
     """A misspelt option would give the price of another clip."""
     with pytest.raises(kling.UsageError, match="durations"):
         kling.estimate("A red fox", durations=10)
-    with pytest.raises(TypeError):
+    with pytest.raises(kling.UsageError, match=r"durations.*Did you mean duration"):
         kling.submit("A red fox", durations=10)
     for call in (kling.submit, kling.generate, kling.estimate):
         for name, words in [
@@ -323,9 +323,10 @@ def test_a_script_that_submits_and_leaves_loses_nothing(build, wire):
     house.keys(wire)
     house.set(BUDGET=5)
     code, out, err = house.script(LEAVING)
-    assert (code, err) == (0, "")
     assert (house.submissions, house.accepted) == (1, 1)
-    [(status, theirs)] = query(house, "SELECT status, provider_run_id FROM runs")
+    [(ours, status, theirs)] = query(house, "SELECT id, status, provider_run_id FROM runs")
+    assert (code, err.count("\n")) == (0, 1)
+    assert f"without waiting for {ours}" in err
     assert status in {"queued", "running"}
     assert theirs == house.stats()["runs"][0]["id"]
     house.faults(submit_slow=0)
@@ -339,14 +340,17 @@ def test_a_script_that_submits_and_leaves_loses_nothing(build, wire):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_script_that_plays_and_leaves_is_quiet(build, count):
-    """The sandbox ends with the script, in the middle of whatever it does, without a word."""
+def test_a_script_that_plays_and_leaves_is_told_so_in_one_line(build, count):
+    """The sandbox ends with the script, in the middle of whatever it does, with no other word."""
     house = build()
     house.keys()
     house.set(SANDBOX_WAIT=1)
     code = "import kling_nb as kling\n" + f"[kling.submit('A', take=n) for n in range({count})]\n"
-    assert house.script(code) == (0, "", "")
-    assert len(query(house, "SELECT id FROM runs")) == count
+    code, out, err = house.script(code)
+    assert (code, out, err.count("\n")) == (0, "", 1)
+    ids = [run_id for (run_id,) in query(house, "SELECT id FROM runs")]
+    assert len(ids) == count
+    assert all(run_id in err for run_id in ids)
 
 
 WAITING = """
