@@ -47,7 +47,7 @@ def table(
         2
     """
     letters = align.ljust(len(headers), "l")
-    spaces = {"w": "pre-wrap;min-width:12em"}
+    spaces = {"w": "pre-wrap;min-width:160px"}
     sides = [f"{_SIDES[letter]};white-space:{spaces.get(letter, 'nowrap')}" for letter in letters]
     cell = "padding:3px 14px 3px 0;vertical-align:top;text-align:{}"
     plain = "background:transparent"

@@ -377,7 +377,7 @@ def test_a_named_session_survives_the_kernel(tmp_path, monkeypatch):
             kernel.run("%kling budget --session pilot")
             made = kernel.run(f"%%kling a{number} -d 3 --wait\nA red fox, number {number}")
             assert made.status == ("ok" if number == 0 else "error"), made.text
-            texts.append(kernel.run("%kling budget").text + "".join(made.error))
+            texts.append(kernel.run("%kling budget").text + " ".join(" ".join(made.error).split()))
     assert "Session “pilot”" in texts[0]
     assert "Session “pilot”" in texts[1]
     assert "$0.336 spent + $0.00 reserved of a session play budget of $0.60" in texts[1]
