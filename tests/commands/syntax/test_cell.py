@@ -110,7 +110,7 @@ REFUSALS = [
     ("-", "cannot be the name"),
     ("-o", "-o needs a value"),
     ("-d --audio", "-d needs a value"),
-    ("-d five", "whole number seconds, not 'five'"),
+    ("-d five", "whole number of seconds, not 'five'"),
     ("-d 2.5", "whole number"),
     ("-d 0", "whole number"),
     ("-d \u0665", "whole number"),
