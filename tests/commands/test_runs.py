@@ -81,7 +81,7 @@ def test_a_wrong_line_is_one_line_with_a_cure(session, line, words):
 
 
 def test_help_is_the_table(session):
-    """Every subcommand stands in the help with its line, and in its own with its usage; spelling does not matter."""
+    """Every subcommand stands in the help, and in its own with its usage; spelling does not matter."""
     text = run_command(session, "help", {}).text
     words = " ".join(text.split())
     for command in COMMANDS:
