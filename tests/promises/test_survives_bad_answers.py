@@ -75,7 +75,7 @@ def test_spoilt_readings_never_end_a_run(stage, way):
     once(s)
 
 
-@pytest.mark.parametrize("way", [*LENGTHS, "redirect", "redirect_here", "oversized"])
+@pytest.mark.parametrize("way", [*LENGTHS, "redirect_here", "oversized"])
 def test_a_spoilt_download_is_fetched_again(stage, way):
     """Fetching is free: only a whole file becomes the clip, and nobody is sent elsewhere for it."""
     s = stage(faults={"hang_s": 0.3})
