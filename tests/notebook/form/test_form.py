@@ -105,7 +105,7 @@ def test_a_new_field_appears_by_itself():
     values = blank(Tomorrow) | FOX | {"frames": 99, "strength": "much"}
     assert read(values, Tomorrow).problems == {
         "frames": "must be at most 60, not 99",
-        "strength": "must be a number, not 'much'",
+        "strength": "must be a number",
     }
 
 
@@ -511,7 +511,7 @@ def test_what_is_wrong_can_be_held_looked_at_and_corrected():
     assert (made.fields["duration"], made.fields["cfg_scale"]) == (99, "high")
     assert made.problems == {
         "duration": "must be at most 15, not 99",
-        "cfg_scale": "must be a number, not 'high'",
+        "cfg_scale": "must be a number",
     }
     for read_it in (lambda: made.value, lambda: made.ask, lambda: made.cell, lambda: made.plan, made.submit):
         with pytest.raises(UsageError, match="duration must be at most 15, not 99"):
