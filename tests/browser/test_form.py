@@ -17,7 +17,9 @@ FORM = "%load_ext kling_nb\nimport kling_nb as kling\nform = kling.form()\nform"
 SLEEP, EMPTY = 2, 3
 CONTROLS = """() => {
   const seen = [...document.querySelectorAll('.kling-form :is(input,select,textarea,button,summary)')];
-  const usable = seen.filter((control) => control.offsetParent && !control.disabled);
+  // Of a group of choices only the chosen one is met by Tab.
+  const usable = seen.filter((control) => control.offsetParent && !control.disabled
+    && (control.type !== 'radio' || control.checked));
   usable.forEach((control, number) => { control.dataset.number = number; });
   return usable.length;
 }"""
@@ -101,10 +103,17 @@ class OnPage:
         """
         every = self.page.evaluate(CONTROLS)
         self.page.wait_for_function(KEPT)
+        # A focus that a script set after a click is not marked.
+        self.page.keyboard.press("Tab")
+        self.page.keyboard.press("Shift+Tab")
         met = {}
-        for _ in range(every):
+        # A clip between them is met, too, and is no control of the form.
+        for _ in range(2 * every):
             number, mark, typed = self.page.evaluate(FOCUSED)
-            met[number] = mark
+            if number is not None:
+                met[number] = mark
+            if len(met) == every:
+                break
             if not typed:
                 self.page.keyboard.press("x")
             self.page.keyboard.press("Tab")
@@ -271,7 +280,7 @@ def test_a_form_in_notebook_7(browser, folder, environment):
         form.until("Another take - $0.336")
         assert form.faults() == []
         controls, met = form.tabbed()
-        assert controls > 12
+        assert controls > 8
         assert sorted(met, key=int) == [str(number) for number in range(controls)]
         assert set(met.values()) == {"solid 2px"}
         assert jupyter.errors == []
