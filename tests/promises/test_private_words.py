@@ -86,7 +86,7 @@ def notebook_of(cell):
 
 
 #: Where no word of a prompt is expected, private or not.
-WORDLESS = {"load", "read", "rate", "methods", "cache", "wait"}
+WORDLESS = {"load", "read", "rate", "methods", "cache", "wait", "late"}
 
 
 # The other searches have a public run beside them; this one takes as long again.
