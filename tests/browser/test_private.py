@@ -57,7 +57,7 @@ def test_no_page_is_sent_or_shows_a_word_of_a_private_run(tmp_path, lab):
     # The inputs of a form hold what is typed, or taken over to be varied; nothing else of it does.
     tab.run_cell(8)
     page.locator(".kling-form").wait_for()
-    page.locator(".kling-go button", has_text="Show").wait_for()
+    page.locator(".kling-go", has_text="Another take").wait_for()
     assert page.locator(".kling-form").get_by_label("The words go to the provider alone").first.is_checked()
     # Views that are open, and the form too, leave nothing in the file.
     tab.save()
