@@ -514,7 +514,7 @@ def test_what_is_wrong_can_be_held_looked_at_and_corrected():
         "cfg_scale": "must be a number",
     }
     for read_it in (lambda: made.value, lambda: made.ask, lambda: made.cell, lambda: made.plan, made.submit):
-        with pytest.raises(UsageError, match="duration must be at most 15, not 99"):
+        with pytest.raises(UsageError, match="duration: must be at most 15, not 99"):
             read_it()
     made.update(duration=8, cfg_scale=None, model="pro")
     assert made.fields["model"] == "kling-3.0-pro"
