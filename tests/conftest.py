@@ -173,6 +173,22 @@ def _clean_environment(monkeypatch, tmp_path_factory):
 
 
 @pytest.fixture
+def where(tmp_path):
+    """The place of a ledger of the test's own."""
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def ledger(where):
+    """A new ledger there."""
+    from kling_nb.ledger.database import Ledger
+
+    made = Ledger(where)
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def other_disk(tmp_path):
     """A folder on another disk than `tmp_path`, so that no hard link leads from one to the other."""
     here = tmp_path.stat().st_dev

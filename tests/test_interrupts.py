@@ -16,18 +16,6 @@ from support.clips import make_record
 
 
 @pytest.fixture
-def where(tmp_path):
-    return tmp_path / "ledger.db"
-
-
-@pytest.fixture
-def ledger(where):
-    made = Ledger(where)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def stepped():
     """A factory of functions called so often as Python takes a step; the steps are counted."""
     old = sys.gettrace()

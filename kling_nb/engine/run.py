@@ -228,13 +228,12 @@ class Run:
             _tick(f"Run {self.id}: {status_line(self.record, now=utc_now())}")
             left = 0.2 if end is None else min(0.2, end - time.monotonic())
             if left <= 0:
-                late = WaitTimeoutError(
+                raise WaitTimeoutError(
                     f"Run {self.id} is still {self.status.value} after {timeout_s:g} s.",
                     charged=charged(self.record),
                     cure=f"It goes on: `%kling wait {self.id}` or run the cell again; nothing is sent twice.",
                     **ids_of(self.record),
                 )
-                raise late
             try:
                 self._settled.result(left)
             except FutureTimeoutError:

@@ -2,7 +2,7 @@
 
 Invariants: loading imports nothing heavy (only IPython and traitlets, which are there already); the cell
 magic is the paid act, the line magic never creates a run; the line reaches us unexpanded, or IPython would
-rewrite `$0.70` and braces; an error of ours is one line without a traceback.
+rewrite `$0.70` and braces; an error of ours has no traceback.
 """
 
 import sys

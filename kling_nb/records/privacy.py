@@ -220,7 +220,7 @@ def redact_error(record: RunRecord, error: KlingError) -> KlingError:
         error: What happened; a provider's words may be in it.
 
     Returns:
-        The error; of a private run one that is shown as one line, because a traceback repeats the call.
+        The error; of a private run one without the provider's words.
     """
     if not record.private:
         return error

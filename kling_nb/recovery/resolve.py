@@ -16,7 +16,7 @@ from kling_nb.engine.lookup import Access, Seen
 from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, UsageError, WaitTimeoutError
 from kling_nb.ledger.database import Ledger
-from kling_nb.ledger.transaction import Transaction
+from kling_nb.ledger.transaction import Transaction, revived
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import redact_error, redacted_request
 from kling_nb.records.request import TextToVideo
@@ -166,17 +166,14 @@ def _attach(
         record = _attachable(transaction, engine, run_id, provider_run_id)
         _claim(transaction, engine, record, ledger.lease(run_id))
         changes: dict[str, Any] = {
+            **revived(record),
             "status": RunStatus.QUEUED,
             "provider_run_id": provider_run_id,
             # This key can read it, so this is the account that has it.
             "account": reached.account or record.account,
             "accepted_at": min(seen.asked.created_at or record.submitted_at or utc_now(), utc_now()),
-            "finished_at": None,
-            "abandoned_at": None,
-            "reason": None,
             "charged": "unknown",
             "message": "",
-            "reserved_micros": record.reserved_micros or record.estimate.reserve_micros,
         }
         return transaction.change(record, "attached by hand", changes)
 

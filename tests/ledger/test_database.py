@@ -40,13 +40,6 @@ def where(tmp_path):
     return tmp_path / "deep" / "ledger.db"
 
 
-@pytest.fixture
-def ledger(where):
-    made = Ledger(where)
-    yield made
-    made.close()
-
-
 def look(where, query, *values):
     """Read the file as any other program would."""
     with closing(sqlite3.connect(where)) as book:

@@ -19,18 +19,6 @@ from support.paths import TESTS
 OWN = {"session_id": "s", "project": "p", "user": "u"}
 
 
-@pytest.fixture
-def where(tmp_path):
-    return tmp_path / "ledger.db"
-
-
-@pytest.fixture
-def ledger(where):
-    made = Ledger(where)
-    yield made
-    made.close()
-
-
 def add(ledger, **changes):
     record = make_record(**{**OWN, **changes})
     with ledger.writing() as transaction:

@@ -22,11 +22,6 @@ MANY = 50
 
 
 @pytest.fixture
-def where(tmp_path):
-    return tmp_path / "ledger.db"
-
-
-@pytest.fixture
 def ledger(where):
     made = Ledger(where)
     with made.writing() as transaction:

@@ -16,6 +16,8 @@ from support.transport_cases import (
     QUICK,
     close_read,
     close_unread,
+    dribble,
+    endless,
     failing,
     hang_read,
     hang_unread,
@@ -34,23 +36,6 @@ async def hang_in_body(wire, reader, writer):
     await wire.read(reader)
     writer.write(answer(b"{", length=10))
     await wire.hang()
-
-
-async def dribble(wire, reader, writer):
-    await wire.read(reader)
-    writer.write(answer(b"", length=1000))
-    while not wire.over.is_set():
-        writer.write(b"x")
-        await writer.drain()
-        await asyncio.sleep(0.05)
-
-
-async def endless(wire, reader, writer):
-    await wire.read(reader)
-    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-    while not wire.over.is_set():
-        writer.write(b"x" * 65536)
-        await writer.drain()
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -11,7 +11,17 @@ from kling_nb.errors import SettingsError, TransportError
 from kling_nb.network.client import Transport
 from kling_nb.providers.messages import Call
 from support.transport import answer, replying, reset, serving
-from support.transport_cases import KEY, PATIENT, QUICK, close_read, failing, hang_read, reset_read
+from support.transport_cases import (
+    KEY,
+    PATIENT,
+    QUICK,
+    close_read,
+    dribble,
+    endless,
+    failing,
+    hang_read,
+    reset_read,
+)
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -33,23 +43,6 @@ def get(origin, path="/v1/runs/1?sig=hush"):
 async def keep_answering(wire, reader, writer):
     while await wire.read(reader):
         writer.write(answer())
-
-
-async def endless(wire, reader, writer):
-    await wire.read(reader)
-    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-    while not wire.over.is_set():
-        writer.write(b"x" * 65536)
-        await writer.drain()
-
-
-async def dribble(wire, reader, writer):
-    await wire.read(reader)
-    writer.write(answer(b"", length=1000))
-    while not wire.over.is_set():
-        writer.write(b"x")
-        await writer.drain()
-        await asyncio.sleep(0.05)
 
 
 BOMB = gzip.compress(bytes(9 << 20))

@@ -118,3 +118,20 @@ async def speak_first(wire, reader, writer):
     writer.write(b"HTTP/1.1 400 Plain HTTP here\r\n\r\n")
     await writer.drain()
     await wire.read(reader)
+
+
+async def endless(wire, reader, writer):
+    await wire.read(reader)
+    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    while not wire.over.is_set():
+        writer.write(b"x" * 65536)
+        await writer.drain()
+
+
+async def dribble(wire, reader, writer):
+    await wire.read(reader)
+    writer.write(answer(b"", length=1000))
+    while not wire.over.is_set():
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.05)
