@@ -6,6 +6,7 @@ a download is gone afterwards, except what came last in place of a clip and is n
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 
 from kling_nb.engine.lookup import Access, look
 from kling_nb.errors import StoreError
-from kling_nb.files import Checkpoint, no_checkpoint
+from kling_nb.files import Checkpoint, no_checkpoint, signature_of
 from kling_nb.media.folder import Store
 from kling_nb.media.probe import NotVideoError
 from kling_nb.network.client import Transport
@@ -90,7 +91,7 @@ class Fetcher:
     async def _one(self, url: str, part: Path) -> MediaFacts:
         provider, record = self.access.provider, self.record
         with self.store.changing():
-            made = part.open("xb")
+            made = part.open("xb", buffering=0)
         with made as sink:
             self.checkpoint("part made")
             got = await self.transport.download(
@@ -101,13 +102,14 @@ class Fetcher:
                 key=self.access.key,
                 origin=provider.base_url,
             )
+            written = signature_of(os.fstat(sink.fileno()))
         self.checkpoint("part whole")
         if record.media is not None and got.sha256 != record.media.sha256:
             what = f"What {provider.label} has for run {record.id} now is not the recorded clip."
             raise _OtherClipError(what, charged="no", cure=_NO_COPY, **ids_of(record))
-        keep = partial(self.store.keep, checkpoint=lambda step: self.checkpoint(f"keep: {step}"))
+        keep = partial(self.store.keep, record, part, got.sha256, written=written)
         try:
-            media = await asyncio.to_thread(keep, record, part, got.sha256)
+            media = await asyncio.to_thread(keep, checkpoint=lambda step: self.checkpoint(f"keep: {step}"))
         except NotVideoError as error:
             kind = say(got.content_type, limit=60) or "no content type"
             what = f"{urlsplit(url).hostname} sent {got.size:,} bytes of {kind}. {error.what}"

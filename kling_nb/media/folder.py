@@ -6,7 +6,6 @@ or none, and the old sidecar or the new; nothing named by a record or sidecar le
 """
 
 import contextlib
-import json
 import os
 import stat
 import time
@@ -33,18 +32,15 @@ from kling_nb.media.claims import Claims
 from kling_nb.media.index import FolderIndex
 from kling_nb.media.names import file_stem
 from kling_nb.media.room import try_room
-from kling_nb.media.sidecars import SidecarReader, Sidecars
+from kling_nb.media.sidecars import SidecarReader, Sidecars, receipt_bytes
 from kling_nb.records.privacy import is_redacted
-from kling_nb.records.receipt import to_receipt
-from kling_nb.records.receipt_model import MAX_RECEIPT_BYTES, is_bare_name
+from kling_nb.records.receipt_model import is_bare_name
 from kling_nb.records.run import MediaFacts, RunRecord
 
 __all__ = ["ROOM_BYTES", "Store", "link_or_copy"]
 
 ROOM_BYTES = 64 * 1024 * 1024
 
-#: Bytes that a receipt may grow by until its run ends: the posted body, facts of the file, its marks.
-_GROWTH = 320 * 1024
 _POSTERS = 512
 
 
@@ -117,7 +113,13 @@ class Store:
         return self.folder / part_name(file_stem(record))
 
     def keep(
-        self, record: RunRecord, part: Path, sha256: str, *, checkpoint: Checkpoint = no_checkpoint
+        self,
+        record: RunRecord,
+        part: Path,
+        sha256: str,
+        *,
+        written: Signature | None = None,
+        checkpoint: Checkpoint = no_checkpoint,
     ) -> MediaFacts:
         """Measure a finished download and give it its final name.
 
@@ -125,6 +127,8 @@ class Store:
             record: The run.
             part: The download, as named by `part`.
             sha256: Of the bytes that came over the wire, 64 hexadecimal digits.
+            written: The file's signature when just these bytes had been written; while it is the same, they
+                are not read again.
             checkpoint: Called after each step.
 
         Returns:
@@ -136,7 +140,7 @@ class Store:
         """
         measured = probing.probe(part)
         try:
-            if file_sha256(part) != sha256:
+            if written != signature(part) and file_sha256(part) != sha256:
                 raise StoreError(
                     "The clip on disk is not what was downloaded.",
                     charged=record.charged,
@@ -235,17 +239,7 @@ class Store:
             >>> store.write_sidecar(record).name  # doctest: +SKIP
             'a-red-fox-kl7m2q.json'
         """
-        receipt = to_receipt(record)
-        data = json.dumps(receipt, indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
-        room = MAX_RECEIPT_BYTES - (0 if record.status.ended else _GROWTH)
-        # Escaped, a letter that is no ASCII takes at most three times the room.
-        if 3 * len(data) >= room and max(len(data), len(json.dumps(receipt))) >= room:
-            raise StoreError(
-                "The record is too large for a sidecar.",
-                charged=record.charged,
-                cure="Give less metadata.",
-                run_id=record.id,
-            )
+        data = receipt_bytes(record)
         path = self.folder / f"{file_stem(record)}.json"
         try:
             self._make_folder()

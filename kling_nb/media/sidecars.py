@@ -13,11 +13,14 @@ from pathlib import Path
 from kling_nb.errors import StoreError
 from kling_nb.files import signature
 from kling_nb.media.index import OURS, FolderIndex
-from kling_nb.records.receipt import from_receipt
+from kling_nb.records.receipt import from_receipt, to_receipt
 from kling_nb.records.receipt_model import MAX_RECEIPT_BYTES
 from kling_nb.records.run import RunRecord
 
-__all__ = ["Damaged", "SidecarReader", "Sidecars"]
+__all__ = ["Damaged", "SidecarReader", "Sidecars", "receipt_bytes"]
+
+#: Bytes that a receipt may grow by until its run ends: the posted body, facts of the file, its marks.
+_GROWTH = 320 * 1024
 
 Skipped = list[tuple[str, str]]
 
@@ -145,6 +148,26 @@ class SidecarReader:
             if isinstance(parsed, dict) and str(parsed.get("schema")).startswith(OURS):
                 raise _DamagedError(error.what) from None
             raise
+
+
+def receipt_bytes(record: RunRecord) -> bytes:
+    """Give what the sidecar of a run holds.
+
+    Raises:
+        StoreError: It is, or may become, larger than a sidecar that is read again.
+    """
+    receipt = to_receipt(record)
+    data = json.dumps(receipt, indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+    room = MAX_RECEIPT_BYTES - (0 if record.status.ended else _GROWTH)
+    # Escaped, a letter that is no ASCII takes at most three times the room.
+    if 3 * len(data) >= room and max(len(data), len(json.dumps(receipt))) >= room:
+        raise StoreError(
+            "The record is too large for a sidecar.",
+            charged=record.charged,
+            cure="Give less metadata.",
+            run_id=record.id,
+        )
+    return data
 
 
 def _not_json(data: bytes, error: Exception) -> str:

@@ -15,7 +15,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import BinaryIO, Self, TypeVar
+from typing import Self, TypeVar
 
 import httpx
 from aiohttp.abc import AbstractResolver
@@ -25,7 +25,7 @@ from kling_nb.addresses import Origin, is_loopback_host, origin_of
 from kling_nb.errors import KeyMissingError, KlingError, SettingsError, TransportError, UsageError
 from kling_nb.loop import Loop
 from kling_nb.network.connections import ConnectionKind, Kind, attempting, open_client, tls_context
-from kling_nb.network.download import Downloaded, DownloadError, check_link, declared_size, fetch
+from kling_nb.network.download import Downloaded, DownloadError, Sink, check_link, declared_size, fetch
 from kling_nb.network.failures import was_unsent, why
 from kling_nb.network.reads import Reads, body_of, prepare_reads
 from kling_nb.providers.messages import Call, Reply
@@ -163,7 +163,7 @@ class Transport:
     async def download(
         self,
         url: str,
-        sink: BinaryIO,
+        sink: Sink,
         *,
         allowed_hosts: tuple[str, ...] | None,
         allow_loopback: bool,

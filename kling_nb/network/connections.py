@@ -28,6 +28,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.connector import Connection
 from aiohttp.resolver import DefaultResolver
 from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
+from httpx_aiohttp.transport import AiohttpResponseStream
 from yarl import URL
 
 from kling_nb.addresses import Origin, is_loopback_host, is_public, origin_of
@@ -52,6 +53,8 @@ Kind = Literal["calls", "paid", "media"]
 
 # Where certificates are named, the first one counts; the last two are those of requests and of curl.
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+#: The most that is taken from a connection, or held for one, at once.
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,11 @@ class Connections(AiohttpTransport):
         if attempt is not None:
             attempt.address = str(request.url)
             refuse_other_host(attempt.address, attempt.origin)
-        return await super().handle_async_request(request)
+        response = await super().handle_async_request(request)
+        if isinstance(response.stream, AiohttpResponseStream):
+            # Each piece of a body passes five layers: few large ones cost a clip a third of many small ones.
+            response.stream.CHUNK_SIZE = _PIECE_BYTES
+        return response
 
     @property
     def session(self) -> aiohttp.ClientSession:
@@ -200,6 +207,7 @@ class Connections(AiohttpTransport):
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=_Request,
+            read_bufsize=_PIECE_BYTES if self._connection.kind == "media" else 1 << 16,
         )
 
     async def aclose(self) -> None:

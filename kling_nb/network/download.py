@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import httpx
 
@@ -18,7 +18,7 @@ from kling_nb.addresses import Origin, host_matches, is_literal, is_loopback_hos
 from kling_nb.errors import Charged, StoreError
 from kling_nb.network.connections import Exchange
 
-__all__ = ["DownloadError", "Downloaded", "check_link", "declared_size", "fetch"]
+__all__ = ["DownloadError", "Downloaded", "Sink", "check_link", "declared_size", "fetch"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 3
@@ -31,7 +31,14 @@ _KEYED = frozenset({401, 403})
 #: What httpx decodes by itself, with nothing else installed.
 _ENCODINGS = frozenset({"identity", "gzip", "deflate"})
 _RANGE = re.compile(r"bytes 0-([0-9]{1,15})/([0-9]{1,15})", re.IGNORECASE)
-_BLOCK = 1 << 20
+_BLOCK = 2 << 20
+
+
+class Sink(Protocol):
+    """What takes the bytes of a download."""
+
+    def write(self, data: memoryview, /) -> int:
+        """Write some of them; say how many."""
 
 
 class DownloadError(StoreError):
@@ -122,7 +129,7 @@ def check_link(url: str, *, allowed_hosts: tuple[str, ...] | None, allow_loopbac
 async def fetch(
     client: httpx.AsyncClient,
     url: str,
-    sink: BinaryIO,
+    sink: Sink,
     *,
     attempt: Exchange,
     allowed_hosts: tuple[str, ...] | None,
@@ -205,7 +212,7 @@ def _next_link(
     )
 
 
-async def _receive(response: httpx.Response, sink: BinaryIO, origin: Origin, max_bytes: int) -> Downloaded:
+async def _receive(response: httpx.Response, sink: Sink, origin: Origin, max_bytes: int) -> Downloaded:
     status = response.status_code
     if status != httpx.codes.OK and not _is_whole(response):
         raise DownloadError(
@@ -220,22 +227,24 @@ async def _receive(response: httpx.Response, sink: BinaryIO, origin: Origin, max
     total = declared_size(response.headers)
     if total is not None and total > max_bytes:
         raise _too_big(origin, max_bytes)
-    digest, size, block = hashlib.sha256(), 0, bytearray()
-    # Decoded, so that the cap holds for what reaches the disk.
-    async for chunk in response.aiter_bytes():
-        size += len(chunk)
-        if size > max_bytes:
-            raise _too_big(origin, max_bytes)
-        block += chunk
-        if len(block) >= _BLOCK:
-            await _write_off_loop(sink, digest, bytes(block))
-            block.clear()
-    await _write_off_loop(sink, digest, bytes(block))
+    size, writer = 0, _Writer(sink)
+    try:
+        # Decoded, so that the cap holds for what reaches the disk.
+        async for chunk in response.aiter_bytes():
+            size += len(chunk)
+            if size > max_bytes:
+                raise _too_big(origin, max_bytes)
+            await writer.take(chunk)
+        await writer.write()
+        await writer.done()
+    finally:
+        # The caller closes the file next, which must not happen under the writer's hands.
+        await writer.stopped()
     came = response.num_bytes_downloaded
     if total is not None and came != total:
         raise DownloadError(f"{origin.host} sent {came} of {total} bytes.", http_status=status)
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return Downloaded(size=size, sha256=digest.hexdigest(), content_type=kind)
+    return Downloaded(size=size, sha256=writer.digest.hexdigest(), content_type=kind)
 
 
 def _is_whole(response: httpx.Response) -> bool:
@@ -250,32 +259,62 @@ def _too_big(origin: Origin, max_bytes: int) -> DownloadError:
     return DownloadError(f"{origin.host} sends more than the {max_bytes} bytes a clip may have.")
 
 
-class _Digest(Protocol):
-    def update(self, data: bytes, /) -> None: ...
+class _Writer:
+    """Hashes and writes on another thread, a block behind the network.
 
+    A network file system may hang for seconds, and every other run shares the loop.
 
-async def _write_off_loop(sink: BinaryIO, digest: _Digest, block: bytes) -> None:
-    # A network file system may hang for seconds, and every other run shares this loop.
-    writing = asyncio.ensure_future(asyncio.to_thread(_write, sink, digest, block))
-    try:
-        await asyncio.shield(writing)
-    except asyncio.CancelledError:
-        # The caller closes the file next, which must not happen under the writer's hands.
-        await asyncio.wait([writing])
-        raise
+    Args:
+        sink: Takes the bytes.
+    """
 
+    def __init__(self, sink: Sink) -> None:
+        self.digest = hashlib.sha256()
+        self._sink = sink
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self._writing: asyncio.Future[None] | None = None
 
-def _write(sink: BinaryIO, digest: _Digest, block: bytes) -> None:
-    digest.update(block)
-    rest = memoryview(block)
-    try:
-        while rest:
-            # An unbuffered file may take less than it is given.
-            rest = rest[sink.write(rest) :]
-    except (OSError, ValueError) as exc:
-        words = getattr(exc, "strerror", None) or "the file is not open for writing"
-        raise StoreError(
-            f"The clip could not be written: {str(words).lower()}.",
-            charged="unknown",
-            cure="Make room, then resume the run.",
-        ) from exc
+    async def take(self, chunk: bytes) -> None:
+        """Take what came; waits only while the disk is two blocks behind."""
+        self._chunks.append(chunk)
+        self._held += len(chunk)
+        if self._held >= _BLOCK:
+            await self.write()
+
+    async def write(self) -> None:
+        """Begin to write what was taken, once the block before is written."""
+        await self.done()
+        chunks, self._chunks, self._held = self._chunks, [], 0
+        self._writing = asyncio.ensure_future(asyncio.to_thread(self._write, chunks))
+
+    async def done(self) -> None:
+        """Wait for the block in hand.
+
+        Raises:
+            StoreError: It could not be written.
+        """
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+
+    async def stopped(self) -> None:
+        """Wait until nothing is written any more, whatever came of it."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+            self._writing.exception()
+
+    def _write(self, chunks: list[bytes]) -> None:
+        try:
+            for chunk in chunks:
+                self.digest.update(chunk)
+                rest = memoryview(chunk)
+                while rest:
+                    # An unbuffered file may take less than it is given.
+                    rest = rest[self._sink.write(rest) :]
+        except (OSError, ValueError) as exc:
+            words = getattr(exc, "strerror", None) or "the file is not open for writing"
+            raise StoreError(
+                f"The clip could not be written: {str(words).lower()}.",
+                charged="unknown",
+                cure="Make room, then resume the run.",
+            ) from exc

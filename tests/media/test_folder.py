@@ -194,6 +194,22 @@ def test_bytes_that_changed_on_the_way_to_disk_are_refused(tmp_path):
     assert listing(tmp_path) == [part.name]
 
 
+def test_a_part_is_read_again_only_if_it_changed_since_it_was_written(tmp_path, monkeypatch):
+    """Whoever wrote it hashed it on the way; once it was touched, its bytes are held against that hash."""
+    store, read = Store(tmp_path), []
+    monkeypatch.setattr(folder_module, "file_sha256", lambda path: read.append(path) or sha256(path))
+    for touched in (False, True):
+        part = make_clip(tmp_path / "fresh.mp4").rename(store.part(make_record()))
+        digest, written = sha256(part), files.signature(part)
+        if touched:
+            part.write_bytes(part.read_bytes() + b"\0")
+            with pytest.raises(StoreError, match="not what was downloaded"):
+                store.keep(make_record(), part, digest, written=written)
+        else:
+            assert store.keep(make_record(), part, digest, written=written).sha256 == digest
+    assert read == [part]
+
+
 def test_a_part_that_is_a_link_is_refused(tmp_path):
     """A link in place of a part names no file outside the folder."""
     store = Store(tmp_path / "media")
