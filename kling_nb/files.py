@@ -31,6 +31,7 @@ __all__ = [
     "read_plain",
     "signature",
     "signature_of",
+    "sync_file",
     "sync_folder",
     "write_whole",
 ]
@@ -248,6 +249,16 @@ def copy_and_hash(source: Path, target: Path) -> str:
     return digest.hexdigest()
 
 
+def sync_file(path: Path) -> None:
+    """Put the bytes of a file on disk."""
+    # Windows syncs only what may be written; elsewhere a linked file of a colleague's may not be.
+    handle = os.open(path, (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def sync_folder(folder: Path) -> None:
     """Put the names in a folder on disk, where the system has such an act.
 
@@ -342,12 +353,7 @@ def place(
         >>> place(Path(".a.part"), "a", ".mp4", sha256="0" * 64)  # doctest: +SKIP
     """
     folder, size = part.parent, signature(part)[0]
-    # Windows syncs only what may be written; elsewhere a linked file of a colleague's may not be.
-    handle = os.open(part, (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | getattr(os, "O_NOFOLLOW", 0))
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_file(part)
     checkpoint("synced")
     for number in range(1, 1000):
         final = folder / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")

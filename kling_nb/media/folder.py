@@ -10,6 +10,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -18,17 +19,18 @@ from kling_nb.errors import Charged, StoreError
 from kling_nb.files import (
     Checkpoint,
     Signature,
-    copy_and_hash,
     file_sha256,
     no_checkpoint,
     part_name,
     place,
     signature,
+    sync_file,
     sync_folder,
     write_whole,
 )
 from kling_nb.media import probe as probing
 from kling_nb.media.claims import Claims
+from kling_nb.media.copies import link_or_copy
 from kling_nb.media.index import FolderIndex
 from kling_nb.media.names import file_stem
 from kling_nb.media.room import try_room
@@ -37,11 +39,13 @@ from kling_nb.records.privacy import is_redacted
 from kling_nb.records.receipt_model import is_bare_name
 from kling_nb.records.run import MediaFacts, RunRecord
 
-__all__ = ["ROOM_BYTES", "Store", "link_or_copy"]
+__all__ = ["ROOM_BYTES", "Store"]
 
 ROOM_BYTES = 64 * 1024 * 1024
 
 _POSTERS = 512
+#: From here on the disk needs about as long for a file as the decoder does.
+_LARGE_BYTES = 4 << 20
 
 
 class Store:
@@ -138,8 +142,8 @@ class Store:
             NotVideoError: It is no playable video; the part is still there.
             StoreError: It is not what came over the wire, or cannot be named; the part is still there.
         """
-        measured = probing.probe(part)
         try:
+            measured = _measure(part)
             if written != signature(part) and file_sha256(part) != sha256:
                 raise StoreError(
                     "The clip on disk is not what was downloaded.",
@@ -382,19 +386,15 @@ class Store:
             return False
 
 
-def link_or_copy(source: Path, part: Path, record: RunRecord) -> None:
-    """Link or copy a clip into another folder.
-
-    Raises:
-        StoreError: It was copied, and is not the recorded one.
-    """
-    try:
-        os.link(source, part)
-    except (OSError, NotImplementedError):
-        if record.media is None or copy_and_hash(source, part) != record.media.sha256:
-            raise StoreError(
-                "The clip changed while it was copied.", charged=record.charged, run_id=record.id
-            ) from None
+def _measure(part: Path) -> probing.Measured:
+    if signature(part)[0] < _LARGE_BYTES:
+        return probing.probe(part)
+    with ThreadPoolExecutor(1) as disk:
+        synced = disk.submit(sync_file, part)
+        measured = probing.probe(part)
+    # An error of the disk is told once, to whoever asks first.
+    synced.result()
+    return measured
 
 
 def _refuse(

@@ -11,7 +11,8 @@ from pathlib import Path
 from kling_nb.config.environment import media_folder
 from kling_nb.errors import KlingError, StoreError, UsageError
 from kling_nb.files import file_sha256, open_new, place
-from kling_nb.media.folder import Store, link_or_copy
+from kling_nb.media.copies import link_or_copy
+from kling_nb.media.folder import Store
 from kling_nb.media.remote import Depot, is_address
 from kling_nb.records.privacy import redact_error
 from kling_nb.records.receipt_model import CLIP_SUFFIXES

@@ -1,5 +1,6 @@
 """The media folder: no paid clip is lost, replaced or half there, and no stranger's file leads out of it."""
 
+import errno
 import hashlib
 import json
 import os
@@ -208,6 +209,24 @@ def test_a_part_is_read_again_only_if_it_changed_since_it_was_written(tmp_path, 
         else:
             assert store.keep(make_record(), part, digest, written=written).sha256 == digest
     assert read == [part]
+
+
+def test_a_large_clip_that_the_disk_does_not_take_is_not_kept(tmp_path, monkeypatch):
+    """It is put on disk while it is measured, and an error of that counts as any other."""
+    store = Store(tmp_path)
+    part = make_clip(tmp_path / "fresh.mp4").rename(store.part(make_record()))
+    with part.open("ab") as film:
+        film.write((5 << 20).to_bytes(4, "big") + b"free" + bytes((5 << 20) - 8))
+
+    def failing(_path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(folder_module, "sync_file", failing)
+    with pytest.raises(StoreError, match="cannot be kept"):
+        store.keep(make_record(), part, sha256(part))
+    assert listing(tmp_path) == [part.name]
+    monkeypatch.undo()
+    assert store.keep(make_record(), part, sha256(part)).frames == 24
 
 
 def test_a_part_that_is_a_link_is_refused(tmp_path):
