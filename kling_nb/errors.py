@@ -175,7 +175,9 @@ def one_line(text: str) -> str:
         >>> one_line("a \U0001f469\u200d\U0001f680 flies") == "a \U0001f469\u200d\U0001f680 flies"
         True
     """
-    return " ".join("".join(c if c.isprintable() or c in _JOINERS else " " for c in text).split())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() or c in _JOINERS else " " for c in text)
+    return " ".join(text.split())
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:

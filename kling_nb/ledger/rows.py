@@ -31,17 +31,16 @@ class Records(list[RunRecord]):
         self.unreadable = tuple(unreadable)
 
 
-#: By run, what was last written here and the record that it was written from: it need not be read again.
+#: By run, what was last written or read here, and the record of it: the same text is not read again.
 _recent: dict[str, tuple[str, RunRecord]] = {}
 _MOST_RECENT = 2_000
 
 
 def remember(record: RunRecord, text: str) -> None:
-    """Keep the record that was written as this text; what is in the ledger by then decides."""
-    _recent.pop(record.id, None)
+    """Keep the record that is written as this text; what is in the ledger by then decides."""
+    if len(_recent) >= _MOST_RECENT:
+        _recent.clear()
     _recent[record.id] = text, record
-    if len(_recent) > _MOST_RECENT:
-        _recent.pop(next(iter(_recent)), None)
 
 
 def read_row(run_id: str, text: str) -> RunRecord:
@@ -66,7 +65,7 @@ def read_row(run_id: str, text: str) -> RunRecord:
     if known is not None and known[0] == text:
         return known[1]
     try:
-        return RunRecord.model_validate_json(text)
+        record = RunRecord.model_validate_json(text)
     except ValidationError:
         raise LedgerError(
             f"The ledger's row of run {run_id} cannot be read: a newer kling_nb wrote it, or it is damaged.",
@@ -75,6 +74,8 @@ def read_row(run_id: str, text: str) -> RunRecord:
             "all the same, ask for another take, e.g. `--take 1`.",
             run_id=run_id,
         ) from None
+    remember(record, text)
+    return record
 
 
 def read_rows(rows: Iterable[tuple[str, str]]) -> Records:

@@ -1,5 +1,6 @@
 """What reports read of the ledger: running totals, and the few runs that they point out."""
 
+import functools
 import json
 from datetime import date
 from typing import Any
@@ -24,26 +25,29 @@ def read_tallies(
         "AND day >= ? AND day <= ? AND runs <> 0",
         (first, last, str(since or ""), str(until or "9")),
     )
-    return [_tally(*row) for row in rows]
+    # The same few names stand on every day.
+    read = functools.cache(_labels_and_tags)
+    return [_tally(*read(row[1]), *row) for row in rows]
 
 
-def _tally(scope: str, name: str, play: int, day: str, *figures: int) -> Tally:
+def _labels_and_tags(name: str) -> tuple[dict[str, Any], dict[str, str]]:
     provider, model, project, user, notebook, private, tags = json.loads(name)
+    labels = {"provider": provider, "model": model, "user": user, "project": project, "notebook": notebook}
+    return labels, shown_tags(tags, private=bool(private))
+
+
+def _tally(
+    labels: dict[str, Any],
+    tags: dict[str, str],
+    scope: str,
+    _name: str,
+    play: int,
+    day: str,
+    *figures: int,
+) -> Tally:
     counted: dict[str, Any] = dict(zip(MEASURES, figures, strict=True))
-    return Tally(
-        play=bool(play),
-        labels={
-            "provider": provider,
-            "model": model,
-            "day": day,
-            "session": scope.removeprefix("report:"),
-            "user": user,
-            "project": project,
-            "notebook": notebook,
-        },
-        tags=shown_tags(tags, private=bool(private)),
-        **counted,
-    )
+    labels = {**labels, "day": day, "session": scope.removeprefix("report:")}
+    return Tally(play=bool(play), labels=labels, tags=tags, **counted)
 
 
 def read_open(connection: sa.Connection) -> Records:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -247,10 +248,14 @@ class CostReport:
 
     # -- pages -----------------------------------------------------------------------
     def __repr__(self) -> str:
-        return text_of(part for part in self._parts() if part != LEGEND)
+        return text_of(part for part in self._page if part != LEGEND)
 
     def _repr_html_(self) -> str:
-        return tag("div", page_of(self._parts()), style=FONT)
+        return tag("div", page_of(self._page), style=FONT)
+
+    @cached_property
+    def _page(self) -> list[Part]:
+        return list(self._parts())
 
     def _parts(self) -> Iterator[Part]:
         scope = self.scope[0].upper() + self.scope[1:]

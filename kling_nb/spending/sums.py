@@ -7,8 +7,11 @@ never in it, and is never 0; a run is counted once in each group that it belongs
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
+from functools import cached_property
+from itertools import product
+from operator import attrgetter
 from typing import Any
 
 from kling_nb.errors import UsageError, did_you_mean, one_line
@@ -109,13 +112,23 @@ class Group:
 
     Args:
         labels: Each dimension's value; None where the run has none.
-        sums: Their figures.
-        record: The run, where it is one.
+        play: Whether their money is the sandbox's.
+        tallies: The runs, counted one by one or together.
     """
 
     labels: tuple[str | None, ...]
-    sums: Sums
-    record: RunRecord | None = None
+    play: bool
+    tallies: Sequence[Tally]
+
+    @cached_property
+    def sums(self) -> Sums:
+        """Their figures; a page adds up only the rows that it shows."""
+        return _sums(self.tallies, play=self.play)
+
+    @property
+    def record(self) -> RunRecord | None:
+        """The run, where it is one."""
+        return self.tallies[0].record
 
 
 def difference(micros: int | None) -> str:
@@ -240,11 +253,7 @@ def group(tallies: Iterable[Tally], by: Sequence[str] = OVERVIEW) -> list[Group]
     if "run" in by:
         keys.sort(key=lambda key: _asked_at(found[key][0]), reverse=True)
     keys.sort(key=lambda key: key[0])
-    return [
-        Group(labels=labels, sums=_sums(counted, play=play), record=counted[0].record)
-        for play, labels in keys
-        for counted in [found[play, labels]]
-    ]
+    return [Group(labels=labels, play=play, tallies=found[play, labels]) for play, labels in keys]
 
 
 def _asked_at(tally: Tally) -> str:
@@ -261,39 +270,37 @@ def add_up(tallies: Iterable[Tally]) -> list[Sums]:
     return [each.sums for each in group(tallies, ())]
 
 
-def _labels(tally: Tally, by: Sequence[str]) -> list[tuple[str | None, ...]]:
-    rows: list[tuple[str | None, ...]] = [()]
-    for name in by:
-        rows = [(*row, value) for row in rows for value in _values(tally, name)]
-    return rows
+_FIGURES = tuple(each.name for each in fields(Tally) if each.type is int)
+_figures = attrgetter(*_FIGURES)
+
+
+def _labels(tally: Tally, by: Sequence[str]) -> Iterable[tuple[str | None, ...]]:
+    return product(*[_values(tally, name) for name in by])
 
 
 def _values(tally: Tally, name: str) -> list[str | None]:
+    if name in tally.labels:
+        return [tally.labels[name] or None]
     if name == "tag":
         return [f"{key}={value}" for key, value in sorted(tally.tags.items())] or [None]
     if name.startswith("tag:"):
         return [tally.tags.get(name[4:])]
-    if name == "run":
-        return [tally.record.id if tally.record else None]
-    return [tally.labels[name] or None]
+    return [tally.record.id if tally.record else None]
 
 
 def _sums(tallies: Sequence[Tally], *, play: bool) -> Sums:
-    def whole(name: str) -> int:
-        return sum(getattr(tally, name) for tally in tallies)
-
-    runs, estimated, reported, settled = map(
-        whole, ("runs", "estimated_known", "reported_known", "settled_known")
-    )
+    whole = dict(zip(_FIGURES, map(sum, zip(*map(_figures, tallies), strict=True)), strict=True))
+    runs, estimated = whole["runs"], whole["estimated_known"]
+    reported, settled = whole["reported_known"], whole["settled_known"]
     return Sums(
         play=play,
         runs=runs,
-        pending=whole("pending"),
-        estimated=Figure(known=whole("estimated"), counted=estimated, unknown=runs - estimated),
-        reported=Figure(known=whole("reported"), counted=reported, unknown=whole("reports") - reported),
-        settled=Figure(known=whole("settled"), counted=settled, unknown=whole("unknown")),
-        reserved_micros=whole("reserved"),
-        difference_micros=whole("difference") if whole("compared") else None,
+        pending=whole["pending"],
+        estimated=Figure(known=whole["estimated"], counted=estimated, unknown=runs - estimated),
+        reported=Figure(known=whole["reported"], counted=reported, unknown=whole["reports"] - reported),
+        settled=Figure(known=whole["settled"], counted=settled, unknown=whole["unknown"]),
+        reserved_micros=whole["reserved"],
+        difference_micros=whole["difference"] if whole["compared"] else None,
     )
 
 

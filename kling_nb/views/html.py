@@ -9,7 +9,6 @@ MathJax would take for TeX.
 
 import html as stdlib_html
 import re
-import unicodedata
 from collections.abc import Sequence
 
 __all__ = [
@@ -47,6 +46,8 @@ _DATA = re.compile(r"data:(image|video)/(?:jpeg|png|webp|gif|mp4|webm);base64,[A
 _SCHEME = re.compile(r"[^/?#]*:")
 _MARKUP = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*")
 _TEX = re.compile(r"[$\\]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 class Html(str):
@@ -84,12 +85,7 @@ def escape(text: object) -> Html:
 
 
 def _quote(text: object) -> str:
-    plain = "".join(
-        "\ufffd" if "\ud800" <= c <= "\udfff" else c
-        for c in str(text)
-        if c in "\n\t" or unicodedata.category(c) != "Cc"
-    )
-    return stdlib_html.escape(plain, quote=True)
+    return stdlib_html.escape(_SURROGATE.sub("\ufffd", _CONTROL.sub("", str(text))), quote=True)
 
 
 def join(parts: Sequence[object], between: object = "") -> Html:

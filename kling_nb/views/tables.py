@@ -199,6 +199,8 @@ def _plain(cell: object) -> str:
 
 def _columns(text: str) -> int:
     """Count terminal columns: wide characters take two, combining ones none."""
+    if text.isascii():
+        return len(text)
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
     )
