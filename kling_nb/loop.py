@@ -79,6 +79,10 @@ class Loop:
         """
         return contextvars.Context().run(asyncio.run_coroutine_threadsafe, work, self._started())
 
+    def call(self, act: Callable[..., object], *args: Any) -> None:
+        """Have a plain function called on the loop, from any thread; its result is not waited for."""
+        contextvars.Context().run(self._started().call_soon_threadsafe, act, *args)
+
     @property
     def running(self) -> bool:
         """Whether it was ever needed."""

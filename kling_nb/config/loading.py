@@ -116,7 +116,7 @@ Folder = Annotated[Line, AfterValidator(_folder)]
 Address = Annotated[Line, AfterValidator(_address)]
 Origins = Annotated[tuple[Annotated[Line, AfterValidator(_origin)], ...], BeforeValidator(_split)]
 ModelName = Annotated[str, AfterValidator(_model)]
-Count = Annotated[int, BeforeValidator(_number), Field(ge=1, le=100)]
+Count = Annotated[int, BeforeValidator(_number), Field(ge=1)]
 Scale = Annotated[float, BeforeValidator(_number), Field(ge=0, le=100)]
 _fields: Any = {name: (f"{one.type} | None", None) for name, one in OPTIONS.items()}
 _Options = create_model("_Options", __base__=Given, __module__=__name__, **_fields)

@@ -13,20 +13,23 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
-from kling_nb.engine.detach import detached, halted
+from kling_nb.engine.detach import halted
 from kling_nb.engine.fetch import fetch_again
 from kling_nb.engine.folder_state import SENDER_GONE, catch_up
 from kling_nb.engine.job import Clock, Driver, Job, Limits
 from kling_nb.engine.leases import Leases
 from kling_nb.engine.lookup import Access, Seen, look
+from kling_nb.engine.places import NoPlaceError, Places
+from kling_nb.engine.poller import Poller
 from kling_nb.engine.refetch import look_again, refetch
 from kling_nb.engine.run import Run
 from kling_nb.engine.save import save
-from kling_nb.engine.submit import cancel_unsent, have_place, recover, submit
+from kling_nb.engine.submit import cancel_unsent, recover, submit
 from kling_nb.engine.watch import watch
-from kling_nb.errors import KlingError, LedgerError, StoreError, UsageError
+from kling_nb.errors import KlingError, LedgerError, StoreError
 from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.database import LeaseLostError, Ledger
 from kling_nb.loop import Loop
@@ -52,6 +55,7 @@ class Engine:
         clock: Time and chance.
         limits: How long each step may take.
         max_in_flight: Runs at the provider at once, per account.
+        sandbox_wait: The multiplier of the sandbox's waits, which those of ours on this machine follow.
         checkpoint: Called after each of `STEPS`; a crash test ends the process there.
     """
 
@@ -65,6 +69,7 @@ class Engine:
         clock: Clock | None = None,
         limits: Limits | None = None,
         max_in_flight: int = 4,
+        sandbox_wait: float = 0.0,
         checkpoint: Checkpoint = no_checkpoint,
     ) -> None:
         self.loop = loop
@@ -72,6 +77,7 @@ class Engine:
         self.clock = clock or Clock()
         self.limits = limits or Limits()
         self.max_in_flight = max_in_flight
+        self.sandbox_wait = sandbox_wait
         self.checkpoint = checkpoint
         self.page_folder: Path | None = None
         self._access = access
@@ -84,7 +90,8 @@ class Engine:
         self._drivers: dict[str, Driver] = {}
         self._closed = False
         self._stores: dict[str, Store] = {}
-        self._slots: dict[tuple[str, int], asyncio.Semaphore] = {}
+        self._poller: Poller | None = None
+        self._places = Places(self)
         self._lock = threading.Lock()
 
     # -- handles -----------------------------------------------------------
@@ -103,7 +110,7 @@ class Engine:
         run.reused = reused and not (run.name or run.sent_here)
         run.sent_here = run.sent_here or not reused
         run.stop(None)
-        self.loop.start(self._drive(run, may_send=True))
+        self.loop.call(self._places.begin, run)
         return run
 
     def fetch(self, record: RunRecord) -> Run:
@@ -111,7 +118,7 @@ class Engine:
         run = Run(record, self, reused=True)
         run.fetching, run.note = True, "Its file is not here: it is fetched again, for free."
         run.stop(None)
-        self.loop.start(self._drive(run, may_send=False))
+        self.loop.start(self.drive(run, may_send=False))
         return run
 
     def peek(self, record: RunRecord) -> Run:
@@ -146,17 +153,19 @@ class Engine:
     def attend(self, run: Run) -> None:
         """See to it that a run somebody waits for is watched; nothing new is ever sent for it."""
         if not run.done:
-            self.loop.start(self._drive(run, may_send=False))
+            self.loop.start(self.drive(run, may_send=False))
 
     def detach(self, run: Run) -> None:
         """Stop watching a run."""
         if (job := self._job(run.id)) is not None:
             job.detach_wanted = True
-            self.loop.start(job.wake_up())
+            self.loop.call(job.wake)
+        else:
+            self.loop.call(partial(self._places.call_up, run, detach=True))
 
     def drives(self, run_id: str) -> bool:
         """Whether this process is carrying a run at this moment."""
-        return run_id in self._drivers
+        return run_id in self._drivers or run_id in self._places
 
     def _job(self, run_id: str) -> Job | None:
         driver = self._drivers.get(run_id)
@@ -182,27 +191,48 @@ class Engine:
         return self.resume(run) if record.status.pending else run
 
     # -- driving -----------------------------------------------------------
-    async def _drive(self, run: Run, *, may_send: bool) -> None:
-        while (driver := self._drivers.get(run.id)) and (driver.ending or driver.run is not run):
-            # Both claim under the same owner: what the old one gives back would be the new one's lease.
-            await asyncio.wait([driver.task], timeout=0.1)
-        if driver or (run.status.ended and not run.fetching):
-            return
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine of the loop always runs in a task
-        driver = self._drivers[run.id] = Driver(run, task)
-        try:
-            if self._closed:
-                raise asyncio.CancelledError  # noqa: TRY301 - as if it had been closed a moment later
-            await self._drive_once(driver, may_send=may_send)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - any fault must end as words on the run, not vanish in a thread
-            run.stop(halted(run.record, error))
-        finally:
-            del self._drivers[run.id]
+    async def drive(
+        self,
+        run: Run,
+        *,
+        may_send: bool,
+        detach: bool = False,
+        leave_place: Callable[[], None] | None = None,
+    ) -> None:
+        """Carry a run until it ends, or until somebody wants it to be let go.
 
-    async def _drive_once(self, driver: Driver, *, may_send: bool) -> None:
+        Args:
+            run: Its handle.
+            may_send: Whether it may be sent if it was not yet.
+            detach: Whether somebody wants just that already.
+            leave_place: Gives up the place in flight that it was started with, if it was.
+        """
+        with contextlib.ExitStack() as place:
+            if leave_place is not None:
+                place.callback(leave_place)
+            while (driver := self._drivers.get(run.id)) and (driver.ending or driver.run is not run):
+                # Both claim under the same owner: what the old one gives back would be the new one's lease.
+                await asyncio.wait([driver.task], timeout=0.1)
+            if driver or run.id in self._places or (run.status.ended and not run.fetching):
+                return
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - a coroutine of the loop always runs in a task
+            driver = self._drivers[run.id] = Driver(run, task, place=place, has_place=leave_place is not None)
+            try:
+                if self._closed:
+                    raise asyncio.CancelledError  # noqa: TRY301 - as if it had been closed a moment later
+                await self._drive_once(driver, may_send=may_send, detach=detach)
+            except NoPlaceError:
+                self._places.park(run)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - any fault must end as words on the run, not vanish in a thread
+                run.stop(halted(run.record, error))
+            finally:
+                del self._drivers[run.id]
+
+    async def _drive_once(self, driver: Driver, *, may_send: bool, detach: bool) -> None:
         run = driver.run
         access = await asyncio.to_thread(self._access, run.record)
+        self._poller = self._poller or Poller(self.clock)
         job = driver.job = Job(
             run=run,
             provider=access.provider,
@@ -214,16 +244,24 @@ class Engine:
             transport=self._transport,
             clock=self.clock,
             limits=self.limits,
+            poller=self._poller,
+            sandbox_wait=self.sandbox_wait,
             checkpoint=self.checkpoint,
             may_send=may_send,
+            detach_wanted=detach,
+            leave_place=driver.place.close,
         )
         if run.fetching:
             await refetch(job)
             return
-        while await self._claim(job):
+        while await self._leases.claim(job, self._write_sidecar):
             self._leases.keep(job)
+            keep = False
             try:
-                await self._carry(job)
+                await self._carry(job, driver)
+            except NoPlaceError:
+                keep = True
+                raise
             except LeaseLostError:
                 continue  # This machine slept, and another process took the run over: follow it.
             except KlingError as error:
@@ -233,76 +271,35 @@ class Engine:
             finally:
                 # Also when canceled: a lease that is kept makes other processes wait until it runs out.
                 driver.ending = driver.ending or run.status.ended
-                await self._leases.give_back(run.id)
+                await self._leases.give_back(run.id, released=not keep)
             break
-
-    async def _claim(self, job: Job) -> bool:
-        """Wait until the run is ours to drive; False where it ended before."""
-        run, lease, since = job.run, None, 0.0
-        while True:
-            mine, before, (lease, record) = False, lease, await self._leases.take(run.id)
-            if lease is None:
-                mine = True
-            else:
-                since = since if lease == before else self.clock.monotonic()
-                if self.clock.monotonic() - since > self.limits.lease_s:
-                    # Nobody renews it, whatever the clock on the wall says.
-                    lease, record = await self._leases.take(run.id, unmoved=lease)
-                    mine = lease is None
-            if record is None:
-                raise UsageError(
-                    f"Run {run.id} is known from the media folder only.",
-                    charged=run.record.charged,
-                    cure="Run its cell again: that takes it into the ledger and sends nothing.",
-                    run_id=run.id,
-                )
-            if record != run.record:
-                if record.status.ended:
-                    # First the folder, where an older state may stand: who is told may be gone at once.
-                    await asyncio.to_thread(self._write_sidecar, record)
-                run.publish(record)
-            if mine or run.status.ended:
-                return mine
-            if job.detach_wanted:
-                what = f"We stopped watching run {run.id}, which another process carries."
-                raise detached(run.record, what, f"`%kling resume {run.id}` watches it again.")
-            # Another process drives it: follow what it commits, and take over when its lease runs out.
-            await job.pause(1.0)
 
     def _write_sidecar(self, record: RunRecord) -> None:
         with contextlib.suppress(StoreError):
             self.store(record.folder).write_sidecar(record)
 
-    async def _carry(self, job: Job) -> None:
-        snapshot = None
+    async def _carry(self, job: Job, driver: Driver) -> None:
+        snapshot, new = None, False
         if job.at(RunStatus.CREATED) and not job.run.sent_here:
             await catch_up(job)
         if job.at(RunStatus.CREATED) and not job.may_send:
             await cancel_unsent(job, SENDER_GONE)
         elif job.at(RunStatus.CREATED, RunStatus.SUBMITTING):
-            slot = self._slot(job.record.account)
-            if not await have_place(slot, job):
-                return
-            place = contextlib.ExitStack()
-            place.callback(slot.release)
-            job.leave_place = place.close
-            try:
-                if job.at(RunStatus.SUBMITTING):
-                    # Another process was killed between the intent and the answer.
-                    await recover(job, "the process that sent it ended before the answer came")
-                else:
-                    await submit(job)
-                if job.at(RunStatus.QUEUED, RunStatus.RUNNING):
-                    snapshot = await watch(job)
-            finally:
-                job.leave_place()
-        elif job.at(RunStatus.QUEUED, RunStatus.RUNNING):
-            snapshot = await watch(job)
+            wanted = job.detach_wanted or job.run.cancel_wanted
+            if not (driver.has_place or wanted):
+                driver.place.callback(self._places.take(job.record.account))
+                driver.has_place = True
+            if job.at(RunStatus.SUBMITTING):
+                # Another process was killed between the intent and the answer.
+                await recover(job, "the process that sent it ended before the answer came")
+            else:
+                await submit(job)
+            new = True
+        if job.at(RunStatus.QUEUED, RunStatus.RUNNING):
+            snapshot = await watch(job, new=new)
+        job.leave_place()
         if job.at(RunStatus.SAVING):
             await save(job, snapshot)
-
-    def _slot(self, account: str) -> asyncio.Semaphore:
-        return self._slots.setdefault((account, self.max_in_flight), asyncio.Semaphore(self.max_in_flight))
 
     # -- cancel --------------------------------------------------------------
     def can_cancel(self, record: RunRecord) -> bool:
@@ -341,7 +338,9 @@ class Engine:
             if run.status.ended or run.record.provider_run_id is not None:
                 break
             if job := self._job(run.id):
-                job.wake.set()
+                job.wake()
+            elif run.id in self._places:
+                self._places.call_up(run)
             elif run.status == RunStatus.CREATED and not run.done:
                 # Nobody here drives it; being looked after, it ends without being sent.
                 self.attend(run)
@@ -361,7 +360,7 @@ class Engine:
         elif outcome == "unknown":
             run.note = f"{provider.label} did not say whether the cancel took effect."
         if (driver := self._drivers.get(run.id)) and driver.job and not driver.ending:
-            driver.job.wake.set()
+            driver.job.wake()
         else:
             self.resume(run)
         return str(outcome)
@@ -387,10 +386,13 @@ class Engine:
         # A driver that is ending only gives its lease back: cut short, it might keep it.
         if ending := [driver.task for driver in self._drivers.values() if driver.ending]:
             await asyncio.wait(ending, timeout=5)
+        await self._places.close()
         tasks = [driver.task for driver in self._drivers.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._poller is not None:
+            self._poller.close()
         await self._transport.aclose()
 
     # -- what the handles show -------------------------------------------------

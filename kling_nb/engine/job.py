@@ -16,8 +16,9 @@ from pydantic import SecretStr
 
 from kling_nb.addresses import is_loopback
 from kling_nb.engine.lookup import MOST_FOLLOWED
+from kling_nb.engine.poller import Poller
 from kling_nb.engine.run import Run
-from kling_nb.engine.schedule import back_off
+from kling_nb.engine.schedule import LOOPBACK_SCALE, back_off
 from kling_nb.errors import LedgerError, StoreError
 from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.database import LeaseLostError, Ledger
@@ -121,7 +122,10 @@ class Job:
         limits: How long each step may take.
         may_send: Whether the run may be sent if it was not yet; looking after what is there may not.
         checkpoint: Called after each of `STEPS`.
-        wake: Set when somebody has a wish.
+        poller: When what waits goes on, and which run is read when.
+        sandbox_wait: The multiplier of the sandbox's waits.
+        turn: What it waits for at this moment, if it may be woken.
+        woken: Whether somebody has a wish that it has not looked at yet.
         detach_wanted: Whether somebody wants the watching to end.
         resting: Whether nothing is on its way to the provider just now.
         follows: Whether a kernel with another ledger is to send it: then its claim is not kept alive here.
@@ -139,7 +143,10 @@ class Job:
     clock: Clock
     limits: Limits
     checkpoint: Checkpoint = no_checkpoint
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    poller: Poller
+    sandbox_wait: float = 0.0
+    turn: asyncio.Future[Any] | None = None
+    woken: bool = False
     may_send: bool = True
     detach_wanted: bool = False
     resting: bool = False
@@ -159,6 +166,10 @@ class Job:
     def loopback(self) -> bool:
         """Whether the provider is a server on this machine."""
         return is_loopback(self.provider.base_url)
+
+    def wait_s(self, seconds: float) -> float:
+        """Give how long we wait here where it is so many seconds at a real provider."""
+        return max(seconds * LOOPBACK_SCALE * self.sandbox_wait, 0.05) if self.loopback else seconds
 
     @property
     def same_account(self) -> bool:
@@ -368,26 +379,13 @@ class Job:
 
     async def pause(self, seconds: float) -> None:
         """Wait, but wake at once when somebody has a wish."""
-        sleeping = asyncio.ensure_future(self.clock.sleep(seconds))
-        try:
-            await self.unless_woken(sleeping)
-        finally:
-            sleeping.cancel()
+        await self.poller.rest(self, seconds)
 
-    async def wake_up(self) -> None:
-        """Tell it of a wish, from any thread by way of the loop."""
-        self.wake.set()
-
-    async def unless_woken(self, work: asyncio.Future[Any]) -> None:
-        """Wait for something, with nothing on its way, but only until somebody has a wish."""
-        waking = asyncio.ensure_future(self.wake.wait())
-        self.resting = True
-        try:
-            await asyncio.wait({work, waking}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self.resting = False
-            waking.cancel()
-            self.wake.clear()
+    def wake(self) -> None:
+        """Tell it of a wish; on the loop."""
+        self.woken = True
+        if self.turn is not None and not self.turn.done():
+            self.turn.set_result(None)
 
 
 @dataclass
@@ -397,12 +395,16 @@ class Driver:
     Args:
         run: The handle that it reports to.
         task: Its task on the loop.
+        place: Gives up its place in flight when it is closed, which may be done again.
+        has_place: Whether it ever had one.
         job: What it does, once the provider and the key are found.
         ending: Whether it only gives its lease back; what is wanted then needs another driver.
     """
 
     run: Run
     task: asyncio.Task[None]
+    place: contextlib.ExitStack
+    has_place: bool = False
     job: Job | None = None
     ending: bool = False
 

@@ -5,10 +5,11 @@ Invariants: a lease is kept as long as its run is driven, and no longer; a heart
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from kling_nb.engine.detach import detached
 from kling_nb.engine.job import Job, Limits
-from kling_nb.errors import LedgerError
+from kling_nb.errors import LedgerError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.records.run import RunRecord
@@ -43,17 +44,64 @@ class Leases:
 
         return await self._ledger.writer.ask(claim, synced=False)
 
+    async def claim(self, job: Job, write_sidecar: Callable[[RunRecord], None]) -> bool:
+        """Wait until a run is ours to drive; its handle tells what another process commits meanwhile.
+
+        Args:
+            job: The run.
+            write_sidecar: Writes the end that another process came to into the folder.
+
+        Returns:
+            False where it ended before.
+
+        Raises:
+            UsageError: The ledger does not know the run.
+            DetachedError: Somebody stopped the waiting.
+        """
+        run, lease, since = job.run, None, 0.0
+        while True:
+            mine, before, (lease, record) = False, lease, await self.take(run.id)
+            if lease is None:
+                mine = True
+            else:
+                since = since if lease == before else job.clock.monotonic()
+                if job.clock.monotonic() - since > job.limits.lease_s:
+                    # Nobody renews it, whatever the clock on the wall says.
+                    lease, record = await self.take(run.id, unmoved=lease)
+                    mine = lease is None
+            if record is None:
+                raise UsageError(
+                    f"Run {run.id} is known from the media folder only.",
+                    charged=run.record.charged,
+                    cure="Run its cell again: that takes it into the ledger and sends nothing.",
+                    run_id=run.id,
+                )
+            if record != run.record:
+                if record.status.ended:
+                    # First the folder, where an older state may stand: who is told may be gone at once.
+                    await asyncio.to_thread(write_sidecar, record)
+                run.publish(record)
+            if mine or run.status.ended:
+                return mine
+            if job.detach_wanted:
+                what = f"We stopped watching run {run.id}, which another process carries."
+                raise detached(run.record, what, f"`%kling resume {run.id}` watches it again.")
+            # Another process drives it: follow what it commits, and take over when its lease runs out.
+            await job.pause(1.0)
+
     def keep(self, job: Job) -> None:
         """Keep the lease of a run that was claimed, until it is given back."""
         self._held[job.record.id] = job
         if self._beating is None or self._beating.done():
             self._beating = asyncio.ensure_future(self._beat())
 
-    async def give_back(self, run_id: str) -> None:
-        """Let others drive a run."""
+    async def give_back(self, run_id: str, *, released: bool = True) -> None:
+        """Let others drive a run; not `released`, somebody else here keeps its lease from now on."""
         del self._held[run_id]
         if self._beating and not self._held:
             self._beating.cancel()
+        if not released:
+            return
         with contextlib.suppress(LedgerError):
             await self._ledger.writer.ask(
                 lambda transaction: transaction.release(run_id, self._owner), synced=False

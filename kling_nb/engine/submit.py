@@ -31,7 +31,7 @@ from kling_nb.records.privacy import is_redacted, redacted
 from kling_nb.records.provenance import Sent
 from kling_nb.records.run import RunStatus, ids_of, with_who
 
-__all__ = ["cancel_unsent", "have_place", "not_sent", "recover", "submit"]
+__all__ = ["cancel_unsent", "not_sent", "recover", "submit"]
 
 ELSEWHERE = "another kernel sends the same request from this folder"
 #: Proofs that a POST made no run, each by two reads of its own and each good for one more POST.
@@ -119,27 +119,6 @@ def not_sent(job: Job) -> DetachedError:
         "Run the cell again to send it.",
         charged="no",
     )
-
-
-async def have_place(slot: asyncio.Semaphore, job: Job) -> bool:
-    """Wait for a place in flight; False where the run was canceled before."""
-    if not slot.locked():
-        return await slot.acquire()
-    having, kept = asyncio.ensure_future(slot.acquire()), False
-    try:
-        while not having.done():
-            await job.unless_woken(having)
-            if job.detach_wanted and job.at(RunStatus.CREATED):
-                raise not_sent(job)
-            if job.run.cancel_wanted and job.at(RunStatus.CREATED):
-                await cancel_unsent(job, "canceled before")
-                return False
-        kept = True
-        return True
-    finally:
-        # Given up, perhaps in the very moment the place came free: then it is given back.
-        if not kept and not having.cancel():
-            slot.release()
 
 
 @dataclass

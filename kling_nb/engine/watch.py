@@ -5,7 +5,6 @@ definite word does: a word of no contract twice in a row, "no such run" for minu
 our watching, not the run.
 """
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -13,9 +12,10 @@ from typing import Any
 
 from kling_nb.engine.detach import detached
 from kling_nb.engine.folder_state import kept_clip
+from kling_nb.engine.follow import Follow
 from kling_nb.engine.job import Job
-from kling_nb.engine.schedule import back_off, poll_delay, typical
-from kling_nb.errors import KlingError, LedgerError, TransportError
+from kling_nb.engine.schedule import back_off
+from kling_nb.errors import KlingError, TransportError
 from kling_nb.providers.base import Snapshot
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import micros
@@ -29,11 +29,12 @@ _DENIALS = 3
 SANDBOX_GONE = "the sandbox that ran it is gone"
 
 
-async def watch(job: Job) -> Snapshot | None:
+async def watch(job: Job, *, new: bool = False) -> Snapshot | None:
     """Read a run until it ends.
 
     Args:
         job: A run in `queued` or `running`.
+        new: Whether it was accepted just now, so that it need not be read at once.
 
     Returns:
         The last reading of a run that made a clip (now `saving`), else None.
@@ -42,15 +43,22 @@ async def watch(job: Job) -> Snapshot | None:
         DetachedError: The deadline passed, or somebody stopped the watching.
         KlingError: The account is not allowed to read the run.
     """
-    record = job.record
-    expected = typical(await asyncio.to_thread(_waits, job))
     # The pace follows the run's own age; the deadline counts from when we began to watch.
     began = job.clock.monotonic()
-    started = began - max(0.0, (utc_now() - (record.accepted_at or utc_now())).total_seconds())
-    state = ReadState(Denials(job))
+    started = began - max(0.0, (utc_now() - (job.record.accepted_at or utc_now())).total_seconds())
+    follow = await job.poller.follow(job, started, began + job.limits.watch_s)
+    try:
+        return await _watch(job, follow, follow.wait_s(first=True) if new else 0.0)
+    finally:
+        job.poller.leave(follow)
+
+
+async def _watch(job: Job, follow: Follow, wait: float) -> Snapshot | None:
+    record, state = job.record, ReadState(Denials(job))
     while True:
-        _check_deadline(job, began)
-        snapshot = await _read(job, state)
+        _check_deadline(job, follow.until)
+        snapshot = await _read(job, state, follow, wait)
+        wait = 0.0
         if snapshot is None:
             continue
         if snapshot.state == "succeeded":
@@ -83,24 +91,13 @@ async def watch(job: Job) -> Snapshot | None:
         ):
             # Nobody knows what it does: others need not wait for it.
             job.leave_place()
-        elapsed = job.clock.monotonic() - started
-        wait = poll_delay(elapsed, expected, loopback=job.loopback, random=job.clock.random)
-        await job.pause(snapshot.retry_after_s or wait)
+        wait = snapshot.retry_after_s or follow.wait_s()
 
 
-def _waits(job: Job) -> list[float]:
-    record = job.record
-    try:
-        return job.ledger.waits(record.provider, record.model, record.request.duration)
-    except LedgerError:
-        # Only the pace hangs on it; a paid run is watched all the same.
-        return []
-
-
-def _check_deadline(job: Job, began: float) -> None:
+def _check_deadline(job: Job, until: float) -> None:
     if job.detach_wanted:
         raise detached(job.record, f"We stopped watching run {job.record.id}.", _goes_on(job))
-    if job.clock.monotonic() - began > job.limits.watch_s:
+    if job.clock.monotonic() >= until:
         what = f"Run {job.record.id} has not ended in {job.limits.watch_s / 60:.0f} minutes"
         raise detached(job.record, f"{what}, so we stopped watching.", _goes_on(job))
 
@@ -152,22 +149,20 @@ class ReadState:
     unknown_since: float | None = None
 
 
-async def _read(job: Job, state: ReadState) -> Snapshot | None:
-    """Read once; None, after a wait, where the reading decides nothing."""
-    random, first_s = job.clock.random, 0.3 if job.loopback else 2.0
+async def _read(job: Job, state: ReadState, follow: Follow, wait: float) -> Snapshot | None:
+    """Read once, after a wait; None where the reading decides nothing, or somebody had a wish."""
+    random, first_s, most_s = job.clock.random, job.wait_s(2.0), max(job.wait_s(30.0), 0.5)
     try:
-        snapshot = await job.read()
+        snapshot = await job.poller.read(follow, wait)
     except TransportError as error:
         state.failures += 1
         if job.record.play and not error.sent and state.failures >= 2:
             return Snapshot(state="failed", reason="expired", charged="no", message=SANDBOX_GONE)
-        await job.pause(back_off(state.failures, random=random, first_s=first_s, most_s=30))
+        await job.pause(back_off(state.failures, random=random, first_s=first_s, most_s=most_s))
         return None
-    if snapshot.state == "unreadable":
-        state.failures += 1
-        await job.change("unreadable", message=snapshot.message)
-        wait = snapshot.retry_after_s
-        await job.pause(back_off(state.failures, random=random, first_s=first_s) if wait is None else wait)
+    if snapshot is None or snapshot.state == "unreadable":
+        if snapshot is not None:
+            await _unreadable(job, state, snapshot, first_s)
         return None
     state.failures = 0
     check_account(job, snapshot)
@@ -186,11 +181,20 @@ async def _read(job: Job, state: ReadState) -> Snapshot | None:
     return snapshot
 
 
+async def _unreadable(job: Job, state: ReadState, snapshot: Snapshot, first_s: float) -> None:
+    """Wait as the provider asks, or longer each time."""
+    state.failures += 1
+    await job.change("unreadable", message=snapshot.message)
+    asked, most_s = snapshot.retry_after_s, max(job.wait_s(60.0), 1.0)
+    wait = back_off(state.failures, random=job.clock.random, first_s=first_s, most_s=most_s)
+    await job.pause(wait if asked is None else asked)
+
+
 async def _denied(job: Job, denials: Denials, snapshot: Snapshot) -> Snapshot | None:
     if denials.add():
         words = snapshot.message or "the provider no longer knows the run"
         return Snapshot(state="failed", reason="expired", message=words)
-    first_s, most_s = (0.3, 0.5) if job.loopback else (5.0, 30.0)
+    first_s, most_s = job.wait_s(5.0), max(job.wait_s(30.0), 0.5)
     await job.pause(back_off(denials.count, random=job.clock.random, first_s=first_s, most_s=most_s))
     return None
 

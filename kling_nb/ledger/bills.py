@@ -25,18 +25,27 @@ def read_bills(
 
 
 def read_waits(
-    connection: sa.Connection, provider: str, model: str, duration: int, *, audio: bool | None, limit: int
+    connection: sa.Connection,
+    provider: str,
+    model: str,
+    duration: int,
+    *,
+    audio: bool | None,
+    origin: str | None,
+    limit: int,
 ) -> list[float]:
     """Read how long the newest finished runs of a kind took; see `Ledger.waits`."""
     query = (
         "SELECT created_at, waited FROM figures WHERE provider = ? AND model = ? AND duration = ? "
-        "AND audio = ? AND waited IS NOT NULL ORDER BY created_at DESC LIMIT ?"
+        "AND audio = ? AND waited IS NOT NULL AND (? IS NULL OR origin = ?) ORDER BY created_at DESC LIMIT ?"
     )
     # With sound and without, each is in order of time in the index.
     found = [
         (created_at, waited)
         for sound in ((False, True) if audio is None else (audio,))
-        for created_at, waited in connection.exec_driver_sql(query, (provider, model, duration, sound, limit))
+        for created_at, waited in connection.exec_driver_sql(
+            query, (provider, model, duration, sound, origin, origin, limit)
+        )
     ]
     found.sort(key=lambda row: row[0], reverse=True)
     return [waited for _, waited in found[:limit]]

@@ -234,7 +234,14 @@ class Ledger(LedgerFile):
             ]
 
     def waits(
-        self, provider: str, model: str, duration: int, *, audio: bool | None = None, limit: int = 50
+        self,
+        provider: str,
+        model: str,
+        duration: int,
+        *,
+        audio: bool | None = None,
+        origin: str | None = None,
+        limit: int = 50,
     ) -> list[float]:
         """Give the seconds that this user's own finished runs of this kind took, newest first.
 
@@ -243,10 +250,11 @@ class Ledger(LedgerFile):
             model: Our id of the model.
             duration: Seconds of video.
             audio: With or without sound; None for both.
+            origin: The address that made them, because a stand-in is quicker; None for any.
             limit: At most so many.
         """
         with self._transaction(writing=False) as connection:
-            return read_waits(connection, provider, model, duration, audio=audio, limit=limit)
+            return read_waits(connection, provider, model, duration, audio=audio, origin=origin, limit=limit)
 
     def bills(self, provider: str, model: str, *, origin: str, audio: bool, limit: int = 3) -> list[Bill]:
         """Give what the provider itself reported for this user's own runs of this kind, newest first.

@@ -114,6 +114,7 @@ class Model(Given):
         durations_s: Shortest and longest clip in whole seconds.
         aspect_ratios: Width to height.
         providers: Offers by provider name.
+        typical_s: Seconds that most clips take to be made, where nothing else is known.
 
     Example:
         >>> find_model("4k").label
@@ -129,6 +130,8 @@ class Model(Given):
     durations_s: tuple[int, int]
     aspect_ratios: tuple[str, ...]
     providers: dict[str, Offer]
+    #: What third parties report for Kling 3.0 Pro (APIMart's blog, read 2026-11-21).
+    typical_s: tuple[float, float] = (90.0, 200.0)
 
     def offer(self, provider: str) -> Offer:
         """Give this provider's offer.

@@ -27,6 +27,7 @@ __all__ = [
     "Found",
     "Provider",
     "Refused",
+    "RunList",
     "Snapshot",
     "SubmitAnswer",
 ]
@@ -137,6 +138,19 @@ class Found:
 
     provider_run_ids: tuple[str, ...] = ()
     readable: bool = True
+    more: Call | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunList:
+    """One page of an account's runs, newest first.
+
+    Args:
+        rows: What the page says of each run, by its id.
+        more: The next page, where an older run may stand on it.
+    """
+
+    rows: Mapping[str, Mapping[str, Any]] = field(repr=False)  # signed addresses are secrets
     more: Call | None = None
 
 
@@ -264,6 +278,18 @@ class Provider(ABC):
             provider_run_id: The run that was asked for.
             after: The reading that led to this reply, if one did.
         """
+
+    def list_call(self) -> Call | None:
+        """Build the call that lists the newest runs of the account, or None where there is none."""
+        return None
+
+    def read_list(self, reply: Reply, *, since: str) -> RunList | None:
+        """Read a page of a list back to `since` (RFC 3339); None where it cannot be read."""
+        return None
+
+    def read_row(self, row: Mapping[str, Any], provider_run_id: str) -> Snapshot:
+        """Read what a list says of one run."""
+        return Snapshot(state="unreadable")
 
     def read_asked(self, reply: Reply) -> Asked:
         """Say what a run was asked for, from any answer about it; says nothing where the wire does not."""

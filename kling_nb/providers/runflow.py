@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, ClassVar, Literal
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import quote
 
 from kling_nb.errors import UnsupportedError, UsageError
 from kling_nb.providers.answers import Reading, read_cost, read_run, video_urls
@@ -21,6 +21,7 @@ from kling_nb.providers.base import (
     Asked,
     Found,
     Provider,
+    RunList,
     Snapshot,
     SubmitAnswer,
 )
@@ -44,6 +45,7 @@ from kling_nb.providers.parsing import (
     whole,
 )
 from kling_nb.providers.runflow_input import read_input, write_input
+from kling_nb.providers.runflow_list import MANY, NEWEST_FIRST, next_page, reaches, read_page
 from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import FailReason
 
@@ -69,7 +71,6 @@ _REASONS: Mapping[str, FailReason] = {
 }
 _PARTLY = "Runflow finished a part of the run, and no video."
 _WITHHELD = "Runflow found the video indecent and gave none."
-_NEWEST_FIRST = {"limit": "100", "sort_by": "created_at:desc"}
 
 
 class Runflow(Provider):
@@ -248,6 +249,26 @@ class Runflow(Provider):
             timing=timing if isinstance(timing, Mapping) else None,
         )
 
+    def list_call(self) -> Call | None:
+        """Build the call that lists the newest runs of the account."""
+        return Call(method="GET", url=f"{self.base_url}/v1/runs", params=MANY)
+
+    def read_list(self, reply: Reply, *, since: str) -> RunList | None:
+        """Read a page of the list.
+
+        Args:
+            reply: The answer to `list_call` or to a `more`.
+            since: How far back to read, RFC 3339.
+
+        Returns:
+            Its rows; one without a usable id is left out, and its run is read by itself.
+        """
+        return read_page(reply, self.base_url, since)
+
+    def read_row(self, row: Mapping[str, Any], provider_run_id: str) -> Snapshot:
+        """Read a row of the list: it is a run object like the answer to `poll_call`."""
+        return self._snapshot(read_run(row, "id"), provider_run_id)
+
     def read_asked(self, reply: Reply) -> Asked:
         """Say what a run was asked for: the run object repeats its `input` and our reference.
 
@@ -286,7 +307,7 @@ class Runflow(Provider):
         """
         ref = _reference(client_ref)
         return tuple(
-            Call(method="GET", url=f"{self.base_url}/v1/runs", params={**query, **_NEWEST_FIRST})
+            Call(method="GET", url=f"{self.base_url}/v1/runs", params={**query, **NEWEST_FIRST})
             for query in ({"q": f"client_ref.EQ:'{ref}'"}, {"q": f"client_ref:{ref}"}, {})
         )
 
@@ -313,22 +334,10 @@ class Runflow(Provider):
         has_refs = not rows or any("client_ref" in run for run in runs)
         readable = bool(ids) or (len(runs) == len(rows) and has_refs and not ours)
         link = page.get("next")
-        if link in (None, "", False) or _reaches(runs, since):
+        if link in (None, "", False) or reaches(runs, since):
             return Found(provider_run_ids=ids, readable=readable)
-        more = self._page(link)
+        more = next_page(self.base_url, link, NEWEST_FIRST)
         return Found(provider_run_ids=ids, readable=readable and (more is not None or bool(ids)), more=more)
-
-    def _page(self, link: object) -> Call | None:
-        """Rebuild the next page on our own base: a reply never says where the key goes."""
-        if not isinstance(link, str) or len(link) > 4000:
-            return None
-        try:
-            query = urlsplit(link).query
-        except ValueError:
-            return None
-        is_address = "/" in link or "?" in link
-        params = dict(parse_qsl(query)) if is_address else {"pq": link, **_NEWEST_FIRST}
-        return Call(method="GET", url=f"{self.base_url}/v1/runs", params=params) if params else None
 
     def account_call(self, provider_model: str) -> Call:  # noqa: ARG002 - this check needs no model
         """Build a call that checks the key and costs nothing."""
@@ -378,16 +387,6 @@ def _reference(client_ref: str) -> str:
     if not _REFERENCE.fullmatch(client_ref):
         raise UsageError("The reference of a run may hold letters, digits, '.', '_', ':' and '-' only.")
     return client_ref
-
-
-def _reaches(runs: list[Mapping[str, Any]], since: str) -> bool:
-    """Whether this page is in order, newest first, and its oldest row is older than `since`."""
-    times = [moment(run.get("created_at")) for run in runs]
-    known = [t for t in times if t is not None]
-    limit = moment(since)
-    if not known or limit is None or len(known) < len(times):
-        return False
-    return known == sorted(known, reverse=True) and known[-1] < limit
 
 
 def _failure(run: Mapping[str, Any]) -> ErrorBody:

@@ -197,19 +197,19 @@ class Runflow:
         }
         return provider.spoil(WIRE, "list", json_reply(body))
 
-    def show(self, request: Request, run: Run) -> dict[str, Any]:
+    def show(self, request: Request, run: Run, ago_s: float = 0.0) -> dict[str, Any]:
         """A run as the API shows it.
 
         Args:
             request: Its host is where links point.
             run: The run.
+            ago_s: As it was so many seconds ago.
 
         Returns:
             Every documented field, null where there is nothing to say.
         """
         provider = self.provider
-        now = provider.clock()
-        state = run.state(now)
+        state = run.state(provider.clock() - ago_s)
         ended = state in TERMINAL
         cost = provider.cost(run)
         currency = provider.faults.word(WIRE, "cost_currency")
@@ -306,10 +306,14 @@ class Runflow:
     def _rows(self, request: Request, account: str) -> list[dict[str, Any]]:
         """The runs of an account that the list knows by now, oldest first."""
         provider = self.provider
-        lag, kept = (provider.faults.number(WIRE, name) for name in ("list_lag_s", "retention_s"))
+        lag, old, kept = (
+            provider.faults.number(WIRE, name) for name in ("list_lag_s", "list_stale_s", "retention_s")
+        )
         latest = provider.clock() - lag
         runs = [run for run in provider.runs if run.account == account and run.born_s <= latest]
-        return [self.show(request, run) for run in runs if provider.runs.find(WIRE, run.id, kept)]
+        known = [run for run in runs if provider.runs.find(WIRE, run.id, kept)]
+        shown = [run for run in known if not provider.faults.fires(WIRE, "list_missing")]
+        return [self.show(request, run, old) for run in shown]
 
     def _page(self, request: Request, at: int) -> str:
         if self._word("page_link") == "token":

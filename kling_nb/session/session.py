@@ -145,12 +145,13 @@ class Session:
                     access=self.access,
                     totals=self._shown_totals,
                     max_in_flight=settings.max_in_flight,
+                    sandbox_wait=settings.sandbox_wait,
                     **self._engine_options,
                 )
                 self._stands[settings.ledger] = ledger, engine
                 _open.add(self)
             ledger, engine = self._stands[settings.ledger]
-            engine.max_in_flight = settings.max_in_flight
+            engine.max_in_flight, engine.sandbox_wait = settings.max_in_flight, settings.sandbox_wait
             engine.page_folder = self.surroundings().folder
             return ledger, engine
 

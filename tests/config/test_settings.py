@@ -251,7 +251,7 @@ def test_the_nearest_project_with_a_table_counts(load, tmp_path):
         ("budget", "1000000000.01"),
         ("budget", "٣"),
         ("max_in_flight", "0"),
-        ("max_in_flight", "101"),
+        ("max_in_flight", "-1"),
         ("max_in_flight", "2.5"),
         ("sandbox_wait", "-1"),
         ("sandbox_wait", "101"),

@@ -1,4 +1,4 @@
-"""The engine's steps and handles: pace, verdicts, waiting, canceling, leases, a disk in trouble."""
+"""The engine's steps and handles: verdicts, waiting, canceling, leases, a disk in trouble."""
 
 import asyncio
 import shutil
@@ -8,14 +8,12 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import replace
-from random import Random
 
 import psutil
 import pytest
 
 from kling_nb.engine.detach import error_of
 from kling_nb.engine.runs import Runs
-from kling_nb.engine.schedule import back_off, poll_delay, typical
 from kling_nb.errors import (
     DetachedError,
     KeyMissingError,
@@ -33,48 +31,6 @@ from support.paths import TESTS
 from support.sessions import ask
 from support.stage import QUICK, WIRES, Stage
 from support.workbench import until
-
-
-# -- pace -----------------------------------------------------------------------------
-def test_the_usual_range_needs_three_runs_and_ignores_outliers():
-    """Two runs are an anecdote; of twenty, the slowest and the quickest do not count."""
-    assert typical([]) is typical([10, 20]) is None
-    assert typical([30, 10, 20]) == (10, 30)
-    low, high = typical([1.0, *range(100, 118), 9000.0])
-    assert 100 <= low < high <= 117
-
-
-def test_reads_are_sparse_early_and_dense_around_the_expected_end():
-    """The user's own history decides when it is worth asking."""
-    expected = (100.0, 140.0)
-
-    def at(elapsed):
-        return max(poll_delay(elapsed, expected, loopback=False, random=Random(n)) for n in range(50))
-
-    assert at(0) > at(60) > at(94) >= 2
-    assert at(120) < 4
-    assert at(3600) <= 24
-    assert all(
-        0.1 <= poll_delay(t, e, loopback=b, random=Random(t)) <= 30
-        for t in range(0, 4000, 7)
-        for e in (None, expected)
-        for b in (True, False)
-    )
-
-
-def test_a_clip_that_is_ready_early_is_noticed_soon():
-    """Not more than half a minute after it is there, however long it was expected to take."""
-    waits = [poll_delay(t, (600.0, 900.0), loopback=False, random=Random(t)) for t in range(600)]
-    assert max(waits) <= 24
-
-
-def test_backing_off_doubles_up_to_a_limit():
-    """With jitter, so that many runs do not ask in one instant."""
-    random = Random(1)
-    for tries in range(1, 40):
-        wait = back_off(tries, random=random, first_s=1, most_s=60)
-        assert 0.8 * min(2 ** (tries - 1), 60) <= wait <= 1.2 * min(2 ** (tries - 1), 60)
-    assert len({back_off(3, random=random) for _ in range(20)}) == 20
 
 
 # -- verdicts -------------------------------------------------------------------------

@@ -106,6 +106,7 @@ _RATES: Final = (
     Switch("submit_hang_after", "rate", "create the run, hold the answer for hang_s, then close"),
     Switch("submit_500_after", "rate", "create the run, then answer 500"),
     Switch("submit_moderated", "rate", "refuse the prompt at once as against the content policy"),
+    Switch("list_missing", "rate", "Runflow: the list leaves a run out"),
     Switch("run_failed", "rate", "the run ends as failed"),
     Switch(
         "run_moderated", "rate", "the run ends as failed because its finished clip broke the content policy"
@@ -132,6 +133,7 @@ _NUMBERS: Final = (
     ),
     Switch("retention_s", "number", "seconds after which a run is unknown (404); 0 keeps it", 0.0),
     Switch("list_lag_s", "number", "Runflow: seconds until a new run shows in the list", 0.0),
+    Switch("list_stale_s", "number", "Runflow: seconds by which the list is behind", 0.0),
     Switch("cost_lag_s", "number", "seconds from the end of a run until its cost is told", 0.0),
     Switch("cost_factor", "number", "what every bill is multiplied by (2 = bills above the list)", 1.0),
     Switch("bill_minimum_s", "number", "fewest seconds billed", 0.0),
