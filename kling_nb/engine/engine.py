@@ -88,6 +88,8 @@ class Engine:
         self._transport = Transport()
         self._runs: dict[str, Run] = {}
         self._drivers: dict[str, Driver] = {}
+        #: Runs that somebody wants sent, from then on until one carries them.
+        self._to_send: set[str] = set()
         self._closed = False
         self._stores: dict[str, Store] = {}
         self._poller: Poller | None = None
@@ -210,9 +212,14 @@ class Engine:
         with contextlib.ExitStack() as place:
             if leave_place is not None:
                 place.callback(leave_place)
+            if may_send:
+                self._to_send.add(run.id)
             while (driver := self._drivers.get(run.id)) and (driver.ending or driver.run is not run):
                 # Both claim under the same owner: what the old one gives back would be the new one's lease.
                 await asyncio.wait([driver.task], timeout=0.1)
+            # Of those who waited any may come first, also one that only looks after the run.
+            may_send = run.id in self._to_send
+            self._to_send.discard(run.id)
             if driver or run.id in self._places or (run.status.ended and not run.fetching):
                 return
             task = asyncio.current_task()

@@ -33,9 +33,6 @@ from kling_nb.records.run import Earlier, RunRecord, RunStatus, changed, is_read
 
 __all__ = ["STEPS", "Clock", "Driver", "Job", "Limits"]
 
-#: Tries of one commit, in half a minute: others may be writing, or a disk be full for a moment.
-LEDGER_TRIES = 8
-
 #: What `checkpoint` is called with, in the order of a run's life: each is between two durable facts, and a
 #: process may be killed there. `keep: ...` are the steps of `Store.keep`. Ends other than `saved` have the
 #: same two steps, the folder first.
@@ -87,6 +84,8 @@ class Limits:
         watch_s: Seconds after acceptance until we stop watching; the run itself goes on.
         submit_s: Seconds to go on trying while nothing could be sent.
         unsent_tries: Tries while the provider cannot be reached at all.
+        ledger_tries: Tries of one commit, by default in half a minute: others may be writing, or a disk be
+            full for a moment.
         save_tries: Downloads of one clip.
         look_again_s: Seconds between the two reads that prove that a lost submit made no run.
         denied_s: Seconds for which a provider must go on denying a run, or naming no clip of one that is
@@ -98,6 +97,7 @@ class Limits:
     watch_s: float = 2 * 3600
     submit_s: float = 1800
     unsent_tries: int = 5
+    ledger_tries: int = 8
     save_tries: int = 6
     look_again_s: float = 30
     denied_s: float = 180
@@ -299,7 +299,7 @@ class Job:
                 tries += 1
                 if tries == 1 and copy is not None:
                     await self._write_sidecar(copy)
-                if tries >= LEDGER_TRIES:
+                if tries >= self.limits.ledger_tries:
                     raise
                 await self.clock.sleep(back_off(tries, random=self.clock.random, first_s=0.2, most_s=30))
             else:

@@ -537,6 +537,7 @@ def sql(stage, command):
 
 def test_nothing_is_sent_that_is_not_on_disk(stage):
     """The ledger breaks just before the submit: no POST leaves, and the handle says why."""
+    stage.engine.limits = replace(stage.limits, ledger_tries=3)
     record = stage.record()
     sql(stage, "ALTER TABLE events RENAME TO hidden")
     run = stage.engine.handle(record).wait(90)
@@ -545,6 +546,29 @@ def test_nothing_is_sent_that_is_not_on_disk(stage):
     assert stage.stats()["submissions"] == 0
     sql(stage, "ALTER TABLE hidden RENAME TO events")
     assert stage.engine.handle(record).wait(90).status == "succeeded"
+    assert stage.stats()["submissions"] == 1
+
+
+def test_a_run_that_is_asked_for_while_its_last_driver_leaves_is_sent(stage):
+    """Whoever only looks after it may get there first; it is sent all the same."""
+    stage.engine.limits = replace(stage.limits, ledger_tries=3)
+    record = stage.record()
+    busy = sqlite3.connect(stage.folder / "ledger.db", check_same_thread=False, isolation_level=None)
+
+    def keep_it_from_leaving(run):
+        if run.error and not busy.in_transaction:
+            busy.execute("BEGIN IMMEDIATE")
+
+    with closing(busy):
+        sql(stage, "ALTER TABLE events RENAME TO hidden")
+        run = stage.engine.handle(record)
+        run.on_change(keep_it_from_leaving)
+        assert isinstance(run.wait(90).error, LedgerError)
+        busy.execute("ALTER TABLE hidden RENAME TO events")
+        stage.engine.resume(run)
+        stage.engine.handle(record)
+        busy.execute("COMMIT")
+        assert run.wait(90).status == "succeeded"
     assert stage.stats()["submissions"] == 1
 
 
