@@ -16,19 +16,16 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
+from kling_nb.engine.clips.fetch import fetch_again
+from kling_nb.engine.clips.refetch import look_again, refetch
 from kling_nb.engine.detach import halted
-from kling_nb.engine.fetch import fetch_again
-from kling_nb.engine.folder_state import SENDER_GONE, catch_up
-from kling_nb.engine.job import Clock, Driver, Job, Limits
+from kling_nb.engine.driver import Driver
+from kling_nb.engine.job import Clock, Job, Limits
 from kling_nb.engine.leases import Leases
 from kling_nb.engine.lookup import Access, Seen, look
 from kling_nb.engine.places import NoPlaceError, Places
-from kling_nb.engine.poller import Poller
-from kling_nb.engine.refetch import look_again, refetch
+from kling_nb.engine.polling.poller import Poller
 from kling_nb.engine.run import Run
-from kling_nb.engine.save import save
-from kling_nb.engine.submit import cancel_unsent, recover, submit
-from kling_nb.engine.watch import watch
 from kling_nb.errors import KlingError, LedgerError, StoreError
 from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.database import LeaseLostError, Ledger
@@ -265,7 +262,7 @@ class Engine:
             self._leases.keep(job)
             keep = False
             try:
-                await self._carry(job, driver)
+                await driver.carry(job, self._places.take)
             except NoPlaceError:
                 keep = True
                 raise
@@ -284,29 +281,6 @@ class Engine:
     def _write_sidecar(self, record: RunRecord) -> None:
         with contextlib.suppress(StoreError):
             self.store(record.folder).write_sidecar(record)
-
-    async def _carry(self, job: Job, driver: Driver) -> None:
-        snapshot, new = None, False
-        if job.at(RunStatus.CREATED) and not job.run.sent_here:
-            await catch_up(job)
-        if job.at(RunStatus.CREATED) and not job.may_send:
-            await cancel_unsent(job, SENDER_GONE)
-        elif job.at(RunStatus.CREATED, RunStatus.SUBMITTING):
-            wanted = job.detach_wanted or job.run.cancel_wanted
-            if not (driver.has_place or wanted):
-                driver.place.callback(self._places.take(job.record.account))
-                driver.has_place = True
-            if job.at(RunStatus.SUBMITTING):
-                # Another process was killed between the intent and the answer.
-                await recover(job, "the process that sent it ended before the answer came")
-            else:
-                await submit(job)
-            new = True
-        if job.at(RunStatus.QUEUED, RunStatus.RUNNING):
-            snapshot = await watch(job, new=new)
-        job.leave_place()
-        if job.at(RunStatus.SAVING):
-            await save(job, snapshot)
 
     # -- cancel --------------------------------------------------------------
     def can_cancel(self, record: RunRecord) -> bool:

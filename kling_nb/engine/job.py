@@ -16,9 +16,9 @@ from pydantic import SecretStr
 
 from kling_nb.addresses import is_loopback
 from kling_nb.engine.lookup import MOST_FOLLOWED
-from kling_nb.engine.poller import Poller
+from kling_nb.engine.polling.poller import Poller
+from kling_nb.engine.polling.schedule import LOOPBACK_SCALE, back_off
 from kling_nb.engine.run import Run
-from kling_nb.engine.schedule import LOOPBACK_SCALE, back_off
 from kling_nb.errors import LedgerError, StoreError
 from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.database import LeaseLostError, Ledger
@@ -31,7 +31,7 @@ from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import redact_changes
 from kling_nb.records.run import Earlier, RunRecord, RunStatus, changed, is_reading
 
-__all__ = ["STEPS", "Clock", "Driver", "Job", "Limits"]
+__all__ = ["STEPS", "Clock", "Job", "Limits"]
 
 #: What `checkpoint` is called with, in the order of a run's life: each is between two durable facts, and a
 #: process may be killed there. `keep: ...` are the steps of `Store.keep`. Ends other than `saved` have the
@@ -386,32 +386,3 @@ class Job:
         self.woken = True
         if self.turn is not None and not self.turn.done():
             self.turn.set_result(None)
-
-
-@dataclass
-class Driver:
-    """What drives one run in this process.
-
-    Args:
-        run: The handle that it reports to.
-        task: Its task on the loop.
-        place: Gives up its place in flight when it is closed, which may be done again.
-        has_place: Whether it ever had one.
-        job: What it does, once the provider and the key are found.
-        ending: Whether it only gives its lease back; what is wanted then needs another driver.
-    """
-
-    run: Run
-    task: asyncio.Task[None]
-    place: contextlib.ExitStack
-    has_place: bool = False
-    job: Job | None = None
-    ending: bool = False
-
-    @property
-    def submitting(self) -> bool:
-        """Whether an answer may be on its way that is worth waiting for; a sandbox ends with its kernel."""
-        if self.run.record.play or self.run.fetching:
-            return False
-        job = self.job
-        return job is None or (job.at(RunStatus.CREATED, RunStatus.SUBMITTING) and not job.resting)

@@ -13,7 +13,7 @@ from typing import Any
 from kling_nb.engine.detach import detached
 from kling_nb.engine.folder_state import follow_sender, kept_id
 from kling_nb.engine.job import Job
-from kling_nb.engine.schedule import back_off
+from kling_nb.engine.polling.schedule import back_off
 from kling_nb.engine.watch import sandbox_gone, wrong_account
 from kling_nb.errors import (
     DetachedError,

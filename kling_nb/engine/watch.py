@@ -12,9 +12,9 @@ from typing import Any
 
 from kling_nb.engine.detach import detached
 from kling_nb.engine.folder_state import kept_clip
-from kling_nb.engine.follow import Follow
 from kling_nb.engine.job import Job
-from kling_nb.engine.schedule import back_off
+from kling_nb.engine.polling.follow import Follow
+from kling_nb.engine.polling.schedule import back_off
 from kling_nb.errors import KlingError, TransportError
 from kling_nb.providers.base import Snapshot
 from kling_nb.records.base import utc_now

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import pytest
 
-from kling_nb.engine.poller import MOST_READS, Poller
-from kling_nb.engine.schedule import Pace
+from kling_nb.engine.polling.poller import MOST_READS, Poller
+from kling_nb.engine.polling.schedule import Pace
 from kling_nb.providers import make_provider
 from kling_nb.providers.messages import Reply
 from support.stage import QUICK, Stage

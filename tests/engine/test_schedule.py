@@ -7,7 +7,7 @@ from statistics import mean, median
 
 import pytest
 
-from kling_nb.engine.schedule import MOST_S, Pace, back_off, typical
+from kling_nb.engine.polling.schedule import MOST_S, Pace, back_off, typical
 
 #: What is expected of a real run, and of one of the sandbox, where nothing is known.
 REAL_S, PLAY_S = math.sqrt(90 * 200), math.sqrt(90 * 200) * 0.05

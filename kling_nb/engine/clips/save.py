@@ -10,12 +10,12 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
+from kling_nb.engine.clips.fetch import Fetcher, NoClipError
 from kling_nb.engine.detach import detached
-from kling_nb.engine.fetch import Fetcher, NoClipError
 from kling_nb.engine.folder_state import kept_clip
 from kling_nb.engine.job import Job
 from kling_nb.engine.lookup import Access
-from kling_nb.engine.schedule import back_off
+from kling_nb.engine.polling.schedule import back_off
 from kling_nb.engine.watch import Denials, check_account, ended_money, reported, sandbox_gone
 from kling_nb.errors import KlingError, StoreError, TransportError
 from kling_nb.network.download import DownloadError

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.engine.schedule import MOST_S, Pace
+from kling_nb.engine.polling.schedule import MOST_S, Pace
 from kling_nb.providers.base import Snapshot
 
 if TYPE_CHECKING:

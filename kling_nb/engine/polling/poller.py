@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.engine.follow import Account, Follow
-from kling_nb.engine.schedule import MOST_S, Pace, back_off
+from kling_nb.engine.polling.follow import Account, Follow
+from kling_nb.engine.polling.schedule import MOST_S, Pace, back_off
 from kling_nb.errors import LedgerError
 from kling_nb.pricing.catalog import models
 from kling_nb.providers.base import Snapshot

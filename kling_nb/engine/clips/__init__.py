@@ -1,0 +1,1 @@
+"""A finished run's clip: fetched, kept, and fetched once more."""

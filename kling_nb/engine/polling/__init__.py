@@ -1,0 +1,1 @@
+"""When each run on its way is read, and which are read together."""
