@@ -112,7 +112,10 @@ def _integer(digits: str) -> object:
 
 
 def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    found = {}
     for name, value in pairs:
         if found.get(name) is None:
             found[name] = value
