@@ -9,9 +9,11 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from kling_nb.engine.polling.follow import Account
 from kling_nb.engine.polling.poller import MOST_READS, Poller
 from kling_nb.engine.polling.schedule import Pace
 from kling_nb.providers import make_provider
@@ -167,6 +169,30 @@ def test_what_rests_wakes_in_the_order_of_its_time():
         assert order == [1, 2, 3, 4, 5]
         await asyncio.gather(*tasks)
         assert not any(not woken.done() for _, woken in clock.sleepers)
+
+    asyncio.run(main())
+
+
+def test_a_list_is_asked_for_beside_what_is_due_a_moment_earlier():
+    """One timer wakes both, and the list's turn is not taken for too early and forgotten."""
+
+    class Counted(Poller):
+        listed = 0
+
+        async def _list(self, account, job):
+            self.listed += 1
+
+    async def main():
+        clock, account = FakeTime(), Account(due=1.0)
+        poller = Counted(clock)
+        account.waiting = {name: SimpleNamespace(listed=True, job=None) for name in "ab"}
+        poller._push(account.due, account)
+        resting = asyncio.ensure_future(poller.rest(Rester(), 0.999))
+        await clock.go(0)
+        await clock.go(0.999)
+        await clock.go(0.5)
+        await resting
+        assert poller.listed == 1
 
     asyncio.run(main())
 

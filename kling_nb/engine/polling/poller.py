@@ -167,7 +167,7 @@ class Poller:
                     self._ready.append(what)
             elif isinstance(what, Account):
                 if at == what.due:
-                    self._list_or_single(what)
+                    self._list_or_single(what, now)
             elif not what.done():
                 what.set_result(None)
         self._give_turns()
@@ -187,22 +187,22 @@ class Poller:
                 self._reading += 1
                 follow.give(True)
             else:
-                self._ask_list(follow.account)
+                self._ask_list(follow.account, now)
 
     def _read_itself(self, follow: Follow) -> None:
         follow.own = True
         self._ready.append(follow)
 
     # -- lists ---------------------------------------------------------------
-    def _ask_list(self, account: Account) -> None:
+    def _ask_list(self, account: Account, now: float) -> None:
         """Ask for a list now, or as soon as the next one may be; one at a time."""
-        if account.listing is None and self._clock.monotonic() >= account.due:
+        if account.listing is None and now >= account.due:
             first = next(iter(account.waiting.values()))
             account.listing = asyncio.get_running_loop().create_task(self._list(account, first.job))
 
-    def _list_or_single(self, account: Account) -> None:
-        if account.usable(self._clock.monotonic()):
-            self._ask_list(account)
+    def _list_or_single(self, account: Account, now: float) -> None:
+        if account.usable(now):
+            self._ask_list(account, now)
         elif account.listing is None:
             self._one_by_one(account)
 
