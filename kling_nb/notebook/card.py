@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.display import DisplayHandle, clear_output, display
 
-from kling_nb.engine import schedule
+from kling_nb.engine.polling.schedule import typical
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import LedgerError
@@ -194,8 +194,6 @@ def _typical(run: Run) -> tuple[float, float] | None:
 
     record = run.record
     try:
-        return schedule.typical(
-            current().ledger().waits(record.provider, record.model, record.request.duration)
-        )
+        return typical(current().ledger().waits(record.provider, record.model, record.request.duration))
     except LedgerError:
         return None
