@@ -28,6 +28,7 @@ from .errors import WaitTimeoutError as WaitTimeoutError
 from .exports.export import export as export
 from .loop import run_sync as run_sync
 from .notebook.form.form import form as form
+from .notebook.sweeps import sweep as sweep
 from .notebook.viewers.compare import compare as compare
 from .notebook.viewers.gallery import gallery as gallery
 from .notebook.viewers.player import play as play
@@ -54,6 +55,7 @@ from .session.api import spend as spend
 from .session.api import submit as submit
 from .session.spend import Spend as Spend
 from .spending.reconcile import costs as costs
+from .sweeps.sweep import Sweep as Sweep
 
 __version__: str
 last: Run | Runs | None

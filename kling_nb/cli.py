@@ -152,6 +152,33 @@ def generate_clip(
 
 
 @app.command()
+def sweep(
+    what: Annotated[str, typer.Argument(metavar="FILE|NAME|cancel", help="TOML, CSV ...; or a sweep.")],
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Of the sweep; else the file's.")] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Quote it, send nothing.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for its end, not only until it is sent.")
+    ] = False,
+    max_cost: Annotated[str | None, typer.Option(metavar="USD", help="The most all of it may cost.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a grid of clips from a file, go on with one by its name, or cancel what is not sent of it.
+
+    A TOML file has the options of kling.sweep by name; another file its prompts. The same file goes on where
+    it was. Exit code 1 where a clip is missing at the end, 3 where money stops it.
+    """
+    from kling_nb.notebook.sweeps import sweep_line
+
+    made = sweep_line(what, name, dry_run=dry_run, wait=wait, max_cost=max_cost)
+    _put(repr(made), made.data(), as_json=as_json)
+    if made.stopped is not None and not dry_run:
+        raise made.stopped
+    if wait and made.progress.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor(
     *,
     online: Annotated[bool, typer.Option("--online", help="Also check each key, for free.")] = False,

@@ -8,6 +8,7 @@ PURPOSES = {
     "cli": "terminal and scripts",
     "notebook": "magics, cards, viewers",
     "commands": "lines into answers",
+    "sweeps": "whole experiments",
     "spending": "what was spent",
     "exports": "clips for others",
     "recovery": "getting runs back",

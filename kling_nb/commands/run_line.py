@@ -207,6 +207,7 @@ def _keys(call: CommandCall) -> Answer:
 _COMMANDS = {
     "status": "runs:status",
     "list": "runs:list_runs",
+    "sweeps": "runs:sweeps",
     "show": "runs:show",
     "wait": "runs:wait",
     "cancel": "runs:cancel",

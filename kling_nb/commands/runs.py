@@ -5,6 +5,7 @@ from here); what is wrong is a `UsageError` of one line.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from kling_nb.commands import overview
@@ -24,9 +25,9 @@ from kling_nb.recovery.adopt import adopt as _adopt_run
 from kling_nb.recovery.resolve import look_again, take_up
 from kling_nb.recovery.resolve import resolve as _resolve_run
 from kling_nb.views.embed import refuse_too_much
-from kling_nb.views.words import SEND_IT, state_word
+from kling_nb.views.words import SEND_IT, clock, state_word
 
-__all__ = ["adopt", "cancel", "list_runs", "resolve", "resume", "show", "status", "wait"]
+__all__ = ["adopt", "cancel", "list_runs", "resolve", "resume", "show", "status", "sweeps", "wait"]
 
 _LISTED = 20
 _ADOPT = next(command for command in COMMANDS if command.name == "adopt")
@@ -60,6 +61,25 @@ def list_runs(call: CommandCall) -> Answer:
         limit = None
     found = call.session.ledger().runs(limit=None if limit is None else limit + 1)
     return overview.listing(found, _kept(call), limit=limit)
+
+
+def sweeps(call: CommandCall) -> Answer:
+    """Show the newest sweeps of the ledger."""
+    from kling_nb.sweeps.opening import listed
+
+    found = listed(call.session, limit=_LISTED)
+    if not found:
+        return answer(["There is no sweep yet: `kling.sweep([...])` makes one."], value=[])
+    heads = ["sweep", "state", "members", "done", "on their way", "failed", "not sent", "spent", "since"]
+    rows = [
+        [
+            *(one.name, one.state, one.members, one.done, one.going, one.failed, one.waiting),
+            *(usd(one.spent_micros) + (" (play)" if one.play else ""), clock(one.created_at, date=True)),
+        ]
+        for one in found
+    ]
+    value = [asdict(one) for one in found]
+    return answer([(heads, rows, "llrrrrrrl"), "`kling.sweep(NAME)` gives one back."], value=value)
 
 
 def show(call: CommandCall) -> Answer:

@@ -12,7 +12,18 @@ import sqlalchemy as sa
 from kling_nb.ledger.figures import add_figures
 from kling_nb.records.run import RunRecord
 
-__all__ = ["COLUMNS", "EVENTS", "LIVE", "MIGRATIONS", "RUNS", "STEPS", "VOTES", "row_of"]
+__all__ = [
+    "COLUMNS",
+    "EVENTS",
+    "LIVE",
+    "MIGRATIONS",
+    "RUNS",
+    "STEPS",
+    "SWEEPS",
+    "SWEEP_MEMBERS",
+    "VOTES",
+    "row_of",
+]
 
 _schema = sa.MetaData()
 
@@ -71,6 +82,28 @@ VOTES = sa.Table(
     sa.Column("session_id", sa.String, nullable=False),
     sa.Column("project", sa.String, nullable=False),
 )
+SWEEPS = sa.Table(
+    "sweeps",
+    _schema,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("grid", sa.Text, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("play", sa.Boolean, nullable=False),
+    sa.Column("consent_micros", sa.BigInteger),
+    sa.Column("accounts", sa.Text, nullable=False),
+    sa.Column("created_at", sa.String, nullable=False),
+    sa.Column("project", sa.String, nullable=False),
+    sa.Column("user", sa.String, nullable=False),
+)
+SWEEP_MEMBERS = sa.Table(
+    "sweep_members",
+    _schema,
+    sa.Column("sweep", sa.String, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("request_key", sa.String, nullable=False),
+    sa.Column("provider", sa.String),
+    sqlite_with_rowid=False,
+)
 MIGRATIONS = sa.Table(
     "migrations",
     _schema,
@@ -89,12 +122,18 @@ def _create_votes(connection: sa.Connection) -> None:
     VOTES.create(connection)
 
 
+def _create_sweeps(connection: sa.Connection) -> None:
+    SWEEPS.create(connection)
+    SWEEP_MEMBERS.create(connection)
+
+
 # Numbered from 1 in this order, each applied and recorded in one transaction. Never edit one that was
 # released: append.
 STEPS: tuple[tuple[str, Callable[[sa.Connection], None]], ...] = (
     ("create runs and events", _create_tables),
     ("create votes", _create_votes),
     ("keep figures and running totals", add_figures),
+    ("create sweeps", _create_sweeps),
 )
 
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from IPython.display import DisplayHandle, clear_output, display
@@ -25,10 +25,10 @@ from kling_nb.views.html import prose, tag
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["flush", "show_runs", "show_to_the_end"]
+__all__ = ["flush", "follow_to_the_end", "show_runs", "show_to_the_end"]
 
 _PERIOD_S = 1.0
-_open: set["LiveCards"] = set()
+_open: set["LiveCards | _Followed"] = set()
 #: By display id, what went out from the background since the last `flush` of a headless notebook.
 _sent: dict[str, tuple[DisplayHandle, dict[str, Any]]] = {}
 _sending = threading.Lock()
@@ -82,6 +82,54 @@ def show_to_the_end(runs: Sequence[Run], *, embed: Mode | None, wait: Callable[[
             LiveCards(runs, embed=embed or current().settings().embed).draw(controls=False)
         if over:
             return
+
+
+def follow_to_the_end(
+    handle: DisplayHandle,
+    follow: Callable[[Callable[[dict[str, Any]], None]], Coroutine[Any, Any, None]],
+    over: Callable[[], bool],
+) -> None:
+    """Keep an output that is no card of runs true from the background loop, where the page takes updates.
+
+    Args:
+        handle: Of the output.
+        follow: Given what updates it; returns when it is at its end.
+        over: Whether there is an end to wait for, where a headless cell ends.
+    """
+    from kling_nb.session.api import current, surroundings_of_process
+
+    here = current().surroundings()
+    if getattr(surroundings_of_process(), "kernel", False) and here.live:
+        current().loop.start(_Followed(handle, over, repeat=here.headless).run(follow))
+
+
+class _Followed:
+    """One such output."""
+
+    def __init__(self, handle: DisplayHandle, over: Callable[[], bool], *, repeat: bool) -> None:
+        self._handle, self._over, self._repeat = handle, over, repeat
+        self._ended = threading.Event()
+        _open.add(self)
+
+    async def run(
+        self, follow: Callable[[Callable[[dict[str, Any]], None]], Coroutine[Any, Any, None]]
+    ) -> None:
+        try:
+            await follow(self._put)
+        finally:
+            _open.discard(self)
+            self._ended.set()
+
+    def _put(self, bundle: dict[str, Any]) -> None:
+        with _sending:
+            self._handle.update(bundle, raw=True)
+            if self._repeat:
+                _sent[self._handle.display_id] = self._handle, bundle
+
+    def finish(self, timeout_s: float) -> None:
+        """Wait until the output shows the end."""
+        if self._over():
+            self._ended.wait(timeout_s)
 
 
 def flush() -> None:

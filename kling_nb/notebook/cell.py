@@ -22,6 +22,7 @@ from kling_nb.engine.runs import Runs
 from kling_nb.errors import DetachedError, KlingError, WaitTimeoutError
 from kling_nb.notebook.card import show_runs, show_to_the_end
 from kling_nb.notebook.display import put
+from kling_nb.notebook.sweeps import sweep_cell
 from kling_nb.session.session import Session
 
 __all__ = ["Refused", "run_cell"]
@@ -77,10 +78,9 @@ def run_cell(session: Session, names: dict[str, Any], line: str, body: str) -> N
         session.keys.refuse({"the line": line, "the cell": body}, shapes=False)
         with repeating(line):
             order = parse_cell(line, body, names, folder=session.surroundings().folder or Path.cwd())
-        ask = order.ask
-        if order.dry_run:
-            put(show_plan(session.plan(ask), order, session))
+        if _carried_out(session, names, order):
             return
+        ask = order.ask
         runs = session.open(ask)
     except HelpWantedError:
         put(Answer(text=help_text(cell_sections())))
@@ -111,6 +111,15 @@ def run_cell(session: Session, names: dict[str, Any], line: str, body: str) -> N
         follow = partial(show_to_the_end, runs, embed=order.embed)
     if waits:
         wait_for(runs, order.timeout_s, headless=here.headless, follow=follow)
+
+
+def _carried_out(session: Session, names: dict[str, Any], order: CellOrder) -> bool:
+    """Carry out a cell that asks for a sweep, or only for its plan; False for any other."""
+    if order.sweep:
+        bind(session, names, order.dest, sweep_cell(order))
+    elif order.dry_run:
+        put(show_plan(session.plan(order.ask), order, session))
+    return bool(order.sweep) or order.dry_run
 
 
 def dest_of(line: str) -> str | None:

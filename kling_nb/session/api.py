@@ -171,6 +171,11 @@ def ask_for(
         raise no_such_option(unknown, signature(submit).parameters)
     if isinstance(take, bool) or not isinstance(take, int) or take < 0:
         raise UsageError("take: should be a whole number, 0 or more.", cure="Nothing was sent.")
+    if isinstance(prompt, Iterable) and not isinstance(prompt, str | TextToVideo):
+        raise UsageError(
+            f"prompt: is one text, and this is a {type(prompt).__name__}.",
+            cure="Nothing was sent. `kling.sweep([...])` takes many prompts.",
+        )
     fields = {name: _listed(options.pop(name)) for name in TextToVideo.model_fields if name in options}
     options |= {"tags": tags or {}, "metadata": metadata or {}}
     _check_options(options)
@@ -185,8 +190,8 @@ def ask_for(
     return Ask(
         request=request,
         takes=(take,),
-        max_cost=_usd("max_cost", max_cost),
-        price=_usd("price", price),
+        max_cost=dollars_of("max_cost", max_cost),
+        price=dollars_of("price", price),
         **options,
     )
 
@@ -216,7 +221,7 @@ def _plain(value: object) -> bool:
         return False
 
 
-def _usd(name: str, value: Decimal | str | int | None) -> Decimal | None:
+def dollars_of(name: str, value: Decimal | str | int | None) -> Decimal | None:
     if value is None:
         return None
     if isinstance(value, float | bool):

@@ -93,6 +93,7 @@ class Session:
         # By the ledger's address: it may be set anew, and runs of the last one go on.
         self._stands: dict[str, tuple[Ledger, Engine]] = {}
         self.sandboxes = Sandboxes(self.loop)
+        self._before_close: list[Callable[[], None]] = []
         #: Every id that runs of this kernel were counted under, from before it was named too.
         self.ids = {self.id}
         self.name: str | None = None  # under which other kernels may join it
@@ -114,6 +115,7 @@ class Session:
         for ledger, _ in self._stands.values():
             ledger.forget()
         self._stands, self.sandboxes, self.last = {}, Sandboxes(self.loop), None
+        self._before_close.clear()
 
     def settings(self) -> Settings:
         """Read the settings as they are now.
@@ -230,7 +232,9 @@ class Session:
             return self.totals(play=play)
         return None
 
-    def _context(self, settings: Settings) -> CallContext:
+    def context(self, settings: Settings | None = None) -> CallContext:
+        """Give what the calls of this moment share; see `CallContext`."""
+        settings = settings or self.settings()
         return CallContext(
             settings=settings,
             where=self.surroundings(),
@@ -247,7 +251,7 @@ class Session:
         Raises:
             KlingError: The request cannot be served.
         """
-        return self._context(self.settings()).price(ask)
+        return self.context().price(ask)
 
     def beside(self, surroundings: Callable[[], Surroundings]) -> "Session":
         """Make a session that looks on behalf of this one: its money and keys, from another place."""
@@ -269,7 +273,7 @@ class Session:
         Raises:
             KlingError: What would refuse the call.
         """
-        return forecast(self._context(self.settings()).admission(ask), before)
+        return forecast(self.context().admission(ask), before)
 
     def open(self, ask: Ask) -> list[Run]:
         """Reuse, reattach or send: the one door through which money moves.
@@ -300,7 +304,7 @@ class Session:
             KlingError: All of them are refused; nothing was sent.
         """
         settings = self.settings()
-        context = self._context(settings)
+        context = self.context(settings)
         calls, refused = {}, {}
         for number, ask in enumerate(asks):
             try:
@@ -355,8 +359,14 @@ class Session:
             runs = [run for _, engine in self._stands.values() for run in engine.known()]
         return [run.id for run in runs if run.sent_here and not run.done]
 
+    def before_close(self, callback: Callable[[], None]) -> None:
+        """Have something called once before this session closes, e.g. what would open it again."""
+        self._before_close.append(callback)
+
     def close(self) -> None:
         """Stop the in-process sandbox and close what is open; runs stay on record."""
+        while self._before_close:
+            self._before_close.pop()()
         with self._lock:
             stands, self._stands = self._stands, {}
             _open.discard(self)

@@ -88,6 +88,7 @@ def test_the_tour_is_kept_without_outputs():
 # -- the tutorial on money, which is kept with its outputs ------------------------------------
 MONEY = TOUR.with_name("02_cost_and_budgets.ipynb")
 SHARE = TOUR.with_name("05_share_and_export.ipynb")
+SWEEP = TOUR.with_name("06_sweep.ipynb")
 #: What may differ from one day and process to the next.
 CHANGING = re.compile(
     r"s-\d{8}-\d{6}-[\da-z]+-[\da-z]+|\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d UTC)?|, \d+ (months|years) old"
@@ -132,6 +133,22 @@ def test_the_tutorial_on_money_shows_what_it_would_show_now(tmp_path):
     assert "estimated $4.312, reported $4.312, settled $4.312, $0.00 held" in was["cost"][0]
     assert [len(was[name]) > 0 for name in ("max", "over", "frame", "csv")] == [True] * 4
     assert "height:6px" in was["cost"][1], "the chart is in the saved output"
+
+
+def test_the_tutorial_on_sweeps_runs_from_top_to_bottom(tmp_path):
+    """Quote, table, grid, comparison, votes and export: twelve clips of two providers, and no error."""
+    source = nbformat.read(SWEEP, as_version=4)
+    assert all(cell.outputs == [] for cell in source.cells if cell.cell_type == "code")
+    with forked_kernels():
+        made = _builder().execute(source, tmp_path)
+    assert errors(made) == []
+    shown = {cell.id: "".join(map(str, cell.get("outputs", []))) for cell in made.cells}
+    assert "12 new runs may cost" in shown["sweep-05"]
+    assert "(12, 0)" in shown["sweep-07"]
+    assert shown["sweep-12"].count("<img") == 12
+    assert "6 clips as vbench" in shown["sweep-18"]
+    assert len(nbformat.writes(made)) < 400_000
+    assert len(list((tmp_path / "notebooks" / "kling_media").glob("*.mp4"))) == 12
 
 
 def test_the_tutorial_on_sharing_shows_what_it_would_show_now(tmp_path):

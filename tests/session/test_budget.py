@@ -171,7 +171,7 @@ def test_a_run_of_midnight_counts_on_the_day_it_was_checked_against(build):
     before = midnight - timedelta(milliseconds=1)
 
     def admit(prompt, now):
-        opening = session._context(session.settings()).admission(ask(prompt))
+        opening = session.context().admission(ask(prompt))
         with opening.ledger.writing() as transaction:
             known = transaction.find(opening.request_keys())
             [(record, _)] = opening.admit(transaction, known, Sidecars(), now=now)

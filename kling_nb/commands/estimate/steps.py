@@ -303,6 +303,9 @@ class _Reader:
         try:
             with repeating(line):
                 call = parse_cell(line, body, _NoNames(), folder=self.folder)
+            if call.sweep:
+                self.add(at, "unknown", "a sweep is quoted when it is run", words=words)
+                return
             ask = call.ask
         except HelpWantedError:
             return

@@ -10,12 +10,13 @@ begins with a hyphen for a flag, and cannot tell a lone second word (a prompt in
 
 import re
 import shlex
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from kling_nb.commands.syntax.cell_source import earlier_spellings
 from kling_nb.commands.syntax.flags import EXAMPLE, FLAGS, REFUSED, Flag, find_flag, normal
@@ -33,6 +34,14 @@ __all__ = ["CellOrder", "HelpWantedError", "parse_cell", "parse_request"]
 
 _EXCLUSIVE = (
     *(("takes", "take"), ("no_cache", "cached_only"), ("retry", "cached_only")),
+    # A sweep is one object with a card of its own.
+    *(
+        ("sweep", other)
+        for other in (
+            *("no_cache", "cached_only", "retry", "metadata", "price", "allow_unpriced"),
+            *("dry_run_as", "embed", "quiet"),
+        )
+    ),
     # The call as code has the words in it, and an output is saved.
     ("private", "dry_run_as"),
 )
@@ -58,6 +67,7 @@ class CellOrder:
         embed: What of a clip goes into its card; None leaves it to the settings.
         wait: Wait in the cell; None leaves it to whether anybody watches.
         timeout_s: Seconds to wait at most.
+        sweep: The values of each axis, where it asks for a sweep; these names stay open in the prompt.
         rendered: The body after `{{name}}`.
     """
 
@@ -70,11 +80,14 @@ class CellOrder:
     embed: Mode | None = None
     wait: bool | None = None
     timeout_s: float | None = None
+    sweep: dict[str, list[Any]] = field(default_factory=dict)
     rendered: str = ""
 
     @cached_property
     def ask(self) -> Ask:
-        """The call; a `UsageError` where the request it describes cannot be made."""
+        """The call; a `UsageError` where the request it describes cannot be made, or is a sweep's."""
+        if self.sweep:
+            raise wrong("--sweep asks for many clips at once.", "Only a cell takes it; see `kling-nb sweep`.")
         return Ask(request=make_request(**self.fields), **self.options)
 
 
@@ -102,6 +115,9 @@ def parse_cell(line: str, body: str, names: Mapping[str, Any], *, folder: Path) 
     for one, other in _EXCLUSIVE:
         if one in given and other in given:
             raise wrong(f"{_spelling(one)} and {_spelling(other)} exclude each other.", "Leave one out.")
+    # The axes of a sweep are filled in later, each value in its turn.
+    axes = {name: f"{{{{{name}}}}}" for name in given.get("sweep", ())}
+    names = ChainMap(axes, cast("dict[str, Any]", names))
     text = fill_in(read_text(body, given.pop("prompt_file", None), folder), names)
     fields = _fields(given, text)
     if not fields.get("prompt") and not fields.get("shots"):

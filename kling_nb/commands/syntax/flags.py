@@ -113,6 +113,13 @@ FLAGS: tuple[Flag, ...] = (
             "N takes of the same request; those that are already here are not bought again",
         ),
         Flag("take", ("--take",), "K", "only take K, counted from 0"),
+        Flag(
+            "sweep",
+            ("--sweep",),
+            "KEY=A,B",
+            "an axis: a clip for each value of a setting, or of {{KEY}} in the prompt; may be repeated",
+            repeat=True,
+        ),
         Flag("no_cache", ("--no-cache",), "", "buy again even though the clip is here"),
         Flag("cached_only", ("--cached-only",), "", "only show what is here, never send"),
         Flag("retry", ("--retry",), "", "buy again after a failure that was, or may have been, charged"),

@@ -22,7 +22,8 @@ from kling_nb.commands.syntax.values import (
     wrong,
 )
 from kling_nb.errors import did_you_mean
-from kling_nb.records.request import TextToVideo, no_such_field
+from kling_nb.records.request import OTHER_NAMES, TextToVideo, no_such_field
+from kling_nb.sweeps.prompts import typed
 
 __all__ = ["READERS"]
 
@@ -62,6 +63,14 @@ def _tag(flag: str, value: str, _names: Mapping[str, Any]) -> dict[str, str]:
     if not found or not found[2].isprintable():
         raise wrong(f"{flag} is written KEY=VALUE, not {shown(value)}.", f"For example {flag} series=foxes.")
     return {found[1]: found[2]}
+
+
+def _sweep(flag: str, value: str, _names: Mapping[str, Any]) -> dict[str, list[Any]]:
+    name, sign, values = value.partition("=")
+    cells = [cell.strip() for cell in values.split(",")]
+    if not sign or identifier(name) is None or not all(cells):
+        raise wrong(f"{flag} is written KEY=A,B, not {shown(value)}.", f"For example {flag} duration=5,10.")
+    return {OTHER_NAMES.get(name, name): [typed(OTHER_NAMES.get(name, name), cell) for cell in cells]}
 
 
 def _params(flag: str, value: str, names: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,6 +127,7 @@ READERS: dict[str, Reader] = {
     "cfg_scale": lambda flag, value, _names: float(read_number(flag, value, high=1)),
     "shot_type": _choice,
     "params": _params,
+    "sweep": _sweep,
     "takes": _takes,
     "take": _take,
     "max_cost": lambda flag, value, _names: read_money(flag, value),

@@ -65,6 +65,7 @@ COMMANDS: tuple[Command, ...] = (
         "Runs",
         Command("status", "", "what is on its way, the last run, and the money"),
         Command("list", "[--all] [-n N]", "the newest 20 runs of the ledger, or N, or all"),
+        Command("sweeps", "", "the newest 20 sweeps of the ledger: how far each is, and what it cost"),
         Command(
             "show",
             "[ID ...] [--embed MODE | --player]",

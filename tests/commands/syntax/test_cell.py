@@ -171,7 +171,7 @@ REFUSALS = [
     ("--dura 5", "There is no flag '--dura'. Charged: no. Nothing was sent. Did you mean --duration?"),
     ("--", "There is no flag"),
     ("--zzz", "`%kling help`"),
-    ("--sweep duration=3,5", "There is no flag '--sweep'"),
+    ("--sweep duration", "written KEY=A,B"),
     ("--embed allways", "Did you mean always?"),
     ("--seed 7", "no seed"),
     ("--start_image a.png", "from text only"),

@@ -1,0 +1,185 @@
+"""Sweeps in the ledger: a grid by its name, the consent it has, and which runs answer its members.
+
+Invariants: a member is a request and a provider, never a run: whoever made the run, and however often, the
+sweep has it; looking writes nothing.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from kling_nb.ledger.schema import SWEEPS
+from kling_nb.ledger.transaction import Transaction
+from kling_nb.records.run import RunStatus
+
+__all__ = [
+    "MemberRun",
+    "Stored",
+    "SweepState",
+    "add_members",
+    "count_members",
+    "find",
+    "names",
+    "put",
+    "runs_of",
+    "set_state",
+]
+
+#: `ready`: quoted, and nobody said yes; `started`, `paused` and `canceled` are what was said last.
+SweepState = Literal["ready", "started", "paused", "canceled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A sweep as the ledger has it.
+
+    Args:
+        name: Its name, of which a ledger has one.
+        grid: Plain JSON of which its members are made.
+        created_at: When it was first quoted.
+        state: What was said last.
+        play: Whether it is play money.
+        consent_micros: Micro-dollars that somebody agreed to; None before that.
+        accounts: By provider, the account that was agreed to.
+        project: What it is for.
+        user: Who made it.
+    """
+
+    name: str
+    grid: list[dict[str, Any]]
+    created_at: datetime
+    state: SweepState = "ready"
+    play: bool = False
+    consent_micros: int | None = None
+    accounts: dict[str, str] = field(default_factory=dict)
+    project: str = ""
+    user: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberRun:
+    """A run that answers a member of a sweep, without its words.
+
+    Args:
+        number: Of the member.
+        id: Ours, of the run.
+        status: Where it is.
+        charged: Whether the provider charged for it.
+        reason: Why it failed, if it did.
+        provider: Who made it.
+        micros: On the books, or held back; None where neither is known.
+        settled: Whether that is on the books.
+        created_at: When it was asked for.
+        finished_at: When the provider was done.
+    """
+
+    number: int
+    id: str
+    status: RunStatus
+    charged: str
+    reason: str | None
+    provider: str
+    micros: int | None
+    settled: bool
+    created_at: datetime
+    finished_at: datetime | None
+
+
+def find(transaction: Transaction, name: str) -> Stored | None:
+    """Give the sweep of a name, or None."""
+    row = transaction.connection.execute(sa.select(SWEEPS).where(SWEEPS.c.name == name)).mappings().first()
+    if row is None:
+        return None
+    return Stored(
+        **{
+            **row,
+            "grid": json.loads(row["grid"]),
+            "accounts": json.loads(row["accounts"]),
+            "created_at": datetime.fromisoformat(row["created_at"]),
+        }
+    )
+
+
+def names(transaction: Transaction) -> list[str]:
+    """Name every sweep, newest first."""
+    return list(transaction.connection.scalars(sa.select(SWEEPS.c.name).order_by(SWEEPS.c.created_at.desc())))
+
+
+def put(transaction: Transaction, stored: Stored) -> None:
+    """Write a sweep, new or changed."""
+    values = {
+        **vars(stored),
+        "grid": json.dumps(stored.grid, ensure_ascii=False),
+        "accounts": json.dumps(stored.accounts),
+        "created_at": stored.created_at.isoformat(),
+    }
+    changed = sa.update(SWEEPS).where(SWEEPS.c.name == stored.name).values(**values)
+    if transaction.connection.execute(changed).rowcount == 0:
+        transaction.connection.execute(sa.insert(SWEEPS).values(**values))
+
+
+def add_members(transaction: Transaction, name: str, members: Sequence[tuple[int, str, str | None]]) -> None:
+    """Add members that are not there: number, request key, and the provider where one is named."""
+    if members:
+        transaction.connection.exec_driver_sql(
+            "INSERT OR IGNORE INTO sweep_members (sweep, number, request_key, provider) VALUES (?, ?, ?, ?)",
+            [(name, *member) for member in members],
+        )
+
+
+def count_members(transaction: Transaction, name: str) -> int:
+    """Count the members of a sweep."""
+    query = "SELECT count(*) FROM sweep_members WHERE sweep = ?"
+    return int(transaction.connection.exec_driver_sql(query, (name,)).scalar_one())
+
+
+def set_state(transaction: Transaction, name: str, state: SweepState) -> bool:
+    """Say what becomes of a sweep; False where there is none of the name."""
+    change = sa.update(SWEEPS).where(SWEEPS.c.name == name).values(state=state)
+    return transaction.connection.execute(change).rowcount == 1
+
+
+def runs_of(transaction: Transaction, name: str) -> list[MemberRun]:
+    """Give every run that answers a member of a sweep, oldest first."""
+    rows = transaction.connection.exec_driver_sql(
+        "SELECT number, id, status, charged, "
+        "CASE status WHEN 'failed' THEN json_extract(record, '$.reason') END, runs.provider, "
+        "coalesce(settled_micros, nullif(reserved_micros, 0)), settled_micros IS NOT NULL, "
+        "runs.created_at, seconds IS NOT NULL, json_extract(record, '$.finished_at') "
+        "FROM sweep_members AS member JOIN sweeps ON sweeps.name = member.sweep "
+        "JOIN runs ON runs.request_key = member.request_key AND runs.play = sweeps.play "
+        "AND (member.provider IS NULL OR member.provider = runs.provider) "
+        "WHERE member.sweep = ? ORDER BY runs.created_at, id",
+        (name,),
+    )
+    return [
+        MemberRun(
+            number=number,
+            id=run_id,
+            status=RunStatus(status),
+            charged=charged,
+            reason=reason,
+            provider=provider,
+            micros=micros,
+            settled=bool(settled),
+            created_at=datetime.fromisoformat(created_at),
+            finished_at=datetime.fromisoformat(finished_at) if ended and finished_at else None,
+        )
+        for (
+            number,
+            run_id,
+            status,
+            charged,
+            reason,
+            provider,
+            micros,
+            settled,
+            created_at,
+            ended,
+            finished_at,
+        ) in rows
+    ]

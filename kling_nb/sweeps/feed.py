@@ -1,0 +1,186 @@
+"""How a sweep is sent: a few members at a time, as many as there are places in flight.
+
+Invariants: a member is asked for only when its account has a place, so that a single cell never waits behind
+what a sweep has still to send; every one goes through `Session.open_many`, which never pays twice; one that
+fails or is refused stops no other; the budget, what was agreed to, a pause and the end of the session do.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from kling_nb.engine.run import Run
+from kling_nb.errors import BudgetError, KlingError
+from kling_nb.ledger.sweeps import find
+from kling_nb.records.money import dollars, usd
+from kling_nb.records.run import RunStatus
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from kling_nb.session.opening import Opened
+    from kling_nb.session.session import Session
+    from kling_nb.sweeps.grid import Member
+
+__all__ = ["Feed"]
+
+#: Calls in one transaction of the ledger.
+_CHUNK = 100
+_LOOK_S = 1.0
+_AT_PROVIDER = frozenset({RunStatus.CREATED, RunStatus.SUBMITTING, RunStatus.QUEUED, RunStatus.RUNNING})
+
+
+class Feed:
+    """One sending of a sweep, on the background loop.
+
+    Args:
+        session: Through which every member is asked for.
+        name: Of the sweep.
+        members: What is to be opened, in order, each with its provider; without one it needs no place.
+        prices: By number, what a new one was quoted at, in micro-dollars; it may cost no more.
+        left_micros: What is left of the money that was agreed to.
+        most_micros: What somebody declared that the sweep may cost, which is consent for each of its runs.
+
+    Example:
+        >>> Feed.__name__
+        'Feed'
+    """
+
+    def __init__(
+        self,
+        session: "Session",
+        name: str,
+        members: "Sequence[tuple[Member, str]]",
+        *,
+        prices: Mapping[int, int],
+        left_micros: int,
+        most_micros: int | None,
+    ) -> None:
+        self.runs: dict[int, Run] = {}
+        self.errors: dict[int, KlingError] = {}
+        self.stopped: KlingError | None = None
+        self._session, self._name, self._prices = session, name, prices
+        self._left_micros, self._most_micros = left_micros, most_micros
+        self._queues: dict[str, deque[Member]] = {}
+        for member, provider in members:
+            self._queues.setdefault(provider, deque()).append(member)
+        self._at_provider: dict[str, list[Run]] = {provider: [] for provider in self._queues}
+        self._changed = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._future: Future[None] | None = None
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._session.before_close(self.close)
+        self._future = self._session.loop.start(self._run())
+
+    def close(self) -> None:
+        """Send nothing more; what was sent goes on."""
+        self._closed = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._changed.set)
+        self.wait(10)
+
+    @property
+    def sending(self) -> bool:
+        """Whether there is, or may be, more to send."""
+        return self._future is not None and not self._future.done()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until everything is sent; whether it is."""
+        if self._future is not None:
+            with contextlib.suppress(TimeoutError):
+                self._future.result(timeout_s)
+        return not self.sending
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        try:
+            while any(self._queues.values()) and not self._closed:
+                if await asyncio.to_thread(self._state) != "started":
+                    await asyncio.to_thread(self._cancel_unsent)
+                    return
+                self._changed.clear()
+                chunk = self._chunk()
+                for provider, members in chunk.items():
+                    # A provider at a time: one request at two of them has one claim in the folder.
+                    opened = await asyncio.to_thread(self._open, members)
+                    for member, one in zip(members, opened, strict=True):
+                        self._note(member, provider, one)
+                if self.stopped is not None:
+                    return
+                if not chunk:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._changed.wait(), _LOOK_S)
+        except Exception as error:  # noqa: BLE001 - any fault must end as words on the card, not vanish in a thread
+            self.stopped = error if isinstance(error, KlingError) else _fault(self._name, error)
+
+    def _state(self) -> str:
+        with self._session.ledger().reading() as transaction:
+            stored = find(transaction, self._name)
+        return "canceled" if stored is None else stored.state
+
+    def _chunk(self) -> "dict[str, list[Member]]":
+        """Take as many members as there are places, by provider."""
+        chunk: dict[str, list[Member]] = {}
+        at_once = self._session.settings().max_in_flight
+        for provider, queue in self._queues.items():
+            there = [
+                run for run in self._at_provider[provider] if not run.done and run.status in _AT_PROVIDER
+            ]
+            self._at_provider[provider] = there
+            places = at_once - len(there) if provider else _CHUNK
+            for _ in range(min(places, len(queue), _CHUNK)):
+                price = self._prices.get(queue[0].number, 0)
+                if price > self._left_micros:
+                    self.stopped = self._spent(price)
+                    return chunk
+                self._left_micros -= price
+                chunk.setdefault(provider, []).append(queue.popleft())
+        return chunk
+
+    def _open(self, members: "Sequence[Member]") -> "Sequence[Opened]":
+        return self._session.open_many([member.ask(self._most(member)) for member in members])
+
+    def _most(self, member: "Member") -> Decimal | None:
+        most = self._most_micros
+        return None if most is None else dollars(self._prices.get(member.number, most))
+
+    def _note(self, member: "Member", provider: str, opened: "Opened") -> None:
+        if opened.error is not None:
+            self.errors[member.number] = opened.error
+            if isinstance(opened.error, BudgetError):
+                self.stopped = self.stopped or opened.error
+            return
+        [run] = opened.runs
+        self.runs[member.number] = run
+        self._at_provider.setdefault(provider, []).append(run)
+        run.on_change(self._on_change)
+
+    def _on_change(self, _run: Run) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._changed.set)
+
+    def _cancel_unsent(self) -> None:
+        for run in self.runs.values():
+            if run.status is RunStatus.CREATED and not run.done:
+                run.request_cancel()
+
+    def _spent(self, price: int) -> BudgetError:
+        return BudgetError(
+            f"The next run costs {usd(price)}, and {usd(self._left_micros)} is left of what was agreed to.",
+            cure="It was not sent, and no later one. `start(confirm=True)` agrees to the rest.",
+            asked_micros=price,
+        )
+
+
+def _fault(name: str, error: Exception) -> KlingError:
+    return KlingError(
+        f"kling_nb failed while it sent the sweep {name}: {type(error).__name__}.",
+        charged="unknown",
+        cure=f"What was sent is on record: `kling.sweep({name!r}).start()` goes on.",
+    )

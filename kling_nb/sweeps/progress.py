@@ -1,0 +1,219 @@
+"""What became of a sweep so far: its members by state, its money, its failures.
+
+Invariants: asks no provider and writes nothing; of the runs of a member a clip counts before all, then the
+newest; only runs that were asked for since the sweep began are its money; unknown is never zero.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from kling_nb.engine.detach import error_of
+from kling_nb.ledger.sweeps import MemberRun, Stored, SweepState, runs_of
+from kling_nb.records.base import utc_now
+from kling_nb.records.run import RunStatus
+
+if TYPE_CHECKING:
+    from kling_nb.ledger.transaction import Transaction
+    from kling_nb.session.session import Session
+
+__all__ = ["Failure", "Progress", "look", "newest", "spent_of"]
+
+#: So many ends, at most, tell how fast it goes.
+_RECENT = 50
+_MOST_FAILURES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Members that came to the same bad end.
+
+    Args:
+        count: How many.
+        word: In short, e.g. `failed: moderated`.
+        what: What happened to one of them.
+        charged: Whether it was charged: `no`, `yes` or `unknown`.
+        cure: What is safe to do now.
+    """
+
+    count: int
+    word: str
+    what: str
+    charged: str
+    cure: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """A sweep at one moment.
+
+    Args:
+        name: Its name.
+        members: How many it has.
+        done: Clips that are here.
+        going: Runs on their way.
+        failed: Runs that ended without a clip, and members that were refused.
+        waiting: Members that are not asked for yet.
+        spent_micros: On the books, for runs since it began.
+        reserved_micros: Held back for them.
+        unknown: Ended runs whose charge nobody knows.
+        left_micros: What the caps leave; None where there is none.
+        play: Whether it is play money.
+        state: What was said last.
+        sending: Whether this kernel is sending it.
+        per_hour: Ends in an hour, by the newest; None before there are any.
+        ends_at: When it would be over at that rate.
+        failures: By kind.
+        stopped: Why it sends no more, where something stopped it.
+        created_at: When it began.
+        now: The moment.
+
+    Example:
+        >>> Progress.__name__
+        'Progress'
+    """
+
+    name: str
+    members: int
+    done: int
+    going: int
+    failed: int
+    waiting: int
+    spent_micros: int
+    reserved_micros: int
+    unknown: int
+    left_micros: int | None
+    play: bool
+    state: SweepState
+    sending: bool
+    per_hour: float | None
+    ends_at: datetime | None
+    failures: tuple[Failure, ...]
+    stopped: str
+    created_at: datetime
+    now: datetime
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen unless somebody asks for it."""
+        return not self.sending and not self.going
+
+
+def newest(runs: Iterable[MemberRun]) -> dict[int, MemberRun]:
+    """Give the run that stands for each member, by its number: its clip, else its newest run."""
+    found: dict[int, MemberRun] = {}
+    for run in runs:
+        before = found.get(run.number)
+        if before is None or before.status is not RunStatus.SUCCEEDED or run.status is RunStatus.SUCCEEDED:
+            found[run.number] = run
+    return found
+
+
+def spent_of(runs: Iterable[MemberRun], since: datetime) -> tuple[int, int, int]:
+    """Add up the runs of a sweep that were asked for since it began.
+
+    Returns:
+        Settled and reserved, in micro-dollars, and how many charges nobody knows.
+    """
+    own = {run.id: run for run in runs if run.created_at >= since}.values()
+    settled = sum(run.micros or 0 for run in own if run.settled)
+    held = sum(run.micros or 0 for run in own if not run.settled)
+    unknown = sum(run.status.ended and not run.settled and run.charged != "no" for run in own)
+    return settled, held, unknown
+
+
+def look(
+    session: "Session",
+    stored: Stored,
+    members: int,
+    *,
+    refused: Sequence[tuple[int, str]] = (),
+    sending: bool = False,
+    stopped: str = "",
+) -> Progress:
+    """Look at a sweep in the ledger.
+
+    Args:
+        session: Whose ledger and caps.
+        stored: The sweep.
+        members: How many members it has.
+        refused: Members that this kernel could not ask for: their numbers, and why.
+        sending: Whether this kernel is sending it.
+        stopped: Why it sends no more.
+
+    Returns:
+        What became of it.
+    """
+    ledger, now = session.ledger(), utc_now()
+    with ledger.reading() as transaction:
+        runs = runs_of(transaction, stored.name)
+        stands = newest(runs)
+        bad = [run for run in stands.values() if run.status.ended and run.status is not RunStatus.SUCCEEDED]
+        not_sent = {run.number for run in bad if run.status is RunStatus.CANCELED and run.charged == "no"}
+        failures = _failures(transaction, [run for run in bad if run.number not in not_sent])
+    barred = [(number, why) for number, why in refused if number not in stands or number in not_sent]
+    settled, held, unknown = spent_of(runs, stored.created_at)
+    done = sum(run.status is RunStatus.SUCCEEDED for run in stands.values())
+    going = sum(run.status.pending for run in stands.values())
+    failed = len(bad) - len(not_sent) + len(barred)
+    waiting = members - done - going - failed
+    per_hour, ends_at = _pace(runs, now, waiting + going)
+    return Progress(
+        name=stored.name,
+        members=members,
+        done=done,
+        going=going,
+        failed=failed,
+        waiting=waiting,
+        spent_micros=settled,
+        reserved_micros=held,
+        unknown=unknown,
+        left_micros=session.totals(play=stored.play).left_micros,
+        play=stored.play,
+        state=stored.state,
+        sending=sending,
+        per_hour=per_hour,
+        ends_at=ends_at if sending or going else None,
+        failures=(*failures, *_barred(barred))[:_MOST_FAILURES],
+        stopped=stopped,
+        created_at=stored.created_at,
+        now=now,
+    )
+
+
+def _pace(runs: Sequence[MemberRun], now: datetime, left: int) -> tuple[float | None, datetime | None]:
+    ends = sorted(run.finished_at for run in runs if run.finished_at is not None)[-_RECENT:]
+    span = (now - ends[0]).total_seconds() if ends else 0.0
+    if len(ends) < 2 or span <= 0:
+        return None, None
+    per_s = (len(ends) - 1) / span
+    return per_s * 3600, now + timedelta(seconds=left / per_s) if left else None
+
+
+def _failures(transaction: "Transaction", bad: Sequence[MemberRun]) -> list[Failure]:
+    kinds: defaultdict[tuple[str, str | None, str], list[MemberRun]] = defaultdict(list)
+    for run in bad:
+        kinds[run.status.value, run.reason, run.charged].append(run)
+    made = []
+    for (status, reason, charged), runs in list(kinds.items())[:_MOST_FAILURES]:
+        record = transaction.get(runs[0].id)
+        error = None if record is None else error_of(record)
+        made.append(
+            Failure(
+                count=len(runs),
+                word=f"{status}: {reason}" if reason else status,
+                what=error.what if error else "",
+                charged=error.charged if error else charged,
+                cure=error.cure if error else "",
+            )
+        )
+    return made
+
+
+def _barred(refused: Sequence[tuple[int, str]]) -> list[Failure]:
+    return [
+        Failure(count=count, word="not sent", what=why, charged="no", cure="")
+        for why, count in Counter(why for _, why in refused).items()
+    ]

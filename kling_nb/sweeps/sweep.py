@@ -1,0 +1,404 @@
+"""A sweep: a whole experiment as one object.
+
+Invariants: giving a sweep back never sends; each member is paid for once, whoever starts it and however
+often; nothing is sent beyond the money and the accounts that somebody agreed to; a grid only grows, and only
+after it was shown what that adds.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kling_nb.engine.run import Run, WaitInterrupted
+from kling_nb.engine.runs import Runs
+from kling_nb.errors import KlingError, UsageError, WaitTimeoutError, did_you_mean
+from kling_nb.ledger.sweeps import Stored, SweepState, add_members, find, put, runs_of, set_state
+from kling_nb.records.run import RunStatus
+from kling_nb.session.session import Session
+from kling_nb.sweeps import results
+from kling_nb.sweeps.feed import Feed
+from kling_nb.sweeps.grid import Expanded, Member, expand
+from kling_nb.sweeps.progress import Progress, look, newest, spent_of
+from kling_nb.sweeps.prompts import refused
+from kling_nb.sweeps.quote import Quote, check_consent, make_quote
+from kling_nb.sweeps.showing import Views
+from kling_nb.views.sweep import progress_text, quote_text
+
+if TYPE_CHECKING:
+    from kling_nb.exports.writer import Export
+
+__all__ = ["Sweep"]
+
+_STEP_S = 0.2
+
+
+class Sweep:
+    """A grid of prompts, settings, providers and takes, and what became of it.
+
+    Args:
+        session: Whose ledger, money and keys.
+        stored: As the ledger has it.
+        views: What shows it.
+        max_cost: Dollars that all of it may cost, where this call says so.
+
+    Example:
+        >>> import kling_nb as kling
+        >>> owls = kling.sweep(["An owl in snow", "An owl in fog"], takes=2, name="owls")  # doctest: +SKIP
+        >>> owls.wait().df                                                                 # doctest: +SKIP
+    """
+
+    def __init__(
+        self, session: Session, stored: Stored, views: Views, *, max_cost: Decimal | None = None
+    ) -> None:
+        self._session, self._stored, self._views = session, stored, views
+        self._max_cost = max_cost
+        self._expanded: Expanded = expand(stored.grid)
+        self._quote: Quote | None = None
+        self._feed: Feed | None = None
+        #: Ids of runs that nobody here sent, and that are watched from here.
+        self._followed: set[str] = set()
+
+    # -- what it is ------------------------------------------------------
+    @property
+    def name(self) -> str:
+        """Its name, under which every kernel on the ledger finds it."""
+        return self._stored.name
+
+    @property
+    def state(self) -> SweepState:
+        """What was said of it last: `ready` (only quoted), `started`, `paused` or `canceled`."""
+        return self._stored.state
+
+    @property
+    def stopped(self) -> KlingError | None:
+        """Why this kernel sends no more of it, e.g. a cap that was reached; None where nothing stopped it."""
+        return self._feed.stopped if self._feed else None
+
+    @property
+    def quoted(self) -> Quote | None:
+        """The quote that was made last, if one was."""
+        return self._quote
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Its distinct requests, in the order in which they are sent."""
+        return self._expanded.members
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def runs(self) -> Runs:
+        """The run of each member that has one: its clip, else its newest; in the order of the sweep."""
+        return Runs([*self._by_member().values()])
+
+    def _by_member(self, wanted: Callable[[RunStatus], bool] = lambda _status: True) -> dict[int, Run]:
+        # A handle of this kernel is told of changes; of others the ledger's state is taken.
+        mine = {} if self._feed is None else {run.id: run for run in self._feed.runs.values()}
+        stands = self._stands(wanted)
+        return {number: mine.get(run_id) or self._session.find(run_id) for number, run_id in stands.items()}
+
+    def _stands(self, wanted: Callable[[RunStatus], bool] = lambda _status: True) -> dict[int, str]:
+        with self._session.ledger().reading() as transaction:
+            found = newest(runs_of(transaction, self.name))
+        return {number: found[number].id for number in sorted(found) if wanted(found[number].status)}
+
+    @property
+    def progress(self) -> Progress:
+        """What became of it so far, by the ledger."""
+        feed = self._feed
+        return look(
+            self._session,
+            self._read(),
+            len(self.members),
+            refused=[
+                *((number, error.what) for number, error in (feed.errors.items() if feed else ())),
+                *(self._quote.refused.items() if self._quote else ()),
+            ],
+            sending=feed is not None and feed.sending,
+            stopped=str(self.stopped or ""),
+        )
+
+    def _read(self) -> Stored:
+        with self._session.ledger().reading() as transaction:
+            self._stored = find(transaction, self.name) or self._stored
+        return self._stored
+
+    def keep(self, stored: Stored) -> None:
+        """Write it to the ledger, with the members that are new."""
+        members = [
+            (m.number, m.request_key, None if m.provider == "auto" else m.provider) for m in self.members
+        ]
+        with self._session.ledger().writing() as transaction:
+            put(transaction, stored)
+            add_members(transaction, stored.name, members)
+        self._stored = stored
+
+    # -- before ------------------------------------------------------------
+    def quote(self) -> Quote:
+        """Say what starting it now would do and cost; sends nothing.
+
+        Returns:
+            The quote; `print` shows it.
+
+        Raises:
+            KlingError: What refuses the whole of it.
+        """
+        return self._quoted(again=False)
+
+    def _quoted(self, *, again: bool) -> Quote:
+        failed = {} if again else self._stands(lambda status: status is RunStatus.FAILED)
+        self._quote = make_quote(
+            self._session,
+            self._expanded,
+            max_cost=self._max_cost,
+            spent_micros=sum(self._money()),
+            ended=failed.keys(),
+        )
+        return self._quote
+
+    def _money(self) -> tuple[int, int]:
+        """Give what it has spent and holds back, in micro-dollars."""
+        with self._session.ledger().reading() as transaction:
+            return spent_of(runs_of(transaction, self.name), self._stored.created_at)[:2]
+
+    def start(
+        self,
+        detached: bool = False,  # noqa: FBT001, FBT002 - a name that is fixed
+        *,
+        confirm: bool = False,
+        max_cost: Decimal | str | int | None = None,
+    ) -> "Sweep":
+        """Send what is not sent yet; costs money. It goes on under the first consent.
+
+        Args:
+            detached: Whether others are to send it. There are no workers that could: it is refused.
+            confirm: Agrees to the quote as it is now, also above what was agreed to before.
+            max_cost: Dollars that what is not sent may cost; the same, with a limit.
+
+        Returns:
+            The sweep, at once.
+
+        Raises:
+            BudgetError: It does not fit; the message says how many do. Nothing was sent.
+            UsageError: `detached` was asked for.
+        """
+        if detached:
+            raise refused(
+                "A detached sweep needs workers to send it, and there are none.",
+                cure=f"Leave this kernel open, or run `kling-nb sweep {self.name} --wait` elsewhere.",
+            )
+        if self._feed is not None and self._feed.sending:
+            if self._read().state == "started":
+                return self
+            self._feed.wait(10)
+        if max_cost is not None:
+            self._max_cost = results.money(max_cost)
+        self._go_on(self.quote(), agreed=confirm)
+        self._views.show(self)
+        return self
+
+    def _go_on(self, quote: Quote, *, agreed: bool) -> "Sweep":
+        stored, newly = self._read(), agreed or self._max_cost is not None
+        spent = sum(self._money())
+        needed = spent + quote.micros
+        consented = stored.consent_micros is not None and not newly
+        if (why := quote.obstacle(agreed=agreed or consented)) is not None:
+            raise why
+        if consented and quote.new:
+            check_consent(stored, quote, needed)
+        if not consented:
+            stored = replace(stored, consent_micros=needed, accounts={**stored.accounts, **quote.accounts})
+        self.keep(replace(stored, state="started"))
+        members = {member.number: member for member in self.members}
+        self._feed = Feed(
+            self._session,
+            self.name,
+            [(members[number], provider) for number, provider in quote.todo],
+            prices=quote.prices,
+            left_micros=(self._stored.consent_micros or 0) - spent,
+            most_micros=None if self._max_cost is None else self._stored.consent_micros,
+        )
+        self._feed.start()
+        return self
+
+    def retry(self) -> "Sweep":
+        """Send again what failed for free and may be tried again; moderated and lost runs stay as they are.
+
+        Returns:
+            The sweep, at once.
+
+        Raises:
+            BudgetError: It does not fit. Nothing was sent.
+        """
+        if self._feed is not None and self._feed.sending:
+            raise refused("It is still being sent.", cure="`wait()` for it, then retry.")
+        return self._go_on(self._quoted(again=True), agreed=False)
+
+    # -- steering ------------------------------------------------------------
+    def pause(self) -> "Sweep":
+        """Send no more, here and in every other kernel; `start()` goes on."""
+        self._say("paused")
+        return self
+
+    def cancel(self) -> "Sweep":
+        """Give up what is not sent, here and in every other kernel; what was sent goes on and is kept."""
+        self._say("canceled")
+        return self
+
+    def _say(self, state: SweepState) -> None:
+        with self._session.ledger().writing() as transaction:
+            set_state(transaction, self.name, state)
+        self._read()
+
+    def wait(self, timeout_s: float | None = None) -> "Sweep":
+        """Wait until all of it that was started has ended; Ctrl-C stops only the waiting.
+
+        Args:
+            timeout_s: Seconds to wait at most; None waits without end.
+
+        Returns:
+            The sweep itself, whatever became of it: look at `df` and `progress`.
+
+        Raises:
+            WaitTimeoutError: The time was over first; it goes on.
+        """
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        ticker = results.Ticker()
+        while not self._over():
+            if end is not None and time.monotonic() >= end:
+                raise WaitTimeoutError(
+                    f"The sweep {self.name} is still on its way after {timeout_s:g} s.",
+                    charged="unknown",
+                    cure="It goes on: `wait()` again; nothing is sent twice.",
+                )
+            try:
+                time.sleep(_STEP_S)
+            except KeyboardInterrupt:
+                raise WaitInterrupted(f"The sweep {self.name} goes on.") from None
+            ticker.tick(lambda: progress_text(self.progress))
+        ticker.end(lambda: progress_text(self.progress))
+        return self
+
+    def wait_sent(self) -> "Sweep":
+        """Wait until all of it is sent; what is on its way goes on."""
+        while self._feed is not None and not self._feed.wait(_STEP_S):
+            pass
+        return self
+
+    def _over(self) -> bool:
+        """Whether nothing is on its way; what another kernel or nobody carries is followed from here."""
+        if self._feed is not None and self._feed.sending:
+            return False
+        if self._feed is not None and not all(run.done for run in self._feed.runs.values()):
+            return False
+        runs = self._by_member(lambda status: status.pending).values()
+        for run in runs:
+            if run.id not in self._followed:
+                self._followed.add(run.id)
+                run.resume()
+        return all(run.done for run in runs)
+
+    async def __aiter__(self) -> AsyncIterator[Run]:
+        """Give each run as it ends."""
+        given: set[str] = set()
+        while True:
+            over = await asyncio.to_thread(self._over)
+            ended = await asyncio.to_thread(self._stands, lambda status: status.ended)
+            for run_id in ended.values():
+                if run_id not in given:
+                    given.add(run_id)
+                    yield await asyncio.to_thread(self._session.find, run_id)
+            if over:
+                return
+            await asyncio.sleep(_STEP_S)
+
+    # -- results ---------------------------------------------------------------
+    @property
+    def df(self) -> Any:
+        """A `pandas.DataFrame` with a row a member: axes, tags, status, cost, seconds, file, run.
+
+        A private sweep shows its owner the prompts and tags; what leaves has their hashes.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        return results.frame(self.members, self._by_member())
+
+    @property
+    def cost(self) -> dict[str, dict[Any, Decimal | None]]:
+        """Dollars on the books by axis and value; None where the charge of one of its runs is unknown."""
+        return results.costs(self.members, self._by_member())
+
+    def table(self) -> results.Table:
+        """Make a static grid of stills for the saved notebook: a row a prompt, a column what else differs."""
+        return results.table(self.members, self._by_member())
+
+    def gallery(self) -> Any:
+        """Make a contact sheet of its runs, see `kling.gallery`."""
+        return self._views.gallery(self.runs)
+
+    def compare(self, prompt: str | int) -> Any:
+        """Put the clips of one prompt side by side, see `kling.compare`.
+
+        Args:
+            prompt: The words of its prompt (the original one where there are two), or the number of its row.
+
+        Raises:
+            UsageError: There is no such prompt, or it has no clip yet.
+        """
+        wanted = [m for m in self.members if prompt in (m.label, m.row, m.request.words)]
+        if not wanted:
+            known = list(dict.fromkeys(member.label for member in self.members if not member.private))
+            raise UsageError("The sweep has no such prompt.", cure=did_you_mean(str(prompt), known))
+        runs = self._by_member()
+        clips = [runs[m.number] for m in wanted if m.number in runs and runs[m.number].video is not None]
+        if not clips:
+            raise UsageError("No clip of this prompt is here yet.", cure="`wait()` for it.")
+        return self._views.compare(Runs(clips))
+
+    def rate(self, **options: Any) -> Any:
+        """Vote on pairs of its clips, blind, see `kling.rate`; by provider where it has several."""
+        providers = {member.provider for member in self.members}
+        return self._views.rate(self.runs, **{"by": "provider" if len(providers) > 1 else "model", **options})
+
+    def export(
+        self,
+        layout: str = "videofolder",
+        folder: str | Path = "export",
+        *,
+        provider: str | None = None,
+        **options: Any,
+    ) -> "Export":
+        """Lay its clips out for another tool, see `kling.export`; costs nothing.
+
+        Args:
+            layout: As for `kling.export`.
+            folder: Where to.
+            provider: Only the runs of this one: a suite measures one maker.
+            **options: As for `kling.export`, e.g. `plan=` or `allow_sandbox=True`.
+
+        Returns:
+            What was written, and what is missing and why.
+        """
+        from kling_nb.exports.export import export
+
+        runs = [run for run in self.runs if provider in {None, run.provider}]
+        return export(runs, folder, layout=layout, session=self._session, **options)
+
+    def data(self) -> dict[str, Any]:
+        """Give the sweep as plain data for programs, without the words of a private one."""
+        return results.data(self.progress, self.members, self._by_member())
+
+    # -- showing ---------------------------------------------------------------
+    def __repr__(self) -> str:
+        if self._stored.state == "ready" and self._quote is not None:
+            return quote_text(self.name, len(self.members), self._quote)
+        return progress_text(self.progress)
+
+    def _ipython_display_(self) -> None:
+        self._views.show(self)

@@ -1,0 +1,111 @@
+"""A sweep from a cell, a line and a terminal: the same object, quote and name."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from kling_nb.ledger.sweeps import SweepState
+from kling_nb.sweeps.progress import Failure, Progress
+from kling_nb.views.sweep import progress_html, progress_text
+from support.kernels import kernel_in, short_words
+from support.markup import judge
+
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def progress(state: SweepState = "started", *, sending=True, members=5_000):
+    return Progress(
+        name="owls",
+        members=members,
+        done=members // 2,
+        going=4 if sending else 0,
+        failed=3,
+        waiting=members - members // 2 - 7,
+        spent_micros=30_240_000,
+        reserved_micros=2_240_000,
+        unknown=1,
+        left_micros=8_800_000,
+        play=False,
+        state=state,
+        sending=sending,
+        per_hour=120.0,
+        ends_at=MOMENT,
+        failures=(Failure(count=3, word="failed: moderated", what="<b>", charged="no", cure="Ask `else`."),),
+        stopped="",
+        created_at=MOMENT,
+        now=MOMENT,
+    )
+
+
+@pytest.mark.parametrize("sending", [True, False])
+def test_the_card_is_small_and_safe_whatever_the_size(sending):
+    """States, money and failures in words; what opens on a click only when it is redrawn no more."""
+    page = progress_html(progress(sending=sending))
+    seen, text = judge(page)
+    assert len(page) < 6_000
+    for words in ("2500 done", "3 failed", "$30.24 + 1 unknown", "$2.24", "$8.80", "moderated (charged: no)"):
+        assert words in text
+    assert any(tag == "details" for tag, _ in seen) is not sending
+    assert abs(len(page) - len(progress_html(progress(sending=sending, members=50)))) < 200
+
+
+def test_a_terminal_has_it_on_one_line():
+    """Bar, states and money."""
+    first = progress_text(progress()).splitlines()[0]
+    assert first.startswith("owls: 2503/5000 [############............] 2500 done, 4 on their way, 3 failed")
+
+
+def test_the_command_line_quotes_sends_goes_on_and_cancels(build):
+    """Exit codes say how it ended; the same file and the name go on with one sweep."""
+    house = build()
+    (house.folder / "owls.csv").write_text("prompt,duration\nAn owl,3\nA hare,3\n")
+    (house.folder / "study.toml").write_text(
+        'file = "owls.csv"\ntakes = 2\nprovider = "runflow"\nname = "owls"\nmax_cost = "5"\n'
+    )
+    code, out, err = house.tool("sweep", "study.toml", "--dry-run")
+    assert code == 0, err
+    assert "4 new runs may cost $1.344" in out
+    assert house.submissions == 0
+    code, _, err = house.tool("sweep", "study.toml", "--wait", "--max-cost", "1")
+    assert code == 3
+    assert "2 of them fit" in err
+    code, out, err = house.tool("sweep", "study.toml", "--wait", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["done"], len(told["runs"]), house.submissions) == (4, 4, 4)
+    code, out, _ = house.tool("sweep", "owls", "--wait")
+    assert (code, house.submissions) == (0, 4)
+    assert "4/4" in out
+    assert house.tool("sweep", "cancel", "owls")[0] == 0
+    code, _, err = house.tool("sweep", "cancel", "owsl")
+    assert code == 2
+    assert "Did you mean owls" in err
+
+
+def test_a_cell_is_a_sweep_and_a_large_one_waits_for_its_button(tmp_path, monkeypatch):
+    """Values fill the prompt; the card keeps up by itself; above twenty runs the quote waits for a press."""
+    monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
+    monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "0")
+    with kernel_in(tmp_path) as kernel:
+        kernel.run("%load_ext kling_nb")
+        cell = "%%kling owls -d 3 --sweep weather=snow,fog\nAn owl in {{weather}}"
+        assert kernel.run(cell).status == "ok"
+        kernel.wait_display("2/2 [########################] 2 done")
+        assert kernel.value("sorted(owls.df.prompt)") == ["An owl in fog", "An owl in snow"]
+        assert "started" in kernel.run("%kling sweeps").text
+        refused = kernel.run("%%kling --sweep duration=5,99\nAn owl")
+        assert (refused.status, "Row 1: duration must be at most 15" in short_words(refused.reply)) == (
+            "error",
+            True,
+        )
+        kernel.run(
+            "import kling_nb as kling; many = kling.sweep([f'Owl {n}' for n in range(21)], duration=3)"
+        )
+        kernel.wait_display("21 new runs may cost $7.056")
+        assert kernel.value("[many.state, len(many.runs)]") == ["ready", 0]
+        kernel.run("import ipywidgets; buttons = ipywidgets.Widget.widgets.values()")
+        button = "next(one for one in buttons if 'Send' in getattr(one, 'description', ''))"
+        assert kernel.value(f"{button}.description") == "Send 21 runs, $7.056"
+        kernel.run(f"{button}.click()")
+        kernel.wait_display("21/21 [########################] 21 done")

@@ -1,0 +1,260 @@
+"""A sweep sends each of its members once, within what was agreed to, and is found again by its name."""
+
+import asyncio
+
+import pytest
+
+import kling_nb as kling
+from kling_nb.session import api
+from support.markup import judge
+from support.workbench import until
+
+EACH = 336_000
+
+
+@pytest.fixture
+def house(build, monkeypatch):
+    """Both providers next door, and a budget."""
+    made = build()
+    made.set(BUDGET=100)
+    monkeypatch.setattr(api, "_session", None)
+    return made
+
+
+@pytest.fixture
+def enter(house, monkeypatch):
+    """A factory of kernels on one ledger: the calls of the package go to the newest."""
+
+    def start(**options):
+        monkeypatch.setattr(api, "_session", house.session(**options))
+        return api._session
+
+    return start
+
+
+PROMPTS = ["An owl in snow", "An owl in fog"]
+GRID = {"provider": ["runflow", "runcomfy"], "takes": 2, "duration": 3}
+
+
+def test_a_grid_becomes_clips_and_a_table(house, enter):
+    """Prompts times takes times providers are so many submissions, and a row of the table each."""
+    enter()
+    made = kling.sweep(PROMPTS, **GRID, name="owls").wait(60)
+    assert house.submissions == 8
+    table = made.df
+    wanted = ["prompt", "take", "provider", "model", "duration", "status", "cost", "file", "run"]
+    assert list(table.columns[: len(wanted)]) == wanted
+    assert set(table.status) == {"succeeded"}
+    assert table.file.nunique() == 8
+    assert len(table.groupby(["prompt", "take", "provider"])) == 8
+    assert made.progress.spent_micros == 8 * EACH
+    assert set(made.cost) == {"all", "provider", "take"}
+    # Every prompt once before any twice, and the providers in turn.
+    assert [m.label for m in made.members[:4]] == [*PROMPTS, *PROMPTS]
+    assert {m.provider for m in made.members[:2]} == {"runflow", "runcomfy"}
+    assert "8/8" in repr(made)
+
+
+def test_another_kernel_has_it_by_its_name(house, enter):
+    """Giving it back sends nothing; starting it again sends nothing twice."""
+    enter()
+    kling.sweep(PROMPTS, **GRID, name="owls").wait(60)
+    enter()
+    again = kling.sweep("owls")
+    assert list(again.df.status) == ["succeeded"] * 8
+    again.start().wait(60)
+    kling.sweep(PROMPTS, **GRID, name="owls").wait(60)
+    assert house.submissions == 8
+    with pytest.raises(kling.UsageError, match="Did you mean owls"):
+        kling.sweep("owsl")
+
+
+def test_runs_come_as_they_end(house, enter):
+    """`async for` gives each run once."""
+    enter()
+    made = kling.sweep(PROMPTS, **GRID)
+
+    async def collect():
+        return [run async for run in made]
+
+    runs = asyncio.run(collect())
+    assert len({run.id for run in runs}) == 8 == house.submissions
+
+
+def test_a_sweep_that_was_cut_off_goes_on_in_another_kernel(house, enter):
+    """However it ended, the runs of both kernels together are the members, each once."""
+    house.set(MAX_IN_FLIGHT=1)
+    session = enter()
+    prompts = [f"Owl {number}" for number in range(6)]
+    made = kling.sweep(prompts, duration=3, provider="runflow", name="owls")
+    until(lambda: house.accepted >= 2)
+    session.close()
+    enter()
+    again = kling.sweep("owls")
+    sent = house.accepted
+    assert sent < 6
+    assert len(again.df) == len(made.members) == 6
+    again.start().wait(60)
+    assert list(again.df.status) == ["succeeded"] * 6
+    assert house.accepted == 6
+    assert again.progress.spent_micros == 6 * EACH
+
+
+def test_many_runs_need_a_yes_and_a_cap_says_how_many_fit(house, enter):
+    """Nothing is sent before somebody agreed, or beyond what he agreed to."""
+    enter()
+    many = [f"Owl {number}" for number in range(21)]
+    options = {"duration": 3, "provider": "runflow", "name": "owls"}
+    with pytest.raises(kling.ConsentError, match=r"21 new runs of this sweep may cost \$7\.056"):
+        kling.sweep(many, **options)
+    with pytest.raises(kling.BudgetError, match=r"leaves \$1\.00: 2 of them fit"):
+        kling.sweep(many, **options, max_cost="1")
+    quoted = kling.sweep(many, **options, start=False)
+    assert "21 new runs may cost $7.056" in repr(quoted)
+    house.set(BUDGET="3.40")
+    with pytest.raises(kling.BudgetError, match=r"the caps leave \$3\.40: 10 of them fit"):
+        quoted.start(confirm=True)
+    assert house.submissions == 0
+    enter(headless=True)
+    house.unset("BUDGET")
+    with pytest.raises(kling.ConsentError, match="no budget was declared"):
+        kling.sweep(many[:2], duration=3, provider="runflow", confirm=True)
+    assert house.submissions == 0
+    kling.sweep(many[:2], duration=3, provider="runflow", max_cost="1").wait(60)
+    assert house.submissions == 2
+
+
+def test_it_stops_at_the_budget_and_goes_on_when_there_is_more(house, enter):
+    """Where it stopped is said; what was sent arrives; the first consent still holds."""
+    house.set(MAX_IN_FLIGHT=1)
+    enter()
+    made = kling.sweep([f"Owl {number}" for number in range(4)], duration=3, provider="runflow", start=False)
+    quote = made.quote()
+    house.set(BUDGET="0.70")
+    made._go_on(quote, agreed=False)
+    made.wait(60)
+    assert (house.submissions, made.progress.done, made.progress.waiting) == (2, 2, 1)
+    assert "does not fit" in made.progress.stopped
+    house.set(BUDGET="100")
+    made.start().wait(60)
+    assert (house.submissions, made.progress.done) == (4, 4)
+
+
+def test_what_fails_stops_no_other_and_is_tried_again_for_free(house, enter):
+    """A free failure waits for `retry`; a moderated run stays as it is."""
+    enter()
+    house.faults(submit_moderated=1)
+    bad = kling.sweep(["A bad owl"], duration=3, provider="runflow").wait(60)
+    assert bad.progress.failures[0].word == "failed: moderated"
+    house.faults(submit_moderated=0, submit_422=1)
+    made = kling.sweep(["A bad owl", *PROMPTS], duration=3, provider="runflow").wait(60)
+    assert (made.progress.failed, made.progress.done) == (3, 0)
+    sent = house.submissions
+    house.faults(submit_422=0)
+    made.start().wait(60)
+    assert house.submissions == sent
+    made.retry().wait(60)
+    assert (made.progress.failed, made.progress.done) == (1, 2)
+    assert house.submissions == sent + 2
+    [moderated] = [row for row in made.df.itertuples() if row.prompt == "A bad owl"]
+    assert (moderated.status, moderated.reason) == ("failed", "moderated")
+    assert "moderated" in repr(made)
+
+
+def test_a_pause_and_a_cancel_hold_in_every_kernel(build, monkeypatch):
+    """What is not sent stays unsent, whoever said so; what was sent arrives; `start` goes on."""
+    house = build(held=True)
+    house.set(BUDGET=100, MAX_IN_FLIGHT=1)
+    monkeypatch.setattr(api, "_session", house.session())
+    made = kling.sweep([f"Owl {number}" for number in range(4)], duration=3, provider="runflow", name="owls")
+    until(lambda: house.accepted == 1)
+    monkeypatch.setattr(api, "_session", house.session())
+    kling.sweep("owls").cancel()
+    until(lambda: not made._feed.sending)
+    house.let_go()
+    made.wait(60)
+    assert (house.submissions, made.progress.done, made.progress.waiting) == (1, 1, 3)
+    assert "Canceled" in repr(made)
+    made.start().wait(60)
+    assert (house.submissions, made.progress.done) == (4, 4)
+
+
+def test_what_a_provider_cannot_do_is_counted_named_and_left_out(house, enter):
+    """By provider, with the rows; the rest is sent."""
+    enter()
+    shots = [{"prompt": "a", "duration": 2}, {"prompt": "b", "duration": 3}]
+    prompts = [{"prompt": "An owl", "duration": 5}, {"shots": shots}]
+    made = kling.sweep(prompts, provider=["runflow", "runcomfy"], start=False)
+    [refusal] = made.quote().refusals
+    assert (refusal.provider, refusal.rows, refusal.members) == ("runcomfy", (2,), 1)
+    made.start().wait(60)
+    assert (made.progress.done, made.progress.failed) == (3, 1)
+    assert house.submissions == 3
+
+
+def test_another_grid_under_the_name_says_what_it_adds(house, enter):
+    """It is refused, or added to when that is agreed to; takes of chosen prompts too."""
+    enter()
+    kling.sweep(PROMPTS, duration=3, provider="runflow", name="owls").wait(60)
+    options = {"duration": 3, "provider": "runflow", "takes": 3, "name": "owls"}
+    with pytest.raises(kling.UsageError, match=r"adds 2 members.* 2 new runs would be sent for \$0\.672"):
+        kling.sweep(PROMPTS[:1], **options)
+    assert house.submissions == 2
+    grown = kling.sweep(PROMPTS[:1], **options, confirm=True).wait(60)
+    assert (len(grown), house.submissions) == (4, 4)
+    assert len(kling.sweep("owls").df) == 4
+
+
+def test_a_private_sweep_shows_its_owner_the_words_and_nobody_else(house, enter):
+    """The table of data has them; the grid of stills, the card and the receipts have not."""
+    enter()
+    made = kling.sweep(
+        ["A secret owl"], duration=3, provider="runflow", private=True, tags={"scene": "hidden barn"}
+    ).wait(60)
+    assert list(made.df[["prompt", "scene"]].iloc[0]) == ["A secret owl", "hidden barn"]
+    shown = f"{made.table().html}{made.table()!r}{made!r}{made.runs!r}"
+    kept = "".join(path.read_text("utf-8") for path in house.media.glob("*.json"))
+    for word in ("secret owl", "hidden barn"):
+        assert word not in shown + kept
+
+
+def test_it_is_shown_compared_rated_and_exported_as_runs_are(house, enter, tmp_path):
+    """Side by side is one request at two providers; the exported names are those of the short prompts."""
+    enter()
+    made = kling.sweep([("An owl", "An owl, soft rim light")], provider=["runflow", "runcomfy"], duration=3)
+    made.wait(60)
+    assert {run.provider for run in made.compare("An owl").runs} == {"runflow", "runcomfy"}
+    assert len(made.compare(1).runs) == len(made.gallery()) == 2
+    assert made.rate() is not None
+    with pytest.raises(kling.UsageError, match="no such prompt"):
+        made.compare("A hare")
+    grid = made.table()
+    judge(grid.html)
+    assert "runcomfy" in grid.html
+    assert grid.html.count("<img") == 2
+    done = made.export("vbench", tmp_path / "out", provider="runflow", samples=1, allow_sandbox=True)
+    assert [placed.file for placed in done.placed] == ["An owl-0.mp4"]
+
+
+def test_submit_names_the_sweep_where_it_gets_a_list(house, enter):
+    """Nothing is sent for it."""
+    enter()
+    with pytest.raises(kling.UsageError, match=r"kling\.sweep"):
+        kling.submit(PROMPTS)
+    with pytest.raises(kling.UsageError, match="needs workers"):
+        kling.sweep(PROMPTS, provider="runflow", start=False).start(detached=True)
+    assert house.submissions == 0
+
+
+def test_a_single_call_waits_for_one_place_and_not_for_the_sweep(build, monkeypatch):
+    """What a sweep has still to send stands behind it."""
+    house = build(held=True)
+    house.set(BUDGET=100, MAX_IN_FLIGHT=1)
+    monkeypatch.setattr(api, "_session", house.session())
+    made = kling.sweep([f"Owl {number}" for number in range(5)], duration=3, provider="runflow")
+    until(lambda: house.accepted == 1)
+    single = kling.submit("A hare", duration=3, provider="runflow")
+    house.let_go()
+    made.wait(60)
+    sent = sorted(run.wait(60).record.submitted_at for run in made.runs)
+    assert sent[0] < single.wait(60).record.submitted_at < sent[1]
