@@ -9,6 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
+# What is imported is compiled then, which is a small part of all that is installed.
+PIP_INSTALL = $(BIN)/python -m pip install -qq --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST = CHROMIUM_FOR_TESTS="$$(cat build/chromium)" \
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
@@ -121,19 +124,19 @@ $(VENV)/.python:
 	  || { $(PYTHON) -m venv --clear --without-pip $(VENV) \
 	       && $(PYTHON) -m pip --python $(BIN)/python install -qq pip; } 2>/dev/null \
 	  || { rm -rf $(VENV); echo "$$NO_VENV" >&2; exit 1; }
-	@$(BIN)/python -m pip install -qq --upgrade 'pip>=25.1'
+	@$(PIP_INSTALL) --upgrade 'pip>=25.1'
 	@touch $@
 
 # One stamp for each dependency group. The group `dev` holds the others, so that it stands in for them.
 GROUPS := $(if $(wildcard $(VENV)/.dev),dev,dev demo lab)
 $(GROUPS:%=$(VENV)/.%): $(VENV)/.%: pyproject.toml $(VENV)/.python
 	@echo "Installing kling_nb and what '$*' needs"
-	@$(BIN)/python -m pip install -qq --editable . --group $*
+	@$(PIP_INSTALL) --editable . --group $*
 	@touch $@
 # The peers of the benchmarks are never part of another group: nothing else may come to need them.
 $(VENV)/.bench: $(VENV)/.dev
 	@echo "Installing the peers of the benchmarks"
-	@$(BIN)/python -m pip install -qq --group bench
+	@$(PIP_INSTALL) --group bench
 	@touch $@
 ifeq ($(GROUPS),dev)
 $(VENV)/.demo $(VENV)/.lab: $(VENV)/.dev

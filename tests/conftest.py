@@ -23,6 +23,8 @@ from support.guard import OutsideConnectionError
 from support.paths import TESTS, memory_folder
 
 KEEP = {"CHROMIUM_FOR_TESTS"}
+# Nothing here is verified by a list of certificates, and where one is named each client reads it anew.
+CERTIFICATES = {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
 
 # Processes that a test starts find `support` as the tests do.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -125,7 +127,7 @@ def _scratch(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def _clips_once(tmp_path_factory):
-    """Sandboxes of all workers, and of what is forked for them, render no plan a second time."""
+    """Sandboxes of all workers, and of what is forked for them, draw no pictures a second time."""
     from support.rendered import render_once
 
     base = tmp_path_factory.getbasetemp()
@@ -153,7 +155,7 @@ def _certificates_once():
 def _clean_environment(monkeypatch, tmp_path_factory):
     """No test sees the user's keys, settings, ledger or home."""
     for name in list(os.environ):
-        if (
+        if name in CERTIFICATES or (
             name.startswith(
                 ("KLING_NB_", "RUNFLOW_", "RUNCOMFY_", "JPY_", "PAPERMILL_", "JUPYTERHUB_", "VSCODE_")
             )

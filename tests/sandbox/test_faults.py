@@ -9,7 +9,7 @@ import pytest
 
 from kling_nb.sandbox.faults.board import Faults, parse_faults
 from kling_nb.sandbox.faults.switches import SWITCHES
-from support.sandbox import RUNCOMFY_MODEL, RUNFLOW_MODEL
+from support.sandbox import RUNCOMFY_MODEL, RUNFLOW_MODEL, WAIT_S
 
 WIRES = ("runflow", "runcomfy")
 
@@ -31,7 +31,7 @@ def raw_submit(bench, wire):
     raw = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\nContent-Length: {len(raw)}\r\n\r\n"
     came = b""
-    with socket.create_connection(("127.0.0.1", bench.sandbox.port), timeout=30) as line:
+    with socket.create_connection(("127.0.0.1", bench.sandbox.port), timeout=WAIT_S) as line:
         line.sendall(head.encode() + raw)
         while True:
             try:

@@ -7,6 +7,8 @@ import httpx
 
 from kling_nb.sandbox.serve import Sandbox
 
+#: Longer than any load of the machine lasts: it only ends what hangs.
+WAIT_S = 300
 RUNFLOW_MODEL = "kuaishou/kling-video/v3/pro/text-to-video"
 RUNCOMFY_MODEL = "kling/kling-3.0/pro/text-to-video"
 
@@ -43,12 +45,12 @@ class Bench:
         self.thread.join()
         self.loop.close()
 
-    def run(self, coroutine, timeout=30):
+    def run(self, coroutine, timeout=WAIT_S):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout)
 
     def client(self, key):
         headers = {} if key is None else {"Authorization": f"Bearer {key}".strip()}
-        client = httpx.Client(headers=headers, timeout=10, trust_env=False, verify=False)
+        client = httpx.Client(headers=headers, timeout=WAIT_S, trust_env=False, verify=False)
         self.clients.append(client)
         return client
 
