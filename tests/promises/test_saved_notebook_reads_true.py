@@ -38,6 +38,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, sandbox_beside() as provider:
         for name, value in environment(folder, provider).items():
             patch.setenv(name, value)
+        patch.setenv("TESTS_DRAW_WORDS", "1")
         done = execute(notebook(*CELLS), folder)
         assert errors(done) == []
         nbformat.write(done, folder / "a.ipynb")
