@@ -76,7 +76,7 @@ def origin_of(url: str) -> Origin:
     host = host.lower()
     # Resolvers, a proxy's too, read 127.1, 2130706433 or 0x7f.1 as an address: only the dotted quad is one.
     if _NUMERIC.fullmatch(host) and _literal(host) is None:
-        raise ValueError("the host is a number that is no address")
+        raise ValueError("the host is a number that is not an address")
     return Origin(parsed.scheme, host, port)
 
 

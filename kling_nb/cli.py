@@ -56,7 +56,7 @@ def _root(
     *,
     version: Annotated[
         bool,
-        typer.Option("--version", help="Print the version and end.", callback=_say_version, is_eager=True),
+        typer.Option("--version", help="Print the version and exit.", callback=_say_version, is_eager=True),
     ] = False,
 ) -> None:
     pass
@@ -193,7 +193,7 @@ def doctor(
 @app.command()
 def runs(
     *,
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="At most this many.")] = 20,
     as_json: Json = False,
 ) -> None:
     """List runs of the ledger, newest first."""
@@ -209,7 +209,7 @@ def runs(
 def estimate(
     notebook: Annotated[Path, typer.Argument(help="A .ipynb, a .py in the percent format, or a .md.")],
     *,
-    headless: Annotated[bool, typer.Option("--headless", help="Judge as where nobody is watching.")] = False,
+    headless: Annotated[bool, typer.Option("--headless", help="Judge as if nobody is watching.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say what a notebook would cost, without running it; exit code 3 if it is refused, 4 if incomplete."""
@@ -325,7 +325,7 @@ def resolve(
     attach: Annotated[
         str | None, typer.Option(metavar="PROVIDER_ID", help="Its provider has it under this id.")
     ] = None,
-    abandon: Annotated[bool, typer.Option("--abandon", help="There is none, or it is given up.")] = False,
+    abandon: Annotated[bool, typer.Option("--abandon", help="It has none, or you give the run up.")] = False,
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
@@ -389,11 +389,11 @@ def _command(*words: str, as_json: bool) -> Any:
 
 @sandbox_app.command("serve")
 def sandbox_serve(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 0,
     wait_scale: Annotated[
         float | None, typer.Option(min=0, help="Multiplies every simulated wait; 0 = none.")
     ] = None,
-    fault: Annotated[list[str] | None, typer.Option(metavar="NAME=RATE", help="A fault to cause.")] = None,
+    fault: Annotated[list[str] | None, typer.Option(metavar="NAME=RATE", help="A fault to inject.")] = None,
 ) -> None:
     """Serve both providers' wires on 127.0.0.1 until interrupted; prints one JSON line when ready."""
     from kling_nb.config.loading import load_settings

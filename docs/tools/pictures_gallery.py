@@ -58,7 +58,7 @@ def take(folder: Path, pictures: Path, *, dark: bool, width: int) -> None:
         for number, key in enumerate("1213", start=1):
             page.locator(".kling-rate[aria-busy=false]").wait_for()
             page.keyboard.press(key)
-            voted = "All 4 pairs are voted" if number == 4 else f"{number} of 4 pairs voted"
+            voted = "All 4 pairs are rated" if number == 4 else f"{number} of 4 pairs rated"
             page.locator(".kling-rate .kling-status", has_text=voted).wait_for()
         tab.run_cell(4)
         shoot(tab, 4, ".jp-OutputArea-output", pictures / f"scores{look}.png")

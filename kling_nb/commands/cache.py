@@ -15,6 +15,7 @@ from kling_nb.media.remote import is_address
 from kling_nb.records.receipt_model import CLIP_SUFFIXES
 from kling_nb.recovery.restore import relink, restore
 from kling_nb.recovery.verify import Found
+from kling_nb.views.words import counted
 
 __all__ = ["cache_line", "findings", "restore_line"]
 
@@ -52,7 +53,11 @@ def findings(found: Sequence[Found]) -> Answer:
     marked = {one: f"marks in the file: {', '.join(one.marks)}" for one in ordered if one.marks}
     rows = [[one.run_id, one.file, one.word, one.why or marked.get(one, "")] for one in ordered]
     bad = sum(not one.good for one in found)
-    summary = f"**{bad}** of {len(found)} are not well." if bad else f"All {len(found)} are well."
+    summary = (
+        f"**{bad}** of {len(found)} {'is' if bad == 1 else 'are'} not in order."
+        if bad
+        else f"All {len(found)} are in order."
+    )
     return answer(
         [summary, (heads, rows, "")],
         value=[
@@ -91,10 +96,13 @@ def _contents(store: Store) -> Answer:
     clips = [path for record in records if (path := store.path(record)) is not None]
     size = sum(path.stat().st_size for path in clips) / _MB
     litter = _litter(store, ())
+    kept = f"{counted(len(records), 'receipt')}, {counted(len(clips), 'clip')}"
     lines = [
-        f"`{store.folder.name}`: {len(records)} receipts, {len(clips)} clips, {size:.1f} MB.",
-        f"{len(store.skipped)} files look like receipts and are none." if store.skipped else "",
-        f"{len(litter)} files may go: `%kling cache --prune` lists them." if litter else "",
+        f"`{store.folder.name}`: {kept}, {size:.1f} MB.",
+        f"Unreadable receipts: {len(store.skipped)}." if store.skipped else "",
+        f"{counted(len(litter), 'file')} can be removed: `%kling cache --prune` lists them."
+        if litter
+        else "",
     ]
     value = {"receipts": len(records), "clips": len(clips), "litter": [path.name for path, _ in litter]}
     return answer([line for line in lines if line], value=value)
@@ -106,7 +114,7 @@ def _litter(store: Store, named: Collection[str]) -> list[tuple[Path, str]]:
     for record in store.sidecars():
         path = store.path(record)
         if path is not None and record.play and record.provider == "sandbox":
-            found.append((path, "drawn by the sandbox; its cell draws it again, for nothing"))
+            found.append((path, "drawn by the sandbox; its cell draws it again, for free"))
         elif path is not None and path.name in named:
             found.append((path, f"named; run {record.id} was paid for, and its receipt stays"))
     return found
@@ -127,6 +135,6 @@ def _prune(store: Store, named: Sequence[str], *, really: bool) -> Answer:
     if really:
         for path, _ in litter:
             path.unlink()
-    word = "were removed" if really else "would go; add `--yes` to remove them"
-    summary = f"{len(litter)} files, {size:.1f} MB, {word}."
+    word = "removed" if really else "would be removed; add `--yes` to do it"
+    summary = f"{counted(len(litter), 'file')}, {size:.1f} MB: {word}."
     return answer([summary, (["file", "why"], rows, "")], value=[path.name for path, _ in litter])

@@ -21,6 +21,7 @@ from kling_nb.records.receipt import from_receipt, receipts_in
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.records.run import RunRecord
 from kling_nb.views.tables import text_table
+from kling_nb.views.words import state_word
 
 __all__ = ["Demo", "read_prompts", "run_demo"]
 
@@ -60,7 +61,7 @@ class Demo:
             rows.append(
                 [
                     words if len(words) <= 44 else words[:43] + "…",
-                    record.status.value,
+                    state_word(record),
                     f"{record.seconds:.1f}" if record.seconds is not None else "unknown",
                     f"{media.duration_s:.2f}" if media else "-",
                     *(usd(estimate(record.request, models()[record.model], name).micros) for name in sellers),

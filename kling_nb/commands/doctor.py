@@ -87,8 +87,10 @@ def _verdict(findings: Sequence[Finding]) -> str:
     if not failed + warned:
         provider = next(f.found for f in findings if f.check == "provider")
         return f"**All fine**: {provider}."
-    counts = [(failed, "to mend"), (warned, "to know")]
-    return f"**{', '.join(f'{number} {what}' for number, what in counts if number)}**; the rest is fine."
+    counts = [(failed, "to correct"), (warned, "to note")]
+    return (
+        f"**{', '.join(f'{number} {what}' for number, what in counts if number)}**; everything else is fine."
+    )
 
 
 def _findings(session: "Session", *, online: bool) -> Iterator[Finding]:
@@ -197,7 +199,7 @@ def _media(session: "Session", settings: "Settings") -> Finding:
             "media folder",
             "fail",
             f"{folder} cannot be written",
-            "Mend its permissions, or set KLING_NB_MEDIA.",
+            "Correct its permissions, or set KLING_NB_MEDIA.",
         )
     if _STAGING in folder.parts:
         return Finding(
@@ -229,14 +231,14 @@ def _ledger(session: "Session", settings: "Settings") -> Finding:
     with ledger.writing():
         pass
     if missing := ledger.missing_tables():
-        cure = "Put a sound copy in its place; clips and receipts suffice to go on, but not to keep the caps."
+        cure = (
+            "Put a good copy in its place; clips and receipts are enough to go on, but not to keep the caps."
+        )
         return Finding("ledger", "fail", f"{ledger.where} has no table {', '.join(missing)}", cure)
     wrong = ledger.mend_sums()
     words = f"{ledger.where}, {ledger.count():,} runs"
     if wrong:
-        cure = (
-            "They were made anew from the runs: nothing is left to do. Something else may write to this file."
-        )
+        cure = "They were counted again from the runs. Something else may be writing to this file."
         return Finding("ledger", "warn", f"{words}; {wrong} running totals were wrong", cure)
     kind = "" if "://" in settings.ledger else file_system(Path(settings.ledger))
     if kind.startswith(_NETWORK):
@@ -327,7 +329,7 @@ def _key(session: "Session", settings: "Settings", name: str, *, online: bool) -
     if ok:
         return Finding(check, "ok", f"accepted, {found}")
     if ok is None:
-        return Finding(check, "warn", f"nobody can tell, {found}", "Try again later.")
+        return Finding(check, "warn", f"unknown: {found}", "Try again later.")
     return Finding(
         check, "fail", f"refused, {found}", f"Set {KEY_VARIABLES[name][0]} anew, then restart the kernel."
     )

@@ -19,7 +19,7 @@ from kling_nb.errors import KlingError, UnpricedError, one_line
 from kling_nb.pricing.catalog import find_model, provider_label
 from kling_nb.providers import make_provider
 from kling_nb.providers.messages import Call
-from kling_nb.records.money import MICROS, plain_usd, usd
+from kling_nb.records.money import MICROS, plain_usd, usd, usd_of
 from kling_nb.session.plan import Ask, Plan
 from kling_nb.views.html import MONO, Html, join, tag
 from kling_nb.views.tables import Part, page_of, text_of
@@ -90,14 +90,14 @@ def _facts(plan: Plan) -> list[str]:
         facts.append(f"It {would} {sum_of}**{total}**. Basis: {plan.estimate.basis or 'unknown'}.")
         if plan.estimate.micros is None:
             facts.append(
-                f"Nobody knows the price. With `--allow-unpriced` it would hold "
+                f"Nobody knows the price. With `--allow-unpriced` it would reserve "
                 f"**{usd(plan.estimate.reserve_micros * plan.new)}**."
             )
     else:
         facts.append(f"It {would} **$0.00**: no new run is needed or possible.")
     if (most := plan.ask.max_cost) is not None:
         fits = plan.estimate.reserve_micros * plan.new <= most * MICROS
-        facts.append(f"That is {'within' if fits else '**more than**'} its `--max-cost` of ${most:f}.")
+        facts.append(f"That is {'within' if fits else '**more than**'} its `--max-cost` of {usd_of(most)}.")
     if plan.totals is not None:
         facts.append(f"Now: {session_words(plan.totals)}.")
     # An unknown price, and more than `--max-cost`, are told above.

@@ -18,7 +18,8 @@ from kling_nb.exports.page import Page, write_page
 from kling_nb.exports.writer import Export, beside
 from kling_nb.records.privacy import is_redacted
 from kling_nb.records.saved_notebook import read_receipts
-from kling_nb.views.words import size_words, there_are
+from kling_nb.views.file_words import size_words
+from kling_nb.views.words import counted, there_are
 
 __all__ = ["PAGE_FLAGS", "export_line", "page_line"]
 
@@ -68,15 +69,15 @@ def _near(path: Path, base: Path) -> str:
 
 
 def _words(made: Export, base: Path) -> list[str]:
-    voted = "" if made.votes is None else f"{_count(made.votes, 'vote')} on "
-    where = f"`{_near(made.folder, base)}`; the store is as it was."
-    lines = [f"{voted}{_count(len(made.placed), 'clip')} as {made.layout} in {where}"]
+    voted = "" if made.votes is None else f"{counted(made.votes, 'vote')} on "
+    where = f"`{_near(made.folder, base)}`; the media folder is unchanged."
+    lines = [f"{voted}{counted(len(made.placed), 'clip')} as {made.layout} in {where}"]
     if made.left_out:
-        lines.append(f"{len(made.left_out)} runs were left out: the layout asks for none of them.")
+        lines.append(f"{counted(len(made.left_out), 'run')} left out: the layout does not ask for them.")
     if made.drawn:
         word = "was" if len(made.drawn) == 1 else "were"
         lines.append(
-            f"{_count(len(made.drawn), 'run')} of the sandbox {word} left out: no model made a clip there. "
+            f"{counted(len(made.drawn), 'run')} of the sandbox {word} left out: no model made a clip there. "
             "`--allow-sandbox` takes them along."
         )
     if made.foreign_files:
@@ -100,10 +101,6 @@ def _words(made: Export, base: Path) -> list[str]:
     return lines
 
 
-def _count(number: int, what: str) -> str:
-    return f"1 {what}" if number == 1 else f"{number} {what}s"
-
-
 def _data(made: Export) -> dict[str, Any]:
     return {
         "layout": made.layout,
@@ -124,7 +121,7 @@ def _read_plan(call: CommandCall, name: str) -> list[Mapping[str, Any] | str]:
             raise wrong(f"The plan {shown(name)} is larger than 64 MB.", "Give the suite's own list.")
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise wrong(
             f"The plan {shown(name)} cannot be read: {why}.", "Name a file beside the notebook."
         ) from None
@@ -136,9 +133,9 @@ def _read_plan(call: CommandCall, name: str) -> list[Mapping[str, Any] | str]:
         else:
             listed = [json.loads(line) for line in lines] if path.suffix == ".jsonl" else lines
     except ValueError:
-        raise wrong(f"The plan {shown(name)} is no readable JSON.", "Nothing was written.") from None
+        raise wrong(f"The plan {shown(name)} is not readable JSON.", "Nothing was written.") from None
     if not isinstance(listed, list) or not all(isinstance(row, dict | str) for row in listed):
-        raise wrong(f"The plan {shown(name)} is no list of prompts or rows.", "Nothing was written.")
+        raise wrong(f"The plan {shown(name)} is not a list of prompts or rows.", "Nothing was written.")
     return listed
 
 
@@ -162,7 +159,8 @@ def page_line(call: CommandCall) -> Answer:
     notebook = folder / Path(names[0]).expanduser() if names else where.notebook
     if notebook is None:
         raise wrong(
-            "Nobody says which notebook this is.", "Name it: `%kling export page NOTEBOOK.ipynb --embed`."
+            "It is not known here which notebook this is.",
+            "Name it: `%kling export page NOTEBOOK.ipynb --embed`.",
         )
     out = call.flags.get("-o") or call.flags.get("--out")
     if out is None and not {"-o", "--out"}.isdisjoint(call.flags):

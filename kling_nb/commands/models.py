@@ -19,6 +19,7 @@ from kling_nb.pricing.catalog import Model, Offer, Price, find_model, models, pr
 from kling_nb.pricing.estimate import LearnedPrice, best_price, learn_price, price_words
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Listing
+from kling_nb.records.money import per_second, usd_of
 from kling_nb.views.html import Html, join, prose, tag
 from kling_nb.views.tables import filled
 
@@ -45,7 +46,7 @@ class PriceRow:
         audio: With or without sound.
         best: What an estimate counts with, or None where nobody knows.
         others: What else is stated, and outranked.
-        held_usd_per_s: What is held back for a second of video, in dollars.
+        held_usd_per_s: What is reserved for a second of video, in dollars.
     """
 
     model: str
@@ -122,7 +123,7 @@ def compared(listing: Listing, offer: Offer) -> str:
     same = [name for name, price in known.items() if price == base]
     if same:
         return f"the same as the price here, {' and '.join(same)}"
-    note = [f"${price:f} {name}" for name, price in known.items() if price is not None]
+    note = [f"{usd_of(price)} {name}" for name, price in known.items() if price is not None]
     return f"**differs**: here it is {' and '.join(note) or 'unknown'}"
 
 
@@ -131,12 +132,12 @@ _HEADS = ["model", "provider", "silent", "with sound", "from", "outranked"]
 _ALIGN = "llrrww"
 
 _WHAT = (
-    "Dollars per second of video. What a provider billed outranks what is stated, and the dearest of them is "
-    "held back. The sandbox plays with the prices of RunComfy's list."
+    "Dollars per second of video. What a provider billed outranks what is stated, and the highest of them is "
+    "reserved. The sandbox uses RunComfy's list prices."
 )
 
 _NAMES = ["model", "also", "provider", "its id there"]
-_LIVE = ["model", "base price", "unit", "note", "beside the price here"]
+_LIVE = ["model", "base price", "unit", "note", "compared with the price here"]
 
 
 def model_list(call: CommandCall) -> Answer:
@@ -184,13 +185,14 @@ def model_list(call: CommandCall) -> Answer:
 
 def _cells(silent: PriceRow, sounding: PriceRow, today: "date") -> list[str]:
     pair = (silent, sounding)
-    prices = ["unknown" if row.best is None else f"${row.best.usd_per_s:f}/s" for row in pair]
+    prices = ["unknown" if row.best is None else per_second(row.best.usd_per_s) for row in pair]
     sources = [
-        f"${row.held_usd_per_s:f}/s is held back" if row.best is None else price_words(row.best, today)
+        f"{per_second(row.held_usd_per_s)} is reserved" if row.best is None else price_words(row.best, today)
         for row in pair
     ]
     others = [
-        "; ".join(f"${one.usd_per_s:f}/s {price_words(one, today)}" for one in row.others) for row in pair
+        "; ".join(f"{per_second(one.usd_per_s)} {price_words(one, today)}" for one in row.others)
+        for row in pair
     ]
     return [silent.model, provider_label(silent.provider), *prices, _both(sources), _both(others)]
 
@@ -250,7 +252,7 @@ def _kind(price: Price | LearnedPrice) -> str:
 def _said(listing: Listing | None) -> list[str]:
     if listing is None:
         return ["", "", ""]
-    return [f"${listing.base_usd}" if listing.base_usd else "none", listing.unit, listing.note]
+    return [usd_of(listing.base_usd) if listing.base_usd else "none", listing.unit, listing.note]
 
 
 def _live(session: "Session", settings: "Settings") -> list[tuple[Model, Listing | None, str]]:

@@ -30,14 +30,14 @@ _NAMES: dict[Level, str] = {
     "session": "session",
     "project_daily": "project, today",
     "user_daily": "user, today",
-    "user_total": "user, in all",
+    "user_total": "user, total",
 }
 
 _PROSE: dict[Level, str] = {
     "session": "this session's",
     "project_daily": "the project's for today",
     "user_daily": "the user's for today",
-    "user_total": "the user's in all",
+    "user_total": "the user's in total",
 }
 
 _HEADS = ["budget of", "", "cap", "spent", "reserved", "left", "charge unknown", "from"]
@@ -94,12 +94,12 @@ def _join(session: "Session", name: str) -> list[str]:
     if session.id == before:
         return []
     behind = [run.record for run in session.runs(statuses=PENDING) if run.record.session_id == before]
-    lines = [f"What is asked for from now on counts under the session “{session.name}”."]
+    lines = [f"From now on runs count under the session “{session.name}”."]
     if behind:
         held = sum(record.reserved_micros for record in behind if not record.play)
         lines.append(
             f"{there_are(len(behind), 'run')} still on the way and counted under "
-            f"{before}, where **{usd(held)}** stays held for them."
+            f"{before}, where **{usd(held)}** stays reserved for them."
         )
     return lines
 
@@ -162,9 +162,11 @@ def _tight_words(cap: Cap, *, play: bool) -> str:
     left = cap.left_micros or 0
     money = " of play money" if play else ""
     if left < 0:
-        return f"The tightest, {_PROSE[cap.level]}, is **over by {usd(-left)}**{money}: nothing new is sent."
+        return (
+            f"The tightest cap, {_PROSE[cap.level]}, is **over by {usd(-left)}**{money}: nothing new is sent."
+        )
     rest = "a cell's own `--max-cost` binds beside it"
-    return f"The tightest, {_PROSE[cap.level]}, leaves **{usd(left)}**{money}; {rest}."
+    return f"The tightest cap, {_PROSE[cap.level]}, leaves **{usd(left)}**{money}; {rest}."
 
 
 def _endings(settings: Settings, now: datetime) -> list[str]:

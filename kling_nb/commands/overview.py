@@ -147,13 +147,13 @@ def cost_word(record: RunRecord) -> str:
         record: The run.
 
     Returns:
-        e.g. `$0.56`, `$0.56 held`, `unknown, $0.56 held` or `$0.56 play`.
+        e.g. `$0.56`, `$0.56 reserved`, `unknown, $0.56 reserved` or `$0.56 play`.
     """
-    held = f"{usd(record.reserved_micros)} held" if record.reserved_micros else ""
+    held = f"{usd(record.reserved_micros)} reserved" if record.reserved_micros else ""
     if record.settled_micros is not None:
         word = usd(record.settled_micros)
     elif record.status.pending:
-        word = held or "nothing held"
+        word = held or "nothing reserved"
     elif charged(record) == "no":
         word = "$0.00"
     else:

@@ -195,7 +195,7 @@ def _keys(call: CommandCall) -> Answer:
     if provider is not None:
         if call.session.surroundings().headless:
             raise wrong(
-                "Nobody is there to type a key.", "Set it in the environment before the kernel starts."
+                "Nobody is here to type a key.", "Set it in the environment before the kernel starts."
             )
         # Looked up now: a kernel puts its own in place for the time of a cell.
         typed = getpass.getpass(f"Key for {provider} (not shown, not stored): ")

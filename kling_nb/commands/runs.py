@@ -114,7 +114,7 @@ def wait(call: CommandCall) -> Answer:
         # The run of the cell before may have failed by now; nobody is watching, so this line fails for it.
         runs = [run for run in held(call.session.last) if run.error is not None]
     if not runs:
-        return answer(["Nothing of this kernel is on its way; `%kling resume` takes up the runs of others."])
+        return answer(["No run of this kernel is on its way; `%kling resume` takes up other runs."])
     for run in runs:
         if run.status.pending:
             run.resume()
@@ -217,7 +217,7 @@ def resolve(call: CommandCall) -> Answer:
     again = "What it cost, if anything, stays unknown. Its cell makes a new attempt, charged as usual."
     if run.status is RunStatus.SUCCEEDED:
         again = "The clip stays; what it cost stays unknown."
-    return answer([f"`{run.id}` was given up: {usd(held)}{play} is no longer held. {again}"], [run])
+    return answer([f"`{run.id}` was given up: {usd(held)}{play} is no longer reserved. {again}"], [run])
 
 
 def adopt(call: CommandCall) -> Answer:

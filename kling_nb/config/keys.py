@@ -278,7 +278,7 @@ def _places(
                 # The machine's own tools stop here too: whose key the other one is nobody can tell.
                 raise KeyMissingError(
                     f"{mark} is set and {first} is not, so {name} is not read: the machine gives the key.",
-                    cure=f"Nothing was sent. Start the machine's kernel anew, set {first}, or unset {mark}.",
+                    cure=f"Nothing was sent. Restart the machine's kernel, set {first}, or unset {mark}.",
                     provider=provider,
                 )
             yield found
@@ -286,7 +286,7 @@ def _places(
     unknown = sorted(set(file.keys) - set(KEY_VARIABLES))
     if unknown:
         raise SettingsError(
-            f"[keys] in {file.path} has a name that is no provider's.",
+            f"[keys] in {file.path} has a name that is not a provider's.",
             cure=f"Use {' or '.join(KEY_VARIABLES)}.",
         )
     yield from _named("the user file", file.keys.get(provider))

@@ -254,7 +254,7 @@ def _variables(environ: Mapping[str, str] | None) -> tuple[dict[str, str], list[
         elif variable.startswith(PREFIX) and variable not in known:
             close = difflib.get_close_matches(variable, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else "."
-            notes.append(one_line(f"{variable} is no setting of kling_nb and has no effect{hint}"))
+            notes.append(one_line(f"{variable} is not a setting of kling_nb and has no effect{hint}"))
     return found, notes
 
 
@@ -333,7 +333,9 @@ def _absolute(text: str) -> Path:
     try:
         return Path.cwd() / Path(text).expanduser()
     except RuntimeError:
-        raise SettingsError("There is no home folder to put `~` for.", cure="Write the whole path.") from None
+        raise SettingsError(
+            "There is no home folder to replace `~` with.", cure="Write the whole path."
+        ) from None
 
 
 def _ledger(text: str) -> str:
@@ -379,7 +381,7 @@ def _check(values: Mapping[str, Any], called: Callable[[str], str]) -> dict[str,
         return _Options.model_validate(dict(values)).model_dump(exclude_none=True)
     except ValidationError as error:
         origins = "must be a list of origins, or one text with commas"
-        fault = faults(error, {"extra_forbidden": "is no setting of kling_nb", "tuple_type": origins})[0]
+        fault = faults(error, {"extra_forbidden": "is not a setting of kling_nb", "tuple_type": origins})[0]
     # Below: not inside the handler, so that no chained traceback carries the value.
     name = str(fault.place[0]) if fault.place else ""
     raise SettingsError(f"{called(name)} {fault.words}.", cure="Correct it or remove it.")

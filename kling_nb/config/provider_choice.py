@@ -85,7 +85,7 @@ def _automatic(model: Model, *, audio: bool, find: Callable[[str], Key | None], 
     raise UnpricedError(
         f"No price is known for {model.id} {'with sound' if audio else 'without sound'} "
         f"from {' or '.join(offering)}.",
-        cure="Go on with `--allow-unpriced`, which holds back the dearest known price of the model, "
+        cure="Go on with `--allow-unpriced`, which reserves the highest known price of the model, "
         "or say the price with `--price USD_PER_S`"
         + ("; or leave the sound out with `--no-audio`." if audio else "."),
         provider=offering[0],

@@ -95,7 +95,7 @@ class Settings:
     sandbox_wait: Scale = _option("Multiplier of the sandbox's waits", 1.0)
     project: Name = _option("Name of the project in the books", "unnamed")
     user: str = "unnamed"
-    notify: bool = _option("Tell in the page when a run has ended", default=False)
+    notify: bool = _option("Say on the page when a run has ended", default=False)
     embed: Mode = _option("What of a clip goes into its card: auto, always, never or poster", "auto")
     allow_origin: Origins = _option("Further origins a base address may have, separated by commas", ())
     prices: tuple[GivenPrice, ...] = ()

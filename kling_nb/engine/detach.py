@@ -20,6 +20,7 @@ from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.privacy import redacted
 from kling_nb.records.run import RunRecord, RunStatus, charged, ids_of
 from kling_nb.views.outcome import ending
+from kling_nb.views.words import status_word
 
 __all__ = ["detached", "error_of", "halted"]
 
@@ -86,13 +87,13 @@ def halted(record: RunRecord, failure: BaseException) -> KlingError:
         return LedgerError(
             f"What became of run {record.id} could not be written down.{made} {failure.what}",
             charged=known,
-            cure=f"Nothing is sent again. Mend the disk or the permissions; then {on_record}",
+            cure=f"Nothing is sent again. Repair the disk or its permissions; then {on_record}",
             run_id=record.id,
             provider=record.provider,
             provider_run_id=reported or record.provider_run_id,
         )
     if isinstance(failure, asyncio.CancelledError):
-        what = f"kling_nb was closed while run {record.id} was {record.status.value}."
+        what = f"kling_nb was closed while run {record.id} was {status_word(record.status)}."
         return detached(record, what, f"It is on record: {on_record}", known)
     what = f"kling_nb failed while it carried run {record.id}: {type(failure).__name__}."
     return KlingError(what, charged=known, cure=f"The run is on record: {on_record}", run_id=record.id)

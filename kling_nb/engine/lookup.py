@@ -124,7 +124,7 @@ async def balance(transport: Transport, access: Access) -> str:
     provider = access.provider
     call, home = provider.balance_call(), provider.balance_url
     if call is None or home is None:
-        raise ProviderError(f"{provider.label} tells no balance at its present address.", charged="no")
+        raise ProviderError(f"{provider.label} states no balance at its present address.", charged="no")
     reply = await transport.send(call, key=access.key, origin=home)
     amount = provider.read_balance(reply)
     if amount is None:

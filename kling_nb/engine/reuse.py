@@ -12,6 +12,7 @@ from kling_nb.engine.detach import error_of
 from kling_nb.errors import BlockedError, KlingError, NotCachedError
 from kling_nb.providers import PROVIDERS
 from kling_nb.records.run import RunRecord, RunStatus, ids_of
+from kling_nb.views.words import status_word
 
 __all__ = ["Decision", "ReusePolicy", "decide"]
 
@@ -101,7 +102,7 @@ def decide(
     if policy.cached_only:
         known_of = f"; the file of run {finished[-1].id} is not here, or is damaged" if finished else ""
         if pending:
-            known_of = f"; run {pending.id} is still {pending.status.value}"
+            known_of = f"; run {pending.id} is still {status_word(pending.status)}"
         raise NotCachedError(
             f"There is no kept clip of {title}{known_of}, and only kept clips are allowed.",
             cure="Bring the clip and its .json into the media folder, or drop `--cached-only`.",
@@ -122,7 +123,7 @@ def _not_here(record: RunRecord) -> BlockedError:
         f"The clip of run {record.id} was made and paid for, but its file is not here, "
         "and it cannot be fetched again with the keys at hand.",
         charged="no",
-        cure="Nothing was sent. Put the file back, set the key that made it, or buy anew: `--no-cache`.",
+        cure="Nothing was sent. Put the file back, set the key that made it, or buy it again: `--no-cache`.",
         **ids_of(record),
     )
 
@@ -135,7 +136,7 @@ def _pending(known: Sequence[RunRecord], policy: ReusePolicy) -> RunRecord | Non
     pending = next((r for r in reversed(known) if r.status.pending), None)
     if pending is not None and policy.no_cache:
         raise BlockedError(
-            f"Run {pending.id} of the same request is still {pending.status.value}.",
+            f"Run {pending.id} of the same request is still {status_word(pending.status)}.",
             cure=f"Nothing was sent. Wait for it (`%kling wait {pending.id}`), then use `--no-cache`; or ask "
             f"for another sample of it, e.g. `--take {pending.take + 1}`.",
             **ids_of(pending),

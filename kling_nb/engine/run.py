@@ -30,6 +30,7 @@ from kling_nb.records.run import FrontEnd, MediaFacts, Mode, RunRecord, RunStatu
 from kling_nb.views.card import card, line, status_line
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.embed import Inset, Kept, inset
+from kling_nb.views.words import status_word
 
 __all__ = ["Run", "Video", "WaitInterrupted", "card_state"]
 
@@ -229,7 +230,7 @@ class Run:
             left = 0.2 if end is None else min(0.2, end - time.monotonic())
             if left <= 0:
                 raise WaitTimeoutError(
-                    f"Run {self.id} is still {self.status.value} after {timeout_s:g} s.",
+                    f"Run {self.id} is still {status_word(self.status)} after {timeout_s:g} s.",
                     charged=charged(self.record),
                     cure=f"It goes on: `%kling wait {self.id}` or run the cell again; nothing is sent twice.",
                     **ids_of(self.record),

@@ -57,7 +57,7 @@ def wrap_os_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(
             f"The export stopped: {error.strerror or type(error).__name__} ({folder}).",
-            cure="The clips are safe where they were. Mend the disk and export again: what is there is kept.",
+            cure="The clips are safe where they were. Repair the disk and export again; what is there stays.",
         ) from None
 
 
@@ -267,7 +267,7 @@ def check_case(
         if same != file and (takes_for_same or _takes_for_same)(folder, same, file):
             raise UsageError(
                 f"This disk takes {short(same, 40)!r} and {short(file, 40)!r} for the same name.",
-                cure="Nothing was written. Export to a disk that tells letters apart.",
+                cure="Nothing was written. Export to a disk that tells upper from lower case.",
             )
 
 

@@ -233,8 +233,8 @@ def _choose(
         held = chosen.get(slot)
         if held is not None and held.path is not None and held.record.request != record.request:
             raise UsageError(
-                f"Two requests have one name in the layout {layout.name}: {held.record.id} and {record.id} "
-                f"are both sample {record.take} of {short(prompt_of(record), 40)!r}.",
+                f"Two requests have the same name in the layout {layout.name}: {held.record.id} and "
+                f"{record.id} are both sample {record.take} of {short(prompt_of(record), 40)!r}.",
                 cure="Nothing was written. Name the runs that are meant.",
             )
         chosen[slot] = sample
@@ -280,7 +280,7 @@ def _splits(samples: Iterable[Sample], layout: Layout, split: str | None) -> dic
     wrong = sorted({name for name in found.values() if name and name not in SPLITS})
     if wrong:
         raise UsageError(
-            f"{wrong[0]!r:.40} is no split.", cure=f"Nothing was written. There are {', '.join(SPLITS)}."
+            f"{wrong[0]!r:.40} is not a split.", cure=f"Nothing was written. There are {', '.join(SPLITS)}."
         )
     none = [run for run, name in found.items() if not name]
     if none and len(none) < len(found):
@@ -326,6 +326,6 @@ def _stem(sample: Sample | None, layout: Layout) -> str:
 def _check_one(held: Placed | None, sample: Sample, file: str, layout: Layout) -> None:
     if held is not None and held.sample.record.id != sample.record.id:
         raise UsageError(
-            f"Two clips have one name in the layout {layout.name}: {short(file, 60)!r}.",
+            f"Two clips have the same name in the layout {layout.name}: {short(file, 60)!r}.",
             cure="Nothing was written. Export them into folders of their own, or ask for one sample.",
         )

@@ -19,7 +19,8 @@ from kling_nb.exports.page_sanitizer import Cleaner
 from kling_nb.files import write_whole
 from kling_nb.records.saved_notebook import read_receipts
 from kling_nb.records.secrets import strings
-from kling_nb.views.words import size_words, there_are
+from kling_nb.views.file_words import size_words
+from kling_nb.views.words import there_are
 
 __all__ = ["Page", "write_page"]
 
@@ -149,7 +150,8 @@ def _refuse_other(target: Path, notebook: Path) -> None:
     with target.open("rb") as file:
         if _MARK.encode() not in file.read(20_000):
             raise UsageError(
-                f"{one_line(target.name)} is there, and is no page of kling_nb.", cure="Name another with -o."
+                f"{one_line(target.name)} is there already, and is not a page of kling_nb.",
+                cure="Name another with -o.",
             )
 
 
@@ -168,7 +170,8 @@ def _readable(notebook: Path) -> Any:
         nbformat.validate(kept, relax_add_props=True)
     except Exception as error:  # noqa: BLE001 - a stranger's file may break the reader anywhere
         raise UsageError(
-            f"{one_line(notebook.name)} is no notebook: {type(error).__name__}.", cure="Name an .ipynb file."
+            f"{one_line(notebook.name)} is not a notebook: {type(error).__name__}.",
+            cure="Name an .ipynb file.",
         ) from None
     return kept
 

@@ -51,7 +51,7 @@ def lay_out_votes(
         What was written, and the pairs and votes that are not in it, with the reason.
 
     Raises:
-        UsageError: There are clips of the sandbox, or `by` is nothing to compare by.
+        UsageError: There are clips of the sandbox, or `by` is not something to compare by.
         StoreError: A file is in the way, or the folder cannot be written.
     """
     layout = LAYOUTS["videoalign"]

@@ -30,6 +30,7 @@ from kling_nb.exports.naming import Missing, Placed, Sample, name_clips
 from kling_nb.files import write_whole
 from kling_nb.records.receipt import to_receipts
 from kling_nb.records.run import RunRecord
+from kling_nb.views.words import counted, there_are
 
 __all__ = ["Export", "beside", "check_origin", "is_stand_in", "lay_out"]
 
@@ -70,15 +71,15 @@ class Export:
         return not self.missing
 
     def __repr__(self) -> str:
-        words = f"{len(self.placed)} clips as {self.layout} in {self.folder}"
+        words = f"{counted(len(self.placed), 'clip')} as {self.layout} in {self.folder}"
         if self.votes is not None:
             words = f"{self.votes} votes on {words}"
         if self.left_out:
-            words += f"; {len(self.left_out)} runs left out"
+            words += f"; {counted(len(self.left_out), 'run')} left out"
         if self.drawn:
-            words += f"; {len(self.drawn)} runs of the sandbox left out"
+            words += f"; {counted(len(self.drawn), 'run')} of the sandbox left out"
         if self.foreign_files:
-            words += f"; {len(self.foreign_files)} files there are not of this export"
+            words += f"; {there_are(len(self.foreign_files), 'file')} there that are not of this export"
         if not self.missing:
             return f"{words}; nothing is missing"
         some = "\n".join(f"  {gone.file}: {gone.why}" for gone in self.missing[:_SHOWN])

@@ -177,7 +177,7 @@ class Ledger(LedgerFile):
             statuses: Only these.
             session_id: Only of this session.
             provider_run_id: Only with this id at the provider.
-            limit: At most so many.
+            limit: At most this many.
 
         Returns:
             Records.
@@ -251,7 +251,7 @@ class Ledger(LedgerFile):
             duration: Seconds of video.
             audio: With or without sound; None for both.
             origin: The address that made them, because a stand-in is quicker; None for any.
-            limit: At most so many.
+            limit: At most this many.
         """
         with self._transaction(writing=False) as connection:
             return read_waits(connection, provider, model, duration, audio=audio, origin=origin, limit=limit)

@@ -70,7 +70,7 @@ def read_row(run_id: str, text: str) -> RunRecord:
         raise LedgerError(
             f"The ledger's row of run {run_id} cannot be read: a newer kling_nb wrote it, or it is damaged.",
             charged="unknown",
-            cure="What the run holds back still counts. Upgrade kling_nb; to buy "
+            cure="What the run has reserved still counts. Upgrade kling_nb; to buy "
             "all the same, ask for another take, e.g. `--take 1`.",
             run_id=run_id,
         ) from None

@@ -70,12 +70,12 @@ def cure_of(cause: BaseException) -> str:
     """Say what to do about a ledger that cannot be used."""
     if getattr(cause, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return (
-            "Put a sound copy in its place, or name another in KLING_NB_LEDGER: clips and receipts in "
-            "the media folders suffice to go on, but a new ledger forgets what was spent under every cap."
+            "Put a good copy in its place, or name another in KLING_NB_LEDGER: clips and receipts in "
+            "the media folders are enough to go on, but a new ledger forgets what was spent under every cap."
         )
     if "locked" in str(cause):
         return (
             "Another process is writing to it: try again in a moment. If it stays so, end or restart the "
             "kernel that was stopped while it wrote; what is in the ledger is whole."
         )
-    return "Mend the disk or the permissions, or point KLING_NB_LEDGER elsewhere."
+    return "Repair the disk or its permissions, or point KLING_NB_LEDGER elsewhere."

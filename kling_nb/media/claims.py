@@ -189,5 +189,5 @@ def _read(path: Path) -> Claim | None:
 def _refused(error: OSError) -> StoreError:
     return StoreError(
         f"The media folder cannot be written: {error.strerror or type(error).__name__}.",
-        cure="Nothing was sent. Mend it or set KLING_NB_MEDIA to another folder, then run the cell again.",
+        cure="Nothing was sent. Repair it, or set KLING_NB_MEDIA to another folder, then run the cell again.",
     )

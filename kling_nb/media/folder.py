@@ -403,7 +403,7 @@ def _refuse(
     record: RunRecord | None = None,
     *,
     charged: Charged = "unknown",
-    cure: str = "Free or mend the disk, then `%kling resume`: the provider still has the clip for a while.",
+    cure: str = "Free or repair the disk, then `%kling resume`: the provider still has the clip for a while.",
 ) -> NoReturn:
     raise StoreError(
         f"{what}: {error.strerror or type(error).__name__}.",

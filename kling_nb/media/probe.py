@@ -96,13 +96,13 @@ def probe(path: Path) -> Measured:
     Example:
         >>> probe(Path(__file__))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        kling_nb.media.probe.NotVideoError: Not a playable video: its first bytes are no MP4 or WebM. ...
+        kling_nb.media.probe.NotVideoError: Not a playable video: it does not begin like an MP4 or WebM. ...
     """
     try:
         with open_plain(path) as file:
             kind = _kind(file.read(64))
             if kind is None:
-                raise _not_playable("its first bytes are no MP4 or WebM")
+                raise _not_playable("it does not begin like an MP4 or WebM")
             boxes = _whole_boxes(file) if kind in {"mp4", "mov"} else []
             return _measure(file, kind, boxes)
     except OSError as error:

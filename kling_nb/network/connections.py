@@ -330,7 +330,7 @@ def open_client(
         on a loopback lane.
 
     Raises:
-        ValueError: The environment names a proxy that is no address.
+        ValueError: The environment names a proxy that is not an address.
     """
     log = logging.getLogger("httpx")
     if _not_ours not in log.filters:

@@ -60,7 +60,9 @@ def show_runs(runs: Sequence[Run], *, embed: Mode | None = None) -> None:
     if live and going:
         cards.follow(current().loop.start)
     elif going and not here.live:
-        words = f"This page takes no updates: `%kling show {' '.join(run.id for run in runs)}` draws it anew."
+        words = (
+            f"This page takes no updates: `%kling show {' '.join(run.id for run in runs)}` draws it again."
+        )
         display({"text/html": tag("div", prose(words)), "text/plain": words}, raw=True)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kling_nb.errors import one_line
 from kling_nb.files import open_plain
 from kling_nb.records.run import RunRecord, RunStatus
+from kling_nb.views.words import status_word
 
 if TYPE_CHECKING:
     from kling_nb.media.folder import Store
@@ -184,7 +185,7 @@ class ClipSource:
             return "This view has no such clip."
         media = record.media
         if record.status is not RunStatus.SUCCEEDED or media is None:
-            return f"There is no clip: the run is {record.status.value}."
+            return f"There is no clip: the run is {status_word(record.status)}."
         store = self._store(record.folder)
         if store.path(record) is None:
             return f"The clip is not here: {one_line(media.file)} is missing from the media folder."

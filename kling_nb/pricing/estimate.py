@@ -1,7 +1,7 @@
 """What a run should cost, and how anybody knows.
 
 Invariants: money is `Decimal` or whole micro-dollars, and a float is refused; an unknown price stays
-unknown in every sum, and is never nought; what is held back is rounded up, and is the dearest that anybody
+unknown in every sum, and is never nought; what is reserved is rounded up, and is the highest that anybody
 says; a basis always names its source and date, and the age of an old one.
 """
 
@@ -13,7 +13,7 @@ from itertools import islice
 
 from kling_nb.errors import UnpricedError, UsageError
 from kling_nb.pricing.catalog import Model, Price
-from kling_nb.records.money import MICROS, Estimate, usd
+from kling_nb.records.money import MICROS, Estimate, per_second, usd
 from kling_nb.records.request import TextToVideo
 
 __all__ = [
@@ -162,8 +162,8 @@ def estimate(
     """Say what one run should cost.
 
     A price learned from the provider's own bills outranks the list and a project's; the user's own, of
-    the call or of a file, outranks the bills. Held back is the dearest of what counts. Where nobody
-    knows, the charge is unknown, and what is held back is the price the user gave, else the dearest known
+    the call or of a file, outranks the bills. Reserved is the highest of what counts. Where nobody
+    knows, the charge is unknown, and what is reserved is the price the user gave, else the highest known
     price of the model. A learned price of more than three times the stated one is called suspicious.
 
     Args:
@@ -198,22 +198,22 @@ def estimate(
             held, whose = stated.usd_per_s, price_words(stated, today)
         if floor is not None and floor > held:
             held, whose = floor, "the price given with the call"
-        basis = f"${best.usd_per_s:f}/s {sound}, {price_words(best, today)}"
+        basis = f"{per_second(best.usd_per_s)} {sound}, {price_words(best, today)}"
         return Estimate(
             micros=_up(best.usd_per_s * request.duration),
             reserve_micros=_up(held * request.duration),
             usd_per_s=f"{best.usd_per_s:f}",
-            basis=(f"{basis}; held back at ${held:f}/s, {whose}" if whose else basis)
+            basis=(f"{basis}; reserved at {per_second(held)}, {whose}" if whose else basis)
             + _doubt(best, stated, model),
             source=_whose(best).removeprefix("from "),
             as_of=best.as_of.isoformat(),
         )
     held = floor or model.highest_usd_per_s()
-    why = "the price given with the call" if floor else f"the dearest known price of {model.label}"
+    why = "the price given with the call" if floor else f"the highest known price of {model.label}"
     return Estimate(
         micros=None,
         reserve_micros=_up(held * request.duration),
-        basis=f"price {sound} unknown; held back at ${held:f}/s, {why}",
+        basis=f"price {sound} unknown; reserved at {per_second(held)}, {why}",
         source=offer.source,
         as_of=offer.as_of.isoformat(),
     )
@@ -226,12 +226,12 @@ def best_price(learned: LearnedPrice | None, stated: Price | None) -> Price | Le
 
 def _doubt(best: Price | LearnedPrice, stated: Price | None, model: Model) -> str:
     bill = best.highest if isinstance(best, LearnedPrice) else None
-    usual, whose = (stated.usd_per_s, "stated") if stated else (model.highest_usd_per_s(), "dearest known")
+    usual, whose = (stated.usd_per_s, "stated") if stated else (model.highest_usd_per_s(), "highest known")
     if bill is None or best.usd_per_s <= _JUMP * usual:
         return ""
     return (
         f"{_SUSPICIOUS}run {bill.run_id} was billed {usd(bill.micros)} for {bill.seconds} s, "
-        f"{best.usd_per_s / usual:.0f} times the {whose} price of ${usual:f}/s"
+        f"{best.usd_per_s / usual:.0f} times the {whose} price of {per_second(usual)}"
     )
 
 
@@ -286,7 +286,7 @@ def total(estimates: Iterable[Estimate]) -> Quote:
 def learn_price(bills: Iterable[Bill]) -> LearnedPrice | None:
     """Read a price off a provider's own bills.
 
-    The dearest of the last three counts: how the providers round seconds is not documented, and an
+    The highest of the last three counts: how the providers round seconds is not documented, and an
     estimate that is too low would let a cap be passed. A bill of nothing (a trial, a refund) teaches nothing.
 
     Args:

@@ -1,7 +1,7 @@
 """The prices that a person writes into a file: the user's own, and a project's.
 
 Invariants: an amount is decimal text or digits, never a float; an error names the place and never repeats a
-value; a project's price only ever raises what is known or held back, and makes no unknown price a known one,
+value; a project's price only ever raises what is known or reserved, and makes no unknown price a known one,
 because its file may be a stranger's.
 
 In the user's own file:
@@ -27,6 +27,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from kling_nb.errors import SettingsError, UsageError
 from kling_nb.pricing.catalog import Model, Price, PriceKind, find_model
 from kling_nb.records.base import Given, faults
+from kling_nb.records.money import per_second
 
 __all__ = ["GivenPrice", "PriceRow", "check_row", "in_force", "project_notes", "read_prices"]
 
@@ -127,7 +128,7 @@ def read_prices(table: object, place: str, kind: PriceKind) -> tuple[GivenPrice,
     for provider, rows in _tables(table, "prices", place):
         if provider not in _PROVIDERS:
             raise SettingsError(
-                f"A name below prices in {place} is no provider with prices of its own.",
+                f"A name below prices in {place} is not a provider with prices of its own.",
                 cure=f"Name {' or '.join(_PROVIDERS)}; the sandbox is play money.",
             )
         for name, content in _tables(rows, f"prices.{provider}", place):
@@ -167,7 +168,7 @@ def _model(name: str, provider: str, place: str) -> Model:
         return model
     # Out here, so that no chained traceback carries the name: a key may stand on the wrong line.
     raise SettingsError(
-        f"A name below prices.{provider} in {place} is no model that {provider} offers.", cure=cure
+        f"A name below prices.{provider} in {place} is not a model that {provider} offers.", cure=cure
     )
 
 
@@ -266,10 +267,10 @@ def project_notes(given: Iterable[GivenPrice]) -> list[str]:
         if price is None:
             if one.price.usd_per_s >= model.highest_usd_per_s():
                 continue
-            why = f"none is known, and ${model.highest_usd_per_s():f}/s is held back"
+            why = f"none is known, and {per_second(model.highest_usd_per_s())} is reserved"
         elif price.usd_per_s == one.price.usd_per_s:
             continue
         else:
-            why = f"a project only raises a price, and ${price.usd_per_s:f}/s is known"
+            why = f"a project only raises a price, and {per_second(price.usd_per_s)} is known"
         notes.append(f"The project's price of {one.model} {sound} at {one.provider} has no effect: {why}.")
     return notes

@@ -45,6 +45,7 @@ from kling_nb.providers.parsing import (
     whole,
     word,
 )
+from kling_nb.records.money import usd_of
 from kling_nb.records.request import MAX_PROMPT_CHARS, TextToVideo
 from kling_nb.records.run import FailReason
 
@@ -336,7 +337,11 @@ class RunComfy(Provider):
         data = fields(reply)
         if reply.ok and data and not code_text(data.get("error_code")):
             price = money(data.get("base_price_usd"))
-            listed = f" Listed price: ${price} per {say(data.get('price_unit')) or 'unit'}." if price else ""
+            listed = (
+                f" Listed price: {usd_of(price)} per {say(data.get('price_unit')) or 'unit'}."
+                if price
+                else ""
+            )
             return Account(ok=True, message=say(f"The token works.{listed}"))
         found = error_body(data)
         refused = found is not None and (found.code == _BAD_TOKEN or reply.status in {401, 403})

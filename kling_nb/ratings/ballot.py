@@ -129,7 +129,7 @@ class Ballot:
             Whether it was counted.
 
         Raises:
-            UsageError: That is no vote.
+            UsageError: That is not a vote.
             LedgerError: It could not be written; the pair is still up.
         """
         with self._lock:
@@ -150,7 +150,7 @@ class Ballot:
         liked["same"] = "same"
         known: dict[str, Axis] = {axis: axis for axis in AXES}
         if choice not in chosen or not set(axes) <= set(known) or not set(axes.values()) <= set(liked):
-            raise UsageError("That is no vote.", cure="Nothing was written down.")
+            raise UsageError("That is not a vote.", cure="Nothing was written down.")
         return Vote(
             run_a=one.id,
             run_b=other.id,

@@ -43,7 +43,7 @@ def grouping(by: By = "model") -> Callable[[RunRecord], str | None]:
     if kind == "tag" and key:
         return lambda record: redacted(record).tags.get(key)
     raise UsageError(
-        f"by: {by!r:.40} is nothing to compare by.", cure="Take model, provider, tag:KEY or a function."
+        f"by: {by!r:.40} is not something to compare by.", cure="Take model, provider, tag:KEY or a function."
     )
 
 

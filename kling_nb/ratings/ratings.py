@@ -17,6 +17,7 @@ from kling_nb.ratings.scoring import Game, Score, Scores, krippendorff, needed, 
 from kling_nb.records.privacy import redacted
 from kling_nb.records.run import RunRecord
 from kling_nb.views.tables import csv_text
+from kling_nb.views.words import counted
 
 if TYPE_CHECKING:
     from kling_nb.ratings.votes import Axis, Vote
@@ -66,7 +67,8 @@ class Ratings:
         self.votes = tuple(vote for vote in votes if {vote.run_a, vote.run_b} <= self._records.keys())
 
     def __repr__(self) -> str:
-        return f"{len(self.votes)} votes of {len({vote.rater for vote in self.votes})} raters"
+        raters = len({vote.rater for vote in self.votes})
+        return f"{counted(len(self.votes), 'vote')} of {counted(raters, 'rater')}"
 
     def table(self, axis: "Axis | None" = None) -> Scores:
         """Give the scores.
@@ -171,7 +173,7 @@ class Ratings:
             raise UsageError("There is no vote to write.", cure="`kling.rate(runs)` casts some.")
         if not allow_sandbox and any(self._records[vote.run_a].play for vote in self.votes):
             raise UsageError(
-                "There are votes on clips of the sandbox, which are no model's work.",
+                "There are votes on clips of the sandbox, which no model made.",
                 cure="`to_csv(path, allow_sandbox=True)` writes them all the same.",
             )
         target.write_text(text, encoding="utf-8", newline="")

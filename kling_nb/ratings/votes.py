@@ -69,7 +69,7 @@ class Vote:
             or not set(self.axes.values()) <= set(get_args(Liked))
         )
         if wrong:
-            raise UsageError("That is no vote.", cure="Nothing was written down.", charged="no")
+            raise UsageError("That is not a vote.", cure="Nothing was written down.", charged="no")
 
     @property
     def pair(self) -> tuple[str, str]:

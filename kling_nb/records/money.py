@@ -20,8 +20,10 @@ __all__ = [
     "dollars",
     "in_currency",
     "micros",
+    "per_second",
     "plain_usd",
     "usd",
+    "usd_of",
 ]
 
 MICROS = 1_000_000
@@ -58,14 +60,17 @@ def dollars(amount: int | None) -> Decimal | None:
         >>> dollars(560000)
         Decimal('0.56')
     """
-    if amount is None:
-        return None
-    exact = Decimal(amount) / MICROS
-    return exact.quantize(Decimal("0.01")) if exact == exact.quantize(Decimal("0.01")) else exact.normalize()
+    return None if amount is None else _cents(Decimal(amount) / MICROS)
+
+
+def _cents(exact: Decimal) -> Decimal:
+    """Give two decimals, and more only where they are not zero."""
+    whole = exact.quantize(Decimal("0.01"), context=_EXACT)
+    return whole if whole == exact else exact.normalize(_EXACT)
 
 
 def usd(amount: int | None) -> str:
-    """Write micro-dollars for people, exactly; unknown is a word.
+    """Write micro-dollars for people: exact, with two decimals unless a third is not zero, or `unknown`.
 
     Args:
         amount: Micro-dollars, or None for unknown.
@@ -74,13 +79,38 @@ def usd(amount: int | None) -> str:
         e.g. `$0.56`, `$0.0042` or `unknown`.
 
     Example:
-        >>> usd(560000), usd(4200), usd(None)
-        ('$0.56', '$0.0042', 'unknown')
+        >>> usd(500000), usd(4200), usd(None)
+        ('$0.50', '$0.0042', 'unknown')
     """
     exact = dollars(amount)
-    if exact is None:
-        return "unknown"
-    return f"-${-exact:f}" if exact < 0 else f"${exact:f}"
+    return "unknown" if exact is None else usd_of(exact)
+
+
+def usd_of(exact: Decimal | str) -> str:
+    """Write dollars for people, as `usd` does.
+
+    Args:
+        exact: Dollars, or their decimal text.
+
+    Example:
+        >>> usd_of("0.1")
+        '$0.10'
+    """
+    cents = _cents(Decimal(exact))
+    return f"-${-cents:f}" if cents < 0 else f"${cents:f}"
+
+
+def per_second(price: Decimal) -> str:
+    """Write a price per second of video for people.
+
+    Args:
+        price: Dollars per second.
+
+    Example:
+        >>> per_second(Decimal("0.112"))
+        '$0.112/s'
+    """
+    return f"{usd_of(price)}/s"
 
 
 def plain_usd(amount: int | None) -> str | None:
@@ -144,7 +174,7 @@ class Estimate(Record):
 
     Args:
         micros: The expected charge in micro-dollars, or None where nobody knows.
-        reserve_micros: What is held back for it: the charge, or the dearest known price of the model.
+        reserve_micros: What is reserved for it: the charge, or the highest known price of the model.
         usd_per_s: The price per second of video, as a decimal string, if known.
         basis: In words, e.g. `$0.112/s silent, Runflow list of 2026-04-06`.
         source: Where the price stands.
@@ -170,7 +200,7 @@ class Estimate(Record):
         return dollars(self.micros)
 
     def __repr__(self) -> str:
-        amount = f"unknown, {usd(self.reserve_micros)} held" if self.micros is None else usd(self.micros)
+        amount = f"unknown, {usd(self.reserve_micros)} reserved" if self.micros is None else usd(self.micros)
         return f"{amount}: {self.basis}"
 
     def _repr_html_(self) -> str:
@@ -185,7 +215,7 @@ class Cap(Record):
         whose: The name of that session, project or user.
         cap_micros: What may be spent, in micro-dollars; None for no limit.
         settled_micros: On the books, in micro-dollars.
-        reserved_micros: Held back for runs that are not settled, in micro-dollars.
+        reserved_micros: Reserved for runs that are not settled, in micro-dollars.
         unknown: How many ended runs have a charge nobody knows.
         since: Only runs made at or after it count; None for all.
 
@@ -211,11 +241,11 @@ class Cap(Record):
 
 
 class Totals(Record):
-    """What a session has spent, holds back and may spend.
+    """What a session has spent, has reserved and may spend.
 
     Args:
         settled_micros: On the books, in micro-dollars.
-        reserved_micros: Held back for runs that are not settled, in micro-dollars.
+        reserved_micros: Reserved for runs that are not settled, in micro-dollars.
         unknown: How many ended runs have a charge nobody knows (their reservation is in `reserved_micros`).
         cap_micros: The cap of the session, or None for none.
         play: Whether this is the sandbox's play money.

@@ -230,9 +230,9 @@ class _Price(_Part):
     reported_micros: _Money | None = _say("What the provider says it charged, in `currency`", None)
     settled_micros: _Money | None = _say("What is on the books, in US dollars; null: unknown", None)
     estimate__reserve_micros: _Money = _say(
-        "What was held back for it at first, in US dollars", alias="reserve"
+        "What was reserved for it at first, in US dollars", alias="reserve"
     )
-    reserved_micros: _Money = _say("What is still held back, in US dollars", 0)
+    reserved_micros: _Money = _say("What is still reserved, in US dollars", 0)
     play: bool = _say("Whether this is the sandbox's play money", default=False)
     estimate__usd_per_s: Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,12})?$")] | None = _say(
         "The price of a second of video, in `list_currency`", None, "per_second"

@@ -221,7 +221,7 @@ def problems_of(fields: Mapping[str, Any], model: type[BaseModel] = TextToVideo)
 _NO_SEED = "this model takes no seed; ask for takes instead"
 _NO_IMAGE = "this model makes video from text and takes no image"
 
-_NO_CALLBACK = "callbacks are not there yet; a run is asked after until it ends"
+_NO_CALLBACK = "callbacks do not exist yet; a run is asked about until it ends"
 
 OTHER_NAMES = {
     "ar": "aspect_ratio",

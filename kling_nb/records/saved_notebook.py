@@ -31,7 +31,7 @@ def read_receipts(path: Path) -> tuple[list[RunRecord], int]:
         receipts could not be believed.
 
     Raises:
-        UsageError: It cannot be read, or is no notebook.
+        UsageError: It cannot be read, or is not a notebook.
     """
     try:
         data = read_plain(path, _MAX_BYTES)
@@ -48,7 +48,7 @@ def _believed(path: Path, data: bytes) -> tuple[list[RunRecord], int]:
     try:
         notebook = json.loads(data)
     except (ValueError, RecursionError):
-        raise UsageError(f"{path.name} is no notebook.", cure="Name an .ipynb file.") from None
+        raise UsageError(f"{path.name} is not a notebook.", cure="Name an .ipynb file.") from None
     found: dict[str, RunRecord] = {}
     bad = 0
     for receipt in _receipts(notebook):
@@ -69,7 +69,7 @@ def runs_in_outputs(path: Path | None, request_keys: Collection[str]) -> tuple[R
         request_keys: Only runs with one of these; a file that names none of them is not even parsed.
 
     Returns:
-        The runs, oldest first; none where the file cannot be read, or is no notebook.
+        The runs, oldest first; none where the file cannot be read, or is not a notebook.
 
     Example:
         >>> runs_in_outputs(Path("nowhere.ipynb"), ["k1:0"])

@@ -30,7 +30,7 @@ class Tally:
         reserved: What is held back.
         difference: Settled less estimated, over the runs that have both.
         compared: How many have both.
-        open: How many have ended without the provider's own word in dollars; see `is_open`.
+        open: How many have ended without confirmed in dollars by the provider; see `is_open`.
         record: The run, where it is one.
     """
 
@@ -55,7 +55,7 @@ class Tally:
 
 
 def is_open(record: RunRecord) -> bool:
-    """Whether an ended run's charge is unknown, or not on the books as the provider's own word in dollars."""
+    """Whether an ended run's charge is unknown, or not confirmed in dollars by the provider."""
     return record.status.ended and record.billed_micros is None and charged(record) != "no"
 
 

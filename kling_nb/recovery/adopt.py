@@ -31,6 +31,7 @@ from kling_nb.recovery.resolve import look_again
 from kling_nb.session.api import current
 from kling_nb.session.plan import new_id, quote
 from kling_nb.session.session import Session
+from kling_nb.views.words import status_word
 
 __all__ = ["Adoption", "adopt"]
 
@@ -111,7 +112,7 @@ class Adoption:
         if ours is not None and ours.client_ref == asked.client_ref and ours.provider_run_id is None:
             raise UsageError(
                 f"{self.provider_run_id} at {label} is run {ours.id} of this ledger, which is "
-                f"{ours.status.value}.",
+                f"{status_word(ours.status)}.",
                 charged="unknown",
                 cure=f"Nothing changed. `%kling resolve {ours.id} --attach {self.provider_run_id}` says so.",
                 run_id=ours.id,
@@ -128,7 +129,7 @@ class Adoption:
             reported = self.find_model(asked.model)
         except UsageError:
             raise self._unfit(
-                f"{label} says that it was made by {asked.model}, which is no Kling 3.0"
+                f"{label} says that it was made by {asked.model}, which is not Kling 3.0"
             ) from None
         if named is not None and named.id != reported.id:
             raise self._unfit(f"{label} says that it was made by {reported.id}, not {named.id}")
@@ -155,7 +156,7 @@ class Adoption:
         merged = {**given, **reported}
         if not merged.get("prompt") and not merged.get("shots"):
             raise UsageError(
-                f"{label} does not tell what {self.provider_run_id} was asked for.",
+                f"{label} does not say what {self.provider_run_id} was asked for.",
                 charged="unknown",
                 cure=f"Say it: `%kling adopt {self.provider.name} {self.provider_run_id} {_EXAMPLE}`, or "
                 "with `--file` for a storyboard; a cell that asks for the same gets its clip.",
@@ -165,15 +166,17 @@ class Adoption:
         missing = [flag for name, flag in needed.items() if name not in merged]
         if missing:
             raise UsageError(
-                f"{label} does not tell all of what {self.provider_run_id} was asked for.",
+                f"{label} does not say all of what {self.provider_run_id} was asked for.",
                 charged="unknown",
-                cure=f"Add {', '.join(missing)}: price and reuse hang on it, so nothing is guessed.",
+                cure=f"Add {', '.join(missing)}: price and reuse depend on it, so nothing is guessed.",
                 provider=self.provider.name,
             )
         try:
             return make_request(**merged)
         except UsageError as error:
-            raise self._unfit(f"what it was asked for is no request of ours ({error.what})") from None
+            raise self._unfit(
+                f"what was asked for is not a request that kling_nb can make ({error.what})"
+            ) from None
 
     def _unfit(self, why: str) -> UsageError:
         return UsageError(
@@ -219,7 +222,7 @@ class Adoption:
             if live.status is RunStatus.LOST:
                 cure = f"If this is that run: `%kling resolve {live.id} --attach {self.provider_run_id}`"
             raise UsageError(
-                f"Run {live.id} of the same request and take is {live.status.value}.",
+                f"Run {live.id} of the same request and take is {status_word(live.status)}.",
                 charged="unknown",
                 cure=f"Nothing changed. {cure}; or bring this one in as another take, e.g. `--take 1`.",
                 run_id=live.id,

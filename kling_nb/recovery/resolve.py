@@ -24,7 +24,7 @@ from kling_nb.records.run import RunRecord, RunStatus, charged, ids_of, may_revi
 from kling_nb.session.api import current
 from kling_nb.session.folder_runs import FROM_FOLDER
 from kling_nb.session.session import Session
-from kling_nb.views.words import clock, state_word
+from kling_nb.views.words import clock, state_word, status_word
 
 __all__ = ["look_again", "resolve", "take_up"]
 
@@ -128,7 +128,7 @@ def _bring_in(ledger: Ledger, record: RunRecord) -> None:
         live = transaction.live(record.run_key)
         if live is not None:
             raise UsageError(
-                f"Run {live.id} of the same request is still {live.status.value} in the ledger; run "
+                f"Run {live.id} of the same request is still {status_word(live.status)} in the ledger; run "
                 f"{record.id} is known from the media folder only.",
                 charged=charged(record),
                 cure=f"Nothing changed. Settle that one first: `%kling show {live.id}`.",
@@ -241,7 +241,7 @@ def _attachable(transaction: Transaction, engine: Engine, run_id: str, provider_
     live = transaction.live(record.run_key)
     if live is not None and live.id != record.id:
         raise UsageError(
-            f"Run {live.id}, made after run {record.id} was given up, is still {live.status.value}.",
+            f"Run {live.id}, made after run {record.id} was given up, is still {status_word(live.status)}.",
             charged=charged(record),
             cure=f"Nothing changed. Wait for it (`%kling wait {live.id}`), then try again.",
             run_id=record.id,
@@ -281,7 +281,7 @@ def _nothing_to_resolve(record: RunRecord) -> UsageError:
     on_its_way = f"`%kling resume {record.id}` watches it; it buys nothing."
     ended = f"`%kling show {record.id}` says what is safe now."
     return UsageError(
-        f"Run {record.id} needs no resolving: {state_word(record)}, charged: {charged(record)}.",
+        f"Run {record.id} does not need resolving: {state_word(record)}, charged: {charged(record)}.",
         charged=charged(record),
         cure="Nothing changed. " + cures.get(record.status, on_its_way if record.status.pending else ended),
         **ids_of(record),

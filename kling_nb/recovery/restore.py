@@ -123,7 +123,7 @@ def _restore(
     not_there = f"{depot.why()}; " if depot is not None else ""
     name, here = record.media.file, record.model_copy(update={"folder": str(store.folder)})
     if record.provider == "sandbox":
-        why = "the sandbox that drew it is gone; its cell draws it again, for nothing"
+        why = "the sandbox that drew it is gone; its cell draws it again, for free"
         return Found(word="gone", file=name, run_id=record.id, why=f"{not_there}{why}")
     try:
         access = session.access(here)

@@ -127,7 +127,7 @@ class Sandbox:
         """Start one as a task of the running loop.
 
         Args:
-            port: TCP port on 127.0.0.1; 0 takes a free one.
+            port: TCP port on 127.0.0.1; 0 picks a free one.
             wait_scale: Multiplies every simulated wait: 1 = about four seconds a clip, 0 = none.
             faults: Switches to set, by name.
             clock: Simulated seconds; they must never go back.
@@ -241,7 +241,7 @@ def serve(
     """Run a sandbox until SIGINT or SIGTERM. It blocks; it must be called in the main thread.
 
     Args:
-        port: TCP port on 127.0.0.1; 0 takes a free one.
+        port: TCP port on 127.0.0.1; 0 picks a free one.
         wait_scale: Multiplies every simulated wait.
         faults: Switches to set, by name.
         seed: Makes ids and dice repeatable.

@@ -226,13 +226,14 @@ def dollars_of(name: str, value: Decimal | str | int | None) -> Decimal | None:
         return None
     if isinstance(value, float | bool):
         raise UsageError(
-            f"{name}: money is no float; write it as text, e.g. {name}='2.50'.", cure="Nothing was sent."
+            f"{name}: money is not written as a float; write it as text, e.g. {name}='2.50'.",
+            cure="Nothing was sent.",
         )
     try:
         amount = Decimal(value)
     except (ArithmeticError, TypeError, ValueError):
         raise UsageError(
-            f"{name}: {str(value)!r:.40} is no amount of dollars.", cure="Nothing was sent."
+            f"{name}: {str(value)!r:.40} is not an amount of dollars.", cure="Nothing was sent."
         ) from None
     if not amount.is_finite() or not (amount == 0 or _LEAST_USD <= amount <= _MAX_USD):
         raise UsageError(
@@ -357,7 +358,7 @@ def runs(*, status: str | None = None, limit: int | None = None) -> Runs:
 
     Args:
         status: Only in this state.
-        limit: At most so many.
+        limit: At most this many.
 
     Returns:
         Handles. With neither of both, the ledger is read as far as they are looked at: its length, a place,
@@ -386,7 +387,7 @@ def resume() -> Runs:
 
 
 def spend() -> Spend:
-    """Say what this session has spent, holds back and may still spend; play money stands apart."""
+    """Say what this session has spent, has reserved and may still spend; play money stands apart."""
     session = current()
     return Spend.of(session.totals(), play=Spend.of(session.totals(play=True)))
 

@@ -18,7 +18,7 @@ from kling_nb.config.settings import Settings
 from kling_nb.errors import BudgetError, ConsentError, UsageError, one_line
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.records.base import utc_now
-from kling_nb.records.money import MICROS, Cap, Level, Totals, usd
+from kling_nb.records.money import MICROS, Cap, Level, Totals, usd, usd_of
 
 __all__ = ["LEVELS", "Budget", "named_session", "tightest"]
 
@@ -201,7 +201,7 @@ class Budget:
         each = _sum_of(amounts)
         if max_cost is not None and Decimal(need) > max_cost * MICROS:
             raise BudgetError(
-                f"This cell may cost {each}, more than its --max-cost of ${max_cost:f}.{doubt}",
+                f"This cell may cost {each}, more than its --max-cost of {usd_of(max_cost)}.{doubt}",
                 cure=f"Nothing was sent. Ask for less, or raise --max-cost.{own}",
                 level="cell",
                 cap_micros=int((max_cost * MICROS).to_integral_value(ROUND_FLOOR)),

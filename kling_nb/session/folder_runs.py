@@ -47,9 +47,9 @@ def _unreadable(damaged: Damaged) -> BlockedError:
     return BlockedError(
         f"The receipt {damaged.name} in the folder names this request and cannot be read: {damaged.why}.",
         charged="unknown",
-        cure="Nothing was sent now: it may be of a paid clip. Mend the file, or bring it anew from where it "
-        "came (with git: `git checkout --theirs` or `--ours`), then run the cell again. To buy all the same, "
-        "move it away or use `--no-cache`.",
+        cure="Nothing was sent now: it may be of a paid clip. Repair the file, or fetch it again from where "
+        "it came (with git: `git checkout --theirs` or `--ours`), then run the cell again. To buy all the "
+        "same, move it away or use `--no-cache`.",
     )
 
 

@@ -41,7 +41,7 @@ def access_for(
     if record.provider == "sandbox":
         # Its own address: the sandbox of another kernel may still be there, and no key is at stake.
         if not is_loopback(record.origin):
-            raise UsageError(f"Run {record.id} claims a sandbox at another machine.", run_id=record.id)
+            raise UsageError(f"Run {record.id} claims a sandbox on another machine.", run_id=record.id)
         return Access(provider=make_provider("sandbox", record.origin), key=SANDBOX_KEY, account="sandbox")
     adapter = make_provider(record.provider, provider_origin(settings(), record.provider))
     if adapter.base_url != record.origin:

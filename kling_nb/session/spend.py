@@ -4,13 +4,9 @@ import html
 from dataclasses import dataclass
 from decimal import Decimal
 
-from kling_nb.records.money import Totals, dollars, micros, usd
+from kling_nb.records.money import Totals, dollars, usd_of
 
 __all__ = ["Spend"]
-
-
-def _usd(amount: Decimal) -> str:
-    return usd(micros(amount))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +15,7 @@ class Spend:
 
     Args:
         spent: On the books.
-        reserved: Held back for runs that are not settled.
+        reserved: Reserved for runs that are not settled.
         unknown: Ended runs whose charge nobody knows.
         cap: What this session may spend, or None.
         left: What may still be spent under the tightest cap (`%kling budget` names it), or None.
@@ -50,12 +46,12 @@ class Spend:
         )
 
     def __repr__(self) -> str:
-        held = f" + {_usd(self.reserved)} held" if self.reserved else ""
+        held = f" + {usd_of(self.reserved)} reserved" if self.reserved else ""
         unknown = f" + {self.unknown} unknown" if self.unknown else ""
-        cap = ", no cap" if self.cap is None else f" of {_usd(self.cap)}"
-        left = "" if self.left is None else f", {_usd(self.left)} left"
+        cap = ", no cap" if self.cap is None else f" of {usd_of(self.cap)}"
+        left = "" if self.left is None else f", {usd_of(self.left)} left"
         play = f"; play money: {self.play}" if self.play else ""
-        return f"{_usd(self.spent)} spent{held}{unknown}{cap}{left}{play}"
+        return f"{usd_of(self.spent)} spent{held}{unknown}{cap}{left}{play}"
 
     def _repr_html_(self) -> str:
         return f"<div>{html.escape(repr(self))}</div>"

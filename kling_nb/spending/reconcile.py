@@ -195,7 +195,7 @@ def _figures_of(record: RunRecord, snapshot: Snapshot) -> tuple[dict[str, Any] |
     if snapshot.charged == "no" and unknown and without_clip:
         words = "it ended without a clip, which this provider does not charge"
         return {"settled_micros": 0, "reserved_micros": 0, "charged": "no"}, words
-    return None, "the provider tells no figure"
+    return None, "the provider states no figure"
 
 
 def _check(before: RunRecord, after: RunRecord, outcome: Any, words: str = "") -> Check:

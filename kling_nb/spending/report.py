@@ -8,15 +8,13 @@ bars say nothing that is not also a number beside them.
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kling_nb.errors import UsageError, one_line
 from kling_nb.pricing.catalog import provider_label
-from kling_nb.records.money import Totals, plain_usd, usd
-from kling_nb.records.money import micros as micros_of
+from kling_nb.records.money import Totals, plain_usd, usd, usd_of
 from kling_nb.records.run import RunRecord
 from kling_nb.records.tally import Tally, tally_of
 from kling_nb.spending.sums import (
@@ -99,9 +97,9 @@ class BalanceLine:
     words: str = ""
 
     def __str__(self) -> str:
-        amount = f"not told ({self.words})"
+        amount = f"not stated ({self.words})"
         if self.usd is not None:
-            amount = f"**{usd(micros_of(Decimal(self.usd)))}**"
+            amount = f"**{usd_of(self.usd)}**"
         return f"Balance at {provider_label(self.provider)}: {amount}."
 
 
@@ -123,7 +121,7 @@ class CostReport:
         >>> report.rows, report.totals
         ([], [])
         >>> print(report)
-        This session: nothing was asked for.
+        This session: no runs.
     """
 
     def __init__(
@@ -261,7 +259,7 @@ class CostReport:
         scope = self.scope[0].upper() + self.scope[1:]
         everything = add_up(self._tallies)
         if not everything:
-            yield f"{scope}: nothing was asked for."
+            yield f"{scope}: no runs."
         for sums in everything:
             kind = "play money, what the sandbox would have cost" if sums.play else "real money"
             yield f"{scope}, {kind}: {sums_words(sums)}."
@@ -287,10 +285,10 @@ class CostReport:
             if unsure:
                 what = there_are(unsure, "charge")
                 asks = "`%kling cost --reconcile` asks, for free."
-                yield f"{what} not the provider's own word in dollars: {asks}"
+                yield f"{what} not confirmed in dollars by the provider: {asks}"
             return
         if not self.checks:
-            yield "Every charge is the provider's own word: there was nothing to ask."
+            yield "Every charge is confirmed by its provider: there was nothing to ask."
         else:
             yield "Asked again:"
             rows: list[list[object]] = [

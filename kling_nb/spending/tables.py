@@ -16,7 +16,7 @@ from kling_nb.views.tables import Part
 
 __all__ = ["LEGEND", "drawn", "sums_table", "sums_words"]
 
-LEGEND = "Bars: outlined is estimated; below it, solid is settled and grey is held."
+LEGEND = "Bars: outlined is estimated; below it, solid is settled and grey is reserved."
 _MOST_ROWS = 40
 
 #: A label without a space, as a long tag is, must not push the numbers out of sight.
@@ -33,7 +33,7 @@ def sums_words(sums: Sums) -> str:
     prefix = "reported " if sums.reported.counted or not sums.reported.unknown else ""
     return (
         f"{runs}{pending}; estimated **{estimated}**, {prefix}**{reported}**, settled **{settled}**, "
-        f"**{held}** held"
+        f"**{held}** reserved"
     )
 
 
@@ -69,7 +69,7 @@ def sums_table(by: Sequence[str], tallies: Sequence[Tally], whole: Sums) -> Iter
         ]
         for each in shown
     ]
-    heads = [", ".join(by), "runs", "estimated", "reported", "settled", "held", "difference"]
+    heads = [", ".join(by), "runs", "estimated", "reported", "settled", "reserved", "difference"]
     yield (heads, rows, "lrrrrrr")
     if len(groups) > len(shown):
         yield f"There are {len(groups) - len(shown)} more rows: `.df`, `.rows` and `.to_csv()` have them all."
@@ -99,7 +99,7 @@ def _lengths(sums: Sums) -> tuple[int, int]:
 
 
 def _bars(sums: Sums, most: int) -> Html:
-    """Draw estimated over settled and held, to the scale of the table."""
+    """Draw estimated over settled and reserved, to the scale of the table."""
     if not most:
         return Html()
     estimated, gone = _lengths(sums)

@@ -13,6 +13,7 @@ from kling_nb.records.privacy import redacted, words_of
 from kling_nb.records.request import Shot
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.views import html, words
+from kling_nb.views.file_words import file_words
 from kling_nb.views.html import DOT, Html, join, prose, safe_url, tag
 from kling_nb.views.outcome import ending
 
@@ -188,11 +189,11 @@ def clip_words(state: CardState) -> Html:
         return Html()
     took = [f"took {words.minutes(record.seconds)}"] if record.seconds is not None else []
     named = tag("bdi", record.media.file) if record.media else Html("the clip")
-    facts = words.file_words(record.media)[:2] if record.media else []
+    facts = file_words(record.media)[:2] if record.media else []
     if safe_url(state.src):
         lines = [join([*took, html.link(named, state.src), *facts], DOT)]
         lines += [
-            join(["further video", tag("bdi", media.file), *words.file_words(media)[:2]], DOT)
+            join(["further video", tag("bdi", media.file), *file_words(media)[:2]], DOT)
             for media in record.further
         ]
         lines += [tag("bdi", one_line(record.message))] if record.message else []

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from kling_nb.views.html import DOT, FONT, Html, join, link, prose, safe_url, tag
 from kling_nb.views.tables import text_table
-from kling_nb.views.words import plain, short
+from kling_nb.views.words import counted, plain, short
 
 __all__ = ["MOST", "Tile", "sheet", "sheet_text", "smaller"]
 
@@ -41,6 +41,7 @@ class Tile:
         state: e.g. `Done` or `Failed: moderated`.
         cost: e.g. `$0.56` or `unknown`.
         seconds: Ordered.
+        asked: What was asked for beside the prompt, as `ask_words` gives it.
         prompt: One line.
         src: The clip's address as the notebook reaches it, or None.
         poster: A small JPEG as a data address, or None.
@@ -52,6 +53,7 @@ class Tile:
     state: str
     cost: str
     seconds: int
+    asked: tuple[str, ...] = ()
     prompt: str
     src: str | None = None
     poster: str | None = None
@@ -76,10 +78,14 @@ def sheet(tiles: Sequence[Tile], *, note: str = "") -> Html:
         return tag("div", "no runs", style=FONT)
     shown = tiles[:MOST]
     each = min(6_200, _STILLS_BYTES // len(shown))
-    head = [tag("b", f"{len(tiles)} runs"), ", ".join(_counts(tiles)), *([note] if note else [])]
+    head = [tag("b", counted(len(tiles), "run")), ", ".join(_counts(tiles)), *([note] if note else [])]
     parts = [tag("div", join(head, DOT), style="margin-bottom:8px")]
+    alike, same_prompt = _alike(tiles)
+    if common := [*([short(tiles[0].prompt, _PROMPT)] if same_prompt else []), *alike]:
+        parts.append(tag("div", tag("b", join(common, DOT)), dir="auto", style="margin-bottom:8px"))
     look = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px"
-    parts.append(tag("div", *(_tile(tile, each) for tile in shown), style=look))
+    drawn = [_tile(tile, each, frozenset(alike), same_prompt=same_prompt) for tile in shown]
+    parts.append(tag("div", *drawn, style=look))
     if len(tiles) > MOST:
         parts.append(tag("div", prose(_left_out(tiles)), style="margin-top:8px"))
     return tag("div", *parts, style=f"{FONT};overflow-wrap:break-word")
@@ -102,7 +108,8 @@ def sheet_text(tiles: Sequence[Tile]) -> str:
         for tile in tiles[:MOST]
     ]
     heads = ["run", "name", "state", "cost", "length", "prompt", "file"]
-    text = f"{len(tiles)} runs: {', '.join(_counts(tiles))}\n{text_table(heads, rows, align='lllrrll')}"
+    text = f"{counted(len(tiles), 'run')}: {', '.join(_counts(tiles))}\n"
+    text += text_table(heads, rows, align="lllrrll")
     return f"{text}\n{plain(_left_out(tiles)).replace('`', '')}" if len(tiles) > MOST else text
 
 
@@ -114,7 +121,14 @@ def _counts(tiles: Sequence[Tile]) -> list[str]:
     return [f"{count} {word.lower()}" for word, count in Counter(tile.state for tile in tiles).items()]
 
 
-def _tile(tile: Tile, each: int) -> Html:
+def _alike(tiles: Sequence[Tile]) -> tuple[list[str], bool]:
+    """Give what was asked for all of several runs alike, and whether the prompt was."""
+    first, others = tiles[0], tiles[1:]
+    alike = [word for word in first.asked if all(word in other.asked for other in others)]
+    return (alike, all(other.prompt == first.prompt for other in others)) if others else ([], False)
+
+
+def _tile(tile: Tile, each: int, alike: frozenset[str], *, same_prompt: bool) -> Html:
     still = safe_url(smaller(tile.poster, each), data="image") if tile.poster else None
     # What there is to say stands where the still would be, so that a failure is not an empty place.
     held: object = tile.state if tile.src is None else "no still"
@@ -123,11 +137,14 @@ def _tile(tile: Tile, each: int) -> Html:
         held = tag("img", src=still, alt=f"Still of run {tile.id}", style=fit)
     # One frame for every shape, so that the rows stay rows; the sanitizer drops `aspect-ratio`.
     picture = tag("div", tag("div", held, style=_INSIDE), style=_BOX)
-    caption = [*([tile.name] if tile.name else []), tile.id, tile.state, tile.cost, f"{tile.seconds} s"]
+    own = [word for word in tile.asked if word not in alike]
+    names = [tile.name, tile.id] if tile.name else [tile.id]
+    title = ", ".join(own) or names[0] if same_prompt else short(tile.prompt, _PROMPT)
+    caption = [tile.state, tile.cost, *([] if same_prompt else own), *names]
     return tag(
         "div",
         link(picture, tile.src),
-        tag("div", tag("b", short(tile.prompt, _PROMPT)), dir="auto", style="margin-top:4px"),
+        tag("div", tag("b", title), dir="auto", style="margin-top:4px"),
         tag("div", join(caption, DOT), style="opacity:0.75;font-size:12px"),
         style=f"width:{_WIDE}px",
     )

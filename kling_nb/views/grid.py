@@ -44,7 +44,7 @@ def grid(tiles: Sequence[CardState], *, totals: Totals | None, now: datetime) ->
     tiles = [replace(tile, record=redacted(tile.record)) for tile in tiles]
     shared = _shared(tiles)
     going = any(tile.record.status.pending for tile in tiles)
-    head = [tag("b", f"{len(tiles)} runs"), ", ".join(_counts(tiles))]
+    head = [tag("b", words.counted(len(tiles), "run")), ", ".join(_counts(tiles))]
     head += [f"as of {words.clock(now)}"] if going else []
     parts: list[object] = [tag("div", join(head, DOT))]
     if shared is not None:
@@ -74,7 +74,7 @@ def grid_text(tiles: Sequence[CardState], *, totals: Totals | None, now: datetim
     """
     if not tiles:
         return "no runs"
-    lines = [f"{len(tiles)} runs: {', '.join(_counts(tiles))}"]
+    lines = [f"{words.counted(len(tiles), 'run')}: {', '.join(_counts(tiles))}"]
     lines += [card.line(tile, totals=None, now=now) for tile in tiles]
     ends = [*_sums(tiles), *([words.session_words(totals)] if totals is not None else [])]
     return "\n".join([*lines, *(words.plain(end) for end in ends)])

@@ -73,7 +73,10 @@ def _explain(record: RunRecord, word: Charged) -> tuple[str, str]:
         unsent = never_sent(record)
         return unsent or "The run was canceled before it made a clip.", SEND_IT if unsent else again
     if record.abandoned_at is not None and record.provider_run_id is None:
-        return f"The answer from {at} never came, and the run was given up; nothing is held for it.", again
+        return (
+            f"The answer from {at} never came, and the run was given up; nothing is reserved for it.",
+            again,
+        )
     twice = "" if word == "no" else f" {again}"
     reasons: dict[str | None, tuple[str, str]] = {
         "moderated": (
@@ -98,7 +101,7 @@ def _again(record: RunRecord, word: Charged) -> str:
     if record.abandoned_at is not None:
         return "Run the cell again for a new try, which may be charged as well."
     held = word == "unknown" and record.reserved_micros
-    kept = f"The money stays held until `%kling resolve {record.id} --abandon`. " if held else ""
+    kept = f"The money stays reserved until `%kling resolve {record.id} --abandon`. " if held else ""
     return f"{kept}A new try may be charged as well, so it needs `%%kling --retry`."
 
 

@@ -12,8 +12,9 @@ from kling_nb.records.money import in_currency, usd
 from kling_nb.records.privacy import redacted
 from kling_nb.records.provenance import source_type
 from kling_nb.records.run import Earlier, MediaFacts, RunRecord, RunStatus, charged
+from kling_nb.views.file_words import file_words
 from kling_nb.views.html import DOT, MONO, Html, details, join, tag
-from kling_nb.views.words import file_words, host, short
+from kling_nb.views.words import host, short
 
 __all__ = ["receipt"]
 
@@ -164,7 +165,7 @@ def _settled(record: RunRecord) -> str:
         return usd(record.settled_micros) + (", as estimated" if guess else "") + play
     if record.status is not RunStatus.SUCCEEDED and charged(record) == "no":
         return f"nothing charged{play}"
-    held = f", {usd(record.reserved_micros)} held" if record.reserved_micros else ""
+    held = f", {usd(record.reserved_micros)} reserved" if record.reserved_micros else ""
     return f"unknown{held}{play}"
 
 

@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 from kling_nb.errors import UsageError
 from kling_nb.pricing.catalog import find_model, provider_label
 from kling_nb.records.money import Level, Totals, in_currency, usd
-from kling_nb.records.run import MediaFacts, RunRecord, RunStatus, charged
+from kling_nb.records.run import RunRecord, RunStatus, charged
 
 __all__ = [
     "SEND_IT",
     "ask_words",
     "clock",
-    "file_words",
+    "counted",
     "host",
     "minutes",
     "money_words",
@@ -25,8 +25,8 @@ __all__ = [
     "plain",
     "session_words",
     "short",
-    "size_words",
     "state_word",
+    "status_word",
     "there_are",
     "unread_words",
     "wait_words",
@@ -60,19 +60,7 @@ _CAPS: dict[Level, str] = {
     "session": "",
     "project_daily": " today (project)",
     "user_daily": " today (user)",
-    "user_total": " in all (user)",
-}
-
-_CODECS = {"h264": "H.264", "hevc": "H.265", "av1": "AV1", "vp9": "VP9", "mpeg4": "MPEG-4 part 2"}
-
-# What every browser plays: pixels of 8 bits, in newer codecs of 10 as well, with colours at half the size.
-_EIGHT = {"", "yuv420p", "yuvj420p"}
-_PLAYED = {
-    "": _EIGHT,
-    "h264": _EIGHT,
-    "vp8": _EIGHT,
-    "vp9": {*_EIGHT, "yuv420p10le"},
-    "av1": {*_EIGHT, "yuv420p10le"},
+    "user_total": " in total (user)",
 }
 
 #: What is safe to do about a run that was never sent.
@@ -144,8 +132,23 @@ def state_word(record: RunRecord, *, reused: bool = False, detached: bool = Fals
     return f"{_STATES[record.status]}, reused" if reused and _done(record) else _STATES[record.status]
 
 
-def ask_words(record: RunRecord) -> list[str]:
-    """List what was asked: model, provider, seconds, shape, sound, take, try."""
+def status_word(status: RunStatus) -> str:
+    """Name a state within a sentence.
+
+    Example:
+        >>> status_word(RunStatus.SUCCEEDED)
+        'done'
+    """
+    return _STATES[status].lower()
+
+
+def ask_words(record: RunRecord, *, takes: bool = False) -> list[str]:
+    """List what was asked: model, provider, seconds, shape, sound, take, try.
+
+    Args:
+        record: The run.
+        takes: Whether it stands beside another take; alone, the first one needs no number.
+    """
     request = record.request
     try:
         model = find_model(record.model).label
@@ -157,8 +160,8 @@ def ask_words(record: RunRecord) -> list[str]:
         f"{request.duration} s",
         request.aspect_ratio,
         "with sound" if request.audio else "silent",
-        f"take {record.take}",
     ]
+    words += [f"take {record.take}"] if takes or record.take else []
     return [*words, f"try {record.attempt}"] if record.attempt > 1 else words
 
 
@@ -226,7 +229,7 @@ def _unknown(record: RunRecord) -> str:
     upto = f", up to **{usd(record.reserved_micros)}**" if record.reserved_micros else ""
     if record.play:
         return f"would cost an **unknown** amount{upto} (play money)"
-    upto += " held" if upto else ""
+    upto += " reserved" if upto else ""
     if record.status.pending:
         return f"price **unknown**{upto}"
     known_charged = record.charged == "yes" or _done(record)
@@ -265,7 +268,7 @@ def _basis(record: RunRecord, amount: int) -> str:
 
 
 def session_words(totals: Totals) -> str:
-    """Say what the session has spent, holds back, and what is left of its budget.
+    """Say what the session has spent and reserved, and what is left of its budget.
 
     Example:
         >>> session_words(Totals(settled_micros=1120000, reserved_micros=560000, cap_micros=10000000))
@@ -273,7 +276,7 @@ def session_words(totals: Totals) -> str:
     """
     words = f"{'play session' if totals.play else 'session'} {usd(totals.settled_micros)}"
     if totals.reserved_micros:
-        words += f" + {usd(totals.reserved_micros)} {'held' if totals.play else 'reserved'}"
+        words += f" + {usd(totals.reserved_micros)} reserved"
     if totals.unknown:
         words += f" + {totals.unknown} unknown"
     words += f" of {usd(totals.cap_micros)}" if totals.cap_micros is not None else ", no cap"
@@ -285,6 +288,21 @@ def session_words(totals: Totals) -> str:
     if left < 0:
         return f"{words}, **over by {usd(-left)}{which}**"
     return f"{words}, **{usd(left)}** left{which}"
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Count things in words.
+
+    Args:
+        number: How many, 0 or more.
+        one: What one is called.
+        many: What several are called; by default with an s.
+
+    Example:
+        >>> counted(1, "clip"), counted(2, "box", "boxes")
+        ('1 clip', '2 boxes')
+    """
+    return f"1 {one}" if number == 1 else f"{number} {many or f'{one}s'}"
 
 
 def there_are(number: int, one: str, many: str | None = None) -> str:
@@ -299,7 +317,7 @@ def there_are(number: int, one: str, many: str | None = None) -> str:
         >>> there_are(1, "clip"), there_are(2, "box", "boxes")
         ('1 clip is', '2 boxes are')
     """
-    return f"1 {one} is" if number == 1 else f"{number} {many or f'{one}s'} are"
+    return f"{counted(number, one, many)} {'is' if number == 1 else 'are'}"
 
 
 def unread_words(count: int) -> str:
@@ -311,60 +329,8 @@ def unread_words(count: int) -> str:
     """
     if not count:
         return ""
-    what = (
-        "1 run of the ledger cannot be read" if count == 1 else f"{count} runs of the ledger cannot be read"
-    )
-    return f"{what}: a newer kling_nb wrote it, or it is damaged. What it holds back still counts."
-
-
-def file_words(media: MediaFacts) -> list[str]:
-    """List what is measured in a file: picture and bytes first, then length, rate, codec and sound.
-
-    Example:
-        >>> file_words(MediaFacts(file="a.mp4", sha256="0" * 64, size=4100000, codec="h264"))
-        ['4.1 MB', 'H.264', 'no sound']
-    """
-    words = [f"{media.width}\u00d7{media.height}"] if media.width and media.height else []
-    words += [size_words(media.size)]
-    words += [f"{media.duration_s:.2f} s"] if media.duration_s else []
-    words += [f"{media.fps:g} fps"] if media.fps else []
-    words += [_CODECS.get(media.codec, media.codec)] if media.codec else []
-    return [*words, f"{media.audio_codec.upper()} sound" if media.audio_codec else "no sound"]
-
-
-def unplayed_words(media: MediaFacts) -> str:
-    """Say that a clip is none that every browser plays; empty where it is.
-
-    Source:
-        Tried in Chromium of Debian on 2026-11-29: it plays no H.265, MPEG-4 part 2, MPEG-2 or ProRes. It does
-        play H.264 of 10 bits and 4:4:4, which is not to be relied upon elsewhere (not tried).
-
-    Example:
-        >>> unplayed_words(MediaFacts(file="a.mp4", sha256="0" * 64, size=1, codec="h264"))
-        ''
-    """
-    if media.pixel_format in _PLAYED.get(media.codec, ()):
-        return ""
-    kind = " ".join(part for part in (_CODECS.get(media.codec, media.codec), media.profile) if part)
-    pixels = f", {media.pixel_format}" if media.pixel_format else ""
-    return (
-        f"The clip is whole, but not every browser plays it ({kind}{pixels}): a media player opens its file."
-    )
-
-
-def size_words(size: int) -> str:
-    """Write a number of bytes.
-
-    Example:
-        >>> size_words(4_100_000)
-        '4.1 MB'
-    """
-    if size < 1000:
-        return f"{size} bytes"
-    for unit, factor in (("kB", 1000), ("MB", 1000**2)):
-        if size < factor * 1000:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size / 1000**3:.2f} GB"
+    what = f"{counted(count, 'run')} of the ledger cannot be read"
+    return f"{what}: a newer kling_nb wrote it, or it is damaged. What it has reserved still counts."
 
 
 def _done(record: RunRecord) -> bool:

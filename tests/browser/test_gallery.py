@@ -205,7 +205,7 @@ def test_a_sheet_follows_its_runs_and_outlives_its_kernel(tmp_path, lab):
     until(lambda: tab.save() or WIDGET not in (tmp_path / "a.ipynb").read_text(encoding="utf-8"))
     saved = nbformat.read(tmp_path / "a.ipynb", as_version=4)
     assert "4 done" in saved.cells[2].outputs[0].data["text/html"]
-    assert "0 of 2 pairs voted" in saved.cells[4].outputs[0].data["text/plain"]
+    assert "0 of 2 pairs rated" in saved.cells[4].outputs[0].data["text/plain"]
     assert shop.errors == []
 
 
@@ -229,15 +229,15 @@ def test_notebook_7_shows_both(tmp_path, lab):
     page.locator(".kling-rate[aria-busy=false]").wait_for()
     page.locator(".kling-rate").focus()
     page.keyboard.press("1")
-    page.locator(".kling-rate .kling-status", has_text="1 of 3 pairs voted").wait_for()
+    page.locator(".kling-rate .kling-status", has_text="1 of 3 pairs rated").wait_for()
     tab.save()
     tab.reload()
     page.locator(".kling-gallery .kling-status", has_text="1 selected").wait_for()
-    page.locator(".kling-rate .kling-status", has_text="1 of 3 pairs voted").wait_for()
+    page.locator(".kling-rate .kling-status", has_text="1 of 3 pairs rated").wait_for()
     page.locator(".kling-rate[aria-busy=false]").wait_for()
     page.locator(".kling-rate").focus()
     page.keyboard.press("2")
-    page.locator(".kling-rate .kling-status", has_text="2 of 3 pairs voted").wait_for()
+    page.locator(".kling-rate .kling-status", has_text="2 of 3 pairs rated").wait_for()
     tab.run_cell(2)
     tab.run_cell(4)
     assert (tab.outputs(2), tab.outputs(4)) == (["['run005']"], ["2"])

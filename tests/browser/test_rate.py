@@ -68,15 +68,15 @@ def test_twenty_pairs_by_keyboard_alone(tmp_path, lab):  # noqa: PLR0915 - one s
         ready.wait_for()
         page.keyboard.press("m")
         page.keyboard.press(("1", "2", "3", "4", "ArrowLeft", "ArrowRight")[number % 6])
-        voted = f"{number + 1} of 20 pairs voted" if number < 19 else "All 20 pairs are voted"
+        voted = f"{number + 1} of 20 pairs rated" if number < 19 else "All 20 pairs are rated"
         status.filter(has_text=voted).wait_for()
         if number == 4:
             page.keyboard.press("u")
-            status.filter(has_text="4 of 20 pairs voted").wait_for()
+            status.filter(has_text="4 of 20 pairs rated").wait_for()
             ready.wait_for()
             page.keyboard.press("m")
             page.keyboard.press("3")
-            status.filter(has_text="5 of 20 pairs voted").wait_for()
+            status.filter(has_text="5 of 20 pairs rated").wait_for()
     page.locator(".kling-rate").get_by_role("button", name="Undo").focus()
     for key in ("b", "1", "d", "d"):
         page.keyboard.press(key)
@@ -89,7 +89,7 @@ def test_twenty_pairs_by_keyboard_alone(tmp_path, lab):  # noqa: PLR0915 - one s
     assert [row[2] for row in rows[1:]] == ["20", "20"]
     [others] = tab.outputs(3)
     assert others.startswith("4 {'")
-    expect(tab.cell(1).locator(".jp-OutputArea-output").first).to_contain_text("20 of 20 pairs voted")
+    expect(tab.cell(1).locator(".jp-OutputArea-output").first).to_contain_text("20 of 20 pairs rated")
     assert shop.errors == []
 
     # What is saved says how many votes there are, and nothing else is left where no kernel is.
@@ -97,6 +97,6 @@ def test_twenty_pairs_by_keyboard_alone(tmp_path, lab):  # noqa: PLR0915 - one s
     page.wait_for_function("() => !document.querySelector('.kling-rate')")
     tab.save()
     page = shop.reopen_untrusted("a.ipynb").page
-    saved = page.locator(".jp-OutputArea", has_text="20 of 20 pairs voted")
+    saved = page.locator(".jp-OutputArea", has_text="20 of 20 pairs rated")
     saved.first.wait_for()
     assert "widget" not in saved.first.inner_text()

@@ -9,7 +9,7 @@ from support.live_page import LivePage, keep_clip
 
 pytestmark = pytest.mark.browser
 
-PAPER = {
+PAIR = {
     "mark": "m",
     "left": "left01",
     "right": "right1",
@@ -25,13 +25,13 @@ class BallotPage(LivePage):
 
     def _answer(self, message):
         if message["kind"] == "hello":
-            return [{"kind": "paper", "paper": PAPER, "done": 0, "whole": 1, "undo": False, "why": ""}, []]
+            return [{"kind": "showing", "pair": PAIR, "done": 0, "whole": 1, "undo": False, "why": ""}, []]
         return super()._answer(message)
 
 
 def test_a_vote_counts_only_with_both_clips(browser, tmp_path):
     """A pair of which one clip is missing can be skipped and not voted on; its long prompt scrolls by key."""
-    records = [keep_clip(tmp_path / "kling_media", run_id=PAPER[side]) for side in ("left", "right")]
+    records = [keep_clip(tmp_path / "kling_media", run_id=PAIR[side]) for side in ("left", "right")]
     Store(tmp_path / "kling_media").path(records[1]).unlink()
     source = ClipSource(records, store=Store)
     page = BallotPage(browser, _SCRIPTS, _STYLES, {"axes": []}, source)

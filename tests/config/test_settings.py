@@ -343,7 +343,7 @@ def test_an_unknown_argument_is_refused(load):
 def test_an_unknown_variable_is_told(load):
     """A misspelt cap is pointed out with the right name."""
     assert load(budgt="1").notes == (
-        "KLING_NB_BUDGT is no setting of kling_nb and has no effect; did you mean KLING_NB_BUDGET?",
+        "KLING_NB_BUDGT is not a setting of kling_nb and has no effect; did you mean KLING_NB_BUDGET?",
     )
 
 

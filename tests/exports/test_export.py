@@ -168,7 +168,7 @@ def test_votes_of_the_ledger_go_out_by_a_line(tmp_path, session):
     assert shown.text.splitlines() == [
         "1 vote that the layout asks for is missing:",
         f"{pair}: nobody has voted on this pair",
-        "1 vote on 2 clips as videoalign in votes; the store is as it was.",
+        "1 vote on 2 clips as videoalign in votes; the media folder is unchanged.",
     ]
     head, row = (tmp_path / "votes" / "data.csv").read_text().splitlines()
     assert head.startswith("path_A,path_B,A_model,B_model,prompt,VQ,MQ,TA,Overall,fps_A,num_frames_A,")

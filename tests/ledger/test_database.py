@@ -595,7 +595,7 @@ def test_a_corrupt_ledger_says_what_suffices_and_what_is_forgotten(tmp_path, spo
     where.write_bytes(b"no database" * 900 if spoil == "no database" else content[:100] + b"\xff" * 9000)
     with pytest.raises(LedgerError) as caught:
         Ledger(where).runs()
-    assert "clips and receipts in the media folders suffice to go on" in caught.value.cure
+    assert "clips and receipts in the media folders are enough to go on" in caught.value.cure
     assert "forgets what was spent under every cap" in caught.value.cure
 
 

@@ -159,8 +159,8 @@ def test_the_tutorial_on_sharing_shows_what_it_would_show_now(tmp_path):
     assert (errors(made), _said(made)) == ([], _said(kept))
     said = _said(kept)
     assert "2 runs: 2 done, reused" in said["colleague"]
-    assert "1 of 2 are not well." in said["lose"]
-    assert all("All 2 are well." in said[name] for name in ("restore", "mend"))
+    assert "1 of 2 is not in order." in said["lose"]
+    assert all("All 2 are in order." in said[name] for name in ("restore", "mend"))
     assert any("'changed'" in line for line in said["flip"])
     assert "An owl turns its head-1.mp4: no run" in said["missing"]
     assert any("is private" in line for line in said["private-export"])

@@ -153,8 +153,9 @@ def test_other_money_is_in_no_dollar_sum(build, wire, says, shown):
     assert (record.reported_micros, record.settled_micros, run.cost) == (EACH, None, None)
     totals = session.totals()
     assert (totals.settled_micros, totals.reserved_micros, totals.unknown) == (0, EACH, 1)
-    assert f"charged, amount unknown, up to $0.336 held; {make_provider(wire).label} reports {shown}" in text(
-        run
+    assert (
+        f"charged, amount unknown, up to $0.336 reserved; {make_provider(wire).label} reports {shown}"
+        in text(run)
     )
     page = run._repr_mimebundle_()["text/html"]
     assert shown in page

@@ -296,7 +296,7 @@ def test_a_ballot_with_a_private_run_shows_no_words(build):
         house.run(session, ask(PROMPT, provider="runcomfy", tags={"by": "b"}, private=True)),
     ]
     rating = Rating(runs, session, by="tag:by")
-    paper = rating._next({"kind": "hello"})["paper"]
+    paper = rating._next({"kind": "hello"})["pair"]
     assert paper["prompt"].startswith("private prompt, sha256:")
     rating._next({"kind": "vote", "mark": paper["mark"], "choice": "left"})
     votes = rating.to_csv(house.folder / "votes.csv").read_text()

@@ -131,7 +131,7 @@ def test_runcomfy_must_be_told_all_that_price_and_reuse_hang_on(build):
     house = build()
     theirs = elsewhere(house, "runcomfy")
     session = house.session()
-    with pytest.raises(UsageError, match="does not tell what") as caught:
+    with pytest.raises(UsageError, match="does not say what") as caught:
         run_command(session, f"adopt runcomfy {theirs.provider_run_id}", {})
     assert f"%kling adopt runcomfy {theirs.provider_run_id} --prompt" in caught.value.cure
     with pytest.raises(UsageError) as caught:

@@ -220,7 +220,7 @@ def test_the_folder_tells_that_a_run_was_abandoned(build):
         ("resolve fox", "one of two ways"),
         ("resolve fox --attach x --abandon", "one of two ways"),
         ("resolve fox --attach", "needs the provider's id"),
-        ("resolve fox --abandon", "needs no resolving: Done, charged: yes"),
+        ("resolve fox --abandon", "does not need resolving: Done, charged: yes"),
         ("resolve fox --attach x", "needs no resolving"),
         ("resolve nothing --abandon", "There is no run 'nothing'"),
         ("resolve fox --drop", "has no flag"),

@@ -233,7 +233,7 @@ def test_the_lines_restore_relink_and_prune(tmp_path, make_session):
     (tmp_path / "disk").mkdir()
     shutil.move(run.path, tmp_path / "disk" / "x.mp4")
     gone = run_command(session, "restore", {})
-    assert (gone.value[0]["state"], gone.text.splitlines()[0]) == ("gone", "1 of 1 are not well.")
+    assert (gone.value[0]["state"], gone.text.splitlines()[0]) == ("gone", "1 of 1 is not in order.")
     assert run_command(session, "restore a.ipynb --from disk", {}).value[0]["state"] == "linked"
     assert run_command(session, "cache", {}).value == {"receipts": 1, "clips": 1, "litter": [run.path.name]}
     run.path.rename(tmp_path / "kling_media" / "renamed.mp4")

@@ -32,7 +32,7 @@ EACH = 336_000  # three seconds, silent
 SETTING = {"session": "BUDGET", "project_daily": "PROJECT_DAILY", "user_daily": "USER_DAILY"}
 SETTING |= {"user_total": "USER_TOTAL"}
 WHICH = {"session": "", "project_daily": " today (project)", "user_daily": " today (user)"}
-WHICH |= {"user_total": " in all (user)"}
+WHICH |= {"user_total": " in total (user)"}
 KIND = {
     "session": "session budget",
     "project_daily": "daily budget of project vineyard",
@@ -347,7 +347,9 @@ def test_runs_on_their_way_stay_where_they_were_counted(build):
 
     assert gone() == 2 * EACH
     shown = budget(session, "--session pilot")
-    assert f"2 runs are still on the way and counted under {before}, where $0.672 stays held" in shown.text
+    assert (
+        f"2 runs are still on the way and counted under {before}, where $0.672 stays reserved" in shown.text
+    )
     assert session.totals().reserved_micros == 0
     # The same cells again attach to the same runs, also to the one that was not sent yet.
     again = session.open(ask(takes=(0, 1)))
@@ -420,7 +422,7 @@ def test_an_overrun_is_never_hidden(build):
     assert card == "session $0.84 of $0.70, over by $0.14"
     assert "$0.504 above the estimate of $0.336" in _text(run)
     shown = budget(session)
-    assert "The tightest, this session's, is over by $0.14: nothing new is sent." in shown.text
+    assert "The tightest cap, this session's, is over by $0.14: nothing new is sent." in shown.text
     with pytest.raises(BudgetError, match=r"it is over by \$0\.14"):
         session.open(ask("new"))
     # And what it billed is what the next one is held to.

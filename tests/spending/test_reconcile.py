@@ -36,7 +36,7 @@ def test_a_charge_by_the_list_is_corrected_once_the_provider_tells_it(build, wir
     run = house.run(session, ask(provider=wire))
     assert (run.record.reported_micros, run.record.settled_micros) == (None, EACH)
     report, checks = reconcile(session)
-    assert (checks[run.id].outcome, checks[run.id].words) == ("open", "the provider tells no figure")
+    assert (checks[run.id].outcome, checks[run.id].words) == ("open", "the provider states no figure")
     assert events(session, run.id) == []
 
     house.faults(cost_told="on", cost_factor=1.25)
@@ -112,7 +112,7 @@ def test_what_a_bill_in_other_money_holds_is_released_by_one_in_dollars(build, w
     before = run.record
     assert (before.settled_micros, before.reserved_micros, before.currency) == (None, EACH, "EUR")
     report = costs(session=session)
-    assert "1 charge is not the provider's own word in dollars: %kling cost --reconcile" in repr(report)
+    assert "1 charge is not confirmed in dollars by the provider: %kling cost --reconcile" in repr(report)
     _, checks = reconcile(session)
     assert (checks[run.id].outcome, session.ledger().get(run.id)) == ("open", before)
     assert events(session, run.id) == []

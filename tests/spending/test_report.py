@@ -103,7 +103,7 @@ def test_every_view_shows_the_sums_worked_out_by_hand(house):
         # After: card, receipt, sidecar and the ledger's row.
         assert run.wait(60).status == "succeeded", run.error
         bundle = run.bundle()
-        words = "charged, amount unknown, up to $0.84 held" if each is None else f"${each} charged"
+        words = "charged, amount unknown, up to $0.84 reserved" if each is None else f"${each} charged"
         for text in (seen(bundle["text/html"]), bundle["text/plain"]):
             assert words in text, name
         price = bundle[RECEIPT_MIME]["price"]
@@ -319,7 +319,7 @@ def test_a_charge_without_the_providers_word_is_pointed_out():
     estimated = done("kbbbb", reported_micros=None)
     runs = [done(), estimated, record(id="kcccc", **FAILED), done("kdddd", play=True, reported_micros=None)]
     assert [is_open(run) for run in runs] == [False, True, True, True]
-    words = "2 charges are not the provider's own word in dollars: %kling cost --reconcile"
+    words = "2 charges are not confirmed in dollars by the provider: %kling cost --reconcile"
     assert words in repr(CostReport(runs))
     assert "reconcile" not in repr(CostReport([done()]))
 

@@ -47,9 +47,7 @@ def test_a_run_on_its_way_shows_state_money_and_time(status, word, play):
     totals = TOTALS.model_copy(update={"play": play})
     _, words = look(record(status=status, play=play), typical_s=(90, 200), totals=totals)
     money = "would cost $0.56 (play money)" if play else "$0.56 reserved"
-    session = (
-        "play session $1.12 + $0.56 held of $10.00" if play else "session $1.12 + $0.56 reserved of $10.00"
-    )
+    session = f"{'play ' if play else ''}session $1.12 + $0.56 reserved of $10.00"
     for part in (word, "kl7m2q", "fox", FOX, "Kling 3.0 Pro", "as of 14:02:31 UTC", money, session):
         assert part in words
     assert ("Sandbox" in words) == play
@@ -92,7 +90,7 @@ def test_a_lost_run_names_both_ways_out():
     assert "RunComfy around 2026-11-21 14:00:47 UTC" in words
     assert "%kling resolve kl7m2q --attach PROVIDER_ID" in words
     assert "%kling resolve kl7m2q --abandon" in words
-    assert "up to $0.56 held" in words
+    assert "up to $0.56 reserved" in words
 
 
 def test_a_lost_run_is_unknown_even_if_its_row_was_never_finished():
@@ -229,7 +227,7 @@ def test_every_card_says_what_is_left(fields, play):
     _, words = look(run, totals=totals, src=SRC, **options)
     text = line(CardState(record=run, **options), totals=totals, now=NOW)
     session = (
-        "play session $1.12 + $0.56 held of $10.00, $8.32 left"
+        "play session $1.12 + $0.56 reserved of $10.00, $8.32 left"
         if play
         else "session $1.12 + $0.56 reserved of $10.00, $8.32 left"
     )

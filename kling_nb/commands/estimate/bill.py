@@ -129,7 +129,7 @@ def estimate_notebook(session: "Session", path: Path, *, headless: bool = False)
         The bill.
 
     Raises:
-        UsageError: It is no notebook.
+        UsageError: It is not a notebook.
         LedgerError: The ledger cannot be used.
     """
     path = path.resolve()

@@ -49,10 +49,10 @@ def read_cells(path: Path) -> list[Cell]:
         Its code cells, in order.
 
     Raises:
-        UsageError: There is no such file, or it is no notebook.
+        UsageError: There is no such file, or it is not a notebook.
     """
     if path.suffix.lower() not in FORMATS:
-        raise wrong("This is no notebook.", f"A notebook ends in {', '.join(FORMATS)}.")
+        raise wrong("This is not a notebook.", f"A notebook ends in {', '.join(FORMATS)}.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -85,7 +85,7 @@ def _json_cells(text: str, name: str) -> list[Cell]:
         return list(_made(data["cells"] if data["nbformat"] == 4 else None))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise wrong(
-            f"{name} is no notebook in format 4.",
+            f"{name} is not a notebook in format 4.",
             "Open it in Jupyter and save it again, or name another one.",
         ) from None
 

@@ -163,7 +163,9 @@ class _Reader:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             if "kling" in source:
                 misplaced = re.search(r"^\s*%%kling", source, re.MULTILINE)
-                why = "`%%kling` must be the first line of its cell" if misplaced else "it is no valid Python"
+                why = (
+                    "`%%kling` must be the first line of its cell" if misplaced else "it is not valid Python"
+                )
                 self.add(1, "invalid", why)
             return
         for statement in tree.body:

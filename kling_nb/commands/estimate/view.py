@@ -99,9 +99,7 @@ def _facts(bill: NotebookBill) -> list[str]:
         cost = "In play money it" if play else "Running all of it"
         # Without a known sum the quote itself says "unknown".
         least = "at least " if not bill.complete and (quote.known_micros or not quote.unknown) else ""
-        held = (
-            f", {usd(quote.reserve_micros)} held back" if quote.reserve_micros != quote.known_micros else ""
-        )
+        held = f", {usd(quote.reserve_micros)} reserved" if quote.reserve_micros != quote.known_micros else ""
         facts.append(f"{cost} would cost {least}**{quote}**{held} ({_runs(bill, play=play)}).")
         facts.append(_budget(totals, quote))
     facts.append(_end(bill))

@@ -133,7 +133,7 @@ FLAGS: tuple[Flag, ...] = (
             "the most this cell may cost, all takes together, all or nothing",
         ),
         Flag("price", ("--price",), "USD_PER_S", "dollars per second to reserve where no price is known"),
-        Flag("allow_unpriced", ("--allow-unpriced",), "", "go on although nobody knows the price"),
+        Flag("allow_unpriced", ("--allow-unpriced",), "", "go on although the price is unknown"),
     ),
     *_group(
         "Looking first",

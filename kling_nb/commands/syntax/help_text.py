@@ -24,7 +24,7 @@ _EXAMPLES = (
 )
 _STORYBOARD = (
     ("[5s] Wide shot of a vineyard", "one shot a line, its whole seconds first;"),
-    ("[3s] Close-up of two hands", "text above the shots goes beside them"),
+    ("[3s] Close-up of two hands", "text above the shots is for the whole clip"),
 )
 
 

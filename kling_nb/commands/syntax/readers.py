@@ -78,7 +78,7 @@ def _params(flag: str, value: str, names: Mapping[str, Any]) -> dict[str, Any]:
     unknown = [key for key in params if key not in TextToVideo.model_fields]
     if unknown:
         raise wrong(
-            f"{flag} has fields nobody knows: {', '.join(map(shown, unknown))}.",
+            f"{flag} has unknown fields: {', '.join(map(shown, unknown))}.",
             f"{'; '.join(f'{shown(key)}: {no_such_field(key)}' for key in unknown[:5])}. "
             f"A request has {', '.join(TextToVideo.model_fields)}.",
         )

@@ -91,7 +91,7 @@ COMMANDS: tuple[Command, ...] = (
         Command(
             "adopt",
             "PROVIDER ID [--prompt TEXT -d S --ar W:H --no-audio ... --private]",
-            "bring in a run made elsewhere; runcomfy does not tell what it was asked for, so say it",
+            "bring in a run made elsewhere; RunComfy does not say what was asked for, so give it here",
             more_switches=("--audio",),
             more_values=(
                 *("-f", "--file", "--duration", "--aspect-ratio", "--negative", "--negative-prompt"),
@@ -128,7 +128,7 @@ COMMANDS: tuple[Command, ...] = (
         Command(
             "cost",
             "[--all] [--by WHAT] [--since DAY] [--until DAY] [--project NAME] [--reconcile]",
-            "estimated, reported and settled, by provider and model, day and tag, or by what is said; of "
+            "estimated, reported and settled, by provider and model, day and tag, or by what you name; of "
             "this session, or of the ledger; --reconcile asks the providers again, for free",
         ),
         Command(
@@ -166,7 +166,7 @@ COMMANDS: tuple[Command, ...] = (
             "LAYOUT [ID ... | --provider P --model M --tag K=V] [--to FOLDER] [--plan FILE] [--samples "
             "N] [--split NAME] [--by WHAT] [--licence TEXT] [--methods] [--allow-sandbox] | page "
             "[NOTEBOOK] [--embed] [-o FILE] [--max-mb N]",
-            "lay clips out as a tool asks for (vbench, videofolder ...), or votes, or pack a crate; "
+            "lay clips out the way a tool expects them (vbench, videofolder ...), or votes, or pack a crate; "
             "--methods also writes what a paper needs; page makes one HTML page of a notebook, with "
             "--embed the clips are inside",
             more_values=("--out",),
@@ -178,14 +178,15 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     *_group(
-        "This place",
+        "This installation",
         Command(
             "keys",
             "[--ask PROVIDER]",
-            "for which providers there is a key, and where from; --ask takes one for this session, unseen",
+            "for which providers there is a key, and from where; --ask takes one for this session, hidden as "
+            "you type",
         ),
         Command("config", "", "the settings as they are now, and where each comes from"),
-        Command("doctor", "[--online]", "check this place; with --online also the keys, for free"),
+        Command("doctor", "[--online]", "check this installation; with --online also the keys, for free"),
         Command("help", "[COMMAND]", "this help, or all of one command"),
     ),
 )

@@ -222,7 +222,7 @@ def read_json(flag: str, value: str) -> dict[str, Any]:
         data = None
     if not isinstance(data, dict):
         raise wrong(
-            f"{flag} takes a JSON object, and this is none.",
+            f"{flag} takes a JSON object, and this is not one.",
             f"Put it in single quotes, e.g. {flag} '{{\"name\": 1}}', or name a dict: {flag} $name.",
         )
     return data

@@ -17,7 +17,7 @@ from kling_nb.notebook.form.fields import Reading, fields_of, inputs_of, read
 from kling_nb.pricing.catalog import Model, find_model, provider_label
 from kling_nb.pricing.estimate import price_words
 from kling_nb.providers import PROVIDERS
-from kling_nb.records.money import usd
+from kling_nb.records.money import per_second, usd
 from kling_nb.records.request import TextToVideo, request_key
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.session.plan import Ask, Plan, Take, payloads
@@ -350,7 +350,7 @@ def offers(session: "Session", name: str) -> list[list[str]]:
         rows.append(
             [
                 provider_label(provider),
-                *(f"${p.usd_per_s:f}/s, {price_words(p, today)}" if p else "unknown" for p in prices),
+                *(f"{per_second(p.usd_per_s)}, {price_words(p, today)}" if p else "unknown" for p in prices),
                 f"{adapter.min_shot_s} s",
                 f"while {' or '.join(cancel)}" if cancel else "no",
                 _key(session, provider),

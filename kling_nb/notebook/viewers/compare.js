@@ -1,8 +1,8 @@
-// Clips side by side, in lock step, heard one at a time; two of them also by a wipe or one over the other.
+// Clips side by side, in lock step, with sound one at a time; two of them also by a wipe or one over the other.
 //
 // Invariants: no <video> is ever moved in the page, which would stop it (the three looks are classes on the
 // stage); a clip that is not here says so in its place, and the others play; nothing plays by itself; only
-// one clip is heard until somebody asks for more.
+// one clip has sound until somebody asks for more.
 //
 // Joined behind page.js, clips.js, lockstep.js and controls.js (see frontend.py).
 

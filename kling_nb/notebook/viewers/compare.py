@@ -132,6 +132,7 @@ class Comparison:
         if end not in {"longest", "shortest"}:
             raise UsageError("end is longest or shortest.")
         self.end = end
+        self._takes = any(run.record.take for run in self.runs)
         self._store = store
         self._source = ClipSource(
             [run.record for run in self.runs],
@@ -157,8 +158,8 @@ class Comparison:
         alike, shared = self._prompt(), self._shared()
         clips = []
         for run in self.runs:
-            clip = clip_state(run.record, run.name, self._source.why_not(run.id))
-            title, clip["facts"] = self._told_apart(run, clip["facts"], shared)
+            clip = self._clip(run, self._source.why_not(run.id))
+            title, clip["facts"] = self._title_and_facts(run, clip["facts"], shared)
             prompt = words_of(run.record) if alike is None else None
             clips.append({**clip, "title": title, "prompt": prompt})
         return {"clips": clips, "prompt": alike, "facts": shared, "end": self.end}
@@ -198,15 +199,19 @@ class Comparison:
         words = {words_of(run.record) for run in self.runs}
         return words.pop() if len(words) == 1 else None
 
+    def _clip(self, run: Run, why: str | None) -> dict[str, Any]:
+        return clip_state(redacted(run.record), run.name, why, takes=self._takes)
+
     def _shared(self) -> list[str]:
         """Give the facts that all clips have in common, which are said once."""
-        every = [clip_state(run.record, run.name, None)["facts"] for run in self.runs]
+        every = [self._clip(run, None)["facts"] for run in self.runs]
         return [fact for fact in every[0] if all(fact in facts for facts in every)] if len(every) > 1 else []
 
-    @staticmethod
-    def _told_apart(run: Run, facts: Sequence[str], shared: Sequence[str]) -> tuple[str, list[str]]:
+    def _title_and_facts(
+        self, run: Run, facts: Sequence[str], shared: Sequence[str]
+    ) -> tuple[str, list[str]]:
         """Say what was asked for a clip alone, else its name, and what else is true of it alone."""
-        asked = [one_line(word) for word in ask_words(redacted(run.record))]
+        asked = [one_line(word) for word in ask_words(redacted(run.record), takes=self._takes)]
         own = [word for word in asked if word not in shared]
         return ", ".join(own) or run.name or run.id, [f for f in facts if f not in {*shared, *own}]
 
@@ -217,7 +222,7 @@ class Comparison:
         media = record.media
         named_file = [link(tag("bdi", media.file), src)] if media is not None and src else []
         shared = self._shared()
-        named, facts = self._told_apart(run, clip_state(record, run.name, why)["facts"], shared)
+        named, facts = self._title_and_facts(run, self._clip(run, why)["facts"], shared)
         title = tag("b", f"{number}. ", tag("bdi", named))
         words = [
             tag("div", title, DOT, join(ids, DOT)),

@@ -1,6 +1,6 @@
 // What a form does in its page: keys, copying, and the buttons on the cards of its runs, the newest on top.
 //
-// Invariants: nothing is asked of the network; words go in as text, never as markup; what is pressed is only told
+// Invariants: nothing is asked of the network; words go in as text, never as markup; what is pressed is only reported
 // to the kernel, with the price that stood on the button; buttons on cards are put into the page and never into
 // the notebook, so that none is saved; without this script the form works, with its cards in their order.
 //

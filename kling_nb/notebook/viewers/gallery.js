@@ -25,7 +25,7 @@ class Tile {
     this.sheet = sheet;
     this.place = place;
     this.box = make("div", { class: "kling-box" });
-    this.told = make("div", { class: "kling-told" });
+    this.message = make("div", { class: "kling-message" });
     this.mark = make("span", { class: "kling-mark", text: "Selected" });
     this.caption = make("div", { class: "kling-caption" });
     this.text = make("div", { class: "kling-words", dir: "auto" });
@@ -43,12 +43,12 @@ class Tile {
   update(words) {
     this.words = words;
     this.title = words.name || words.id;
-    this.facts = [words.state, words.cost, `${words.seconds} s`, words.model, words.provider, ...words.tags];
+    this.facts = [...words.asked, words.state, words.cost, ...words.tags];
     this.found = [words.id, words.name, words.prompt, ...this.facts].join(" ").toLowerCase();
     this.caption.replaceChildren(this.mark, make("span", { text: "" }));
     if (!this.image) {
       const why = words.plays ? "" : words.state;
-      this.box.replaceChildren(make("span", { class: "kling-why", text: why }), this.told);
+      this.box.replaceChildren(make("span", { class: "kling-why", text: why }), this.message);
     }
   }
 
@@ -68,11 +68,11 @@ class Tile {
       return;
     }
     this.image = make("img", { src: uri, alt: "", decoding: "async" });
-    this.box.replaceChildren(this.image, this.told);
+    this.box.replaceChildren(this.image, this.message);
   }
 
   say(words) {
-    this.told.textContent = words;
+    this.message.textContent = words;
   }
 
   select(on) {
@@ -111,8 +111,8 @@ class Gallery {
     this.byId = new Map(this.tiles.map((tile) => [tile.words.id, tile]));
     this.clips = new Clips(model, (id, words) => this.byId.get(id)?.say(words));
     this.build(note);
-    this.heard = (message) => this.hear(message);
-    model.on("msg:custom", this.heard);
+    this.listener = (message) => this.hear(message);
+    model.on("msg:custom", this.listener);
     model.send({ kind: "hello" });
     this.watch();
   }
@@ -338,7 +338,7 @@ class Gallery {
   close() {
     this.halt();
     this.observer.disconnect();
-    this.model.off("msg:custom", this.heard);
+    this.model.off("msg:custom", this.listener);
     this.clips.close();
   }
 }

@@ -21,7 +21,7 @@ from kling_nb.notebook.widgets import ClipSource, LiveView, make_widget, watched
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import redacted, words_of
-from kling_nb.records.run import RunStatus
+from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.views.contact_sheet import MOST, Tile, sheet, sheet_text
 from kling_nb.views.words import ask_words, clock, short, state_word
 
@@ -98,13 +98,14 @@ class Gallery:
         self._session = session
         self._chosen: frozenset[str] = frozenset()
         self._widget: Any = None
+        self._takes = any(run.record.take for run in self.runs)
         self._handle: Any = None
         self._live = {run.id: run for run in self.runs[:_MOST_LIVE]}
         #: What a page begins with, by run.
         self._sent: dict[str, dict[str, Any]] = {}
 
     def __repr__(self) -> str:
-        return sheet_text([_tile(run, still=False) for run in self.runs])
+        return sheet_text([self._tile(run, still=False) for run in self.runs])
 
     def __len__(self) -> int:
         return len(self.runs)
@@ -117,20 +118,20 @@ class Gallery:
     @property
     def value(self) -> list[dict[str, Any]]:
         """Every run as plain data, with whether it is selected."""
-        return [{**_words(run), "selected": run.id in self._chosen} for run in self.runs]
+        return [{**self._words(run), "selected": run.id in self._chosen} for run in self.runs]
 
     @property
     def html(self) -> str:
         """The sheet as it is saved."""
         going = any(run.status.pending for run in self.runs)
         note = f"as of {clock(utc_now(), date=True)}" if going else ""
-        return sheet([_tile(run, still=n < MOST) for n, run in enumerate(self.runs)], note=note)
+        return sheet([self._tile(run, still=n < MOST) for n, run in enumerate(self.runs)], note=note)
 
     def _ipython_display_(self) -> None:
         from IPython.display import DisplayHandle
 
         # Before the sheet is drawn: what changes from here on is told.
-        self._sent = {run.id: _words(run) for run in self._live.values()}
+        self._sent = {run.id: self._words(run) for run in self._live.values()}
         self._handle = DisplayHandle()
         self._handle.display(self._bundle(), raw=True)
         if self.runs and watched():
@@ -155,7 +156,7 @@ class Gallery:
             if self._sent[run.id]["pending"]:
                 run.on_change(self._changed)
                 # It may have moved before anybody listened, and then it tells nothing more.
-                if _words(run) != self._sent[run.id]:
+                if self._words(run) != self._sent[run.id]:
                     self._changed(run)
 
     def _clips(self) -> ClipSource:
@@ -196,7 +197,7 @@ class Gallery:
     def _tell_moved(self, widget: Any) -> None:
         # A page that has just come, or was loaded anew, begins with what was so when the cell ran.
         for run_id, sent in self._sent.items():
-            words = _words(self._live[run_id])
+            words = self._words(self._live[run_id])
             if words != sent:
                 widget.send({"kind": "tile", "tile": words})
 
@@ -204,7 +205,7 @@ class Gallery:
     def _changed(self, run: Run) -> None:
         """Bring a tile up to date; called on the background loop, so it only sends words."""
         self._source = self._clips()
-        self._widget.send({"kind": "tile", "tile": _words(run)})
+        self._widget.send({"kind": "tile", "tile": self._words(run)})
         if run.done and all(other.done for other in self._live.values()):
             self._session.loop.start(self._redraw())
 
@@ -212,44 +213,48 @@ class Gallery:
         bundle = await asyncio.to_thread(self._bundle)
         self._handle.update(bundle, raw=True)
 
+    # -- what is said of a run -----------------------------------------------------
+    def _asked(self, record: RunRecord) -> list[str]:
+        return ask_words(redacted(record), takes=self._takes)
+
+    def _tile(self, run: Run, *, still: bool) -> Tile:
+        record = run.record
+        src, poster = run.shown_clip() if still else (None, None)
+        return Tile(
+            id=run.id,
+            name=run.name,
+            state=state_word(record, detached=run.detached),
+            cost=cost_word(record),
+            seconds=record.request.duration,
+            asked=tuple(self._asked(record)),
+            prompt=_prompt(run),
+            src=src,
+            poster=poster,
+            file=record.media.file if record.media else "",
+        )
+
+    def _words(self, run: Run) -> dict[str, Any]:
+        """Say of a run what a page shows of it, as plain data."""
+        record = redacted(run.record)
+        asked = self._asked(record)
+        return {
+            "id": run.id,
+            "name": run.name or "",
+            "state": state_word(record, detached=run.detached),
+            "plays": record.status is RunStatus.SUCCEEDED and record.media is not None,
+            "pending": record.status.pending,
+            "prompt": short(_prompt(run), _PROMPT),
+            "asked": asked,
+            "model": asked[0],
+            "provider": provider_label(record.provider),
+            "tags": [short(f"{key}={value}", 80) for key, value in sorted(record.tags.items())],
+            "cost": cost_word(record),
+            "micros": record.settled_micros,
+            "seconds": record.request.duration,
+            "shape": record.request.aspect_ratio,
+            "created": record.created_at.isoformat(),
+        }
+
 
 def _prompt(run: Run) -> str:
     return one_line(words_of(run.record))
-
-
-def _tile(run: Run, *, still: bool) -> Tile:
-    record = run.record
-    src, poster = run.shown_clip() if still else (None, None)
-    return Tile(
-        id=run.id,
-        name=run.name,
-        state=state_word(record, detached=run.detached),
-        cost=cost_word(record),
-        seconds=record.request.duration,
-        prompt=_prompt(run),
-        src=src,
-        poster=poster,
-        file=record.media.file if record.media else "",
-    )
-
-
-def _words(run: Run) -> dict[str, Any]:
-    """Say of a run what a page shows of it, as plain data."""
-    record = redacted(run.record)
-    asked = ask_words(record)
-    return {
-        "id": run.id,
-        "name": run.name or "",
-        "state": state_word(record, detached=run.detached),
-        "plays": record.status is RunStatus.SUCCEEDED and record.media is not None,
-        "pending": record.status.pending,
-        "prompt": short(_prompt(run), _PROMPT),
-        "model": asked[0],
-        "provider": provider_label(record.provider),
-        "tags": [short(f"{key}={value}", 80) for key, value in sorted(record.tags.items())],
-        "cost": cost_word(record),
-        "micros": record.settled_micros,
-        "seconds": record.request.duration,
-        "shape": record.request.aspect_ratio,
-        "created": record.created_at.isoformat(),
-    }

@@ -80,8 +80,8 @@ class Player extends SteppedView {
       return node;
     });
     this.marks.replaceChildren(...this.buttons);
-    this.told = make("div", { class: "kling-shot", dir: "auto" });
-    this.below.append(this.told);
+    this.message = make("div", { class: "kling-shot", dir: "auto" });
+    this.below.append(this.message);
     more[","] = [", .", "shot before, next shot", () => this.shot(-1)];
     more["."] = [null, null, () => this.shot(1)];
   }
@@ -109,7 +109,7 @@ class Player extends SteppedView {
     if (!this.starts) return;
     const now = this.now;
     this.buttons.forEach((node, place) => node.setAttribute("aria-pressed", String(place === now)));
-    setText(this.told, `Shot ${this.state.marks[now].number}: ${this.state.marks[now].words}`);
+    setText(this.message, `Shot ${this.state.marks[now].number}: ${this.state.marks[now].words}`);
   }
 
   fail(words) {

@@ -91,13 +91,16 @@ class Player:
                 LiveView(widget).show()
 
 
-def clip_state(record: RunRecord, name: str | None, why: str | None) -> dict[str, Any]:
+def clip_state(
+    record: RunRecord, name: str | None, why: str | None, *, takes: bool = False
+) -> dict[str, Any]:
     """Say of a clip what a live view shows, without any path or address.
 
     Args:
         record: The run.
         name: The variable that holds it, if any.
         why: Why it cannot be played, or None.
+        takes: Whether it stands beside another take.
 
     Returns:
         Plain JSON; words are meant to be shown as text, never as markup.
@@ -106,7 +109,7 @@ def clip_state(record: RunRecord, name: str | None, why: str | None) -> dict[str
     fps = media.fps if media is not None and media.fps else 24.0
     seconds = media.duration_s if media is not None else float(record.request.duration)
     counted = media.frames if media is not None else None
-    asked = [one_line(word) for word in ask_words(record)]
+    asked = [one_line(word) for word in ask_words(record, takes=takes)]
     marked = [mark(record)] if mark(record) and mark(record) not in asked else []
     return {
         "id": record.id,

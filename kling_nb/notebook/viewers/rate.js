@@ -1,7 +1,7 @@
 // A blind ballot: two clips side by side, four answers, and where asked three axes; all of it by key.
 //
 // Invariants: the page knows a clip by a made-up mark alone; a vote is sent once, and the next pair comes only
-// when it is kept; both clips start together and go round together; nothing is heard until somebody asks.
+// when it is kept; both clips start together and go round together; there is no sound until somebody asks.
 //
 // Joined behind page.js and clips.js (see frontend.py).
 
@@ -26,10 +26,10 @@ class Ballot {
     this.root = root;
     this.still = window.matchMedia("(prefers-reduced-motion: reduce)");
     this.turn = 0;
-    this.paper = null;
+    this.pair = null;
     this.here = false;
-    this.heard = (message) => message.kind === "paper" && this.take(message);
-    model.on("msg:custom", this.heard);
+    this.listener = (message) => message.kind === "showing" && this.take(message);
+    model.on("msg:custom", this.listener);
     this.clips = new Clips(model, (id, words) => this.say(id, words));
     this.build(model.get("state").axes);
     model.send({ kind: "hello" });
@@ -45,12 +45,12 @@ class Ballot {
     const close = button("Close", () => this.model.send({ kind: "close" }), { name: "Close the ballot" });
     this.prompt = promptBox("", "Prompt of both clips");
     this.boxes = {};
-    this.told = {};
+    this.messages = {};
     const stage = SIDES.map((side) => {
       this.boxes[side] = make("div", { class: "kling-box" });
-      this.told[side] = make("div", { class: "kling-told" });
+      this.messages[side] = make("div", { class: "kling-message" });
       const head = make("div", { class: "kling-side", text: side === "left" ? "Left" : "Right" });
-      return make("div", { class: "kling-half" }, head, this.boxes[side], this.told[side]);
+      return make("div", { class: "kling-half" }, head, this.boxes[side], this.messages[side]);
     });
     this.playing = keyed("Pause", " ", "Space", () => this.toggle());
     this.hearing = keyed("Sound: none", "h", "H", () => this.hear());
@@ -84,19 +84,19 @@ class Ballot {
   // -- what is up ----------------------------------------------------------------
   take(message) {
     const { done, whole, why } = message;
-    const same = message.paper && this.paper && message.paper.mark === this.paper.mark;
+    const same = message.pair && this.pair && message.pair.mark === this.pair.mark;
     this.wait(false);
     clearTimeout(this.late);
     this.undoing.disabled = !message.undo;
-    const over = message.paper === null;
-    const all = whole === 1 ? "The only pair is voted" : `All ${whole} pairs are voted`;
-    const progress = over ? all : `${done} of ${whole} pairs voted`;
+    const over = message.pair === null;
+    const all = whole === 1 ? "The only pair is rated" : `All ${whole} pairs are rated`;
+    const progress = over ? all : `${done} of ${whole} pairs rated`;
     this.status.textContent = why ? `${why} ${progress}.` : `${progress}.`;
     this.body.hidden = over;
     this.skipping.disabled = over;
     if (same) return;
     this.drop();
-    this.paper = message.paper;
+    this.pair = message.pair;
     this.here = over;
     this.mark();
     if (over) {
@@ -104,8 +104,8 @@ class Ballot {
       this.root.focus({ preventScroll: true });
       return;
     }
-    this.prompt.textContent = this.paper.prompt;
-    this.hearing.hidden = !this.paper.sound;
+    this.prompt.textContent = this.pair.prompt;
+    this.hearing.hidden = !this.pair.sound;
     for (const row of this.axes) row.set("");
     this.note.value = "";
     this.load();
@@ -115,18 +115,18 @@ class Ballot {
     const turn = ++this.turn;
     this.videos = {};
     for (const side of SIDES) {
-      this.boxes[side].style.aspectRatio = this.paper.shape.replace(":", " / ");
-      this.told[side].textContent = "Loading";
+      this.boxes[side].style.aspectRatio = this.pair.shape.replace(":", " / ");
+      this.messages[side].textContent = "Loading";
     }
     await Promise.all(
       SIDES.map(async (side) => {
         try {
-          const url = await this.clips.get(this.paper[side]);
+          const url = await this.clips.get(this.pair[side]);
           if (turn !== this.turn) return;
           const video = make("video", { src: url, playsinline: true, tabindex: -1, "aria-label": `${side} clip` });
           video.muted = true;
           this.boxes[side].replaceChildren(video);
-          this.told[side].textContent = "";
+          this.messages[side].textContent = "";
           await new Promise((done) => {
             for (const event of ["canplay", "error"]) video.addEventListener(event, done, { once: true });
           });
@@ -135,7 +135,7 @@ class Ballot {
           video.addEventListener("ended", () => this.round());
           this.videos[side] = video;
         } catch (error) {
-          if (turn === this.turn) this.told[side].textContent = error.message;
+          if (turn === this.turn) this.messages[side].textContent = error.message;
         }
       }),
     );
@@ -149,7 +149,7 @@ class Ballot {
   }
 
   say(id, words) {
-    for (const side of SIDES) if (this.paper?.[side] === id) this.told[side].textContent = words;
+    for (const side of SIDES) if (this.pair?.[side] === id) this.messages[side].textContent = words;
   }
 
   // Forgets the pair that was up.
@@ -163,8 +163,8 @@ class Ballot {
         video.load();
       }
       this.boxes[side].replaceChildren();
-      this.told[side].textContent = "";
-      if (this.paper) this.clips.forget(this.paper[side]);
+      this.messages[side].textContent = "";
+      if (this.pair) this.clips.forget(this.pair[side]);
     }
     this.videos = {};
   }
@@ -184,7 +184,7 @@ class Ballot {
   }
 
   refused(error, side) {
-    if (error.name !== "AbortError") this.told[side].textContent = "The browser does not play this clip";
+    if (error.name !== "AbortError") this.messages[side].textContent = "The browser does not play this clip";
   }
 
   // When the longer one is over, both begin again.
@@ -226,13 +226,13 @@ class Ballot {
 
   // A vote on a pair that nobody has seen would be none: it counts when both clips are here.
   vote(choice) {
-    if (!this.paper || !this.here) return;
+    if (!this.pair || !this.here) return;
     const axes = Object.fromEntries(this.axes.filter((row) => row.value).map((row) => [row.axis, row.value]));
-    this.send({ kind: "vote", mark: this.paper.mark, choice, axes, note: this.note.value });
+    this.send({ kind: "vote", mark: this.pair.mark, choice, axes, note: this.note.value });
   }
 
   skip() {
-    if (this.paper) this.send({ kind: "skip", mark: this.paper.mark });
+    if (this.pair) this.send({ kind: "skip", mark: this.pair.mark });
   }
 
   undo() {
@@ -262,7 +262,7 @@ class Ballot {
   close() {
     clearTimeout(this.late);
     this.drop();
-    this.model.off("msg:custom", this.heard);
+    this.model.off("msg:custom", this.listener);
     this.clips.close();
   }
 }

@@ -23,7 +23,7 @@ from kling_nb.ratings.votes import AXES, Axis, Vote, standing, votes
 from kling_nb.records.privacy import in_place_of
 from kling_nb.records.run import RunStatus
 from kling_nb.views.html import join, prose, tag
-from kling_nb.views.words import plain
+from kling_nb.views.words import plain, there_are
 
 if TYPE_CHECKING:
     from kling_nb.engine.runs import Runs
@@ -92,7 +92,7 @@ def rate_line(call: CommandCall) -> Answer:
             raise wrong("--csv needs a file.", "E.g. `%kling rate --csv votes.csv`.")
         path = (session.surroundings().folder or Path.cwd()) / call.flags["--csv"]
         rating.to_csv(path, allow_sandbox="--allow-sandbox" in call.flags)
-        words = f"{len(rating.votes)} votes are in {path.name}."
+        words = f"{there_are(len(rating.votes), 'vote')} in {path.name}."
         return answer([words], value=path)
     if "--table" in call.flags:
         scores = rating.table()
@@ -104,7 +104,7 @@ def rate_line(call: CommandCall) -> Answer:
 
 def _agreed(found: Agreement) -> str:
     if found.share is None:
-        return "No pair was judged by more than one rater, so that there is no agreement to speak of."
+        return "No pair was judged by more than one rater, so there is no agreement to measure."
     alpha = "not defined" if found.alpha is None else f"{found.alpha:.2f}"
     return (
         f"On the {found.pairs} pairs that more than one rater has judged, {found.share:.0%} of votes agree; "
@@ -206,7 +206,7 @@ class Rating:
             f" {ballot.hidden} more are left out: a clip is missing or damaged." if ballot.hidden else ""
         )
         return (
-            f"Blind rating by {ballot.rater}: {ballot.done} of {whole} pairs voted.{left_out} "
+            f"Blind rating by {ballot.rater}: {ballot.done} of {whole} pairs rated.{left_out} "
             "`%kling rate --table` shows the scores."
         )
 
@@ -263,12 +263,12 @@ class Rating:
             why = f"The vote was not kept. {error.what}"
         showing = self.ballot.showing()
         return {
-            "kind": "paper",
+            "kind": "showing",
             "why": why,
             "done": self.ballot.done,
             "whole": self.ballot.whole - self.ballot.hidden,
             "undo": self.ballot.can_undo,
-            "paper": None if showing is None else _shown(showing),
+            "pair": None if showing is None else _shown(showing),
         }
 
     def _clip(self, content: Mapping[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
@@ -276,7 +276,7 @@ class Rating:
         showing, mark = self.ballot.showing(), content.get("id")
         record = showing.clips.get(mark) if showing is not None and isinstance(mark, str) else None
         if record is None:
-            return {"kind": "clip", "id": str(mark), "why": "This clip is not up."}, []
+            return {"kind": "clip", "id": str(mark), "why": "This clip is not one of the pair on show."}, []
         message, buffers = self._source.answer({**content, "id": record.id})
         if "why" in message:
             message["why"] = "This clip cannot be shown. Skip the pair."

@@ -122,7 +122,7 @@ def test_a_clip_of_another_pair_is_not_shown(stocked):
     page.vote("good")
     for wrong in (first["left"], "nobody", 7, None, ["x"]):
         answer = page.say(kind="clip", id=wrong, at=0)
-        assert answer["why"] == "This clip is not up."
+        assert answer["why"] == "This clip is not one of the pair on show."
     up = page.say(kind="hello")["paper"]
     paper = rating.ballot.showing()
     (stocked.find(paper.left.id).path).unlink()
@@ -140,7 +140,7 @@ def test_pairs_without_both_clips_are_left_out(stocked, tmp_path):
     for _ in range(4):
         answer = page.vote("left")
     assert (answer["paper"], answer["done"], answer["whole"]) == (None, 4, 4)
-    assert "4 of 4 pairs voted. 2 more are left out" in repr(rating)
+    assert "4 of 4 pairs rated. 2 more are left out" in repr(rating)
 
 
 def test_a_ballot_ends_with_its_scores(stocked):
@@ -307,7 +307,7 @@ def test_what_cannot_be_rated_is_said_in_words(stocked, monkeypatch):
     monkeypatch.setattr("kling_nb.session.api._session", stocked)
     assert "There is no pair to vote on" in repr(rate([stocked.find("run000"), stocked.find("run002")]))
     assert rate().ballot.whole == 6
-    assert repr(rate(rater="ada")).startswith("Blind rating by ada: 0 of 6 pairs voted.")
+    assert repr(rate(rater="ada")).startswith("Blind rating by ada: 0 of 6 pairs rated.")
     judge(rate()._bundle()["text/html"])
     with pytest.raises(UsageError, match="axes"):
         rate(axes=["sound"])
@@ -337,7 +337,7 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path, monkeypatch):
     by_id = {cell.id: texts(cell) for cell in made.cells if cell.cell_type == "code"}
     assert "6 runs: 6 done" in by_id["gallery"]
     assert "2 runs: 2 done" in by_id["gallery-line"]
-    assert "Blind rating by me: 0 of 3 pairs voted" in by_id["rate"]
+    assert "Blind rating by me: 0 of 3 pairs rated" in by_id["rate"]
     assert "There are no votes yet." in by_id["table"]
     assert "widget-view" not in nbformat.writes(made)
     assert len(nbformat.writes(made)) < 300_000

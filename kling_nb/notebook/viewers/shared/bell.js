@@ -1,7 +1,7 @@
 // Says in the page, and where allowed on the desktop, that a run has ended.
 //
 // Invariants: foreign words go in as text, never as markup; nothing is asked of the network; permission is only
-// asked for on a click; the word is told by the model and not by its view, which is gone by then.
+// asked for on a click; the word comes from the model and not by its view, which is gone by then.
 
 // Long enough to be found by somebody who was away for a moment.
 const SHOWN_MS = 60000;

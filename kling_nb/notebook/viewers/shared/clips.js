@@ -10,13 +10,13 @@ const CLIP_PIECE = 1024 * 1024; // as in frontend.py
 const CLIP_AHEAD = 4; // pieces asked for before the first of them has come
 
 class Clips {
-  // `model` is the widget's; `told(id, words)` hears how loading goes.
-  constructor(model, told = () => {}) {
+  // `model` is the widget's; `report(id, words)` is told how loading goes.
+  constructor(model, report = () => {}) {
     this.model = model;
-    this.told = told;
+    this.report = report;
     this.loading = new Map();
-    this.heard = (message, buffers) => this.take(message, buffers);
-    model.on("msg:custom", this.heard);
+    this.listener = (message, buffers) => this.take(message, buffers);
+    model.on("msg:custom", this.listener);
   }
 
   // Gives the address of a clip once all of it is here; fails with an Error whose message is for people.
@@ -27,7 +27,7 @@ class Clips {
     clip.whole = new Promise((done, fail) => Object.assign(clip, { done, fail }));
     this.loading.set(id, clip);
     clip.late = setTimeout(
-      () => this.told(id, "Waiting for the kernel: it is busy with another cell, or has ended."),
+      () => this.report(id, "Waiting for the kernel: it is busy with another cell, or has ended."),
       4000,
     );
     this.ask(id, clip, 0);
@@ -54,7 +54,7 @@ class Clips {
     clip.bytes += piece.byteLength;
     clip.size = message.size;
     if (clip.bytes < clip.size) {
-      this.told(message.id, `Loading, ${Math.floor((100 * clip.bytes) / clip.size)} %`);
+      this.report(message.id, `Loading, ${Math.floor((100 * clip.bytes) / clip.size)} %`);
       const asked = () => clip.next / CLIP_PIECE - clip.pieces.size;
       while (clip.next < clip.size && asked() < CLIP_AHEAD) this.ask(message.id, clip, clip.next);
       return;
@@ -63,7 +63,7 @@ class Clips {
     const blob = new Blob(order.map((at) => clip.pieces.get(at)), { type: message.type });
     clip.pieces.clear();
     clip.url = URL.createObjectURL(blob);
-    this.told(message.id, "");
+    this.report(message.id, "");
     clip.done(clip.url);
   }
 
@@ -77,7 +77,7 @@ class Clips {
   }
 
   close() {
-    this.model.off("msg:custom", this.heard);
+    this.model.off("msg:custom", this.listener);
     for (const id of [...this.loading.keys()]) this.forget(id);
   }
 }

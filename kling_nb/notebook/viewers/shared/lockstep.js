@@ -133,10 +133,10 @@ class LockStep {
   }
 
   // -- the clock ---------------------------------------------------------------
-  // The clip that leads: one that is heard, because a change of speed would be; else the longest.
+  // The clip that leads: one with sound, because a change of speed would be; else the longest.
   leader(clips) {
-    const heard = clips.find(({ video }) => !video.muted);
-    return heard ?? clips.reduce((a, b) => (this.length(b) > this.length(a) ? b : a));
+    const loud = clips.find(({ video }) => !video.muted);
+    return loud ?? clips.reduce((a, b) => (this.length(b) > this.length(a) ? b : a));
   }
 
   // The clips that play. One in its last half frame is over: browsers say so only a while later.
@@ -278,8 +278,8 @@ class LockStep {
 // Figures come from a receipt, which may be anybody's; the length is what the browser has measured.
 function believable({ video, fps, frames }) {
   const rate = fps >= 1 && fps <= 240 ? fps : 24;
-  const told = frames / rate;
-  const right = frames >= 1 && Math.abs(told - video.duration) < 0.25;
+  const counted = frames / rate;
+  const right = frames >= 1 && Math.abs(counted - video.duration) < 0.25;
   return { video, fps: rate, frames: right ? Math.round(frames) : Math.max(1, Math.round(video.duration * rate)) };
 }
 
