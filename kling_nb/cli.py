@@ -40,6 +40,23 @@ sandbox_app = typer.Typer(
 )
 app.add_typer(sandbox_app, name="sandbox")
 
+
+def _runs_like(incomplete: str) -> list[str]:
+    """Complete the id of a run in the shell."""
+    from kling_nb.commands.order import recent_ids
+    from kling_nb.session.api import current
+
+    return [run_id for run_id in recent_ids(current()) if run_id.startswith(incomplete)]
+
+
+def _offers(command: str, incomplete: str, flag: str = "") -> list[str]:
+    """Complete from the table of commands."""
+    from kling_nb.commands.syntax.subcommands import COMMANDS
+
+    found = next(one for one in COMMANDS if one.name == command)
+    return [each for each in (found.offers.get(flag) or found.choices) if each.startswith(incomplete)]
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds to wait at most.")]
 
@@ -113,13 +130,7 @@ def demo(
     from kling_nb.commands.demo import read_prompts, run_demo
 
     done = run_demo(out, read_prompts(prompts))
-    _print(done.table())
-    _print("")
-    _print(
-        f"Run All a second time sent {done.second_pass_new} new runs and reused {len(done.records)} clips."
-    )
-    _print(f"Notebook: {done.notebook}")
-    _print(f"Page:     {done.page}")
+    _print(done.words())
     if done.second_pass_new or any(record.status != "succeeded" for record in done.records):
         raise typer.Exit(1)
 
@@ -234,7 +245,13 @@ def models(
 @app.command()
 def spend(
     *,
-    by: Annotated[str | None, typer.Option(help="provider, model, day, tag[:KEY], project, run ...")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="provider, model, day, tag[:KEY], project, run ...",
+            autocompletion=lambda incomplete: _offers("cost", incomplete, "--by"),
+        ),
+    ] = None,
     since: Annotated[str | None, typer.Option(metavar="DAY", help="The first day, UTC.")] = None,
     until: Annotated[str | None, typer.Option(metavar="DAY", help="The last day, UTC.")] = None,
     project: Annotated[str | None, typer.Option(metavar="NAME", help="Only this project.")] = None,
@@ -303,7 +320,14 @@ def _judge(shown: "Answer", *, as_json: bool) -> None:
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def export(
     rest: typer.Context,
-    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="vbench, videofolder ... or page")],
+    layout: Annotated[
+        str,
+        typer.Argument(
+            metavar="LAYOUT",
+            help="vbench, videofolder ... or page",
+            autocompletion=lambda incomplete: _offers("export", incomplete),
+        ),
+    ],
     *,
     as_json: Json = False,
 ) -> None:
@@ -320,7 +344,10 @@ def export(
 
 @app.command()
 def resolve(
-    run: Annotated[str, typer.Argument(metavar="ID", help="The run: our id or the provider's.")],
+    run: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="The run: our id or the provider's.", autocompletion=_runs_like),
+    ],
     *,
     attach: Annotated[
         str | None, typer.Option(metavar="PROVIDER_ID", help="Its provider has it under this id.")
@@ -337,7 +364,14 @@ def resolve(
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def adopt(
     rest: typer.Context,
-    provider: Annotated[str, typer.Argument(metavar="PROVIDER", help="runflow or runcomfy.")],
+    provider: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROVIDER",
+            help="runflow or runcomfy.",
+            autocompletion=lambda incomplete: _offers("adopt", incomplete),
+        ),
+    ],
     provider_id: Annotated[str, typer.Argument(metavar="ID", help="The run's id there.")],
     *,
     timeout: Timeout = None,

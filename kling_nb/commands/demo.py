@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kling_nb.errors import UsageError
+from kling_nb.exports.page import write_page
 from kling_nb.pricing.catalog import models, provider_label
 from kling_nb.pricing.estimate import estimate
 from kling_nb.records.money import usd
@@ -21,7 +22,7 @@ from kling_nb.records.receipt import from_receipt, receipts_in
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.records.run import RunRecord
 from kling_nb.views.tables import text_table
-from kling_nb.views.words import state_word
+from kling_nb.views.words import counted, state_word
 
 __all__ = ["Demo", "read_prompts", "run_demo"]
 
@@ -40,8 +41,8 @@ class Demo:
     """What a demonstration left behind.
 
     Args:
-        notebook: The executed notebook.
-        page: Its HTML export.
+        notebook: The notebook as its first pass left it.
+        page: The same as one HTML page, with the clips inside.
         records: A record a prompt.
         second_pass_new: Runs that a second Run All sent; 0 keeps the promise.
     """
@@ -50,6 +51,23 @@ class Demo:
     page: Path
     records: tuple[RunRecord, ...]
     second_pass_new: int
+
+    def words(self) -> str:
+        """Say how it went, what there is to look at, and where to go next."""
+        kept = counted(len(self.records), "clip")
+        new = counted(self.second_pass_new, "new run")
+        tutorial = Path("notebooks/01_first_video.ipynb")
+        lab = f"`make lab` opens {tutorial}; " if tutorial.exists() and Path("Makefile").exists() else ""
+        return "\n".join(
+            [
+                self.table(),
+                "",
+                f"Run All a second time sent {new} and reused {kept}.",
+                f"Notebook: {self.notebook}",
+                f"Page:     {self.page} (open it in a browser: the clips are inside)",
+                f"Next:     {lab}in a notebook of your own: %load_ext kling_nb, then %kling help",
+            ]
+        )
 
     def table(self) -> str:
         """Give the outcome as text: prompt, status, seconds, clip, would-cost at each provider, file."""
@@ -98,7 +116,7 @@ def read_prompts(path: Path | None) -> tuple[str, ...]:
 
 
 def run_demo(folder: Path, prompts: Sequence[str]) -> Demo:
-    """Write a notebook, run it twice in a fresh kernel each, and export it.
+    """Write a notebook, run it twice in a fresh kernel each, and make a page of the first pass.
 
     Args:
         folder: Where everything goes; an earlier demonstration in it is removed.
@@ -111,9 +129,9 @@ def run_demo(folder: Path, prompts: Sequence[str]) -> Demo:
         UsageError: `nbclient`, `nbconvert` or `ipykernel` is missing, or the folder holds something else.
     """
     try:
+        import nbconvert  # noqa: F401 - the page at the end needs it
         import nbformat
         from nbclient import NotebookClient
-        from nbconvert import HTMLExporter
     except ImportError as error:
         raise UsageError(
             f"The demonstration needs {error.name}.",
@@ -135,13 +153,12 @@ def run_demo(folder: Path, prompts: Sequence[str]) -> Demo:
                 resources={"metadata": {"path": str(folder)}},
             ).execute()
         passes.append(_records(notebook))
-        nbformat.write(notebook, source)
+        if len(passes) == 1:
+            nbformat.write(notebook, source)
     known = {record.id for record in passes[0]}
-    page = folder / "demo.html"
-    page.write_text(HTMLExporter().from_filename(str(source))[0], encoding="utf-8")
     return Demo(
         notebook=source,
-        page=page,
+        page=write_page(source, embed=True).path,
         records=passes[0],
         second_pass_new=sum(record.id not in known for record in passes[1]),
     )

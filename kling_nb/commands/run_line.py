@@ -18,6 +18,7 @@ from kling_nb.commands.syntax.flags import normal
 from kling_nb.commands.syntax.help_text import Section, cell_sections, command_sections, help_text
 from kling_nb.commands.syntax.subcommands import COMMANDS, Command
 from kling_nb.commands.syntax.values import check_text, shown, wrong
+from kling_nb.commands.syntax.variables import fill_word
 from kling_nb.errors import KlingError, StoreError, did_you_mean, one_line
 from kling_nb.views.tables import Part, page_of
 
@@ -38,7 +39,8 @@ def run_line(
     Args:
         session: Of this kernel.
         line: What follows `%kling`.
-        names: The notebook's variables: an argument may name one that holds a run.
+        names: The notebook's variables: an argument may name one that holds a run, and `$name` or `{name}`
+            puts a text, a number or a path into it.
         views: The subcommands that a notebook alone can answer.
 
     Returns:
@@ -98,6 +100,8 @@ def _run(
     if any(normal(word) in {"-h", "--help"} for word in words):
         command, rest = _find_command("help"), [command.name] if asked else []
     call = _read(command, rest, session, names)
+    # A variable may have brought a key in.
+    _refuse(session, " ".join([*call.words, *call.flags.values()]))
     try:
         return (views.get(command.name) or _handler(command.name))(call)
     except KlingError:
@@ -132,7 +136,7 @@ def _read(
     rest: Iterator[str] = iter(words)
     for word in rest:
         if not word.startswith("-") or word == "-":
-            loose += [word.removesuffix(";")] if word.removesuffix(";") else []
+            loose += [fill_word(word.removesuffix(";"), names)] if word.removesuffix(";") else []
             continue
         spelling, sign, value = word.partition("=")
         spelling = normal(spelling)
@@ -143,8 +147,11 @@ def _read(
             )
         if spelling in command.values and not sign:
             value = next(rest, "")
-        # A prompt is taken exactly; elsewhere a semicolon is IPython's habit.
-        flags[spelling] = value if spelling == "--prompt" else value.removesuffix(";")
+        # A prompt is taken exactly; elsewhere a semicolon is IPython's habit, and so is `$name`.
+        if spelling != "--prompt":
+            value = value.removesuffix(";")
+        # The flags that say what a clip was asked for are read as in a cell, with its own names.
+        flags[spelling] = value if command.name == "adopt" else fill_word(value, names)
     if loose and not command.loose:
         raise wrong(f"`%kling {command.name}` takes nothing after it.", f"See `%kling help {command.name}`.")
     return CommandCall(session=session, names=names, words=loose, flags=flags)

@@ -30,6 +30,8 @@ from kling_nb.records.run import FrontEnd, MediaFacts, Mode, RunRecord, RunStatu
 from kling_nb.views.card import card, line, status_line
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.embed import Inset, Kept, inset
+from kling_nb.views.file_words import file_words
+from kling_nb.views.html import DOT, join, tag
 from kling_nb.views.words import status_word
 
 __all__ = ["Run", "Video", "WaitInterrupted", "card_state"]
@@ -57,10 +59,6 @@ class Video:
         path: Where it is.
         facts: What was measured in it.
         record: The run that made it.
-
-    Example:
-        >>> Video.__name__
-        'Video'
     """
 
     path: Path
@@ -74,6 +72,9 @@ class Video:
 
     def __repr__(self) -> str:
         return f"Video({str(self.path)!r}, {self.facts.duration_s:g} s)"
+
+    def _repr_html_(self) -> str:
+        return tag("div", join([tag("bdi", str(self.path)), *file_words(self.facts)], DOT))
 
     @property
     def sha256(self) -> str:

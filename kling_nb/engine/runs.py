@@ -52,15 +52,21 @@ class Handles(Sequence[Run]):
 
 
 class Runs(Sequence[Run]):
-    """The runs of one cell, in order of take.
+    """Several runs as one: one card, one wait, one cancel. A cell with `-n` gives one, in order of take.
+
+    Make one of any runs, also of different prompts, to see and wait for them together.
 
     Args:
-        runs: Handles.
+        runs: Handles, as `kling.submit`, `kling.find` and a cell give them.
         note: What a listing says beside them, e.g. that a row of the ledger could not be read.
 
     Example:
-        >>> len(Runs([]))
-        0
+        >>> import kling_nb as kling
+        >>> prompts = ["A red fox in snow", "A hare in snow"]
+        >>> both = kling.Runs([kling.submit(prompt) for prompt in prompts])   # doctest: +SKIP
+        >>> both.wait().videos                                                # doctest: +SKIP
+        >>> kling.Runs([])
+        no runs
     """
 
     def __init__(self, runs: Sequence[Run], *, note: str = "") -> None:

@@ -30,6 +30,7 @@ from kling_nb.exports.naming import Missing, Placed, Sample, name_clips
 from kling_nb.files import write_whole
 from kling_nb.records.receipt import to_receipts
 from kling_nb.records.run import RunRecord
+from kling_nb.views.html import tag
 from kling_nb.views.words import counted, there_are
 
 __all__ = ["Export", "beside", "check_origin", "is_stand_in", "lay_out"]
@@ -70,10 +71,13 @@ class Export:
         """Whether nothing is missing."""
         return not self.missing
 
+    def _repr_html_(self) -> str:
+        return tag("div", repr(self), style="white-space:pre-wrap")
+
     def __repr__(self) -> str:
         words = f"{counted(len(self.placed), 'clip')} as {self.layout} in {self.folder}"
         if self.votes is not None:
-            words = f"{self.votes} votes on {words}"
+            words = f"{counted(self.votes, 'vote')} on {words}"
         if self.left_out:
             words += f"; {counted(len(self.left_out), 'run')} left out"
         if self.drawn:

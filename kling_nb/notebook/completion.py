@@ -1,8 +1,8 @@
-"""Completion of flags, values and subcommands in `%%kling` and `%kling` lines.
+"""Completion of flags, values, runs and subcommands in `%%kling` and `%kling` lines; `{{names}}` below.
 
-Invariants: only the magic's own line is touched, and there Python names give way; nothing heavy is imported,
-because `%load_ext` loads this and a key press runs it; nothing is looked up but the shipped catalog and the
-names of variables.
+Invariants: only the magic's own line and an open `{{` are touched, and there Python names give way; nothing
+heavy is imported, because `%load_ext` loads this and a key press runs it, except to look for runs; what is
+looked up is the shipped catalog, the names of variables, and the newest runs of a ledger that is there.
 """
 
 import re
@@ -14,11 +14,15 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 
 if TYPE_CHECKING:
     from kling_nb.commands.syntax.flags import Flag
+    from kling_nb.commands.syntax.subcommands import Command
 
 __all__ = ["install", "matcher", "remove"]
 
 _CELL = re.compile(r"%%kling\s(.*)", re.DOTALL)
 _LINE = re.compile(r"\s*%kling\s(.*)", re.DOTALL)
+_OPEN = re.compile(r"\{\{\s*(\w*)$")
+_TEXTS = ("str", "int", "float")
+_RUNS = ("Run", "Runs")
 
 
 @context_matcher(identifier="kling_nb")  # type: ignore[untyped-decorator]  # IPython gives it no type
@@ -46,6 +50,10 @@ def matcher(context: CompletionContext) -> SimpleMatcherResult:
         return _result(*_of_cell(cell[1]))
     if line := _LINE.fullmatch(before):
         return _result(*_of_line(line[1]))
+    if context.cursor_line > first and lines[first].startswith("%%kling") and (name := _OPEN.search(before)):
+        # Front ends close the braces by themselves.
+        closing = "" if lines[context.cursor_line][context.cursor_position :].startswith("}}") else "}}"
+        return _result(name[1], tuple(f"{word}{closing}" for word in _variables(*_TEXTS)))
     # A new one each time, because IPython writes into it.
     return SimpleMatcherResult(completions=[], suppress=False)
 
@@ -152,9 +160,34 @@ def _of_line(text: str) -> tuple[str, tuple[str, ...], str]:
     command = next((command for command in COMMANDS if command.name == words[0]), None)
     if command is None:
         return fragment, (), "keyword"
+    flag, sign, value = fragment.partition("=")
+    if flag in command.values and sign:
+        return value, _after(command, flag, value), "param"
+    if words[-1] in command.values:
+        return fragment, _after(command, words[-1], fragment), "param"
+    if fragment.startswith("$"):
+        return fragment, tuple(f"${name}" for name in _variables(*_RUNS, "list", "tuple", *_TEXTS)), "param"
     loose: tuple[str, ...] = ()
     if not fragment.startswith("-"):
         chosen = any(word in words for word in command.choices)
-        runs = _variables("Run", "Runs") if "ID" in command.usage and not command.choices else ()
-        loose = () if chosen else command.choices or runs
+        runs = (*_variables(*_RUNS), *_recent()) if command.runs else ()
+        loose = command.choices if command.choices and not chosen else runs
     return fragment, tuple(offer for offer in (*loose, *command.flags) if offer not in words), "param"
+
+
+def _after(command: "Command", flag: str, fragment: str) -> tuple[str, ...]:
+    """What may follow a flag: of `provider,day` the last part is completed."""
+    from kling_nb.commands.syntax.flags import find_flag
+
+    head, comma, _ = fragment.rpartition(",")
+    if command.name == "adopt" and (of_cell := find_flag(flag)):
+        return _values(of_cell)
+    offers = _model_names() if flag == "--model" else command.offers.get(flag, ())
+    return tuple(f"{head}{comma}{offer}" for offer in offers)
+
+
+def _recent() -> tuple[str, ...]:
+    from kling_nb.commands.order import recent_ids
+    from kling_nb.session.api import current
+
+    return recent_ids(current())

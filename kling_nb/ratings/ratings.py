@@ -16,6 +16,7 @@ from kling_nb.ratings.pairing import By, grouping, pool
 from kling_nb.ratings.scoring import Game, Score, Scores, krippendorff, needed, scores_of
 from kling_nb.records.privacy import redacted
 from kling_nb.records.run import RunRecord
+from kling_nb.views.html import tag
 from kling_nb.views.tables import csv_text
 from kling_nb.views.words import counted
 
@@ -68,7 +69,10 @@ class Ratings:
 
     def __repr__(self) -> str:
         raters = len({vote.rater for vote in self.votes})
-        return f"{counted(len(self.votes), 'vote')} of {counted(raters, 'rater')}"
+        return f"{counted(len(self.votes), 'vote')} of {counted(raters, 'rater')}; .table() gives the scores"
+
+    def _repr_html_(self) -> str:
+        return tag("div", repr(self))
 
     def table(self, axis: "Axis | None" = None) -> Scores:
         """Give the scores.

@@ -1,8 +1,9 @@
 """What every record stands on: frozen models, moments in UTC, and plain words for what a model refuses."""
 
-from collections.abc import Mapping
+import html
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -34,6 +35,16 @@ class Record(BaseModel):
     """A value: never changed, only replaced; fields that it does not know are left out."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        # What is as it is by default is not worth a reader's time.
+        for name, value in super().__repr_args__():
+            field = type(self).model_fields.get(name or "")
+            if field is None or value != field.get_default(call_default_factory=True):
+                yield name, value
+
+    def _repr_html_(self) -> str:
+        return f"<div>{html.escape(repr(self))}</div>"
 
 
 class Fact(Record):

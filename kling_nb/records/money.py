@@ -4,7 +4,6 @@ Invariants: no float; unknown is None and the word "unknown", never zero; what i
 it.
 """
 
-import html
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Literal
 
@@ -202,9 +201,6 @@ class Estimate(Record):
     def __repr__(self) -> str:
         amount = f"unknown, {usd(self.reserve_micros)} reserved" if self.micros is None else usd(self.micros)
         return f"{amount}: {self.basis}"
-
-    def _repr_html_(self) -> str:
-        return f"<div>{html.escape(repr(self))}</div>"
 
 
 class Cap(Record):

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, TypeAdapter
 
 from kling_nb.errors import Charged, RunIds
 from kling_nb.records.base import Moment, Record
-from kling_nb.records.money import Estimate, dollars
+from kling_nb.records.money import Estimate, dollars, usd
 from kling_nb.records.provenance import MOST_MARKS, Cell, Commit, Mark, Sent, Terms
 from kling_nb.records.request import TextToVideo
 
@@ -47,7 +47,8 @@ class RunStatus(StrEnum):
 
     `created` (on disk, money reserved) → `submitting` → `queued` → `running` → `saving` (the provider is
     done, the file is on its way) → `succeeded`, `failed`, `canceled` or `lost` (the answer to the submit
-    never came).
+    never came). On a page they read `Starting`, `Sending`, `Queued`, `Running`, `Saving`, `Done`, `Failed`,
+    `Canceled` and `Lost`.
     """
 
     CREATED = "created"
@@ -297,6 +298,11 @@ class RunRecord(Record):
     cell: Cell | None = None
     commit: Commit | None = None
     terms: Terms | None = None
+
+    def __repr__(self) -> str:
+        # Sixty fields are no answer to "which run is it": `model_dump()` gives them.
+        money = "" if self.settled_micros is None else f", {usd(self.settled_micros)}"
+        return f"RunRecord({self.id}, {self.status.value}, {self.model} at {self.provider}{money})"
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         # A notebook keeps what it shows; whoever wants the words of a private run asks for the field.

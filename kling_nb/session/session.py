@@ -6,6 +6,7 @@ configured one; no call creates a run except `open`.
 """
 
 import atexit
+import html
 import os
 import secrets
 import sys
@@ -100,6 +101,13 @@ class Session:
         if name is not None:
             self.join(name)
         _sessions.add(self)
+
+    def __repr__(self) -> str:
+        named = f" “{self.name}”" if self.name else ""
+        return f"Session{named} {self.id}: %kling config shows its settings, kling.spend() its money."
+
+    def _repr_html_(self) -> str:
+        return f"<div>{html.escape(repr(self))}</div>"
 
     def come_from(self, surroundings: Callable[[], Surroundings] | None) -> None:
         """Let another face tell where calls come from; None means a plain script."""

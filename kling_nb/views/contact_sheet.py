@@ -84,6 +84,8 @@ def sheet(tiles: Sequence[Tile], *, note: str = "") -> Html:
     if common := [*([short(tiles[0].prompt, _PROMPT)] if same_prompt else []), *alike]:
         parts.append(tag("div", tag("b", join(common, DOT)), dir="auto", style="margin-bottom:8px"))
     look = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px"
+    if len({tile.state for tile in tiles}) == 1 < len(tiles):
+        alike.append(tiles[0].state)  # which the head says
     drawn = [_tile(tile, each, frozenset(alike), same_prompt=same_prompt) for tile in shown]
     parts.append(tag("div", *drawn, style=look))
     if len(tiles) > MOST:
@@ -140,7 +142,8 @@ def _tile(tile: Tile, each: int, alike: frozenset[str], *, same_prompt: bool) ->
     own = [word for word in tile.asked if word not in alike]
     names = [tile.name, tile.id] if tile.name else [tile.id]
     title = ", ".join(own) or names[0] if same_prompt else short(tile.prompt, _PROMPT)
-    caption = [tile.state, tile.cost, *([] if same_prompt else own), *names]
+    state = [] if tile.state in alike else [tile.state]
+    caption = [*([] if same_prompt else own), *state, tile.cost, *names]
     return tag(
         "div",
         link(picture, tile.src),

@@ -120,10 +120,6 @@ def state_word(record: RunRecord, *, reused: bool = False, detached: bool = Fals
         record: The run.
         reused: Whether this cell shows a clip that was there already.
         detached: Whether nobody here watches it, be it for want of a key.
-
-    Example:
-        >>> state_word.__name__
-        'state_word'
     """
     if detached and record.status.pending:
         return f"{_STATES[record.status]}, not watched"

@@ -128,4 +128,4 @@ def test_the_doctor_sees_a_table_that_is_gone(make_session, tmp_path):
         book.execute("DROP TABLE events")
     found = findings(make_session())["ledger"]
     assert (found["state"], "has no table events" in found["found"]) == ("fail", True)
-    assert "receipts suffice to go on" in found["cure"]
+    assert "receipts are enough to go on" in found["cure"]

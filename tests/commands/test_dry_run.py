@@ -73,7 +73,7 @@ def test_an_unknown_price_is_a_word_and_shows_what_would_be_held(make_session, m
     shown = show_plan(plan, order_of("--dry-run"), session)
     assert shown.value["would_cost_usd"] is None
     assert "It would cost unknown." in shown.text
-    assert "Nobody knows the price. With --allow-unpriced it would hold $0.84." in shown.text
+    assert "Nobody knows the price. With --allow-unpriced it would reserve $0.84." in shown.text
 
 
 SHARP = st.sampled_from("'\"`$!\\;|&<>(){}*?#~ \n\t\r\x00\x1b\u202e\u2028\U0001f98a")

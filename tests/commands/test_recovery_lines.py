@@ -28,7 +28,7 @@ def test_a_lost_run_is_attached_fetched_and_settled(build, wire):
     # Once it is known, there is nothing to resolve: wrong use, one line, nothing on stdout.
     code, out, err = house.tool("resolve", run.id, "--abandon", "--json")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "needs no resolving" in err
+    assert "does not need resolving" in err
 
 
 def test_a_lost_run_is_given_up(build):
@@ -40,7 +40,7 @@ def test_a_lost_run_is_given_up(build):
     session.close()
     code, out, err = house.tool("resolve", run.id, "--abandon")
     assert (code, err) == (0, "")
-    assert "was given up: $0.336 is no longer held" in out
+    assert "was given up: $0.336 is no longer reserved" in out
     [receipt] = json.loads(house.tool("runs", "--json")[1])
     assert (receipt["id"], receipt["status"], receipt["charged"]) == (run.id, "failed", "unknown")
     assert house.submissions == sent

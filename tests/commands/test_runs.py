@@ -147,6 +147,27 @@ def test_show_finds_a_run_by_name_id_or_provider_id(session):
         ]
 
 
+def test_variables_go_into_a_line_as_they_do_in_ipython(session, tmp_path, monkeypatch):
+    """`$name` and `{name}`: runs, text and numbers; what is no variable, and every prompt, stays."""
+    run = session.open(ask())[0].wait(60)
+    names = {"fox": run, "few": [run], "which": run.id, "n": 1, "key": "scene", "price": 5}
+    for line in ("show $fox", "show {fox}", "show $few", "show $which", "show {which}"):
+        assert [one.id for one in run_command(session, line, names).runs] == [run.id], line
+    assert len(run_command(session, "list -n $n", names).value) == 1
+    assert run_command(session, "cost --all --by tag:{key}", names).value.dimensions == ("tag:scene",)
+    with pytest.raises(UsageError, match=r"There is no run '\$nosuch'"):
+        run_command(session, "show $nosuch", names)
+    with pytest.raises(UsageError, match="what looks like a key"):
+        run_command(session, "show $which", {"which": "Bearer abcdefghijklmnop0123456789"})
+    seen = []
+    monkeypatch.setattr(
+        "kling_nb.commands.runs.parse_request", lambda *given, **_: seen.append(given) or 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        run_command(session, "adopt runcomfy $which --prompt '$price for {fox}'", names)
+    assert seen[0][1] == "$price for {fox}"
+
+
 def test_wait_waits_for_what_belongs_here(make_session):
     """Without names it waits for this session's runs and those in variables, not for other notebooks'."""
     other, mine = make_session(), make_session(sandbox_wait=0.5)
@@ -159,7 +180,7 @@ def test_wait_waits_for_what_belongs_here(make_session):
     text = run_command(mine, "wait --timeout 60", {}).text
     assert sorted(line.split()[0] for line in text.splitlines()) == sorted(run.id for run in runs)
     assert all(run.status == "succeeded" for run in runs)
-    assert "Nothing of this kernel is on its way" in run_command(mine, "wait", {}).text
+    assert "No run of this kernel is on its way" in run_command(mine, "wait", {}).text
 
 
 def test_a_wait_that_is_over_too_soon_is_an_error_and_the_run_goes_on(slow):
@@ -251,7 +272,7 @@ def test_cost_keeps_play_money_and_unknown_charges_apart(session):
     assert "Session $0.56 + $0.84 reserved + 1 unknown of $10.00, $8.60 left." in shown.text
     assert "Play session $0.336 of $10.00" in shown.text
     assert run_command(session, "cost --all", {}).value.rows[0]["runs"] == 3
-    assert cost_word(session.ledger().get("kunknown")) == "unknown, $0.84 held"
+    assert cost_word(session.ledger().get("kunknown")) == "unknown, $0.84 reserved"
 
 
 def test_models_have_prices_with_source_and_date_or_say_unknown(session):
@@ -260,7 +281,7 @@ def test_models_have_prices_with_source_and_date_or_say_unknown(session):
     line = next(line for line in text.splitlines() if "Runflow" in line)
     assert "$0.112/s     unknown" in line
     assert "silent: Runflow's model page, 2026-04-06" in line
-    assert "with sound: $0.168/s is held back" in line
+    assert "with sound: $0.168/s is reserved" in line
 
 
 def test_keys_are_never_shown(session, monkeypatch):

@@ -336,7 +336,7 @@ def test_a_bad_argument_is_refused_and_none_means_not_set(load, bad):
 
 def test_an_unknown_argument_is_refused(load):
     """A misspelt setting is not silently dropped."""
-    with pytest.raises(SettingsError, match="budgt is no setting"):
+    with pytest.raises(SettingsError, match="budgt is not a setting"):
         load(overrides={"budgt": 1})
 
 
@@ -406,7 +406,7 @@ def test_a_project_file_that_is_none_neither_blocks_nor_fills_the_memory(tmp_pat
 
 def test_an_unknown_name_in_the_user_file_is_an_error(load):
     """The user's own file is held to the letter, since a misspelt cap would be no cap."""
-    with pytest.raises(SettingsError, match=r"user_dayly in .*config\.toml is no setting"):
+    with pytest.raises(SettingsError, match=r"user_dayly in .*config\.toml is not a setting"):
         load(user="user_dayly = 5")
 
 

@@ -155,7 +155,7 @@ def test_a_disk_that_is_full_in_the_middle_leaves_no_half(tmp_path, other, layou
     """What is there is whole, nothing else is, no list says it is done; and the next time completes it."""
     code, said = child(tmp_path, other, layout, limit=2000)
     assert (code, said.startswith("StoreError: The export stopped: File too large")) == (0, True)
-    assert "what is there is kept" in said
+    assert "what is there stays" in said
     assert names(other) == ({"a fox-0.mp4"} if layout == "vbench" else set())
     assert (halves(other), done(other)) == ([], False)
     code, said = child(tmp_path, other, layout)
@@ -221,7 +221,7 @@ def test_another_export_s_list_is_not_replaced(tmp_path, sample):
     # Of another layout it is a stranger's again, and so is what that layout does not know.
     made = lay_out(runs[:1], out, LAYOUTS["vbench"])
     assert made.foreign_files == ("clip-1.mp4", "clip-2.mp4", "metadata.jsonl")
-    assert "3 files there are not of this export" in repr(made)
+    assert "3 files are there that are not of this export" in repr(made)
     assert json.loads((tmp_path / "out.export.json").read_text())["strangers"] == list(made.foreign_files)
 
 

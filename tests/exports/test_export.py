@@ -188,7 +188,7 @@ def test_a_split_is_a_tag_or_said_for_all(tmp_path, session):
     hare = session.open(ask("A hare"))[0].wait(60)
     with pytest.raises(UsageError, match="1 of 2 clips are in no split"):
         run_command(session, "export videofolder --to out", {})
-    with pytest.raises(UsageError, match="'mine' is no split"):
+    with pytest.raises(UsageError, match="'mine' is not a split"):
         run_command(session, "export videofolder --to out --split mine", {})
     assert not (tmp_path / "out").exists()
     run_command(session, "export videofolder --to out --split train", {})

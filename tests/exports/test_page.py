@@ -172,7 +172,7 @@ def test_a_page_stays_below_its_limit(folder):
     assert page.size < write_page(folder / "a.ipynb").size + most
     # Made again, it is the same, and it takes the place of its like only.
     (folder / "other.html").write_text("a page of somebody else")
-    with pytest.raises(UsageError, match="no page of kling_nb"):
+    with pytest.raises(UsageError, match="not a page of kling_nb"):
         write_page(folder / "a.ipynb", folder / "other.html")
 
 
@@ -355,7 +355,7 @@ def test_a_malformed_notebook_is_told_in_a_line(tmp_path, place, value):
     made = json.loads(json.dumps(notebook("1")))
     made["cells"][0][place] = value
     (tmp_path / "a.ipynb").write_text(json.dumps(made))
-    with pytest.raises(UsageError, match=r"a\.ipynb is no notebook"):
+    with pytest.raises(UsageError, match=r"a\.ipynb is not a notebook"):
         write_page(tmp_path / "a.ipynb")
     assert not (tmp_path / "a.html").exists()
 
@@ -378,7 +378,7 @@ def test_what_is_no_notebook_is_told_in_a_line(folder):
     """A file that is none, a missing one and a strange name are one line each."""
     (folder / "bad.ipynb").write_text("{")
     for name, out, said in (
-        ("bad.ipynb", None, "is no notebook"),
+        ("bad.ipynb", None, "is not a notebook"),
         ("none.ipynb", None, "cannot be read"),
         ("a.ipynb", folder / "a.txt", "ends with .html"),
         ("a.ipynb", folder / "nowhere" / "a.html", "no folder"),

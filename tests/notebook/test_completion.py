@@ -1,19 +1,26 @@
 """TAB in a `%%kling` or `%kling` line offers what may stand there, and nothing else."""
 
 import atexit
+import contextlib
+import sqlite3
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+from kling_nb.commands.syntax import subcommands
 from kling_nb.commands.syntax.flags import FLAGS
 from kling_nb.commands.syntax.subcommands import COMMANDS
+from kling_nb.ledger.database import Ledger
 from kling_nb.notebook import completion
 from kling_nb.pricing.catalog import models
 from kling_nb.providers import PROVIDERS
+from kling_nb.spending import sums
+from support.clips import make_record
 
 
 class Run:
@@ -26,7 +33,7 @@ def shell():
     InteractiveShell.clear_instance()
     # A history would keep a database and its thread open after the test.
     ip = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
-    ip.user_ns.update(foxtrot=Run(), settings_of_mine={"a": 1}, number=1)
+    ip.user_ns.update(foxtrot=Run(), settings_of_mine={"a": 1}, number=1, scene_words="dawn")
     completion.install(ip)
     yield ip
     ip.atexit_operations()
@@ -74,6 +81,15 @@ FITS = [
     ("%kling wait ", ["%kling wait foxtrot", "%kling wait --timeout"]),
     ("%kling wait --t", ["%kling wait --timeout"]),
     ("%kling doctor ", ["%kling doctor --online"]),
+    ("%kling cost --by d", ["%kling cost --by day"]),
+    ("%kling cost --by=provider,ta", ["--by=provider,tag", "--by=provider,tag:"]),
+    ("%kling rate --by t", ["%kling rate --by tag:"]),
+    ("%kling show fox --embed a", ["--embed auto", "--embed always"]),
+    ("%kling adopt runcomfy x --ar 1:", ["--ar 1:1"]),
+    ("%kling export vbench --provider r", ["--provider runflow", "--provider runcomfy"]),
+    ("%kling show $fo", ["%kling show $foxtrot"]),
+    ("%%kling\nA {{numb", ["{{number}}"]),
+    ("%%kling -d 3\n[5s] {{ scene", ["{{ scene_words}}"]),
 ]
 
 
@@ -116,6 +132,41 @@ def test_it_is_put_in_once_and_taken_out_whole(shell):
     completion.remove(shell)
     assert shell.Completer.custom_matchers == []
     assert "%%kling --duration" not in offers(shell, "%%kling --du")
+
+
+def test_braces_that_a_page_has_closed_are_not_closed_again(shell):
+    """Front ends write `{{}}` at once: the name goes between."""
+    text = "%%kling\nA {{numb}} fox"
+    with provisionalcompleter():
+        found = list(shell.Completer.completions(text, text.index("}}")))
+    assert [text[: one.start] + one.text + text[one.end :] for one in found] == ["%%kling\nA {{number}} fox"]
+
+
+def test_runs_are_offered_newest_first_and_no_ledger_is_made(shell, tmp_path, monkeypatch):
+    """Fifty at most, by the index of the ledger: a hundred thousand runs cost a key press no more."""
+    place = tmp_path / "ledger.db"
+    monkeypatch.setenv("KLING_NB_LEDGER", str(place))
+    assert "%kling cancel k00059" not in offers(shell, "%kling cancel k")
+    assert not place.exists()
+    born = datetime(2026, 11, 21, tzinfo=UTC)
+    ids = [f"k{number:05}" for number in range(60)]
+    with Ledger(place).writing() as transaction:
+        for number, run_id in enumerate(ids):
+            transaction.insert(
+                make_record(id=run_id, take=number, created_at=born + timedelta(minutes=number))
+            )
+    newest = ids[:-51:-1]
+    for line in ("%kling show ", "%kling resolve ", "%kling export vbench "):
+        assert [one for one in offers(shell, f"{line}k") if "--" not in one] == [f"{line}{i}" for i in newest]
+    assert "%kling adopt runcomfy k00059" not in offers(shell, "%kling adopt runcomfy k")
+    plan = "EXPLAIN QUERY PLAN SELECT id, record FROM runs ORDER BY created_at DESC, id LIMIT 50"
+    with contextlib.closing(sqlite3.connect(place)) as connection:
+        assert [row[-1] for row in connection.execute(plan)] == ["SCAN runs USING INDEX runs_newest"]
+
+
+def test_every_dimension_of_costs_is_offered():
+    """The table that completion reads keeps up with what a cost can be arranged by."""
+    assert (*sums.DIMENSIONS, "tag:") == subcommands.DIMENSIONS
 
 
 def test_it_imports_nothing_heavy():

@@ -68,7 +68,7 @@ def test_what_cannot_be_a_key_is_refused_without_repeating_it(make_session, monk
     assert CANARY not in str(malformed.value)
     with pytest.raises(UsageError, match="no key for 'acme'"):
         run_command(session, "keys --ask acme", {})
-    with pytest.raises(UsageError, match="Nobody is there"):
+    with pytest.raises(UsageError, match="Nobody is here"):
         run_command(make_session(headless=True), "keys --ask runflow", {})
     assert session.key("runflow") is None
 

@@ -145,7 +145,7 @@ def test_a_learned_price_outranks_the_list_and_says_so():
         (
             168_000_000,
             True,
-            "run kbcdfghj was billed $168.00 for 5 s, 200 times the dearest known price of $0.168/s",
+            "run kbcdfghj was billed $168.00 for 5 s, 200 times the highest known price of $0.168/s",
         ),
     ],
 )

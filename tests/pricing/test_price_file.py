@@ -78,12 +78,12 @@ def test_bills_outrank_the_list_and_the_dearer_of_both_is_held(load):
     learned = learn_price([bill(450_000), bill(450_000), bill(400_000)])
     listed = price_of(load(), "runflow", learned=learned)
     assert (listed.micros, listed.reserve_micros) == (450_000, 560_000), "a cap is not passed by cheap bills"
-    assert listed.basis.startswith("$0.09/s silent, from your last 3 runs, 2026-11-20; held back at $0.112/s")
+    assert listed.basis.startswith("$0.09/s silent, from your last 3 runs, 2026-11-20; reserved at $0.112/s")
     dearer = price_of(load(), "runflow", learned=learn_price([bill(840_000)]))
     assert (dearer.micros, dearer.reserve_micros) == (840_000, 840_000)
     assert dearer.basis == "$0.168/s silent, from your last run, 2026-11-20"
     typed = price_of(load(), "runflow", price_usd_per_s=Decimal("0.3"))
-    assert typed.basis.endswith("; held back at $0.3/s, the price given with the call")
+    assert typed.basis.endswith("; reserved at $0.30/s, the price given with the call")
 
 
 def test_a_price_of_the_users_own_outranks_bills(load):
@@ -103,10 +103,10 @@ def test_a_price_of_the_users_own_outranks_bills(load):
     [
         ("prices = 3", "prices in"),
         ("[prices]\nrunflow = 3", "prices.runflow in"),
-        ('[prices.sandbox.pro]\nsilent = "1"\nas_of = 2026-11-01', "no provider with prices of its own"),
-        ('[prices.made-up-key.pro]\nsilent = "1"', "no provider with prices of its own"),
-        ('[prices.runflow.made-up-key]\nsilent = "1"', "no model that runflow offers"),
-        ('[prices.runflow.4k]\nsilent = "1"\nas_of = 2026-11-01', "no model that runflow offers"),
+        ('[prices.sandbox.pro]\nsilent = "1"\nas_of = 2026-11-01', "not a provider with prices of its own"),
+        ('[prices.made-up-key.pro]\nsilent = "1"', "not a provider with prices of its own"),
+        ('[prices.runflow.made-up-key]\nsilent = "1"', "not a model that runflow offers"),
+        ('[prices.runflow.4k]\nsilent = "1"\nas_of = 2026-11-01', "not a model that runflow offers"),
         ("[prices.runflow]\npro = 0.1", "must be a table with silent"),
         ("[prices.runflow.pro]\nas_of = 2026-11-01", "has neither silent nor audio"),
         ('[prices.runflow.pro]\nsilent = "0.1"', "as_of in"),
@@ -166,7 +166,7 @@ def test_a_project_lowers_no_price(load):
     )
     own = '[prices.runcomfy.pro]\nsilent = "0.2"\nas_of = 2026-11-01\n'
     settings = load(user=own, project=PROJECT.format('silent = "0.15"'))
-    assert price_of(settings, "runcomfy").basis == "$0.2/s silent, your own price, 2026-11-01"
+    assert price_of(settings, "runcomfy").basis == "$0.20/s silent, your own price, 2026-11-01"
     assert len(settings.notes) == 1
 
 
@@ -178,7 +178,7 @@ def test_a_project_makes_no_unknown_price_a_known_one(load):
     )
     unknown = price_of(low, "runflow", audio=True)
     assert (unknown.micros, unknown.reserve_micros) == (None, 840_000)
-    assert "none is known, and $0.168/s is held back" in low.notes[0]
+    assert "none is known, and $0.168/s is reserved" in low.notes[0]
     for settings, held in ((same, 840_000), (high, 1_000_000)):
         price = price_of(settings, "runflow", audio=True)
         assert (price.micros, price.reserve_micros) == (None, held)
@@ -391,7 +391,7 @@ def test_a_model_from_the_users_own_file_can_be_priced_bought_and_reused(build, 
     own.write_text(f'model = "k4"\n{MODEL}')
     session = house.session(today=lambda: DAY)
     price = session.price(ask())
-    assert (price.micros, price.basis) == (600_000, "$0.2/s silent, your own price (model page), 2026-11-20")
+    assert (price.micros, price.basis) == (600_000, "$0.20/s silent, your own price (model page), 2026-11-20")
     run = house.run(session, ask())
     assert (run.status, run.record.model, run.record.provider) == (
         RunStatus.SUCCEEDED,

@@ -222,7 +222,7 @@ class Judge:
         try:
             make_request(**{"duration": 5, "prompt": "fox", **got.fields})
         except UsageError:
-            self.seen["no request of ours"] += 1
+            self.seen["not a request that kling_nb can make"] += 1
 
 
 def _coded(answer, code):

@@ -280,7 +280,7 @@ def test_what_is_compared_can_be_chosen():
     assert pairs([one, without], "tag:cfg") == []
     assert len(pairs([one, other], lambda record: record.tags["cfg"])) == 1
     for wrong in ("tag:", "price", ""):
-        with pytest.raises(UsageError, match="nothing to compare by"):
+        with pytest.raises(UsageError, match="not something to compare by"):
             grouping(wrong)
     assert [pool(clip("runa", audio=True, play=True)), pool(one)] == ["sandbox, with sound", "silent"]
 
@@ -339,7 +339,7 @@ def test_what_is_no_vote_is_not_written(changes):
     """A pair has one order, and every word is one of the list."""
     fields = {"run_a": "runa", "run_b": "runb", "left": "A", "choice": "A>B", "rater": "ada", "at": NOON}
     assert Vote(**fields)
-    with pytest.raises(UsageError, match="no vote"):
+    with pytest.raises(UsageError, match="not a vote"):
         Vote(**(fields | changes))
 
 

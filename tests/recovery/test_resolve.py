@@ -150,7 +150,7 @@ def test_abandon_releases_the_money_and_lets_the_cell_run_once_more(build):
     with pytest.raises(BlockedError, match="resolve"):
         session.open(ask(provider="runcomfy"))
     shown = run_command(session, f"resolve {run.id} --abandon", {})
-    assert "$0.336 is no longer held" in shown.text
+    assert "$0.336 is no longer reserved" in shown.text
     record = session.ledger().get(run.id)
     assert (record.status, record.reason, record.charged) == ("failed", "provider", "unknown")
     assert (record.settled_micros, record.reserved_micros) == (None, 0)
@@ -166,7 +166,7 @@ def test_abandon_releases_the_money_and_lets_the_cell_run_once_more(build):
     assert (again.status, again.record.attempt) == ("succeeded", 2)
     assert house.run(session, ask(provider="runcomfy")).id == again.id
     assert house.submissions == 2
-    with pytest.raises(UsageError, match="needs no resolving"):
+    with pytest.raises(UsageError, match="does not need resolving"):
         resolve_in(session, run, abandon=True)
 
 
@@ -221,7 +221,7 @@ def test_the_folder_tells_that_a_run_was_abandoned(build):
         ("resolve fox --attach x --abandon", "one of two ways"),
         ("resolve fox --attach", "needs the provider's id"),
         ("resolve fox --abandon", "does not need resolving: Done, charged: yes"),
-        ("resolve fox --attach x", "needs no resolving"),
+        ("resolve fox --attach x", "does not need resolving"),
         ("resolve nothing --abandon", "There is no run 'nothing'"),
         ("resolve fox --drop", "has no flag"),
     ],
@@ -315,7 +315,7 @@ def test_a_run_that_only_the_folder_knows_and_that_is_done_needs_no_resolving(bu
     session.close()
     house.forget_ledger()
     later = house.session()
-    with pytest.raises(UsageError, match="needs no resolving"):
+    with pytest.raises(UsageError, match="does not need resolving"):
         run_command(later, f"resolve {run.id} --abandon", {})
     with pytest.raises(UsageError, match="There is no run"):
         run_command(later, "resolve nobody --abandon", {})

@@ -205,7 +205,7 @@ def test_anything_may_call_itself_a_notebook(tmp_path, text):
     if text.startswith("{") or text == "[1]":
         assert read_receipts(path) == ([], 0)
     else:
-        with pytest.raises(UsageError, match="is no notebook"):
+        with pytest.raises(UsageError, match="is not a notebook"):
             read_receipts(path)
 
 
@@ -238,9 +238,9 @@ def test_the_lines_restore_relink_and_prune(tmp_path, make_session):
     assert run_command(session, "cache", {}).value == {"receipts": 1, "clips": 1, "litter": [run.path.name]}
     run.path.rename(tmp_path / "kling_media" / "renamed.mp4")
     assert run_command(session, "cache --relink", {}).value[0]["state"] == "linked"
-    assert "would go" in run_command(session, "cache --prune", {}).text
+    assert "would be removed" in run_command(session, "cache --prune", {}).text
     assert run.path.is_file()
-    assert "were removed" in run_command(session, "cache --prune --yes", {}).text
+    assert ": removed" in run_command(session, "cache --prune --yes", {}).text
     assert not run.path.exists()
     assert run_command(session, "cache --prune", {}).value == []
 

@@ -95,7 +95,7 @@ def test_every_view_shows_the_sums_worked_out_by_hand(house):
         assert dry.value["would_cost_usd"] == together
         for text in (dry.text, unescape(re.sub("<[^>]*>", "", dry.html))):
             assert (f"${together}" if together else "Nobody knows the price") in text, name
-            assert each is not None or "would hold $1.68" in text
+            assert each is not None or "would reserve $1.68" in text
         runs = session.open(ask)
         made += [(name, each, run) for run in runs]
 

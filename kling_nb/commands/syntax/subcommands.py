@@ -5,10 +5,18 @@ can promise what another does not keep; nothing heavy is imported, because compl
 """
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-__all__ = ["COMMANDS", "Command"]
+__all__ = ["COMMANDS", "DIMENSIONS", "Command"]
 
+
+#: What a cost can be arranged by; `tag:` goes on with the name of a tag.
+DIMENSIONS = (
+    *("provider", "model", "day", "tag", "session", "user", "project", "notebook", "run"),
+    "tag:",
+)
+_COMPARED = ("model", "provider", "tag:")
 
 #: A flag in a usage, and in capitals what follows it, if something does.
 _FLAG = re.compile(r"(--?[a-z][a-z-]*)(?: ([A-Z][\w:=]*))?")
@@ -25,7 +33,8 @@ class Command:
         group: Its heading in the help.
         more_switches: Further flags that stand alone.
         more_values: Further flags that take what follows them.
-        choices: Words worth offering after it; without them, variables that hold runs where it takes an ID.
+        choices: Words worth offering after it.
+        offers: What is worth offering after a flag.
 
     Example:
         >>> COMMANDS[0].name
@@ -39,6 +48,12 @@ class Command:
     more_switches: tuple[str, ...] = ()
     more_values: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    offers: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+
+    @property
+    def runs(self) -> bool:
+        """Whether the ids of runs of ours may follow it."""
+        return re.search(r"^(LAYOUT )?\[?ID\b", self.usage) is not None
 
     @property
     def loose(self) -> bool:
@@ -71,6 +86,7 @@ COMMANDS: tuple[Command, ...] = (
             "[ID ...] [--embed MODE | --player]",
             "draw the card of a run again, of the last one by default; --embed auto, always, poster or "
             "never, as in a cell; --player plays it frame by frame",
+            offers={"--embed": ("auto", "always", "poster", "never")},
         ),
         Command(
             "wait",
@@ -111,6 +127,7 @@ COMMANDS: tuple[Command, ...] = (
             "compare",
             "ID ID ... [--end WHICH]",
             "clips side by side in lock step, until the longest is over or the shortest",
+            offers={"--end": ("longest", "shortest")},
         ),
         Command(
             "gallery",
@@ -121,6 +138,7 @@ COMMANDS: tuple[Command, ...] = (
             "rate",
             "[ID ...] [--by WHAT] [--axes] [--rater NAME] [--table | --csv FILE [--allow-sandbox]]",
             "vote on pairs of clips, blind; --table shows the scores, --csv writes the votes",
+            offers={"--by": _COMPARED},
         ),
     ),
     *_group(
@@ -130,6 +148,7 @@ COMMANDS: tuple[Command, ...] = (
             "[--all] [--by WHAT] [--since DAY] [--until DAY] [--project NAME] [--reconcile]",
             "estimated, reported and settled, by provider and model, day and tag, or by what you name; of "
             "this session, or of the ledger; --reconcile asks the providers again, for free",
+            offers={"--by": DIMENSIONS},
         ),
         Command(
             "budget",
@@ -170,6 +189,7 @@ COMMANDS: tuple[Command, ...] = (
             "--methods also writes what a paper needs; page makes one HTML page of a notebook, with "
             "--embed the clips are inside",
             more_values=("--out",),
+            offers={"--by": _COMPARED, "--provider": ("runflow", "runcomfy", "sandbox")},
             choices=(
                 *("vbench", "vbench-custom", "vbench2", "video-bench", "t2v-compbench", "evalcrafter"),
                 *("phygenbench", "physics-iq", "videogen-eval", "videophy", "videoalign"),
@@ -184,6 +204,7 @@ COMMANDS: tuple[Command, ...] = (
             "[--ask PROVIDER]",
             "for which providers there is a key, and from where; --ask takes one for this session, hidden as "
             "you type",
+            offers={"--ask": ("runflow", "runcomfy")},
         ),
         Command("config", "", "the settings as they are now, and where each comes from"),
         Command("doctor", "[--online]", "check this installation; with --online also the keys, for free"),

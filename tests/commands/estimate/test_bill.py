@@ -127,7 +127,7 @@ def test_what_is_unknown_is_counted_and_never_nought(build):
     assert bill.refused
     assert bill.stops_at.cell == 3
     shown = show_bill(bill)
-    assert "would cost at least $0.336 + 4 unknown, $2.016 held back" in shown.text
+    assert "would cost at least $0.336 + 4 unknown, $2.016 reserved" in shown.text
     # One of the two unpriced cells is refused; its run has no known price either.
     assert "4 cells unknown)" in shown.text
     assert shown.value["complete"] is False

@@ -82,12 +82,12 @@ def test_a_percent_script_is_read_without_jupytext_too(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.txt", b"x", "no notebook"),
-        ("a.ipynb", b"{", "no notebook in format 4"),
-        ("a.ipynb", b"[]", "no notebook in format 4"),
-        ("a.ipynb", b'{"nbformat": 3, "worksheets": []}', "no notebook in format 4"),
+        ("a.txt", b"x", "not a notebook"),
+        ("a.ipynb", b"{", "not a notebook in format 4"),
+        ("a.ipynb", b"[]", "not a notebook in format 4"),
+        ("a.ipynb", b'{"nbformat": 3, "worksheets": []}', "not a notebook in format 4"),
         ("a.ipynb", b'{"nbformat": 4, "cells": [{"cell_type": "code", "source": [1]}]}', "format 4"),
-        ("a.ipynb", b"[" * 100_000, "no notebook in format 4"),
+        ("a.ipynb", b"[" * 100_000, "not a notebook in format 4"),
         ("a.ipynb", b"\xff\xfe", "not UTF-8"),
         ("none.ipynb", None, "cannot be read"),
     ],

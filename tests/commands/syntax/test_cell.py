@@ -152,7 +152,7 @@ REFUSALS = [
     ('--metadata \'{"a": 1, "a": 2}\'', "JSON object"),
     ("--params {audio:true}", "single quotes"),
     ("--params '" + "[" * 5000 + "'", "JSON object"),
-    ('--params \'{"seconds": 5, "sound": 1}\'', "nobody knows: 'seconds', 'sound'"),
+    ('--params \'{"seconds": 5, "sound": 1}\'', "has unknown fields: 'seconds', 'sound'"),
     ("--params '{\"durations\": 5}'", "perhaps duration is meant"),
     (
         '--params \'{"multi_prompt": [], "sound": true}\'',
@@ -160,7 +160,7 @@ REFUSALS = [
     ),
     ('--params \'{"multi_prompt": [], "sound": true}\'', "'sound': there is no such field, perhaps audio"),
     ("--params '{\"generate_audio\": true}'", "perhaps audio is meant"),
-    ('--params \'{"callback_url": "https://a.example"}\'', "callbacks are not there yet"),
+    ('--params \'{"callback_url": "https://a.example"}\'', "callbacks do not exist yet"),
     ("--params $nothing", "$nothing, and there is no such variable"),
     ("--params $a.b", "name of a variable"),
     ("--params $number", "number is a int"),

@@ -10,7 +10,7 @@ from kling_nb.engine.runs import Runs
 from kling_nb.errors import UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.notebook.line import run_command
-from kling_nb.notebook.viewers.gallery import Gallery, _words, gallery
+from kling_nb.notebook.viewers.gallery import Gallery, gallery
 from kling_nb.records.run import RunStatus
 from kling_nb.views.contact_sheet import MOST, Tile, sheet, sheet_text, smaller
 from support.markup import judge
@@ -71,10 +71,24 @@ def test_each_run_is_a_still_a_link_and_words(tmp_path, stocked):
     assert all(still["src"].startswith("data:image/jpeg") and still["alt"] for still in stills)
     assert not [name for name, _ in seen if name == "video"]
     assert text.startswith("20 runs · 1 queued, 18 done, 1 failed: moderated · as of 20")
-    assert "run019 · Queued" in text
-    assert "run009 · Failed: moderated · $0.00" in text
-    assert "run018 · Done · $0.564 · 5 s" in text
+    assert "Kling 3.0 Standard · Queued · nothing reserved · run019" in text
+    assert "Failed: moderated · $0.00 · run009" in text
+    assert " · Done · $0.564 · run018" in text
     assert [name for name, _ in seen].count("div") > 40
+
+
+def test_a_tile_leads_with_what_tells_it_from_the_others():
+    """Of many prompts the prompt; of one prompt what was varied; what all share stands once, above."""
+    asked = ("Kling 3.0 Pro", "5 s")
+    _, text = judge(
+        sheet([tile("kaaa", asked=asked, prompt="A fox"), tile("kbbb", asked=asked, prompt="A hare")])
+    )
+    assert text == "2 runs · 2 doneKling 3.0 Pro · 5 sno stillA fox$0.56 · kaaano stillA hare$0.56 · kbbb"
+    takes = [tile(f"k{n}", asked=(*asked, f"take {n}"), prompt="A fox") for n in range(2)]
+    _, text = judge(sheet(takes))
+    assert (
+        text == "2 runs · 2 doneA fox · Kling 3.0 Pro · 5 sno stilltake 0$0.56 · k0no stilltake 1$0.56 · k1"
+    )
 
 
 def test_a_hundred_of_the_worst_stills_stay_below_half_a_megabyte():
@@ -126,7 +140,8 @@ def test_the_text_twin_has_a_line_a_run():
 # -- what a page is told ------------------------------------------------------------------
 def test_a_page_is_told_words_and_no_bytes(stocked):
     """No still, no path, no address before it asks; a hundred tiles are a small message."""
-    words = [_words(run) for run in stocked.runs()]
+    view = Gallery(stocked.runs(), stocked)
+    words = [view._words(run) for run in view.runs]
     whole = repr(words)
     assert len(words) == 20
     assert "base64" not in whole
@@ -189,7 +204,7 @@ def test_a_page_that_comes_late_is_told_what_has_changed(stocked):
     """It begins with what was so when the cell ran: a run that ended since is told by name, no other one."""
     view = Gallery(stocked.runs(), stocked)
     page = live(view)
-    view._sent = {run.id: _words(run) for run in view.runs}
+    view._sent = {run.id: view._words(run) for run in view.runs}
     assert [told["kind"] for told, _ in page.say(kind="hello")] == ["selected"]
     run = next(run for run in view.runs if run.status.pending)
     run.publish(run.record.model_copy(update={"status": RunStatus.CANCELED}))
@@ -203,7 +218,7 @@ def test_a_run_that_ends_while_the_sheet_is_drawn_is_told(stocked):
     view._widget = page = live(view)
     drawn = []
     view._handle = type("Handle", (), {"update": lambda _self, bundle, raw: drawn.append((bundle, raw))})()
-    view._sent = {run.id: _words(run) for run in view.runs}
+    view._sent = {run.id: view._words(run) for run in view.runs}
     run = next(run for run in view.runs if run.status.pending)
     run.publish(run.record.model_copy(update={"status": RunStatus.CANCELED}))
     view._listen()

@@ -40,7 +40,7 @@ class Page:
 
     def vote(self, choice, **more):
         """Vote on what is up."""
-        up = self.say(kind="hello")["paper"]
+        up = self.say(kind="hello")["pair"]
         return self.say(kind="vote", mark=up["mark"], choice=choice, **more)
 
 
@@ -62,7 +62,7 @@ def test_nothing_tells_which_is_which_before_the_vote(stocked):
     rating, page = begin(stocked, axes=("visual",))
     said = [json.dumps(rating._state()), repr(rating), str(rating._bundle())]
     for _ in range(6):
-        up = page.say(kind="hello")["paper"]
+        up = page.say(kind="hello")["pair"]
         for side in ("left", "right"):
             assert page.say(kind="clip", id=up[side], at=0)["size"] > 0
             # The bytes go to the page as they are; their length and kind come with them.
@@ -87,10 +87,10 @@ def test_marks_are_new_for_each_showing(stocked):
     _, page = begin(stocked)
     seen = []
     for _ in range(6):
-        up = page.say(kind="hello")["paper"]
+        up = page.say(kind="hello")["pair"]
         seen += [up["mark"], up["left"], up["right"]]
         page.say(kind="skip", mark=up["mark"])
-    assert page.say(kind="undo")["paper"]["mark"] not in seen
+    assert page.say(kind="undo")["pair"]["mark"] not in seen
     assert len(set(seen)) == 18
 
 
@@ -118,12 +118,12 @@ def test_sides_and_order_are_drawn_by_lot(stocked):
 def test_a_clip_of_another_pair_is_not_shown(stocked):
     """A page can ask only for what is up, and only by its mark; no refusal names a file."""
     rating, page = begin(stocked)
-    first = page.say(kind="hello")["paper"]
+    first = page.say(kind="hello")["pair"]
     page.vote("good")
     for wrong in (first["left"], "nobody", 7, None, ["x"]):
         answer = page.say(kind="clip", id=wrong, at=0)
         assert answer["why"] == "This clip is not one of the pair on show."
-    up = page.say(kind="hello")["paper"]
+    up = page.say(kind="hello")["pair"]
     paper = rating.ballot.showing()
     (stocked.find(paper.left.id).path).unlink()
     answer = page.say(kind="clip", id=up["left"], at=0)
@@ -139,7 +139,7 @@ def test_pairs_without_both_clips_are_left_out(stocked, tmp_path):
     rating, page = begin(stocked)
     for _ in range(4):
         answer = page.vote("left")
-    assert (answer["paper"], answer["done"], answer["whole"]) == (None, 4, 4)
+    assert (answer["pair"], answer["done"], answer["whole"]) == (None, 4, 4)
     assert "4 of 4 pairs rated. 2 more are left out" in repr(rating)
 
 
@@ -183,11 +183,11 @@ def test_a_vote_is_kept_with_who_when_and_which_side(stocked, choice, left_wins)
 def test_a_key_pressed_twice_is_one_vote(stocked):
     """A vote names its pair; a late second one finds another pair up and does not count."""
     rating, page = begin(stocked)
-    up = page.say(kind="hello")["paper"]
+    up = page.say(kind="hello")["pair"]
     first = page.say(kind="vote", mark=up["mark"], choice="left")
     again = page.say(kind="vote", mark=up["mark"], choice="left")
     assert (first["done"], again["done"], len(rating.votes)) == (1, 1, 1)
-    assert again["paper"] == first["paper"]
+    assert again["pair"] == first["pair"]
 
 
 def test_undo_takes_the_last_vote_back_and_skip_puts_it_off(stocked):
@@ -210,7 +210,7 @@ def test_undo_takes_the_last_vote_back_and_skip_puts_it_off(stocked):
         page.vote("good")
     last = rating.ballot.showing()
     assert {last.left.id, last.right.id} == {put_off.left.id, put_off.right.id}
-    assert page.vote("bad")["paper"] is None
+    assert page.vote("bad")["pair"] is None
     page.say(kind="undo")
     assert rating.ballot.showing() is not None
 
@@ -234,12 +234,12 @@ def test_a_rater_goes_on_where_they_stopped(stocked, make_session):
 def test_a_vote_that_cannot_be_kept_is_said_and_the_pair_stays(stocked, tmp_path):
     """Nobody believes to have voted where nothing was written."""
     rating, page = begin(stocked)
-    up = page.say(kind="hello")["paper"]
+    up = page.say(kind="hello")["pair"]
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as book, book:
         book.execute("ALTER TABLE votes RENAME TO elsewhere")
     answer = page.vote("left")
     assert "The vote was not kept." in answer["why"]
-    assert (answer["paper"], answer["done"]) == (up, 0)
+    assert (answer["pair"], answer["done"]) == (up, 0)
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as book, book:
         book.execute("ALTER TABLE elsewhere RENAME TO votes")
     assert page.vote("left")["done"] == 1
@@ -249,7 +249,7 @@ def test_a_vote_that_cannot_be_kept_is_said_and_the_pair_stays(stocked, tmp_path
 def test_what_a_page_may_not_say_does_nothing(stocked):
     """Strange choices, axes and messages are no votes."""
     rating, page = begin(stocked)
-    up = page.say(kind="hello")["paper"]
+    up = page.say(kind="hello")["pair"]
     for wrong in (
         {"choice": "A"},
         {"choice": "withdraw"},
@@ -257,7 +257,7 @@ def test_what_a_page_may_not_say_does_nothing(stocked):
         {"choice": "left", "axes": {"text": "A"}},
         {},
     ):
-        assert "That is no vote" in page.say(kind="vote", mark=up["mark"], **wrong)["why"]
+        assert "That is not a vote" in page.say(kind="vote", mark=up["mark"], **wrong)["why"]
     page.say(kind="vote", mark="another", choice="left")
     page.say(kind="vote", choice="left")
     rating._on_message(page, "not even a message", [])
