@@ -23,6 +23,8 @@ CELLS = (
     "%%kling -n 4 --max-cost 1.00\nA paper boat drifts down a flooded street",
     "%%kling night -d 5 --dry-run\nA lighthouse turns above a black sea",
     "%kling cost",
+    "%kling list",
+    "%kling help export",
 )
 
 
@@ -54,7 +56,7 @@ def take(folder: Path, *, dark: bool) -> None:
         tab.wait_text(2, "Done")
         tab.videos()
         shoot(tab, 1, f"cell{look}.png")
-        for cell, name in ((3, "refused"), (4, "dry-run"), (5, "cost")):
+        for cell, name in ((3, "refused"), (4, "dry-run"), (5, "cost"), (6, "list"), (7, "help")):
             tab.run_cell(cell)
             shoot(tab, cell, f"{name}{look}.png")
 
