@@ -6,8 +6,6 @@ document on stdout and nothing else; only `generate`, and `demo`, which plays, c
 Exit codes: 0 done, 1 something ended badly, 2 wrong use, 3 refused for money.
 """
 
-import json
-import re
 import shutil
 import sys
 from importlib import import_module
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kling_nb import errors
+from kling_nb.commands.syntax.subcommands import offered
 from kling_nb.files import escape_unwritable
 
 if TYPE_CHECKING:
@@ -49,14 +48,6 @@ def _runs_like(incomplete: str) -> list[str]:
     return [run_id for run_id in recent_ids(current()) if run_id.startswith(incomplete)]
 
 
-def _offers(command: str, incomplete: str, flag: str = "") -> list[str]:
-    """Complete from the table of commands."""
-    from kling_nb.commands.syntax.subcommands import COMMANDS
-
-    found = next(one for one in COMMANDS if one.name == command)
-    return [each for each in (found.offers.get(flag) or found.choices) if each.startswith(incomplete)]
-
-
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds to wait at most.")]
 
@@ -86,12 +77,8 @@ def main() -> None:
         app()
     except errors.KlingError as error:
         sys.stderr.write(f"kling-nb: {error}\n")
-        code = 1
-        if isinstance(error, errors.BudgetError):
-            code = 3
-        elif isinstance(error, errors.UsageError | errors.SettingsError):
-            code = 2
-        raise SystemExit(code) from None
+        misused = isinstance(error, errors.UsageError | errors.SettingsError)
+        raise SystemExit(3 if isinstance(error, errors.BudgetError) else 2 if misused else 1) from None
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         sys.stderr.write(
@@ -105,20 +92,11 @@ def _print(text: str) -> None:
 
 
 def _put(text: str, value: Any, *, as_json: bool) -> None:
-    if not as_json:
-        _print(text)
-        return
-    text = json.dumps(value, indent=2, default=str, ensure_ascii=False)
-    encoding = sys.stdout.encoding or "utf-8"
+    if as_json:
+        from kling_nb.views.json_text import json_text
 
-    def written(sign: re.Match[str]) -> str:
-        letter = sign[0]
-        shown = letter.isprintable() and letter.encode(encoding, "ignore")
-        return letter if shown else json.dumps(letter)[1:-1]
-
-    # What turns a terminal's colours or its reading direction, and what it has no letter for, is written as
-    # JSON's own escape.
-    _print(re.sub(r"[^\n -~]", written, text))
+        text = json_text(value, sys.stdout.encoding or "utf-8")
+    _print(text)
 
 
 @app.command()
@@ -249,14 +227,14 @@ def spend(
         str | None,
         typer.Option(
             help="provider, model, day, tag[:KEY], project, run ...",
-            autocompletion=lambda incomplete: _offers("cost", incomplete, "--by"),
+            autocompletion=lambda incomplete: offered("cost", incomplete, "--by"),
         ),
     ] = None,
     since: Annotated[str | None, typer.Option(metavar="DAY", help="The first day, UTC.")] = None,
     until: Annotated[str | None, typer.Option(metavar="DAY", help="The last day, UTC.")] = None,
     project: Annotated[str | None, typer.Option(metavar="NAME", help="Only this project.")] = None,
     reconcile: Annotated[
-        bool, typer.Option("--reconcile", help="Ask the providers again about unsure charges, for free.")
+        bool, typer.Option("--reconcile", help="Ask the providers again, for free.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -281,9 +259,7 @@ def collect(
 
 @app.command()
 def verify(
-    folder: Annotated[
-        Path, typer.Argument(help="A folder of clips and receipts, or one with a kling_media.")
-    ],
+    folder: Annotated[Path, typer.Argument(help="A folder of clips, or one with a kling_media.")],
     *,
     as_json: Json = False,
 ) -> None:
@@ -325,7 +301,7 @@ def export(
         typer.Argument(
             metavar="LAYOUT",
             help="vbench, videofolder ... or page",
-            autocompletion=lambda incomplete: _offers("export", incomplete),
+            autocompletion=lambda incomplete: offered("export", incomplete),
         ),
     ],
     *,
@@ -349,9 +325,7 @@ def resolve(
         typer.Argument(metavar="ID", help="The run: our id or the provider's.", autocompletion=_runs_like),
     ],
     *,
-    attach: Annotated[
-        str | None, typer.Option(metavar="PROVIDER_ID", help="Its provider has it under this id.")
-    ] = None,
+    attach: Annotated[str | None, typer.Option(metavar="PROVIDER_ID", help="Its id at the provider.")] = None,
     abandon: Annotated[bool, typer.Option("--abandon", help="It has none, or you give the run up.")] = False,
     timeout: Timeout = None,
     as_json: Json = False,
@@ -369,7 +343,7 @@ def adopt(
         typer.Argument(
             metavar="PROVIDER",
             help="runflow or runcomfy.",
-            autocompletion=lambda incomplete: _offers("adopt", incomplete),
+            autocompletion=lambda incomplete: offered("adopt", incomplete),
         ),
     ],
     provider_id: Annotated[str, typer.Argument(metavar="ID", help="The run's id there.")],

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-__all__ = ["COMMANDS", "DIMENSIONS", "Command"]
+__all__ = ["COMMANDS", "DIMENSIONS", "Command", "offered"]
 
 
 #: What a cost can be arranged by; `tag:` goes on with the name of a tag.
@@ -211,3 +211,19 @@ COMMANDS: tuple[Command, ...] = (
         Command("help", "[COMMAND]", "this help, or all of one command"),
     ),
 )
+
+
+def offered(command: str, incomplete: str, flag: str = "") -> list[str]:
+    """Complete, for a shell, what may follow a command or one of its flags.
+
+    Args:
+        command: Its name.
+        incomplete: What is typed of it.
+        flag: The flag; empty for the command itself.
+
+    Example:
+        >>> offered("export", "vb"), offered("cost", "pro", "--by")
+        (['vbench', 'vbench-custom', 'vbench2'], ['provider', 'project'])
+    """
+    found = next(one for one in COMMANDS if one.name == command)
+    return [each for each in (found.offers.get(flag) or found.choices) if each.startswith(incomplete)]
