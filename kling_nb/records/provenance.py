@@ -239,7 +239,7 @@ def sample_of(tags: Mapping[str, str], take: int) -> Sample:
 
     Example:
         >>> sample_of({"suite": "vbench", "index": "7"}, 2)
-        Sample(suite='vbench', dimension=None, index=7, take=2)
+        Sample(suite='vbench', index=7, take=2)
     """
     text = tags.get("index", "")
     return Sample(
