@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from decimal import ROUND_FLOOR, Decimal
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any
 
@@ -208,14 +209,15 @@ def current_settings(
         SettingsError: As for `load_settings`.
     """
     own = default_user_file()
-    top = (start or Path.cwd()).resolve()
-    above = (top, *top.parents)
-    files = [_stamp(path) for path in (own, *(p / "pyproject.toml" for p in above))]
-    repositories = [os.path.exists(p / ".git") for p in above]  # noqa: PTH110 - as in `_project_name`
+    here = Path.cwd()
+    top = (start or here).resolve()
+    projects, repositories = _looked_for(top)
+    files = [_stamp(own), *map(_stamp, projects)]
+    named = [name for name in os.environ if name.startswith(PREFIX) or name in _WHO]
     read_from = hash(
         (
-            *(item for item in os.environ.items() if item[0].startswith(PREFIX) or item[0] in _WHO),
-            *(str(overrides), str(own), str(top), str(Path.cwd()), *files, *repositories),
+            *((name, os.environ.get(name)) for name in named),
+            *(str(overrides), str(own), str(top), str(here), *files, *map(os.path.exists, repositories)),
         )
     )
     for known, settings in _last:
@@ -228,9 +230,16 @@ def current_settings(
     return settings
 
 
-def _stamp(path: Path) -> tuple[int, int, int, int, int, int] | None:
+@lru_cache(maxsize=8)
+def _looked_for(top: Path) -> tuple[list[str], list[str]]:
+    """Name the files of projects and repositories around a folder."""
+    above = [str(folder / "_")[:-1] for folder in (top, *top.parents)]
+    return [f"{folder}pyproject.toml" for folder in above], [f"{folder}.git" for folder in above]
+
+
+def _stamp(path: Path | str) -> tuple[int, int, int, int, int, int] | None:
     try:
-        facts = path.stat()
+        facts = os.stat(path)  # noqa: PTH116 - a name is enough
     except OSError:
         return None
     return (

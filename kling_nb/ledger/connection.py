@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError
 
 from kling_nb.errors import LedgerError
 from kling_nb.interrupts import interrupts_held
@@ -58,7 +58,7 @@ class LedgerFile:
                 self._engine.dispose()
                 raise
             self._opened = True
-        except (SQLAlchemyError, ImportError, OSError, ValueError) as error:
+        except (*sqlite.ERRORS, ImportError, OSError, ValueError) as error:
             raise self._broken(error) from None
 
     def _broken(self, error: Exception) -> LedgerError:
@@ -105,7 +105,7 @@ class LedgerFile:
         try:
             with interrupts_held(), self._begun(True) if writing else self._open(writing=False) as connection:
                 yield connection
-        except SQLAlchemyError as error:
+        except sqlite.ERRORS as error:
             raise self._broken(error) from None
 
     @contextmanager

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from kling_nb.errors import LedgerError
 from kling_nb.ledger.rows import read_row, remember
-from kling_nb.ledger.schema import COLUMNS, LIVE, RUNS, row_of
+from kling_nb.ledger.schema import COLUMNS, LIVE, row_of
+from kling_nb.ledger.sqlite import run_statement
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals
 from kling_nb.records.run import Earlier, RunRecord, RunStatus, changed
@@ -26,13 +27,14 @@ _MOST_EARLIER = 50
 _NOT_LOGGED = frozenset({"request", "status", "sent", "earlier"})
 
 
-_MONEY = ("settled", "reserved", "unknown")
-_SUMS = sa.table("sums", *(sa.column(name) for name in ("scope", "name", "play", "day", *_MONEY)))
-
-
 # The statements of every step of a run's life, as the driver takes them.
 _INSERT = f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _UPDATE = f"UPDATE runs SET {' = ?, '.join(COLUMNS)} = ? WHERE id = ?"
+_SELECT = "SELECT id, record FROM runs WHERE"
+_LIVE = ", ".join(f"'{status}'" for status in LIVE)
+_SUMS = ", ".join(f"coalesce(sum({name}), 0)" for name in ("settled", "reserved", "unknown"))
+#: Runs that nobody else drives: of an owner, at a time.
+_FREE = f"owner IS NULL OR owner = ? OR (owned_until < ? AND status <> '{RunStatus.SUBMITTING.value}')"
 
 
 def note_result(connection: sa.Connection, *more: Any) -> None:
@@ -67,8 +69,8 @@ class Transaction:
         Raises:
             LedgerError: One of their rows cannot be read.
         """
-        query = sa.select(RUNS.c.id, RUNS.c.record).where(RUNS.c.request_key.in_(request_keys))
-        rows = self._connection.execute(query.order_by(RUNS.c.created_at))
+        among = "request_key IN (SELECT value FROM json_each(?)) ORDER BY created_at"
+        rows = self._rows(f"{_SELECT} {among}", json.dumps([*request_keys]))
         return [read_row(run_id, text) for run_id, text in rows]
 
     def earlier(self, record: RunRecord) -> tuple[Earlier, ...]:
@@ -89,24 +91,24 @@ class Transaction:
 
     def get(self, run_id: str) -> RunRecord | None:
         """Give one run by our id."""
-        row = self._connection.exec_driver_sql("SELECT record FROM runs WHERE id = ?", (run_id,)).first()
-        return None if row is None else read_row(run_id, row[0])
+        return self._one(f"{_SELECT} id = ?", run_id)
 
     def holder(self, provider: str, provider_run_id: str) -> RunRecord | None:
         """Give the run that has this id at its provider."""
-        query = sa.select(RUNS.c.id, RUNS.c.record).where(
-            RUNS.c.provider == provider, RUNS.c.provider_run_id == provider_run_id
-        )
-        return self._one(query.order_by(RUNS.c.created_at).limit(1))
+        has = "provider = ? AND provider_run_id = ? ORDER BY created_at LIMIT 1"
+        return self._one(f"{_SELECT} {has}", provider, provider_run_id)
 
     def live(self, run_key: str) -> RunRecord | None:
         """Give the run of this run key that is on its way or lost; there is one at most."""
-        query = sa.select(RUNS.c.id, RUNS.c.record).where(RUNS.c.run_key == run_key, RUNS.c.status.in_(LIVE))
-        return self._one(query)
+        return self._one(f"{_SELECT} run_key = ? AND status IN ({_LIVE})", run_key)
 
-    def _one(self, query: sa.Select[tuple[str, str]]) -> RunRecord | None:
-        row = self._connection.execute(query).first()
-        return None if row is None else read_row(row.id, row.record)
+    def _one(self, query: str, *values: str) -> RunRecord | None:
+        for run_id, text in self._rows(query, *values):
+            return read_row(run_id, text)
+        return None
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
+        return run_statement(self._connection, query, values).fetchall()
 
     def sums(self, *, play: bool, since: datetime | None = None, **equal: str) -> Totals:
         """Read running totals of money; runs whose charge is unknown are counted beside the sums.
@@ -119,14 +121,16 @@ class Transaction:
         Returns:
             The sums, without any cap.
         """
-        query = sa.select(*(sa.func.coalesce(sa.func.sum(_SUMS.c[name]), 0) for name in _MONEY))
         [(field, name)] = equal.items() or [("user", None)]
-        query = query.where(_SUMS.c.scope == field.removesuffix("_id"), _SUMS.c.play == play)
+        query, values = (
+            f"SELECT {_SUMS} FROM sums WHERE scope = ? AND play = ?",
+            [field.removesuffix("_id"), play],
+        )
         if name is not None:
-            query = query.where(_SUMS.c.name == name)
+            query, values = f"{query} AND name = ?", [*values, name]
         if since is not None:
-            query = query.where(_SUMS.c.day >= since.date().isoformat())
-        settled, reserved, unknown = self._connection.execute(query).one()
+            query, values = f"{query} AND day >= ?", [*values, since.date().isoformat()]
+        [(settled, reserved, unknown)] = self._rows(query, *values)
         return Totals(settled_micros=settled, reserved_micros=reserved, unknown=unknown, play=play)
 
     def totals(self, session_id: str, *, play: bool) -> Totals:
@@ -135,14 +139,13 @@ class Transaction:
 
     def began(self, session_id: str) -> datetime | None:
         """Say when the first run of a session was made, or None where it has none."""
-        query = sa.select(sa.func.min(RUNS.c.created_at)).where(RUNS.c.session_id == session_id)
-        text = self._connection.scalar(query)
+        [(text,)] = self._rows("SELECT min(created_at) FROM runs WHERE session_id = ?", session_id)
         return None if text is None else datetime.fromisoformat(text)
 
     def insert(self, record: RunRecord, kind: str = "created", **data: Any) -> None:
         """Add a run and its first event."""
         row = row_of(record)
-        self._connection.exec_driver_sql(_INSERT, tuple(row.values()))
+        run_statement(self._connection, _INSERT, tuple(row.values()))
         remember(record, row["record"])
         self._append(record, kind, data)
 
@@ -156,7 +159,7 @@ class Transaction:
     def write(self, record: RunRecord, kind: str, **data: Any) -> None:
         """Replace a run's current state and append the event that explains it."""
         row = row_of(record)
-        self._connection.exec_driver_sql(_UPDATE, (*row.values(), record.id))
+        run_statement(self._connection, _UPDATE, (*row.values(), record.id))
         remember(record, row["record"])
         self._append(record, kind, data)
 
@@ -210,46 +213,48 @@ class Transaction:
     def renew(self, run_ids: Sequence[str], owner: str, ttl_s: float) -> int:
         """Keep the right to drive runs, but never take it; gives how many are still this owner's."""
         until = (utc_now() + timedelta(seconds=ttl_s)).isoformat()
-        return self._connection.exec_driver_sql(
+        return run_statement(
+            self._connection,
             "UPDATE runs SET owned_until = ? WHERE owner = ? AND id IN (SELECT value FROM json_each(?))",
             (until, owner, json.dumps(list(run_ids))),
         ).rowcount
 
     def lease(self, run_id: str) -> str | None:
         """Give what changes with every renewal of a run's lease; see `Ledger.lease`."""
-        until: str | None = self._connection.scalar(sa.select(RUNS.c.owned_until).where(RUNS.c.id == run_id))
-        return until
+        return self._value("SELECT owned_until FROM runs WHERE id = ?", run_id)
+
+    def _value(self, query: str, *values: str) -> str | None:
+        return next((value for (value,) in self._rows(query, *values)), None)
 
     def release(self, run_id: str, owner: str) -> None:
         """Give the right to drive a run back."""
-        self._connection.exec_driver_sql(
-            "UPDATE runs SET owner = NULL, owned_until = NULL WHERE id = ? AND owner = ?", (run_id, owner)
-        )
+        free = "UPDATE runs SET owner = NULL, owned_until = NULL WHERE id = ? AND owner = ?"
+        run_statement(self._connection, free, (run_id, owner))
 
     def claim(self, run_id: str, owner: str, ttl_s: float, *, unmoved: str | None = None) -> bool:
         """Take or renew the right to drive a run; see `Ledger.claim`."""
-        free = _is_free(owner)
-        if unmoved is not None:
-            free |= RUNS.c.owned_until == unmoved
-        until = (utc_now() + timedelta(seconds=ttl_s)).isoformat()
-        query = sa.update(RUNS).where(RUNS.c.id == run_id, free).values(owner=owner, owned_until=until)
-        return self._connection.execute(query).rowcount == 1
+        now = utc_now()
+        until = (now + timedelta(seconds=ttl_s)).isoformat()
+        # Nothing is equal to NULL, so that a run without a lease never counts as unmoved.
+        take = f"UPDATE runs SET owner = ?, owned_until = ? WHERE id = ? AND ({_FREE} OR owned_until = ?)"
+        values = (owner, until, run_id, owner, now.isoformat(), unmoved)
+        return run_statement(self._connection, take, values).rowcount == 1
 
     def claimable(self, run_id: str, owner: str) -> bool:
         """Say whether `claim` would be granted now."""
-        query = sa.select(RUNS.c.id).where(RUNS.c.id == run_id, _is_free(owner))
-        return self._connection.scalar(query) is not None
+        query, now = f"SELECT id FROM runs WHERE id = ? AND ({_FREE})", utc_now().isoformat()
+        return self._value(query, run_id, owner, now) is not None
 
     def owner(self, run_id: str) -> str | None:
         """Say who drives a run."""
-        row = self._connection.exec_driver_sql("SELECT owner FROM runs WHERE id = ?", (run_id,)).first()
-        return None if row is None else row[0]
+        return self._value("SELECT owner FROM runs WHERE id = ?", run_id)
 
     def _append(self, record: RunRecord, kind: str, data: dict[str, Any]) -> None:
         # The money after each event, so that what was held at any moment can be proved from the events alone.
         money = {"reserved_micros": record.reserved_micros, "settled_micros": record.settled_micros}
         text = json.dumps({"status": record.status.value, **money, **data}, default=str, sort_keys=True)
-        self._connection.exec_driver_sql(
+        run_statement(
+            self._connection,
             "INSERT INTO events (run_id, at, kind, data) VALUES (?, ?, ?, ?)",
             (record.id, utc_now().isoformat(), kind, text),
         )
@@ -267,9 +272,3 @@ def revived(record: RunRecord) -> dict[str, Any]:
         "reserved_micros": held,
         "settled_micros": None,
     }
-
-
-def _is_free(owner: str) -> sa.ColumnElement[bool]:
-    """Select the runs that nobody else drives."""
-    run_out = (RUNS.c.owned_until < utc_now().isoformat()) & (RUNS.c.status != RunStatus.SUBMITTING.value)
-    return RUNS.c.owner.is_(None) | (RUNS.c.owner == owner) | run_out

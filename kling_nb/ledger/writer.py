@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 
 from kling_nb.errors import LedgerError
 from kling_nb.files import Checkpoint, no_checkpoint
+from kling_nb.ledger.sqlite import ERRORS, run_statement
 from kling_nb.ledger.transaction import Transaction
 
 __all__ = ["Writer"]
@@ -140,13 +140,13 @@ class Writer:
                 loop.call_soon_threadsafe(_tell, own)
 
     def _answer(self, ask: _Ask, connection: sa.Connection) -> _Answer:
-        connection.exec_driver_sql("SAVEPOINT ask")
+        run_statement(connection, "SAVEPOINT ask")
         try:
             answer: _Answer = ask, ask.work(Transaction(connection)), None
         except Exception as error:  # noqa: BLE001 - it belongs to who asked
-            connection.exec_driver_sql("ROLLBACK TO ask")
-            answer = ask, None, self._broken(error) if isinstance(error, SQLAlchemyError) else error
-        connection.exec_driver_sql("RELEASE ask")
+            run_statement(connection, "ROLLBACK TO ask")
+            answer = ask, None, self._broken(error) if isinstance(error, ERRORS) else error
+        run_statement(connection, "RELEASE ask")
         return answer
 
 

@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic_core import to_json
+
 from kling_nb.errors import StoreError
 from kling_nb.files import signature
 from kling_nb.media.index import OURS, FolderIndex
@@ -21,6 +23,8 @@ __all__ = ["Damaged", "SidecarReader", "Sidecars", "receipt_bytes"]
 
 #: Bytes that a receipt may grow by until its run ends: the posted body, facts of the file, its marks.
 _GROWTH = 320 * 1024
+
+_REST = re.compile(r"[a-z0-9]{4,20}\.json")
 
 Skipped = list[tuple[str, str]]
 
@@ -98,10 +102,11 @@ class SidecarReader:
         found: list[RunRecord] = []
         skipped: Skipped = []
         damaged: list[Damaged] = []
-        names = re.compile(rf"(?:{'|'.join(map(re.escape, stems)) or '(?!)'})-[a-z0-9]{{4,20}}\.json")
         for name in self._index.names(wanted):
             try:
-                record = self._one(name, wanted, named=names.fullmatch(name) is not None)
+                stem, _, rest = name.rpartition("-")
+                named = stem in stems and _REST.fullmatch(rest) is not None
+                record = self._one(name, wanted, named=named)
             except _DamagedError as error:
                 keys = (self._index.keys_of(name) or frozenset()) & (wanted or frozenset())
                 damaged.append(Damaged(name, error.what.removesuffix("."), keys))
@@ -157,7 +162,7 @@ def receipt_bytes(record: RunRecord) -> bytes:
         StoreError: It is, or may become, larger than a sidecar that is read again.
     """
     receipt = to_receipt(record)
-    data = json.dumps(receipt, indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+    data = to_json(receipt, indent=1, inf_nan_mode="null")
     room = MAX_RECEIPT_BYTES - (0 if record.status.ended else _GROWTH)
     # Escaped, a letter that is no ASCII takes at most three times the room.
     if 3 * len(data) >= room and max(len(data), len(json.dumps(receipt))) >= room:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from operator import attrgetter
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
@@ -197,8 +198,7 @@ class _Part(Fact):
     @classmethod
     def of(cls, record: Any, **derived: Any) -> "_Part":
         """Take the fields from a record as they are: what goes out is cleaned by its type, not refused."""
-        paths = {name: name.replace("__", ".") for name in cls.model_fields if name not in derived}
-        held = {name: attrgetter(path)(record) for name, path in paths.items()}
+        held = {name: read(record) for name, read in _readers(cls).items() if name not in derived}
         return cls.model_construct(**held, **derived)
 
     def facts(self) -> dict[str, Any]:
@@ -210,6 +210,11 @@ class _Part(Fact):
             apart = isinstance(value, _Part) and name not in RunRecord.model_fields
             place.update(value.facts() if apart else {inner: value})
         return found
+
+
+@cache
+def _readers(part: type[_Part]) -> dict[str, "attrgetter[Any]"]:
+    return {name: attrgetter(name.replace("__", ".")) for name in part.model_fields}
 
 
 class _Times(_Part):

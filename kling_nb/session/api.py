@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from functools import cache
 from inspect import signature
 from multiprocessing import parent_process
 from pathlib import Path
@@ -134,6 +135,11 @@ def connect(
         return made
 
 
+@cache
+def _options_of_submit() -> tuple[str, ...]:
+    return tuple(signature(submit).parameters)
+
+
 def ask_for(
     prompt: str | TextToVideo | None = None,
     *,
@@ -165,10 +171,10 @@ def ask_for(
         >>> ask_for("A red fox", take=2).takes
         (2,)
     """
-    unknown = sorted(options.keys() - signature(submit).parameters)
+    unknown = sorted(options.keys() - _options_of_submit())
     if unknown:
         # A price for something else than was meant is worse than none.
-        raise no_such_option(unknown, signature(submit).parameters)
+        raise no_such_option(unknown, _options_of_submit())
     if isinstance(take, bool) or not isinstance(take, int) or take < 0:
         raise UsageError("take: should be a whole number, 0 or more.", cure="Nothing was sent.")
     if isinstance(prompt, Iterable) and not isinstance(prompt, str | TextToVideo):
