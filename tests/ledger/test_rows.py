@@ -6,7 +6,9 @@ from contextlib import closing
 import pytest
 
 from kling_nb.errors import BudgetError, KlingError, LedgerError
+from kling_nb.ledger.rows import read_row
 from kling_nb.notebook.line import run_command
+from support.clips import make_record
 from support.sessions import ask
 
 NEWER = '{"id": "kl7m2q", "status": "paused", "words": "of a newer program"}'
@@ -86,3 +88,14 @@ def test_asked_for_by_name_it_says_what_is_wrong(build):
     assert house.submissions == sent
     other = house.run(later, ask("a fox", takes=(1,), provider="runcomfy"))
     assert other.status == "succeeded"
+
+
+def test_a_row_is_parsed_once_and_anew_when_its_text_is_another():
+    """What is in the ledger decides: the record that is known stands for its very text alone."""
+    record = make_record(id="kzzzzzz2")
+    text = record.model_dump_json()
+    first = read_row(record.id, text)
+    assert first == record
+    assert read_row(record.id, text) is first
+    changed = record.model_copy(update={"message": "another process wrote this"})
+    assert read_row(record.id, changed.model_dump_json()) == changed
