@@ -100,7 +100,6 @@ class Ask:
     tags: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     private: bool = False
-    _keys: dict[tuple[str, int], tuple[str, ...]] = field(default_factory=dict, init=False, compare=False)
 
     def __repr__(self) -> str:
         # A notebook keeps what it shows.
@@ -130,10 +129,8 @@ class Ask:
 
     def keys(self, model: str, take: int) -> tuple[str, ...]:
         """Give the request keys whose runs answer a take, the call's own first."""
-        if (model, take) not in self._keys:
-            requests = (self.request,) if self.no_cache else (self.request, *self.earlier)
-            self._keys[model, take] = tuple(request_key(request, model, take) for request in requests)
-        return self._keys[model, take]
+        requests = (self.request,) if self.no_cache else (self.request, *self.earlier)
+        return tuple(request_key(request, model, take) for request in requests)
 
     @property
     def named(self) -> str | None:
