@@ -185,8 +185,7 @@ class RunComfy:
         if sent is None:
             raise RefusedError(self.refuse(422, errors=[Problem((), "the body is not a JSON object")]))
         reader = Reader(WIRE, self.provider.faults, sent, _shot_types(name))
-        tier = name.split("/")[2] if name in PRICES else "of another name"
-        plan = reader.plan(f"runcomfy kling 3.0 {tier}")
+        plan = reader.plan()
         if reader.problems:
             raise RefusedError(self.refuse(422, errors=reader.problems))
         if self.provider.faults.fires(WIRE, "submit_moderated"):

@@ -136,7 +136,7 @@ class Runflow:
         if body is None or wrong:
             raise RefusedError(self.refuse(400, message=wrong))
         reader = Reader(WIRE, self.provider.faults, body["input"])
-        plan = reader.plan("runflow kling v3 pro")
+        plan = reader.plan()
         if reader.problems:
             raise RefusedError(self.refuse(422, message="the input is not valid", errors=reader.problems))
         if self.provider.faults.fires(WIRE, "submit_moderated"):

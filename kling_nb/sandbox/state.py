@@ -45,10 +45,10 @@ PATIENCE_S: Final = 1.0
 """Real seconds that a reader is kept waiting for a file whose simulated time is over."""
 
 
-LOOKS: Final = 4
+TAKES: Final = 4
 
 
-"""In how many colours equal requests are made, one after the other."""
+"""In how many pictures equal requests are made, one after the other."""
 
 
 class ProviderState:
@@ -251,10 +251,10 @@ class ProviderState:
         Returns:
             The stored run.
         """
-        # Only a few looks, so that equal requests are still rendered a few times at the most.
-        look = self._asked[plan.digest] % LOOKS
+        # Only a few, so that equal requests are still rendered a few times at the most.
+        take = self._asked[plan.digest] % TAKES
         self._asked[plan.digest] += 1
-        plan = replace(plan, look=look)
+        plan = replace(plan, take=take)
         run = Run(
             id=run_id or self.new_id(wire),
             wire=wire,

@@ -63,15 +63,8 @@ class Reader:
     shot_types: tuple[str, ...] = SHOT_TYPES
     problems: list[Problem] = field(default_factory=list)
 
-    def plan(self, model_name: str) -> ClipPlan:
-        """Check everything and say what to render. Only to be used if `problems` stays empty.
-
-        Args:
-            model_name: A short name of the model for the foot of the picture.
-
-        Returns:
-            The plan.
-        """
+    def plan(self) -> ClipPlan:
+        """Check everything and say what to render. Only to be used if `problems` stays empty."""
         sound_key = "generate_audio" if self.wire == "runflow" else "sound"
         self._unknown(self.sent, {*_SHARED, sound_key}, ())
         prompt = self._text("prompt")
@@ -86,8 +79,7 @@ class Reader:
             self._no(("prompt",), "field required")
         if self.wire == "runflow" and (prompt is None) == (not shots) and not self.problems:
             self._no(("prompt",), "give either prompt or multi_prompt, and only one of them")
-        footer = f"{model_name}, {seconds} s, {ratio}, {'tone' if audio else 'silent'}"
-        return ClipPlan(_fit(shots or [Shot(prompt or "", seconds)], seconds), ratio, audio, footer)
+        return ClipPlan(_fit(shots or [Shot(prompt or "", seconds)], seconds), ratio, audio)
 
     def _no(self, where: tuple[str | int, ...], what: str) -> None:
         self.problems.append(Problem(where, what))

@@ -3,22 +3,27 @@
 import asyncio
 import threading
 import time
+from dataclasses import replace
+from itertools import combinations
 
 import av
 import pytest
-from PIL import Image, ImageChops, ImageFont
+from PIL import ImageChops
 
+from kling_nb.sandbox.render import letters
 from kling_nb.sandbox.render.cache import Clips
-from kling_nb.sandbox.render.canvas import SIZES, Caption, Stage, clean, wrap
-from kling_nb.sandbox.render.clip import FPS, ClipPlan, Shot, StoppedError, render
+from kling_nb.sandbox.render.canvas import SIZES, Caption, Stage
+from kling_nb.sandbox.render.clip import FPS, ClipPlan, Shot, StoppedError, as_frame, render
+from kling_nb.sandbox.render.letters import Letters, clean
+from kling_nb.sandbox.runcomfy import PRICES
 from support.sandbox import Bench
 
 FOX = "A red fox crosses fresh snow at dawn, slow dolly-in, soft rim light"
-BADGE = (24, 28, 136, 56)
+BADGE = (22, 20, 110, 46)
 
 
 def plan(*shots, ratio="16:9", audio=False):
-    return ClipPlan(shots or (Shot(FOX, 3),), ratio, audio=audio, footer="test")
+    return ClipPlan(shots or (Shot(FOX, 3),), ratio, audio=audio)
 
 
 @pytest.fixture
@@ -39,6 +44,11 @@ def film(tmp_path):
 
 def pictures(container):
     return [frame.to_image() for frame in container.decode(video=0)]
+
+
+def picture(drawn):
+    """What a stage has drawn, as an RGB picture."""
+    return as_frame(drawn).to_image()
 
 
 def distance(one, other):
@@ -101,27 +111,60 @@ def test_every_frame_is_marked_sandbox(film):
     assert (levels[0] < 60, levels[1] > 170) == (True, True)
 
 
+def still(caption, *, size=(640, 360), at=0.0):
+    """One frame of a shot as a picture."""
+    return picture(Stage(size, caption).frame(at_s=4 * at, through=at, within=at))
+
+
 def test_the_prompt_is_in_the_picture():
-    """Another prompt, shot number or footer gives another picture; the same gives the same."""
+    """Another prompt, shot number or foot gives another picture; the same gives the same."""
     captions = [
         Caption(FOX, 1, 2, "f"),
         Caption("a blue owl", 1, 2, "f"),
         Caption(FOX, 1, 3, "f"),
         Caption(FOX, 1, 2, "g"),
     ]
-    frames = [Stage((640, 360), caption).frame(at_s=0, through=0).tobytes() for caption in captions]
-    assert len(set(frames)) == 4
-    again = Stage((640, 360), captions[0]).frame(at_s=0, through=0).tobytes()
-    assert again == frames[0]
+    assert len({still(caption).tobytes() for caption in captions}) == 4
+    assert still(captions[0]).tobytes() == still(captions[0]).tobytes()
+
+
+def test_prompts_and_takes_are_told_apart_at_a_glance(film):
+    """Other words, and other takes of the same, give pictures that differ far beyond their letters."""
+    plans = [plan(Shot(f"prompt {number}", 1)) for number in range(6)]
+    plans += [replace(plans[0], take=take) for take in (1, 2, 3)]
+    shown = [pictures(film(wanted))[0].crop((0, 60, 640, 200)) for wanted in plans]
+    assert min(distance(one, other) for one, other in combinations(shown, 2)) > 12
+
+
+def test_a_picture_tells_no_provider_and_no_model():
+    """Both wires and every model make the same films of the same words, so that clips can be judged blind."""
+    with Bench() as bench:
+        for model in PRICES:
+            assert bench.comfy(model=model, prompt=FOX, duration=5, sound=False).status_code == 200
+        assert bench.flow(prompt=FOX, duration="5", generate_audio=False).status_code == 201
+        plans = [run.plan for run in bench.sandbox.provider.runs]
+    assert len({replace(each, take=0).digest for each in plans}) == 1
+    assert [each.take for each in plans] == list(range(len(PRICES) + 1))
 
 
 def test_the_picture_moves(film):
     """Frames differ from each other: the clock, the bar and the light move."""
     stage = Stage((640, 360), Caption(FOX, 1, 1, "f"))
-    frames = {stage.frame(at_s=n / FPS, through=n / 72).tobytes() for n in range(72)}
+    ways = [(n / FPS, n / 71, n / 71) for n in range(72)]
+    frames = {stage.frame(at_s=at, through=part, within=part).luma.tobytes() for at, part, _ in ways}
     assert len(frames) == 72
     shown = pictures(film(plan()))
     assert distance(shown[0], shown[36]) > 0.5
+
+
+def test_a_frame_keeps_nothing_of_the_one_before():
+    """What moved is taken away whole: a frame is the same whatever was drawn before it."""
+    used = Stage((360, 640), Caption(FOX, 1, 1))
+    for n in range(30):
+        used.frame(at_s=n / 7, through=1 - n / 30, within=n / 29)
+    drawn = picture(used.frame(at_s=1.0, through=0.3, within=0.6))
+    fresh = picture(Stage((360, 640), Caption(FOX, 1, 1)).frame(at_s=1.0, through=0.3, within=0.6))
+    assert drawn.tobytes() == fresh.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -141,20 +184,54 @@ def test_the_picture_moves(film):
 def test_any_text_can_be_drawn(text, size):
     """No prompt makes the renderer fail or take long."""
     begun = time.process_time()
-    picture = Stage(size, Caption(text, 1, 1, text)).frame(at_s=0, through=0.5)
-    assert picture.size == size
+    assert still(Caption(text, 1, 1), size=size, at=0.5).size == size
     assert time.process_time() - begun < 5
+
+
+@pytest.fixture
+def no_fonts(monkeypatch, tmp_path):
+    """A machine without any font of its own."""
+    monkeypatch.setattr(letters, "_faces", list)
+    letters._face.cache_clear()
+    yield
+    letters._face.cache_clear()
+
+
+def test_a_letter_that_no_font_has_is_left_out(no_fonts):
+    """Never a box: words nobody here can draw leave no trace, and those beside them stand."""
+    assert Letters(20).wrap("a 红狐 fox, \u0939\u093f", 1000) == ["a fox,"]
+    assert Letters(20).length("红狐") == 0
+    bare, foreign = (still(Caption(text, 1, 1, seed=5)) for text in ("fox", "红狐 fox ثعلب"))
+    assert bare.tobytes() == foreign.tobytes()
+
+
+def test_a_font_of_the_machine_draws_what_the_built_in_one_lacks(monkeypatch, tmp_path):
+    """A stand-in for such a font: each stretch of text has the first font that has its letters."""
+    face = tmp_path / "other.ttf"
+    monkeypatch.setattr(letters, "_faces", lambda: [face])
+    monkeypatch.setattr(
+        letters, "_has", lambda font, char: (font == face) == (char in "红狐ثعلب") or char == " "
+    )
+    letters._face.cache_clear()
+    assert list(letters._spans("a 红狐 fox")) == [(None, "a "), (face, "红狐 "), (None, "fox")]
+    letters._face.cache_clear()
+
+
+@pytest.mark.parametrize(("text", "leftwards"), [("a ثعلب", False), ("12 ثعلب (a)", True), ("红狐", False)])
+def test_a_line_begins_where_its_script_does(text, leftwards):
+    """Arabic and Hebrew begin on the right, also after digits."""
+    assert letters.goes_left(text) is leftwards
 
 
 def test_wrapping_keeps_every_word_inside():
     """Lines fit, words stay in order, long words are cut, too much ends in an ellipsis."""
-    font = ImageFont.load_default(20)
-    lines = wrap(FOX + " " + "x" * 100, font, 200, 30)
-    assert all(font.getlength(line) <= 200 for line in lines)
+    made = Letters(20)
+    lines = made.wrap(FOX + " " + "x" * 100, 200, 30)
+    assert all(made.length(line) <= 200 for line in lines)
     assert "".join(lines).replace(" ", "") == (FOX + "x" * 100).replace(" ", "")
-    short = wrap(FOX, font, 100, 3)
+    short = made.wrap(FOX, 100, 3)
     assert (len(short), short[-1][-3:]) == (3, "...")
-    assert font.getlength(short[-1]) <= 100
+    assert made.length(short[-1]) <= 100
 
 
 def test_clean_leaves_one_line_of_plain_words():
@@ -172,7 +249,7 @@ def test_the_index_stands_in_front(tmp_path):
 
 def test_a_plan_that_cannot_be_made_is_refused(tmp_path):
     """No shot, an empty shot or an unknown ratio is a ValueError, and no file appears."""
-    for wrong in (ClipPlan((), "16:9", audio=False, footer=""), plan(Shot("x", 0)), plan(ratio="4:3")):
+    for wrong in (ClipPlan((), "16:9", audio=False), plan(Shot("x", 0)), plan(ratio="4:3")):
         with pytest.raises(ValueError, match=r"shot|ratio"):
             render(wrong, tmp_path / "a.mp4")
     assert not list(tmp_path.glob("*.mp4"))
@@ -254,10 +331,10 @@ def test_storyboards_become_shots_of_the_asked_length(film):
             assert bench.stats()["runs"][-1]["seconds"] == expected
 
 
-def test_a_frame_is_a_plain_picture():
-    """Frames are RGB of the stage's size, whatever the moment."""
+def test_a_frame_is_what_a_film_is_made_of():
+    """Frames are planes in the range of a film: full luma, chroma at half the size each way."""
     stage = Stage((360, 640), Caption(FOX, 2, 3, "f"))
-    for through in (0.0, 0.3, 1.0):
-        frame = stage.frame(at_s=15 * through, through=through)
-        assert isinstance(frame, Image.Image)
-        assert (frame.mode, frame.size) == ("RGB", (360, 640))
+    for part in (0.0, 0.3, 1.0):
+        frame = stage.frame(at_s=15 * part, through=part, within=part)
+        assert [(plane.mode, plane.size) for plane in frame] == [("L", (360, 640))] + [("L", (180, 320))] * 2
+        assert all(low >= 16 and high <= 240 for low, high in (plane.getextrema() for plane in frame))

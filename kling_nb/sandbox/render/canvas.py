@@ -2,18 +2,21 @@
 
 Invariants:
     * The word SANDBOX stands in every frame, so a stand-in clip can never pass for a bought one.
-    * Text is laid out once per shot; a frame only moves a small light, a film strip and a clock, which is
-      what keeps a clip far cheaper to make than to watch.
-    * Any Unicode text is drawn without an exception; a glyph that the built-in font lacks becomes a box.
+    * What stands still is drawn once per shot; a frame only moves a light, a bar and a clock, which is what
+      keeps a clip far cheaper to make than to watch.
+    * Nothing in it tells the provider or the model, so that clips can be judged blind.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageChops, ImageDraw
+
+from kling_nb.sandbox.render.letters import Letters, clean, goes_left
+from kling_nb.sandbox.render.motif import orb, scene
 
 SIZES: Final = {"16:9": (640, 360), "9:16": (360, 640), "1:1": (480, 480)}
 
@@ -21,136 +24,28 @@ SIZES: Final = {"16:9": (640, 360), "9:16": (360, 640), "1:1": (480, 480)}
 """Pixels of a clip by aspect ratio: small, even (4:2:0 chroma needs that) and exactly in proportion."""
 
 
-_PALETTE: Final = (
-    ((24, 44, 74), (66, 102, 138)),
-    ((70, 36, 52), (150, 88, 84)),
-    ((22, 60, 58), (78, 128, 108)),
-    ((58, 44, 84), (118, 96, 150)),
-    ((84, 58, 26), (168, 130, 74)),
-    ((40, 46, 52), (104, 114, 122)),
-)
-
-
-"""Top and bottom colour of a shot. Neighbours differ in hue, so that a cut is seen at a glance."""
-
-
-_INK: Final = (246, 243, 236)
-_FADED: Final = (214, 214, 210)
+_INK: Final = (250, 248, 242)
+_FADED: Final = (206, 206, 202)
 _AMBER: Final = (255, 190, 70)
 _NIGHT: Final = (14, 16, 20)
-_MARGIN: Final = 24
-_STRIP: Final = 16
-_LINES_MAX: Final = 9
-_TEXT_MAX: Final = 1200
+_MARGIN: Final = 22
+_TEXT_MAX: Final = 500
 
 
 """Characters of a prompt that are looked at: more would not fit, and measuring them costs time."""
 
 
-_PLAIN: Final = str.maketrans(
-    {0x2014: " - ", 0x2013: "-", 0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"', 0x2026: "..."}
-)
+#: From the full range of a picture to that of a film, whose black is 16: luma, then chroma.
+_LUMA: Final = [16 + round(level * 219 / 255) for level in range(256)]
+_CHROMA: Final = [128 + round((level - 128) * 224 / 255) for level in range(256)]
 
 
-"""Typographic marks that people paste and the built-in font lacks, and what to draw for them."""
+class Planes(NamedTuple):
+    """A frame as an encoder takes it: luma, and two of chroma at half the size each way."""
 
-
-def clean(text: str) -> str:
-    r"""Text that a font can be asked to draw: one line, no control characters, no lone surrogates.
-
-    Args:
-        text: Anything a prompt can hold, of any length.
-
-    Returns:
-        The words parted by single blanks.
-
-    Example:
-        >>> clean("a\nfox\ud800")
-        'a fox?'
-    """
-    whole = text.translate(_PLAIN).encode("utf-8", "replace").decode("utf-8")
-    return " ".join("".join(c if c.isprintable() else " " for c in whole).split())
-
-
-def wrap(text: str, font: ImageFont.FreeTypeFont, width: int, limit: int = _LINES_MAX) -> list[str]:
-    """Break text into lines that fit, cutting words that are wider than a line.
-
-    Args:
-        text: Cleaned text.
-        font: The font it will be drawn with.
-        width: Pixels a line may take.
-        limit: Most lines; text beyond them ends in an ellipsis.
-
-    Returns:
-        At least one line.
-
-    Example:
-        >>> wrap("one two", ImageFont.load_default(20), 1000)
-        ['one two']
-    """
-    lines, line = [], ""
-    for word in text.split():
-        longer = f"{line} {word}" if line else word
-        if font.getlength(longer) <= width:
-            line = longer
-            continue
-        if line:
-            lines.append(line)
-        line = word
-        while font.getlength(line) > width and len(line) > 1:
-            cut = _fitting(line, font, width)
-            lines.append(line[:cut])
-            line = line[cut:]
-            if len(lines) > limit:
-                break
-        if len(lines) > limit:
-            break
-    lines.append(line)
-    if len(lines) > limit:
-        last = lines[limit - 1]
-        while last and font.getlength(last + "...") > width:
-            last = last[:-1]
-        lines = [*lines[: limit - 1], last.rstrip() + "..."]
-    return lines
-
-
-def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> int:
-    """How many leading characters fit, at least 1; by halving, since measuring is what costs."""
-    fits, over = 1, len(text) + 1
-    while over - fits > 1:
-        middle = (fits + over) // 2
-        if font.getlength(text[:middle]) <= width:
-            fits = middle
-        else:
-            over = middle
-    return fits
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):  # Pillow without FreeType gives a bitmap font
-        msg = "Pillow was built without FreeType: the sandbox cannot draw its text"
-        raise RuntimeError(msg)  # noqa: TRY004 - the installation is at fault, not an argument's type
-    return font
-
-
-@cache
-def _light(size: int) -> Image.Image:
-    """A soft round light as an alpha mask."""
-    mask = Image.new("L", (size, size), 0)
-    inset = size // 4
-    ImageDraw.Draw(mask).ellipse((inset, inset, size - inset, size - inset), fill=96)
-    return mask.filter(ImageFilter.GaussianBlur(size / 9))
-
-
-def _gradient(
-    size: tuple[int, int], colours: tuple[tuple[int, int, int], tuple[int, int, int]]
-) -> Image.Image:
-    column = Image.new("RGB", (1, 2))
-    column.putpixel((0, 0), colours[0])
-    column.putpixel((0, 1), colours[1])
-    return column.resize(size, Image.Resampling.BILINEAR)
+    luma: Image.Image
+    blue: Image.Image
+    red: Image.Image
 
 
 @dataclass(frozen=True)
@@ -163,10 +58,14 @@ class Caption:
     """1 for the first shot."""
     of: int
     """How many shots the clip has; 1 hides the label."""
-    footer: str
-    """A small line about the request, such as `3.0 pro  5 s  16:9`."""
-    look: int = 0
+    foot: str = ""
+    """A small line about the request, such as `5 s, 16:9, silent`."""
+    seed: int = 0
+    """From the words of the whole clip: decides motif and colours."""
+    take: int = 0
     """Shifts the colours, so that takes of one request can be told apart."""
+    cuts: tuple[float, ...] = ()
+    """Where a shot ends and the next begins, as shares of the clip."""
 
 
 class Stage:
@@ -174,93 +73,113 @@ class Stage:
 
     def __init__(self, size: tuple[int, int], caption: Caption) -> None:
         self.size = size
-        width, height = size
-        self._ground = _gradient(size, _PALETTE[(caption.number - 1 + caption.look) % len(_PALETTE)])
-        self._words = Image.new("L", size, 0)
-        self._letter(caption)
-        self._base = self._ground.copy()
-        self._base.paste(_INK, (0, 0, width, height), self._words)
-        self._badge(caption)
-        self._sprockets = self._strip(width + 2 * _STRIP)
+        drawn = scene(size, seed=caption.seed, shot=caption.number - 1, take=caption.take)
+        self._sky, self._way = drawn.sky, drawn.way
+        self._bar = Image.new("L", (size[0] - 2 * _MARGIN, 4), 255)
+        self._letter(drawn.picture, caption)
+        self._base = _planes(drawn.picture)
+        self._frame = Planes(*(plane.copy() for plane in self._base))
+        self._drawn: list[tuple[int, int, int, int]] = []
+        self._light = [plane.getextrema()[0] for plane in _planes(Image.new("RGB", (2, 2), drawn.light))]
+        self._orb = orb(min(size) // 3 // 2 * 2)
+        self._white = _LUMA[250]
 
-    def frame(self, *, at_s: float, through: float) -> Image.Image:
+    def frame(self, *, at_s: float, through: float, within: float) -> Planes:
         """One frame.
 
         Args:
             at_s: Seconds since the start of the clip, for the clock.
-            through: 0..1, how much of the whole clip has passed, for the bar and the light.
+            through: 0..1, how much of the whole clip has passed, for the bar.
+            within: 0..1, how much of this shot has passed, for the light.
 
         Returns:
-            A new RGB image of the stage's size.
+            Planes of the stage's size, the same ones each time: they hold until the next call.
         """
-        picture = self._base.copy()
-        width, height = self.size
-        self._shine(picture, through)
-        shift = int(at_s * 2 * _STRIP) % (2 * _STRIP)
-        window = self._sprockets.crop((shift, 0, shift + width, _STRIP))
-        picture.paste(window, (0, 0))
-        picture.paste(window, (0, height - _STRIP))
-        pen = ImageDraw.Draw(picture)
-        bar = height - _STRIP - 12
-        left, right = _MARGIN, width - _MARGIN
-        pen.rectangle((left, bar, right, bar + 3), fill=_NIGHT)
-        pen.rectangle((left, bar, left + round((right - left) * through), bar + 3), fill=_AMBER)
-        pen.text((right, bar - 8), f"{at_s:05.2f} s", font=_font(14), fill=_INK, anchor="rs")
-        return picture
+        frame, (width, height) = self._frame, self.size
+        while self._drawn:
+            box = self._drawn.pop()
+            for plane, base, scale in zip(frame, self._base, (1, 2, 2), strict=True):
+                part = tuple(edge // scale for edge in box)
+                plane.paste(base.crop(part), part)  # type: ignore[arg-type] # four of them
+        self._shine(frame, within)
+        top, done = height - 16, round(self._bar.width * through)
+        if done:
+            bar = self._bar.crop((0, 0, done, self._bar.height))
+            frame.luma.paste(self._white, (_MARGIN, top, _MARGIN + done, top + self._bar.height), bar)
+        clock, left = f"{at_s:05.2f} s", width - _MARGIN - 52
+        Letters(14).draw(ImageDraw.Draw(frame.luma), (left, top - 8), clock, self._white)
+        self._drawn += [(0, top, width, top + self._bar.height), (left - 2, top - 22, width, top - 4)]
+        return frame
 
-    def _shine(self, picture: Image.Image, through: float) -> None:
-        """Move the light: drawn over the ground and under the words, in its own small box only."""
+    def _shine(self, frame: Planes, within: float) -> None:
+        """Move the light along its arc: behind what stands before the sky, and under the words."""
         width, height = self.size
-        size = min(width, height) // 2
-        left = round((width + size) * through) - size
-        top = round(height * (0.45 - 0.25 * through)) - size // 3
-        box = (max(left, 0), max(top, _STRIP), min(left + size, width), min(top + size, height - 3 * _STRIP))
-        if box[2] <= box[0] or box[3] <= box[1]:
-            return
-        mask = _light(size).crop((box[0] - left, box[1] - top, box[2] - left, box[3] - top))
-        patch = self._ground.crop(box)
-        patch.paste(_AMBER, (0, 0, *patch.size), mask)
-        patch.paste(_INK, (0, 0, *patch.size), self._words.crop(box))
-        badge_bottom = _STRIP + 46
-        if box[1] < badge_bottom:  # the badge is not part of the words: let the light pass below it
-            patch = patch.crop((0, badge_bottom - box[1], *patch.size))
-            box = (box[0], badge_bottom, box[2], box[3])
-        if patch.height > 0:
-            picture.paste(patch, box[:2])
+        size = self._orb.width
+        rise, fall, top = self._way
+        across = rise + (fall - rise) * within
+        down = 0.5 - (0.5 - top) * math.sin(math.pi * (0.12 + 0.76 * within))
+        # Chroma is half as fine: even places keep it in step with luma.
+        x, y = (round(place - size / 2) // 2 * 2 for place in (across * width, down * height))
+        box = (max(x, 0), max(y, 0), min(x + size, width), min(y + size, height))
+        self._drawn.append(box)
+        mask = self._orb.crop((box[0] - x, box[1] - y, box[2] - x, box[3] - y))
+        mask = ImageChops.multiply(mask, self._sky.crop(box))
+        half = mask.reduce(2)
+        for plane, level, alpha in zip(frame, self._light, (mask, half, half), strict=True):
+            at = (box[0], box[1]) if alpha is mask else (box[0] // 2, box[1] // 2)
+            plane.paste(level, (*at, at[0] + alpha.width, at[1] + alpha.height), alpha)
 
-    def _letter(self, caption: Caption) -> None:
+    def _letter(self, picture: Image.Image, caption: Caption) -> None:
+        """Write on the picture, and take what is written on out of the sky."""
         width, height = self.size
-        text = clean(caption.text[:_TEXT_MAX]) or "(no prompt)"
-        room = height - 2 * _STRIP - 118
-        for points in (30, 26, 22, 19, 16, 14):
-            font = _font(points)
-            lines = wrap(text, font, width - 2 * _MARGIN)
-            step = round(points * 1.3)
-            if len(lines) * step <= room and (len(lines) < _LINES_MAX or points == 14):
-                break
-        lines = lines[: max(1, room // step)]
-        top = _STRIP + 58 + (room - len(lines) * step) // 2
-        pen = ImageDraw.Draw(self._words)
+        lines, points = self._lines(caption.text)
+        step, small = round(points * 1.32), Letters(13)
+        top = height - 46 - step * len(lines)
+        shade = Image.new("L", (1, height), 0)
+        for row in range(max(0, top - 46), height):
+            shade.putpixel((0, row), min(200, (row - top + 46) * 3))
+        shade = shade.resize(self.size, Image.Resampling.NEAREST)
+        picture.paste(_NIGHT, (0, 0), shade)
+        covered = shade.point([min(255, 2 * level) for level in range(256)])
+        pen, cover = ImageDraw.Draw(picture), ImageDraw.Draw(covered)
+        right_to_left = goes_left(" ".join(lines))
         for row, line in enumerate(lines):
-            pen.text((_MARGIN, top + row * step), line, font=font, fill=255)
-
-    def _badge(self, caption: Caption) -> None:
-        width, height = self.size
-        pen = ImageDraw.Draw(self._base)
-        top = _STRIP + 12
-        pen.rounded_rectangle((_MARGIN, top, _MARGIN + 112, top + 28), radius=6, fill=_AMBER)
-        pen.text((_MARGIN + 56, top + 14), "SANDBOX", font=_font(19), fill=_NIGHT, anchor="mm")
+            left = width - _MARGIN - Letters(points).length(line) if right_to_left else _MARGIN
+            for each, ink in ((pen, _INK), (cover, 255)):
+                Letters(points).draw(each, (left, top + step * row + points), line, ink)
+        small.draw(pen, (_MARGIN, height - 24), caption.foot, _FADED)
+        plates = [(_MARGIN, "SANDBOX", _AMBER, _NIGHT)]
         if caption.of > 1:
             label = f"shot {caption.number}/{caption.of}"
-            pen.text((width - _MARGIN, top + 14), label, font=_font(17), fill=_INK, anchor="rm")
-        small = wrap(clean(caption.footer[:_TEXT_MAX]), _font(13), width - 2 * _MARGIN - 80, 1)[0]
-        pen.text((_MARGIN, height - _STRIP - 20), small, font=_font(13), fill=_FADED, anchor="ls")
+            plates.append((width - _MARGIN - self._plate_width(label), label, _NIGHT, _INK))
+        for left, word, ground, ink in plates:
+            box = (left, 20, left + self._plate_width(word), 46)
+            pen.rounded_rectangle(box, radius=6, fill=ground)
+            cover.rectangle(box, fill=255)
+            Letters(17).draw(pen, (left + 10, 39), word, ink)
+        self._sky = ImageChops.multiply(self._sky, ImageChops.invert(covered))
+        pen.rectangle((_MARGIN, height - 16, width - _MARGIN - 1, height - 13), fill=(70, 72, 76))
+        for cut in caption.cuts:
+            at = round(self._bar.width * cut)
+            self._bar.paste(0, (at - 1, 0, at + 2, self._bar.height))
+            pen.rectangle((_MARGIN + at - 1, height - 16, _MARGIN + at + 1, height - 13), fill=_NIGHT)
 
     @staticmethod
-    def _strip(width: int) -> Image.Image:
-        """The edge of a film: holes at a steady pitch, wide enough to be slid along."""
-        strip = Image.new("RGB", (width, _STRIP), _NIGHT)
-        pen = ImageDraw.Draw(strip)
-        for left in range(_STRIP // 2, width, 2 * _STRIP):
-            pen.rounded_rectangle((left, 4, left + _STRIP - 2, _STRIP - 5), radius=2, fill=(74, 78, 84))
-        return strip
+    def _plate_width(word: str) -> int:
+        return round(Letters(17).length(word)) + 20
+
+    def _lines(self, text: str) -> tuple[list[str], int]:
+        """Break the prompt into few lines, in the largest letters that allow it."""
+        width, height = self.size
+        most = 4 if height <= width else 7
+        text = clean(text[:_TEXT_MAX]) or "(no prompt)"
+        for points in (28, 24, 20, 17):
+            lines = Letters(points).wrap(text, width - 2 * _MARGIN, most)
+            if len(lines) < most:
+                break
+        return [line for line in lines if line], points
+
+
+def _planes(picture: Image.Image) -> Planes:
+    luma, blue, red = picture.convert("YCbCr").split()
+    return Planes(luma.point(_LUMA), *(plane.reduce(2).point(_CHROMA) for plane in (blue, red)))

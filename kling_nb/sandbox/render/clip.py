@@ -17,11 +17,12 @@ import math
 from array import array
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 import av
 
-from kling_nb.sandbox.render.canvas import SIZES, Caption, Stage
+from kling_nb.sandbox.render.canvas import SIZES, Caption, Planes, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,10 +67,8 @@ class ClipPlan:
     """A key of `canvas.SIZES`."""
     audio: bool
     """Whether there is a tone."""
-    footer: str
-    """The small line at the foot of the picture."""
-    look: int = 0
-    """Which colours: takes of one request look different, as a model's would."""
+    take: int = 0
+    """Which of the pictures: takes of one request look different, as a model's would."""
 
     @property
     def seconds(self) -> int:
@@ -110,7 +109,7 @@ def render(plan: ClipPlan, target: Path, stopped: Callable[[], bool] = bool) -> 
 
     Example:
         >>> from pathlib import Path
-        >>> plan = ClipPlan((Shot("a red fox", 3),), "16:9", audio=False, footer="")
+        >>> plan = ClipPlan((Shot("a red fox", 3),), "16:9", audio=False)
         >>> render(plan, Path("/tmp/fox.mp4"))
     """
     if not plan.shots or any(shot.seconds < 1 for shot in plan.shots):
@@ -135,7 +134,7 @@ def _film(plan: ClipPlan, part: Path, stopped: Callable[[], bool]) -> None:
         picture.time_base = Fraction(1, FPS)
         # One thread: the machine's other cores belong to the notebook. Flat pictures need no more preset.
         picture.codec_context.thread_count = 1
-        picture.options = {"preset": "ultrafast", "crf": "27", "tune": "stillimage"}
+        picture.options = {"preset": "ultrafast", "qp": "26"}
         sound = film.add_stream("aac", rate=_RATE, layout="mono") if plan.audio else None
         if sound is not None:
             sound.bit_rate = 48_000
@@ -158,21 +157,42 @@ def _film(plan: ClipPlan, part: Path, stopped: Callable[[], bool]) -> None:
 
 
 def _frames(plan: ClipPlan) -> Iterator[av.VideoFrame]:
-    total = plan.seconds * FPS
+    size, total = SIZES[plan.aspect_ratio], plan.seconds * FPS
+    words = "\n".join(shot.text for shot in plan.shots)
+    seed = int.from_bytes(hashlib.sha256(words.encode("utf-8", "replace")).digest()[:8])
+    ends = list(accumulate(shot.seconds for shot in plan.shots))
+    foot = f"{plan.seconds} s, {plan.aspect_ratio}, {'tone' if plan.audio else 'silent'}"
     index = 0
     for number, shot in enumerate(plan.shots, 1):
-        stage = Stage(
-            SIZES[plan.aspect_ratio], Caption(shot.text, number, len(plan.shots), plan.footer, plan.look)
+        caption = Caption(
+            shot.text,
+            number,
+            len(plan.shots),
+            foot,
+            seed=seed,
+            take=plan.take,
+            cuts=tuple(end / plan.seconds for end in ends[:-1]),
         )
-        for step in range(shot.seconds * FPS):
-            image = stage.frame(at_s=index / FPS, through=index / max(total - 1, 1))
-            frame = av.VideoFrame.from_image(image)  # type: ignore[no-untyped-call] # PyAV types it not
+        stage, steps = Stage(size, caption), shot.seconds * FPS
+        for step in range(steps):
+            drawn = stage.frame(
+                at_s=index / FPS, through=index / max(total - 1, 1), within=step / max(steps - 1, 1)
+            )
+            frame = as_frame(drawn)
             frame.pts = index
             frame.time_base = Fraction(1, FPS)
             if step == 0:
                 frame.pict_type = av.video.frame.PictureType.I
             yield frame
             index += 1
+
+
+def as_frame(drawn: Planes) -> av.VideoFrame:
+    """Copy what a stage has drawn into a frame for the encoder."""
+    frame = av.VideoFrame(*drawn.luma.size, "yuv420p")
+    for plane, image in zip(frame.planes, drawn, strict=True):
+        plane.update(image.tobytes("raw", "L", plane.line_size, 1))
+    return frame
 
 
 def _tones(plan: ClipPlan) -> Iterator[av.AudioFrame]:
