@@ -237,7 +237,7 @@ def test_the_command_ends_badly_where_a_clip_is_not_in_the_page(folder, monkeypa
     monkeypatch.setenv("KLING_NB_LEDGER", str(folder / "ledger.db"))
     tool = [str(Path(sys.executable).with_name("kling-nb")), "export", "page", "a.ipynb", "--embed"]
     done = subprocess.run(
-        [*tool, "--max-mb", "0.1", "--json"], cwd=folder, capture_output=True, text=True, check=False
+        [*tool, "--max-mb", "0.05", "--json"], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stderr
     told = json.loads(done.stdout)
