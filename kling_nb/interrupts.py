@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["interrupts_held"]
+__all__ = ["WaitInterrupted", "interrupts_held"]
+
+
+class WaitInterrupted(KeyboardInterrupt):
+    """Ctrl-C while a run was waited for: IPython shows one line, a program sees a `KeyboardInterrupt`."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"Interrupted. {self}"]
 
 
 @contextmanager

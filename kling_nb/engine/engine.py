@@ -37,6 +37,7 @@ from kling_nb.providers import PROVIDERS, make_provider
 from kling_nb.records.money import Totals
 from kling_nb.records.privacy import hidden
 from kling_nb.records.run import MediaFacts, RunRecord, RunStatus, may_revive
+from kling_nb.views.waits import Turn
 
 __all__ = ["Engine"]
 
@@ -377,6 +378,10 @@ class Engine:
         await self._transport.aclose()
 
     # -- what the handles show -------------------------------------------------
+    def turn(self, run_id: str) -> Turn | None:
+        """Give when a run that waits for a place comes to be sent; None where it does not wait."""
+        return self._places.turn(run_id)
+
     def totals(self, *, play: bool) -> Totals | None:
         """Give the session's money, or None while the ledger cannot be read."""
         try:

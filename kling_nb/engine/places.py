@@ -7,7 +7,9 @@ those of all the others.
 
 import asyncio
 import contextlib
-from collections import Counter, defaultdict
+import time
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from kling_nb.engine.detach import halted
 from kling_nb.errors import LedgerError, StoreError
 from kling_nb.records.run import RunStatus
+from kling_nb.views.waits import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -62,10 +65,14 @@ class Places:
 
     def __init__(self, engine: _Engine) -> None:
         self._engine = engine
-        self._taken: Counter[str] = Counter()
+        #: By account, when each place was taken.
+        self._taken: defaultdict[str, dict[object, float]] = defaultdict(dict)
         #: By account, then by our id, in order.
         self._waiting: defaultdict[str, dict[str, Run]] = defaultdict(dict)
-        self._accounts: dict[str, str] = {}
+        #: By our id, the account and a number that rises with each that comes; by account, those numbers.
+        self._accounts: dict[str, tuple[str, int]] = {}
+        self._numbers: defaultdict[str, list[int]] = defaultdict(list)
+        self._given = 0
         self._beating: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -86,7 +93,9 @@ class Places:
     def park(self, run: "Run") -> None:
         """Have a run that is claimed wait for a place."""
         account = run.record.account
-        self._accounts[run.id] = account
+        self._given += 1
+        self._accounts[run.id] = account, self._given
+        self._numbers[account].append(self._given)
         self._waiting[account][run.id] = run
         self._fill(account)
         if self._accounts and self._beating is None:
@@ -94,10 +103,18 @@ class Places:
 
     def call_up(self, run: "Run", *, detach: bool = False) -> None:
         """Carry a waiting run without a place, because it is to be canceled or let go."""
-        account = self._accounts.pop(run.id, None)
-        if account is not None:
-            del self._waiting[account][run.id]
+        if run.id in self:
+            self._remove(run)
             self._start(run, detach=detach)
+
+    def turn(self, run_id: str) -> Turn | None:
+        """Give when a waiting run comes to be sent; None where it does not wait. Any thread may ask."""
+        if (found := self._accounts.get(run_id)) is None:
+            return None
+        account, number = found
+        now = time.monotonic()
+        ages = tuple(now - since for since in list(self._taken[account].values()))
+        return Turn(bisect_left(self._numbers[account], number) + 1, self._engine.max_in_flight, ages)
 
     def take(self, account: str) -> Callable[[], None]:
         """Take a place.
@@ -108,16 +125,16 @@ class Places:
         Raises:
             NoPlaceError: There is none, or others wait for it.
         """
-        if self._waiting[account] or self._taken[account] >= self._engine.max_in_flight:
+        if self._waiting[account] or len(self._taken[account]) >= self._engine.max_in_flight:
             raise NoPlaceError
-        self._taken[account] += 1
-        return lambda: self._give_back(account)
+        return self._give(account)
 
     async def close(self) -> None:
         """Let every waiting run go; it stays on record."""
         runs = [run for waiting in self._waiting.values() for run in waiting.values()]
         self._waiting.clear()
         self._accounts.clear()
+        self._numbers.clear()
         if self._beating is not None:
             self._beating.cancel()
         for run in runs:
@@ -130,17 +147,28 @@ class Places:
         with contextlib.suppress(LedgerError):
             await self._engine.ledger.writer.ask(release, synced=False)
 
-    def _give_back(self, account: str) -> None:
-        self._taken[account] -= 1
-        self._fill(account)
+    def _give(self, account: str) -> Callable[[], None]:
+        place = object()
+        self._taken[account][place] = time.monotonic()
+
+        def give_back() -> None:
+            del self._taken[account][place]
+            self._fill(account)
+
+        return give_back
 
     def _fill(self, account: str) -> None:
         waiting = self._waiting[account]
-        while waiting and self._taken[account] < self._engine.max_in_flight:
-            run = waiting.pop(next(iter(waiting)))
-            del self._accounts[run.id]
-            self._taken[account] += 1
-            self._start(run, leave_place=lambda: self._give_back(account))
+        while waiting and len(self._taken[account]) < self._engine.max_in_flight:
+            run = next(iter(waiting.values()))
+            self._remove(run)
+            self._start(run, leave_place=self._give(account))
+
+    def _remove(self, run: "Run") -> None:
+        account, number = self._accounts.pop(run.id)
+        del self._waiting[account][run.id]
+        numbers = self._numbers[account]
+        del numbers[bisect_left(numbers, number)]
 
     def _start(
         self, run: "Run", *, detach: bool = False, leave_place: Callable[[], None] | None = None

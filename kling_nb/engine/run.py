@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from kling_nb.engine.detach import error_of
 from kling_nb.errors import DetachedError, KlingError, RunFailedError, WaitTimeoutError
+from kling_nb.interrupts import WaitInterrupted
 from kling_nb.ledger.database import Ledger
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals
@@ -32,9 +33,10 @@ from kling_nb.views.card_parts import CardState
 from kling_nb.views.embed import Inset, Kept, inset
 from kling_nb.views.file_words import file_words
 from kling_nb.views.html import DOT, join, tag
+from kling_nb.views.waits import Turn
 from kling_nb.views.words import status_word
 
-__all__ = ["Run", "Video", "WaitInterrupted", "card_state"]
+__all__ = ["Run", "Video", "card_state"]
 
 
 def _tick(text: str) -> None:
@@ -42,13 +44,6 @@ def _tick(text: str) -> None:
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
         sys.stderr.flush()
-
-
-class WaitInterrupted(KeyboardInterrupt):
-    """Ctrl-C while a run was waited for: IPython shows one line, a program sees a `KeyboardInterrupt`."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"Interrupted. {self}"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +94,7 @@ class _Engine(Protocol):
     def can_cancel(self, record: RunRecord) -> bool: ...
     def totals(self, *, play: bool) -> Totals | None: ...
     def shown_clip(self, record: RunRecord) -> tuple[str | None, str | None]: ...
+    def turn(self, run_id: str) -> Turn | None: ...
 
 
 class Run:
@@ -197,6 +193,11 @@ class Run:
         return self._stopped is not None and self.record.status.pending
 
     @property
+    def turn(self) -> Turn | None:
+        """When it comes to be sent, while it waits for a place at its provider; else None."""
+        return self._engine.turn(self.id)
+
+    @property
     def error(self) -> KlingError | None:
         """Why there is no clip, as an error that was not raised; None while it is on its way or done."""
         if self.record.status.ended and not self.fetching:
@@ -227,7 +228,7 @@ class Run:
         # Short steps: a plain result() reacts late to Ctrl-C.
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._settled.done():
-            _tick(f"Run {self.id}: {status_line(self.record, now=utc_now())}")
+            _tick(f"Run {self.id}: {status_line(self.record, now=utc_now(), turn=self.turn)}")
             left = 0.2 if end is None else min(0.2, end - time.monotonic())
             if left <= 0:
                 raise WaitTimeoutError(
@@ -411,6 +412,7 @@ def card_state(run: Run, clip: Inset, typical_s: tuple[float, float] | None = No
         src=clip.src,
         poster=clip.poster,
         typical_s=typical_s,
+        turn=run.turn,
         reused=run.reused,
         note=run.shown_note,
         detached=run.detached,

@@ -79,7 +79,7 @@ def show_to_the_end(runs: Sequence[Run], *, embed: Mode | None, wait: Callable[[
     drawn: list[Any] = []
     while True:
         over = wait(_PERIOD_S if drawn else 0)
-        if over or drawn != (drawn := [(run.record, run.detached, run.shown_note) for run in runs]):
+        if over or drawn != (drawn := [_look(run) for run in runs]):
             clear_output(wait=True)
             LiveCards(runs, embed=embed or current().settings().embed).draw(controls=False)
         if over:
@@ -235,8 +235,13 @@ class LiveCards:
     def _worth_drawing(self) -> bool:
         """Whether more has changed than the time; drawing anew would stop a clip that plays beside others."""
         drawn = self._drawn
-        self._drawn = [(run.record, run.detached, run.shown_note) for run in self.runs]
+        self._drawn = [_look(run) for run in self.runs]
         return len(self.runs) == 1 or drawn != self._drawn
+
+
+def _look(run: Run) -> tuple[Any, ...]:
+    """Give what a card is drawn anew for."""
+    return run.record, run.detached, run.shown_note, run.turn and run.turn.number
 
 
 def _typical(run: Run) -> tuple[float, float] | None:

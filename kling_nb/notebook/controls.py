@@ -96,7 +96,10 @@ class Strip:
         """Bring words and buttons up to date."""
         for run, typical, label, button in self._rows:
             words = plain(
-                [status_line(run.record, now=utc_now(), typical_s=typical), money_words(run.record)]
+                [
+                    status_line(run.record, now=utc_now(), typical_s=typical, turn=run.turn),
+                    money_words(run.record),
+                ]
             )
             text = (
                 f'<code>{escape(run.name or run.id)}</code> <span class="kling-line">{escape(words)}</span>'

@@ -26,6 +26,7 @@ from kling_nb.views.card_parts import (
 )
 from kling_nb.views.html import DOT, Html, join, prose, tag
 from kling_nb.views.outcome import ending
+from kling_nb.views.waits import Turn, wait_words, waited_s
 
 __all__ = ["card", "line", "status_line"]
 
@@ -99,7 +100,8 @@ def line(state: CardState, *, totals: Totals | None, now: datetime) -> str:
         words.money_words(record, reused=state.reused),
     ]
     if record.status.pending:
-        first.append(f"as of {words.clock(now)}")
+        waits = wait_words(record, now=now, typical_s=state.typical_s, turn=state.turn) if state.turn else []
+        first += [*waits, f"as of {words.clock(now)}"]
     elif record.status is RunStatus.SUCCEEDED:
         first.append(one_line(state.src) if state.src else "the clip is not here")
     if outcome := ending(record, detached=state.detached):
@@ -113,18 +115,26 @@ def line(state: CardState, *, totals: Totals | None, now: datetime) -> str:
     return words.plain(first) + ("\n  " + words.plain(second) if second else "")
 
 
-def status_line(record: RunRecord, *, now: datetime, typical_s: tuple[float, float] | None = None) -> str:
+def status_line(
+    record: RunRecord,
+    *,
+    now: datetime,
+    typical_s: tuple[float, float] | None = None,
+    turn: Turn | None = None,
+) -> str:
     """Write where a run is, for a strip of controls.
 
     Args:
         record: The run.
         now: The time of this look.
-        typical_s: The usual span from asked to done, shortest and longest in seconds.
+        typical_s: The usual span from sent to done, shortest and longest in seconds.
+        turn: Its turn, where it waits for a place.
 
     Returns:
         e.g. `Running - 1:44 so far - usually 1:30-3:20`.
     """
-    return words.plain([words.state_word(record), *words.wait_words(record, now=now, typical_s=typical_s)])
+    waits = wait_words(record, now=now, typical_s=typical_s, turn=turn)
+    return words.plain([words.state_word(record, waiting=turn is not None), *waits])
 
 
 def _head(state: CardState) -> Html:
@@ -138,10 +148,13 @@ def _head(state: CardState) -> Html:
 
 def _wait(state: CardState, now: datetime) -> Html:
     record, span, bar = state.record, state.typical_s, not state.detached
-    phrases = [*words.wait_words(record, now=now, typical_s=span), f"as of {words.clock(now)}"]
+    phrases = [
+        *wait_words(record, now=now, typical_s=span, turn=state.turn),
+        f"as of {words.clock(now)}",
+    ]
     drawn = ""
-    if bar and span is not None and record.status is not RunStatus.SAVING:
-        drawn = _bar(words.waited_s(record, now), *span)
+    if bar and span is not None and record.status not in {RunStatus.CREATED, RunStatus.SAVING}:
+        drawn = _bar(waited_s(record, now), *span)
     said = tag("div", "Latest word: ", tag("bdi", one_line(record.message))) if record.message and bar else ""
     return join([drawn, tag("div", tag("div", join(phrases, DOT)), said, style=_FAINT)])
 

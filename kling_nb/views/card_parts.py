@@ -16,6 +16,7 @@ from kling_nb.views import html, words
 from kling_nb.views.file_words import file_words
 from kling_nb.views.html import DOT, Html, join, prose, safe_url, tag
 from kling_nb.views.outcome import ending
+from kling_nb.views.waits import Turn
 
 __all__ = [
     "CardState",
@@ -70,7 +71,8 @@ class CardState:
         name: The variable that holds it, if any.
         src: The clip's address as the notebook reaches it, percent-encoded; None where the file is not here.
         poster: A small JPEG as a data address.
-        typical_s: The usual span from asked to done, shortest and longest in seconds.
+        typical_s: The usual span from sent to done, shortest and longest in seconds.
+        turn: Its turn, where it waits for a place at its provider.
         reused: Whether nothing was sent for this cell, because the run was there already.
         note: A further sentence of ours.
         detached: Whether we stopped watching.
@@ -88,6 +90,7 @@ class CardState:
     src: str | None = None
     poster: str | None = None
     typical_s: tuple[float, float] | None = None
+    turn: Turn | None = None
     reused: bool = False
     note: str = ""
     detached: bool = False
@@ -98,7 +101,8 @@ class CardState:
     @property
     def word(self) -> str:
         """The word for where the run is."""
-        return words.state_word(self.record, reused=self.reused, detached=self.detached)
+        waiting = self.turn is not None
+        return words.state_word(self.record, reused=self.reused, detached=self.detached, waiting=waiting)
 
 
 def pill(state: CardState) -> Html:
@@ -245,7 +249,9 @@ def picture(state: CardState) -> Html:
         centre = "display:flex;align-items:center;justify-content:center;opacity:0.6;font-size:12px"
         held = tag(
             "div",
-            _PLACES.get(state.record.status, "clip not here" if done else "no clip"),
+            "waiting for a place"
+            if state.turn
+            else _PLACES.get(state.record.status, "clip not here" if done else "no clip"),
             style=f"{inside};{centre}",
         )
     # The sanitizer drops `aspect-ratio`; padding in per cent of the width keeps the box in shape as well.

@@ -17,6 +17,7 @@ from kling_nb.records.run import RunRecord, RunStatus, charged
 from kling_nb.views import card, card_parts, html, receipt, words
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.html import DOT, Html, join, prose, tag
+from kling_nb.views.waits import wait_words
 
 __all__ = ["grid", "grid_text"]
 
@@ -113,7 +114,7 @@ def _tile(tile: CardState, now: datetime, *, alone: bool, going: bool) -> Html:
         parts.append(tag("div", text, dir="auto"))
     parts.append(tag("div", join(phrases, DOT), style=_FAINT))
     if record.status.pending:
-        waits = words.wait_words(record, now=now, typical_s=tile.typical_s)
+        waits = wait_words(record, now=now, typical_s=tile.typical_s, turn=tile.turn)
         parts.append(tag("div", join(waits, DOT), style=_FAINT))
     parts.append(card_parts.story(tile))
     parts.append(card_parts.clip_words(tile))

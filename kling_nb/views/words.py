@@ -29,8 +29,6 @@ __all__ = [
     "status_word",
     "there_are",
     "unread_words",
-    "wait_words",
-    "waited_s",
 ]
 
 _STATES = {
@@ -113,16 +111,21 @@ def minutes(seconds: float) -> str:
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
-def state_word(record: RunRecord, *, reused: bool = False, detached: bool = False) -> str:
+def state_word(
+    record: RunRecord, *, reused: bool = False, detached: bool = False, waiting: bool = False
+) -> str:
     """Name the state.
 
     Args:
         record: The run.
         reused: Whether this cell shows a clip that was there already.
         detached: Whether nobody here watches it, be it for want of a key.
+        waiting: Whether it is to be sent as soon as there is a place for it.
     """
     if detached and record.status.pending:
         return f"{_STATES[record.status]}, not watched"
+    if waiting:
+        return "Waiting"
     if record.status is RunStatus.FAILED and record.reason is not None:
         return f"Failed: {_REASONS[record.reason]}"
     return f"{_STATES[record.status]}, reused" if reused and _done(record) else _STATES[record.status]
@@ -159,38 +162,6 @@ def ask_words(record: RunRecord, *, takes: bool = False) -> list[str]:
     ]
     words += [f"take {record.take}"] if takes or record.take else []
     return [*words, f"try {record.attempt}"] if record.attempt > 1 else words
-
-
-def wait_words(record: RunRecord, *, now: datetime, typical_s: tuple[float, float] | None) -> list[str]:
-    """List how long a run has been on its way, and how long is usual.
-
-    Args:
-        record: The run.
-        now: The time of this look.
-        typical_s: The usual span from asked to done, shortest and longest in seconds.
-
-    Returns:
-        e.g. `["1:44 so far", "usually 1:30-3:20"]`; empty for a run that has ended.
-    """
-    if record.status.ended:
-        return []
-    waited = waited_s(record, now)
-    words = [f"{minutes(waited)} so far"]
-    if record.status is RunStatus.QUEUED and record.queue_position is not None:
-        words.insert(0, f"queue position {record.queue_position}")
-    if record.status is RunStatus.SAVING:
-        words.append("the clip is made and on its way here")
-    elif typical_s is not None:
-        low, high = typical_s
-        words.append(f"usually {minutes(low)}-{minutes(high)}")
-        if waited > high:
-            words.append("longer than usual")
-    return words
-
-
-def waited_s(record: RunRecord, now: datetime) -> float:
-    """Give the seconds since the run was sent (or, before that, since it was written down)."""
-    return max(0.0, (now - (record.submitted_at or record.created_at)).total_seconds())
 
 
 def money_words(record: RunRecord, *, reused: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import io
 import json
 import subprocess
 import sys
@@ -16,8 +17,11 @@ import pytest
 from kling_nb.engine.polling.follow import Account
 from kling_nb.engine.polling.poller import MOST_READS, Poller
 from kling_nb.engine.polling.schedule import Pace
+from kling_nb.engine.runs import Runs
+from kling_nb.errors import WaitTimeoutError
 from kling_nb.providers import make_provider
 from kling_nb.providers.messages import Reply
+from kling_nb.views.html import DOT
 from support.stage import QUICK, Stage
 from support.workbench import until
 
@@ -257,6 +261,41 @@ def test_runs_that_wait_for_a_place_have_no_task(stage):
     s.let_go()
     assert statuses(runs[:3]) == {"succeeded": 3}
     assert s.stats()["submissions"] == 3
+
+
+def test_a_waiting_run_knows_its_turn(stage, monkeypatch):
+    """Numbered in order of asking, without a gap where one was canceled; card, grid and terminal say so."""
+    s = stage(held=True)
+    s.engine.max_in_flight = 1
+    first, second, third = runs = send(s, 3)
+    until(lambda: first.provider_run_id and third.turn)
+    assert first.turn is None
+    assert [(run.turn.number, run.turn.places, len(run.turn.ages_s)) for run in (second, third)] == [
+        (1, 1, 1),
+        (2, 1, 1),
+    ]
+    card = third.bundle(typical_s=(50, 70))["text/html"].replace(DOT, " - ")
+    assert "waiting for a free place (1 at a time) - number 2 in line - starts in about 1:" in card
+    page = Runs(runs).bundle([None] * 3)["text/plain"]
+    assert page.startswith("3 runs: 1 running, 2 waiting")
+    assert second.cancel() == "canceled"
+    assert third.turn.number == 1
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with pytest.raises(WaitTimeoutError):
+        third.wait(0.1)
+    assert "Waiting - waiting for a free place (1 at a time) - next in line" in terminal.getvalue()
+    s.let_go()
+    assert statuses([first, third]) == {"succeeded": 2}
+    assert third.turn is None
+    assert "waiting for" not in third.bundle()["text/html"]
+
+
+class Terminal(io.StringIO):
+    """A standard error that somebody looks at."""
+
+    def isatty(self):
+        return True
 
 
 async def _tasks():

@@ -1,5 +1,6 @@
 """A card reads true in every state: the state in a word, the money in words, and what is safe now."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from kling_nb.views.card import card, line, status_line
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.html import Html
 from kling_nb.views.outcome import ending
+from kling_nb.views.waits import Turn
 from kling_nb.views.words import money_words, session_words
 from support.cards import DONE, FOX, KNOWN, MEDIA, NOW, PENDING, POSTER, SRC, TOTALS, UNKNOWN, T, record
 from support.markup import judge
@@ -244,6 +246,41 @@ def test_the_session_line_adds_up():
     assert session_words(Totals(settled_micros=1_120_000)) == "session $1.12, no cap"
     over = Totals(settled_micros=10_400_000, unknown=2, cap_micros=10_000_000)
     assert session_words(over) == "session $10.40 + 2 unknown of $10.00, **over by $0.40**"
+
+
+@pytest.mark.parametrize(
+    ("turn", "span", "told"),
+    [
+        (Turn(1, 4, (10, 20, 30, 40)), (90, 110), "next in line - starts in about 1:00"),
+        (Turn(5, 4, (10, 20, 30, 40)), (90, 110), "number 5 in line - starts in about 2:40"),
+        (Turn(2, 4, (10, 20, 30)), (90, 110), "number 2 in line - starts in about 1:10"),
+        (Turn(1, 1, (500,)), (90, 110), "next in line - starts soon"),
+        (Turn(3, 2, (1, 2)), None, "number 3 in line"),
+    ],
+)
+def test_a_run_that_waits_for_a_place_says_so(turn, span, told):
+    """Why it does not start, how many are before it, and when its turn comes as far as earlier runs tell."""
+    run = record(status="created")
+    why = f"waiting for a free place ({turn.places} at a time)"
+    for state in ({}, {"player": False}):
+        markup, words = look(run, typical_s=span, turn=turn, **state)
+        shown = told.replace(" - ", " \u00b7 ")
+        assert f"{why} \u00b7 {shown}" in words
+        assert "Waiting" in words
+        assert "waiting for a place" in words
+        # No time runs before it is sent: neither a bar nor words.
+        assert "time so far" not in markup
+        assert not re.search(r"so far|usually|Starting", words)
+    text = line(CardState(record=run, turn=turn, typical_s=span), totals=TOTALS, now=NOW)
+    assert "Waiting - " in text
+    assert f"{why} - {told} - as of 14:02:31 UTC" in text
+    assert status_line(run, now=NOW, typical_s=span, turn=turn) == f"Waiting - {why} - {told}"
+
+
+def test_before_it_is_sent_no_time_runs():
+    """A run that is about to be sent shows no bar, and one that was sent does."""
+    assert "time so far" not in look(record(status="created"), typical_s=(90, 200))[0]
+    assert "time so far" in look(record(status="queued"), typical_s=(90, 200))[0]
 
 
 def test_the_status_line_is_short():

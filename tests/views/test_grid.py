@@ -8,6 +8,8 @@ from kling_nb.records.receipt import from_receipt, receipts_in, to_receipt, to_r
 from kling_nb.records.request import run_key
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.grid import grid, grid_text
+from kling_nb.views.html import DOT
+from kling_nb.views.waits import Turn
 from support.cards import DONE, FOX, NOW, POSTER, SRC, TOTALS, UNKNOWN, record
 from support.markup import judge
 
@@ -36,6 +38,23 @@ def test_what_the_takes_share_is_said_once():
     assert page.count("session $1.12") == text.count("session $1.12") == 1
     assert text.splitlines()[0] == "4 runs: 2 done, 2 running"
     assert "these runs: $1.12 charged + $1.12 reserved" in text
+
+
+def test_runs_that_wait_for_a_place_are_counted_and_numbered():
+    """Of forty runs, those that go and those that wait; each that waits says its number, and no time runs."""
+    states = tiles(record(status="running"))
+    states += [
+        CardState(record=record(id=f"kl7m2{n}", take=n), turn=Turn(n, 1, (30.0,)), typical_s=(50, 70))
+        for n in (1, 2)
+    ]
+    page, text = drawn(states)
+    assert "1 running, 2 waiting" in page
+    said = page.replace(DOT, " - ")
+    assert "next in line - starts in about 0:30" in said
+    assert "number 2 in line - starts in about 1:30" in said
+    assert page.count("so far") == 1
+    assert text.splitlines()[0] == "3 runs: 1 running, 2 waiting"
+    assert "number 2 in line" in text
 
 
 def test_different_requests_keep_their_own_words():
