@@ -115,9 +115,9 @@ class Stage:
         """Move the light along its arc: behind what stands before the sky, and under the words."""
         width, height = self.size
         size = self._orb.width
-        rise, fall, top = self._way
+        rise, fall = self._way
         across = rise + (fall - rise) * within
-        down = 0.5 - (0.5 - top) * math.sin(math.pi * (0.12 + 0.76 * within))
+        down = self._low - 0.2 * math.sin(math.pi * (0.12 + 0.76 * within))
         # Chroma is half as fine: even places keep it in step with luma.
         x, y = (round(place - size / 2) // 2 * 2 for place in (across * width, down * height))
         box = (max(x, 0), max(y, 0), min(x + size, width), min(y + size, height))
@@ -134,10 +134,12 @@ class Stage:
         width, height = self.size
         lines, points = self._lines(caption.text)
         step, small = round(points * 1.32), Letters(13)
-        top = height - 46 - step * len(lines)
+        # At the top, where the controls of a player leave it to be read.
+        top = 54
         shade = Image.new("L", (1, height), 0)
-        for row in range(max(0, top - 46), height):
-            shade.putpixel((0, row), min(200, (row - top + 46) * 3))
+        for row in range(height):
+            above, below = top + step * len(lines) + 40 - row, row - height + 70
+            shade.putpixel((0, row), max(0, min(150, 3 * above), min(150, 3 * below)))
         shade = shade.resize(self.size, Image.Resampling.NEAREST)
         picture.paste(_NIGHT, (0, 0), shade)
         covered = shade.point([min(255, 2 * level) for level in range(256)])
@@ -158,6 +160,8 @@ class Stage:
             cover.rectangle(box, fill=255)
             Letters(17).draw(pen, (left + 10, 39), word, ink)
         self._sky = ImageChops.multiply(self._sky, ImageChops.invert(covered))
+        # The light passes below the words, however many there are.
+        self._low = 0.2 + min(0.55, (top + step * len(lines)) / height + 0.1)
         pen.rectangle((_MARGIN, height - 16, width - _MARGIN - 1, height - 13), fill=(70, 72, 76))
         for cut in caption.cuts:
             at = round(self._bar.width * cut)

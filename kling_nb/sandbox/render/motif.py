@@ -38,8 +38,8 @@ class Scene:
     """White where nothing stands before the light."""
     light: Colour
     """The colour of what moves."""
-    way: tuple[float, float, float]
-    """Where it comes up and goes down, as shares of the width, and how high it gets, as one of the height."""
+    way: tuple[float, float]
+    """Where it comes up and where it goes down, as shares of the width."""
 
 
 class _Brush:
@@ -65,7 +65,8 @@ class _Brush:
 
     def area(self, points: list[tuple[float, float]], colour: Colour, *, before: bool = True) -> None:
         """Fill a polygon of shares of width and height; what moves passes behind it, or over it."""
-        scaled = [(x * self.width, y * self.height) for x, y in points]
+        # What stands before the sky leaves room above itself for the words.
+        scaled = [(x * self.width, (y + 0.2 * (1 - y) * before) * self.height) for x, y in points]
         self._pens[0].polygon(scaled, fill=colour)
         if before:
             self._pens[1].polygon(scaled, fill=0)
@@ -207,7 +208,7 @@ def scene(size: tuple[int, int], *, seed: int, shot: int, take: int) -> Scene:
     ends = (0.08, 0.92) if dice.random() < 0.5 else (0.92, 0.08)
     warm = (255, 246, 214) if brush.dark else _rgb(hue + dice.choice((0.5, 0.12)), 0.30, 1.0)
     picture, sky = (image.reduce(_FINE) for image in (brush.picture, brush.sky))
-    return Scene(picture, sky, warm, (*ends, dice.uniform(0.12, 0.2)))
+    return Scene(picture, sky, warm, ends)
 
 
 @cache
