@@ -13,9 +13,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kling_nb.engine.run import Run, WaitInterrupted
+from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, UsageError, WaitTimeoutError, did_you_mean
+from kling_nb.interrupts import WaitInterrupted
 from kling_nb.ledger.sweeps import Stored, SweepState, add_members, find, put, runs_of, set_state
 from kling_nb.records.run import RunStatus
 from kling_nb.session.session import Session
