@@ -19,7 +19,7 @@ def render_once(folder):
     def rendered(plan, target, stopped=bool):
         drawn = plan
         if "TESTS_DRAW_WORDS" not in os.environ:
-            drawn = replace(plan, shots=tuple(replace(shot, text="") for shot in plan.shots), footer="")
+            drawn = replace(plan, shots=tuple(replace(shot, text="") for shot in plan.shots))
         kept = folder / f"{drawn.digest}.mp4"
         if not kept.exists():
             made = folder / f"{uuid4().hex}.mp4"
