@@ -236,8 +236,16 @@ def test_the_command_ends_badly_where_a_clip_is_not_in_the_page(folder, monkeypa
     """`kling-nb export page --json`: what is inside and what is not, and exit code 1."""
     monkeypatch.setenv("KLING_NB_LEDGER", str(folder / "ledger.db"))
     tool = [str(Path(sys.executable).with_name("kling-nb")), "export", "page", "a.ipynb", "--embed"]
+    # Room for any one of the clips, and for no two.
+    small, next_small, large = sorted(path.stat().st_size for path in folder.glob("*/*.mp4"))
+    most = 0.9 * (small + next_small)
+    assert large < most
     done = subprocess.run(
-        [*tool, "--max-mb", "0.05", "--json"], cwd=folder, capture_output=True, text=True, check=False
+        [*tool, "--max-mb", f"{most / 1e6:f}", "--json"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1, done.stderr
     told = json.loads(done.stdout)
