@@ -130,7 +130,6 @@ class Run:
         if record.status.ended:
             self._settled.set_result(None)
 
-    # -- what it is ------------------------------------------------------
     @property
     def id(self) -> str:
         """Our id: short, readable, stable."""
@@ -359,7 +358,6 @@ class Run:
             with contextlib.suppress(Exception):
                 listener(self)
 
-    # -- showing ---------------------------------------------------------
     def __repr__(self) -> str:
         file = self.record.media.file if self.record.media else None
         return line(card_state(self, Inset(src=file)), totals=None, now=utc_now())
