@@ -63,6 +63,7 @@ ADDED = {
     '/command line/generate: null is now ["--json", "prompt"]',
     '/classes/MediaFacts/pixel_format: null is now "field"',
     '/classes/MediaFacts/profile: null is now "field"',
+    '/classes/Run/turn: null is now "attribute"',
     '/classes/RunRecord/further: null is now "field"',
     "/receipt: .further_files is new",
     "/receipt: File.pixel_format is new",
