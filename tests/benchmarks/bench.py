@@ -26,7 +26,7 @@ import startup
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 CLIP, LARGE = 262_144, 20_000_000
-IN_FLIGHT = 100
+IN_FLIGHT = 100_000
 WIRES = ("runflow", "runcomfy")
 PEERS = ("aiohttp", "clips", "threads", "fal", "runway")
 
