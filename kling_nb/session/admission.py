@@ -323,7 +323,7 @@ class Admission:
         """Give the handle of a run, its clip in this notebook's folder; a new one is sent from now on."""
         there, record = record, self.brought(record)
         run = self._handle(record, reused=reused)
-        if record.request_key not in {self.ask.keys(self.model.id, take)[0] for take in self.ask.takes}:
+        if record.request_key != self.ask.keys(self.model.id, record.take)[0]:
             run.note = _EARLIER
         elif not reused:
             run.note = self.keys.introduce(record.provider)
