@@ -185,7 +185,8 @@ class Places:
             with contextlib.suppress(LedgerError):
                 await self._engine.ledger.writer.ask(partial(self._renew, runs), synced=False)
             await asyncio.to_thread(self._keep_claims, runs)
-            await asyncio.sleep(self._engine.limits.lease_s / 3)
+            # However long a lease is: one that was given back before its run came here is taken soon.
+            await asyncio.sleep(min(self._engine.limits.lease_s / 3, 10))
         self._beating = None
 
     def _renew(self, runs: "list[Run]", transaction: "Transaction") -> None:

@@ -80,7 +80,9 @@ class Popen(subprocess.Popen):
         if not wait_flags:
             # Until it is waited for it stays a zombie, so that this is no other process.
             end = os.pidfd_open(self.pid)
-            select.select([end], [], [])
+            ends = select.poll()
+            ends.register(end, select.POLLIN)
+            ends.poll()
             os.close(end)
         return _server().ask({"wait": self.pid})
 
