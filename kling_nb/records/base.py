@@ -1,6 +1,5 @@
 """What every record stands on: frozen models, moments in UTC, and plain words for what a model refuses."""
 
-import html
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
@@ -42,9 +41,6 @@ class Record(BaseModel):
             field = type(self).model_fields.get(name or "")
             if field is None or value != field.get_default(call_default_factory=True):
                 yield name, value
-
-    def _repr_html_(self) -> str:
-        return f"<div>{html.escape(repr(self))}</div>"
 
 
 class Fact(Record):

@@ -6,7 +6,6 @@ configured one; no call creates a run except `open`.
 """
 
 import atexit
-import html
 import os
 import secrets
 import sys
@@ -45,6 +44,7 @@ from kling_nb.session.opening import Opened, open_many
 from kling_nb.session.plan import Ask, Plan
 from kling_nb.session.reach import access_for
 from kling_nb.session.sandboxes import Sandboxes
+from kling_nb.views.html import tag
 from kling_nb.views.words import unread_words
 
 __all__ = ["Session"]
@@ -107,7 +107,7 @@ class Session:
         return f"Session{named} {self.id}: %kling config shows its settings, kling.spend() its money."
 
     def _repr_html_(self) -> str:
-        return f"<div>{html.escape(repr(self))}</div>"
+        return tag("div", repr(self))
 
     def come_from(self, surroundings: Callable[[], Surroundings] | None) -> None:
         """Let another face tell where calls come from; None means a plain script."""

@@ -1,10 +1,10 @@
 """The money of one session, in dollars."""
 
-import html
 from dataclasses import dataclass
 from decimal import Decimal
 
 from kling_nb.records.money import Totals, dollars, usd_of
+from kling_nb.views.html import tag
 
 __all__ = ["Spend"]
 
@@ -54,4 +54,4 @@ class Spend:
         return f"{usd_of(self.spent)} spent{held}{unknown}{cap}{left}{play}"
 
     def _repr_html_(self) -> str:
-        return f"<div>{html.escape(repr(self))}</div>"
+        return tag("div", repr(self))

@@ -190,7 +190,7 @@ def test_a_key_for_nobody_is_an_error(tmp_path):
     path = tmp_path / "config.toml"
     path.write_text(f'[keys]\nrunfow = "{CANARY}"')
     path.chmod(0o600)
-    with pytest.raises(SettingsError, match="no provider") as caught:
+    with pytest.raises(SettingsError, match="not a provider's") as caught:
         find_key("runflow", environ={}, user_file=path)
     assert "canary" not in str(caught.value)
 
