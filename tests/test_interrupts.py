@@ -1,5 +1,6 @@
 """Ctrl-C at any instant: no interrupt leaves the write lock held, and none is swallowed."""
 
+import gc
 import signal
 import sqlite3
 import subprocess
@@ -19,6 +20,9 @@ from support.clips import make_record
 def stepped():
     """A factory of functions called so often as Python takes a step; the steps are counted."""
     old = sys.gettrace()
+    # What other tests left behind ends now, and not within a step.
+    gc.collect()
+    gc.disable()
 
     def run(work, at=None):
         count = 0
@@ -38,6 +42,7 @@ def stepped():
         return count
 
     yield run
+    gc.enable()
     sys.settrace(old)
 
 
