@@ -14,6 +14,7 @@ from kling_nb.engine.detach import error_of
 from kling_nb.ledger.sweeps import MemberRun, Stored, SweepState, runs_of
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import RunStatus
+from kling_nb.views.sweep import progress_text
 
 if TYPE_CHECKING:
     from kling_nb.ledger.transaction import Transaction
@@ -94,6 +95,9 @@ class Progress:
     stopped: str
     created_at: datetime
     now: datetime
+
+    def __repr__(self) -> str:
+        return progress_text(self)
 
     @property
     def over(self) -> bool:

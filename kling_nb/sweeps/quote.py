@@ -18,6 +18,7 @@ from kling_nb.records.money import micros as micros_of
 from kling_nb.session.opening import look_many
 from kling_nb.sweeps.grid import Expanded, Member
 from kling_nb.sweeps.prompts import refused
+from kling_nb.views.words import counted
 
 if TYPE_CHECKING:
     from kling_nb.ledger.sweeps import Stored
@@ -120,6 +121,10 @@ class Quote:
     consents: bool
     watched: bool
 
+    def __repr__(self) -> str:
+        here = sum(line.reused for line in self.lines)
+        return f"{counted(self.new, 'new run')} may cost {usd(self.micros)}; {here} here already"
+
     @property
     def new(self) -> int:
         """How many runs would be sent."""
@@ -146,7 +151,7 @@ class Quote:
         """
         if not self.new:
             return None
-        runs = f"{self.new} new run{'s' if self.new > 1 else ''} of this sweep"
+        runs = f"{counted(self.new, 'new run')} of this sweep"
         cost = f"{runs} may cost {usd(self.micros)}"
         fit = f"{self.fits} of them fit" if self.fits else "none of them fits"
         if self.max_micros is not None and self.micros > self.max_micros:

@@ -62,7 +62,7 @@ def quote_text(name: str, members: int, quote: "Quote") -> str:
 
 
 def _title(name: str, members: int) -> str:
-    return f"{name}: {members} {'run' if members == 1 else 'runs'}"
+    return f"{name}: {words.counted(members, 'run')}"
 
 
 def _rows(quote: "Quote") -> list[list[object]]:
@@ -113,7 +113,7 @@ def _facts(quote: "Quote") -> list[str]:
 def _next(name: str, quote: "Quote") -> list[str]:
     if not quote.new:
         return ["Nothing new would be sent."]
-    cost = f"**{quote.new} new runs may cost {usd(quote.micros)}.**"
+    cost = f"**{words.counted(quote.new, 'new run')} may cost {usd(quote.micros)}.**"
     return [f"{cost} `kling.sweep({name!r}).start(confirm=True)` sends them."]
 
 
@@ -124,7 +124,7 @@ def progress_html(progress: "Progress") -> Html:
     Args:
         progress: What became of it so far.
     """
-    head = [f"{progress.members} runs", f"since {words.clock(progress.created_at, date=True)}"]
+    head = [words.counted(progress.members, "run"), f"since {words.clock(progress.created_at, date=True)}"]
     head += [] if progress.over else [f"as of {words.clock(progress.now)}"]
     parts: list[object] = [
         tag("div", join([tag("b", progress.name), *head], DOT)),

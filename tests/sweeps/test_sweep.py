@@ -111,6 +111,7 @@ def test_many_runs_need_a_yes_and_a_cap_says_how_many_fit(house, enter):
         kling.sweep(many, **options, max_cost="1")
     quoted = kling.sweep(many, **options, start=False)
     assert "21 new runs may cost $7.056" in repr(quoted)
+    assert repr(quoted.quoted).startswith("21 new runs may cost $7.056; 0 here already")
     house.set(BUDGET="3.40")
     with pytest.raises(kling.BudgetError, match=r"the caps leave \$3\.40: 10 of them fit"):
         quoted.start(confirm=True)
