@@ -42,6 +42,9 @@ class Record(BaseModel):
             if field is None or value != field.get_default(call_default_factory=True):
                 yield name, value
 
+    def __str__(self) -> str:
+        return repr(self)
+
 
 class Fact(Record):
     """A value that anybody may have written down: every type is exact, and an error repeats no input."""

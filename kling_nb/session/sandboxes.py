@@ -97,6 +97,8 @@ class Sandboxes:
     def _start(self, wait_scale: float, port: int = 0) -> str:
         from kling_nb.sandbox.serve import Sandbox
 
-        made = self._loop.start(Sandbox.start(port, wait_scale=wait_scale)).result()
+        # RunComfy's own shortest shot is 3 s; play is for every storyboard that any provider takes.
+        shots = {"runcomfy.min_shot_s": make_provider("sandbox").min_shot_s}
+        made = self._loop.start(Sandbox.start(port, wait_scale=wait_scale, faults=shots)).result()
         self._by_address[made.runcomfy] = made
         return made.runcomfy

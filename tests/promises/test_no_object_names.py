@@ -91,5 +91,6 @@ def test_public_objects_say_in_a_line_what_they_are():
         assert OBJECTS.search(repr(thing)) is None
         assert len(repr(thing)) < 300, repr(thing)
         assert "None" not in repr(thing)
+        assert str(thing) == repr(thing)
         if not isinstance(thing, Record):
             assert hasattr(thing, "_repr_html_") or hasattr(thing, "_repr_mimebundle_")

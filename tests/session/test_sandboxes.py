@@ -21,3 +21,10 @@ def test_a_sandbox_that_is_still_there_is_left_alone(make_session):
     away = record.model_copy(update={"origin": "https://sandbox.example/runcomfy"})
     assert not other.sandboxes.take_up(away, 0)
     assert urlsplit(record.origin).hostname == "127.0.0.1"
+
+
+def test_play_takes_the_shots_that_its_adapter_lets_through(make_session):
+    """A storyboard of one second and two is none that only the sandbox itself would refuse."""
+    shots = [{"prompt": "A fox wakes", "duration": 1}, {"prompt": "It runs", "duration": 2}]
+    (run,) = make_session().open(Ask(request=make_request(shots=shots, duration=3)))
+    assert run.wait(60).status == "succeeded"
