@@ -130,7 +130,7 @@ def test_the_tutorial_on_money_shows_what_it_would_show_now(tmp_path):
     assert len(was) > 15
     assert now == was
     # By hand: 2 x 5 s at 0.112, 7 s at 0.084, 3 s at 0.42 and 8 s with sound at 0.168.
-    assert "estimated $4.312, reported $4.312, settled $4.312, $0.00 held" in was["cost"][0]
+    assert "estimated $4.312, reported $4.312, settled $4.312, $0.00 reserved" in was["cost"][0]
     assert [len(was[name]) > 0 for name in ("max", "over", "frame", "csv")] == [True] * 4
     assert "height:6px" in was["cost"][1], "the chart is in the saved output"
 
