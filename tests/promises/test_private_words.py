@@ -54,7 +54,7 @@ def cells(secret, bill, flag, private):
         "status": "%kling status",
         "show": "%kling show one pair trailer",
         "reprs": "print(one, pair, one.prompt, one.record, one.error, one.video)",
-        "record": "trailer.record",
+        "record": "trailer.record, trailer.record.__repr_args__()",
         "frame": "kling.runs()",
         "gallery": "%kling gallery --all",
         "gallery value": "kling.gallery().value",
