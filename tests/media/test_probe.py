@@ -15,7 +15,6 @@ from kling_nb.errors import StoreError
 from kling_nb.media.probe import NotVideoError, poster, probe
 from kling_nb.records.run import MediaFacts
 from support.clips import make_clip
-from support.paths import TESTS
 
 
 def _decoded(uri):
@@ -61,15 +60,7 @@ def test_other_containers_are_named_as_they_are(tmp_path, name, codec):
 )
 def test_codec_profile_and_pixels_have_their_own_names(tmp_path, codec, pixels, measured):
     """Whatever decoder reads them here; a receipt that has a decoder's name is read as the codec's."""
-    # In a process of its own: for root, SVT-AV1 makes its caller a real-time thread, for good and with what
-    # it starts, and all else on the machine waits for it.
-    clip, make = (
-        tmp_path / "a.mp4",
-        "from pathlib import Path; from support.clips import make_clip; make_clip",
-    )
-    code = f"{make}(Path({str(clip)!r}), codec={codec!r}, pixels={pixels!r}, seconds=0.5)"
-    subprocess.run([sys.executable, "-c", code], cwd=TESTS, check=True, capture_output=True)
-    facts = probe(clip)
+    facts = probe(make_clip(tmp_path / "a.mp4", codec=codec, pixels=pixels, seconds=0.5))
     assert (facts.codec, facts.profile, facts.pixel_format) == measured
     old = MediaFacts(file="a.mp4", sha256="0" * 64, size=1, codec="libdav1d", audio_codec="mp3float")
     assert (old.codec, old.audio_codec) == ("av1", "mp3")

@@ -1,7 +1,9 @@
 """Real, tiny MP4 files for tests (H.264, AAC where asked for, index in front), and a record for each."""
 
 import math
+import os
 from array import array
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +16,17 @@ from kling_nb.records.request import TextToVideo, request_key, run_key
 from kling_nb.records.run import RunRecord
 
 RATE = 48_000
+
+
+@contextmanager
+def _scheduled_as_before():
+    """For root, SVT-AV1 makes its caller a real-time thread, and all that it starts: others would starve."""
+    policy = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
+    try:
+        yield
+    finally:
+        if policy is not None:
+            os.sched_setscheduler(0, policy, os.sched_param(0))
 
 
 def make_clip(
@@ -44,7 +57,7 @@ def make_clip(
         pixels: The format of its pixels.
     """
     options = {"movflags": "+faststart"} if path.suffix in {".mp4", ".mov"} else {}
-    with av.open(path, "w", options=options) as film:
+    with _scheduled_as_before(), av.open(path, "w", options=options) as film:
         picture = film.add_stream(codec, rate=fps)
         picture.width, picture.height = size
         picture.pix_fmt = pixels
