@@ -280,7 +280,7 @@ class Poller:
         now, hurry, least = self._clock.monotonic(), 0.0, job.wait_s(1.0)
         longest: tuple[float, Follow | None] = (0.0, None)
         for number, (run_id, follow) in enumerate(list(account.waiting.items())):
-            if number % 100 == 99:
+            if number % 25 == 0:
                 await asyncio.sleep(0)
             row = rows.get(run_id)
             if follow.turn is None or follow.turn.done() or (row is None and run_id not in asked):
