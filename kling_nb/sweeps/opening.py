@@ -65,7 +65,7 @@ def give_back(session: Session, name: str, views: Views) -> "Sweep":
     """
     with session.ledger().reading() as transaction:
         stored = find(transaction, name.strip())
-        known = names(transaction)
+        known = names(transaction) if stored is None else []
     if stored is None:
         raise refused(
             f"There is no sweep {name.strip()!r:.60}.",
