@@ -27,7 +27,9 @@ def shared(request, tmp_path, nursery):
 def test_kernels_with_a_ledger_each_pay_once_at_the_same_instant(shared):
     """Three kernels run the same three cells at once: three submits, and each kernel has every clip."""
     prompts = [f"{PROMPT}, number {number}" for number in range(3)]
-    children = [shared.start(name, *prompts) for name in ("ann", "bob", "cat")]
+    # Nobody dies here, and on a busy machine a sign of life may be late.
+    limits = {"lease_s": 10, "watch_s": 400}
+    children = [shared.start(name, *prompts, limits=limits, patience_s=400) for name in ("ann", "bob", "cat")]
     ends = [child.said()["runs"] for child in children]
     assert [[run.get("status") for run in runs] for runs in ends] == [["succeeded"] * 3] * 3, ends
     assert all(run["whole"] for runs in ends for run in runs)
