@@ -155,7 +155,7 @@ def sweep(
     """Make a grid of clips from a file, go on with one by its name, or cancel what is not sent of it.
 
     A TOML file has the options of kling.sweep by name; another file its prompts. The same file goes on where
-    it was. Exit code 1 where a clip is missing at the end, 3 where money stops it.
+    it was. Exit code 1 if a run was not sent or, with --wait, made no clip; 3 if money stops it.
     """
     from kling_nb.notebook.sweeps import sweep_line
 
@@ -163,7 +163,7 @@ def sweep(
     _put(repr(made), made.data(), as_json=as_json)
     if made.stopped is not None and not dry_run:
         raise made.stopped
-    if wait and made.progress.failed:
+    if not dry_run and what != "cancel" and (made.progress.waiting or (wait and made.progress.failed)):
         raise typer.Exit(1)
 
 

@@ -70,7 +70,7 @@ def sweeps(call: CommandCall) -> Answer:
     found = listed(call.session, limit=_LISTED)
     if not found:
         return answer(["There is no sweep yet: `kling.sweep([...])` makes one."], value=[])
-    heads = ["sweep", "state", "members", "done", "on their way", "failed", "not sent", "spent", "since"]
+    heads = ["sweep", "state", "runs", "done", "on their way", "failed", "not sent", "spent", "started"]
     rows = [
         [
             *(one.name, one.state, one.members, one.done, one.going, one.failed, one.waiting),
@@ -79,7 +79,9 @@ def sweeps(call: CommandCall) -> Answer:
         for one in found
     ]
     value = [asdict(one) for one in found]
-    return answer([(heads, rows, "llrrrrrrl"), "`kling.sweep(NAME)` gives one back."], value=value)
+    return answer(
+        [(heads, rows, "llrrrrrrl"), "`kling.sweep(NAME)` opens one; it sends nothing."], value=value
+    )
 
 
 def show(call: CommandCall) -> Answer:

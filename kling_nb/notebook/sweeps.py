@@ -10,32 +10,41 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from kling_nb.commands.syntax.cell import CellOrder
+from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import ConsentError, KlingError
 from kling_nb.ledger.sweeps import find
 from kling_nb.notebook.card import follow_to_the_end
 from kling_nb.notebook.viewers.compare import compare
-from kling_nb.notebook.viewers.gallery import gallery
+from kling_nb.notebook.viewers.gallery import grid_gallery
 from kling_nb.notebook.viewers.rate import rate
 from kling_nb.notebook.widgets import answer_at_once, display_widget, watched
 from kling_nb.records.money import usd
 from kling_nb.session.api import await_at_end, current
 from kling_nb.sweeps.grid import make_grid
+from kling_nb.sweeps.layout import shape_of
 from kling_nb.sweeps.opening import give_back, known_as, open_sweep
+from kling_nb.sweeps.progress import Progress
 from kling_nb.sweeps.prompts import read_options, read_rows, refused
 from kling_nb.sweeps.results import money
 from kling_nb.sweeps.sweep import Sweep
+from kling_nb.views.stills import Grid
 from kling_nb.views.sweep import progress_html, progress_text, quote_html, quote_text
+from kling_nb.views.words import counted
 
 __all__ = ["Sweep", "sweep", "sweep_cell", "sweep_line"]
 
 _PERIOD_S = 1.0
+_ESTIMATE_S = 10
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _EMPTY = {"text/html": "", "text/plain": ""}
 _numbers = itertools.count(1)
 
@@ -109,7 +118,9 @@ def sweep(
     try:
         if isinstance(prompts, str):
             if given or axes or file is not None:
-                raise refused("A bare text is the name of an earlier sweep.", cure="Put prompts into a list.")
+                raise refused(
+                    "A text alone is the name of an earlier sweep.", cure="Put a prompt into a list."
+                )
             return give_back(session, prompts, views)
         rows = read_rows(prompts, file=file, suite=suite)
         grid = make_grid(
@@ -177,7 +188,9 @@ def sweep_line(what: str, name: str | None, *, dry_run: bool, wait: bool, max_co
         KlingError: It is refused; nothing was sent.
     """
     if what == "cancel":
-        return give_back(current(), name or "", _Views()).cancel()
+        if name is None:
+            raise refused("Which sweep is to be canceled?", cure="`kling-nb sweep cancel NAME`.")
+        return give_back(current(), name, _Views()).cancel()
     path = Path(what).expanduser()
     if path.is_file():
         options = read_options(path) | ({"max_cost": max_cost} if max_cost else {})
@@ -206,33 +219,35 @@ def _enhanced(name: str | None) -> dict[str, str]:
 
 
 def _begin(made: Sweep, *, confirm: bool, start: bool) -> Sweep:
-    card = _Card(made)
-    card.draw()
     if start:
         try:
-            made.start(confirm=confirm)
+            return made.begin(confirm=confirm)
         except ConsentError:
-            if not card.ask():
+            if made.name not in _cards or not _cards[made.name].ask():
                 raise
-            return made
-        await_at_end([made])  # type: ignore[list-item]  # it is waited for as a run is
-    card.follow()
+    elif _shell() is not None:
+        _Views().show(made)
     return made
 
 
 class _Views:
     """What shows a sweep and its clips in a notebook, and elsewhere in words."""
 
-    def show(self, sweep: Sweep) -> None:
-        """Draw its card, unless the same cell has just drawn it."""
-        if _drawn.get(sweep.name) != _cell_number():
-            card = _Card(sweep)
-            card.draw()
-            card.follow()
+    def show(self, sweep: Sweep) -> Callable[[], None]:
+        """Draw its quote or its card; a cell has one output for both."""
+        if _shell() is None:
+            sys.stderr.write(f"{sweep!r}\n")
+            return lambda: None
+        card = _cards.get(sweep.name)
+        if card is None or card.cell != _cell_number():
+            card = _cards[sweep.name] = _Card(sweep)
+        else:
+            card.redraw(sweep)
+        return card.follow
 
-    def gallery(self, runs: Runs) -> Any:
-        """Make a contact sheet."""
-        return gallery(runs)
+    def gallery(self, grid: Grid, runs: Mapping[int, Run]) -> Any:
+        """Make a contact sheet in rows and columns."""
+        return grid_gallery(grid, runs)
 
     def compare(self, runs: Runs) -> Any:
         """Put clips side by side."""
@@ -243,8 +258,8 @@ class _Views:
         return rate(runs, **options)
 
 
-#: By sweep, the cell that drew it last.
-_drawn: dict[str, int] = {}
+#: By sweep, the card that was drawn last.
+_cards: dict[str, "_Card"] = {}
 
 
 def _shell() -> Any:
@@ -262,65 +277,85 @@ class _Card:
     """The output of one cell that shows a sweep: first its quote, then how it goes."""
 
     def __init__(self, sweep: Sweep) -> None:
-        self._sweep = sweep
-        self._handle: Any = None
-        self._shown: dict[str, str] = {}
-        self._buttons: Any = None
-        self._asked = False
-        self._lock = threading.Lock()
-
-    def _bundle(self) -> dict[str, str]:
-        sweep, quote = self._sweep, self._sweep.quoted
-        if quote is not None and sweep.state == "ready":
-            how = sweep.name, len(sweep), quote
-            return {"text/html": quote_html(*how), "text/plain": quote_text(*how)}
-        progress = sweep.progress
-        return {"text/html": progress_html(progress), "text/plain": progress_text(progress)}
-
-    def draw(self) -> None:
-        """Make the output: in a notebook below the cell, elsewhere on standard error."""
-        self._shown = self._bundle()
-        _drawn[self._sweep.name] = _cell_number()
-        if _shell() is None:
-            sys.stderr.write(f"{self._shown['text/plain']}\n")
-            return
         from IPython.display import DisplayHandle
 
+        self.cell = _cell_number()
+        self._sweep = sweep
+        self._note = ""
+        self._buttons: Any = None
+        self._following = self._asked = False
+        self._lock = threading.Lock()
+        self._shown = self._bundle()
         self._handle = DisplayHandle(f"kling-sweep-{next(_numbers)}")
         self._handle.display(self._shown, raw=True)
+
+    def _bundle(self, progress: Progress | None = None) -> dict[str, str]:
+        sweep, quote = self._sweep, self._sweep.quoted
+        if sweep.quoting and quote is not None:
+            how = sweep.name, shape_of(sweep.members), quote
+            return {
+                "text/html": quote_html(*how, note=self._note),
+                "text/plain": quote_text(*how, note=self._note),
+            }
+        progress = progress or sweep.progress
+        return {"text/html": progress_html(progress), "text/plain": progress_text(progress)}
+
+    def redraw(self, sweep: Sweep) -> None:
+        """Bring the output up to date."""
+        self._sweep = sweep
+        self._put(self._bundle())
+
+    def _put(self, bundle: dict[str, str]) -> None:
+        if bundle != self._shown:
+            self._shown = bundle
+            self._handle.update(bundle, raw=True)
 
     def ask(self) -> bool:
         """Put the button that sends it below the quote; False where nobody could press it."""
         quote = self._sweep.quoted
-        if self._handle is None or quote is None or not watched():
+        if quote is None or not watched():
             return False
         self._asked = True
-        self._show_buttons((f"Send {quote.new} runs, {usd(quote.micros)}", self._send))
+        self._show_buttons((f"Send {counted(quote.new, 'run')}, {usd(quote.micros)}", self._send))
         return self._buttons is not None
 
     def follow(self) -> None:
         """Keep the output true until it is over."""
-        if self._handle is None:
+        if self._following or self._asked or self._sweep.quoting:
             return
-        if not self._asked and watched() and not self._sweep.progress.over:
+        await_at_end([self._sweep])  # type: ignore[list-item]  # it is waited for as a run is
+        if watched() and not self._is_over():
             self._show_buttons(
                 ("Stop sending", self._sweep.pause), ("Cancel what is not sent", self._sweep.cancel)
             )
+        self._begin_to_follow()
+
+    def _begin_to_follow(self) -> None:
+        self._following = True
         follow_to_the_end(self._handle, self._follow, self._is_over)
 
     def _is_over(self) -> bool:
         return self._sweep.progress.over
 
     async def _follow(self, put: Callable[[dict[str, str]], None]) -> None:
+        drawn: object = None
         while True:
-            over = await asyncio.to_thread(self._is_over)
-            bundle = await asyncio.to_thread(self._bundle)
-            if bundle != self._shown:
-                self._shown = bundle
-                put(bundle)
-            if over:
+            progress = await asyncio.to_thread(lambda: self._sweep.progress)
+            # The time alone is no change, but estimates are brought up to date now and then.
+            look = (
+                replace(progress, now=_EPOCH, ends_at=None, per_hour=None),
+                progress.now.timestamp() // _ESTIMATE_S,
+            )
+            if drawn != look:
+                drawn = look
+                bundle = self._bundle(progress)
+                if bundle != self._shown:
+                    self._shown = bundle
+                    put(bundle)
+            if progress.over:
                 break
             await asyncio.sleep(_PERIOD_S)
+        self._following = False
         self._hide_buttons()
 
     # -- buttons -------------------------------------------------------------------------------------
@@ -345,15 +380,16 @@ class _Card:
 
     def _send(self) -> None:
         # Its card is this output, whichever cell has been run since.
-        _drawn[self._sweep.name] = _cell_number()
+        self.cell, _cards[self._sweep.name] = _cell_number(), self
         try:
             self._sweep.start(confirm=True)
         except KlingError as error:
-            self._handle.update({"text/html": "", "text/plain": str(error)}, raw=True)
-            return
+            self._note = str(error)
+            self.redraw(self._sweep)
         self._hide_buttons()
         self._asked = False
-        follow_to_the_end(self._handle, self._follow, self._is_over)
+        if not self._sweep.quoting:
+            self._begin_to_follow()
 
     def _hide_buttons(self) -> None:
         with self._lock:

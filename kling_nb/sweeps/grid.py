@@ -111,12 +111,8 @@ def axis(name: str, value: Any) -> list[Any]:
     many = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
     values = [plain(one) for one in value] if many else [plain(value)]
     if not values or None in values:
-        raise refused(f"{name}: has an empty value.", cure="Leave it out, or give at least one.")
-    return [one for n, one in enumerate(values) if not any(one is o or _same(one, o) for o in values[:n])]
-
-
-def _same(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and bool(one == other)
+        raise refused(f"{name}: a value is empty.", cure="Give at least one value, or leave it out.")
+    return list({(type(one), repr(one)): one for one in values}.values())
 
 
 def takes_of(takes: Any) -> list[int]:
@@ -131,7 +127,7 @@ def takes_of(takes: Any) -> list[int]:
     """
     found = list(range(takes)) if type(takes) is int else axis("takes", takes)
     if not found or not all(type(take) is int and take >= 0 for take in found):
-        raise refused("takes: should be how many, 1 or more, or a list of indices from 0.")
+        raise refused("takes: should be a number, 1 or more, or a list of indices from 0.")
     return found
 
 
@@ -169,7 +165,9 @@ def make_grid(
         {'duration': [5, 10]}
     """
     if order not in ORDERS:
-        raise refused(f"order: is {' or '.join(ORDERS)}, and not {str(order)!r:.40}.")
+        raise refused(f"order: should be {' or '.join(ORDERS)}, not {str(order)!r:.40}.")
+    if not all(isinstance(text, str) for text in dict(tags or {}).values()):
+        raise refused("tags: should be texts by name.")
     named = axes.items()
     grid = {
         "rows": [[row.number, _enhance(row, enhancer, enhanced or {})] for row in rows],
@@ -195,7 +193,7 @@ def _enhance(row: Row, enhancer: Any, enhanced: Mapping[str, str]) -> dict[str, 
     original = row.columns.get("prompt", "")
     made = enhanced.get(original) or enhancer(original)
     if not isinstance(made, str):
-        raise refused(f"the enhancer gave a {type(made).__name__} and not a text.", row.number)
+        raise refused(f"the enhancer should return text, not {type(made).__name__}.", row.number)
     name = getattr(enhancer, "__qualname__", type(enhancer).__name__)
     return {"enhancer": name, "prompt_original": original, **row.columns, "prompt": made}
 
@@ -275,9 +273,9 @@ def _check_names(grid: Mapping[str, Any]) -> None:
     for number, row in grid["rows"]:
         for name in row:
             if name not in _COLUMNS | used:
-                raise refused(f"there is no use for column {name}: {_meant(name)}.", number, "Drop it.")
+                raise refused(f"the column {name} would do nothing: {_meant(name)}.", number, "Drop it.")
             if name in grid["axes"]:
-                raise refused(f"{name} is a column and an axis.", number, "Leave one out.")
+                raise refused(f"{name} is both a column and an axis.", number, "Leave one out.")
 
 
 def _meant(name: str) -> str:
@@ -315,7 +313,9 @@ def _fill_in(text: str, columns: Mapping[str, Any], number: int) -> str:
         name = found[1]
         if name not in columns or name == "prompt":
             known = [one for one in columns if one != "prompt"]
-            hint = did_you_mean(name, known, f"There are {', '.join(known)}." if known else "There is none.")
+            hint = did_you_mean(
+                name, known, f"There is only {', '.join(known)}." if known else "There are none."
+            )
             raise refused(f"{{{{{name}}}}}: there is no column or axis of this name.", number, hint)
         return str(columns[name])
 

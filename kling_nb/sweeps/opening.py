@@ -21,10 +21,11 @@ from kling_nb.sweeps.progress import Progress, look
 from kling_nb.sweeps.prompts import refused
 from kling_nb.sweeps.showing import Views
 from kling_nb.sweeps.sweep import Sweep
+from kling_nb.views.words import counted
 
 __all__ = ["give_back", "known_as", "listed", "open_sweep"]
 
-_REST = "`%kling sweeps` lists them."
+_REST = "`%kling sweeps` lists them; a prompt goes into a list."
 
 
 def known_as(name: str) -> str:
@@ -43,9 +44,9 @@ def known_as(name: str) -> str:
         >>> known_as(" owls ")
         'owls'
     """
-    plain = name.strip()
+    plain = name.strip() if isinstance(name, str) else ""
     if not plain or len(plain) > 60 or not plain.isprintable():
-        raise refused("The name of a sweep is one line of 1 to 60 characters.")
+        raise refused("name: should be one line of 1 to 60 characters.")
     return plain
 
 
@@ -69,7 +70,7 @@ def give_back(session: Session, name: str, views: Views) -> "Sweep":
     if stored is None:
         raise refused(
             f"There is no sweep {name.strip()!r:.60}.",
-            cure=did_you_mean(name, known, "A list of prompts makes one." if not known else _REST),
+            cure=did_you_mean(name, known, _REST),
         )
     return Sweep(session, stored, views)
 
@@ -126,9 +127,9 @@ def open_sweep(
     if before and not confirm:
         added = len(sweep.members) - len(expand(before).members)
         raise refused(
-            f"The sweep {name} has another grid: this one adds {added} members, and of all {quote.new} new "
-            f"runs would be sent for {usd(quote.micros)}.",
-            cure="`confirm=True` adds them; or give it another name.",
+            f"The sweep {name} has another grid. This one would add {counted(added, 'run')} to it; together "
+            f"{counted(quote.new, 'new run')} may cost {usd(quote.micros)}.",
+            cure="`confirm=True` adds them; or choose another name.",
         )
     sweep.keep(replace(grown, play=quote.play))
     return sweep

@@ -5,7 +5,7 @@ newest; only runs that were asked for since the sweep began are its money; unkno
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -25,6 +25,9 @@ __all__ = ["Failure", "Progress", "look", "newest", "spent_of"]
 #: So many ends, at most, tell how fast it goes.
 _RECENT = 50
 _MOST_FAILURES = 8
+_MOST_IDS = 20
+#: A sweep that another kernel sends moves at least so often.
+_ELSEWHERE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ class Failure:
         what: What happened to one of them.
         charged: Whether it was charged: `no`, `yes` or `unknown`.
         cure: What is safe to do now.
+        ids: Our ids of the first of these runs.
     """
 
     count: int
@@ -44,6 +48,7 @@ class Failure:
     what: str
     charged: str
     cure: str
+    ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,8 @@ class Progress:
         stopped: Why it sends no more, where something stopped it.
         created_at: When it began.
         now: The moment.
+        free: Failed runs that were not charged and may be tried again.
+        moved_at: When a run of it was asked for or ended last.
 
     Example:
         >>> Progress.__name__
@@ -95,6 +102,8 @@ class Progress:
     stopped: str
     created_at: datetime
     now: datetime
+    free: int = 0
+    moved_at: datetime | None = None
 
     def __repr__(self) -> str:
         return progress_text(self)
@@ -102,7 +111,14 @@ class Progress:
     @property
     def over(self) -> bool:
         """Whether nothing more will happen unless somebody asks for it."""
-        return not self.sending and not self.going
+        return not (self.sending or self.going or self.elsewhere)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another kernel seems to send it: it is started, not at its end, and moved a moment ago."""
+        moved = self.moved_at is not None and self.now - self.moved_at < _ELSEWHERE
+        here = self.sending or self.stopped != ""
+        return moved and not here and self.state == "started" and self.waiting > 0
 
 
 def newest(runs: Iterable[MemberRun]) -> dict[int, MemberRun]:
@@ -156,7 +172,14 @@ def look(
         stands = newest(runs)
         bad = [run for run in stands.values() if run.status.ended and run.status is not RunStatus.SUCCEEDED]
         not_sent = {run.number for run in bad if run.status is RunStatus.CANCELED and run.charged == "no"}
-        failures = _failures(transaction, [run for run in bad if run.number not in not_sent])
+        paid = {run.number for run in runs if run.status is RunStatus.FAILED and run.charged != "no"}
+        free = {
+            run.number
+            for run in bad
+            if run.status is RunStatus.FAILED and run.reason != "moderated" and run.number not in paid
+        }
+        failed_runs = [run for run in bad if run.number not in not_sent]
+        failures = _failures(transaction, failed_runs, free, f"`kling.sweep({stored.name!r}).retry()`")
     barred = [(number, why) for number, why in refused if number not in stands or number in not_sent]
     settled, held, unknown = spent_of(runs, stored.created_at)
     done = sum(run.status is RunStatus.SUCCEEDED for run in stands.values())
@@ -184,6 +207,8 @@ def look(
         stopped=stopped,
         created_at=stored.created_at,
         now=now,
+        free=len(free),
+        moved_at=max((run.finished_at or run.created_at for run in runs), default=None),
     )
 
 
@@ -196,12 +221,14 @@ def _pace(runs: Sequence[MemberRun], now: datetime, left: int) -> tuple[float | 
     return per_s * 3600, now + timedelta(seconds=left / per_s) if left else None
 
 
-def _failures(transaction: "Transaction", bad: Sequence[MemberRun]) -> list[Failure]:
-    kinds: defaultdict[tuple[str, str | None, str], list[MemberRun]] = defaultdict(list)
+def _failures(
+    transaction: "Transaction", bad: Sequence[MemberRun], free: Collection[int], retry: str
+) -> list[Failure]:
+    kinds: defaultdict[tuple[str, str | None, str, bool], list[MemberRun]] = defaultdict(list)
     for run in bad:
-        kinds[run.status.value, run.reason, run.charged].append(run)
+        kinds[run.status.value, run.reason, run.charged, run.number in free].append(run)
     made = []
-    for (status, reason, charged), runs in list(kinds.items())[:_MOST_FAILURES]:
+    for (status, reason, charged, again), runs in list(kinds.items())[:_MOST_FAILURES]:
         record = transaction.get(runs[0].id)
         error = None if record is None else error_of(record)
         made.append(
@@ -210,7 +237,9 @@ def _failures(transaction: "Transaction", bad: Sequence[MemberRun]) -> list[Fail
                 word=f"{status}: {reason}" if reason else status,
                 what=error.what if error else "",
                 charged=error.charged if error else charged,
-                cure=error.cure if error else "",
+                # The advice for a single run is to run its cell again, which sends no failed run of a sweep.
+                cure=f"{retry} sends it again." if again else error.cure if error else "",
+                ids=tuple(run.id for run in runs[:_MOST_IDS]),
             )
         )
     return made

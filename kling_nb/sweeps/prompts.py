@@ -21,6 +21,9 @@ __all__ = ["SUITES", "Row", "plain", "read_options", "read_rows", "refused", "ty
 #: Prompt suites whose own files are read: rows with `prompt_en` and `dimension`.
 SUITES = ("vbench", "vbench2")
 
+#: Endings of files that hold a prompt a line; of any other file each line would be bought as a prompt.
+_TEXT_FILES = frozenset({"", ".txt", ".text", ".md"})
+
 #: Columns whose texts in a CSV file stand for something else.
 _NOT_TEXT = frozenset({"audio", "cfg_scale", "duration", "shots"})
 
@@ -70,7 +73,7 @@ def read_rows(prompts: Any = None, *, file: str | Path | None = None, suite: str
     if isinstance(prompts, Path):
         prompts, file = (None, prompts) if file is None else (prompts, file)
     if (prompts is None) == (file is None):
-        raise refused("Prompts are given as a list, or as file=, one of both.")
+        raise refused("Give the prompts as a list or as file=, and not both.")
     if suite is not None and (suite not in SUITES or file is None):
         raise refused(
             f"suite: is {' or '.join(SUITES)}, with file= the suite's own list.",
@@ -82,6 +85,12 @@ def read_rows(prompts: Any = None, *, file: str | Path | None = None, suite: str
     if not rows:
         raise refused("There are no prompts.", cure="Give at least one.")
     return rows
+
+
+def _a(value: Any) -> str:
+    """Name what kind of value this is, with its article."""
+    name = type(value).__name__
+    return name if value is None else f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def plain(value: Any) -> Any:
@@ -101,8 +110,8 @@ def _numbered(given: Any) -> list[tuple[int, Any]]:
         given = given.to_list()
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise refused(
-            f"prompts: should be a list, a column or a table, and not a {type(given).__name__}.",
-            cure="A file is given as file=.",
+            f"prompts: should be a list, a column or a table, not {_a(given)}.",
+            cure="Give a file as file=.",
         )
     return list(enumerate(given, 1))
 
@@ -121,16 +130,16 @@ def _columns(item: Any, number: int, suite: str | None) -> dict[str, Any]:
     columns = {str(name): plain(value) for name, value in item.items()}
     for name, value in columns.items():
         if value is None or (isinstance(value, str) and not value.strip()):
-            raise refused(f"{name} is empty.", number, "Every cell needs a value: fill it in, or drop it.")
+            raise refused(f"{name} is empty.", number, "Fill it in, or drop the row.")
     if "prompt" not in columns and "shots" not in columns:
         raise refused(
             f"there is no column `prompt`, only {', '.join(columns)}.",
             number,
-            "Rename the one with the texts.",
+            "Rename the column that has the prompts.",
         )
     for name in ("prompt", "prompt_original"):
         if not isinstance(columns.get(name, ""), str):
-            raise refused(f"{name} is a {type(columns[name]).__name__} and not a text.", number)
+            raise refused(f"{name} should be text, not {_a(columns[name])}.", number)
     return columns
 
 
@@ -160,14 +169,17 @@ def _read_file(path: Path, suite: str | None) -> list[tuple[int, Any]]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise refused(f"The file {path.name} cannot be read: {error.strerror}.", cure="Correct it.") from None
+        why = f"The file {path.name or path} cannot be read: {error.strerror}."
+        raise refused(why, cure="Correct the path.") from None
     kind = "json" if suite else path.suffix.lower()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         row = content[: error.start].count(b"\n") + (0 if kind == ".csv" else 1)
         raise refused(
-            f"{path.name} is not UTF-8 text (byte 0x{content[error.start]:02x}).", row, "Save it as UTF-8."
+            f"{path.name} is not UTF-8 text (byte 0x{content[error.start]:02x}).",
+            row or None,
+            "Save it as UTF-8.",
         ) from None
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if kind == ".csv":
@@ -176,6 +188,11 @@ def _read_file(path: Path, suite: str | None) -> list[tuple[int, Any]]:
         if text.lstrip().startswith("["):
             return list(enumerate(_json(text, None), 1))
         return [(n, _json(line, n)) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if kind not in _TEXT_FILES:
+        raise refused(
+            f"{path.name}: a file of prompts ends in .csv, .jsonl, .json or .txt.",
+            cure="`kling-nb sweep` takes a TOML file." if kind == ".toml" else "Save it as one of these.",
+        )
     return [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
@@ -183,7 +200,7 @@ def _json(text: str, number: int | None) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        raise refused("this is no JSON.", number, "Write one text or object a line, or one array.") from None
+        raise refused("this is not JSON.", number, "Write one text or object a line, or one array.") from None
 
 
 def _read_csv(text: str) -> list[tuple[int, Any]]:
@@ -192,10 +209,11 @@ def _read_csv(text: str) -> list[tuple[int, Any]]:
         for cells in (lines := csv.DictReader(io.StringIO(text, newline=""), strict=True)):
             number += 1
             if None in cells or None in cells.values():
-                raise refused(f"it has not the {len(lines.fieldnames or ())} cells of the header.", number)
+                cells_there = len(lines.fieldnames or ())
+                raise refused(f"it should have {cells_there} cells, as the header has.", number)
             found.append((number, {name: typed(name, cell) for name, cell in cells.items()}))
     except csv.Error as error:
-        raise refused(f"this is no CSV: {error}.", number + 1) from None
+        raise refused(f"this is not CSV: {error}.", number + 1) from None
     return found
 
 

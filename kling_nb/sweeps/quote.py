@@ -31,7 +31,7 @@ __all__ = ["ASK_ABOVE_MICROS", "ASK_ABOVE_RUNS", "Line", "Quote", "Refusal", "ch
 ASK_ABOVE_RUNS = 20
 ASK_ABOVE_MICROS = 10 * MICROS
 
-_FAILED = "it ended without a clip; `retry()` sends it again where that is free"
+_FAILED = "ended without a clip; `retry()` sends it again if it was not charged"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,7 @@ class Quote:
         fits: How many of the new runs the caps, and `max_cost`, have room for.
         max_micros: What its `max_cost` leaves, in micro-dollars; None without one.
         seconds: How long it takes by the runs before it; None where there were none.
+        at_once: Runs in flight at once, per account.
         play: Whether it is play money.
         accounts: By provider, the account that pays.
         refused: By number, why a member is left out.
@@ -113,6 +114,7 @@ class Quote:
     fits: int
     max_micros: int | None
     seconds: float | None
+    at_once: int
     play: bool
     accounts: dict[str, str]
     refused: dict[int, str]
@@ -171,16 +173,16 @@ class Quote:
         declared = self.max_micros is not None
         if not self.consents and not declared:
             return ConsentError(
-                f"{cost}, nobody is watching, and no budget was declared.",
+                f"{cost}; nobody is watching, and no budget was declared.",
                 cure="Nothing was sent. Declare one: `max_cost=`, `kling.connect(budget=...)` or "
                 "KLING_NB_BUDGET.",
                 asked_micros=self.micros,
             )
         if self.large and self.watched and not agreed and not declared:
             return ConsentError(
-                f"{cost}, and that is much.",
-                cure="Nothing was sent. Say `confirm=True`, or what it may cost: "
-                f'`max_cost="{Decimal(self.micros) / MICROS:f}"`.',
+                f"{cost}, which somebody has to agree to.",
+                cure="Nothing was sent. Agree with `confirm=True`, or declare what it may cost: "
+                f'`max_cost="{Decimal(self.micros) / MICROS:f}"` (`--max-cost` on the command line).',
                 asked_micros=self.micros,
             )
         return None
@@ -201,12 +203,12 @@ def check_consent(stored: "Stored", quote: Quote, needed_micros: int) -> None:
     for provider, account in quote.accounts.items():
         if stored.accounts.get(provider) != account:
             raise ConsentError(
-                f"The sweep {stored.name} was agreed to under another account than this one at {provider}.",
+                f"The sweep {stored.name} was agreed to with another account at {provider}.",
                 cure=cure,
             )
     if needed_micros > (stored.consent_micros or 0):
         raise ConsentError(
-            f"The sweep {stored.name} comes to {usd(needed_micros)} by now, and "
+            f"The sweep {stored.name} may now cost {usd(needed_micros)}, and "
             f"{usd(stored.consent_micros)} was agreed to.",
             cure=cure,
             asked_micros=quote.micros,
@@ -275,6 +277,7 @@ def make_quote(
         fits=_fits(prices.values(), min(limits)) if limits else len(prices),
         max_micros=most,
         seconds=_seconds(session, [admissions[number] for number in prices]),
+        at_once=session.settings().max_in_flight,
         play=budget.play,
         accounts={one.provider: str(one.shared["account"]) for one in admissions.values()},
         refused={member.number: words for _, words, member in refusals},
@@ -301,7 +304,8 @@ def _admissions(
             except UnsupportedError as error:
                 known[alike] = error
             except UsageError as error:
-                raise refused(error.what, member.row, error.cure.removeprefix("Nothing was sent. ")) from None
+                cure = error.cure.removeprefix("Nothing was sent.").strip()
+                raise refused(error.what, member.row, cure) from None
         found = known[alike]
         if isinstance(found, UnsupportedError):
             unsupported.append((member, found))

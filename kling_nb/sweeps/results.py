@@ -12,17 +12,18 @@ from decimal import Decimal
 from typing import Any
 
 from kling_nb.engine.run import Run
-from kling_nb.errors import UsageError
-from kling_nb.records.privacy import redacted, words_of
+from kling_nb.engine.runs import Runs
+from kling_nb.errors import UsageError, did_you_mean
 from kling_nb.records.run import RunStatus
 from kling_nb.session.api import dollars_of
-from kling_nb.sweeps.grid import SETTINGS, Member
+from kling_nb.sweeps.grid import Member
+from kling_nb.sweeps.layout import axes_of, lay_out
 from kling_nb.sweeps.progress import Progress
-from kling_nb.views.contact_sheet import Tile
-from kling_nb.views.sweep import stills, stills_text
+from kling_nb.views.contact_sheet import NOT_SENT, Tile
+from kling_nb.views.stills import stills, stills_text
 from kling_nb.views.words import state_word
 
-__all__ = ["Table", "Ticker", "costs", "data", "frame", "money", "rows", "table"]
+__all__ = ["Table", "Ticker", "clips_of", "costs", "data", "frame", "money", "rows", "table"]
 
 _FIRST = ("prompt", "take", "provider", "model", "duration", "status", "cost", "file", "run")
 #: A log that nobody watches gets a line so often, a terminal each time.
@@ -137,28 +138,41 @@ def costs(members: Sequence[Member], runs: Mapping[int, Run]) -> dict[str, dict[
         By axis, then by value: dollars on the books; None where a charge is unknown. `all` is the sum.
     """
     made: dict[str, dict[Any, Decimal | None]] = {}
+    names = ("all", *axes_of(members))
     for row, member in zip(rows(members, runs), members, strict=True):
         run = runs.get(member.number)
         if run is None or (run.status.pending and run.cost is None):
             continue
         known = run.cost if run.cost is not None or run.record.charged != "no" else Decimal(0)
-        for name in ("all", *_axes(members)):
+        for name in names:
             value = "all" if name == "all" else row.get(name)
             before = made.setdefault(name, {}).get(value, Decimal(0))
             made[name][value] = None if known is None or before is None else before + known
     return made
 
 
-def _axes(members: Sequence[Member]) -> list[str]:
-    """Name what differs between members: the columns of a grid of stills."""
-    names = dict.fromkeys(name for member in members for name in member.axes)
-    hidden = {"prompt_original", "enhancer", "dimension"}
-    differing = [
-        name
-        for name in names
-        if name not in hidden and len({repr(member.axes.get(name)) for member in members}) > 1
-    ]
-    return [*differing, *(["take"] if len({member.take for member in members}) > 1 else [])]
+def clips_of(prompt: str | int, members: Sequence[Member], runs: Mapping[int, Run]) -> Runs:
+    """Give the clips of one prompt.
+
+    Args:
+        prompt: Its words, or the number of its row.
+        members: In order.
+        runs: The run of each that has one, by number.
+
+    Raises:
+        UsageError: There is no such prompt, or it has no clip yet.
+    """
+    wanted = [m for m in members if prompt in (m.label, m.row, m.request.words)]
+    if not wanted:
+        known = list(dict.fromkeys(member.label for member in members if not member.private))
+        cure = did_you_mean(
+            str(prompt), known, f"Its rows are numbered from 1 to {max(m.row for m in members)}."
+        )
+        raise UsageError("The sweep has no such prompt.", cure=cure)
+    clips = [runs[m.number] for m in wanted if m.number in runs and runs[m.number].video is not None]
+    if not clips:
+        raise UsageError("This prompt has no clip yet.", cure="`wait()` for it.")
+    return Runs(clips)
 
 
 # -- the grid of stills ------------------------------------------------------------------------------
@@ -192,38 +206,18 @@ def table(members: Sequence[Member], runs: Mapping[int, Run]) -> Table:
         members: In order.
         runs: The run of each that has one, by number.
     """
-    # A name that is filled in tells the rows apart already, unless they are grouped by another prompt.
-    grouped = any("prompt_original" in member.axes for member in members)
-    axes = [name for name in _axes(members) if grouped or name in {*SETTINGS, "take"}]
-    cells: dict[str, dict[str, Tile]] = {}
-    heads: dict[str, None] = {}
-    for member in sorted(members, key=lambda one: (one.row, one.number)):
-        run = runs.get(member.number)
-        values = {**member.axes, "take": member.take}
-        head = ", ".join(_word(name, values.get(name)) for name in axes) or "clip"
-        heads[head] = None
-        label = _label(member, run)
-        cells.setdefault(label, {})[head] = _tile(label, run)
-    return Table(stills(list(heads), cells), stills_text(list(heads), cells))
+    grid = lay_out(members, runs)
+
+    def tile(number: int) -> Tile:
+        return _tile(runs.get(number))
+
+    rest = "`.df` has a row for every run, `.gallery()` shows up to 1,000 clips."
+    return Table(stills(grid, tile, rest=rest), stills_text(grid, tile, rest=rest))
 
 
-def _word(name: str, value: Any) -> str:
-    if name == "duration":
-        return f"{value} s"
-    if name == "audio":
-        return "with sound" if value else "silent"
-    return str(value) if name in {"provider", "model", "aspect_ratio"} else f"{name} {value}"
-
-
-def _label(member: Member, run: Run | None) -> str:
-    if not member.private:
-        return member.label
-    return f"private prompt {member.row}" if run is None else words_of(redacted(run.record))
-
-
-def _tile(prompt: str, run: Run | None) -> Tile:
+def _tile(run: Run | None) -> Tile:
     if run is None:
-        return Tile(id="", state="not sent", cost="", seconds=0, prompt=prompt)
+        return NOT_SENT
     record = run.record
     src, poster = run.shown_clip() if record.status is RunStatus.SUCCEEDED else (None, None)
     return Tile(
@@ -231,7 +225,7 @@ def _tile(prompt: str, run: Run | None) -> Tile:
         state=state_word(record, detached=run.detached),
         cost="",
         seconds=record.request.duration,
-        prompt=prompt,
+        prompt="",
         src=src,
         poster=poster,
         file=record.media.file if record.media else "",

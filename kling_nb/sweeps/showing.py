@@ -1,8 +1,12 @@
 """What a face does for a sweep: this package knows no notebook."""
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from kling_nb.views.stills import Grid
+
 if TYPE_CHECKING:
+    from kling_nb.engine.run import Run
     from kling_nb.engine.runs import Runs
     from kling_nb.sweeps.sweep import Sweep
 
@@ -12,12 +16,12 @@ __all__ = ["Views"]
 class Views(Protocol):
     """What shows a sweep and its clips; a face fills it in."""
 
-    def show(self, sweep: "Sweep") -> None:
-        """Draw its quote, or its card."""
+    def show(self, sweep: "Sweep") -> Callable[[], None]:
+        """Draw its quote, or its card; gives what makes the output follow it from then on."""
         ...
 
-    def gallery(self, runs: "Runs") -> Any:
-        """Make a contact sheet."""
+    def gallery(self, grid: Grid, runs: "Mapping[int, Run]") -> Any:
+        """Make a contact sheet in rows and columns."""
         ...
 
     def compare(self, runs: "Runs") -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
-from kling_nb.errors import KlingError, UsageError, WaitTimeoutError, did_you_mean
+from kling_nb.errors import KlingError, WaitTimeoutError
 from kling_nb.interrupts import WaitInterrupted
 from kling_nb.ledger.sweeps import Stored, SweepState, add_members, find, put, runs_of, set_state
 from kling_nb.records.run import RunStatus
@@ -23,6 +23,7 @@ from kling_nb.session.session import Session
 from kling_nb.sweeps import results
 from kling_nb.sweeps.feed import Feed
 from kling_nb.sweeps.grid import Expanded, Member, expand
+from kling_nb.sweeps.layout import lay_out, shape_of
 from kling_nb.sweeps.progress import Progress, look, newest, spent_of
 from kling_nb.sweeps.prompts import refused
 from kling_nb.sweeps.quote import Quote, check_consent, make_quote
@@ -59,6 +60,8 @@ class Sweep:
         self._max_cost = max_cost
         self._expanded: Expanded = expand(stored.grid)
         self._quote: Quote | None = None
+        #: Whether nothing was sent under it yet.
+        self._quoting = False
         self._feed: Feed | None = None
         #: Ids of runs that nobody here sent, and that are watched from here.
         self._followed: set[str] = set()
@@ -83,6 +86,11 @@ class Sweep:
     def quoted(self) -> Quote | None:
         """The quote that was made last, if one was."""
         return self._quote
+
+    @property
+    def quoting(self) -> bool:
+        """Whether its quote is newer than what was sent last."""
+        return self._quoting
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -160,6 +168,7 @@ class Sweep:
             spent_micros=sum(self._money()),
             ended=failed.keys(),
         )
+        self._quoting = True
         return self._quote
 
     def _money(self) -> tuple[int, int]:
@@ -199,8 +208,16 @@ class Sweep:
             self._feed.wait(10)
         if max_cost is not None:
             self._max_cost = results.money(max_cost)
-        self._go_on(self.quote(), agreed=confirm)
-        self._views.show(self)
+        return self._shown(self.quote(), agreed=confirm)
+
+    def begin(self, *, confirm: bool = False) -> "Sweep":
+        """Send what is not sent yet under the quote that was just made; as `start`, without a new one."""
+        return self._shown(self._quote or self.quote(), agreed=confirm)
+
+    def _shown(self, quote: Quote, *, agreed: bool) -> "Sweep":
+        follow = self._views.show(self)
+        self._go_on(quote, agreed=agreed)
+        follow()
         return self
 
     def _go_on(self, quote: Quote, *, agreed: bool) -> "Sweep":
@@ -225,10 +242,13 @@ class Sweep:
             most_micros=None if self._max_cost is None else self._stored.consent_micros,
         )
         self._feed.start()
+        self._quoting = False
         return self
 
     def retry(self) -> "Sweep":
-        """Send again what failed for free and may be tried again; moderated and lost runs stay as they are.
+        """Send again the failed runs that were not charged; moderated and lost ones stay as they are.
+
+        `progress.free` says how many these are.
 
         Returns:
             The sweep, at once.
@@ -238,7 +258,7 @@ class Sweep:
         """
         if self._feed is not None and self._feed.sending:
             raise refused("It is still being sent.", cure="`wait()` for it, then retry.")
-        return self._go_on(self._quoted(again=True), agreed=False)
+        return self._shown(self._quoted(again=True), agreed=False)
 
     # -- steering ------------------------------------------------------------
     def pause(self) -> "Sweep":
@@ -287,8 +307,10 @@ class Sweep:
 
     def wait_sent(self) -> "Sweep":
         """Wait until all of it is sent; what is on its way goes on."""
+        ticker = results.Ticker()
         while self._feed is not None and not self._feed.wait(_STEP_S):
-            pass
+            ticker.tick(lambda: progress_text(self.progress))
+        ticker.end(lambda: progress_text(self.progress))
         return self
 
     def _over(self) -> bool:
@@ -340,8 +362,9 @@ class Sweep:
         return results.table(self.members, self._by_member())
 
     def gallery(self) -> Any:
-        """Make a contact sheet of its runs, see `kling.gallery`."""
-        return self._views.gallery(self.runs)
+        """Make a live grid of its clips: prompts are rows, what else differs columns; see `kling.gallery`."""
+        runs = self._by_member()
+        return self._views.gallery(lay_out(self.members, runs), runs)
 
     def compare(self, prompt: str | int) -> Any:
         """Put the clips of one prompt side by side, see `kling.compare`.
@@ -352,15 +375,7 @@ class Sweep:
         Raises:
             UsageError: There is no such prompt, or it has no clip yet.
         """
-        wanted = [m for m in self.members if prompt in (m.label, m.row, m.request.words)]
-        if not wanted:
-            known = list(dict.fromkeys(member.label for member in self.members if not member.private))
-            raise UsageError("The sweep has no such prompt.", cure=did_you_mean(str(prompt), known))
-        runs = self._by_member()
-        clips = [runs[m.number] for m in wanted if m.number in runs and runs[m.number].video is not None]
-        if not clips:
-            raise UsageError("No clip of this prompt is here yet.", cure="`wait()` for it.")
-        return self._views.compare(Runs(clips))
+        return self._views.compare(results.clips_of(prompt, self.members, self._by_member()))
 
     def rate(self, **options: Any) -> Any:
         """Vote on pairs of its clips, blind, see `kling.rate`; by provider where it has several."""
@@ -397,9 +412,9 @@ class Sweep:
 
     # -- showing ---------------------------------------------------------------
     def __repr__(self) -> str:
-        if self._stored.state == "ready" and self._quote is not None:
-            return quote_text(self.name, len(self.members), self._quote)
+        if self._quoting and self._quote is not None:
+            return quote_text(self.name, shape_of(self.members), self._quote)
         return progress_text(self.progress)
 
     def _ipython_display_(self) -> None:
-        self._views.show(self)
+        self._views.show(self)()

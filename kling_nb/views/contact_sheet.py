@@ -15,11 +15,11 @@ from kling_nb.views.html import DOT, FONT, Html, join, link, prose, safe_url, ta
 from kling_nb.views.tables import text_table
 from kling_nb.views.words import counted, plain, short
 
-__all__ = ["MOST", "Tile", "sheet", "sheet_text", "smaller"]
+__all__ = ["MOST", "NOT_SENT", "STILLS_BYTES", "Tile", "framed", "sheet", "sheet_text", "smaller"]
 
 #: So many tiles a saved sheet has at most; the live one and `%kling list` have the rest.
 MOST = 200
-_STILLS_BYTES = 240_000
+STILLS_BYTES = 240_000
 _PROMPT = 90
 _WIDE = 168
 _BOX = (
@@ -60,6 +60,10 @@ class Tile:
     file: str = ""
 
 
+#: Stands where there is no run yet.
+NOT_SENT = Tile(id="", state="Not sent", cost="", seconds=0, prompt="")
+
+
 def sheet(tiles: Sequence[Tile], *, note: str = "") -> Html:
     """Draw the sheet.
 
@@ -77,7 +81,7 @@ def sheet(tiles: Sequence[Tile], *, note: str = "") -> Html:
     if not tiles:
         return tag("div", "no runs", style=FONT)
     shown = tiles[:MOST]
-    each = min(6_200, _STILLS_BYTES // len(shown))
+    each = min(6_200, STILLS_BYTES // len(shown))
     head = [tag("b", counted(len(tiles), "run")), ", ".join(_counts(tiles)), *([note] if note else [])]
     parts = [tag("div", join(head, DOT), style="margin-bottom:8px")]
     alike, same_prompt = _alike(tiles)
@@ -130,7 +134,13 @@ def _alike(tiles: Sequence[Tile]) -> tuple[list[str], bool]:
     return (alike, all(other.prompt == first.prompt for other in others)) if others else ([], False)
 
 
-def _tile(tile: Tile, each: int, alike: frozenset[str], *, same_prompt: bool) -> Html:
+def framed(tile: Tile, each: int) -> Html:
+    """Draw the still of a run, which leads to its clip.
+
+    Args:
+        tile: The run.
+        each: Letters that the still may take.
+    """
     still = safe_url(smaller(tile.poster, each), data="image") if tile.poster else None
     # What there is to say stands where the still would be, so that a failure is not an empty place.
     held: object = tile.state if tile.src is None else "no still"
@@ -138,7 +148,10 @@ def _tile(tile: Tile, each: int, alike: frozenset[str], *, same_prompt: bool) ->
         fit = "max-width:100%;height:100%;margin:0"
         held = tag("img", src=still, alt=f"Still of run {tile.id}", style=fit)
     # One frame for every shape, so that the rows stay rows; the sanitizer drops `aspect-ratio`.
-    picture = tag("div", tag("div", held, style=_INSIDE), style=_BOX)
+    return link(tag("div", tag("div", held, style=_INSIDE), style=_BOX), tile.src)
+
+
+def _tile(tile: Tile, each: int, alike: frozenset[str], *, same_prompt: bool) -> Html:
     own = [word for word in tile.asked if word not in alike]
     names = [tile.name, tile.id] if tile.name else [tile.id]
     title = ", ".join(own) or names[0] if same_prompt else short(tile.prompt, _PROMPT)
@@ -146,7 +159,7 @@ def _tile(tile: Tile, each: int, alike: frozenset[str], *, same_prompt: bool) ->
     caption = [*([] if same_prompt else own), *state, tile.cost, *names]
     return tag(
         "div",
-        link(picture, tile.src),
+        framed(tile, each),
         tag("div", tag("b", title), dir="auto", style="margin-top:4px"),
         tag("div", join(caption, DOT), style="opacity:0.75;font-size:12px"),
         style=f"width:{_WIDE}px",

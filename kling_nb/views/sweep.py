@@ -1,71 +1,70 @@
-"""A sweep as it is shown: its quote, its one card, its grid of stills; each as HTML and as text.
+"""A sweep as it is shown: its quote and its one card, each as HTML and as text.
 
 Invariants: of the same size however many members there are; nothing that opens on a click is on a card that
 is still redrawn; no prompt is on quote or card; real money is said in words beside its figure.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import usd
 from kling_nb.views import html, words
-from kling_nb.views.contact_sheet import MOST, Tile, smaller
-from kling_nb.views.html import DOT, Html, join, link, prose, safe_url, tag
-from kling_nb.views.tables import table, text_table
+from kling_nb.views.html import DOT, Html, join, prose, tag
+from kling_nb.views.tables import filled, table, text_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kling_nb.sweeps.progress import Failure, Progress
     from kling_nb.sweeps.quote import Quote, Refusal
 
-__all__ = ["progress_html", "progress_text", "quote_html", "quote_text", "stills", "stills_text"]
+__all__ = ["progress_html", "progress_text", "quote_html", "quote_text"]
 
 _FAINT = "opacity:0.72"
 _ROWS_SHOWN = 12
 _REFUSALS_SHOWN = 6
-_STILLS_BYTES = 240_000
 _HEADS = ["", "runs", "here already", "on their way", "refused", "new", "may cost"]
 _ALIGN = "lrrrrrr"
 _BAR = 24
 
 
 # -- the quote -----------------------------------------------------------------------------------------
-def quote_html(name: str, members: int, quote: "Quote") -> Html:
+def quote_html(name: str, shape: str, quote: "Quote", *, note: str = "") -> Html:
     """Draw what a sweep would do and cost.
 
     Args:
         name: Of the sweep.
-        members: How many it has.
+        shape: Its runs in words, e.g. `40 prompts x 2 takes`.
         quote: The quote.
+        note: What came of trying to send it.
     """
+    heads, rows, align = _table(quote)
     kind = html.pill("play money", html.GREY) if quote.play else html.pill("real money", html.AMBER)
     parts: list[object] = [
-        tag("div", tag("b", _title(name, members)), " ", kind),
-        table(_HEADS, _rows(quote), align=_ALIGN),
+        tag("div", tag("b", f"{name}: {shape}"), " ", kind),
+        table(heads, rows, align=align),
     ]
     refusals = [tag("div", line) for line in _refused(quote.refusals)]
     parts += [html.callout(html.RED, *refusals)] if refusals else []
     parts += [tag("div", prose(line), style=_FAINT) for line in _facts(quote)]
     parts += [tag("div", prose(line), style="margin-top:8px") for line in _next(name, quote)]
+    parts += [html.callout(html.RED, tag("div", prose(note)))] if note else []
     return tag("div", *parts, style=f"{html.FRAME};{html.FONT};overflow-wrap:break-word")
 
 
-def quote_text(name: str, members: int, quote: "Quote") -> str:
+def quote_text(name: str, shape: str, quote: "Quote", *, note: str = "") -> str:
     """Write the same for a terminal."""
+    heads, rows, align = _table(quote)
     lines = [
-        f"{_title(name, members)}, {'play' if quote.play else 'real'} money",
-        text_table(_HEADS, _rows(quote), align=_ALIGN),
+        f"{name}: {shape}, {'play' if quote.play else 'real'} money",
+        text_table(heads, rows, align=align),
         *_refused(quote.refusals),
-        *(words.plain(line) for line in (*_facts(quote), *_next(name, quote))),
+        *(words.plain(line) for line in (*_facts(quote), *_next(name, quote), *([note] if note else []))),
     ]
     return "\n".join(lines)
 
 
-def _title(name: str, members: int) -> str:
-    return f"{name}: {words.counted(members, 'run')}"
-
-
-def _rows(quote: "Quote") -> list[list[object]]:
+def _table(quote: "Quote") -> tuple[list[str], list[list[object]], str]:
     rows: list[list[object]] = [
         [
             provider_label(line.provider),
@@ -81,7 +80,8 @@ def _rows(quote: "Quote") -> list[list[object]]:
     if len(rows) > 1:
         sums = [sum(int(str(row[n])) for row in rows) for n in range(1, 6)]
         rows.append(["together", *sums, usd(quote.micros)])
-    return rows
+    # A column of zeros would only push the price out of a narrow window.
+    return filled(_HEADS, rows, _ALIGN, "here already", "on their way", "refused")
 
 
 def _refused(refusals: "Sequence[Refusal]") -> list[str]:
@@ -89,32 +89,45 @@ def _refused(refusals: "Sequence[Refusal]") -> list[str]:
     for one in refusals[:_REFUSALS_SHOWN]:
         shown = ", ".join(map(str, one.rows[:_ROWS_SHOWN]))
         more = f" and {len(one.rows) - _ROWS_SHOWN} more" if len(one.rows) > _ROWS_SHOWN else ""
-        many = "s" if len(one.rows) > 1 else ""
-        lines.append(f"{one.members} left out, row{many} {shown}{more} at {one.provider}: {one.words}")
-    if len(refusals) > _REFUSALS_SHOWN:
-        lines.append(f"And {len(refusals) - _REFUSALS_SHOWN} more kinds of refusals.")
+        rows = f"row{'s' if len(one.rows) > 1 else ''} {shown}{more}"
+        at = provider_label(one.provider)
+        lines.append(f"Refused: {words.counted(one.members, 'run')} at {at}, {rows}: {one.words}")
+    if left := refusals[_REFUSALS_SHOWN:]:
+        count = sum(one.members for one in left)
+        lines.append(f"Refused: {words.counted(count, 'more run')} for other reasons.")
     return lines
 
 
 def _facts(quote: "Quote") -> list[str]:
     facts = []
     if quote.duplicates:
-        many = "rows ask" if quote.duplicates > 1 else "row asks"
-        facts.append(f"{quote.duplicates} {many} for what an earlier row asks for; each is counted once.")
+        repeats = words.counted(quote.duplicates, "row repeats", "rows repeat")
+        facts.append(
+            f"{repeats} an earlier row and {'is' if quote.duplicates == 1 else 'are'} not counted again."
+        )
     if quote.seconds is not None and quote.new:
-        facts.append(f"About {words.minutes(quote.seconds)}, by the runs of its kind before.")
+        took = "judging by earlier runs"
+        facts.append(f"About {_span(quote.seconds)} at {quote.at_once} in flight per account, {took}.")
     if quote.left_micros is not None:
         after = quote.left_micros - quote.micros
-        rest = f"after this {usd(after)}" if after >= 0 else f"so that {quote.fits} of them fit"
-        facts.append(f"The caps leave {usd(quote.left_micros)}; {rest}.")
+        rest = f"; {usd(after)} after this" if after >= 0 else f"; {quote.fits} of the new runs fit"
+        facts.append(f"The caps leave {usd(quote.left_micros)}{rest if quote.new else ''}.")
     return facts
+
+
+def _span(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    hours = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    return hours if minutes else f"{max(1, round(seconds))} s"
 
 
 def _next(name: str, quote: "Quote") -> list[str]:
     if not quote.new:
-        return ["Nothing new would be sent."]
+        return ["There is nothing new to send."]
     cost = f"**{words.counted(quote.new, 'new run')} may cost {usd(quote.micros)}.**"
-    return [f"{cost} `kling.sweep({name!r}).start(confirm=True)` sends them."]
+    if (why := quote.obstacle(agreed=True)) is not None:
+        return [f"{cost} {why.cure}"]
+    return [f"{cost} `kling.sweep({name!r}).start(confirm=True)` sends {'it' if quote.new == 1 else 'them'}."]
 
 
 # -- on its way ---------------------------------------------------------------------------------------
@@ -124,7 +137,7 @@ def progress_html(progress: "Progress") -> Html:
     Args:
         progress: What became of it so far.
     """
-    head = [words.counted(progress.members, "run"), f"since {words.clock(progress.created_at, date=True)}"]
+    head = [words.counted(progress.members, "run"), f"started {words.clock(progress.created_at, date=True)}"]
     head += [] if progress.over else [f"as of {words.clock(progress.now)}"]
     parts: list[object] = [
         tag("div", join([tag("b", progress.name), *head], DOT)),
@@ -162,7 +175,7 @@ def progress_text(progress: "Progress") -> str:
     lines += [words.plain(line) for line in _notes(progress)]
     if progress.over:
         lines += [
-            f"{one.count} {one.word} (charged: {one.charged}): {one.what} {one.cure}".rstrip()
+            words.plain(f"{one.count} {one.word} (charged: {one.charged}): {one.what} {one.cure}".rstrip())
             for one in progress.failures
         ]
     return "\n".join(lines)
@@ -200,7 +213,7 @@ def _money(progress: "Progress") -> list[tuple[str, str]]:
     if progress.left_micros is not None:
         facts.append(("left", usd(progress.left_micros)))
     if progress.per_hour is not None and not progress.over:
-        facts.append(("an hour", f"{progress.per_hour:.0f} clips"))
+        facts.append(("rate", f"{progress.per_hour:.0f} an hour"))
     if progress.ends_at is not None:
         facts.append(("done about", words.clock(progress.ends_at)))
     return facts
@@ -212,12 +225,17 @@ def _fact(what: str, amount: str) -> Html:
 
 def _notes(progress: "Progress") -> list[str]:
     notes = [f"Stopped: {progress.stopped}"] if progress.stopped else []
-    again = f"`kling.sweep({progress.name!r}).start()`"
-    if progress.waiting and progress.over and progress.state in {"paused", "canceled"}:
-        word = "Paused" if progress.state == "paused" else "Canceled"
-        notes.append(f"{word}: what is not sent stays so; {again} sends it.")
-    elif progress.waiting and not progress.sending and not progress.stopped:
-        notes.append(f"This kernel sends none of it: {again} sends the rest.")
+    again = f"`kling.sweep({progress.name!r})"
+    rest = f"{again}.start()` sends the remaining {progress.waiting}."
+    if progress.waiting and progress.state in {"paused", "canceled"}:
+        notes.append(f"{'Paused' if progress.state == 'paused' else 'Canceled'}: {rest}")
+    elif progress.waiting and progress.elsewhere:
+        notes.append(f"Another kernel is sending it. If it is gone: {rest}")
+    elif progress.waiting and not progress.sending:
+        notes.append(rest)
+    if progress.free and progress.over:
+        runs = words.counted(progress.free, "failed run was", "failed runs were")
+        notes.append(f"{runs} not charged and can be tried again: {again}.retry()`.")
     return notes
 
 
@@ -232,49 +250,10 @@ def _answers(failure: "Failure") -> Html:
         tag("div", tag("b", f"{failure.count} {failure.word}")),
         tag("div", f"{failure.what} Charged: {failure.charged}."),
         tag("div", prose(failure.cure)),
+        tag("div", _ids(failure), style=f"{_FAINT};{html.MONO}") if failure.ids else "",
     )
 
 
-# -- the grid ------------------------------------------------------------------------------------------
-def stills(heads: Sequence[str], cells: Mapping[str, Mapping[str, Tile]]) -> Html:
-    """Draw a grid of stills: a row a prompt.
-
-    Args:
-        heads: Of its columns, in order.
-        cells: By prompt, then by head; those of the prompts that do not fit are counted and left out.
-    """
-    shown = _fitting(heads, cells)
-    each = min(6_200, _STILLS_BYTES // max(1, sum(len(row) for row in shown.values())))
-    rows = [
-        [tag("div", words.short(prompt, 90), dir="auto", style="max-width:190px;white-space:pre-wrap")]
-        + [_still(row.get(head), each) for head in heads]
-        for prompt, row in shown.items()
-    ]
-    left = len(cells) - len(shown)
-    more = [tag("div", f"{left} more prompts are not on this grid.", style=_FAINT)] if left else []
-    return tag("div", table(["", *heads], rows), *more, style=html.FONT)
-
-
-def stills_text(heads: Sequence[str], cells: Mapping[str, Mapping[str, Tile]]) -> str:
-    """Write the same for a terminal: the state of each in words."""
-    rows = [
-        [words.short(prompt, 48), *(row[head].state if head in row else "" for head in heads)]
-        for prompt, row in _fitting(heads, cells).items()
-    ]
-    return text_table(["prompt", *heads], rows)
-
-
-def _fitting(heads: Sequence[str], cells: Mapping[str, Mapping[str, Tile]]) -> dict[str, Mapping[str, Tile]]:
-    most = max(1, MOST // max(1, len(heads)))
-    return dict(list(cells.items())[:most])
-
-
-def _still(tile: Tile | None, each: int) -> Html:
-    if tile is None:
-        return Html()
-    still = safe_url(smaller(tile.poster, each), data="image") if tile.poster else None
-    held: object = tile.state
-    if still is not None:
-        held = tag("img", src=still, alt=f"Still of run {tile.id}", style="max-width:100%;margin:0")
-    shown = link(held, tile.src) if tile.src else held
-    return tag("div", shown, style="width:150px")
+def _ids(failure: "Failure") -> str:
+    more = f" and {failure.count - len(failure.ids)} more" if failure.count > len(failure.ids) else ""
+    return ", ".join(failure.ids) + more

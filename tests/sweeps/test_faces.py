@@ -1,7 +1,8 @@
 """A sweep from a cell, a line and a terminal: the same object, quote and name."""
 
 import json
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -48,6 +49,29 @@ def test_the_card_is_small_and_safe_whatever_the_size(sending):
         assert words in text
     assert any(tag == "details" for tag, _ in seen) is not sending
     assert abs(len(page) - len(progress_html(progress(sending=sending, members=50)))) < 200
+
+
+def test_a_sweep_of_another_kernel_is_followed_between_two_of_its_runs():
+    """For a minute after anything moved; not where it is stopped, paused or at its end."""
+    idle = replace(progress(sending=False), moved_at=MOMENT - timedelta(seconds=50))
+    assert not idle.over
+    assert "Another kernel is sending it" in progress_text(idle)
+    for ended in (
+        {"state": "paused"},
+        {"stopped": "a cap"},
+        {"waiting": 0},
+        {"now": MOMENT + timedelta(minutes=1)},
+    ):
+        assert replace(idle, **ended).over
+
+
+def test_what_may_be_tried_again_is_said_on_the_card():
+    """With the call that does it, and the ids of the runs that made no clip."""
+    failure = Failure(count=30, word="failed: provider", what="", charged="no", cure="", ids=("kl7m2q",))
+    over = replace(progress(sending=False), free=30, failures=(failure,))
+    _, text = judge(progress_html(over))
+    assert "30 failed runs were not charged and can be tried again: kling.sweep('owls').retry()" in text
+    assert "kl7m2q and 29 more" in text
 
 
 def test_a_terminal_has_it_on_one_line():

@@ -56,8 +56,11 @@ BAD = {
     "NA in a column": (pd.Series(["A fox", pd.NA]), "Row 2: prompt is empty"),
     "no prompt": (pd.DataFrame({"text": ["A fox"]}), "Row 1: there is no column `prompt`"),
     "too long": (["A fox"] * 730 + ["x" * 2501] + ["An owl"] * 269, "Row 731: prompt"),
-    "a number for a text": ([7], "Row 1: prompt is a int"),
-    "misspelt": ([{"prompt": "A fox", "durration": 3}], "Row 1: there is no use for column durration"),
+    "a number for a text": ([7], "Row 1: prompt should be text, not an int"),
+    "misspelt": (
+        [{"prompt": "A fox", "durration": 3}],
+        "Row 1: the column durration would do nothing: there is no such field, perhaps duration is meant",
+    ),
     "out of range": ([{"prompt": "A fox", "duration": 99}], "Row 1: duration"),
     "no such name": (["A {{beast}}"], "Row 1: {{beast}}: there is no column or axis"),
 }
@@ -76,12 +79,17 @@ def test_a_wrong_row_refuses_all_by_its_number(case):
 WRONG_FILES = {
     "latin.csv": (b"prompt\nA fox\nCaf\xe9\n", "Row 2: latin.csv is not UTF-8 text"),
     "latin.txt": (b"A fox\nCaf\xe9\n", "Row 2: latin.txt is not UTF-8 text"),
-    "ragged.csv": (b"prompt,duration\nA fox,3\nAn owl\n", "Row 2: it has not the 2 cells"),
-    "quote.csv": (b'prompt\nA fox\n"An owl\n', "Row 2: this is no CSV"),
-    "junk.jsonl": (b'"A fox"\n{"prompt"\n', "Row 2: this is no JSON"),
+    "ragged.csv": (b"prompt,duration\nA fox,3\nAn owl\n", "Row 2: it should have 2 cells, as the header has"),
+    "quote.csv": (b'prompt\nA fox\n"An owl\n', "Row 2: this is not CSV"),
+    "junk.jsonl": (b'"A fox"\n{"prompt"\n', "Row 2: this is not JSON"),
     "nan.jsonl": (b'"A fox"\n{"prompt": NaN}\n', "Row 2: prompt is empty"),
     "empty.txt": (b"\n\n", "no prompts"),
     "gone.txt": (None, "cannot be read"),
+    "wide.csv": ("prompt\nA fox\n".encode("utf-16"), "wide.csv is not UTF-8 text (byte 0xff)"),
+    "study.toml": (
+        b'file = "owls.csv"\n',
+        "study.toml: a file of prompts ends in .csv, .jsonl, .json or .txt",
+    ),
 }
 
 
@@ -136,7 +144,7 @@ def test_names_are_filled_in_from_columns_and_axes():
     assert [member.tags["scene"] for member in found] == ["snow", "fog"]
     with pytest.raises(UsageError, match="There is no axis colour"):
         members(["A fox"], colour=["red"])
-    with pytest.raises(UsageError, match="a column and an axis"):
+    with pytest.raises(UsageError, match="both a column and an axis"):
         members([{"prompt": "A fox", "duration": 3}], duration=[3, 5])
 
 
@@ -160,7 +168,7 @@ def test_a_longer_prompt_keeps_the_original_beside_it():
     assert made.tags["enhancer"].endswith("brighter")
     [how] = members([("A fox", "A fox, soft")], enhancer={"model": "llm-1", "seed": 3}).members
     assert json.loads(how.tags["enhancer"]) == {"model": "llm-1", "seed": 3}
-    with pytest.raises(UsageError, match="Row 1: the enhancer gave a int"):
+    with pytest.raises(UsageError, match="Row 1: the enhancer should return text, not int"):
         members(["A fox"], enhancer=len)
 
 
@@ -170,6 +178,8 @@ def test_an_axis_has_each_value_once():
     for wrong in ([], [None], [float("nan")]):
         with pytest.raises(UsageError, match="empty"):
             axis("duration", wrong)
+    with pytest.raises(UsageError, match="tags: should be texts"):
+        members(["A fox"], tags={"scene": 3})
     for wrong in (0, -1, True, ["a"], 1.5):
         with pytest.raises(UsageError, match="takes: "):
             members(["A fox"], takes=wrong)

@@ -198,7 +198,7 @@ def test_another_grid_under_the_name_says_what_it_adds(house, enter):
     enter()
     kling.sweep(PROMPTS, duration=3, provider="runflow", name="owls").wait(60)
     options = {"duration": 3, "provider": "runflow", "takes": 3, "name": "owls"}
-    with pytest.raises(kling.UsageError, match=r"adds 2 members.* 2 new runs would be sent for \$0\.672"):
+    with pytest.raises(kling.UsageError, match=r"would add 2 runs to it.* 2 new runs may cost \$0\.672"):
         kling.sweep(PROMPTS[:1], **options)
     assert house.submissions == 2
     grown = kling.sweep(PROMPTS[:1], **options, confirm=True).wait(60)
@@ -231,8 +231,9 @@ def test_it_is_shown_compared_rated_and_exported_as_runs_are(house, enter, tmp_p
         made.compare("A hare")
     grid = made.table()
     judge(grid.html)
-    assert "runcomfy" in grid.html
+    assert "RunComfy" in grid.html
     assert grid.html.count("<img") == 2
+    assert made.gallery().html.count("<img") == 2
     done = made.export("vbench", tmp_path / "out", provider="runflow", samples=1, allow_sandbox=True)
     assert [placed.file for placed in done.placed] == ["An owl-0.mp4"]
 

@@ -54,6 +54,16 @@ class Tile {
 
   // What differs comes first: the prompt, then the facts; what all have in common is said once above.
   tell(alike, samePrompt) {
+    const { grid } = this.sheet;
+    if (grid && this.sheet.sort === "given") {
+      this.text.textContent = "";
+      const seen = [this.words.state, this.words.cost, this.words.name || this.words.id];
+      this.caption.lastChild.textContent = seen.filter((fact) => !alike.has(fact)).join("\u00a0\u00b7 ");
+      const names = [...grid.rows[this.row], grid.heads[this.column], ...seen];
+      this.node.setAttribute("aria-label", names.filter(Boolean).join(", "));
+      return;
+    }
+    this.node.removeAttribute("aria-label");
     const differing = this.facts.filter((fact) => !alike.has(fact));
     const ids = this.words.name ? [this.words.name, this.words.id] : [this.words.id];
     this.text.textContent = samePrompt ? differing.join(", ") || this.title : this.words.prompt;
@@ -106,8 +116,11 @@ class Gallery {
     this.turn = 0;
     this.me = Math.random().toString(36).slice(2); // tells this page from others on the same notebook
     this.kept = new Map();
-    const { tiles, note } = model.get("state");
+    const { tiles, note, grid } = model.get("state");
+    this.grid = grid ?? null;
+    this.heads = [];
     this.tiles = tiles.map((words, place) => new Tile(words, place, this));
+    for (const tile of this.grid ? this.tiles : []) [tile.row, tile.column] = this.grid.at[tile.words.id];
     this.byId = new Map(this.tiles.map((tile) => [tile.words.id, tile]));
     this.clips = new Clips(model, (id, words) => this.byId.get(id)?.say(words));
     this.build(note);
@@ -125,6 +138,7 @@ class Gallery {
     this.filter = make("input", { type: "search", on: { input: () => this.arrange() } });
     const find = make("label", {}, make("span", { text: "Filter" }), this.filter);
     const sorts = Object.entries(SORTS).map(([value, [words]]) => [value, words]);
+    if (this.grid) sorts[0][1] = "As a grid";
     this.sort = "given";
     const sort = choice("Sort", sorts, "given", (value) => {
       this.sort = value;
@@ -187,7 +201,7 @@ class Gallery {
   }
 
   shown() {
-    return [...this.list.children].map((node) => node.klingTile).filter((tile) => !tile.node.hidden);
+    return [...this.list.children].map((node) => node.klingTile).filter((tile) => tile && !tile.node.hidden);
   }
 
   arrange() {
@@ -199,8 +213,39 @@ class Gallery {
     order.forEach((tile, at) => {
       if (this.list.children[at] !== tile.node) this.list.insertBefore(tile.node, this.list.children[at] ?? null);
     });
+    this.place();
     if (!this.current || this.current.node.hidden) this.here(this.shown()[0] ?? null);
     this.count();
+  }
+
+  // In a grid each tile stands below the head of its column and beside that of its row.
+  place() {
+    if (!this.grid) return;
+    const on = this.sort === "given";
+    const { heads, rows } = this.grid;
+    const seen = on ? [...new Set(this.tiles.filter((tile) => !tile.node.hidden).map((tile) => tile.row))] : [];
+    seen.sort((one, other) => one - other);
+    if (this.placed === seen.join()) return;
+    this.placed = seen.join();
+    const lines = new Map(seen.map((row, at) => [row, at + 2]));
+    for (const tile of this.tiles) tile.node.style.gridArea = on ? `${lines.get(tile.row) ?? 1} / ${tile.column + 2}` : "";
+    for (const head of this.heads) head.remove();
+    const head = (name, area, ...inside) => {
+      const node = make("div", { class: name, "aria-hidden": "true", dir: "auto" }, ...inside);
+      node.style.gridArea = area;
+      return node;
+    };
+    this.heads = [
+      ...(on ? heads.map((words, at) => head("kling-above", `1 / ${at + 2}`, make("span", { text: words }))) : []),
+      ...seen.map((row) => {
+        const inside = rows[row].filter(Boolean).map((words) => make("div", { text: words }));
+        return head("kling-beside", `${lines.get(row)} / 1`, ...inside);
+      }),
+    ];
+    this.list.append(...this.heads);
+    this.list.classList.toggle("kling-grid", on);
+    const columns = `minmax(96px, 180px) repeat(${heads.length}, minmax(128px, 200px))`;
+    this.list.style.gridTemplateColumns = on ? columns : "";
   }
 
   // Says of each tile what tells it from the others.
@@ -261,11 +306,18 @@ class Gallery {
     const at = shown.indexOf(tile);
     const top = tile.node.offsetTop;
     const columns = Math.max(1, shown.filter((other) => other.node.offsetTop === shown[0].node.offsetTop).length);
+    // In a grid up and down stay in the column.
+    const column = this.grid && this.sort === "given" ? shown.filter((other) => other.column === tile.column) : [];
+    const next = (by) => {
+      const there = column[column.indexOf(tile) + by];
+      if (column.length) return there ? shown.indexOf(there) : at;
+      return at + by * columns;
+    };
     const moves = {
       ArrowRight: at + 1,
       ArrowLeft: at - 1,
-      ArrowDown: at + columns,
-      ArrowUp: at - columns,
+      ArrowDown: next(1),
+      ArrowUp: next(-1),
       Home: 0,
       End: shown.length - 1,
     };

@@ -22,13 +22,14 @@ from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import redacted, words_of
 from kling_nb.records.run import RunRecord, RunStatus
-from kling_nb.views.contact_sheet import MOST, Tile, sheet, sheet_text
+from kling_nb.views.contact_sheet import MOST, NOT_SENT, Tile, sheet, sheet_text
+from kling_nb.views.stills import Grid, stills
 from kling_nb.views.words import ask_words, clock, short, state_word
 
 if TYPE_CHECKING:
     from kling_nb.session.session import Session
 
-__all__ = ["Gallery", "gallery", "gallery_line"]
+__all__ = ["Gallery", "gallery", "gallery_line", "grid_gallery"]
 
 #: Without a word of which runs, the newest so many.
 _NEWEST = 100
@@ -69,6 +70,21 @@ def gallery(runs: "Run | Runs | Sequence[Run] | None" = None) -> "Gallery":
     return Gallery(Runs(found), session)
 
 
+def grid_gallery(grid: Grid, runs: Mapping[int, Run]) -> "Gallery":
+    """Make a contact sheet in rows and columns.
+
+    Args:
+        grid: What stands where.
+        runs: By the number that the grid knows each by; a place without one is shown as not sent.
+
+    Returns:
+        The gallery, whose runs are in the order of the grid.
+    """
+    from kling_nb.session.api import current
+
+    return Gallery(Runs([runs[n] for _, n in sorted(grid.cells.items()) if n in runs]), current(), grid, runs)
+
+
 def gallery_line(call: CommandCall) -> Answer:
     """Answer `%kling gallery`."""
     session = call.session
@@ -91,9 +107,18 @@ class Gallery:
     Args:
         runs: In the order in which they stand.
         session: Whose clips are shown.
+        grid: Its rows and columns, where it has some.
+        numbered: The runs by the numbers of the grid.
     """
 
-    def __init__(self, runs: Runs, session: "Session") -> None:
+    def __init__(
+        self,
+        runs: Runs,
+        session: "Session",
+        grid: Grid | None = None,
+        numbered: Mapping[int, Run] | None = None,
+    ) -> None:
+        self._grid, self._numbered = grid, numbered or {}
         self.runs = Runs(list({run.id: run for run in runs}.values()))
         self._session = session
         self._chosen: frozenset[str] = frozenset()
@@ -123,6 +148,9 @@ class Gallery:
     @property
     def html(self) -> str:
         """The sheet as it is saved."""
+        if self._grid is not None and self.runs:
+            rest = f"the live gallery has the first {_MOST_LIVE} clips while its kernel runs."
+            return stills(self._grid, self._place, rest=rest)
         going = any(run.status.pending for run in self.runs)
         note = f"as of {clock(utc_now(), date=True)}" if going else ""
         return sheet([self._tile(run, still=n < MOST) for n, run in enumerate(self.runs)], note=note)
@@ -144,7 +172,7 @@ class Gallery:
     def _show_live(self) -> None:
         left = len(self.runs) - len(self._live)
         note = f"The first {len(self._live)} of {len(self.runs)} runs." if left > 0 else ""
-        state = {"tiles": list(self._sent.values()), "note": note}
+        state = {"tiles": list(self._sent.values()), "note": note, "grid": self._places()}
         self._widget = make_widget("gallery", _SCRIPTS, _STYLES, state)
         self._source = self._clips()
         self._widget.on_msg(self._on_message)
@@ -212,6 +240,23 @@ class Gallery:
     async def _redraw(self) -> None:
         bundle = await asyncio.to_thread(self._bundle)
         self._handle.update(bundle, raw=True)
+
+    # -- rows and columns ----------------------------------------------------------
+    def _place(self, number: int) -> Tile:
+        run = self._numbered.get(number)
+        return NOT_SENT if run is None else self._tile(run, still=True)
+
+    def _places(self) -> dict[str, Any] | None:
+        """Say where the runs of a page stand in its grid."""
+        if self._grid is None:
+            return None
+        at = {self._numbered[n].id: place for place, n in self._grid.cells.items() if n in self._numbered}
+        rows = self._grid.rows
+        return {
+            "heads": list(self._grid.heads),
+            "rows": {row: [short(one_line(text), _PROMPT) for text in rows[row]] for row, _ in at.values()},
+            "at": {run_id: list(at[run_id]) for run_id in self._live},
+        }
 
     # -- what is said of a run -----------------------------------------------------
     def _asked(self, record: RunRecord) -> list[str]:

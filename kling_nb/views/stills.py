@@ -1,0 +1,89 @@
+"""A grid of stills as it is saved: prompts are its rows, settings, providers and takes its columns.
+
+Invariants: as for a contact sheet, whose tiles it is made of: one piece of HTML of a bounded size, complete
+without scripts, style sheets or trust; what has no room is counted.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from kling_nb.views.contact_sheet import MOST, STILLS_BYTES, Tile, framed
+from kling_nb.views.html import FONT, Html, prose, tag
+from kling_nb.views.tables import table, text_table
+from kling_nb.views.words import counted, plain, short
+
+__all__ = ["Grid", "stills", "stills_text"]
+
+_PROMPT = 90
+_FAINT = "opacity:0.72"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What stands where.
+
+    Args:
+        heads: Of the columns.
+        rows: The prompt of each, and what else is the same along it.
+        cells: By row and column, a number that the caller knows the run by.
+
+    Example:
+        >>> Grid(("take 0",), (("A fox", ""),), {(0, 0): 7}).cells[0, 0]
+        7
+    """
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, str], ...]
+    cells: Mapping[tuple[int, int], int]
+
+    @property
+    def shown(self) -> int:
+        """How many rows are drawn; the others are counted."""
+        return min(len(self.rows), max(1, MOST // len(self.heads)))
+
+
+def stills(grid: Grid, tile: Callable[[int], Tile], *, rest: str) -> Html:
+    """Draw a grid of stills.
+
+    Args:
+        grid: What stands where.
+        tile: Gives what is drawn for a number.
+        rest: Where the rows are that do not fit.
+    """
+    each = min(6_200, STILLS_BYTES // (grid.shown * len(grid.heads)))
+    rows = []
+    for at in range(grid.shown):
+        cells: list[object] = [_head(grid, at)]
+        for column in range(len(grid.heads)):
+            number = grid.cells.get((at, column))
+            held = Html() if number is None else framed(tile(number), each)
+            cells.append(tag("div", held, style="width:150px"))
+        rows.append(cells)
+    left = [tag("div", prose(_left(grid, rest)), style=_FAINT)] if grid.shown < len(grid.rows) else []
+    return tag("div", table(["", *grid.heads], rows), *left, style=FONT)
+
+
+def stills_text(grid: Grid, tile: Callable[[int], Tile], *, rest: str) -> str:
+    """Write the same for a terminal: the state of each in words."""
+    rows = []
+    for at, (prompt, words) in enumerate(grid.rows[: grid.shown]):
+        numbers = [grid.cells.get((at, column)) for column in range(len(grid.heads))]
+        states = ["" if number is None else tile(number).state for number in numbers]
+        rows.append([short(prompt, 48), words, *states])
+    heads = ["prompt", "", *grid.heads]
+    if not any(words for _, words in grid.rows):
+        heads, rows = [heads[0], *heads[2:]], [[row[0], *row[2:]] for row in rows]
+    text = text_table(heads, rows)
+    return f"{text}\n{plain(_left(grid, rest))}" if grid.shown < len(grid.rows) else text
+
+
+def _head(grid: Grid, at: int) -> Html:
+    prompt, words = grid.rows[at]
+    same = at > 0 and grid.rows[at - 1][0] == prompt
+    parts = [] if same else [tag("div", short(prompt, _PROMPT), dir="auto")]
+    parts += [tag("div", words, style=_FAINT)] if words else []
+    return tag("div", *parts, style="width:170px;white-space:pre-wrap;overflow-wrap:break-word")
+
+
+def _left(grid: Grid, rest: str) -> str:
+    return f"{counted(len(grid.rows) - grid.shown, 'more row is', 'more rows are')} not shown: {rest}"
