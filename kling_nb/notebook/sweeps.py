@@ -80,7 +80,7 @@ def sweep(
 
     Args:
         prompts: A list, a column, or a table with a column `prompt`; a pair of texts is an original prompt
-            and the one that is sent. A bare text is the name of an earlier sweep, and sends nothing.
+            and the one that is sent. A text alone is the name of an earlier sweep, and sends nothing.
         file: A CSV file with a header, JSON lines, or a text file with a prompt a line.
         suite: `vbench` or `vbench2`: `file` is the suite's own list.
         takes: How many samples of each, or which.
