@@ -363,7 +363,8 @@ class _Card:
         with contextlib.suppress(ImportError):
             import ipywidgets
 
-            made = [ipywidgets.Button(description=word, layout={"width": "auto"}) for word, _ in buttons]
+            look = {"layout": {"width": "auto"}, "button_style": "primary" if self._asked else ""}
+            made = [ipywidgets.Button(description=word, **look) for word, _ in buttons]
             for button, (_, act) in zip(made, buttons, strict=True):
                 answer_at_once(button)
                 button.on_click(self._clicked(act))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from kling_nb.engine.run import Run
@@ -208,6 +209,7 @@ def table(members: Sequence[Member], runs: Mapping[int, Run]) -> Table:
     """
     grid = lay_out(members, runs)
 
+    @cache
     def tile(number: int) -> Tile:
         return _tile(runs.get(number))
 

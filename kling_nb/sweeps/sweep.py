@@ -108,8 +108,10 @@ class Sweep:
     def _by_member(self, wanted: Callable[[RunStatus], bool] = lambda _status: True) -> dict[int, Run]:
         # A handle of this kernel is told of changes; of others the ledger's state is taken.
         mine = {} if self._feed is None else {run.id: run for run in self._feed.runs.values()}
-        stands = self._stands(wanted)
-        return {number: mine.get(run_id) or self._session.find(run_id) for number, run_id in stands.items()}
+        stands, peek = self._stands(wanted), self._session.engine().peek
+        with self._session.ledger().reading() as transaction:
+            records = [(number, transaction.get(run_id)) for number, run_id in stands.items()]
+        return {n: mine.get(record.id) or peek(record) for n, record in records if record is not None}
 
     def _stands(self, wanted: Callable[[RunStatus], bool] = lambda _status: True) -> dict[int, str]:
         with self._session.ledger().reading() as transaction:
