@@ -60,7 +60,6 @@ class Sweep:
         self._max_cost = max_cost
         self._expanded: Expanded = expand(stored.grid)
         self._quote: Quote | None = None
-        #: Whether nothing was sent under it yet.
         self._quoting = False
         self._feed: Feed | None = None
         #: Ids of runs that nobody here sent, and that are watched from here.
@@ -317,9 +316,8 @@ class Sweep:
 
     def _over(self) -> bool:
         """Whether nothing is on its way; what another kernel or nobody carries is followed from here."""
-        if self._feed is not None and self._feed.sending:
-            return False
-        if self._feed is not None and not all(run.done for run in self._feed.runs.values()):
+        feed = self._feed
+        if feed is not None and (feed.sending or not all(run.done for run in feed.runs.values())):
             return False
         runs = self._by_member(lambda status: status.pending).values()
         for run in runs:
