@@ -169,7 +169,7 @@ def progress_text(progress: "Progress") -> str:
     ended = progress.done + progress.failed
     filled = _BAR * ended // progress.members if progress.members else _BAR
     states = ", ".join(f"{count} {word}" for word, count, _ in _states(progress))
-    amounts = ", ".join(f"{amount} {what}" for what, amount in _money(progress) if what != "left")
+    amounts = ", ".join(f"{what} {amount}" for what, amount in _money(progress) if what != "left")
     bar = f"[{'#' * filled}{'.' * (_BAR - filled)}]"
     lines = [f"{progress.name}: {ended}/{progress.members} {bar} {states}; {amounts}"]
     lines += [words.plain(line) for line in _notes(progress)]
