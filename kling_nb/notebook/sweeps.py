@@ -204,8 +204,8 @@ def sweep_line(what: str, name: str | None, *, dry_run: bool, wait: bool, max_co
         else:
             made.start(max_cost=max_cost)
     if not dry_run:
-        made.wait_sent()
-    return made.wait() if wait and not dry_run else made
+        return made.wait() if wait else made.wait_sent()
+    return made
 
 
 def _enhanced(name: str | None) -> dict[str, str]:
