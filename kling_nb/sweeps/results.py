@@ -60,6 +60,7 @@ def rows(members: Sequence[Member], runs: Mapping[int, Run]) -> list[dict[str, A
 
 def _row(member: Member, run: Run | None) -> dict[str, Any]:
     record, request = None if run is None else run.record, member.request
+    path = None if run is None else run.path
     row = {
         "prompt": member.label,
         "take": member.take,
@@ -68,7 +69,7 @@ def _row(member: Member, run: Run | None) -> dict[str, Any]:
         "duration": request.duration,
         "status": record.status.value if record else "waiting",
         "cost": record.cost if record else None,
-        "file": str(run.path) if run is not None and run.path else None,
+        "file": str(path) if path else None,
         "run": record.id if record else None,
         "aspect_ratio": request.aspect_ratio,
         "audio": request.audio,
