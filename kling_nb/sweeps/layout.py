@@ -87,7 +87,7 @@ def lay_out(members: Sequence[Member], runs: Mapping[int, Run]) -> Grid:
     def place(member: Member, names: Sequence[str]) -> tuple[int, ...]:
         return tuple(order[name][repr(_value(member, name))] for name in names)
 
-    def told(at: tuple[int, ...], names: Sequence[str]) -> str:
+    def words_at(at: tuple[int, ...], names: Sequence[str]) -> str:
         return ", ".join(words[name][n] for n, name in zip(at, names, strict=True))
 
     columns = {at: n for n, at in enumerate(sorted({place(member, beside) for member in members}))}
@@ -106,9 +106,9 @@ def lay_out(members: Sequence[Member], runs: Mapping[int, Run]) -> Grid:
                 row = rows.setdefault((label, place(member, above), again), len(rows))
             cells[row, column] = member.number
     return Grid(
-        heads=tuple(told(at, beside) or "clip" for at in columns),
+        heads=tuple(words_at(at, beside) or "clip" for at in columns),
         rows=tuple(
-            (label, ", ".join(filter(None, [told(at, above), f"no. {again + 1}" if again else ""])))
+            (label, ", ".join(filter(None, [words_at(at, above), f"no. {again + 1}" if again else ""])))
             for label, at, again in rows
         ),
         cells=cells,
