@@ -10,7 +10,6 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError
@@ -20,7 +19,7 @@ from kling_nb.interrupts import interrupts_held
 from kling_nb.ledger import sqlite
 from kling_nb.ledger.fork_guard import ForkGate
 from kling_nb.ledger.schema import MIGRATIONS, STEPS
-from kling_nb.ledger.transaction import Transaction, note_result
+from kling_nb.ledger.transaction import Transaction
 from kling_nb.ledger.writer import Writer
 from kling_nb.records.base import utc_now
 
@@ -38,7 +37,8 @@ class LedgerFile:
         try:
             url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
             self.where = url.set(query={}).render_as_string(hide_password=True) if "://" in text else text
-            if is_sqlite := url.get_backend_name() == "sqlite":
+            self._is_sqlite = url.get_backend_name() == "sqlite"
+            if self._is_sqlite:
                 sqlite.make_room(url)
             # As many connections as threads that may ask: a reader must not wait behind waiting writers.
             # A row holds prompts: they belong into no log and no error.
@@ -48,10 +48,9 @@ class LedgerFile:
             self._turn = threading.Lock()
             self.writer = Writer(self._begun, self._broken)
             self._forks = ForkGate(close=self._engine.dispose, renewed=self._renew)
-            if is_sqlite:
+            if self._is_sqlite:
+                # Of the pool, and none of the engine: one of those makes each connection ten times as dear.
                 sa.event.listen(self._engine, "connect", sqlite.prepare)
-                sa.event.listen(self._engine, "begin", sqlite.begin)
-            sa.event.listen(self._engine, "after_execute", note_result)
             try:
                 self._migrate()
             except BaseException:
@@ -115,20 +114,19 @@ class LedgerFile:
             yield connection
 
     @contextmanager
-    def _open(self, **marks: bool) -> Iterator[sa.Connection]:
+    def _open(self, *, writing: bool, synced: bool = True) -> Iterator[sa.Connection]:
         pool = self._engine.pool
-        results: list[sa.CursorResult[Any]] = []
         try:
-            with self._forks, self._engine.connect() as connection:
-                connection = connection.execution_options(**marks, results=results)  # noqa: PLW2901 - the same, marked
-                with connection.begin():
-                    try:
-                        yield connection
-                    finally:
-                        # One that was not read to its end would hold this state of the file, and whoever gets
-                        # the connection next could not begin to write: not even after waiting.
-                        for result in results:
-                            result.close()
+            with self._forks, self._engine.connect() as connection, connection.begin():
+                if self._is_sqlite:
+                    sqlite.begin(connection, writing=writing, synced=synced)
+                try:
+                    yield connection
+                finally:
+                    # One that was not read to its end would hold this state of the file, and whoever gets
+                    # the connection next could not begin to write: not even after waiting.
+                    for result in connection.info.pop("results", ()):
+                        result.close()
         finally:
             if self._closed:
                 # Closed meanwhile: nobody else would close what has just gone back into the pool.

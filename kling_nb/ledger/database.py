@@ -190,7 +190,8 @@ class Ledger(LedgerFile):
         if provider_run_id is not None:
             query = query.where(RUNS.c.provider_run_id == provider_run_id)
         with self._transaction(writing=False) as connection:
-            return read_rows((run_id, text) for run_id, text in connection.execute(query.limit(limit)))
+            rows = connection.execute(query.limit(limit)).all()
+        return read_rows((run_id, text) for run_id, text in rows)
 
     def listing(self) -> Listing:
         """Give all runs, newest first, as a sequence that is read as far as it is looked at."""
@@ -228,10 +229,8 @@ class Ledger(LedgerFile):
         """Give a run's history: time, kind and data of each event, oldest first."""
         query = sa.select(EVENTS.c.at, EVENTS.c.kind, EVENTS.c.data).where(EVENTS.c.run_id == run_id)
         with self._transaction(writing=False) as connection:
-            return [
-                (at, kind, json.loads(data))
-                for at, kind, data in connection.execute(query.order_by(EVENTS.c.number))
-            ]
+            rows = connection.execute(query.order_by(EVENTS.c.number)).all()
+        return [(at, kind, json.loads(data)) for at, kind, data in rows]
 
     def waits(
         self,

@@ -31,7 +31,7 @@ def make_room(url: sa.URL) -> None:
 
 def prepare(connection: Any, _record: object) -> None:
     """Set up a new connection."""
-    # SQLAlchemy's begin event must be the one that begins: the driver's own habit would begin too late.
+    # `begin` must be the one that begins: the driver's own habit would begin too late.
     connection.isolation_level = None
     # Bytes that are no text make one row unreadable, and not the ledger.
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
@@ -61,10 +61,8 @@ def _write_ahead(connection: Any) -> None:
             return
 
 
-def begin(connection: sa.Connection) -> None:
-    """Begin a transaction: one that writes takes the lock at once; its commit is synced unless marked."""
-    marks = connection.get_execution_options()
-    writing, synced = marks.get("writing", True), marks.get("synced", True)
+def begin(connection: sa.Connection, *, writing: bool, synced: bool) -> None:
+    """Begin a transaction: one that writes takes the lock at once; its commit is on disk if it is synced."""
     if writing and synced != connection.info.get("synced", True):
         run_statement(connection, f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
         connection.info["synced"] = synced

@@ -13,14 +13,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from kling_nb.errors import LedgerError
-from kling_nb.ledger.rows import read_row, remember
+from kling_nb.ledger.rows import read_row, read_rows, remember
 from kling_nb.ledger.schema import COLUMNS, LIVE, row_of
 from kling_nb.ledger.sqlite import run_statement
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals
 from kling_nb.records.run import Earlier, RunRecord, RunStatus, changed
 
-__all__ = ["LeaseLostError", "Transaction", "note_result", "revived"]
+__all__ = ["LeaseLostError", "Transaction", "revived"]
 
 _MOST_EARLIER = 50
 #: What an event does not repeat: it stands in the record, and may hold private words or be long.
@@ -37,9 +37,9 @@ _SUMS = ", ".join(f"coalesce(sum({name}), 0)" for name in ("settled", "reserved"
 _FREE = f"owner IS NULL OR owner = ? OR (owned_until < ? AND status <> '{RunStatus.SUBMITTING.value}')"
 
 
-def note_result(connection: sa.Connection, *more: Any) -> None:
-    """Note a result among its connection's marks, so that it is closed with the transaction."""
-    connection.get_execution_options().get("results", []).append(more[-1])
+def _note_result(connection: sa.Connection, *more: Any) -> None:
+    """Note a result of other tables, so that it is closed with the transaction."""
+    connection.info.setdefault("results", []).append(more[-1])
 
 
 class LeaseLostError(LedgerError):
@@ -55,6 +55,7 @@ class Transaction:
     @property
     def connection(self) -> sa.Connection:
         """What the other tables of this package are read and written through."""
+        sa.event.listen(self._connection, "after_execute", _note_result)
         return self._connection
 
     @contextmanager
@@ -97,6 +98,12 @@ class Transaction:
         """Give the run that has this id at its provider."""
         has = "provider = ? AND provider_run_id = ? ORDER BY created_at LIMIT 1"
         return self._one(f"{_SELECT} {has}", provider, provider_run_id)
+
+    def other_with(self, provider_run_id: str, record: RunRecord) -> str | None:
+        """Name another run of the same address that has this id at its provider."""
+        rows = self._rows(f"{_SELECT} provider_run_id = ? AND id <> ?", provider_run_id, record.id)
+        others = read_rows((run_id, text) for run_id, text in rows)
+        return next((one.id for one in others if one.origin == record.origin), None)
 
     def live(self, run_key: str) -> RunRecord | None:
         """Give the run of this run key that is on its way or lost; there is one at most."""
