@@ -6,6 +6,7 @@ a host at most, never a path or a query.
 """
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 
@@ -185,6 +186,7 @@ def host_matches(host: str, suffixes: tuple[str, ...]) -> bool:
     return any(suffix and (name == suffix or name.endswith("." + suffix)) for suffix in bare)
 
 
+@lru_cache(maxsize=256)
 def _literal(host: str) -> IPv4Address | IPv6Address | None:
     try:
         return ip_address(host.strip("[]"))

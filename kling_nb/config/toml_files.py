@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,15 @@ class ProjectTable:
 
 def default_user_file() -> Path:
     """Give the place of the user's own file, e.g. `~/.config/kling_nb/config.toml` on Linux."""
+    return _user_file(*map(os.environ.get, _HOMES))
+
+
+#: What the place of the user's own file depends on, by system.
+_HOMES = ("XDG_CONFIG_HOME", "HOME", "LOCALAPPDATA", "USERPROFILE")
+
+
+@lru_cache(maxsize=4)
+def _user_file(*_homes: str | None) -> Path:
     return platformdirs.user_config_path(APP, appauthor=False) / "config.toml"
 
 

@@ -227,7 +227,8 @@ class Run:
         # Short steps: a plain result() reacts late to Ctrl-C.
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._settled.done():
-            _tick(f"Run {self.id}: {status_line(self.record, now=utc_now(), turn=self.turn)}")
+            if sys.stderr.isatty():
+                _tick(f"Run {self.id}: {status_line(self.record, now=utc_now(), turn=self.turn)}")
             left = 0.2 if end is None else min(0.2, end - time.monotonic())
             if left <= 0:
                 raise WaitTimeoutError(
