@@ -1,7 +1,19 @@
-"""`python -m kling_nb`: the same as `kling-nb`."""
+"""Where `kling-nb` and `python -m kling_nb` begin: the version is said without loading the commands."""
 
-from kling_nb.cli import main
+import sys
 
-__all__: list[str] = []
+__all__ = ["main"]
 
-main()
+
+def main() -> None:
+    """Run the command line."""
+    if sys.argv[1:] == ["--version"]:
+        sys.stdout.write(f"kling-nb {sys.modules[__package__].__version__}\n")
+        return
+    from kling_nb import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -27,9 +27,9 @@ _TIMED = (
 _IMPORTS = ("kling_nb", "ipywidgets", "aiohttp", "requests", "fal_client", "runwayml")
 _COMMANDS = {
     "python -c pass": ["-c", "pass"],
-    "kling-nb --version": ["-c", "from kling_nb.cli import main; main()", "--version"],
-    "kling-nb --help": ["-c", "from kling_nb.cli import main; main()", "--help"],
-    "kling-nb runs": ["-c", "from kling_nb.cli import main; main()", "runs"],
+    "kling-nb --version": ["-c", "from kling_nb.__main__ import main; main()", "--version"],
+    "kling-nb --help": ["-c", "from kling_nb.__main__ import main; main()", "--help"],
+    "kling-nb runs": ["-c", "from kling_nb.__main__ import main; main()", "runs"],
     **{f"import {name}": ["-c", f"import {name}"] for name in _IMPORTS},
 }
 
