@@ -91,7 +91,7 @@ def _grown(result: dict[str, Any]) -> Iterator[Goal]:
         for act in sizes[none]:
             if act != "first_submit":
                 ratio = sizes[most][act] / max(sizes[none][act], 0.1)
-                yield f"{int(most):,} {kind}", f"{act} over none", ratio, 2.0, ratio <= 2
+                yield f"{int(most):,} {kind}", f"{act} over {int(none):,}", ratio, 2.0, ratio <= 2
 
 
 def _synced(result: dict[str, Any]) -> Iterator[Goal]:

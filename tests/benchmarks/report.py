@@ -154,7 +154,7 @@ def _grown(result: dict[str, Any]) -> str:
     for kind, word in (("runs", "runs in the ledger"), ("clips", "clips in the folder")):
         sizes = result["sizes"][kind]
         none, *_, most = sizes
-        head = ["call", *(f"{int(size):,} {word}" for size in sizes), "most over none"]
+        head = ["call", *(f"{int(size):,} {word}" for size in sizes), "most over least"]
         rows = [
             [
                 act.replace("first_submit", "first submit of a process"),
