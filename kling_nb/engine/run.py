@@ -39,10 +39,10 @@ from kling_nb.views.words import status_word
 __all__ = ["Run", "Video", "card_state"]
 
 
-def _tick(text: str) -> None:
+def _tick(words: Callable[[], str]) -> None:
     """Keep one line of a terminal up to date; elsewhere say nothing."""
     if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
+        sys.stderr.write(f"\r\x1b[K{words()[: shutil.get_terminal_size().columns - 1]}")
         sys.stderr.flush()
 
 
@@ -227,8 +227,7 @@ class Run:
         # Short steps: a plain result() reacts late to Ctrl-C.
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._settled.done():
-            if sys.stderr.isatty():
-                _tick(f"Run {self.id}: {status_line(self.record, now=utc_now(), turn=self.turn)}")
+            _tick(lambda: f"Run {self.id}: {status_line(self.record, now=utc_now(), turn=self.turn)}")
             left = 0.2 if end is None else min(0.2, end - time.monotonic())
             if left <= 0:
                 raise WaitTimeoutError(
@@ -242,9 +241,9 @@ class Run:
             except FutureTimeoutError:
                 pass
             except KeyboardInterrupt:
-                _tick("")
+                _tick(str)
                 raise WaitInterrupted(f"Run {self.id} goes on: `%kling wait {self.id}`.") from None
-        _tick("")
+        _tick(str)
         return self
 
     def __await__(self) -> Generator[Any, None, "Run"]:
