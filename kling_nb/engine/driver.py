@@ -18,6 +18,8 @@ from kling_nb.records.run import RunStatus
 
 __all__ = ["Driver"]
 
+_BEFORE_END = (RunStatus.CREATED, RunStatus.SUBMITTING, RunStatus.QUEUED, RunStatus.RUNNING)
+
 
 @dataclass
 class Driver:
@@ -47,12 +49,12 @@ class Driver:
         job = self.job
         return job is None or (job.at(RunStatus.CREATED, RunStatus.SUBMITTING) and not job.resting)
 
-    async def carry(self, job: Job, take_place: Callable[[str], Callable[[], None]]) -> None:
+    async def carry(self, job: Job, take_place: Callable[[Run], Callable[[], None]]) -> None:
         """Carry a claimed run from the state it is in to its end.
 
         Args:
             job: The run.
-            take_place: Takes a place in flight of an account and returns what gives it back.
+            take_place: Takes a place in flight here and returns what gives it back.
 
         Raises:
             NoPlaceError: There is no place in flight; nothing was done.
@@ -63,11 +65,10 @@ class Driver:
             await catch_up(job)
         if job.at(RunStatus.CREATED) and not job.may_send:
             await cancel_unsent(job, SENDER_GONE)
-        elif job.at(RunStatus.CREATED, RunStatus.SUBMITTING):
-            wanted = job.detach_wanted or job.run.cancel_wanted
-            if not (self.has_place or wanted):
-                self.place.callback(take_place(job.record.account))
-                self.has_place = True
+        elif job.at(*_BEFORE_END) and not self.has_place and not (job.detach_wanted or job.run.cancel_wanted):
+            self.place.callback(take_place(job.run))
+            self.has_place = True
+        if job.at(RunStatus.CREATED, RunStatus.SUBMITTING):
             if job.at(RunStatus.SUBMITTING):
                 # Another process was killed between the intent and the answer.
                 await recover(job, "the process that sent it ended before the answer came")

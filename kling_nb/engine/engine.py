@@ -23,12 +23,13 @@ from kling_nb.engine.driver import Driver
 from kling_nb.engine.job import Clock, Job, Limits
 from kling_nb.engine.leases import Leases
 from kling_nb.engine.lookup import Access, Seen, look
-from kling_nb.engine.places import NoPlaceError, Places
+from kling_nb.engine.places import Places
 from kling_nb.engine.polling.poller import Poller
 from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, LedgerError, StoreError
 from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.database import LeaseLostError, Ledger
+from kling_nb.ledger.places import NoPlaceError
 from kling_nb.loop import Loop
 from kling_nb.media.folder import Store
 from kling_nb.media.names import relative_src
@@ -82,7 +83,7 @@ class Engine:
         self._totals = totals
         #: Under this name runs are claimed; no other engine shares it.
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._leases = Leases(ledger, self.owner, self.limits)
+        self._leases = Leases(ledger, self.owner, self.limits, self.store)
         self._transport = Transport()
         self._runs: dict[str, Run] = {}
         self._drivers: dict[str, Driver] = {}
@@ -91,16 +92,17 @@ class Engine:
         self._closed = False
         self._stores: dict[str, Store] = {}
         self._poller: Poller | None = None
-        self._places = Places(self)
+        self._places = Places(self, self._leases)
         self._lock = threading.Lock()
 
     # -- handles -----------------------------------------------------------
-    def handle(self, record: RunRecord, *, reused: bool = False) -> Run:
+    def handle(self, record: RunRecord, *, reused: bool = False, sweep: str = "") -> Run:
         """Give the handle of a run; a pending one is driven from now on.
 
         Args:
             record: Its committed state.
             reused: Whether nothing was sent for this call.
+            sweep: The sweep that it is sent for, if it is.
         """
         if record.status.ended:
             # Each call has its own handle of what is over: one may be new and another reused.
@@ -109,6 +111,7 @@ class Engine:
         # The handle is shared with the cell that sent it, which must not read "reused" afterwards.
         run.reused = reused and not (run.name or run.sent_here)
         run.sent_here = run.sent_here or not reused
+        run.sweep = run.sweep or sweep
         run.stop(None)
         self.loop.call(self._places.begin, run)
         return run
@@ -227,8 +230,8 @@ class Engine:
                 if self._closed:
                     raise asyncio.CancelledError  # noqa: TRY301 - as if it had been closed a moment later
                 await self._drive_once(driver, may_send=may_send, detach=detach)
-            except NoPlaceError:
-                self._places.park(run)
+            except NoPlaceError as error:
+                self._places.park(run, elsewhere=error.elsewhere)
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - any fault must end as words on the run, not vanish in a thread
                 run.stop(halted(run.record, error))
             finally:
@@ -254,7 +257,9 @@ class Engine:
             checkpoint=self.checkpoint,
             may_send=may_send,
             detach_wanted=detach,
+            take_place=partial(self._places.commit, run),
             leave_place=driver.place.close,
+            slowed=partial(self._places.slowed, run),
         )
         if run.fetching:
             await refetch(job)

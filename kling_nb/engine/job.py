@@ -22,6 +22,7 @@ from kling_nb.engine.run import Run
 from kling_nb.errors import LedgerError, StoreError
 from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.database import LeaseLostError, Ledger
+from kling_nb.ledger.places import leave
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.media.folder import Store
 from kling_nb.network.client import Transport
@@ -57,6 +58,10 @@ STEPS = (
     "saved in the ledger",
     "resent in the ledger",
 )
+
+
+def _nothing(_transaction: Transaction) -> None:
+    """Do nothing more in a transaction."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,9 @@ class Job:
         detach_wanted: Whether somebody wants the watching to end.
         resting: Whether nothing is on its way to the provider just now.
         follows: Whether a kernel with another ledger is to send it: then its claim is not kept alive here.
+        take_place: Takes a place in flight, in the transaction that commits the sending.
         leave_place: Gives up its place among the runs in flight; may be called again.
+        slowed: Called when the provider refused it for its rate.
     """
 
     run: Run
@@ -151,7 +158,9 @@ class Job:
     detach_wanted: bool = False
     resting: bool = False
     follows: bool = False
+    take_place: Callable[[Transaction], None] = _nothing
     leave_place: Callable[[], None] = field(default=lambda: None)
+    slowed: Callable[[], None] = field(default=lambda: None)
 
     @property
     def record(self) -> RunRecord:
@@ -190,12 +199,21 @@ class Job:
         """Send one call with this run's key."""
         return await self.transport.send(call, key=self.key, origin=self.provider.base_url)
 
-    async def change(self, kind: str, /, *, at: RunStatus | None = None, **changes: Any) -> RunRecord:
+    async def change(
+        self,
+        kind: str,
+        /,
+        *,
+        at: RunStatus | None = None,
+        first: Callable[[Transaction], None] = _nothing,
+        **changes: Any,
+    ) -> RunRecord:
         """Commit a change and tell the handle; unchanged states are not written again.
 
         Args:
             kind: The name of the event.
             at: The state the ledger must have it in; it is given before anything is sent.
+            first: What is done before it, in the same transaction.
             **changes: Fields of the record.
 
         Raises:
@@ -205,10 +223,12 @@ class Job:
         changes = redact_changes(before, changes)
         if at is None and all(getattr(before, name) == value for name, value in changes.items()):
             return before
-        record = await self._insist(
-            lambda transaction: transaction.change_as(self.owner, before.id, kind, changes, at=at),
-            synced=at is not None or not is_reading(before, changes),
-        )
+
+        def commit(transaction: Transaction) -> RunRecord:
+            first(transaction)
+            return transaction.change_as(self.owner, before.id, kind, changes, at=at)
+
+        record = await self._insist(commit, synced=at is not None or not is_reading(before, changes))
         self.run.publish(record)
         return record
 
@@ -320,12 +340,16 @@ class Job:
 
         Should the process be stopped or the machine sleep in between, the lease may have run out, and another
         process may have sent it: so what took long is committed again, which only the holder can.
+
+        Raises:
+            NoPlaceError: The account has no place in flight; nothing was committed.
         """
         while True:
             since = self.clock.monotonic(), self.clock.wall()
             if not self.record.play and not await asyncio.to_thread(self._claimed):
                 return False
-            await self.change(kind, at=at, **changes)
+            first = self.take_place if at is RunStatus.CREATED else _nothing
+            await self.change(kind, at=at, first=first, **changes)
             self.checkpoint(f"{kind} in the ledger")
             passed = max(self.clock.monotonic() - since[0], abs(self.clock.wall() - since[1]))
             if passed <= self.limits.lease_s / 3:
@@ -352,6 +376,12 @@ class Job:
                 claims.drop(key, run_id)
                 return False
         return claims.keep(key, run_id, sending=True)
+
+    async def give_place(self) -> None:
+        """Let others have its place in flight, though it goes on."""
+        self.leave_place()
+        with contextlib.suppress(LedgerError):
+            await self.ledger.writer.ask(lambda transaction: leave(transaction, self.record.id), synced=False)
 
     def keep_claim(self) -> None:
         """Show in the folder that the run is about to be sent, until it is."""

@@ -1,17 +1,21 @@
-"""Which runs this process drives: claimed, kept by one heartbeat for all of them, and given back.
+"""Which runs this process cares for: claimed, kept by one heartbeat for all of them, and given back.
 
-Invariants: a lease is kept as long as its run is driven, and no longer; a heartbeat never takes a run.
+Invariants: a lease is kept as long as its run is driven or waits for a place, and no longer; a heartbeat
+takes none but runs that wait, and so were asked for here. A run's lease is that of its place in flight too.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from kling_nb.engine.detach import detached
 from kling_nb.engine.job import Job, Limits
-from kling_nb.errors import LedgerError, UsageError
+from kling_nb.engine.run import Run
+from kling_nb.errors import LedgerError, StoreError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
+from kling_nb.media.folder import Store
 from kling_nb.records.run import RunRecord
 
 __all__ = ["Leases"]
@@ -24,11 +28,14 @@ class Leases:
         ledger: Where they are written down.
         owner: The name under which runs are claimed.
         limits: How long a lease lasts.
+        store: Gives the store of a folder.
     """
 
-    def __init__(self, ledger: Ledger, owner: str, limits: Limits) -> None:
-        self._ledger, self._owner, self._limits = ledger, owner, limits
-        self._held: dict[str, Job] = {}
+    def __init__(self, ledger: Ledger, owner: str, limits: Limits, store: Callable[[str], Store]) -> None:
+        self._ledger, self._owner, self._limits, self._store = ledger, owner, limits, store
+        #: By our id, what shows in the folder that a run is cared for.
+        self._held: dict[str, Callable[[], None]] = {}
+        self._waiting: set[str] = set()
         self._beating: asyncio.Future[None] | None = None
 
     async def take(self, run_id: str, *, unmoved: str | None = None) -> tuple[str | None, RunRecord | None]:
@@ -91,15 +98,25 @@ class Leases:
 
     def keep(self, job: Job) -> None:
         """Keep the lease of a run that was claimed, until it is given back."""
-        self._held[job.record.id] = job
-        if self._beating is None or self._beating.done():
-            self._beating = asyncio.ensure_future(self._beat())
+        self._held[job.record.id] = job.keep_claim
+        self._begin(self._rest_s)
+
+    def wait(self, run: Run) -> None:
+        """Keep the lease of a run that waits for a place, until it waits no more."""
+        self._held[run.id] = partial(self._keep_claim, run)
+        self._waiting.add(run.id)
+        # One that was given back before its run came here is taken soon.
+        self._begin(0)
+
+    def wait_no_more(self, run_id: str) -> None:
+        """Leave the lease of a run that waited to whoever carries it from now on."""
+        if run_id in self._waiting:
+            self._waiting.discard(run_id)
+            self._drop(run_id)
 
     async def give_back(self, run_id: str, *, released: bool = True) -> None:
         """Let others drive a run; not `released`, somebody else here keeps its lease from now on."""
-        del self._held[run_id]
-        if self._beating and not self._held:
-            self._beating.cancel()
+        self._drop(run_id)
         if not released:
             return
         with contextlib.suppress(LedgerError):
@@ -107,18 +124,41 @@ class Leases:
                 lambda transaction: transaction.release(run_id, self._owner), synced=False
             )
 
-    async def _beat(self) -> None:
+    @property
+    def _rest_s(self) -> float:
+        return min(self._limits.lease_s / 3, 10)
+
+    def _begin(self, wait_s: float) -> None:
+        if self._beating is None or self._beating.done():
+            self._beating = asyncio.ensure_future(self._beat(wait_s))
+
+    def _drop(self, run_id: str) -> None:
+        del self._held[run_id]
+        if self._beating and not self._held:
+            self._beating.cancel()
+            self._beating = None
+
+    async def _beat(self, wait_s: float) -> None:
+        """Show again and again that the runs are cared for, all in one commit."""
         while True:
-            await asyncio.sleep(self._limits.lease_s / 3)
+            await asyncio.sleep(wait_s)
+            wait_s = self._rest_s
+            work = partial(self._renew, list(self._held), list(self._waiting))
             with contextlib.suppress(LedgerError):
-                await self._ledger.writer.ask(self._renew, synced=False)
+                await self._ledger.writer.ask(work, synced=False)
             # Of runs that are not sent yet, it is shown in their folders too.
-            await asyncio.to_thread(_keep_claims, list(self._held.values()))
+            await asyncio.to_thread(_call_all, list(self._held.values()))
 
-    def _renew(self, transaction: Transaction) -> None:
-        transaction.renew(list(self._held), self._owner, self._limits.lease_s)
+    def _renew(self, held: Sequence[str], waiting: Sequence[str], transaction: Transaction) -> None:
+        if transaction.renew(held, self._owner, self._limits.lease_s) < len(held):
+            for run_id in waiting:
+                transaction.claim(run_id, self._owner, self._limits.lease_s)
+
+    def _keep_claim(self, run: Run) -> None:
+        with contextlib.suppress(StoreError):
+            self._store(run.record.folder).claims.keep(run.record.request_key, run.id)
 
 
-def _keep_claims(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        job.keep_claim()
+def _call_all(calls: Sequence[Callable[[], None]]) -> None:
+    for call in calls:
+        call()

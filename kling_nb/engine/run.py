@@ -121,7 +121,7 @@ class Run:
         self.name: str | None = None
         self.note = ""
         self.cancel_wanted = False
-        self.sent_here = False
+        self.sent_here, self.sweep = False, ""
         self._engine = engine
         self._stopped: KlingError | None = None
         self._settled: Future[None] = Future()

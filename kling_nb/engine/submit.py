@@ -24,6 +24,7 @@ from kling_nb.errors import (
     TransportError,
     UsageError,
 )
+from kling_nb.ledger.places import NoPlaceError, lower, place_key
 from kling_nb.providers.base import Accepted, Ambiguous, Refused, Snapshot, SubmitAnswer
 from kling_nb.providers.messages import Call
 from kling_nb.records.base import utc_now
@@ -36,6 +37,8 @@ __all__ = ["cancel_unsent", "not_sent", "recover", "submit"]
 ELSEWHERE = "another kernel sends the same request from this folder"
 #: Proofs that a POST made no run, each by two reads of its own and each good for one more POST.
 MOST_PROOFS = 3
+#: Seconds after which a place comes back that a refusal for the rate took, and then the next.
+PLACE_BACK_S = 60
 #: Pages of one list that are read before it is called unclear.
 MOST_PAGES = 50
 
@@ -48,18 +51,9 @@ async def submit(job: Job) -> None:
     """
     retries, why = RetryState(job.clock.monotonic()), "canceled before"
     while not job.run.cancel_wanted:
-        if job.detach_wanted:
-            raise not_sent(job)
-        sending = await job.commit_to_send(
-            "submitting",
-            at=RunStatus.CREATED,
-            sent=_noted(job),
-            status=RunStatus.SUBMITTING,
-            submitted_at=utc_now(),
-            # The key may have changed since the intent was written: this is the account that answers for it.
-            account=job.account or job.record.account,
-            message="",
-        )
+        sending = await _commit(job, retries)
+        if sending is None:
+            continue
         if not sending:
             why = ELSEWHERE
             break
@@ -85,6 +79,29 @@ async def submit(job: Job) -> None:
         if not await _limited(job, retries, answer):
             return await refuse(job, answer)
     return await cancel_unsent(job, why)
+
+
+async def _commit(job: Job, retries: "RetryState") -> bool | None:
+    """Commit that the run is being sent; None where it kept a place that there is no more, and has waited."""
+    if job.detach_wanted:
+        raise not_sent(job)
+    try:
+        return await job.commit_to_send(
+            "submitting",
+            at=RunStatus.CREATED,
+            sent=_noted(job),
+            status=RunStatus.SUBMITTING,
+            submitted_at=utc_now(),
+            # The key may have changed since the intent was written: this is the account that answers for it.
+            account=job.account or job.record.account,
+            message="",
+        )
+    except NoPlaceError:
+        if not retries.limited + retries.unsent:
+            raise
+        # It goes on when enough of the others have ended.
+        await job.pause((0.2 if job.loopback else 1.0) * (0.5 + job.clock.random.random()))
+        return None
 
 
 async def _answer(job: Job) -> SubmitAnswer:
@@ -158,9 +175,14 @@ async def _limited(job: Job, retries: RetryState, answer: Refused) -> bool:
     retries.limited += 1
     if not answer.resend or job.clock.monotonic() - retries.started > job.limits.submit_s:
         return False
+    key, sent_at = place_key(job.record), job.record.submitted_at
     await job.change(
-        "limited", status=RunStatus.CREATED, message=f"the provider asks to wait: {answer.message}"
+        "limited",
+        first=lambda transaction: lower(transaction, key, sent_at, job.wait_s(PLACE_BACK_S)),
+        status=RunStatus.CREATED,
+        message=f"the provider asks to wait: {answer.message}",
     )
+    job.slowed()
     first_s = 0.2 if job.loopback else 2.0
     wait = answer.retry_after_s
     await job.pause(

@@ -90,7 +90,7 @@ async def _watch(job: Job, follow: Follow, wait: float) -> Snapshot | None:
             job.clock.monotonic() - state.unknown_since > job.limits.unknown_s
         ):
             # Nobody knows what it does: others need not wait for it.
-            job.leave_place()
+            await job.give_place()
         wait = snapshot.retry_after_s or follow.wait_s()
 
 

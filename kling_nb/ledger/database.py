@@ -277,7 +277,8 @@ class Ledger(LedgerFile):
         """Name the tables that should be there and are not; empty for a sound ledger."""
         with self._transaction(writing=False) as connection:
             there = sa.inspect(connection).get_table_names()
-        return sorted({*MIGRATIONS.metadata.tables, "figures", "sums"} - set(there))
+        made_by_steps = {"figures", "sums", "places", "place_lines", "place_limits"}
+        return sorted(({*MIGRATIONS.metadata.tables} | made_by_steps) - set(there))
 
     def count(self) -> int:
         """Count all runs, by the running totals."""

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kling_nb.ledger.figures import add_figures
+from kling_nb.ledger.places import add_places
 from kling_nb.records.run import RunRecord
 
 __all__ = [
@@ -134,6 +135,7 @@ STEPS: tuple[tuple[str, Callable[[sa.Connection], None]], ...] = (
     ("create votes", _create_votes),
     ("keep figures and running totals", add_figures),
     ("create sweeps", _create_sweeps),
+    ("share places in flight", add_places),
 )
 
 

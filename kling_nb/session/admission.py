@@ -352,7 +352,7 @@ class Admission:
             return self.engine.resume(self.engine.peek(record))
         if record.status is RunStatus.SUCCEEDED and not self.store.verify(record):
             return self.engine.fetch(record)
-        return self.engine.handle(record, reused=reused)
+        return self.engine.handle(record, reused=reused, sweep=self.ask.of_sweep)
 
     def brought(self, record: RunRecord) -> RunRecord:
         """Bring the clip of a finished run into this notebook's folder, if it is elsewhere."""

@@ -84,6 +84,7 @@ class Ask:
         tags: Kept with the record.
         metadata: Sent along, where the provider takes any (Runflow).
         private: Whether the words of the request are for the provider alone.
+        of_sweep: The sweep that it belongs to: its runs leave a place to single ones.
     """
 
     request: TextToVideo
@@ -100,6 +101,7 @@ class Ask:
     tags: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     private: bool = False
+    of_sweep: str = ""
 
     def __repr__(self) -> str:
         # A notebook keeps what it shows.

@@ -1,14 +1,15 @@
 """How a sweep is sent: a few members at a time, as many as there are places in flight.
 
-Invariants: a member is asked for only when its account has a place, so that a single cell never waits behind
-what a sweep has still to send; every one goes through `Session.open_many`, which never pays twice; one that
-fails or is refused stops no other; the budget, what was agreed to, a pause and the end of the session do.
+Invariants: no more members are asked for than an account has places, which go to sweeps in turns, and to
+single runs first; every one goes through `Session.open_many`, which never pays twice; one that fails or is
+refused stops no other; the budget, what was agreed to, a pause and the end of the session do.
 """
 
 import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -144,7 +145,8 @@ class Feed:
         return chunk
 
     def _open(self, members: "Sequence[Member]") -> "Sequence[Opened]":
-        return self._session.open_many([member.ask(self._most(member)) for member in members])
+        asks = [replace(member.ask(self._most(member)), of_sweep=self._name) for member in members]
+        return self._session.open_many(asks)
 
     def _most(self, member: "Member") -> Decimal | None:
         most = self._most_micros

@@ -364,5 +364,6 @@ def _seconds(session: "Session", new: Sequence["Admission"]) -> float | None:
         if not waits:
             return None
         by_provider[provider] += round(count * median(waits) * 1000)
-    at_once = session.settings().max_in_flight
+    # One place is left to single runs.
+    at_once = max(1, session.settings().max_in_flight - 1)
     return max(by_provider.values()) / 1000 / at_once if by_provider else None

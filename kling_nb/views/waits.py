@@ -20,6 +20,7 @@ class Turn(NamedTuple):
         number: 1 for the one that is next.
         places: How many runs of the account are at the provider at a time.
         ages_s: How long each of those has been there.
+        lowered: Whether so few are there because the provider asked for fewer.
 
     Example:
         >>> Turn(2, 1, (30.0,)).starts_in_s((60, 80))
@@ -29,12 +30,14 @@ class Turn(NamedTuple):
     number: int
     places: int
     ages_s: tuple[float, ...]
+    lowered: bool = False
 
     def starts_in_s(self, typical_s: tuple[float, float]) -> float:
         """Give the seconds until its turn, if every run takes as long as such runs usually do."""
         each = sum(typical_s) / 2
         left = sorted(max(0.0, each - age) for age in self.ages_s)
-        left = [0.0] * (self.places - len(left)) + left
+        # Where there are more than there may be, the first of them leave no place.
+        left = ([0.0] * (self.places - len(left)) + left)[-self.places :]
         rounds, which = divmod(self.number - 1, self.places)
         return left[which] + rounds * each
 
@@ -55,7 +58,8 @@ def wait_words(
     """
     if turn is not None:
         words = [
-            f"waiting for a free place ({turn.places} at a time)",
+            f"waiting for a free place ({turn.places} at a time"
+            + (" for now: the provider asked for fewer)" if turn.lowered else ")"),
             "next in line" if turn.number == 1 else f"number {turn.number} in line",
         ]
         if typical_s is not None:
