@@ -105,6 +105,11 @@ class _Line:
                 return sweep, self.numbers[sweep][0]
         return None
 
+    def turned(self, sweep: str) -> None:
+        """Have other sweeps come before one that had its turn."""
+        if sweep in self.waiting:
+            self.waiting[sweep] = self.waiting.pop(sweep)
+
     def place_of(self, sweep: str, number: int) -> int:
         """Give the place in line of a waiting run, 1 for the one that is next."""
         rank = bisect_left(self.numbers.get(sweep, []), number)
@@ -276,9 +281,7 @@ class Places:
         while (found := line.next(self._most(line))) is not None:
             sweep, number = found
             run = self._remove(line.waiting[sweep][number].id)
-            if sweep in line.waiting:
-                # The next turn is another sweep's.
-                line.waiting[sweep] = line.waiting.pop(sweep)
+            line.turned(sweep)
             self._start(run, leave_place=self._give(account, sweep))
 
     def _remove(self, run_id: str) -> "Run":

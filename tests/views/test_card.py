@@ -256,12 +256,15 @@ def test_the_session_line_adds_up():
         (Turn(2, 4, (10, 20, 30)), (90, 110), "number 2 in line - starts in about 1:10"),
         (Turn(1, 1, (500,)), (90, 110), "next in line - starts soon"),
         (Turn(3, 2, (1, 2)), None, "number 3 in line"),
+        # Of four that are there two have to end first, and a third.
+        (Turn(1, 2, (10, 20, 30, 40), lowered=True), (90, 110), "next in line - starts in about 1:20"),
     ],
 )
 def test_a_run_that_waits_for_a_place_says_so(turn, span, told):
     """Why it does not start, how many are before it, and when its turn comes as far as earlier runs tell."""
     run = record(status="created")
-    why = f"waiting for a free place ({turn.places} at a time)"
+    fewer = " for now: the provider asked for fewer" if turn.lowered else ""
+    why = f"waiting for a free place ({turn.places} at a time{fewer})"
     for state in ({}, {"player": False}):
         markup, words = look(run, typical_s=span, turn=turn, **state)
         shown = told.replace(" - ", " \u00b7 ")

@@ -1,0 +1,68 @@
+"""Which run of a process is next: single ones before those of sweeps, sweeps in turns, fewer after a 429."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from kling_nb.engine.places import _Line
+from kling_nb.views.html import DOT
+from support.stage import HELD, Stage
+from support.workbench import until
+
+
+def line(*sweeps):
+    """A line with a run for each that is named, in order of asking."""
+    made = _Line(1.0)
+    for number, sweep in enumerate(sweeps):
+        made.add(SimpleNamespace(id=f"k{number}", sweep=sweep), number)
+    return made
+
+
+def sent(made, most):
+    """Send what may be sent; gives the numbers, in order."""
+    order = []
+    while (found := made.next(most)) is not None:
+        made.remove(*found)
+        made.turned(found[0])
+        made.taken[object()] = found[0], 0.0
+        order.append(found[1])
+    return order
+
+
+def test_single_runs_come_first_and_sweeps_take_turns():
+    """However many of a sweep were asked for before."""
+    made = line("owls", "owls", "owls", "foxes", "foxes", "", "")
+    places = [
+        made.place_of(sweep, number) for sweep, number in [("", 6), ("owls", 0), ("foxes", 3), ("owls", 2)]
+    ]
+    assert places == [2, 3, 4, 7]
+    assert sent(made, 100) == [5, 6, 0, 3, 1, 4, 2]
+
+
+@pytest.mark.parametrize(("most", "order"), [(4, [0, 1, 2]), (2, [0]), (1, [0])])
+def test_a_sweep_leaves_a_place_to_single_runs(most, order):
+    """One, where there is more than one; a single run has it at once."""
+    made = line("owls", "owls", "owls", "owls", "owls")
+    assert sent(made, most) == order
+    made.add(SimpleNamespace(id="k9", sweep=""), 9)
+    assert sent(made, most) == ([9] if most > 1 else [])
+
+
+def test_a_refusal_for_the_rate_lets_fewer_go_and_says_so(tmp_path):
+    """The runs that wait are told, and the one that was refused is sent when there is room."""
+    stage = Stage(tmp_path, "runflow", held=True, faults={"submit_429": {"next": 1}, **HELD})
+    try:
+        # A place comes back after hours.
+        stage.engine.sandbox_wait = 10_000
+        records = [stage.record(negative_prompt=f"number {number}") for number in range(6)]
+        runs = [stage.engine.handle(record) for record in records]
+        waiting = until(lambda: [run for run in runs if run.turn and run.turn.lowered])
+        assert {run.turn.places for run in waiting} == {2}
+        words = waiting[0].bundle()["text/html"].replace(DOT, " - ")
+        assert (
+            "waiting for a free place (2 at a time for now: the provider asked for fewer) - next in line"
+            in words
+        )
+        assert sum(run.provider_run_id is not None for run in runs) <= 3
+    finally:
+        stage.close()
