@@ -65,9 +65,9 @@ class _Line:
         #: Of each place that was taken here, the sweep and the time.
         self.taken: dict[object, tuple[str, float]] = {}
         #: By sweep (empty for single runs), then by a number that rises with each that comes.
-        self.waiting: dict[str, dict[int, Run]] = {}
+        self.waiting: dict[str, dict[float, Run]] = {}
         #: The same numbers, in order.
-        self.numbers: defaultdict[str, list[int]] = defaultdict(list)
+        self.numbers: defaultdict[str, list[float]] = defaultdict(list)
         #: How the ledger has the account; None where what is taken here says it all.
         self.flow: Flow | None = None
         #: What it waits for by the ledger.
@@ -76,12 +76,12 @@ class _Line:
         self.looking: asyncio.Task[None] | None = None
         self.resting = False
 
-    def add(self, run: "Run", number: int) -> None:
+    def add(self, run: "Run", number: float) -> None:
         """Let a run wait."""
         self.waiting.setdefault(run.sweep, {})[number] = run
         insort(self.numbers[run.sweep], number)
 
-    def remove(self, sweep: str, number: int) -> "Run":
+    def remove(self, sweep: str, number: float) -> "Run":
         """Let a run wait no more."""
         numbers = self.numbers[sweep]
         del numbers[bisect_left(numbers, number)]
@@ -97,7 +97,7 @@ class _Line:
         ahead = self.flow.ahead.get(sweep, (0, 0)) if self.flow else (0, 0)
         return fits(sweep, most, len(self.taken) + len(others), by_sweeps, ahead)
 
-    def next(self, most: int) -> tuple[str, int] | None:
+    def next(self, most: int) -> tuple[str, float] | None:
         """Name the run that is to be sent now, or None."""
         for sweep in sorted(self.waiting, key=bool):
             if self.fits(sweep, most):
@@ -110,7 +110,7 @@ class _Line:
         if sweep in self.waiting:
             self.waiting[sweep] = self.waiting.pop(sweep)
 
-    def place_of(self, sweep: str, number: int) -> int:
+    def place_of(self, sweep: str, number: float) -> int:
         """Give the place in line of a waiting run, 1 for the one that is next."""
         rank = bisect_left(self.numbers.get(sweep, []), number)
         if not sweep:
@@ -135,7 +135,7 @@ class Places:
         self._engine, self._leases = engine, leases
         self._lines: dict[str, _Line] = {}
         #: By our id, where each waiting run is: account, sweep and number.
-        self._where: dict[str, tuple[str, str, int]] = {}
+        self._where: dict[str, tuple[str, str, float]] = {}
         self._given = 0
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -164,7 +164,8 @@ class Places:
         account = place_key(run.record)
         line = self._line(run)
         self._given += 1
-        number = -self._given if elsewhere else self._given
+        # Below zero, and rising: in front of all others, in the order in which they were refused.
+        number = -1 / self._given if elsewhere else self._given
         self._where[run.id] = account, run.sweep, number
         line.add(run, number)
         if elsewhere:
