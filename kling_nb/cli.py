@@ -76,7 +76,7 @@ def main() -> None:
     try:
         app()
     except errors.KlingError as error:
-        sys.stderr.write(f"kling-nb: {error}\n")
+        sys.stderr.write(f"kling-nb: {' '.join(errors.said(error))}\n")
         misused = isinstance(error, errors.UsageError | errors.SettingsError)
         raise SystemExit(3 if isinstance(error, errors.BudgetError) else 2 if misused else 1) from None
     except OSError as error:
@@ -133,7 +133,11 @@ def generate_clip(
     from kling_nb.commands.generate import generate
     from kling_nb.session.api import current
 
-    made = generate(current(), prompt, rest.args)
+    try:
+        made = generate(current(), prompt, rest.args)
+    except errors.KlingError as error:
+        error.may_spend = True
+        raise
     if isinstance(made, Answer):
         _put(made.text, made.value, as_json=as_json)
     else:

@@ -117,14 +117,20 @@ class KlingError(Exception):
         Our own frames tell a reader nothing, and their lines may repeat a private prompt; of functions of the
         user's own it is said where they called us.
         """
-        nothing = "Nothing was sent."
-        cure, money = self.cure.removeprefix(nothing).strip(), ""
-        if self.charged != "no" or self.run_id:
-            money = f"Charged: {self.charged}."
-        elif self.may_spend or nothing in self.cure:
-            money = nothing
-        said = [f"{type(self).__name__}: {self.what}", cure, money]
-        return [*(_wrapped(line) for line in said if line), *_calls(self.__traceback__)]
+        what, *rest = said(self)
+        lines = [f"{type(self).__name__}: {what}", *rest]
+        return [*map(_wrapped, lines), *_calls(self.__traceback__)]
+
+
+def said(error: KlingError) -> list[str]:
+    """Give what happened, what to do, and the money where some could have moved; each a sentence or more."""
+    nothing = "Nothing was sent."
+    cure, money = error.cure.removeprefix(nothing).strip(), ""
+    if error.charged != "no" or error.run_id:
+        money = f"Charged: {error.charged}."
+    elif error.may_spend or nothing in error.cure:
+        money = nothing
+    return [line for line in (error.what, cure, money) if line]
 
 
 def _remade(kind: type[KlingError], args: tuple[Any, ...], state: dict[str, Any]) -> KlingError:

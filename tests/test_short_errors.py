@@ -24,8 +24,9 @@ def shown(call):
     ("options", "what", "cure"),
     [
         ({"duration": 20}, "duration must be at most 15, not 20.", "Correct it and run again."),
-        ({"seconds": 5}, "There is no option seconds.", "seconds: perhaps duration is meant."),
-        ({"providr": "sandbox"}, "There is no option providr.", "Did you mean provider?"),
+        ({"seconds": 5}, "There is no option 'seconds'.", "Did you mean duration?"),
+        ({"resolution": "1080p"}, "There is no option 'resolution'.", "Did you mean model?"),
+        ({"providr": "sandbox"}, "There is no option 'providr'.", "Did you mean provider?"),
         ({"negative_prompt": "n" * 2501}, "must have at most 2,500 characters, not 2,501.", "Correct it"),
         ({"shots": [{"prompt": "a", "duration": 5}, {"prompt": "b", "duration": 13}]}, "not 18.", "Correct"),
         ({"max_cost": "0.01", "provider": "sandbox"}, "may cost $0.56", "raise --max-cost"),

@@ -24,7 +24,7 @@ CELLS = (
     "%%kling night -d 5 --dry-run\nA lighthouse turns above a black sea",
     "%kling cost",
     "%kling list",
-    "%kling help export",
+    "%kling help",
 )
 
 
@@ -45,7 +45,10 @@ def take(folder: Path, *, dark: bool) -> None:
     look = "-dark" if dark else ""
     write_notebook(folder / "pictures.ipynb", *CELLS)
     env = {"KLING_NB_LEDGER": str(folder / "ledger.db"), "KLING_NB_PROVIDER": "sandbox"}
-    with browser_of(chromium) as browser, Lab(folder, browser, env=env, dark=dark) as lab:
+    with (
+        browser_of(chromium) as browser,
+        Lab(folder, browser, env=env, dark=dark, viewport=(1280, 2000)) as lab,
+    ):
         tab = lab.open("pictures.ipynb")
         tab.run_cell(0)
         tab.run_cell(2)

@@ -21,7 +21,7 @@ from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.errors import KlingError, one_line
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.spending.reconcile import balances
-from kling_nb.views.html import AMBER, GREEN, RED, pill
+from kling_nb.views.html import AMBER, RED, pill
 from kling_nb.views.tables import filled
 from kling_nb.views.words import plain
 
@@ -45,7 +45,7 @@ _STAGING = "scheduler_staging_area"
 #: Extensions that run cells in the server; outputs of theirs are not updated.
 _BY_SERVER = ("jupyter-server-documents", "jupyter-server-nbmodel")
 _ROOM_BYTES = 1_000_000_000
-_COLOURS = {"ok": GREEN, "warn": AMBER, "fail": RED}
+_COLOURS = {"warn": AMBER, "fail": RED}
 _HEADS = ["check", "", "found", "what to do"]
 
 
@@ -77,7 +77,10 @@ def doctor(session: "Session", *, online: bool) -> Answer:
         A table; its value is plain data.
     """
     findings = list(_findings(session, online=online))
-    rows = [[f.check, pill(f.state, _COLOURS[f.state]), f.found, f.cure] for f in findings]
+    rows = [
+        [f.check, f.state if f.state == "ok" else pill(f.state, _COLOURS[f.state]), f.found, f.cure]
+        for f in findings
+    ]
     table = filled(_HEADS, rows, "llww", "what to do")
     return answer([_verdict(findings), table], value=[asdict(finding) for finding in findings])
 
@@ -86,7 +89,7 @@ def _verdict(findings: Sequence[Finding]) -> str:
     failed, warned = (sum(f.state == state for f in findings) for state in ("fail", "warn"))
     if not failed + warned:
         provider = next(f.found for f in findings if f.check == "provider")
-        return f"**All fine**: {provider}."
+        return f"**All fine**. {provider}."
     counts = [(failed, "to correct"), (warned, "to note")]
     return (
         f"**{', '.join(f'{number} {what}' for number, what in counts if number)}**; everything else is fine."
@@ -171,9 +174,9 @@ def _codecs() -> Iterator[Finding]:
 def _surroundings(session: "Session") -> Iterator[Finding]:
     where = session.surroundings()
     watched = (
-        "nobody is watching (headless): cells wait, and need a budget"
+        "headless: cells wait for their runs, and real money needs a budget"
         if where.headless
-        else "somebody is watching"
+        else "interactive"
     )
     if where.live:
         yield Finding("session", "ok", watched)
@@ -285,7 +288,7 @@ def _provider(session: "Session", settings: "Settings") -> Finding:
     model = settings.priced_model()
     name = choose_provider(settings, model, audio=False, named=None, find=session.key)
     if name == "sandbox":
-        return Finding("provider", "ok", "the sandbox: no key is set, clips are marked, money is play money")
+        return Finding("provider", "ok", "Sandbox: play money, marked clips, no key needed")
     return Finding("provider", "ok", f"{provider_label(name)}: a cell spends real money")
 
 

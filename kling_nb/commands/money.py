@@ -34,10 +34,10 @@ _NAMES: dict[Level, str] = {
 }
 
 _PROSE: dict[Level, str] = {
-    "session": "this session's",
-    "project_daily": "the project's for today",
-    "user_daily": "the user's for today",
-    "user_total": "the user's in total",
+    "session": "session's",
+    "project_daily": "project's daily",
+    "user_daily": "user's daily",
+    "user_total": "user's total",
 }
 
 _HEADS = ["budget of", "", "cap", "spent", "reserved", "left", "charge unknown", "from"]
@@ -78,7 +78,7 @@ def budget(call: CommandCall) -> Answer:
         tight = tightest(caps)
         rows = [_row(cap, session, settings, tightest=cap is tight) for cap in caps]
         if play:
-            parts.append("Play money, which the same caps bind on an account of its own:")
+            parts.append("Play money, counted apart under the same caps:")
         else:
             parts += [*lines, _whose(session, began)]
             value["session"]["since"] = None if began is None else began.isoformat()
@@ -120,7 +120,7 @@ def _row(cap: Cap, session: "Session", settings: Settings, *, tightest: bool) ->
         "none" if cap.cap_micros is None else usd(cap.cap_micros),
         usd(cap.settled_micros),
         usd(cap.reserved_micros),
-        f"{left}, the tightest" if tightest else left,
+        f"{left} (least)" if tightest else left,
         cap.unknown or "",
         _source(cap.level, settings),
     ]
@@ -162,11 +162,9 @@ def _tight_words(cap: Cap, *, play: bool) -> str:
     left = cap.left_micros or 0
     money = " of play money" if play else ""
     if left < 0:
-        return (
-            f"The tightest cap, {_PROSE[cap.level]}, is **over by {usd(-left)}**{money}: nothing new is sent."
-        )
-    rest = "a cell's own `--max-cost` binds beside it"
-    return f"The tightest cap, {_PROSE[cap.level]}, leaves **{usd(left)}**{money}; {rest}."
+        return f"The {_PROSE[cap.level]} cap is **exceeded by {usd(-left)}**{money}: nothing new is sent."
+    rest = "A cell's own `--max-cost` limits that cell as well."
+    return f"The {_PROSE[cap.level]} cap leaves least: **{usd(left)}**{money}. {rest}"
 
 
 def _endings(settings: Settings, now: datetime) -> list[str]:
@@ -180,7 +178,7 @@ def _endings(settings: Settings, now: datetime) -> list[str]:
     if settings.yes:
         return [days, f"{PREFIX}YES consents to spending where nobody is watching, under these caps."]
     refused = "where nobody is watching, a paid run is refused"
-    return [days, f"No budget is declared (a default is a cap, not consent): {refused}."]
+    return [days, f"No budget is declared, and a default cap is no consent: {refused}."]
 
 
 def _midnight(now: datetime) -> datetime:

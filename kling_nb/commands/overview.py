@@ -5,7 +5,7 @@ knows is a word; no key and no part of one is shown.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Held", "config", "keys", "listing", "status"]
 
 Row = list[object]
-_RUN_HEADS = ["run", "name", "state", "prompt", "model", "provider", "s", "cost", "file", "age"]
-_RUN_ALIGN = "llllllrrlr"
+# What a narrow page cuts off comes last.
+_RUN_HEADS = ["run", "name", "state", "prompt", "cost", "age", "s", "model", "provider", "file"]
+_RUN_ALIGN = "llllrrrlll"
 
 
 # -- runs ------------------------------------------------------------------------
@@ -43,10 +44,12 @@ class Held:
     Args:
         names: Variables by run id.
         detached: Ids of runs on their way that this kernel stopped watching.
+        turns: Which number in line a run has that this kernel is to send, by run id.
     """
 
     names: Mapping[str, str]
     detached: Collection[str] = ()
+    turns: Mapping[str, int] = field(default_factory=dict)
 
 
 def status(session: "Session", pending: "Records", last: Sequence[RunRecord], held: Held) -> Answer:
@@ -106,18 +109,25 @@ def _run_table(records: Sequence[RunRecord], held: Held) -> tuple[list[str], lis
         [
             record.id,
             held.names.get(record.id, ""),
-            state_word(record, detached=record.id in held.detached),
+            _state(record, held),
             short(one_line(words_of(record)), 40),
+            cost_word(record),
+            age(record.created_at, now),
+            record.request.duration,
             record.model.removeprefix("kling-"),
             provider_label(record.provider),
-            record.request.duration,
-            cost_word(record),
             record.media.file if record.media else "",
-            age(record.created_at, now),
         ]
-        for record in records
+        # Takes that were asked for together have one time.
+        for record in sorted(records, key=lambda record: (record.created_at, record.take), reverse=True)
     ]
     return filled(_RUN_HEADS, rows, _RUN_ALIGN, "name", "file")
+
+
+def _state(record: RunRecord, held: Held) -> str:
+    turn = held.turns.get(record.id)
+    word = state_word(record, detached=record.id in held.detached, waiting=turn is not None)
+    return word if turn is None else f"{word}, number {turn}"
 
 
 def _run_data(record: RunRecord, held: Held) -> dict[str, Any]:

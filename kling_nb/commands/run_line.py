@@ -19,8 +19,8 @@ from kling_nb.commands.syntax.help_text import Section, cell_sections, command_s
 from kling_nb.commands.syntax.subcommands import COMMANDS, Command
 from kling_nb.commands.syntax.values import check_text, shown, wrong
 from kling_nb.commands.syntax.variables import fill_word
-from kling_nb.errors import KlingError, StoreError, did_you_mean, one_line
-from kling_nb.views.tables import Part, page_of
+from kling_nb.errors import KlingError, StoreError, UsageError, did_you_mean, one_line
+from kling_nb.views.html import FONT, Html, prose, tag
 
 if TYPE_CHECKING:
     from kling_nb.session.session import Session
@@ -118,9 +118,9 @@ def _find_command(name: str) -> Command:
         if command.name == name:
             return command
     known = [command.name for command in COMMANDS]
-    raise wrong(
+    raise UsageError(
         f"There is no `%kling {shown(name, quote=False)}`.",
-        did_you_mean(
+        cure=did_you_mean(
             name,
             known,
             f"There are {', '.join(known)}; a clip is made by `%%kling`, with two percent signs.",
@@ -166,10 +166,29 @@ def _help(call: CommandCall) -> Answer:
     sections: list[Section] = [*cell_sections(), *command_sections()]
     if call.words:
         sections = command_sections(_find_command(call.words[0]).name)
-    tables: list[Part] = [
-        section if isinstance(section, str) else ((section[0], ""), section[1], "lw") for section in sections
+    return Answer(html=tag("div", *map(_section, sections), style=FONT), text=help_text(sections))
+
+
+def _section(section: Section) -> Html:
+    # No table: on a narrow page the words go below what they explain.
+    if isinstance(section, str):
+        return tag("div", prose(section))
+    row = "display:flex;flex-wrap:wrap;gap:0 14px;padding:2px 0;border-top:1px solid rgba(128,128,128,0.18)"
+    rows = [
+        tag(
+            "div",
+            tag("div", prose(f"`{left}`"), style="flex:0 0 270px"),
+            tag("div", prose(right), style="flex:1 1 260px"),
+            style=row,
+        )
+        for left, right in section[1]
     ]
-    return Answer(html=page_of(tables), text=help_text(sections))
+    return tag(
+        "div",
+        tag("div", section[0], style="font-weight:600;opacity:0.7"),
+        *rows,
+        style="max-width:860px;margin:8px 0",
+    )
 
 
 def _config(call: CommandCall) -> Answer:

@@ -40,8 +40,9 @@ def _kept(call: CommandCall) -> overview.Held:
         if not name.startswith("_") and isinstance(value, Run | Runs):
             for number, run in enumerate(held(value)):
                 found.setdefault(run.id, name if isinstance(value, Run) else f"{name}[{number}]")
-    detached = {run.id for run in call.session.engine().known() if run.detached}
-    return overview.Held(names=found, detached=detached)
+    known = [run for run in call.session.engine().known() if run.status.pending]
+    turns = {run.id: turn.number for run in known if (turn := run.turn) is not None}
+    return overview.Held(names=found, detached={run.id for run in known if run.detached}, turns=turns)
 
 
 def status(call: CommandCall) -> Answer:

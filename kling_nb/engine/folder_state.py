@@ -23,7 +23,7 @@ from kling_nb.records.run import MediaFacts, RunRecord, RunStatus
 
 __all__ = ["SENDER_GONE", "catch_up", "follow_sender", "kept_clip", "kept_id"]
 
-SENDER_GONE = "the process that asked for it ended before"
+SENDER_GONE = "the process that asked for it has ended"
 
 #: As `Store.keep` names clips.
 _SUFFIXES = tuple(f".{kind}" for kind in get_args(Kind))

@@ -57,7 +57,9 @@ class Strip:
                     [button, label], layout=ipywidgets.Layout(align_items="center", grid_gap="8px")
                 )
             )
-        self._box = ipywidgets.VBox([*boxes, self._page])
+        # The buttons of many runs stand beside each other.
+        side = ipywidgets.Layout(flex_flow="row wrap", grid_gap="4px 16px")
+        self._box = ipywidgets.VBox([*boxes, self._page], layout=side)
         self._box.add_class("kling-strip")
         if len(self._rows) == 1:
             self._box.add_class("kling-single")

@@ -67,7 +67,11 @@ class KlingMagics(Magics):
     @no_var_expand
     @cell_magic("kling")  # type: ignore[arg-type]  # IPython types it for functions without self
     def cell(self, line: str, body: str) -> None:
-        """Make a video from the cell's text. `%kling help` lists the flags."""
+        """Make a video from the text below the line; the run is in the variable that is named first.
+
+        `%%kling fox -d 5 --ar 16:9` asks for 5 seconds. Further: -n TAKES, --audio, -p PROVIDER, -m MODEL,
+        --max-cost USD, --dry-run. `%kling help` lists all flags.
+        """
         if line.strip() in {"-h", "--help"}:
             self.line("help")
             return

@@ -78,7 +78,7 @@ class Ballot:
     ) -> None:
         if not rater.strip() or len(rater) > _RATER or not rater.isprintable():
             raise UsageError("rater: should be a name of 1 to 80 letters.", cure="E.g. rater='ada'.")
-        self.rater = rater
+        self.rater, self.by = rater, by
         #: How many pairs were left out because a clip cannot be shown.
         self.hidden = 0
         self._ledger, self._showable = ledger, showable

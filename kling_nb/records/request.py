@@ -230,6 +230,7 @@ OTHER_NAMES = {
     "multi_prompt": "shots",
     "negative": "negative_prompt",
     "ratio": "aspect_ratio",
+    "resolution": "model",
     "seconds": "duration",
     "sound": "audio",
 }
@@ -286,12 +287,14 @@ def no_such_option(unknown: Collection[str], known: Collection[str]) -> UsageErr
     """Give the error of options that a call does not have, with what may be meant."""
     hints = []
     for name in unknown:
-        if words := other_name(name):
+        if meant := OTHER_NAMES.get(name):
+            hints.append(f"Did you mean {meant}?")
+        elif words := other_name(name):
             hints.append(f"{name}: {words}.")
         elif words := did_you_mean(name, known):
             hints.append(words)
     cure = " ".join(["Nothing was sent.", *(hints or ["See `help(kling.submit)`."])])
-    return UsageError(f"There is no option {', '.join(unknown)}.", cure=cure)
+    return UsageError(f"There is no option {', '.join(map(repr, unknown))}.", cure=cure)
 
 
 def names_checked(call: Callable[P, T]) -> Callable[P, T]:

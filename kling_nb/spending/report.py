@@ -261,7 +261,7 @@ class CostReport:
         if not everything:
             yield f"{scope}: no runs."
         for sums in everything:
-            kind = "play money, what the sandbox would have cost" if sums.play else "real money"
+            kind = "play money" if sums.play else "real money"
             yield f"{scope}, {kind}: {sums_words(sums)}."
             for by in self._sections(play=sums.play):
                 counted = [tally for tally in self._counted(by) if tally.play is sums.play]

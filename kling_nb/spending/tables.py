@@ -62,15 +62,16 @@ def sums_table(by: Sequence[str], tallies: Sequence[Tally], whole: Sums) -> Iter
     most = max((max(_lengths(each.sums)) for each in shown), default=0)
     rows: list[list[object]] = [
         [
-            tag("div", _label(by, each), _bars(each.sums, most), style=_FIRST),
+            tag("div", _label(by, each), style=_FIRST),
             each.sums.runs,
             *_figures(each.sums),
             difference(each.sums.difference_micros),
+            _bars(each.sums, most),
         ]
         for each in shown
     ]
-    heads = [", ".join(by), "runs", "estimated", "reported", "settled", "reserved", "difference"]
-    yield (heads, rows, "lrrrrrr")
+    heads = [", ".join(by), "runs", "estimated", "reported", "settled", "reserved", "difference", ""]
+    yield (heads, rows, "lrrrrrrl")
     if len(groups) > len(shown):
         yield f"There are {len(groups) - len(shown)} more rows: `.df`, `.rows` and `.to_csv()` have them all."
     if "tag" in by and sum(each.sums.runs for each in groups) > whole.runs:
@@ -112,7 +113,7 @@ def _bars(sums: Sums, most: int) -> Html:
         if length
     ]
     second = tag("div", *parts, style="display:flex;gap:1px;margin-top:2px") if parts else ""
-    return tag("div", first, second, style="margin-top:3px;margin-bottom:3px")
+    return tag("div", first, second, style="width:140px;margin-top:3px")
 
 
 def _share(part: int, whole: int) -> str:

@@ -105,14 +105,22 @@ def line(state: CardState, *, totals: Totals | None, now: datetime) -> str:
     elif record.status is RunStatus.SUCCEEDED:
         first.append(one_line(state.src) if state.src else "the clip is not here")
     if outcome := ending(record, detached=state.detached):
-        parts = [outcome.what, one_line(record.message), outcome.charged, outcome.cure, outcome.site]
-        second = [one_line(" ".join(parts).strip())]
+        parts = [outcome.what, _sentence(record.message), outcome.charged, outcome.cure, outcome.site]
+        second = [one_line(" ".join(part for part in parts if part))]
     else:
         said = words.short(one_line(all_words(record)), 72)
         second = [said if record.private else f'"{said}"']
     second += [one_line(phrases) for phrases in (state.aside.replace("`", ""), state.note) if phrases]
     second += [words.session_words(totals)] if totals is not None else []
     return words.plain(first) + ("\n  " + words.plain(second) if second else "")
+
+
+def _sentence(foreign: str) -> str:
+    """Give a provider's words a beginning and an end of their own."""
+    words = one_line(foreign)
+    return (
+        f"{words[0].upper()}{words[1:]}{'' if words.endswith(('.', '!', '?', '…')) else '.'}" if words else ""
+    )
 
 
 def status_line(

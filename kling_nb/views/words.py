@@ -183,19 +183,21 @@ def _money(record: RunRecord) -> str:
     amount = _known(record)
     if amount is None:
         return _unknown(record)
-    if record.play:
-        return f"would cost {f'**{usd(amount)}**' if amount else 'nothing'} (play money)"
+    play = " (play money)" if record.play else ""
     if record.status.pending:
-        return f"**{usd(amount)}** {'reserved' if record.reserved_micros else 'estimated, nothing reserved'}"
-    if record.settled_micros is None and not amount:
-        return "nothing charged"
+        held = "reserved" if record.reserved_micros else "estimated, nothing reserved"
+        return f"**{usd(amount)}** {held}{play}"
+    if not amount and (record.play or record.settled_micros is None):
+        return f"nothing charged{play}"
+    if record.play:
+        return f"**{usd(amount)}** of play money"
     return f"**{usd(amount)}** charged{_basis(record, amount)}"
 
 
 def _unknown(record: RunRecord) -> str:
     upto = f", up to **{usd(record.reserved_micros)}**" if record.reserved_micros else ""
     if record.play:
-        return f"would cost an **unknown** amount{upto} (play money)"
+        return f"an **unknown** amount{upto} of play money"
     upto += " reserved" if upto else ""
     if record.status.pending:
         return f"price **unknown**{upto}"
@@ -241,7 +243,7 @@ def session_words(totals: Totals) -> str:
         >>> session_words(Totals(settled_micros=1120000, reserved_micros=560000, cap_micros=10000000))
         'session $1.12 + $0.56 reserved of $10.00, **$8.32** left'
     """
-    words = f"{'play session' if totals.play else 'session'} {usd(totals.settled_micros)}"
+    words, play = f"session {usd(totals.settled_micros)}", " (play money)" if totals.play else ""
     if totals.reserved_micros:
         words += f" + {usd(totals.reserved_micros)} reserved"
     if totals.unknown:
@@ -249,12 +251,12 @@ def session_words(totals: Totals) -> str:
     words += f" of {usd(totals.cap_micros)}" if totals.cap_micros is not None else ", no cap"
     left = totals.left_micros
     if left is None:
-        return words
+        return words + play
     # What is left is what the tightest cap leaves, so that one is named where it is not the session's.
     which = _CAPS[totals.tightest.level] if totals.tightest is not None else ""
     if left < 0:
-        return f"{words}, **over by {usd(-left)}{which}**"
-    return f"{words}, **{usd(left)}** left{which}"
+        return f"{words}, **over by {usd(-left)}{which}**{play}"
+    return f"{words}, **{usd(left)}** left{which}{play}"
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

@@ -166,7 +166,7 @@ def finish_and_copy(tab, form):
     form.input("Prompt").press("Control+Enter")
     form.until("Another take - $0.336")
     tab.wait_text(0, "Done")
-    form.says("Asked for before: 1 take. The next one is take 1.")
+    form.says("Asked for before: take 0. The next one is take 1.")
     for pane in ("Payload", "Copy as cell"):
         form.button(pane).click()
     form.says("Payload for RunComfy")

@@ -124,7 +124,7 @@ def test_a_run_is_listed_with_its_name_state_cost_and_file(session):
     status = run_command(session, "status", names).text
     assert "Nothing is on its way." in status
     assert runs[-1].id in status
-    assert "Play session $1.008 of $10.00, $8.992 left." in status
+    assert "Session $1.008 of $10.00, $8.992 left (play money)." in status
     assert run_command(session, "list", {}).value[0]["name"] is None
 
 
@@ -270,7 +270,7 @@ def test_cost_keeps_play_money_and_unknown_charges_apart(session):
     )
     assert (play_row["provider"], play_row["settled"], play_row["play"]) == ("sandbox", "0.336", True)
     assert "Session $0.56 + $0.84 reserved + 1 unknown of $10.00, $8.60 left." in shown.text
-    assert "Play session $0.336 of $10.00" in shown.text
+    assert "Session $0.336 of $10.00" in shown.text
     assert run_command(session, "cost --all", {}).value.rows[0]["runs"] == 3
     assert cost_word(session.ledger().get("kunknown")) == "unknown, $0.84 reserved"
 

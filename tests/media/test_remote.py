@@ -219,7 +219,7 @@ def test_clips_come_back_from_s3(tmp_path, lost, bucket):
     refused = call(tmp_path, bucket, "restore", path.name, "--from", "s3://none-such/clips")
     assert (refused.returncode, refused.stderr) == (
         1,
-        "kling-nb: There is nothing at s3://none-such/clips. Charged: no. Mind its spelling.\n",
+        "kling-nb: There is nothing at s3://none-such/clips. Mind its spelling.\n",
     )
     closed = call(
         tmp_path,

@@ -257,6 +257,6 @@ def test_a_mailed_notebook_is_not_drawn_over(build, monkeypatch, wire):
         shown = [data.get("text/plain", "") for data in kernel.wait_display("Done")]
         [card] = [text for text in shown if "Done [Sandbox]" in text]
         assert "Done [Sandbox]" in card
-        assert "would cost $0.336 (play money)" in card
+        assert "$0.336 of play money" in card
     assert [path.stem.rpartition("-")[0] for path in house.media.glob("*.mp4")] == ["a-blue-fox-in-snow"]
     assert house.submissions == 1

@@ -422,7 +422,7 @@ def test_an_overrun_is_never_hidden(build):
     assert card == "session $0.84 of $0.70, over by $0.14"
     assert "$0.504 above the estimate of $0.336" in _text(run)
     shown = budget(session)
-    assert "The tightest cap, this session's, is over by $0.14: nothing new is sent." in shown.text
+    assert "The session's cap is exceeded by $0.14: nothing new is sent." in shown.text
     with pytest.raises(BudgetError, match=r"it is over by \$0\.14"):
         session.open(ask("new"))
     # And what it billed is what the next one is held to.

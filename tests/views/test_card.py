@@ -48,12 +48,12 @@ def test_a_run_on_its_way_shows_state_money_and_time(status, word, play):
     """A card that is not final says where the run is, what is held for it, and when that was true."""
     totals = TOTALS.model_copy(update={"play": play})
     _, words = look(record(status=status, play=play), typical_s=(90, 200), totals=totals)
-    money = "would cost $0.56 (play money)" if play else "$0.56 reserved"
+    money = "$0.56 reserved (play money)" if play else "$0.56 reserved"
     session = f"{'play ' if play else ''}session $1.12 + $0.56 reserved of $10.00"
     for part in (word, "kl7m2q", "fox", FOX, "Kling 3.0 Pro", "as of 14:02:31 UTC", money, session):
         assert part in words
     assert ("Sandbox" in words) == play
-    assert ("play session" in words) == play
+    assert ("left (play money)" in words) == play
     text = line(CardState(record=record(status=status, play=play), name="fox"), totals=totals, now=NOW)
     for part in (word, "kl7m2q", "Kling 3.0 Pro", "as of 14:02:31 UTC", money, session):
         assert part in text
@@ -126,7 +126,7 @@ def test_a_finished_run_plays_and_has_its_receipt(play):
     assert markup.count(POSTER) == 1
     assert {"controls", "loop"} <= set(video)
     assert ("a", {"href": SRC}) in seen
-    money = "would cost $0.56 (play money)" if play else "$0.56 charged, as Runflow reports"
+    money = "$0.56 of play money" if play else "$0.56 charged, as Runflow reports"
     parts = ["Done", "took 2:25", money, "019e7a51-77b2", MEDIA.sha256, "1920\u00d71080", "24 fps", "H.264"]
     parts += ["no sound", "Estimate", "Reported", "Settled", "nsfw: no", "seed 8812", "study=a"]
     for part in parts:
@@ -229,7 +229,7 @@ def test_every_card_says_what_is_left(fields, play):
     _, words = look(run, totals=totals, src=SRC, **options)
     text = line(CardState(record=run, **options), totals=totals, now=NOW)
     session = (
-        "play session $1.12 + $0.56 reserved of $10.00, $8.32 left"
+        "session $1.12 + $0.56 reserved of $10.00, $8.32 left (play money)"
         if play
         else "session $1.12 + $0.56 reserved of $10.00, $8.32 left"
     )

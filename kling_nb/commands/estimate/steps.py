@@ -17,8 +17,9 @@ from kling_nb.commands.estimate.cells import SKIP, Cell
 from kling_nb.commands.syntax.cell import HelpWantedError, parse_cell
 from kling_nb.commands.syntax.cell_source import shield
 from kling_nb.commands.syntax.values import repeating
+from kling_nb.config.loading import check_option
 from kling_nb.config.settings import OPTIONS
-from kling_nb.errors import KlingError, UsageError, one_line
+from kling_nb.errors import KlingError, SettingsError, UsageError, one_line
 from kling_nb.records.privacy import in_place_of
 from kling_nb.session.api import ask_for
 from kling_nb.session.plan import Ask
@@ -273,6 +274,8 @@ class _Reader:
             followed = False
         if not followed:
             self.add(at, "note", f"sets {name} to something known only when it runs")
+        elif name in OPTIONS and _refused(name, value):
+            self.add(at, "note", f"sets {name} to what is refused, so that it stays as it was")
         elif name in OPTIONS:
             # Money is no float: a number with a point stays the text that it was written as.
             self.add(at, "setting", settings={name: text.strip() if isinstance(value, float) else value})
@@ -325,3 +328,13 @@ def _magic(call: ast.Call) -> list[str] | None:
     given = [one.value for one in call.args[:count] if isinstance(one, ast.Constant)]
     texts = [text for text in given if isinstance(text, str)]
     return texts if count and len(texts) == count else None
+
+
+def _refused(name: str, value: object) -> bool:
+    """Whether `%config` does not take a value; the cell goes on all the same."""
+    try:
+        if value is not None:
+            check_option(name, value)
+    except SettingsError:
+        return True
+    return False

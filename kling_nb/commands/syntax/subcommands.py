@@ -153,7 +153,7 @@ COMMANDS: tuple[Command, ...] = (
         Command(
             "budget",
             "[--session NAME]",
-            "every cap: spent, reserved and left, and which is the tightest; with --session the "
+            "every cap: spent, reserved and left, and which leaves least; with --session the "
             "session's sums outlive this kernel, and other kernels that name it share them",
         ),
         Command(

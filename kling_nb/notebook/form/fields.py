@@ -25,7 +25,7 @@ Kind = Literal["text", "whole", "number", "choice", "switch", "rows", "line", "p
 _LIMITS = ("ge", "le", "max_length")
 
 #: Names that say more than the field's own, and two that people know under another one.
-_LABELS = {"aspect_ratio": "Aspect ratio", "cfg_scale": "Cfg scale", "audio": "Sound", "takes": "Takes"}
+_LABELS = {"aspect_ratio": "Aspect ratio", "cfg_scale": "Prompt strength", "audio": "Sound", "takes": "Takes"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +114,9 @@ def _is_model(part: object) -> bool:
     return isinstance(part, type) and issubclass(part, BaseModel)
 
 
-def _option(name: str, kind: Kind, label: str, default: Any = None) -> Field:
-    words = next(flag.help for flag in FLAGS if flag.name == name)
-    # A box to tick says in full what it means.
+def _option(name: str, kind: Kind, label: str, default: Any = None, words: str = "") -> Field:
+    # An input has room for a few words only; a box to tick says in full what it means.
+    words = words or next(flag.help for flag in FLAGS if flag.name == name)
     label = label or words.capitalize()
     return Field(name=name, kind=kind, label=label, help=words, default=default, optional=True)
 
@@ -124,15 +124,17 @@ def _option(name: str, kind: Kind, label: str, default: Any = None) -> Field:
 #: What a call has beside its request, with the words of the flags.
 OPTIONS: tuple[Field, ...] = (
     _option("takes", "whole", "Takes", 1),
-    _option("take", "line", "Only take", ""),
+    _option("take", "line", "Only take", "", "one take alone, counted from 0"),
     _option("tags", "pairs", "Tags", ""),
-    _option("max_cost", "line", "Max cost", ""),
-    _option("price", "line", "Price per s", ""),
-    _option("metadata", "line", "Metadata", ""),
+    _option("max_cost", "line", "Max cost", "", "dollars, for all takes together"),
+    _option("price", "line", "Price per second", "", "dollars, where none is known"),
+    _option("metadata", "line", "Metadata", "", "JSON, sent along to Runflow"),
     _option("allow_unpriced", "switch", "", default=False),
     _option("no_cache", "switch", "", default=False),
     _option("retry", "switch", "", default=False),
-    _option("private", "switch", "", default=False),
+    _option(
+        "private", "switch", "", False, "private: the words go to the provider alone, elsewhere stands a hash"
+    ),
 )
 
 _SPELLING = {"tags": "--tag", "max_cost": "--max-cost", "price": "--price", "metadata": "--metadata"}

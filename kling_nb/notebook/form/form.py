@@ -152,11 +152,11 @@ class Form(Draft):
         self._head = DisplayHandle(f"kling-form-{id(self)}")
         self._head.display(self._headed, raw=True)
         if live:
-            from kling_nb.notebook.form.view import FormView, Tells
+            from kling_nb.notebook.form.view import FormView, Tells, set_up_names
 
             tells = Tells(put=self._typed, go=self._pressed, act=self._acted)
             self._offered, self._rows_of = None, ()
-            self._view = FormView(self.fields, tells, _set_up())
+            self._view = FormView(self.fields, tells, set_up_names())
             self._show_verdict()
             self._live = LiveView(self._view.widget)
             self._live.show()
@@ -368,15 +368,6 @@ class Form(Draft):
 
 
 _NOT_SENT = "Nothing was sent."
-
-
-def _set_up() -> tuple[str, str]:
-    """Give the provider and the model that the settings name, as far as they can be read."""
-    try:
-        settings = current().settings()
-        return settings.provider, find_model(settings.model).label
-    except KlingError:
-        return "", ""
 
 
 def _trimmed(value: Any) -> Any:

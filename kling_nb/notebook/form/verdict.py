@@ -380,10 +380,9 @@ def _with_takes(session: "Session", made: Verdict, ask: Ask, model: Model) -> Ve
         return made
     asked = {keys[record.request_key] for record in found}
     upcoming = max(asked) + 1
-    many = "1 take" if len(asked) == 1 else f"{len(asked)} takes"
-    return replace(
-        made, takes=f"Asked for before: {many}. The next one is take {upcoming}.", next_take=upcoming
-    )
+    many = "take" if len(asked) == 1 else f"{len(asked)} takes, the last of them take"
+    words = f"Asked for before: {many} {upcoming - 1}. The next one is take {upcoming}."
+    return replace(made, takes=words, next_take=upcoming)
 
 
 def _cell(ask: Ask) -> str:

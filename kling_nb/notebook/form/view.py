@@ -10,6 +10,8 @@ from typing import Any
 
 from kling_nb.commands.dry_run import blocks_page
 from kling_nb.config.keys import KEY_VARIABLES
+from kling_nb.config.provider_choice import choose_provider
+from kling_nb.errors import KlingError
 from kling_nb.notebook.form.fields import Field, inputs_of
 from kling_nb.notebook.form.inputs import Input, choose, page, press, set_trait
 from kling_nb.notebook.form.shots import Board
@@ -17,9 +19,10 @@ from kling_nb.notebook.form.verdict import Verdict
 from kling_nb.notebook.widgets import make_widget, static_text
 from kling_nb.pricing.catalog import models, provider_label
 from kling_nb.records.money import Totals, usd
+from kling_nb.session.api import current
 from kling_nb.views.html import FONT, Html, details, prose, tag
 
-__all__ = ["FormView", "Tells"]
+__all__ = ["FormView", "Tells", "set_up_names"]
 
 _AUTO = "auto"
 
@@ -342,9 +345,25 @@ def _left(totals: Totals | None) -> list[Html]:
     return [tag("span", f"{usd(left)}{of} left"), bar]
 
 
+def set_up_names() -> tuple[str, str]:
+    """Give the provider and the model that the settings name, as far as they can be read."""
+    try:
+        session = current()
+        settings = session.settings()
+        model = settings.priced_model()
+    except KlingError:
+        return "", ""
+    try:
+        chosen = choose_provider(settings, model, audio=False, named=None, find=session.key)
+    except KlingError:
+        chosen = settings.provider
+    by_itself = chosen == "sandbox" != settings.provider
+    return "Sandbox (no key found)" if by_itself else provider_label(chosen), model.label
+
+
 def _providers(set_up: str) -> list[tuple[str, str]]:
     named = [(provider_label(name), name) for name in (*KEY_VARIABLES, "sandbox")]
-    return [(_as_set_up(provider_label(set_up)), ""), ("Auto: first with key and price", _AUTO), *named]
+    return [(_as_set_up(set_up), ""), ("Auto: first with key and price", _AUTO), *named]
 
 
 def _as_set_up(name: str) -> str:

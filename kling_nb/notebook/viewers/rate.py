@@ -199,8 +199,8 @@ class Rating:
         if not whole:
             left_out = " A clip of each is missing or damaged." if ballot.hidden else ""
             return (
-                "There is no pair to vote on: two clips with the same prompt, length, shape and sound are "
-                f"needed that differ in what is compared.{left_out}"
+                "There is no pair to rate: a pair is two clips with the same prompt, length, aspect ratio "
+                f"and sound that differ in {ballot.by}.{left_out}"
             )
         left_out = (
             f" {ballot.hidden} more are left out: a clip is missing or damaged." if ballot.hidden else ""

@@ -210,7 +210,7 @@ def test_the_button_says_what_it_would_do_and_cost(session):
         336_000,
     )
     assert (made.also.words, made.also.ask.takes, made.also.holds_micros) == ("Show again", (0,), 0)
-    assert made.takes == "Asked for before: 1 take. The next one is take 1."
+    assert made.takes == "Asked for before: take 0. The next one is take 1."
     assert judged(session, **FOX, takes=4).button == "Generate 3 of 4 - $1.008"
     assert judged(session, **FOX, take="1").button == "Generate - $0.336"
     more = judged(session, **FOX, takes=30)

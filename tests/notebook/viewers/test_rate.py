@@ -305,7 +305,7 @@ def test_the_line_takes_what_the_function_takes(stocked):
 def test_what_cannot_be_rated_is_said_in_words(stocked, monkeypatch):
     """No pair at all, no such axis, no runs."""
     monkeypatch.setattr("kling_nb.session.api._session", stocked)
-    assert "There is no pair to vote on" in repr(rate([stocked.find("run000"), stocked.find("run002")]))
+    assert "There is no pair to rate" in repr(rate([stocked.find("run000"), stocked.find("run002")]))
     assert rate().ballot.whole == 6
     assert repr(rate(rater="ada")).startswith("Blind rating by ada: 0 of 6 pairs rated.")
     judge(rate()._bundle()["text/html"])
