@@ -36,7 +36,7 @@ CELLS = (
     "%kling rate fox std",
 )
 FORM = "form = kling.form()\nform"
-FILLED = f"form.update(prompt={FOX!r}, duration=3)"
+FILLED = "form.update(prompt='A panda rides a bicycle', duration=3)"
 OUTPUTS = ".jp-OutputArea-output"
 
 #: Controls that are seen and enabled, and that no Tab can come to: neither themselves nor one of their group.
