@@ -44,7 +44,7 @@ class Strip:
         )
         self._page.on_msg(self._on_message)
         self._announced: set[str] = set()
-        boxes = [] if self._bell is None else [self._bell]
+        boxes = []
         for run, typical in runs:
             label = ipywidgets.HTML()
             # On a narrow page the words give way, and never the button that stops the spending.
@@ -58,8 +58,8 @@ class Strip:
                 )
             )
         # The buttons of many runs stand beside each other.
-        side = ipywidgets.Layout(flex_flow="row wrap", grid_gap="4px 16px")
-        self._box = ipywidgets.VBox([*boxes, self._page], layout=side)
+        row = ipywidgets.HBox(boxes, layout=ipywidgets.Layout(flex_flow="row wrap", grid_gap="4px 16px"))
+        self._box = ipywidgets.VBox([*([] if self._bell is None else [self._bell]), row, self._page])
         self._box.add_class("kling-strip")
         if len(self._rows) == 1:
             self._box.add_class("kling-single")

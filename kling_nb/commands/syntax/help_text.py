@@ -18,7 +18,7 @@ _LEFT = 30
 Section = str | tuple[str, Sequence[tuple[str, str]]]
 
 _EXAMPLES = (
-    ("%%kling fox -d 5 --ar 9:16", "5 seconds, wide; the run is in the variable fox"),
+    ("%%kling fox -d 5 --ar 9:16", "5 seconds, upright; the run is in the variable fox"),
     ("%%kling -n 3 --max-cost 2", "three takes, all together for at most $2"),
     ("%%kling --dry-run", "the price and the payload; nothing is sent"),
 )
