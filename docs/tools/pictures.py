@@ -47,7 +47,7 @@ def take(folder: Path, *, dark: bool) -> None:
     env = {"KLING_NB_LEDGER": str(folder / "ledger.db"), "KLING_NB_PROVIDER": "sandbox"}
     with (
         browser_of(chromium) as browser,
-        Lab(folder, browser, env=env, dark=dark, viewport=(1280, 2000)) as lab,
+        Lab(folder, browser, env=env, dark=dark, viewport=(1280, 2700)) as lab,
     ):
         tab = lab.open("pictures.ipynb")
         tab.run_cell(0)
@@ -59,6 +59,7 @@ def take(folder: Path, *, dark: bool) -> None:
         tab.wait_text(2, "Done")
         tab.videos()
         shoot(tab, 1, f"cell{look}.png")
+        tab.page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
         for cell, name in ((3, "refused"), (4, "dry-run"), (5, "cost"), (6, "list"), (7, "help")):
             tab.run_cell(cell)
             shoot(tab, cell, f"{name}{look}.png")

@@ -37,6 +37,8 @@ def main() -> None:
             "KLING_NB_LEDGER": str(folder / "ledger.db"),
             "KLING_NB_PROVIDER": "sandbox",
             "KLING_NB_SANDBOX_WAIT": "0",
+            # The process that kernels are forked from lives with the tests, too.
+            "PYTHONPATH": os.pathsep.join([sys.path[0], os.environ.get("PYTHONPATH", "")]),
         }
         made = execute(notebook(*CELLS), folder)
         made.cells.insert(0, nbformat.v4.new_markdown_cell(TEXT))
