@@ -88,7 +88,8 @@ def listing(found: "Records", held: Held, *, limit: int | None = None) -> Answer
     Returns:
         The answer; its value is plain data, a dict a run.
     """
-    records = found[:limit]
+    # Takes that were asked for together have one time.
+    records = sorted(found[:limit], key=lambda record: (record.created_at, record.take), reverse=True)
     parts: list[Part] = [_run_table(records, held)] if records else []
     parts += _unread(found)
     if not parts:
@@ -118,8 +119,7 @@ def _run_table(records: Sequence[RunRecord], held: Held) -> tuple[list[str], lis
             provider_label(record.provider),
             record.media.file if record.media else "",
         ]
-        # Takes that were asked for together have one time.
-        for record in sorted(records, key=lambda record: (record.created_at, record.take), reverse=True)
+        for record in records
     ]
     return filled(_RUN_HEADS, rows, _RUN_ALIGN, "name", "file")
 

@@ -6,14 +6,17 @@ from types import SimpleNamespace
 import pytest
 
 from kling_nb import cli
+from kling_nb.commands import overview
 from kling_nb.commands.dry_run import show_plan
 from kling_nb.commands.overview import cost_word
 from kling_nb.commands.syntax.cell import CellOrder
 from kling_nb.commands.syntax.subcommands import COMMANDS
 from kling_nb.errors import KlingError, StoreError, UsageError, WaitTimeoutError
+from kling_nb.ledger.rows import Records
 from kling_nb.notebook.line import run_command
 from kling_nb.records.run import RunStatus
 from kling_nb.session.session import Session
+from support.cards import record
 from support.sessions import KEY, ask
 
 
@@ -111,12 +114,12 @@ def test_a_run_is_listed_with_its_name_state_cost_and_file(session):
         "name",
         "state",
         "prompt",
+        "cost",
+        "age",
+        "s",
         "model",
         "provider",
-        "s",
-        "cost",
         "file",
-        "age",
     ]
     assert f"{runs[0].id}  fox   Done   Fox 0" in text
     assert "$0.336 play" in text
@@ -126,6 +129,14 @@ def test_a_run_is_listed_with_its_name_state_cost_and_file(session):
     assert runs[-1].id in status
     assert "Session $1.008 of $10.00, $8.992 left (play money)." in status
     assert run_command(session, "list", {}).value[0]["name"] is None
+
+
+def test_a_run_that_waits_for_a_place_says_its_number_in_line():
+    """A list says what the card says: it waits, and where in line it stands."""
+    held = overview.Held(names={}, turns={"kl7m2q": 3})
+    text = overview.listing(Records([record(status="created")]), held).text
+    assert "Waiting, number 3" in text
+    assert "Starting" not in text
 
 
 def test_text_of_strangers_is_escaped(session):

@@ -276,6 +276,7 @@ def test_settings_with_plain_values_are_followed_and_others_named():
         "%env KLING_NB_BUDGET=3\n%run other.ipynb",
         "import os\nos.environ['KLING_NB_YES'] = '1'",
         "%config KlingMagics.project = 'vineyard'",
+        "%config KlingMagics.provider = 'nobody'",
     )
     assert [dict(step.settings) for step in found if step.kind == "setting"] == [
         {"budget": "2.50"},
@@ -291,6 +292,7 @@ def test_settings_with_plain_values_are_followed_and_others_named():
         (5, "runs code that is not in it, which is not read"),
         (6, "names KLING_NB_YES, which is not followed"),
         (7, "names a project, whose caps are not looked at"),
+        (8, "sets provider to what is refused, so that it stays as it was"),
     ]
 
 
