@@ -9,13 +9,13 @@ import tempfile
 from pathlib import Path
 
 import nbformat
+from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent / "tests"))
 
 from kling_nb.exports.page import write_page  # noqa: E402 - the same
 from support.chromium import CURE, find_chromium  # noqa: E402 - the driver lives with the tests
-from support.kernels import execute, notebook  # noqa: E402 - the same
 from support.lab import browser_of  # noqa: E402 - the same
 
 TEXT = "# Foxes and boats\n\nTwo prompts, as they came out of the sandbox."
@@ -37,10 +37,10 @@ def main() -> None:
             "KLING_NB_LEDGER": str(folder / "ledger.db"),
             "KLING_NB_PROVIDER": "sandbox",
             "KLING_NB_SANDBOX_WAIT": "0",
-            # The process that kernels are forked from lives with the tests, too.
-            "PYTHONPATH": os.pathsep.join([sys.path[0], os.environ.get("PYTHONPATH", "")]),
         }
-        made = execute(notebook(*CELLS), folder)
+        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS])
+        place = {"metadata": {"path": str(folder)}}
+        NotebookClient(made, timeout=300, kernel_name="python3", resources=place).execute()
         made.cells.insert(0, nbformat.v4.new_markdown_cell(TEXT))
         nbformat.write(made, folder / "foxes.ipynb")
         page = write_page(folder / "foxes.ipynb", embed=True)
