@@ -66,6 +66,11 @@ def pytest_collection():
         gc.freeze()
 
 
+def pytest_collection_modifyitems(items):
+    """What drives a browser comes first: in one worker, which has one browser, and not last and alone."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is None)
+
+
 def _is_loopback(host):
     if isinstance(host, bytes):
         host = host.decode("ascii", "replace")
@@ -225,11 +230,13 @@ def _chromium(chromium_path, tmp_path_factory):
 @pytest.fixture
 def browser(_chromium):
     """The headless browser, without a window of another test; such a test cannot call `asyncio.run`."""
+    from support.lab import open_windows
+
     started, loop = _chromium
     asyncio._set_running_loop(loop)
     try:
         yield started
-        for window in started.contexts:
+        for window in open_windows(started):
             window.close()
     finally:
         # For the tests without a browser, which run loops of their own.
@@ -238,7 +245,7 @@ def browser(_chromium):
 
 @pytest.fixture
 def lab(browser):
-    """A factory of running `tests/lab.py` servers, `lab(folder, ui="notebook")`; they end with the test."""
+    """A factory of folders in a Jupyter window, `lab(folder, ui="notebook")`; each ends with the test."""
     from support.lab import Lab
 
     with ExitStack() as stack:

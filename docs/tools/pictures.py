@@ -47,7 +47,7 @@ def take(folder: Path, *, dark: bool) -> None:
     env = {"KLING_NB_LEDGER": str(folder / "ledger.db"), "KLING_NB_PROVIDER": "sandbox"}
     with (
         browser_of(chromium) as browser,
-        Lab(folder, browser, env=env, dark=dark, viewport=(1280, 2700)) as lab,
+        Lab(folder, browser, env=env, dark=dark, viewport=(1280, 2700), alone=True) as lab,
     ):
         tab = lab.open("pictures.ipynb")
         tab.run_cell(0)

@@ -31,7 +31,7 @@ def take(folder: Path, pictures: Path, *, dark: bool, width: int) -> None:
     look = ("-narrow" if width < 900 else "") + ("-dark" if dark else "")
     with (
         browser_of(chromium) as browser,
-        Lab(folder, browser, env=env, dark=dark, viewport=(width, 1400)) as lab,
+        Lab(folder, browser, env=env, dark=dark, alone=True, viewport=(width, 1400)) as lab,
     ):
         tab = lab.open("states.ipynb")
         tab.page.evaluate("() => window.jupyterapp.shell.collapseLeft()")

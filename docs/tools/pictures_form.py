@@ -134,7 +134,7 @@ def main() -> None:
                 }
                 with (
                     browser_of(chromium) as browser,
-                    Lab(work, browser, env=env, dark=dark, viewport=size) as lab,
+                    Lab(work, browser, env=env, dark=dark, alone=True, viewport=size) as lab,
                 ):
                     tab = lab.open("form.ipynb")
                     tab.run_cell(0)

@@ -44,7 +44,7 @@ def studio(
     }
     with (
         browser_of(chromium) as browser,
-        Lab(folder, browser, env=env, dark=dark, viewport=(width, height)) as lab,
+        Lab(folder, browser, env=env, dark=dark, alone=True, viewport=(width, height)) as lab,
     ):
         tab = lab.open("pictures.ipynb")
         tab.page.evaluate("() => window.jupyterapp.shell.collapseLeft()")

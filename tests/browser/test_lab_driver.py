@@ -53,10 +53,10 @@ def test_nothing_is_left_running(browser, tmp_path):
     pids = []
 
     def fail_inside():
-        with Lab(tmp_path, browser) as jupyter:
+        with Lab(tmp_path, browser, alone=True) as jupyter:
             tab = jupyter.open("a.ipynb")
             tab.run_cell(0)
-            pids.extend([int(tab.outputs(0)[0]), jupyter._server.pid])
+            pids.extend([int(tab.outputs(0)[0]), jupyter.server.pid])
             assert all(_runs(pid) for pid in pids)
             raise ZeroDivisionError
 

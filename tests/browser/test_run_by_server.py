@@ -54,7 +54,7 @@ def test_cells_that_the_server_runs_end_with_one_true_card(browser, tmp_path, ex
         "JUPYTER_PATH": str(folder / "share" / "jupyter"),
         "JUPYTER_CONFIG_PATH": str(folder / "etc" / "jupyter"),
     }
-    with Lab(tmp_path / "shown", browser, env=variables) as jupyter:
+    with Lab(tmp_path / "shown", browser, env=variables, alone=True) as jupyter:
         tab = jupyter.open("a.ipynb")
         for cell, words in enumerate(["", "Done", "Done", "shows no widgets", name]):
             tab.run_cell(cell)

@@ -20,6 +20,7 @@ from kling_nb.views.card import card
 from kling_nb.views.card_parts import CardState
 from support.hostile_text import CORPUS
 from support.kernels import execute, notebook, sandbox_beside
+from support.lab import open_windows
 from support.markup import judge
 from support.played import clip_at
 from support.sessions import ask
@@ -88,7 +89,7 @@ def trap():
 def page_of(browser, address=None, markup=None):
     """Open a page as a careless reader would; give it with the addresses that it asked for."""
     # A window for each page would cost more than the page.
-    window = browser.contexts[0] if browser.contexts else browser.new_context()
+    window = next(iter(open_windows(browser)), None) or browser.new_context()
     page = window.new_page()
     asked = []
     page.on("request", lambda request: asked.append(request.url))

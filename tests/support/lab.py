@@ -1,36 +1,36 @@
 """Drive a real JupyterLab or Notebook 7 in headless Chromium, as a person would.
 
-Invariants: server and kernels have their own configuration, data and runtime folders and listen on
-127.0.0.1; the browser can reach nothing else; what was started is ended, also after a failure, and
-nothing else is; every wait is for a condition and has a limit.
+Invariants: the browser can reach nothing but 127.0.0.1; kernels and pages of one `Lab` are gone with it,
+also after a failure; every wait is for a condition and has a limit. A server and a loaded interface cost
+more than most of what is done with them: unless it is to be alone, one `Lab` after the other has the same
+server, and the page where the interface was loaded before, which loads it anew.
 """
 
 import json
 import os
-import secrets
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import quote
+from uuid import uuid4
 
 import nbformat
-import psutil
-from playwright.sync_api import Browser, ConsoleMessage, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Response,
+    expect,
+    sync_playwright,
+)
 
-from support.tab import CELL_S, READY, Tab
+from support.jupyter import START_S, Server
+from support.tab import CELL_S, Tab
 
-__all__ = ["Lab", "browser_of", "expect", "write_notebook"]
+__all__ = ["Lab", "browser_of", "expect", "open_windows", "write_notebook"]
 
-START_S = 90
-# A kernel on a busy machine has half of this to empty its outputs before it is killed.
-EXIT_S = 30
 # Playwright's own five seconds are short for a page on a busy machine.
 expect.set_options(timeout=CELL_S * 1000)
 ARGUMENTS = (
@@ -66,7 +66,35 @@ def browser_of(chromium: Path, home: Path | None = None) -> Iterator[Browser]:
         try:
             yield browser
         finally:
+            for shared in [key for key in _SHARED if key[0] is browser]:
+                _SHARED.pop(shared).end()
             browser.close()
+
+
+class _Place:
+    """A server and a window on it."""
+
+    def __init__(
+        self, browser: Browser, root: Path, ui: str, env: Mapping[str, str | None] | None = None
+    ) -> None:
+        self.server = Server(root, ui, env)
+        self.window: BrowserContext = browser.new_context()
+        # The page that loaded the interface once loads it anew for half of the work.
+        self.page: Page = self.window.new_page()
+
+    def end(self) -> None:
+        self.window.close()
+        self.server.stop()
+
+
+# A server that shows both interfaces takes the fonts of one for the other's, and refuses them.
+_SHARED: dict[tuple[Browser, str], _Place] = {}
+
+
+def open_windows(browser: Browser) -> list[BrowserContext]:
+    """Give every window but those that the next `Lab` is to have."""
+    kept = [place.window for place in _SHARED.values()]
+    return [window for window in browser.contexts if window not in kept]
 
 
 def write_notebook(path: Path, *sources: str) -> Path:
@@ -82,16 +110,17 @@ def write_notebook(path: Path, *sources: str) -> Path:
 
 
 class Lab:
-    """A Jupyter server over one folder and a window of the browser.
+    """The notebooks of one folder in a window of the browser.
 
     Args:
-        root: The folder it serves.
+        root: The folder.
         browser: From `browser_of`.
         ui: JupyterLab or Notebook 7.
-        env: Variables for the server and its kernels; None takes one away.
+        env: Variables for the kernels; None takes one away.
         viewport: Width and height in pixels.
         dark: Whether to use the dark theme.
         settings: JupyterLab settings by plugin, e.g. `{"@jupyterlab/x-extension:y": {...}}`.
+        alone: Whether to have a server of its own, over this folder only and with the variables too.
 
     Example:
         with browser_of(path) as browser, Lab(folder, browser) as lab:
@@ -109,6 +138,7 @@ class Lab:
         viewport: tuple[int, int] = (1280, 1000),
         dark: bool = False,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
+        alone: bool = False,
     ) -> None:
         self.root = Path(root).resolve()
         self.ui = ui
@@ -119,39 +149,46 @@ class Lab:
         self._viewport = viewport
         self._dark = dark
         self._settings = {**QUIET, **(DARK if dark else {}), **(settings or {})}
-        self._token = secrets.token_hex(16)
-        self._reopened = 0
+        self._alone = alone
+        self._pages: list[Page] = []
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-")))
-            self._log = stack.enter_context((scratch / "server.log").open("w+"))
-            self._server = self._start_server(scratch)
-            stack.callback(self._stop_server)
-            self.base = self._address(scratch / "run")
-            width, height = self._viewport
-            self._window = self._browser.new_context(
-                viewport={"width": width, "height": height}, color_scheme="dark" if self._dark else "light"
-            )
-            stack.callback(self._window.close)
-            self._closing = stack.pop_all()
+        shared = (self._browser, self.ui)
+        if self._alone:
+            self._place = _Place(self._browser, self.root, self.ui, self._env)
+        elif shared in _SHARED:
+            self._place = _SHARED[shared]
+        else:
+            # The folders of tests lie anywhere.
+            self._place = _SHARED[shared] = _Place(self._browser, Path("/"), self.ui)
+        self.server = self._place.server
+        self.base = self.server.base
+        self.server.prepare(self._settings, self._env)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closing.close()
+        if self._alone:
+            self._place.end()
+            return
+        self.close_tabs()
+        self._place.window.clear_permissions()
+        self.shutdown_kernels()
 
     def open(self, notebook: str) -> "Tab":
         """Open a notebook of the folder and wait until its kernel is idle."""
-        page = self._window.new_page()
+        page = self._new_page()
         page.set_default_timeout(CELL_S * 1000)
-        page.on("console", self._hear)
-        page.on("pageerror", lambda error: self._note(str(error)))
-        page.on("response", lambda response: self.requests.append((response.status, response.url)))
-        where = f"notebooks/{notebook}?" if self.ui == "notebook" else f"lab/tree/{notebook}?reset&"
-        page.goto(f"{self.base}/{where}token={self._token}", timeout=START_S * 1000)
+        width, height = self._viewport
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme="dark" if self._dark else "light", reduced_motion="null")
+        for event, listener in self._listeners():
+            page.on(event, listener)
+        name = self._name(notebook)
+        where = f"notebooks/{name}?" if self.ui == "notebook" else f"lab/tree/{name}?reset&"
+        page.goto(f"{self.base}/{where}token={self.server.token}", timeout=START_S * 1000)
         tab = Tab(page)
         tab.cell(0).wait_for(timeout=START_S * 1000)
-        page.wait_for_function(READY, timeout=START_S * 1000)
+        tab.wait_ready(START_S)
         tab.wait_idle(START_S)
         return tab
 
@@ -161,8 +198,7 @@ class Lab:
         self.shutdown_kernels()
         path = self.root / notebook
         content = json.loads(path.read_text(encoding="utf-8"))
-        self._reopened += 1
-        content["metadata"]["received"] = self._reopened
+        content["metadata"]["received"] = uuid4().hex
         path.write_text(json.dumps(content), encoding="utf-8")
         if self.trusted(notebook):
             raise AssertionError(f"{notebook} is still trusted")
@@ -170,13 +206,21 @@ class Lab:
 
     def trusted(self, notebook: str) -> bool:
         """Whether the server trusts what the saved cells show."""
-        cells = self.rest(f"contents/{notebook}")["content"]["cells"]
+        cells = self.rest(f"contents/{self._name(notebook)}")["content"]["cells"]
         return all(cell["metadata"].get("trusted") for cell in cells if cell["cell_type"] == "code")
 
     def close_tabs(self) -> None:
         """Close every page without saving."""
-        for page in self._window.pages:
-            page.close()
+        for page in self._pages:
+            if page.is_closed():
+                continue
+            if page is not self._place.page:
+                page.close()
+                continue
+            for event, listener in self._listeners():
+                page.remove_listener(event, listener)
+            page.goto("about:blank")
+        self._pages.clear()
 
     def kernels(self) -> list[str]:
         """Give the ids of the running kernels."""
@@ -191,87 +235,26 @@ class Lab:
 
     def rest(self, path: str, *, method: str = "GET", body: object = None) -> Any:
         """Call the server's REST interface, e.g. `rest("kernels")`."""
-        request = urllib.request.Request(
-            f"{self.base}/api/{path}",
-            method=method,
-            headers={"Authorization": f"token {self._token}"},
-            data=None if body is None else json.dumps(body).encode(),
-        )
-        with urllib.request.urlopen(request, timeout=START_S) as reply:
-            text = reply.read()
-        return json.loads(text) if text else None
+        return self.server.rest(path, method=method, body=body)
 
-    def server_log(self) -> str:
-        """Give what the server and its kernels wrote so far."""
-        return Path(self._log.name).read_text(encoding="utf-8")
+    def _name(self, notebook: str) -> str:
+        return quote(str((self.root / notebook).relative_to(self.server.root)))
 
-    def _start_server(self, scratch: Path) -> subprocess.Popen[bytes]:
-        for plugin, values in self._settings.items():
-            package, name = plugin.split(":")
-            file = scratch / "settings" / package / f"{name}.jupyterlab-settings"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(values))
-        environment = {
-            **os.environ,
-            "JUPYTER_CONFIG_DIR": str(scratch / "config"),
-            "JUPYTER_DATA_DIR": str(scratch / "data"),
-            "JUPYTER_RUNTIME_DIR": str(scratch / "run"),
-            "JUPYTERLAB_SETTINGS_DIR": str(scratch / "settings"),
-            "JUPYTERLAB_WORKSPACES_DIR": str(scratch / "workspaces"),
-            "IPYTHONDIR": str(scratch / "ipython"),
-            "JUPYTER_TOKEN": self._token,
-            **self._env,
-        }
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "notebook" if self.ui == "notebook" else "jupyterlab",
-                "--no-browser",
-                "--allow-root",
-                "--expose-app-in-browser",
-                "--ServerApp.ip=127.0.0.1",
-                f"--ServerApp.port={_free_port()}",
-                f"--ServerApp.root_dir={self.root}",
-                f"--KernelManager.shutdown_wait_time={EXIT_S}",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            env={name: value for name, value in environment.items() if value is not None},
-            start_new_session=True,
-        )
+    def _new_page(self) -> Page:
+        if self._place.page.is_closed():
+            self._place.page = self._place.window.new_page()
+        first = self._place.page not in self._pages
+        self._pages.append(self._place.page if first else self._place.window.new_page())
+        return self._pages[-1]
 
-    def _address(self, runtime: Path) -> str:
-        """Wait until the server answers. It says itself which port it got: the free one may be taken."""
-        end = time.monotonic() + START_S
-        while time.monotonic() < end and self._server.poll() is None:
-            for file in runtime.glob(f"jpserver-{self._server.pid}.json"):
-                try:
-                    self.base = f"http://127.0.0.1:{json.loads(file.read_text())['port']}"
-                    self.rest("status")
-                except (ValueError, KeyError, urllib.error.URLError, ConnectionError):
-                    continue
-                return self.base
-            time.sleep(0.05)
-        raise RuntimeError(f"The Jupyter server did not start:\n{self.server_log()[-4000:]}")
+    def _listeners(self) -> list[tuple[Any, Callable[..., None]]]:
+        return [("console", self._hear), ("pageerror", self._fail), ("response", self._answered)]
 
-    def _stop_server(self) -> None:
-        """End the server, then whatever it left behind: kernels sit in sessions of their own."""
-        try:
-            family = psutil.Process(self._server.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            family = []
-        self._server.terminate()
-        try:
-            self._server.wait(15)
-        except subprocess.TimeoutExpired:
-            self._server.kill()
-            self._server.wait()
-        _, left = psutil.wait_procs(family, timeout=3)
-        for process in left:
-            process.kill()
-        psutil.wait_procs(left, timeout=3)
+    def _answered(self, response: Response) -> None:
+        self.requests.append((response.status, response.url))
+
+    def _fail(self, error: object) -> None:
+        self._note(str(error))
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type == "error":
@@ -280,10 +263,3 @@ class Lab:
     def _note(self, words: str) -> None:
         if not any(noise in words for noise in OWN_NOISE):
             self.errors.append(words)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -13,6 +13,8 @@ from typing import Any
 from playwright.sync_api import Error, Locator, Page
 
 CELL_S = 120
+# Without a pause a page is drawn for each look.
+LOOK_MS = 50
 
 READY = """async () => {
   await window.jupyterapp.restored;
@@ -86,7 +88,9 @@ class Tab:
             editor.press("Control+Enter")
             with contextlib.suppress(Error):
                 moved = "([cell, before]) => cell.querySelector('.jp-InputPrompt').innerText !== before"
-                self.page.wait_for_function(moved, arg=[cell.element_handle(), before], timeout=30_000)
+                self.page.wait_for_function(
+                    moved, arg=[cell.element_handle(), before], timeout=30_000, polling=LOOK_MS
+                )
                 return
 
     def running(self, index: int) -> bool:
@@ -111,7 +115,7 @@ class Tab:
         """Load the page anew, as from the browser's button, and wait until the kernel is back."""
         self.page.reload(timeout=2 * CELL_S * 1000)
         self.cell(0).wait_for(timeout=2 * CELL_S * 1000)
-        self.page.wait_for_function(READY, timeout=2 * CELL_S * 1000)
+        self.wait_ready(2 * CELL_S)
 
     def run_all(self, *, wait: bool = True, timeout_s: float = 2 * CELL_S) -> None:
         """Run every cell from the top."""
@@ -140,6 +144,10 @@ class Tab:
         """Wait until a cell's output shows this text."""
         area = self.cell(index).locator(".jp-OutputArea-output", has_text=text).first
         area.wait_for(timeout=timeout_s * 1000)
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Wait until the notebook and its kernel are there."""
+        self.page.wait_for_function(READY, timeout=timeout_s * 1000, polling=LOOK_MS)
 
     def wait_idle(self, timeout_s: float = CELL_S) -> None:
         """Wait until the kernel is idle."""
@@ -172,7 +180,7 @@ class Tab:
 
     def _wait(self, condition: str, argument: object, timeout_s: float) -> None:
         try:
-            self.page.wait_for_function(condition, arg=argument, timeout=timeout_s * 1000)
+            self.page.wait_for_function(condition, arg=argument, timeout=timeout_s * 1000, polling=LOOK_MS)
         except Error as error:
             shown = self.page.locator(".jp-OutputArea").all_inner_texts()
             prompts = self.page.locator(".jp-InputPrompt").all_inner_texts()
