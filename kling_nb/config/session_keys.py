@@ -5,8 +5,7 @@ calling thread, and never by somebody who holds a lock; no key is shown, stored 
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 from pydantic import SecretStr
 
@@ -26,7 +25,7 @@ from kling_nb.loop import Loop
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.secrets import refuse_keys
 
-__all__ = ["CallKeys", "KeyHolder", "NotAskedError"]
+__all__ = ["KeyHolder", "looked_for_once"]
 
 
 class KeyHolder:
@@ -126,72 +125,29 @@ class KeyHolder:
             raise
 
 
-class NotAskedError(Exception):
-    """A key was needed where nobody may be asked for it; no error of the user's.
-
-    Args:
-        provider: Whose key it is.
-    """
-
-    def __init__(self, provider: str) -> None:
-        super().__init__(f"the key for {provider} was not looked for yet")
-        self.provider = provider
-
-
-class CallKeys:
-    """The keys of one call: each is looked for once, and none while the ledger is locked.
+def looked_for_once(find: Callable[[str], Key | None]) -> Callable[[str], Key | None]:
+    """Give `find` for one call: each provider's key is looked for once, and what that raised is raised again.
 
     Args:
         find: Gives the key for a provider, or None; it may take as long as somebody unlocks a keyring.
-        introduce: Says what a card should say of a provider's key.
 
     Example:
-        >>> keys = CallKeys(lambda provider: None)
-        >>> with keys.closed():
-        ...     keys.find("runflow")
-        Traceback (most recent call last):
-        kling_nb.config.session_keys.NotAskedError: the key for runflow was not looked for yet
-        >>> keys.ask("runflow")
-        >>> with keys.closed():
-        ...     keys.find("runflow")
+        >>> find = looked_for_once(lambda provider: print(provider))
+        >>> find("runflow"), find("runflow")
+        runflow
+        (None, None)
     """
+    found: dict[str, Key | KlingError | None] = {}
 
-    def __init__(
-        self, find: Callable[[str], Key | None], introduce: Callable[[str], str] = lambda _provider: ""
-    ) -> None:
-        self._find = find
-        self.introduce = introduce
-        self._found: dict[str, Key | KlingError | None] = {}
-        self._closed = False
+    def look(provider: str) -> Key | None:
+        if provider not in found:
+            try:
+                found[provider] = find(provider)
+            except KlingError as error:
+                found[provider] = error
+        known = found[provider]
+        if isinstance(known, KlingError):
+            raise known
+        return known
 
-    def find(self, provider: str) -> Key | None:
-        """Give the key for a provider, or None.
-
-        Raises:
-            KlingError: As when it was looked for.
-            NotAskedError: It was not looked for, and may not be now.
-        """
-        if provider not in self._found:
-            if self._closed:
-                raise NotAskedError(provider)
-            self.ask(provider)
-        found = self._found[provider]
-        if isinstance(found, KlingError):
-            raise found
-        return found
-
-    def ask(self, provider: str) -> None:
-        """Look for a key now, whatever comes of it."""
-        try:
-            self._found[provider] = self._find(provider)
-        except KlingError as error:
-            self._found[provider] = error
-
-    @contextmanager
-    def closed(self) -> Iterator[None]:
-        """Let no key be looked for meanwhile; those that were are there."""
-        self._closed = True
-        try:
-            yield
-        finally:
-            self._closed = False
+    return look

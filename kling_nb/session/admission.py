@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.addresses import is_loopback
-from kling_nb.config.session_keys import CallKeys
 from kling_nb.engine.engine import Engine
 from kling_nb.engine.lookup import Access
 from kling_nb.engine.reuse import ReusePolicy
@@ -59,8 +58,8 @@ class Admission:
         engine: What carries the runs.
         store: The media folder.
         shared: Fields that every new record gets.
-        keys: The keys of this call.
-        reach: Gives what is needed to ask about a run, with these keys, or raises.
+        introduce: Says what a card should say of a provider's key.
+        access: Gives what is needed to ask about a run, with the keys of this call, or raises.
         checkout: Says which version of the code is around the notebook; asked once, before new runs.
         output_runs: Reads what the saved notebook's own outputs tell of runs of some requests; reads it once.
         claimed: By request key, the ids of runs that this call has claimed in the folder.
@@ -76,7 +75,7 @@ class Admission:
     engine: Engine
     store: Store
     shared: Mapping[str, Any]
-    keys: CallKeys
+    introduce: Callable[[str], str]
     access: Callable[[RunRecord], Access]
     checkout: Callable[[], Commit | None] = lambda: None
     output_runs: Callable[[tuple[str, ...]], Sequence[RunRecord]] = lambda _keys: ()
@@ -150,7 +149,7 @@ class Admission:
             return False
         return record.provider_run_id is not None and record.account in {"", account}
 
-    def _reachable(self, record: RunRecord) -> bool:
+    def reachable(self, record: RunRecord) -> bool:
         """Whether its provider can be asked about it now, be it with another key."""
         try:
             self.access(record)
@@ -280,7 +279,7 @@ class Admission:
                 name: getattr(record, name) for name in ("status", "reason", "message", "media", "folder")
             }
             transaction.write(record, "healed", **facts)
-        if held is None and record.status.pending and self._reachable(record):
+        if held is None and record.status.pending and self.reachable(record):
             # It keeps the session and the user it names: what it costs is theirs, and in no sum of ours.
             transaction.insert(unpaid(record), FROM_FOLDER)
         return record, True
@@ -326,7 +325,7 @@ class Admission:
         if record.request_key != self.ask.keys(self.model.id, record.take)[0]:
             run.note = _EARLIER
         elif not reused:
-            run.note = self.keys.introduce(record.provider)
+            run.note = self.introduce(record.provider)
         if reused and self.ask.private:
             if not run.record.private:
                 run.conceal()

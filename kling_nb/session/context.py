@@ -13,7 +13,7 @@ from kling_nb.addresses import is_loopback
 from kling_nb.config.environment import Surroundings
 from kling_nb.config.git import commit_of
 from kling_nb.config.keys import check_length, fingerprint
-from kling_nb.config.session_keys import CallKeys, KeyHolder
+from kling_nb.config.session_keys import KeyHolder, looked_for_once
 from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.engine.engine import Engine
 from kling_nb.engine.lookup import Access
@@ -58,7 +58,8 @@ class CallContext:
         self._settings, self._where, self._stand, self._who = settings, where, stand, who
         self._today = today
         self._folder = where.media_folder(settings)
-        self._keys = CallKeys(holder.find, holder.introduce)
+        self._find_key = looked_for_once(holder.find)
+        self._introduce = holder.introduce
         self._refuse = holder.refuser()
         self._refuse_place = cache(self._check_place)
         self._output_runs = cache(partial(runs_in_outputs, where.notebook))
@@ -72,7 +73,7 @@ class CallContext:
         return self._stand()[0].bills(provider, model, origin=origin, audio=audio)
 
     def _check_place(self, provider: str) -> None:
-        key = None if provider == "sandbox" else self._keys.find(provider)
+        key = None if provider == "sandbox" else self._find_key(provider)
         origin = "" if provider == "sandbox" else provider_origin(self._settings, provider)
         if key is not None:
             check_length(provider, key, origin)
@@ -90,7 +91,7 @@ class CallContext:
         return self._offer(ask)[2]
 
     def _offer(self, ask: Ask) -> tuple[str, Model, Estimate]:
-        return offer_for(ask, self._settings, find=self._keys.find, bills=self.bills, today=self._today)
+        return offer_for(ask, self._settings, find=self._find_key, bills=self.bills, today=self._today)
 
     def admission(self, ask: Ask) -> Admission:
         """Give what one call needs to be opened.
@@ -98,11 +99,11 @@ class CallContext:
         Raises:
             KlingError: The request cannot be served.
         """
-        settings, where, keys = self._settings, self._where, self._keys
+        settings, where = self._settings, self._where
         provider, model, price = self._offer(ask)
         ledger, engine = self._stand()
         play = provider == "sandbox"
-        key = None if play else keys.find(provider)
+        key = None if play else self._find_key(provider)
         self._refuse(texts_of(ask.request, tags=ask.tags, metadata=ask.metadata), True)
         self._refuse_place(provider)
         return Admission(
@@ -138,12 +139,12 @@ class CallContext:
             },
             checkout=lambda: commit_of(where.folder),
             output_runs=self._output_runs,
-            keys=keys,
+            introduce=self._introduce,
             access=self._access,
         )
 
     def _access(self, record: RunRecord) -> Access:
-        return access_for(record, settings=lambda: self._settings, find_key=self._keys.find)
+        return access_for(record, settings=lambda: self._settings, find_key=self._find_key)
 
 
 @cache

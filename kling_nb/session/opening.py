@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
-from kling_nb.config.session_keys import NotAskedError
 from kling_nb.engine.run import Run
 from kling_nb.errors import BlockedError, KlingError, LedgerError, StoreError
 from kling_nb.ledger.transaction import Transaction
@@ -134,9 +133,6 @@ class _Opening:
             self._errors = dict(self._blocked)
             try:
                 made = self._admit()
-            except NotAskedError as unasked:
-                # The ledger is free again while somebody unlocks his keyring; then all is decided anew.
-                first.keys.ask(unasked.provider)
             except ClaimedError as claimed:
                 # Another kernel decides about it just now; then its receipt is found in the folder.
                 self._wait(claimed.request_key)
@@ -180,7 +176,7 @@ class _Opening:
             commit = {"commit": first.checkout()}
         wanted = [key for key, play in new.items() if not play]
         with claiming(wanted, first.store.claims, first.ledger, first.engine.owner) as claimed:
-            with first.keys.closed(), first.ledger.writing() as transaction:
+            with first.ledger.writing() as transaction:
                 made = self._insert(transaction, commit, claimed)
                 for record in _new_of(made):
                     if not record.play and claimed.get(record.request_key) != record.id:
@@ -199,12 +195,15 @@ class _Opening:
         looks = look_many([*calls.values()], keep=True)
         for (number, call), takes in zip(calls.items(), looks, strict=True):
             new |= {take.request_key: call.budget.play for take in takes if take.word == "new"}
-            reused = [take.decision.record for take in takes if take.word == "reused" and take.decision]
+            found = [(take.decision.record, take.word) for take in takes if take.decision]
             try:
-                for record in reused:
+                for record, word in found:
                     # Brings clips here now: should that fail, the call fails before anything of it is sent.
-                    if record is not None:
+                    if record is not None and word == "reused":
                         call.brought(record)
+                    elif record is not None and record.status.pending:
+                        # Its key is looked for now: a keyring may take long, while the ledger is locked.
+                        call.reachable(record)
             except KlingError as error:
                 self._refused(number, error)
         return new
