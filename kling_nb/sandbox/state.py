@@ -27,7 +27,7 @@ from starlette.responses import RedirectResponse
 from kling_nb.sandbox.bodies import Lying, Stall, spoilt
 from kling_nb.sandbox.faults.switches import BODIES, STATUSES, WIRES, Wire
 from kling_nb.sandbox.replies import Cut, Hangup, RefusedError, asked_path, echo_text, page
-from kling_nb.sandbox.runs import TERMINAL, Fate, Run, Runs
+from kling_nb.sandbox.runs import TERMINAL, Ending, Fate, Run, Runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -353,17 +353,9 @@ class ProviderState:
         queue_s, dispatch_s, run_s = (
             number(wire, f"{part}_s") * scale for part in ("queue", "dispatch", "run")
         )
-        fate = Fate(queue_s, dispatch_s, run_s)
-        if fires(wire, "run_stuck"):
-            fate.ending = "stuck"
-        elif fires(wire, "run_canceled"):
-            fate.ending = "canceled"
-        elif fires(wire, "run_moderated"):
-            fate.ending = "moderated"
-        elif fires(wire, "run_failed"):
-            fate.ending = "failed"
-        fate.forgotten = fires(wire, "run_forgotten")
-        return fate
+        bad: tuple[Ending, ...] = ("stuck", "canceled", "moderated", "failed")
+        ending: Ending = next((one for one in bad if fires(wire, f"run_{one}")), "succeeded")
+        return Fate(queue_s, dispatch_s, run_s, ending, forgotten=fires(wire, "run_forgotten"))
 
 
 def account_of(request: Request) -> str | None:

@@ -56,49 +56,35 @@ BODIES: Final = {
 STATUSES: Final = (400, 401, 402, 403, 404, 409, 422, 429, 500, 502, 503)
 
 
+#: What can be caused at each moment.
+_ALWAYS: Final = {
+    **{str(code): f"answer {{}} with HTTP {code}" for code in STATUSES},
+    "429_wait": "answer {} with 429 and Retry-After: retry_after_s",
+    "drop": "close the connection on {}, nothing done and no answer",
+    "hang": "hold {} for hang_s, then close it; nothing done",
+    "slow": "hold {} for slow_s, then go on as usual",
+    "truncated": "do {}, but cut the answer short of its Content-Length",
+    "stall": "do {}, but stop for hang_s in the middle of the answer, then close",
+    "overstated": "do {}, but say a Content-Length that is too long",
+    "understated": "do {}, but say a Content-Length that is too short",
+    "redirect_here": "answer {} with a redirect to itself; nothing done",
+}
+#: What can be caused where the answer is JSON, and no file.
+_OF_JSON: Final = {
+    "junk": "do {}, but answer with a page that is not JSON",
+    "200_error": "answer {} with HTTP 200 and an error body; nothing done",
+    "redirect": "answer {} with a redirect to redirect_to; nothing done",
+    "mislabeled": "do {}, but call the JSON text/html",
+    **{way: f"do {{}}, but answer with {says}" for way, says in BODIES.items()},
+}
+
+
 def _moments() -> list[Switch]:
-    rows = []
-    for moment, what in MOMENTS.items():
-        rows += [Switch(f"{moment}_{code}", "rate", f"answer {what} with HTTP {code}") for code in STATUSES]
-        rows += [
-            Switch(f"{moment}_429_wait", "rate", f"answer {what} with 429 and Retry-After: retry_after_s"),
-            Switch(f"{moment}_drop", "rate", f"close the connection on {what}, nothing done and no answer"),
-            Switch(f"{moment}_hang", "rate", f"hold {what} for hang_s, then close it; nothing done"),
-            Switch(f"{moment}_slow", "rate", f"hold {what} for slow_s, then go on as usual"),
-            Switch(
-                f"{moment}_truncated", "rate", f"do {what}, but cut the answer short of its Content-Length"
-            ),
-            Switch(
-                f"{moment}_stall",
-                "rate",
-                f"do {what}, but stop for hang_s in the middle of the answer, then close",
-            ),
-            Switch(f"{moment}_overstated", "rate", f"do {what}, but say a Content-Length that is too long"),
-            Switch(f"{moment}_understated", "rate", f"do {what}, but say a Content-Length that is too short"),
-            Switch(
-                f"{moment}_redirect_here", "rate", f"answer {what} with a redirect to itself; nothing done"
-            ),
-        ]
-        if moment != "download":
-            rows += [
-                Switch(f"{moment}_junk", "rate", f"do {what}, but answer with a page that is not JSON"),
-                Switch(
-                    f"{moment}_200_error",
-                    "rate",
-                    f"answer {what} with HTTP 200 and an error body; nothing done",
-                ),
-                Switch(
-                    f"{moment}_redirect",
-                    "rate",
-                    f"answer {what} with a redirect to redirect_to; nothing done",
-                ),
-                Switch(f"{moment}_mislabeled", "rate", f"do {what}, but call the JSON text/html"),
-            ]
-            rows += [
-                Switch(f"{moment}_{way}", "rate", f"do {what}, but answer with {says}")
-                for way, says in BODIES.items()
-            ]
-    return rows
+    return [
+        Switch(f"{moment}_{name}", "rate", about.format(what))
+        for moment, what in MOMENTS.items()
+        for name, about in (_ALWAYS if moment == "download" else _ALWAYS | _OF_JSON).items()
+    ]
 
 
 _RATES: Final = (
