@@ -5,15 +5,13 @@ asked for counts, and whatever decides price and reuse and is said by nobody is 
 it cost stands on its own row and in no session's, project's or user's sum.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from kling_nb.config.keys import KEY_VARIABLES, Key, fingerprint
+from kling_nb.config.keys import KEY_VARIABLES, fingerprint
 from kling_nb.config.settings import Settings, provider_origin
-from kling_nb.engine.engine import Engine
 from kling_nb.engine.lookup import Access
 from kling_nb.engine.run import Run
 from kling_nb.errors import KeyMissingError, UsageError
@@ -23,7 +21,6 @@ from kling_nb.pricing.catalog import Model
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Asked, Provider
 from kling_nb.records.base import utc_now
-from kling_nb.records.money import Estimate
 from kling_nb.records.request import Shot, TextToVideo, make_request, request_key, run_key
 from kling_nb.records.run import RunRecord, RunStatus, may_revive
 from kling_nb.records.secrets import strings
@@ -33,7 +30,7 @@ from kling_nb.session.plan import new_id, quote
 from kling_nb.session.session import Session
 from kling_nb.views.words import status_word
 
-__all__ = ["Adoption", "adopt"]
+__all__ = ["adopt"]
 
 _EXAMPLE = '--prompt "TEXT" -d 5 --ar 16:9 --no-audio'
 
@@ -42,49 +39,22 @@ _NEEDED = {"duration": "-d S", "aspect_ratio": "--ar W:H", "audio": "--audio or 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adoption:
-    """What it takes to bring one run in.
+class _Adoption:
+    """One run to bring in: whose it is, and what the user says of it."""
 
-    Args:
-        provider: The adapter of whoever made it.
-        provider_run_id: The provider's id.
-        given: Fields of the request, as the user says them.
-        model: Our model, if the user names one.
-        find_model: Finds a model with the prices in force; the settings' own where nobody names one.
-        quote: Prices a request for that model at this provider.
-        take: Which take of its request it counts as.
-        folder: Where its clip goes.
-        private: Whether its words are shown and kept as their hash from now on.
-        version: Of this package.
-    """
-
+    session: Session
+    settings: Settings
     provider: Provider
     provider_run_id: str
     given: Mapping[str, Any]
-    model: str | None = None
-    find_model: Callable[[str | None], Model]
-    quote: Callable[[TextToVideo, Model], Estimate]
-    take: int = 0
-    folder: Path
-    private: bool = False
-    version: str = ""
+    model: str | None
+    take: int
+    private: bool
 
-    def bring(self, ledger: Ledger, engine: Engine, key: Key | None) -> RunRecord:
-        """Look at the run, for free, and write it down.
-
-        Args:
-            ledger: Where it goes.
-            engine: What asks about it.
-            key: The key to ask with.
-
-        Returns:
-            The committed record, on its way; or the one that was brought in meanwhile.
-
-        Raises:
-            UsageError: There is no such run for this key, it is one of ours, or too little is known of it.
-            KlingError: There is no key, or the provider could not be asked.
-        """
-        label = self.provider.label
+    def bring(self) -> RunRecord:
+        """Look at the run, for free, and write it down; give the one that was brought in meanwhile."""
+        ledger, engine = self.session.ledger(), self.session.engine()
+        label, key = self.provider.label, self.session.key(self.provider.name)
         if key is None:
             raise KeyMissingError(
                 f"There is no key to ask {label} about {self.provider_run_id} with.",
@@ -110,28 +80,25 @@ class Adoption:
         parts = (asked.client_ref or "").split("-")
         ours = ledger.get(parts[2]) if parts[:2] == ["kling", "nb"] and len(parts) > 3 else None
         if ours is not None and ours.client_ref == asked.client_ref and ours.provider_run_id is None:
-            raise UsageError(
+            raise self._refusal(
                 f"{self.provider_run_id} at {label} is run {ours.id} of this ledger, which is "
                 f"{status_word(ours.status)}.",
-                charged="unknown",
-                cure=f"Nothing changed. `%kling resolve {ours.id} --attach {self.provider_run_id}` says so.",
+                f"Nothing changed. `%kling resolve {ours.id} --attach {self.provider_run_id}` says so.",
                 run_id=ours.id,
-                provider=self.provider.name,
             )
 
     def _model(self, label: str, asked: Asked) -> Model:
-        named = None if self.model is None else self.find_model(self.model)
+        named = self.settings.priced_model(self.model)
         if asked.model is None:
-            model = named or self.find_model(None)
-            model.offer(self.provider.name)
-            return model
+            named.offer(self.provider.name)
+            return named
         try:
-            reported = self.find_model(asked.model)
+            reported = self.settings.priced_model(asked.model)
         except UsageError:
             raise self._unfit(
                 f"{label} says that it was made by {asked.model}, which is not Kling 3.0"
             ) from None
-        if named is not None and named.id != reported.id:
+        if self.model is not None and named.id != reported.id:
             raise self._unfit(f"{label} says that it was made by {reported.id}, not {named.id}")
         return reported
 
@@ -147,29 +114,23 @@ class Adoption:
             name for name in given.keys() & reported.keys() if not _same(given[name], reported[name])
         )
         if clash:
-            raise UsageError(
+            raise self._refusal(
                 f"{label}'s own record of {self.provider_run_id} says another {', '.join(clash)}.",
-                charged="unknown",
-                cure="Nothing changed. Leave that out: what the record says counts.",
-                provider=self.provider.name,
+                "Nothing changed. Leave that out: what the record says counts.",
             )
         merged = {**given, **reported}
         if not merged.get("prompt") and not merged.get("shots"):
-            raise UsageError(
+            raise self._refusal(
                 f"{label} does not say what {self.provider_run_id} was asked for.",
-                charged="unknown",
-                cure=f"Say it: `%kling adopt {self.provider.name} {self.provider_run_id} {_EXAMPLE}`, or "
+                f"Say it: `%kling adopt {self.provider.name} {self.provider_run_id} {_EXAMPLE}`, or "
                 "with `--file` for a storyboard; a cell that asks for the same gets its clip.",
-                provider=self.provider.name,
             )
         needed = {n: flag for n, flag in _NEEDED.items() if not (n == "duration" and merged.get("shots"))}
         missing = [flag for name, flag in needed.items() if name not in merged]
         if missing:
-            raise UsageError(
+            raise self._refusal(
                 f"{label} does not say all of what {self.provider_run_id} was asked for.",
-                charged="unknown",
-                cure=f"Add {', '.join(missing)}: price and reuse depend on it, so nothing is guessed.",
-                provider=self.provider.name,
+                f"Add {', '.join(missing)}: price and reuse depend on it, so nothing is guessed.",
             )
         try:
             return make_request(**merged)
@@ -179,16 +140,19 @@ class Adoption:
             ) from None
 
     def _unfit(self, why: str) -> UsageError:
-        return UsageError(
-            f"{self.provider_run_id} cannot be brought in: {why.rstrip('.')}.",
-            charged="unknown",
-            cure="Nothing changed, here or there.",
-            provider=self.provider.name,
-        )
+        what = f"{self.provider_run_id} cannot be brought in: {why.rstrip('.')}."
+        return self._refusal(what, "Nothing changed, here or there.")
+
+    def _refusal(self, what: str, cure: str, *, run_id: str | None = None) -> UsageError:
+        return UsageError(what, charged="unknown", cure=cure, run_id=run_id, provider=self.provider.name)
 
     def _record(self, request: TextToVideo, model: Model, account: str, asked: Asked) -> RunRecord:
         now = utc_now()
-        made = min(asked.created_at, now) if asked.created_at is not None else now
+        made = min(asked.created_at or now, now)
+        offer, bills = model.offer(self.provider.name), self.session.ledger().bills
+        price = quote(
+            request, model, self.provider.name, self.settings, bills=bills, today=self.session.today()
+        )
         return RunRecord(
             id=new_id(),
             request=request,
@@ -196,7 +160,7 @@ class Adoption:
             run_key=run_key(request, model.id, self.provider.name, self.take),
             model=model.id,
             provider=self.provider.name,
-            provider_model=model.offer(self.provider.name).id,
+            provider_model=offer.id,
             origin=self.provider.base_url,
             account=account,
             take=self.take,
@@ -206,12 +170,12 @@ class Adoption:
             client_ref=asked.client_ref or "",
             created_at=made,
             accepted_at=made,
-            estimate=self.quote(request, model),
+            estimate=price,
             reserved_micros=0,
-            folder=str(self.folder),
+            folder=str(self.session.media_folder(self.settings)),
             private=self.private,
-            version=self.version,
-            terms=model.offer(self.provider.name).terms,
+            version=version("kling-nb"),
+            terms=offer.terms,
         )
 
     def _placed(self, transaction: Transaction, record: RunRecord) -> RunRecord:
@@ -221,12 +185,10 @@ class Adoption:
             cure = f"Wait for it (`%kling wait {live.id}`), then try again"
             if live.status is RunStatus.LOST:
                 cure = f"If this is that run: `%kling resolve {live.id} --attach {self.provider_run_id}`"
-            raise UsageError(
+            raise self._refusal(
                 f"Run {live.id} of the same request and take is {status_word(live.status)}.",
-                charged="unknown",
-                cure=f"Nothing changed. {cure}; or bring this one in as another take, e.g. `--take 1`.",
+                f"Nothing changed. {cure}; or bring this one in as another take, e.g. `--take 1`.",
                 run_id=live.id,
-                provider=self.provider.name,
             )
         tries = [known.attempt for known in transaction.find([record.request_key])]
         return record.model_copy(update={"attempt": max(tries, default=0) + 1})
@@ -283,28 +245,23 @@ def adopt(
         raise UsageError("take: should be a whole number, 0 or more.", cure="Nothing was sent.")
     session = session or current()
     settings = session.settings()
-    ledger, engine = session.ledger(), session.engine()
     session.keys.refuse({"the id": provider_run_id, "the request": "\n".join(strings(given))})
-    adoption = Adoption(
+    adoption = _Adoption(
+        session=session,
+        settings=settings,
         provider=_adoptable(settings, provider, provider_run_id),
         provider_run_id=provider_run_id,
         given=given,
         model=model,
-        find_model=settings.priced_model,
-        quote=lambda request, model: quote(
-            request, model, provider, settings, bills=ledger.bills, today=session.today()
-        ),
         take=take,
-        folder=session.media_folder(settings),
         private=private,
-        version=version("kling-nb"),
     )
-    with ledger.reading() as transaction:
+    with session.ledger().reading() as transaction:
         known = transaction.holder(provider, provider_run_id)
     if known is not None:
-        run = engine.peek(known)
+        run = session.engine().peek(known)
         return look_again(run) if may_revive(known) else run
-    return engine.settled(adoption.bring(ledger, engine, session.key(provider)))
+    return session.engine().settled(adoption.bring())
 
 
 def _adoptable(settings: Settings, provider: str, provider_run_id: str) -> Provider:
