@@ -199,6 +199,29 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
     return f"Did you mean {near[0]}?" if near else otherwise
 
 
+def installed(package: str, cure: str) -> Any:
+    """Import a package that not every installation has.
+
+    Args:
+        package: Its name, or that of a module in it.
+        cure: What to do where it is missing.
+
+    Raises:
+        UsageError: It is not installed.
+
+    Example:
+        >>> installed("math", "Install Python.").floor(1.5)
+        1
+    """
+    from importlib import import_module
+
+    try:
+        return import_module(package)
+    except ImportError as error:
+        what = f"This needs the package {error.name or package}, which is not installed."
+        raise UsageError(what, cure=cure) from None
+
+
 class UsageError(KlingError, ValueError):
     """The input is wrong: nothing was sent, nothing was spent."""
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kling_nb.errors import UsageError
+from kling_nb.errors import UsageError, installed
 from kling_nb.exports.page import write_page
 from kling_nb.pricing.catalog import models, provider_label
 from kling_nb.pricing.estimate import estimate
@@ -128,15 +128,9 @@ def run_demo(folder: Path, prompts: Sequence[str]) -> Demo:
     Raises:
         UsageError: `nbclient`, `nbconvert` or `ipykernel` is missing, or the folder holds something else.
     """
-    try:
-        import nbconvert  # noqa: F401 - the page at the end needs it
-        import nbformat
-        from nbclient import NotebookClient
-    except ImportError as error:
-        raise UsageError(
-            f"The demonstration needs {error.name}.",
-            cure="Run `make demo`, or install ipykernel, nbclient and nbconvert.",
-        ) from None
+    cure = "Run `make demo`, or install ipykernel, nbclient and nbconvert."
+    # The last one is for the page at the end.
+    nbformat, nbclient, _ = (installed(name, cure) for name in ("nbformat", "nbclient", "nbconvert"))
     folder = folder.resolve()
     _clear(folder)
     source = folder / "demo.ipynb"
@@ -145,7 +139,7 @@ def run_demo(folder: Path, prompts: Sequence[str]) -> Demo:
     for _ in range(2):
         notebook = nbformat.read(source, as_version=4)
         with _environment(folder):
-            NotebookClient(
+            nbclient.NotebookClient(
                 notebook,
                 timeout=600,
                 kernel_name="python3",

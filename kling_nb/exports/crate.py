@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from kling_nb.addresses import is_loopback
-from kling_nb.errors import StoreError, UsageError
+from kling_nb.errors import StoreError, UsageError, installed
 from kling_nb.exports.disk import check_place, half, sweep, wrap_os_errors
 from kling_nb.exports.naming import Sample, prompt_of
 from kling_nb.exports.writer import is_stand_in
@@ -62,13 +62,8 @@ def write_crate(
         raise UsageError(f"{folder} holds a crate already.", cure="Nothing was written. Name another folder.")
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} is there already.", cure="Nothing was written. Name another folder.")
-    try:
-        from rocrate.rocrate import ROCrate
-    except ImportError:
-        raise UsageError(
-            "Crates need the package rocrate.", cure="Install it: `pip install 'kling-nb[research]'`."
-        ) from None
-    crate = ROCrate(version="1.1")
+    rocrate = installed("rocrate.rocrate", "Nothing was written. `pip install 'kling-nb[research]'`.")
+    crate = rocrate.ROCrate(version="1.1")
     crate.name, crate.description = name, description
     terms = {"@id": licence if "://" in licence else "#licence", "@type": "CreativeWork", "name": licence}
     crate.license = crate.add_jsonld(terms)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kling_nb.errors import UsageError, one_line
+from kling_nb.errors import UsageError, installed, one_line
 from kling_nb.exports.page_clips import Clips, PageClip
 from kling_nb.exports.page_sanitizer import Cleaner
 from kling_nb.files import write_whole
@@ -157,13 +157,9 @@ def _refuse_other(target: Path, notebook: Path) -> None:
 
 def _readable(notebook: Path) -> Any:
     """Read a notebook, and keep of it only what a page shows."""
-    try:
-        import nbconvert  # noqa: F401 - asked for now, so that its absence is told in words
-        import nbformat
-    except ImportError as error:
-        raise UsageError(
-            f"A page needs {error.name}.", cure="Install it: `pip install 'kling-nb[page]'`."
-        ) from None
+    nbformat, _ = (
+        installed(name, "Install it: `pip install 'kling-nb[page]'`.") for name in ("nbformat", "nbconvert")
+    )
     try:
         made = nbformat.reads(notebook.read_text(encoding="utf-8"), as_version=4)
         kept = _kept(made)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
-from kling_nb.errors import StoreError, UsageError, one_line
+from kling_nb.errors import StoreError, UsageError, installed, one_line
 from kling_nb.records.run import MediaFacts
 
 __all__ = ["Depot", "is_address"]
@@ -174,18 +174,12 @@ class Depot:
 
 
 def _open(address: str, name: str) -> tuple[Any, str]:
-    try:
-        from fsspec.core import url_to_fs
-    except ImportError:
-        raise UsageError(
-            "Clips at an address need the package fsspec.",
-            cure="Install it: `pip install 'kling-nb[s3]'`.",
-        ) from None
+    fsspec = installed("fsspec.core", "For clips at an address: `pip install 'kling-nb[s3]'`.")
     protocols = {part.partition("://")[0] for part in address.split("::")}
     # The server that was named, and no other, gives the clip.
     still = {protocol: {"allow_redirects": False} for protocol in protocols & {"http", "https"}}
     try:
-        files, root = url_to_fs(address, use_listings_cache=False, **still)
+        files, root = fsspec.url_to_fs(address, use_listings_cache=False, **still)
     except ImportError as error:
         package = error.name or getattr(error.__cause__, "name", None) or "of its backend"
         raise UsageError(

@@ -8,11 +8,10 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib import import_module
 from itertools import permutations
 from typing import Any, Literal
 
-from kling_nb.errors import UsageError
+from kling_nb.errors import installed
 from kling_nb.views.html import Html
 from kling_nb.views.tables import Part, page_of, text_of
 
@@ -139,28 +138,8 @@ def krippendorff(units: Collection[Sequence[object]]) -> float | None:
 
 
 def needed(name: str) -> Any:
-    """Import a package of the extra `research`.
-
-    Args:
-        name: Of the module.
-
-    Returns:
-        The module.
-
-    Raises:
-        UsageError: It is not installed.
-
-    Example:
-        >>> needed("json").__name__
-        'json'
-    """
-    try:
-        return import_module(name)
-    except ImportError:
-        raise UsageError(
-            f"This needs the package {name}, which is not installed.",
-            cure="`pip install 'kling-nb[research]'`.",
-        ) from None
+    """Import a package of the extra `research`."""
+    return installed(name, "`pip install 'kling-nb[research]'`.")
 
 
 def scores_of(name: str, games: Sequence[Game]) -> tuple[list[Score], list[str]]:

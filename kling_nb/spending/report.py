@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kling_nb.errors import UsageError, one_line
+from kling_nb.errors import installed, one_line
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import Totals, plain_usd, usd, usd_of
 from kling_nb.records.run import RunRecord
@@ -194,14 +194,8 @@ class CostReport:
         Raises:
             UsageError: pandas is not installed.
         """
-        try:
-            from pandas import DataFrame
-        except ImportError:
-            raise UsageError(
-                "A data frame needs pandas, which is not installed.",
-                cure="`pip install pandas`, or take `.rows` or `.to_csv()`: the same numbers.",
-            ) from None
-        frame = DataFrame(self.rows, columns=columns(self.dimensions))
+        cure = "`pip install pandas`, or take `.rows` or `.to_csv()`: the same numbers."
+        frame: DataFrame = installed("pandas", cure).DataFrame(self.rows, columns=columns(self.dimensions))
         whole = [name for name in frame.columns if name.endswith(("_micros", "_unknown"))]
         return frame.astype(dict.fromkeys([*whole, "runs", "pending"], "Int64"))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.commands.syntax.values import wrong
+from kling_nb.errors import installed
 
 __all__ = ["FORMATS", "SKIP", "Cell", "read_cells"]
 
@@ -64,12 +65,7 @@ def read_cells(path: Path) -> list[Cell]:
         return _json_cells(text, path.name)
     if path.suffix.lower() == ".py":
         return list(_percent_cells(text))
-    try:
-        import jupytext
-    except ImportError:
-        raise wrong(
-            f"{path.name} is read with jupytext, which is not installed.", "Run `pip install jupytext`."
-        ) from None
+    jupytext = installed("jupytext", "Nothing was sent. Run `pip install jupytext`.")
     try:
         made = jupytext.reads(text, fmt={"extension": path.suffix.lower()})
     except Exception as error:  # noqa: BLE001 - a header of any kind is parsed there, and fails in its own ways
