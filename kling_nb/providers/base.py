@@ -30,6 +30,7 @@ __all__ = [
     "RunList",
     "Snapshot",
     "SubmitAnswer",
+    "optional_input",
 ]
 
 
@@ -189,6 +190,22 @@ class Listing:
     def per_second(self) -> bool:
         """Whether the unit is plainly a second of video."""
         return self.unit.strip().lower() in {"second", "per second", "per_second", "s", "sec"}
+
+
+def optional_input(request: TextToVideo) -> dict[str, Any]:
+    """Give what every wire calls by our names, where it is asked for.
+
+    Example:
+        >>> optional_input(TextToVideo(prompt="A fox", cfg_scale=0.5))
+        {'cfg_scale': 0.5}
+    """
+    extras = {
+        # Shots with seconds are cuts as given; a provider's own default may be `intelligent`.
+        "shot_type": request.shot_type or ("customize" if request.shots else None),
+        "negative_prompt": request.negative_prompt,
+        "cfg_scale": request.cfg_scale,
+    }
+    return {name: value for name, value in extras.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from kling_nb.providers.base import (
     Refused,
     Snapshot,
     SubmitAnswer,
+    optional_input,
 )
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.providers.parsing import (
@@ -103,7 +104,7 @@ class RunComfy(Provider):
                 cure="Make it longer, or send it to runflow.",
                 provider=self.name,
             )
-        if len(_prompt(request)) > MAX_PROMPT_CHARS:
+        if len(request.words) > MAX_PROMPT_CHARS:
             raise UnsupportedError(
                 f"{self.label} needs a prompt beside the shots, and the shots together have more than "
                 f"{MAX_PROMPT_CHARS:,} characters.",
@@ -394,26 +395,13 @@ class RunComfy(Provider):
         return f"{self.base_url}/v1/requests/{safe_id(provider_run_id, self.label)}/{leaf}"
 
 
-def _prompt(request: TextToVideo) -> str:
-    if request.prompt is not None:
-        return request.prompt
-    return "\n".join(shot.prompt for shot in request.shots or ())
-
-
 def _input(request: TextToVideo) -> dict[str, Any]:
     body: dict[str, Any] = {
-        "prompt": _prompt(request),
+        "prompt": request.words,
         "duration": request.duration,
         "aspect_ratio": request.aspect_ratio,
         "sound": request.audio,
     }
     if request.shots:
         body["multi_prompt"] = [{"prompt": s.prompt, "duration": s.duration} for s in request.shots]
-    # Shots with seconds are cuts as given; the standard model's own default is `intelligent`.
-    shot_type = request.shot_type or ("customize" if request.shots else None)
-    extras = {
-        "shot_type": shot_type,
-        "negative_prompt": request.negative_prompt,
-        "cfg_scale": request.cfg_scale,
-    }
-    return body | {name: value for name, value in extras.items() if value is not None}
+    return body | optional_input(request)

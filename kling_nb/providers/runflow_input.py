@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from kling_nb.providers.base import optional_input
 from kling_nb.providers.parsing import say
 from kling_nb.records.request import TextToVideo
 
@@ -28,14 +29,7 @@ def write_input(request: TextToVideo) -> dict[str, Any]:
         "generate_audio": request.audio,
         "duration": str(request.duration),
     }
-    # Shots with seconds are cuts as given; the default is not documented and could be the other one.
-    shot_type = request.shot_type or ("customize" if request.shots else None)
-    extras = {
-        "shot_type": shot_type,
-        "negative_prompt": request.negative_prompt,
-        "cfg_scale": request.cfg_scale,
-    }
-    return body | {name: value for name, value in extras.items() if value is not None}
+    return body | optional_input(request)
 
 
 def read_input(given: object) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -15,7 +15,7 @@ from kling_nb.errors import UsageError
 from kling_nb.ratings.pairing import By, grouping, pool
 from kling_nb.ratings.scoring import Game, Score, Scores, krippendorff, needed, scores_of
 from kling_nb.records.privacy import redacted
-from kling_nb.records.run import RunRecord
+from kling_nb.records.run import MediaFacts, RunRecord
 from kling_nb.views.html import tag
 from kling_nb.views.tables import csv_text
 from kling_nb.views.words import counted
@@ -203,17 +203,17 @@ class Ratings:
             if one.media is None or other.media is None:
                 continue
             yield {
-                "path_A": _relative(one, folder),
-                "path_B": _relative(other, folder),
+                "path_A": _relative(Path(one.folder, one.media.file), folder),
+                "path_B": _relative(Path(other.folder, other.media.file), folder),
                 "A_model": one.model,
                 "B_model": other.model,
                 "prompt": redacted(other if other.private else one).request.words,
                 **{label: vote.axes.get(axis, "") for axis, label in _LABELS.items()},
                 "Overall": vote.preferred,
                 "fps_A": one.media.fps,
-                "num_frames_A": _frames(one),
+                "num_frames_A": _frames(one.media),
                 "fps_B": other.media.fps,
-                "num_frames_B": _frames(other),
+                "num_frames_B": _frames(other.media),
                 "vote": vote.choice,
                 "rater": vote.rater,
                 "left": vote.left,
@@ -223,17 +223,12 @@ class Ratings:
             }
 
 
-def _relative(record: RunRecord, folder: Path) -> str:
-    media = record.media
-    assert media is not None  # noqa: S101 - the caller has looked
-    whole = Path(record.folder).absolute() / media.file
+def _relative(clip: Path, folder: Path) -> str:
     try:
-        return Path(os.path.relpath(whole, folder)).as_posix()
+        return Path(os.path.relpath(clip, folder)).as_posix()
     except ValueError:  # another drive, on Windows
-        return whole.as_posix()
+        return clip.absolute().as_posix()
 
 
-def _frames(record: RunRecord) -> int:
-    media = record.media
-    assert media is not None  # noqa: S101 - the caller has looked
+def _frames(media: MediaFacts) -> int:
     return media.frames if media.frames is not None else round(media.fps * media.duration_s)
