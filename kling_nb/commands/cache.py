@@ -24,14 +24,11 @@ _MB = 1_000_000
 
 def restore_line(call: CommandCall) -> Answer:
     """Bring back the clips of a notebook from its receipts."""
-    if len(call.words) > 1:
-        raise wrong("`%kling restore` takes one notebook.", "Put a name with spaces in quotes.")
-    folder = _here(call)
-    notebook = folder / Path(call.words[0]).expanduser() if call.words else None
+    notebook = call.notebook("%kling restore")
     given = call.flags.get("--from")
     if given is None or is_address(given):
         return findings(restore(notebook, look_in=given, session=call.session))
-    look_in = folder / Path(given).expanduser()
+    look_in = call.file(given)
     if not look_in.is_dir():
         raise wrong("--from names no folder.", "Name one that holds clips, or an address (s3://team/clips).")
     return findings(restore(notebook, look_in=look_in, session=call.session))
@@ -78,17 +75,13 @@ def cache_line(call: CommandCall) -> Answer:
     """Show the media folder, find its files again, or clean it up."""
     flags = call.flags
     if "--relink" in flags:
-        return findings(relink(_here(call), session=call.session))
+        return findings(relink(call.folder, session=call.session))
     store = call.session.engine().store(call.session.media_folder())
     if "--prune" not in flags:
         if call.words:
             raise wrong("Files are named with `--prune` only.", "See `%kling help cache`.")
         return _contents(store)
     return _prune(store, call.words, really="--yes" in flags)
-
-
-def _here(call: CommandCall) -> Path:
-    return call.session.surroundings().folder or Path.cwd()
 
 
 def _contents(store: Store) -> Answer:

@@ -5,6 +5,7 @@ Invariants: nothing is bought and nothing in the store changes; what is missing 
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,7 @@ def export_line(call: CommandCall) -> Answer:
         text = describe_methods(runs, session=call.session)
         return verbatim(text, text)
     flags = call.flags
-    base = call.session.surroundings().folder or Path.cwd()
-    folder = base / Path(flags.get("--to") or f"export-{layout}").expanduser()
+    base, folder = call.folder, call.file(flags.get("--to") or f"export-{layout}")
     count = read_count("--samples", flags["--samples"], low=1, high=1000) if "--samples" in flags else None
     made = export(
         runs,
@@ -115,7 +115,7 @@ def _data(made: Export) -> dict[str, Any]:
 
 def _read_plan(call: CommandCall, name: str) -> list[Mapping[str, Any] | str]:
     """Read a suite's list: JSON, JSON lines, or a prompt a line."""
-    path = (call.session.surroundings().folder or Path.cwd()) / Path(name).expanduser()
+    path = call.file(name)
     try:
         if path.stat().st_size > _MAX_PLAN_BYTES:
             raise wrong(f"The plan {shown(name)} is larger than 64 MB.", "Give the suite's own list.")
@@ -146,28 +146,18 @@ _MB = 1_000_000
 
 def page_line(call: CommandCall) -> Answer:
     """Write a notebook as one page: the one that is named, else this one as it was saved."""
-    names = call.words[1:]
     foreign = [flag for flag in call.flags if flag not in PAGE_FLAGS]
     if foreign:
         raise wrong(
             f"`%kling export page` has no flag {shown(foreign[0])}.", f"It has {', '.join(PAGE_FLAGS)}."
         )
-    if len(names) > 1:
-        raise wrong("`%kling export page` takes one notebook.", "Put a name with spaces in quotes.")
-    where = call.session.surroundings()
-    folder = where.folder or Path.cwd()
-    notebook = folder / Path(names[0]).expanduser() if names else where.notebook
-    if notebook is None:
-        raise wrong(
-            "It is not known here which notebook this is.",
-            "Name it: `%kling export page NOTEBOOK.ipynb --embed`.",
-        )
+    notebook = replace(call, words=call.words[1:]).notebook("%kling export page")
     out = call.flags.get("-o") or call.flags.get("--out")
     if out is None and not {"-o", "--out"}.isdisjoint(call.flags):
         raise wrong("-o needs the name of the page.", "`-o page.html`")
     page = write_page(
         notebook,
-        folder / Path(out).expanduser() if out else None,
+        call.file(out) if out else None,
         embed="--embed" in call.flags,
         refuse=call.session.keys.refuse,
         private=_private(call, notebook),

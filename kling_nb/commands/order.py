@@ -18,7 +18,7 @@ from kling_nb.records.run import RunStatus
 if TYPE_CHECKING:
     from kling_nb.session.session import Session
 
-__all__ = ["PENDING", "CommandCall", "held", "here", "named", "recent_ids"]
+__all__ = ["PENDING", "CommandCall", "held", "here", "named", "only_runs", "recent_ids"]
 
 #: So many runs completion offers.
 _RECENT = 50
@@ -43,6 +43,30 @@ class CommandCall:
     words: list[str] = field(default_factory=list)
     flags: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def folder(self) -> Path:
+        """Where a name of a file on the line counts from."""
+        return self.session.surroundings().folder or Path.cwd()
+
+    def file(self, name: str) -> Path:
+        """Give the file that the line names."""
+        return self.folder / Path(name).expanduser()
+
+    def notebook(self, what: str) -> Path:
+        """Give the notebook that the line names, by default this one.
+
+        Args:
+            what: The command, as `%kling estimate`.
+        """
+        if len(self.words) > 1:
+            raise wrong(f"`{what}` takes one notebook.", "Put a name with spaces in quotes.")
+        found = self.file(self.words[0]) if self.words else self.session.surroundings().notebook
+        if found is None:
+            raise wrong(
+                "Where this notebook is saved is not known here.", f"Name it: `{what} NOTEBOOK.ipynb`."
+            )
+        return found
+
 
 def held(thing: object) -> list[Run]:
     """Give the runs that a variable holds."""
@@ -51,6 +75,22 @@ def held(thing: object) -> list[Run]:
     if isinstance(thing, Runs | list | tuple):
         return [run for run in thing if isinstance(run, Run)]
     return []
+
+
+def only_runs(thing: Any, view: str) -> list[Run]:
+    """Give the runs that a view was given, and nothing else.
+
+    Args:
+        thing: A run, or some.
+        view: What for, as `A gallery`.
+
+    Raises:
+        UsageError: There is something else among them.
+    """
+    found = held(thing)
+    if len(found) != (1 if isinstance(thing, Run) else len(thing)):
+        raise UsageError(f"{view} is of runs.", cure="`kling.runs()` lists them.")
+    return found
 
 
 def named(call: CommandCall) -> list[Run]:

@@ -6,7 +6,6 @@ from here); what is wrong is a `UsageError` of one line.
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from kling_nb.commands import overview
 from kling_nb.commands.answer import Answer, answer
@@ -231,8 +230,7 @@ def adopt(call: CommandCall) -> Answer:
     given = dict(call.flags)
     prompt = given.pop("--prompt", "")
     words = [part for spelling, value in given.items() for part in _again(spelling, value)]
-    folder = call.session.surroundings().folder or Path.cwd()
-    fields, rest = parse_request(words, prompt, call.names, folder=folder)
+    fields, rest = parse_request(words, prompt, call.names, folder=call.folder)
     known = {record.id for record in call.session.ledger().runs(provider_run_id=provider_run_id)}
     run = _adopt_run(provider, provider_run_id, **fields, **rest, session=call.session)
     if run.id in known:

@@ -3,7 +3,6 @@
 Invariants: a sum with an unknown part says so; play money stands apart; what is foreign is escaped.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kling_nb.commands.answer import Answer, answer
@@ -31,17 +30,7 @@ _COLOURS = {"new": BLUE, "pending": BLUE, "reused": GREEN, "dry run": GREY, "unk
 
 def estimate(call: CommandCall) -> Answer:
     """Say what running a notebook would cost: the one that is open, or the one that is named."""
-    where = call.session.surroundings()
-    if len(call.words) > 1:
-        raise wrong("`%kling estimate` takes one notebook.", "Put a name with spaces in quotes.")
-    if call.words:
-        path = (where.folder or Path.cwd()) / Path(call.words[0]).expanduser()
-    elif where.notebook is not None:
-        path = where.notebook
-    else:
-        raise wrong(
-            "Where this notebook is saved is not known here.", "Name it: `%kling estimate NOTEBOOK.ipynb`."
-        )
+    path = call.notebook("%kling estimate")
     if not path.is_file():
         raise wrong(f"There is no file {path}.", "Save the notebook, or name another one.")
     return show_bill(estimate_notebook(call.session, path, headless="--headless" in call.flags))
