@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["flush", "follow_to_the_end", "show_runs", "show_to_the_end"]
 
 _PERIOD_S = 1.0
-_open: set["LiveCards | _Followed"] = set()
+_open: set["_Followed"] = set()
 #: By display id, what went out from the background since the last `flush` of a headless notebook.
 _sent: dict[str, tuple[DisplayHandle, dict[str, Any]]] = {}
 _sending = threading.Lock()
@@ -106,7 +106,7 @@ def follow_to_the_end(
 
 
 class _Followed:
-    """One such output."""
+    """An output that is kept true from the background loop."""
 
     def __init__(self, handle: DisplayHandle, over: Callable[[], bool], *, repeat: bool) -> None:
         self._handle, self._over, self._repeat = handle, over, repeat
@@ -140,8 +140,8 @@ def flush() -> None:
     What was sent while no cell ran is sent again, because nbclient drops an update that comes between two
     cells (measured: cards that said `running` for ever).
     """
-    for cards in list(_open):
-        cards.finish(10)
+    for output in list(_open):
+        output.finish(10)
     with _sending:
         for handle, bundle in _sent.values():
             handle.update(bundle, raw=True)
@@ -171,7 +171,6 @@ class LiveCards:
         self._shown: dict[str, Any] = {}
         self._drawn: list[Any] = []
         self._strip: Strip | None = None
-        self._ended = threading.Event()
 
     def draw(self, *, controls: bool, notify: bool = False) -> None:
         """Make the outputs, in the cell that asked for them."""
@@ -185,16 +184,15 @@ class LiveCards:
 
     def follow(self, start: Any) -> "Future[None]":
         """Keep the outputs true from the background loop."""
-        _open.add(self)
-        following: Future[None] = start(self._follow())
+        following: Future[None] = start(
+            _Followed(self._handle, self._over, repeat=self._repeat).run(self._follow)
+        )
         return following
 
-    def finish(self, timeout_s: float) -> None:
-        """Wait until the outputs show the end."""
-        if all(run.done for run in self.runs):
-            self._ended.wait(timeout_s)
+    def _over(self) -> bool:
+        return all(run.done for run in self.runs)
 
-    async def _follow(self) -> None:
+    async def _follow(self, put: Callable[[dict[str, Any]], None]) -> None:
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
 
@@ -203,28 +201,21 @@ class LiveCards:
 
         for run in self.runs:
             run.on_change(on_change)
-        try:
-            while True:
-                over = all(run.done for run in self.runs)
-                await asyncio.to_thread(self._update)
-                if over:
-                    break
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), _PERIOD_S)
-                changed.clear()
-                await asyncio.sleep(0 if all(run.done for run in self.runs) else _PERIOD_S / 2)
-            if self._strip is not None:
-                self._strip.close()
-        finally:
-            _open.discard(self)
-            self._ended.set()
+        while True:
+            over = self._over()
+            await asyncio.to_thread(self._update, put)
+            if over:
+                break
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), _PERIOD_S)
+            changed.clear()
+            await asyncio.sleep(0 if self._over() else _PERIOD_S / 2)
+        if self._strip is not None:
+            self._strip.close()
 
-    def _update(self) -> None:
+    def _update(self, put: Callable[[dict[str, Any]], None]) -> None:
         if self._worth_drawing() and (bundle := self._bundle()) != self._shown:
-            with _sending:
-                self._handle.update(bundle, raw=True)
-                if self._repeat:
-                    _sent[self._handle.display_id] = self._handle, bundle
+            put(bundle)
             self._shown = bundle
         if self._strip is not None:
             self._strip.update()

@@ -10,7 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kling_nb.engine.run import Run
-from kling_nb.notebook.widgets import ClipSource, answer_at_once, display_widget, make_widget
+from kling_nb.notebook.widgets import (
+    EMPTY,
+    ClipSource,
+    answer_at_once,
+    display_widget,
+    make_widget,
+    set_trait,
+)
 from kling_nb.records.base import utc_now
 from kling_nb.session.api import current
 from kling_nb.views.card import status_line
@@ -20,7 +27,6 @@ from kling_nb.views.words import money_words, plain, state_word
 __all__ = ["Strip"]
 
 _CANCEL = "Cancel"
-_EMPTY = {"text/html": "", "text/plain": ""}
 _numbers = itertools.count(1)
 
 
@@ -111,9 +117,9 @@ class Strip:
                 text = f'<span class="kling-ended">{text}</span>'
             elif run.note:
                 text += f" {escape(run.note)}"
-            _set(label, "value", text)
+            set_trait(label, "value", text)
             if run.done:
-                _set(button.layout, "display", "none")
+                set_trait(button.layout, "display", "none")
                 continue
             if button.disabled and not run.cancel_wanted:
                 # The cancel was answered, and the run still goes on: it may be asked for again.
@@ -137,9 +143,4 @@ class Strip:
     def close(self) -> None:
         """Empty the output; the widget itself stays, for a page that was reloaded and still shows it."""
         if self._handle is not None:
-            self._handle.update(_EMPTY, raw=True)
-
-
-def _set(widget: Any, name: str, value: str) -> None:
-    if getattr(widget, name) != value:
-        setattr(widget, name, value)
+            self._handle.update(EMPTY, raw=True)

@@ -26,7 +26,7 @@ from kling_nb.notebook.card import follow_to_the_end
 from kling_nb.notebook.viewers.compare import compare
 from kling_nb.notebook.viewers.gallery import grid_gallery
 from kling_nb.notebook.viewers.rate import rate
-from kling_nb.notebook.widgets import answer_at_once, display_widget, watched
+from kling_nb.notebook.widgets import EMPTY, answer_at_once, display_widget, watched
 from kling_nb.records.money import usd
 from kling_nb.session.api import await_at_end, current
 from kling_nb.sweeps.grid import make_grid
@@ -45,7 +45,6 @@ __all__ = ["Sweep", "sweep", "sweep_cell", "sweep_line"]
 _PERIOD_S = 1.0
 _ESTIMATE_S = 10
 _EPOCH = datetime.fromtimestamp(0, UTC)
-_EMPTY = {"text/html": "", "text/plain": ""}
 _numbers = itertools.count(1)
 
 
@@ -396,4 +395,4 @@ class _Card:
         with self._lock:
             handle, self._buttons = self._buttons, None
         if handle is not None:
-            handle.update(_EMPTY, raw=True)
+            handle.update(EMPTY, raw=True)

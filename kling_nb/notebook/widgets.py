@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from kling_nb.media.folder import Store
 
 __all__ = [
+    "EMPTY",
     "ClipSource",
     "LiveView",
     "answer_at_once",
     "display_widget",
     "make_widget",
+    "set_trait",
     "static_text",
     "watched",
 ]
@@ -37,7 +39,8 @@ CLIP_BYTES = 256 * 1024 * 1024
 
 #: Of one message. Servers and proxies take a megabyte everywhere, and other messages get through between two.
 CHUNK_BYTES = 1024 * 1024
-_EMPTY = {"text/html": "", "text/plain": ""}
+#: What an output is at its end.
+EMPTY = {"text/html": "", "text/plain": ""}
 
 # QuickTime files that browsers play at all they play as MP4.
 _TYPES = {"webm": "video/webm", "mkv": "video/x-matroska"}
@@ -123,6 +126,12 @@ def answer_at_once(widget: Any) -> None:
     """
     if hasattr(widget.comm, "_reply_subshell_for"):
         widget.comm._reply_subshell_for = lambda _data, default: default  # noqa: SLF001 - see above
+
+
+def set_trait(widget: Any, name: str, value: Any) -> None:
+    """Set what has changed only: every change is a message to each page."""
+    if getattr(widget, name) != value:
+        setattr(widget, name, value)
 
 
 def display_widget(widget: Any, display_id: str) -> Any:
@@ -276,7 +285,7 @@ class LiveView:
         _open.discard(self)
         handle, self._handle = self._handle, None
         if handle is not None:
-            handle.update(_EMPTY, raw=True)
+            handle.update(EMPTY, raw=True)
             self.widget.close()
 
     def _on_message(self, _widget: object, content: Any, _buffers: object) -> None:

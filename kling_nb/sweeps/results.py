@@ -14,7 +14,7 @@ from typing import Any
 
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
-from kling_nb.errors import UsageError, did_you_mean
+from kling_nb.errors import UsageError, did_you_mean, installed
 from kling_nb.records.run import RunStatus
 from kling_nb.session.api import dollars_of
 from kling_nb.sweeps.grid import Member
@@ -89,13 +89,7 @@ def frame(members: Sequence[Member], runs: Mapping[int, Run]) -> Any:
     Raises:
         UsageError: pandas is not installed.
     """
-    try:
-        import pandas as pd
-    except ImportError:
-        raise UsageError(
-            "A table of data needs pandas, which is not installed.",
-            cure="`%pip install pandas`; or use `runs`, which needs none.",
-        ) from None
+    pd = installed("pandas", "`%pip install pandas`; or use `runs`, which needs none.")
     return pd.DataFrame(rows(members, runs), columns=None if members else list(_FIRST))
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from kling_nb.notebook.form.fields import Field
 from kling_nb.notebook.form.verdict import NOT_YET
-from kling_nb.notebook.widgets import answer_at_once
+from kling_nb.notebook.widgets import answer_at_once, set_trait
 from kling_nb.views.html import GREY, RED, Html, escape, tag
 
-__all__ = ["Input", "choose", "icon", "note", "page", "press", "set_trait", "shape"]
+__all__ = ["Input", "choose", "icon", "note", "page", "press", "shape"]
 
 #: Told the name of an input and what it holds now.
 OnChange = Callable[[str, Any], None]
@@ -35,12 +35,6 @@ def shape(ratio: str) -> str:
         return ratio
     wide, high = int(width), int(height)
     return f"{'▭' if wide > high else '▯' if wide < high else '□'} {ratio}"
-
-
-def set_trait(widget: Any, name: str, value: Any) -> None:
-    """Set a trait only where it changes, so that nothing is sent for nothing."""
-    if getattr(widget, name) != value:
-        setattr(widget, name, value)
 
 
 def page() -> Any:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kling_nb.notebook.form.fields import Field
-from kling_nb.notebook.form.inputs import Input, OnChange, icon, note, page, press, set_trait
+from kling_nb.notebook.form.inputs import Input, OnChange, icon, note, page, press
+from kling_nb.notebook.widgets import set_trait
 from kling_nb.views.html import Html, join, tag
 
 __all__ = ["Board", "timeline"]

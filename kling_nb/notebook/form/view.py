@@ -13,10 +13,10 @@ from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.config.provider_choice import choose_provider
 from kling_nb.errors import KlingError
 from kling_nb.notebook.form.fields import Field, inputs_of
-from kling_nb.notebook.form.inputs import Input, choose, page, press, set_trait
+from kling_nb.notebook.form.inputs import Input, choose, page, press
 from kling_nb.notebook.form.shots import Board
 from kling_nb.notebook.form.verdict import Verdict
-from kling_nb.notebook.widgets import make_widget, static_text
+from kling_nb.notebook.widgets import make_widget, set_trait, static_text
 from kling_nb.pricing.catalog import models, provider_label
 from kling_nb.records.money import Totals, usd
 from kling_nb.session.api import current

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.commands.answer import Answer
-from kling_nb.commands.order import CommandCall, held, named
+from kling_nb.commands.order import CommandCall, named, only_runs
 from kling_nb.commands.overview import cost_word
 from kling_nb.commands.syntax.values import read_tag, wrong
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
-from kling_nb.errors import UsageError, one_line
+from kling_nb.errors import one_line
 from kling_nb.notebook.widgets import ClipSource, LiveView, make_widget, watched
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.base import utc_now
@@ -64,10 +64,7 @@ def gallery(runs: "Run | Runs | Sequence[Run] | None" = None) -> "Gallery":
     session = current()
     if runs is None:
         return Gallery(session.runs(limit=_NEWEST), session)
-    found = held(runs)
-    if len(found) != (1 if isinstance(runs, Run) else len(runs)):
-        raise UsageError("A gallery is of runs.", cure="`kling.runs()` lists them.")
-    return Gallery(Runs(found), session)
+    return Gallery(Runs(only_runs(runs, "A gallery")), session)
 
 
 def grid_gallery(grid: Grid, runs: Mapping[int, Run]) -> "Gallery":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.commands.answer import Answer, answer
-from kling_nb.commands.order import CommandCall, held, named
+from kling_nb.commands.order import CommandCall, named, only_runs
 from kling_nb.commands.syntax.values import wrong
 from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, UsageError
@@ -67,12 +67,8 @@ def rate(
     from kling_nb.session.api import current
 
     session = current()
-    if runs is None:
-        found = list(session.runs(statuses=[RunStatus.SUCCEEDED]))
-    else:
-        found = held(runs)
-        if len(found) != (1 if isinstance(runs, Run) else len(runs)):
-            raise UsageError("A rating is of runs.", cure="`kling.runs()` lists them.")
+    done = [RunStatus.SUCCEEDED]
+    found = list(session.runs(statuses=done)) if runs is None else only_runs(runs, "A rating")
     return Rating(found, session, by=by, axes=axes, rater=rater, seed=seed)
 
 
@@ -90,7 +86,7 @@ def rate_line(call: CommandCall) -> Answer:
     if "--csv" in call.flags:
         if not call.flags["--csv"]:
             raise wrong("--csv needs a file.", "E.g. `%kling rate --csv votes.csv`.")
-        path = (session.surroundings().folder or Path.cwd()) / call.flags["--csv"]
+        path = call.file(call.flags["--csv"])
         rating.to_csv(path, allow_sandbox="--allow-sandbox" in call.flags)
         words = f"{there_are(len(rating.votes), 'vote')} in {path.name}."
         return answer([words], value=path)
