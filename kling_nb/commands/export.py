@@ -105,10 +105,7 @@ def _data(made: Export) -> dict[str, Any]:
     return {
         "layout": made.layout,
         "folder": str(made.folder),
-        "clips": {one.file: one.sample.record.id for one in made.placed},
-        "missing": {gone.file: gone.why for gone in made.missing},
-        "left_out": list(made.left_out),
-        "strangers": list(made.foreign_files),
+        **made.listed,
         "drawn": list(made.drawn),
     }
 

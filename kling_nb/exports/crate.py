@@ -6,6 +6,7 @@ hashed where they are then; the folder has its name only once the crate is whole
 run and no absolute path goes in; what nobody knows is left out.
 """
 
+import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -105,73 +106,77 @@ def _write(crate: "ROCrate", samples: Sequence[Sample], folder: Path) -> None:
 
 def _add(crate: "ROCrate", sample: Sample) -> Any:
     record, said = sample.record, to_receipt(sample.record)
-    asked = _entity(
+    _entity(
         crate,
-        f"requests/{record.request_key.removeprefix('k1:')[:16]}.json",
+        _request_file(record),
         json.dumps(said["request"], indent=1, ensure_ascii=False),
         {"name": f"Request: {short(prompt_of(record), 80)}", "identifier": record.request_key},
     )
-    receipt = _entity(
+    _entity(
         crate,
         f"receipts/{record.id}.json",
         json.dumps(said, indent=1, ensure_ascii=False),
         {"name": f"Receipt of run {record.id}"},
     )
-    action: dict[str, Any] = {
-        "@id": f"#run-{record.id}",
-        "@type": "CreateAction",
-        "name": f"Run {record.id}, take {record.take}, attempt {record.attempt}",
-        "instrument": {"@id": _model(crate, record)},
-        "object": {"@id": asked.id},
-        "agent": {"@id": _person(crate, record)},
-        "startTime": (record.submitted_at or record.created_at).isoformat(),
-        "description": _description(record),
-        "actionStatus": _status(record.status),
-        "subjectOf": {"@id": receipt.id},
-    }
+    more: dict[str, Any] = {"agent": {"@id": _person(crate, record)}}
     if record.provider_run_id is not None:
-        action["identifier"] = record.provider_run_id
-    if record.finished_at is not None:
-        action["endTime"] = record.finished_at.isoformat()
-    if record.status is not RunStatus.SUCCEEDED:
-        action["error"] = ": ".join(
-            word for word in (record.reason or record.status.value, said["message"]) if word
-        )
+        more["identifier"] = record.provider_run_id
     if sample.path is not None and record.media is not None:
-        action["result"] = {"@id": _clip(crate, sample).id}
-    return crate.add_jsonld(action)
+        more["result"] = {"@id": _clip(crate, sample).id}
+    return _action(crate, record, record, _description(record), said["message"], **more)
 
 
 def _add_earlier(crate: "ROCrate", one: Earlier, record: RunRecord) -> Any:
     """Add an attempt of which only a later one's receipt tells."""
-    asked = f"requests/{record.request_key.removeprefix('k1:')[:16]}.json"
     money = _money(plain_usd(one.settled_micros), one.charged, one.currency)
+    description = f"An earlier attempt, as the receipt of run {record.id} tells of it; {money}."
+    return _action(crate, one, record, description)
+
+
+def _action(
+    crate: "ROCrate",
+    one: RunRecord | Earlier,
+    record: RunRecord,
+    description: str,
+    message: str = "",
+    **more: Any,
+) -> Any:
+    """Add one attempt, of which the receipt of a record tells."""
     action: dict[str, Any] = {
         "@id": f"#run-{one.id}",
         "@type": "CreateAction",
         "name": f"Run {one.id}, take {record.take}, attempt {one.attempt}",
         "instrument": {"@id": _model(crate, record)},
-        "object": {"@id": asked},
+        "object": {"@id": _request_file(record)},
         "startTime": (one.submitted_at or one.created_at).isoformat(),
-        "description": f"An earlier attempt, as the receipt of run {record.id} tells of it; {money}.",
+        "description": description,
         "actionStatus": _status(one.status),
         "subjectOf": {"@id": f"receipts/{record.id}.json"},
+        **more,
     }
     if one.finished_at is not None:
         action["endTime"] = one.finished_at.isoformat()
     if one.status is not RunStatus.SUCCEEDED:
-        action["error"] = one.reason or one.status.value
+        action["error"] = ": ".join(word for word in (one.reason or one.status.value, message) if word)
     return crate.add_jsonld(action)
 
 
-def _entity(crate: "ROCrate", path: str, text: str, said: dict[str, Any]) -> Any:
-    import io
+def _request_file(record: RunRecord) -> str:
+    return f"requests/{record.request_key.removeprefix('k1:')[:16]}.json"
 
-    held = crate.get(path)
-    if held is not None:
-        return held
-    facts = {**said, "encodingFormat": "application/json", "contentSize": str(len(text.encode()))}
-    return crate.add_file(io.StringIO(text), path, properties=facts)
+
+def _entity(crate: "ROCrate", path: str, text: str, said: dict[str, Any]) -> None:
+    if crate.get(path) is None:
+        facts = {**said, "encodingFormat": "application/json", "contentSize": str(len(text.encode()))}
+        crate.add_file(io.StringIO(text), path, properties=facts)
+
+
+def _described(crate: "ROCrate", facts: dict[str, Any]) -> str:
+    """Describe a person or a thing once, and give its id."""
+    key = str(facts["@id"])
+    if crate.get(key) is None:
+        crate.add_jsonld(facts)
+    return key
 
 
 def _clip(crate: "ROCrate", sample: Sample) -> Any:
@@ -212,11 +217,9 @@ def _terms(crate: "ROCrate", record: RunRecord) -> str:
     terms = record.terms
     if terms is None or terms.url is None:
         return ""
-    if crate.get(terms.url) is None:
-        said = {"name": terms.licence or f"Terms of {provider_label(record.provider)}"}
-        said |= {"description": f"As read on {terms.as_of}."} if terms.as_of else {}
-        crate.add_jsonld({"@id": terms.url, "@type": "CreativeWork", **said})
-    return terms.url
+    said = {"name": terms.licence or f"Terms of {provider_label(record.provider)}"}
+    said |= {"description": f"As read on {terms.as_of}."} if terms.as_of else {}
+    return _described(crate, {"@id": terms.url, "@type": "CreativeWork", **said})
 
 
 def _marks(record: RunRecord) -> str:
@@ -251,26 +254,20 @@ def _model(crate: "ROCrate", record: RunRecord) -> str:
     label = provider_label(record.provider)
     if is_stand_in(record):
         label = f"a stand-in for {label}"
-    key = f"{record.origin if real else 'urn:kling-nb:' + record.provider}/{record.provider_model}"
-    if crate.get(key) is None:
-        crate.add_jsonld(
-            {
-                "@id": key,
-                "@type": "SoftwareApplication",
-                "name": f"{record.model} at {label}",
-                "identifier": record.provider_model,
-                "version": record.provider_model,
-                **({"url": record.origin} if real else {}),
-            }
-        )
-    return key
+    facts = {
+        "@id": f"{record.origin if real else 'urn:kling-nb:' + record.provider}/{record.provider_model}",
+        "@type": "SoftwareApplication",
+        "name": f"{record.model} at {label}",
+        "identifier": record.provider_model,
+        "version": record.provider_model,
+        **({"url": record.origin} if real else {}),
+    }
+    return _described(crate, facts)
 
 
 def _person(crate: "ROCrate", record: RunRecord) -> str:
-    key = f"#person-{quote(record.user or 'unknown', safe='')}"
-    if crate.get(key) is None:
-        crate.add_jsonld({"@id": key, "@type": "Person", "name": record.user or "unknown"})
-    return key
+    name = record.user or "unknown"
+    return _described(crate, {"@id": f"#person-{quote(name, safe='')}", "@type": "Person", "name": name})
 
 
 def _status(status: RunStatus) -> str:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kling_nb.addresses import is_loopback
 from kling_nb.errors import UsageError
@@ -70,6 +71,16 @@ class Export:
     def complete(self) -> bool:
         """Whether nothing is missing."""
         return not self.missing
+
+    @property
+    def listed(self) -> dict[str, Any]:
+        """What went where, and what is missing, as plain data."""
+        return {
+            "clips": {one.file: one.sample.record.id for one in self.placed},
+            "missing": {gone.file: gone.why for gone in self.missing},
+            "left_out": list(self.left_out),
+            "strangers": list(self.foreign_files),
+        }
 
     def _repr_html_(self) -> str:
         return tag("div", repr(self), style="white-space:pre-wrap")
@@ -212,10 +223,7 @@ def _listed(made: Export) -> dict[str, object]:
     return {
         "layout": made.layout,
         "done": True,
-        "clips": {one.file: one.sample.record.id for one in made.placed},
-        "missing": {gone.file: gone.why for gone in made.missing},
-        "left_out": list(made.left_out),
-        "strangers": list(made.foreign_files),
+        **made.listed,
         **to_receipts(list({one.sample.record.id: one.sample.record for one in made.placed}.values())),
     }
 
