@@ -8,11 +8,11 @@ only read. PyAV and Pillow load on first use.
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast
 
 from kling_nb.errors import StoreError
 from kling_nb.files import open_plain
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Kind", "Measured", "NotVideoError", "poster", "probe", "stills"]
 
 Kind = Literal["mp4", "mov", "webm", "mkv"]
+T = TypeVar("T")
 
 # Brands of ISO base media files that hold a still picture or sound only; FFmpeg would decode them gladly.
 _NO_VIDEO = {b"avif", b"heic", b"heix", b"mif1", b"jp2 ", b"M4A ", b"M4B ", b"crx "}
@@ -125,17 +126,12 @@ def poster(path: Path, width: int = 320) -> str | None:
         >>> poster(Path(__file__)) is None
         True
     """
-    try:
-        with open_plain(path) as file:
-            kind = _kind(file.read(64))
-            if kind is None:
-                return None
-            with _opened(file, kind) as container:
-                chosen = _first_light(container)
-                return None if chosen is None else _data_uri(chosen, width)
-    # A still is a comfort: whatever a decoder makes of a broken file must not cost the card.
-    except Exception:  # noqa: BLE001 - see the line above
-        return None
+
+    def draw(container: "InputContainer") -> str | None:
+        chosen = _first_light(container)
+        return None if chosen is None else _data_uri(chosen, width)
+
+    return _decoded(path, draw)
 
 
 def stills(path: Path, seconds: Sequence[float], *, width: int, most_bytes: int) -> list[str | None]:
@@ -154,18 +150,27 @@ def stills(path: Path, seconds: Sequence[float], *, width: int, most_bytes: int)
         >>> stills(Path(__file__), [0.0], width=160, most_bytes=3000)
         [None]
     """
+
+    def draw(container: "InputContainer") -> list[str | None]:
+        stream = _video(container)
+        found = [_frame_at(container, stream, moment) for moment in seconds]
+        return [None if frame is None else _data_uri(frame, width, most_bytes) for frame in found]
+
+    return _decoded(path, draw) or [None] * len(seconds)
+
+
+def _decoded(path: Path, draw: "Callable[[InputContainer], T]") -> "T | None":
+    """Draw what a decoder gives; None where it gives nothing."""
     try:
         with open_plain(path) as file:
             kind = _kind(file.read(64))
             if kind is None:
-                return [None] * len(seconds)
+                return None
             with _opened(file, kind) as container:
-                stream = _video(container)
-                found = [_frame_at(container, stream, moment) for moment in seconds]
-                return [None if frame is None else _data_uri(frame, width, most_bytes) for frame in found]
-    # As for `poster`.
+                return draw(container)
+    # A still is a comfort: whatever a decoder makes of a broken file must not cost the card.
     except Exception:  # noqa: BLE001 - see the line above
-        return [None] * len(seconds)
+        return None
 
 
 def _frame_at(container: "InputContainer", stream: "VideoStream", seconds: float) -> "VideoFrame | None":
