@@ -133,11 +133,7 @@ def generate_clip(
     from kling_nb.commands.generate import generate
     from kling_nb.session.api import current
 
-    try:
-        made = generate(current(), prompt, rest.args)
-    except errors.KlingError as error:
-        error.may_spend = True
-        raise
+    made = generate(current(), prompt, rest.args)
     if isinstance(made, Answer):
         _put(made.text, made.value, as_json=as_json)
     else:

@@ -9,6 +9,7 @@ from kling_nb.commands.answer import Answer
 from kling_nb.commands.dry_run import show_plan
 from kling_nb.commands.syntax.cell import parse_cell
 from kling_nb.engine.runs import Runs
+from kling_nb.errors import KlingError
 
 if TYPE_CHECKING:
     from kling_nb.session.session import Session
@@ -30,8 +31,12 @@ def generate(session: "Session", prompt: str, flags: Sequence[str]) -> tuple[Run
     Raises:
         KlingError: The call is refused; nothing was sent.
     """
-    session.keys.refuse({"the line": " ".join(flags), "the prompt": prompt}, shapes=False)
-    order = parse_cell(shlex.join(flags), f"{prompt}\n", {}, folder=Path.cwd())
-    if order.dry_run:
-        return show_plan(session.plan(order.ask), order, session)
-    return Runs(session.open(order.ask)), order.timeout_s
+    try:
+        session.keys.refuse({"the line": " ".join(flags), "the prompt": prompt}, shapes=False)
+        order = parse_cell(shlex.join(flags), f"{prompt}\n", {}, folder=Path.cwd())
+        if order.dry_run:
+            return show_plan(session.plan(order.ask), order, session)
+        return Runs(session.open(order.ask)), order.timeout_s
+    except KlingError as error:
+        error.may_spend = True
+        raise

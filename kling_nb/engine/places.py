@@ -64,6 +64,8 @@ class _Line:
     def __init__(self, look_s: float) -> None:
         #: Of each place that was taken here, the sweep and the time.
         self.taken: dict[object, tuple[str, float]] = {}
+        #: How many of those are of sweeps.
+        self.of_sweeps = 0
         #: By sweep (empty for single runs), then by a number that rises with each that comes.
         self.waiting: dict[str, dict[float, Run]] = {}
         #: The same numbers, in order.
@@ -93,7 +95,7 @@ class _Line:
     def fits(self, sweep: str, most: int) -> bool:
         """Say whether one more run may be sent from here."""
         others = self.flow.others if self.flow else ()
-        by_sweeps = sum(bool(its) for its, _ in [*self.taken.values(), *others])
+        by_sweeps = self.of_sweeps + sum(bool(its) for its, _ in others)
         ahead = self.flow.ahead.get(sweep, (0, 0)) if self.flow else (0, 0)
         return fits(sweep, most, len(self.taken) + len(others), by_sweeps, ahead)
 
@@ -262,9 +264,11 @@ class Places:
     def _give(self, account: str, sweep: str) -> Callable[[], None]:
         place, line = object(), self._lines[account]
         line.taken[place] = sweep, time.monotonic()
+        line.of_sweeps += bool(sweep)
 
         def give_back() -> None:
             del line.taken[place]
+            line.of_sweeps -= bool(sweep)
             self._fill(account)
 
         return give_back

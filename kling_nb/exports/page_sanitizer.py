@@ -26,6 +26,8 @@ _ATTRIBUTES = {
     "*": {"class", "dir", "id", "lang", "style", "title", "align", "valign", "width", "height"},
     "a": {"href", "name"},
     "audio": {"controls", "loop", "preload", "src"},
+    # A table that scrolls is come to by keyboard.
+    "div": {"tabindex"},
     "img": {"alt", "src"},
     "li": {"value"},
     "meter": {"high", "low", "max", "min", "optimum", "value"},
@@ -135,6 +137,8 @@ class Cleaner:
         value = html.unescape(value)
         if name == "style":
             return "\\" not in value and set(_CALL.findall(value.lower())) <= _CALLS
+        if name == "tabindex":
+            return value == "0"
         value = _UNSEEN.sub("", value)
         if name == "href":
             return _SCHEME.match(value) is None or value.lower().startswith(

@@ -34,7 +34,6 @@ _FILL = "rgba(128,128,128,0.12)"
 _COLUMNS = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:10px 16px"
 _BAND = "rgba(128,128,128,0.42)"
 _WRAP = "overflow-wrap:break-word"
-_FAINT = "opacity:0.72"
 
 
 def card(state: CardState, *, totals: Totals | None, now: datetime) -> Html:
@@ -57,16 +56,16 @@ def card(state: CardState, *, totals: Totals | None, now: datetime) -> Html:
     live = record.status.pending and not state.detached
     shown = live or record.status is RunStatus.SUCCEEDED
     attached = state.reused and not record.status.ended
-    below = f"{_FAINT};margin-top:6px"
+    below = f"{html.FAINT};margin-top:6px"
     seen = [
         _head(state),
         prompt_words(record, live=live),
-        tag("div", join(words.ask_words(record), DOT), style=_FAINT),
+        tag("div", join(words.ask_words(record), DOT), style=html.FAINT),
         "" if record.status.ended else _wait(state, now),
         story(state),
         clip_words(state),
         tag("div", prose(words.money_words(record, reused=state.reused)), style="margin-top:6px"),
-        tag("div", prose(words.session_words(totals)), style=_FAINT) if totals is not None else "",
+        tag("div", prose(words.session_words(totals)), style=html.FAINT) if totals is not None else "",
         tag("div", "This run was under way already: nothing new was sent.", style=below) if attached else "",
         tag("div", prose(state.aside), style=below) if state.aside else "",
         tag("div", prose(state.note), style=below, dir="auto") if state.note else "",
@@ -164,7 +163,7 @@ def _wait(state: CardState, now: datetime) -> Html:
     if bar and span is not None and record.status not in {RunStatus.CREATED, RunStatus.SAVING}:
         drawn = _bar(waited_s(record, now), *span)
     said = tag("div", "Latest word: ", tag("bdi", one_line(record.message))) if record.message and bar else ""
-    return join([drawn, tag("div", tag("div", join(phrases, DOT)), said, style=_FAINT)])
+    return join([drawn, tag("div", tag("div", join(phrases, DOT)), said, style=html.FAINT)])
 
 
 def _bar(waited_s: float, low_s: float, high_s: float) -> Html:

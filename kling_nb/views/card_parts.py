@@ -58,7 +58,6 @@ _PLACES = {
 _CLEAR = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 _FILL = "rgba(128,128,128,0.12)"
 _WRAP = "overflow-wrap:break-word"
-_FAINT = "opacity:0.72"
 _HEAD_CHARS, _HEAD_LINES, _SHOT_CHARS = 220, 4, 56
 
 
@@ -135,7 +134,7 @@ def all_words(record: RunRecord) -> str:
 def prompt_words(record: RunRecord, *, live: bool) -> Html:
     """Draw the prompt and the shots; long ones open on a click, unless the card is still redrawn."""
     if record.private:
-        return tag("div", words_of(record), style=f"margin:8px 0 6px;{_FAINT}")
+        return tag("div", words_of(record), style=f"margin:8px 0 6px;{html.FAINT}")
     prompt, shots = record.request.prompt, record.request.shots or ()
     parts = [_prompt(prompt, live=live)] if prompt else []
     if shots:
@@ -150,7 +149,7 @@ def _prompt(text: str, *, live: bool) -> Html:
         return tag("div", text.strip(), style=look, dir="auto")
     first = tag("div", words.short(head, _HEAD_CHARS).removesuffix("…") + "…", style=look, dir="auto")
     if live:
-        return join([first, tag("div", f"{len(text):,} characters in all", style=_FAINT)])
+        return join([first, tag("div", f"{len(text):,} characters in all", style=html.FAINT)])
     whole = tag("div", text.strip(), style=f"{look};margin-top:4px", dir="auto")
     return join([first, html.details(f"whole prompt, {len(text):,} characters", whole)])
 
@@ -176,7 +175,7 @@ def story(state: CardState) -> Html:
     if outcome is None:
         return Html()
     record = redacted(state.record)
-    said = tag("div", tag("bdi", one_line(record.message)), style=_FAINT) if record.message else ""
+    said = tag("div", tag("bdi", one_line(record.message)), style=html.FAINT) if record.message else ""
     return html.callout(
         html.GREY if record.status.pending else _COLOURS[record.status],
         tag("div", outcome.what),
@@ -201,15 +200,15 @@ def clip_words(state: CardState) -> Html:
             for media in record.further
         ]
         lines += [tag("bdi", one_line(record.message))] if record.message else []
-        return tag("div", join([tag("div", line) for line in lines]), style=_FAINT)
+        return tag("div", join([tag("div", line) for line in lines]), style=html.FAINT)
     if safe_url(state.embed, data="video"):
-        return tag("div", join([*took, named, "kept inside this notebook", *facts], DOT), style=_FAINT)
+        return tag("div", join([*took, named, "kept inside this notebook", *facts], DOT), style=html.FAINT)
     cure = (
         "Put the file back, or run the cell again: what the provider still has is fetched again, and nothing "
         "is bought. Its SHA-256 is in the receipt."
     )
     outcome = html.callout(html.AMBER, tag("div", tag("b", named, " is not here.")), tag("div", prose(cure)))
-    return join([tag("div", join([*took, *facts], DOT), style=_FAINT), outcome])
+    return join([tag("div", join([*took, *facts], DOT), style=html.FAINT), outcome])
 
 
 def picture(state: CardState) -> Html:
@@ -246,7 +245,7 @@ def picture(state: CardState) -> Html:
         # A clip that is not here still shows what it was.
         held = tag("img", src=still, alt="first frame", style=f"{inside};opacity:0.6")
     else:
-        centre = "display:flex;align-items:center;justify-content:center;opacity:0.6;font-size:12px"
+        centre = "display:flex;align-items:center;justify-content:center;opacity:0.65;font-size:12px"
         held = tag(
             "div",
             "waiting for a place"

@@ -21,7 +21,6 @@ from kling_nb.views.waits import wait_words
 
 __all__ = ["grid", "grid_text"]
 
-_FAINT = "opacity:0.72"
 _WIDTHS = {"16:9": 240, "9:16": 158, "1:1": 190}
 
 
@@ -41,7 +40,7 @@ def grid(tiles: Sequence[CardState], *, totals: Totals | None, now: datetime) ->
         True
     """
     if not tiles:
-        return tag("div", "no runs", style=f"{html.FONT};{_FAINT}")
+        return tag("div", "no runs", style=f"{html.FONT};{html.FAINT}")
     tiles = [replace(tile, record=redacted(tile.record)) for tile in tiles]
     shared = _shared(tiles)
     going = any(tile.record.status.pending for tile in tiles)
@@ -51,14 +50,14 @@ def grid(tiles: Sequence[CardState], *, totals: Totals | None, now: datetime) ->
     if shared is not None:
         parts += [
             card_parts.prompt_words(shared, live=going),
-            tag("div", join(_alike(tiles), DOT), style=_FAINT),
+            tag("div", join(_alike(tiles), DOT), style=html.FAINT),
         ]
     look = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:14px 14px;margin:10px 0 4px"
     drawn = [_tile(tile, now, alone=shared is None, going=going) for tile in tiles]
     parts.append(tag("div", *drawn, style=look))
     parts += [tag("div", prose(line)) for line in _sums(tiles)]
     if totals is not None:
-        parts.append(tag("div", prose(words.session_words(totals)), style=_FAINT))
+        parts.append(tag("div", prose(words.session_words(totals)), style=html.FAINT))
     return tag("div", *parts, style=f"{html.FRAME};{html.FONT};overflow-wrap:break-word")
 
 
@@ -112,17 +111,17 @@ def _tile(tile: CardState, now: datetime, *, alone: bool, going: bool) -> Html:
     if alone:
         text = words.short(one_line(card_parts.all_words(record)), 90)
         parts.append(tag("div", text, dir="auto"))
-    parts.append(tag("div", join(phrases, DOT), style=_FAINT))
+    parts.append(tag("div", join(phrases, DOT), style=html.FAINT))
     if record.status.pending:
         waits = wait_words(record, now=now, typical_s=tile.typical_s, turn=tile.turn)
-        parts.append(tag("div", join(waits, DOT), style=_FAINT))
+        parts.append(tag("div", join(waits, DOT), style=html.FAINT))
     parts.append(card_parts.story(tile))
     parts.append(card_parts.clip_words(tile))
     parts.append(tag("div", prose(words.money_words(record, reused=tile.reused)), style="margin-top:4px"))
     if tile.aside:
-        parts.append(tag("div", prose(tile.aside), style=_FAINT))
+        parts.append(tag("div", prose(tile.aside), style=html.FAINT))
     if tile.note:
-        parts.append(tag("div", prose(tile.note), style=_FAINT, dir="auto"))
+        parts.append(tag("div", prose(tile.note), style=html.FAINT, dir="auto"))
     if not going:
         parts.append(receipt.receipt(record))
     return tag("div", *parts, style=f"flex:1 1 {width}px;min-width:140px;max-width:{width + 30}px")

@@ -15,6 +15,7 @@ __all__ = [
     "AMBER",
     "BLUE",
     "DOT",
+    "FAINT",
     "FONT",
     "FRAME",
     "GREEN",
@@ -38,6 +39,8 @@ __all__ = [
 GREY, BLUE, GREEN, RED, AMBER = "#5f6773", "#2563c9", "#1f7a4a", "#b3302a", "#925400"
 LINE = "1px solid rgba(128,128,128,0.28)"
 FONT = "font-family:system-ui,sans-serif;font-size:13px;line-height:1.45"
+#: Words that matter less; a link in them still has 4.5 to 1 against white.
+FAINT = "opacity:0.76"
 MONO = "font-family:ui-monospace,monospace;font-size:12px"
 FRAME = f"border:{LINE};border-radius:8px;padding:12px;margin:6px 0;max-width:860px;box-sizing:border-box"
 _NO_BREAK = 34

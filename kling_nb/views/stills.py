@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kling_nb.views.contact_sheet import MOST, STILLS_BYTES, Tile, framed
-from kling_nb.views.html import FONT, Html, prose, tag
+from kling_nb.views.html import FAINT, FONT, Html, prose, tag
 from kling_nb.views.tables import table, text_table
 from kling_nb.views.words import counted, plain, short
 
 __all__ = ["Grid", "stills", "stills_text"]
 
 _PROMPT = 90
-_FAINT = "opacity:0.72"
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def stills(grid: Grid, tile: Callable[[int], Tile], *, rest: str) -> Html:
             held = Html() if number is None else framed(tile(number), each)
             cells.append(tag("div", held, style="width:150px"))
         rows.append(cells)
-    left = [tag("div", prose(_left(grid, rest)), style=_FAINT)] if grid.shown < len(grid.rows) else []
+    left = [tag("div", prose(_left(grid, rest)), style=FAINT)] if grid.shown < len(grid.rows) else []
     return tag("div", table(["", *grid.heads], rows), *left, style=FONT)
 
 
@@ -81,7 +80,7 @@ def _head(grid: Grid, at: int) -> Html:
     prompt, words = grid.rows[at]
     same = at > 0 and grid.rows[at - 1][0] == prompt
     parts = [] if same else [tag("div", short(prompt, _PROMPT), dir="auto")]
-    parts += [tag("div", words, style=_FAINT)] if words else []
+    parts += [tag("div", words, style=FAINT)] if words else []
     return tag("div", *parts, style="width:170px;white-space:pre-wrap;overflow-wrap:break-word")
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["progress_html", "progress_text", "quote_html", "quote_text"]
 
-_FAINT = "opacity:0.72"
 _ROWS_SHOWN = 12
 _REFUSALS_SHOWN = 6
 _HEADS = ["", "runs", "here already", "on their way", "refused", "new", "may cost"]
@@ -46,7 +45,7 @@ def quote_html(name: str, shape: str, quote: "Quote", *, note: str = "") -> Html
     ]
     refusals = [tag("div", line) for line in _refused(quote.refusals)]
     parts += [html.callout(html.RED, *refusals)] if refusals else []
-    parts += [tag("div", prose(line), style=_FAINT) for line in _facts(quote)]
+    parts += [tag("div", prose(line), style=html.FAINT) for line in _facts(quote)]
     parts += [tag("div", prose(line), style="margin-top:8px") for line in _next(name, quote)]
     parts += [html.callout(html.RED, tag("div", prose(note)))] if note else []
     return tag("div", *parts, style=f"{html.FRAME};{html.FONT};overflow-wrap:break-word")
@@ -153,13 +152,13 @@ def progress_html(progress: "Progress") -> Html:
             style="display:flex;flex-wrap:wrap;gap:8px 28px",
         ),
     ]
-    parts += [tag("div", prose(line), style=_FAINT) for line in _notes(progress)]
+    parts += [tag("div", prose(line), style=html.FAINT) for line in _notes(progress)]
     if progress.failures:
         short = _short(progress.failures)
         if progress.over:
             parts.append(html.details(short, *(_answers(one) for one in progress.failures)))
         else:
-            parts.append(tag("div", short, style=_FAINT))
+            parts.append(tag("div", short, style=html.FAINT))
     gaps = (tag("div", part, style="margin-top:8px") if n else part for n, part in enumerate(parts))
     return tag("div", *gaps, style=f"{html.FRAME};{html.FONT};overflow-wrap:break-word")
 
@@ -220,7 +219,7 @@ def _money(progress: "Progress") -> list[tuple[str, str]]:
 
 
 def _fact(what: str, amount: str) -> Html:
-    return tag("div", tag("div", what, style=f"font-size:12px;{_FAINT}"), tag("b", amount))
+    return tag("div", tag("div", what, style=f"font-size:12px;{html.FAINT}"), tag("b", amount))
 
 
 def _notes(progress: "Progress") -> list[str]:
@@ -250,7 +249,7 @@ def _answers(failure: "Failure") -> Html:
         tag("div", tag("b", f"{failure.count} {failure.word}")),
         tag("div", f"{failure.what} Charged: {failure.charged}."),
         tag("div", prose(failure.cure)),
-        tag("div", _ids(failure), style=f"{_FAINT};{html.MONO}") if failure.ids else "",
+        tag("div", _ids(failure), style=f"{html.FAINT};{html.MONO}") if failure.ids else "",
     )
 
 

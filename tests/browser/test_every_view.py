@@ -28,7 +28,7 @@ CELLS = (
     "made = kling.sweep(['A fox', 'A hare'], takes=2, duration=3, name='few')\nmade.quote()",
     "made.start()",
     "made.wait()\nmade.table()",
-    "made.table(live=True)",
+    "made.gallery()",
     f"{MADE}\n" + "\n".join(STATES.values()),
     "%kling gallery",
     "%kling compare fox few",

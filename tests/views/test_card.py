@@ -49,7 +49,7 @@ def test_a_run_on_its_way_shows_state_money_and_time(status, word, play):
     totals = TOTALS.model_copy(update={"play": play})
     _, words = look(record(status=status, play=play), typical_s=(90, 200), totals=totals)
     money = "$0.56 reserved (play money)" if play else "$0.56 reserved"
-    session = f"{'play ' if play else ''}session $1.12 + $0.56 reserved of $10.00"
+    session = "session $1.12 + $0.56 reserved of $10.00"
     for part in (word, "kl7m2q", "fox", FOX, "Kling 3.0 Pro", "as of 14:02:31 UTC", money, session):
         assert part in words
     assert ("Sandbox" in words) == play

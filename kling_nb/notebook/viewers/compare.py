@@ -53,7 +53,6 @@ _MOMENTS = ("first frame", "middle", "last frame")
 _SCRIPTS = ("shared/page.js", "shared/clips.js", "shared/lockstep.js", "shared/controls.js", "compare.js")
 _STYLES = ("shared/live.css", "compare.css")
 _AGAIN = "To play them in lock step, run this cell again in a live kernel."
-_FAINT = "opacity:0.72"
 _kept: OrderedDict[tuple[str, int], list[str | None]] = OrderedDict()
 
 
@@ -171,10 +170,10 @@ class Comparison:
         if alike is not None:
             parts.append(card_parts.prompt_words(redacted(self.runs[0].record), live=False))
         if shared := self._shared():
-            parts.append(tag("div", join(shared, DOT), style=_FAINT))
+            parts.append(tag("div", join(shared, DOT), style=html.FAINT))
         parts += [self._row(number, run, alone=alike is None) for number, run in enumerate(self.runs, 1)]
         # In a notebook that was saved with its live view open, this stands above the page's error line.
-        parts.append(tag("div", _AGAIN, style=f"{_FAINT};margin-top:8px"))
+        parts.append(tag("div", _AGAIN, style=f"{html.FAINT};margin-top:8px"))
         page = tag("div", *parts, style=f"{html.FRAME};{html.FONT};overflow-wrap:break-word")
         return {"text/html": page, "text/plain": self._text()}
 
@@ -227,7 +226,7 @@ class Comparison:
         words = [
             tag("div", title, DOT, join(ids, DOT)),
             card_parts.prompt_words(record, live=False) if alone else "",
-            tag("div", join([*facts, *named_file], DOT), style=_FAINT),
+            tag("div", join([*facts, *named_file], DOT), style=html.FAINT),
         ]
         shown_here = html.callout(html.AMBER, why) if why is not None else self._stills(record, number)
         return tag(
@@ -278,9 +277,9 @@ def _moments(record: RunRecord) -> list[float]:
 
 def _still(uri: str | None, words: str) -> Html:
     if uri is None:
-        return tag("div", f"no picture of {words}", style=_FAINT)
+        return tag("div", f"no picture of {words}", style=html.FAINT)
     return tag("img", src=uri, alt=words, style="width:100%;border-radius:4px")
 
 
 def _caption(word: str, seconds: float) -> Html:
-    return tag("div", f"{word}, {seconds:.2f} s", style=f"font-size:11px;{_FAINT}")
+    return tag("div", f"{word}, {seconds:.2f} s", style=f"font-size:11px;{html.FAINT}")
