@@ -13,15 +13,17 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kling_nb.engine.clips.fetch import fetch_again
 from kling_nb.engine.clips.refetch import look_again, refetch
 from kling_nb.engine.detach import halted
 from kling_nb.engine.driver import Driver
-from kling_nb.engine.job import Clock, Job, Limits
+from kling_nb.engine.job import Job
 from kling_nb.engine.leases import Leases
+from kling_nb.engine.limits import Clock, Limits
 from kling_nb.engine.lookup import Access, Seen, look
 from kling_nb.engine.places import Places
 from kling_nb.engine.polling.poller import Poller
@@ -33,12 +35,14 @@ from kling_nb.ledger.places import NoPlaceError
 from kling_nb.loop import Loop
 from kling_nb.media.folder import Store
 from kling_nb.media.names import relative_src
-from kling_nb.network.client import Transport
 from kling_nb.providers import PROVIDERS, make_provider
 from kling_nb.records.money import Totals
 from kling_nb.records.privacy import hidden
 from kling_nb.records.run import MediaFacts, RunRecord, RunStatus, may_revive
 from kling_nb.views.waits import Turn
+
+if TYPE_CHECKING:
+    from kling_nb.network.client import Transport
 
 __all__ = ["Engine"]
 
@@ -84,7 +88,6 @@ class Engine:
         #: Under this name runs are claimed; no other engine shares it.
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._leases = Leases(ledger, self.owner, self.limits, self.store)
-        self._transport = Transport()
         self._runs: dict[str, Run] = {}
         self._drivers: dict[str, Driver] = {}
         #: Runs that somebody wants sent, from then on until one carries them.
@@ -94,6 +97,13 @@ class Engine:
         self._poller: Poller | None = None
         self._places = Places(self, self._leases)
         self._lock = threading.Lock()
+
+    @cached_property
+    def _transport(self) -> "Transport":
+        """The network, loaded at its first use: who only looks into the ledger needs none."""
+        from kling_nb.network.client import Transport
+
+        return Transport()
 
     # -- handles -----------------------------------------------------------
     def handle(self, record: RunRecord, *, reused: bool = False, sweep: str = "") -> Run:
@@ -113,6 +123,7 @@ class Engine:
         run.sent_here = run.sent_here or not reused
         run.sweep = run.sweep or sweep
         run.stop(None)
+        _ = self._transport
         self.loop.call(self._places.begin, run)
         return run
 
@@ -121,7 +132,7 @@ class Engine:
         run = Run(record, self, reused=True)
         run.fetching, run.note = True, "Its file is not here: it is fetched again, for free."
         run.stop(None)
-        self.loop.start(self.drive(run, may_send=False))
+        self.attend(run)
         return run
 
     def peek(self, record: RunRecord) -> Run:
@@ -142,20 +153,21 @@ class Engine:
 
     def resume(self, run: Run) -> Run:
         """Watch a run again, or look for the clip of one that failed; nothing new is ever sent for it."""
+        run.stop(None)
         if may_revive(run.record):
-            run.stop(None)
             store = self.store(run.record.folder)
             self.loop.start(look_again(run, self._transport, self._access, store, self.ledger))
             return run
         if (job := self._job(run.id)) is not None:
             job.detach_wanted = False
-        run.stop(None)
         self.attend(run)
         return run
 
     def attend(self, run: Run) -> None:
         """See to it that a run somebody waits for is watched; nothing new is ever sent for it."""
         if not run.done:
+            # Loaded on the caller's thread: a process that forks meanwhile would have one half.
+            _ = self._transport
             self.loop.start(self.drive(run, may_send=False))
 
     def detach(self, run: Run) -> None:
@@ -300,6 +312,7 @@ class Engine:
 
     def cancel(self, run: Run) -> Future[str]:
         """Ask for a cancel; see `Run.cancel`."""
+        _ = self._transport
         return self.loop.start(self._cancel(run))
 
     async def _cancel(self, run: Run) -> str:
@@ -380,7 +393,8 @@ class Engine:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._poller is not None:
             self._poller.close()
-        await self._transport.aclose()
+        if "_transport" in vars(self):
+            await self._transport.aclose()
 
     # -- what the handles show -------------------------------------------------
     def turn(self, run_id: str) -> Turn | None:
@@ -389,10 +403,9 @@ class Engine:
 
     def totals(self, *, play: bool) -> Totals | None:
         """Give the session's money, or None while the ledger cannot be read."""
-        try:
+        with contextlib.suppress(LedgerError):
             return self._totals(play)
-        except LedgerError:
-            return None
+        return None
 
     def store(self, folder: str | Path) -> Store:
         """Give the store of a media folder."""

@@ -6,15 +6,15 @@ account the run belongs to; nothing here decides what a reply means.
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from random import Random
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
 from kling_nb.addresses import is_loopback
+from kling_nb.engine.limits import Clock, Limits
 from kling_nb.engine.lookup import MOST_FOLLOWED
 from kling_nb.engine.polling.poller import Poller
 from kling_nb.engine.polling.schedule import LOOPBACK_SCALE, back_off
@@ -25,14 +25,16 @@ from kling_nb.ledger.database import LeaseLostError, Ledger
 from kling_nb.ledger.places import leave
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.media.folder import Store
-from kling_nb.network.client import Transport
 from kling_nb.providers.base import Provider, Snapshot
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import redact_changes
-from kling_nb.records.run import Earlier, RunRecord, RunStatus, changed, is_reading
+from kling_nb.records.run import RunRecord, RunStatus, changed, is_reading
 
-__all__ = ["STEPS", "Clock", "Job", "Limits"]
+if TYPE_CHECKING:
+    from kling_nb.network.client import Transport
+
+__all__ = ["STEPS", "HeldIdError", "Job"]
 
 #: What `checkpoint` is called with, in the order of a run's life: each is between two durable facts, and a
 #: process may be killed there. `keep: ...` are the steps of `Store.keep`. Ends other than `saved` have the
@@ -64,50 +66,16 @@ def _nothing(_transaction: Transaction) -> None:
     """Do nothing more in a transaction."""
 
 
-@dataclass(frozen=True)
-class Clock:
-    """Time, so that tests can own it.
+class HeldIdError(Exception):
+    """Another run has the id that a provider gave this one; nothing was written down.
 
     Args:
-        monotonic: Seconds that are never set; they may stand still while the machine sleeps.
-        wall: Seconds of the day's clock, which goes on meanwhile but may be set.
-        sleep: Waits.
-        random: Chance.
+        run_id: Our id of that run.
     """
 
-    monotonic: Callable[[], float] = time.monotonic
-    wall: Callable[[], float] = time.time
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    random: Random = field(default_factory=Random)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How long each step may take.
-
-    Args:
-        watch_s: Seconds after acceptance until we stop watching; the run itself goes on.
-        submit_s: Seconds to go on trying while nothing could be sent.
-        unsent_tries: Tries while the provider cannot be reached at all.
-        ledger_tries: Tries of one commit, by default in half a minute: others may be writing, or a disk be
-            full for a moment.
-        save_tries: Downloads of one clip.
-        look_again_s: Seconds between the two reads that prove that a lost submit made no run.
-        denied_s: Seconds for which a provider must go on denying a run, or naming no clip of one that is
-            done, until we believe it; at most 4 for a server on this machine.
-        unknown_s: Seconds in a state that no contract explains, after which a run holds up no others.
-        lease_s: Seconds until another process may take a run over.
-    """
-
-    watch_s: float = 2 * 3600
-    submit_s: float = 1800
-    unsent_tries: int = 5
-    ledger_tries: int = 8
-    save_tries: int = 6
-    look_again_s: float = 30
-    denied_s: float = 180
-    unknown_s: float = 600
-    lease_s: float = 30
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
 
 
 @dataclass(kw_only=True)
@@ -146,7 +114,7 @@ class Job:
     owner: str
     ledger: Ledger
     store: Store
-    transport: Transport
+    transport: "Transport"
     clock: Clock
     limits: Limits
     checkpoint: Checkpoint = no_checkpoint
@@ -171,7 +139,7 @@ class Job:
         """Whether the run is in one of these states now."""
         return self.record.status in statuses
 
-    @property
+    @cached_property
     def loopback(self) -> bool:
         """Whether the provider is a server on this machine."""
         return is_loopback(self.provider.base_url)
@@ -238,27 +206,30 @@ class Job:
         An end is written to the folder first, so that whoever sees it also finds it there; anything else
         first to the ledger, which decides. A folder that cannot be written never holds up the ledger.
         With `answered` it is what the provider answered to the submit, which corrects a verdict of `lost`.
+
+        Raises:
+            HeldIdError: Another run has the id that this one was given.
         """
-        if RunStatus(changes.get("status", self.record.status)).ended:
-            changes["earlier"] = await self._earlier()
         changes = redact_changes(self.record, changes)
         copy = changed(self.record, changes)
+        ended = copy.status.ended
         # Somebody who slept may have written down the provider's id since: then it is no end.
-        at = self.record.status if copy.status.ended else None
-        if copy.status.ended:
-            await self._write_sidecar(copy)
+        at = self.record.status if ended else None
+        if ended:
+            copy = await asyncio.to_thread(self._write_end, copy)
+            changes["earlier"] = copy.earlier
             self.checkpoint(f"{kind} in the folder")
         try:
             # The folder may still be writable where the ledger is not, and is enough to find the run again.
             record = await self._insist(
                 lambda transaction: self._commit(transaction, kind, at, changes, answered=answered),
-                None if copy.status.ended else copy,
+                None if ended else copy,
             )
         except LedgerError as error:
             error.provider_run_id = copy.provider_run_id
             raise
         self.checkpoint(f"{kind} in the ledger")
-        if not copy.status.ended:
+        if not ended:
             await self._write_sidecar(record)
             self.checkpoint(f"{kind} in the folder")
         elif record.private and not copy.private:
@@ -273,17 +244,13 @@ class Job:
             "lost", status=RunStatus.LOST, charged="unknown", message=why, finished_at=utc_now()
         )
 
-    async def _earlier(self) -> tuple[Earlier, ...]:
-        """Read what became of the attempts before; as it was known, where the ledger cannot be read."""
-
-        def read() -> tuple[Earlier, ...]:
-            with self.ledger.reading() as transaction:
-                return transaction.earlier(self.record)
-
-        try:
-            return await asyncio.to_thread(read)
-        except LedgerError:
-            return self.record.earlier
+    def _write_end(self, copy: RunRecord) -> RunRecord:
+        """Write an end to the folder, with what became of the attempts before, as far as that can be read."""
+        with contextlib.suppress(LedgerError), self.ledger.reading() as transaction:
+            copy = copy.model_copy(update={"earlier": transaction.earlier(copy)})
+        with contextlib.suppress(StoreError):
+            self.store.write_sidecar(copy)
+        return copy
 
     def _commit(
         self,
@@ -298,6 +265,9 @@ class Job:
         if "provider_run_id" in changes:
             others = {name: value for name, value in changes.items() if name != "provider_run_id"}
             found = changes["provider_run_id"]
+            # That run's clip would be shown for this one.
+            if self.at(RunStatus.SUBMITTING) and (other := transaction.other_with(found, self.record)):
+                raise HeldIdError(other)
             return transaction.accept(self.owner, run_id, kind, others, provider_run_id=found)
         return transaction.change_as(self.owner, run_id, kind, changes, at=at, answered=answered)
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from kling_nb.engine.detach import detached
-from kling_nb.engine.job import Job, Limits
+from kling_nb.engine.job import Job
+from kling_nb.engine.limits import Limits
 from kling_nb.engine.run import Run
 from kling_nb.errors import LedgerError, StoreError, UsageError
 from kling_nb.ledger.database import Ledger

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from kling_nb.errors import ProviderError, TransportError, UsageError
-from kling_nb.network.client import Transport
 from kling_nb.providers.base import Asked, Provider, Snapshot
 
 if TYPE_CHECKING:
+    from kling_nb.network.client import Transport
     from kling_nb.providers.messages import Call
 
 __all__ = ["MOST_FOLLOWED", "Access", "Seen", "balance", "look"]
@@ -49,7 +49,7 @@ class Seen:
     asked: Asked
 
 
-async def look(transport: Transport, access: Access, provider_run_id: str) -> Seen:
+async def look(transport: "Transport", access: Access, provider_run_id: str) -> Seen:
     """Look at a run by the provider's id; free, and it may be repeated.
 
     Args:
@@ -108,7 +108,7 @@ async def look(transport: Transport, access: Access, provider_run_id: str) -> Se
     return Seen(snapshot=snapshot, asked=asked)
 
 
-async def balance(transport: Transport, access: Access) -> str:
+async def balance(transport: "Transport", access: Access) -> str:
     """Read what is left on an account; free.
 
     Args:

@@ -27,8 +27,8 @@ from kling_nb.views.waits import Turn
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from kling_nb.engine.job import Clock
     from kling_nb.engine.leases import Leases
+    from kling_nb.engine.limits import Clock
     from kling_nb.engine.run import Run
     from kling_nb.ledger.database import Ledger
     from kling_nb.ledger.transaction import Transaction

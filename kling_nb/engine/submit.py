@@ -12,20 +12,19 @@ from typing import Any
 
 from kling_nb.engine.detach import detached
 from kling_nb.engine.folder_state import follow_sender, kept_id
-from kling_nb.engine.job import Job
+from kling_nb.engine.job import HeldIdError, Job
 from kling_nb.engine.polling.schedule import back_off
 from kling_nb.engine.watch import sandbox_gone, wrong_account
 from kling_nb.errors import (
     DetachedError,
     KeyMissingError,
     KlingError,
-    LedgerError,
     SettingsError,
     TransportError,
     UsageError,
 )
 from kling_nb.ledger.places import NoPlaceError, lower, place_key
-from kling_nb.providers.base import Accepted, Ambiguous, Refused, Snapshot, SubmitAnswer
+from kling_nb.providers.base import Accepted, Refused, Snapshot, SubmitAnswer
 from kling_nb.providers.messages import Call
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import is_redacted, redacted
@@ -73,9 +72,8 @@ async def submit(job: Job) -> None:
             return await end(job, "unsendable", RunStatus.FAILED, reason=reason, charged="no", message=words)
         job.checkpoint("answer read")
         if not isinstance(answer, Refused):
-            return await (
-                accept(job, answer) if isinstance(answer, Accepted) else recover(job, answer.message)
-            )
+            unclear = await accept(job, answer) if isinstance(answer, Accepted) else answer.message
+            return await recover(job, unclear) if unclear else None
         if not await _limited(job, retries, answer):
             return await refuse(job, answer)
     return await cancel_unsent(job, why)
@@ -105,22 +103,8 @@ async def _commit(job: Job, retries: "RetryState") -> bool | None:
 
 
 async def _answer(job: Job) -> SubmitAnswer:
-    """Send the POST; an id that another run has is none, or that run's clip would be shown for this one."""
-    answer = job.provider.read_submit(await job.send(submit_call(job)))
-    holder = await _holder(job, answer.provider_run_id) if isinstance(answer, Accepted) else None
-    if holder is None:
-        return answer
-    return Ambiguous(message=f"{job.provider.label} answered with the id of run {holder}")
-
-
-async def _holder(job: Job, provider_run_id: str) -> str | None:
-    """Name another run of this provider that has an id; None also where the ledger cannot be read now."""
-    try:
-        known = await asyncio.to_thread(lambda: job.ledger.runs(provider_run_id=provider_run_id))
-    except LedgerError:
-        return None
-    mine = job.record
-    return next((r.id for r in known if r.id != mine.id and r.origin == mine.origin), None)
+    """Send the POST."""
+    return job.provider.read_submit(await job.send(submit_call(job)))
 
 
 async def cancel_unsent(job: Job, why: str) -> None:
@@ -220,17 +204,21 @@ def _noted(job: Job) -> Sent | None:
         return None
 
 
-async def accept(job: Job, answer: Accepted) -> None:
-    """Commit the provider's id, first thing after it is known."""
-    await job.settle(
-        "accepted",
-        status=RunStatus.RUNNING if answer.snapshot.state == "running" else RunStatus.QUEUED,
-        provider_run_id=answer.provider_run_id,
-        accepted_at=utc_now(),
-        queue_position=answer.snapshot.queue_position,
-        charged="unknown",
-        message="",
-    )
+async def accept(job: Job, answer: Accepted) -> str:
+    """Commit the provider's id, first thing after it is known; give why it cannot be this run's, or ''."""
+    try:
+        await job.settle(
+            "accepted",
+            status=RunStatus.RUNNING if answer.snapshot.state == "running" else RunStatus.QUEUED,
+            provider_run_id=answer.provider_run_id,
+            accepted_at=utc_now(),
+            queue_position=answer.snapshot.queue_position,
+            charged="unknown",
+            message="",
+        )
+    except HeldIdError as held:
+        return f"{job.provider.label} answered with the id of run {held.run_id}"
+    return ""
 
 
 async def refuse(job: Job, answer: Refused) -> None:
@@ -291,11 +279,9 @@ async def recover(job: Job, why: str) -> None:
 
 async def _conclude(job: Job, found: object, why: str) -> None:
     """Take the run that was found; where none was, nobody can find out."""
-    if isinstance(found, str) and (holder := await _holder(job, found)):
-        found, why = None, f"its id at {job.provider.label} is that of run {holder}"
     if isinstance(found, str):
-        await accept(job, Accepted(provider_run_id=found, snapshot=Snapshot(state="queued")))
-    else:
+        why = await accept(job, Accepted(provider_run_id=found, snapshot=Snapshot(state="queued")))
+    if not isinstance(found, str) or why:
         await job.lose(why)
 
 
@@ -358,8 +344,7 @@ async def _resend(job: Job) -> str | Refused:
             why, wait = error.what, None
         else:
             if isinstance(answer, Accepted):
-                await accept(job, answer)
-                return ""
+                return await accept(job, answer)
             if not isinstance(answer, Refused):
                 return answer.message
             if not answer.resend:

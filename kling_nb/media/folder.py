@@ -7,11 +7,13 @@ or none, and the old sidecar or the new; nothing named by a record or sidecar le
 
 import contextlib
 import os
+import shutil
 import stat
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,7 +35,7 @@ from kling_nb.media.claims import Claims
 from kling_nb.media.copies import link_or_copy
 from kling_nb.media.index import FolderIndex
 from kling_nb.media.names import file_stem
-from kling_nb.media.room import try_room
+from kling_nb.media.room import refuse_full, try_room
 from kling_nb.media.sidecars import SidecarReader, Sidecars, receipt_bytes
 from kling_nb.records.privacy import is_redacted
 from kling_nb.records.receipt_model import is_bare_name
@@ -91,21 +93,10 @@ class Store:
             free = try_room(self.folder, self._index)
         except OSError as error:
             _refuse(error, "The media folder cannot be written", charged="no", cure="Nothing was sent.")
-        if free < need_bytes:
-            raise StoreError(
-                f"The disk of the media folder has {free / 1e6:,.0f} MB free, a clip may need "
-                f"{need_bytes / 1e6:,.0f} MB.",
-                cure="Nothing was sent; make room or set KLING_NB_MEDIA to another folder.",
-            )
+        refuse_full(free, need_bytes)
 
     def part(self, record: RunRecord) -> Path:
-        """Name the file to download into: hidden, and of this process and this call alone.
-
-        Args:
-            record: The run.
-
-        Returns:
-            A name in the folder; the folder is made, the file is not.
+        """Name the file to download into, of this call alone; the folder is made, the file is not.
 
         Raises:
             StoreError: The folder cannot be made.
@@ -115,6 +106,18 @@ class Store:
         except OSError as error:
             _refuse(error, "The media folder cannot be written", record)
         return self.folder / part_name(file_stem(record))
+
+    def open_part(self, record: RunRecord) -> tuple[Path, FileIO]:
+        """Make the file to download into, if the disk has room for a clip.
+
+        Raises:
+            StoreError: The folder cannot be made, or the disk is too full.
+            OSError: The file cannot be made.
+        """
+        part = self.part(record)
+        refuse_full(shutil.disk_usage(self.folder).free, ROOM_BYTES)
+        with self.changing():
+            return part, part.open("xb", buffering=0)
 
     def keep(
         self,
@@ -248,7 +251,7 @@ class Store:
         try:
             self._make_folder()
             write_whole(path, data + b"\n", checkpoint, changing=self.changing, sync=sync)
-            self._index.note(path.name, signature(path), data)
+            self._index.note(path.name, signature(path), data, whole=True)
         except OSError as error:
             _refuse(error, "The sidecar cannot be written", record)
         if record.provider_run_id is not None or record.status.ended:

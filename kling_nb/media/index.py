@@ -113,13 +113,19 @@ class FolderIndex:
         racy = not _aged(facts.st_mtime_ns, facts.st_ctime_ns, at)
         return data, self.note(name, signature_of(facts), data, racy=racy)
 
-    def note(self, name: str, now: Signature, data: bytes, *, racy: bool = False) -> frozenset[str]:
-        """Remember which keys a file holds; `racy` where a later change could bear the same times."""
+    def note(
+        self, name: str, now: Signature, data: bytes, *, racy: bool = False, whole: bool | None = None
+    ) -> frozenset[str]:
+        """Remember which keys a file holds; `racy` where a later change could bear the same times.
+
+        `whole` where it is known to be a whole receipt, because it was written just now.
+        """
+        whole = _is_whole(data) if whole is None else whole
         # An editor may have saved it in two bytes a letter, which is JSON all the same.
         keys = frozenset(match.decode() for match in _KEYS.findall(data.replace(b"\0", b"")))
         with self._lock:
             self._drop(name)
-            self._entries[name] = Entry(now, tuple(keys), whole := _is_whole(data), racy)
+            self._entries[name] = Entry(now, tuple(keys), whole, racy)
             for key in keys:
                 self._by_key.setdefault(key, set()).add(name)
             if racy or not whole:

@@ -3,10 +3,11 @@
 import shutil
 from pathlib import Path
 
+from kling_nb.errors import StoreError
 from kling_nb.files import open_new, part_name
 from kling_nb.media.index import FolderIndex
 
-__all__ = ["try_room"]
+__all__ = ["refuse_full", "try_room"]
 
 
 def try_room(folder: Path, index: FolderIndex) -> int:
@@ -38,3 +39,24 @@ def try_room(folder: Path, index: FolderIndex) -> int:
         with index.changing():
             trial.unlink(missing_ok=True)
     return shutil.disk_usage(folder).free
+
+
+def refuse_full(free: int, need_bytes: int) -> None:
+    """Refuse a disk with fewer bytes free than a clip may need.
+
+    Args:
+        free: Bytes that are free.
+        need_bytes: Bytes that must be.
+
+    Raises:
+        StoreError: It is too full.
+
+    Example:
+        >>> refuse_full(2, 1)
+    """
+    if free < need_bytes:
+        raise StoreError(
+            f"The disk of the media folder has {free / 1e6:,.0f} MB free, a clip may need "
+            f"{need_bytes / 1e6:,.0f} MB.",
+            cure="Nothing was sent; make room or set KLING_NB_MEDIA to another folder.",
+        )

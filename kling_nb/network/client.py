@@ -25,7 +25,8 @@ from kling_nb.addresses import Origin, is_loopback_host, origin_of
 from kling_nb.errors import KeyMissingError, KlingError, SettingsError, TransportError, UsageError
 from kling_nb.loop import Loop
 from kling_nb.network.connections import ConnectionKind, Kind, attempting, open_client, tls_context
-from kling_nb.network.download import Downloaded, DownloadError, Sink, check_link, declared_size, fetch
+from kling_nb.network.download import Downloaded, Sink, check_link, declared_size, fetch
+from kling_nb.network.download_error import DownloadError
 from kling_nb.network.failures import was_unsent, why
 from kling_nb.network.reads import Reads, body_of, prepare_reads
 from kling_nb.providers.messages import Call, Reply
@@ -198,7 +199,7 @@ class Transport:
             >>> asyncio.run(fetching)
             Traceback (most recent call last):
             ...
-            kling_nb.network.download.DownloadError: The link to the clip cannot be used: ...
+            kling_nb.network.download_error.DownloadError: The link to the clip cannot be used: ...
         """
         place = check_link(url, allowed_hosts=allowed_hosts, allow_loopback=allow_loopback)
         client = self._client("media", place)

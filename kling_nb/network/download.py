@@ -15,10 +15,11 @@ from typing import Protocol
 import httpx
 
 from kling_nb.addresses import Origin, host_matches, is_literal, is_loopback_host, is_public, origin_of
-from kling_nb.errors import Charged, StoreError
+from kling_nb.errors import StoreError
 from kling_nb.network.connections import Exchange
+from kling_nb.network.download_error import DownloadError
 
-__all__ = ["DownloadError", "Downloaded", "Sink", "check_link", "declared_size", "fetch"]
+__all__ = ["Downloaded", "Sink", "check_link", "declared_size", "fetch"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 3
@@ -39,35 +40,6 @@ class Sink(Protocol):
 
     def write(self, data: memoryview, /) -> int:
         """Write some of them; say how many."""
-
-
-class DownloadError(StoreError):
-    """A clip could not be fetched; the run that made it is unharmed.
-
-    Args:
-        what: What happened, as one sentence.
-        http_status: The status of the answer, if there was one.
-        host_unknown: Whether the link's host is not on the provider's list, so that nothing was fetched.
-        cure: What is safe to do now.
-        charged: As for `KlingError`; a download itself costs nothing and knows nothing of the run's charge.
-
-    Example:
-        >>> DownloadError("The link is stale.", http_status=403).http_status
-        403
-    """
-
-    def __init__(
-        self,
-        what: str,
-        *,
-        http_status: int | None = None,
-        host_unknown: bool = False,
-        cure: str = "",
-        charged: Charged = "unknown",
-    ) -> None:
-        self.http_status = http_status
-        self.host_unknown = host_unknown
-        super().__init__(what, charged=charged, cure=cure)
 
 
 @dataclass(frozen=True, kw_only=True)

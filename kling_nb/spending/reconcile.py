@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kling_nb.config.keys import KEY_VARIABLES, fingerprint
 from kling_nb.engine.lookup import Access, Seen, balance, look
 from kling_nb.engine.watch import reported
 from kling_nb.errors import KlingError
-from kling_nb.network.client import Transport, with_transport
 from kling_nb.providers.base import Snapshot
 from kling_nb.records.money import Totals, in_currency
 from kling_nb.records.privacy import hidden
@@ -27,6 +26,9 @@ from kling_nb.session.api import current
 from kling_nb.session.session import Session
 from kling_nb.spending.report import BalanceLine, Check, CostReport
 from kling_nb.spending.sums import read_day, read_dimensions, select
+
+if TYPE_CHECKING:
+    from kling_nb.network.client import Transport
 
 __all__ = ["balances", "costs", "session_money"]
 
@@ -129,11 +131,13 @@ def _reconcile(session: Session, records: Sequence[RunRecord]) -> list[Check]:
             ready.append((record, session.access(record)))
         except KlingError as error:
             ready.append(_Answer(record, why_not=error.what))
+    from kling_nb.network.client import with_transport
+
     answers = with_transport(session.loop, partial(_ask, ready))
     return [_settle(session, answer) for answer in answers]
 
 
-async def _ask(ready: Sequence[_Answer | tuple[RunRecord, Access]], transport: Transport) -> list[_Answer]:
+async def _ask(ready: Sequence[_Answer | tuple[RunRecord, Access]], transport: "Transport") -> list[_Answer]:
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def one(what: _Answer | tuple[RunRecord, Access]) -> _Answer:
@@ -221,6 +225,8 @@ def balances(session: Session, names: Sequence[str] = tuple(KEY_VARIABLES)) -> l
     Returns:
         One line for each provider with a key.
     """
+    from kling_nb.network.client import with_transport
+
     lines: list[BalanceLine] = []
     for name in names:
         try:

@@ -380,7 +380,7 @@ from dataclasses import replace
 sys.path.insert(0, sys.argv[1])
 from support.crash import stop
 from support.workbench import QUICK
-from kling_nb.engine.job import Clock
+from kling_nb.engine.limits import Clock
 from kling_nb.session.session import Session
 from support.sessions import ask
 async def sleep(seconds):

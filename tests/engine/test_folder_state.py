@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from kling_nb.engine.job import Clock
+from kling_nb.engine.limits import Clock
 from kling_nb.errors import LedgerError
 from kling_nb.files import file_sha256
 from kling_nb.notebook.line import run_command

@@ -9,7 +9,7 @@ import pytest
 
 from kling_nb.config.environment import Surroundings
 from kling_nb.engine.engine import Engine
-from kling_nb.engine.job import Clock
+from kling_nb.engine.limits import Clock
 from kling_nb.engine.run import Run
 from kling_nb.errors import BlockedError, BudgetError, NotCachedError, UsageError
 from kling_nb.ledger.database import Ledger

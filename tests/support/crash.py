@@ -106,7 +106,7 @@ def work(spec):
     os.environ.update(spec["env"])
     os.chdir(spec["folder"])
     from kling_nb.config.environment import Surroundings
-    from kling_nb.engine.job import Clock, Limits
+    from kling_nb.engine.limits import Clock, Limits
     from kling_nb.session import api
     from kling_nb.session.session import Session
 

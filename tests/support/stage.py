@@ -6,7 +6,7 @@ from decimal import Decimal
 from pydantic import SecretStr
 
 from kling_nb.engine.engine import Engine
-from kling_nb.engine.job import Limits
+from kling_nb.engine.limits import Limits
 from kling_nb.engine.lookup import Access
 from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from kling_nb.engine.job import Clock, Limits
+from kling_nb.engine.limits import Clock, Limits
 from support.paths import TESTS
 from support.stage import Stage
 

@@ -10,19 +10,24 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from io import FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kling_nb.engine.lookup import Access, look
 from kling_nb.errors import StoreError
-from kling_nb.files import Checkpoint, no_checkpoint, signature_of
+from kling_nb.files import Checkpoint, Signature, no_checkpoint, signature_of
 from kling_nb.media.folder import Store
 from kling_nb.media.probe import NotVideoError
-from kling_nb.network.client import Transport
-from kling_nb.network.download import DownloadError
+from kling_nb.network.download_error import DownloadError
 from kling_nb.providers.base import Snapshot
 from kling_nb.providers.parsing import say
 from kling_nb.records.run import MediaFacts, RunRecord, ids_of
+
+if TYPE_CHECKING:
+    from kling_nb.network.client import Transport
+    from kling_nb.network.download import Downloaded
 
 __all__ = ["Fetcher", "NoClipError", "fetch_again"]
 
@@ -53,7 +58,7 @@ class Fetcher:
         checkpoint: Called after each step.
     """
 
-    transport: Transport
+    transport: "Transport"
     access: Access
     record: RunRecord
     store: Store
@@ -76,9 +81,11 @@ class Fetcher:
         """
         errors: list[StoreError] = []
         for url in urls:
-            part = await asyncio.to_thread(self.store.part, self.record)
+            part, sink = await asyncio.to_thread(self.store.open_part, self.record)
             try:
-                return url, await self._one(url, part)
+                with sink:
+                    got = await self._download(url, sink)
+                return url, await self._keep(url, part, *got)
             except NotVideoError as error:
                 errors.append(await self._odd_file(part, error) if set_aside else error)
             except (DownloadError, _OtherClipError) as error:
@@ -88,21 +95,22 @@ class Fetcher:
                     part.unlink(missing_ok=True)
         raise NoClipError(errors)
 
-    async def _one(self, url: str, part: Path) -> MediaFacts:
+    async def _download(self, url: str, sink: FileIO) -> "tuple[Downloaded, Signature]":
+        """Fetch a file; give what came, and the signature of the file that holds just that."""
+        provider = self.access.provider
+        self.checkpoint("part made")
+        got = await self.transport.download(
+            url,
+            sink,
+            allowed_hosts=provider.media_hosts,
+            allow_loopback=provider.loopback,
+            key=self.access.key,
+            origin=provider.base_url,
+        )
+        return got, signature_of(os.fstat(sink.fileno()))
+
+    async def _keep(self, url: str, part: Path, got: "Downloaded", written: Signature) -> MediaFacts:
         provider, record = self.access.provider, self.record
-        with self.store.changing():
-            made = part.open("xb", buffering=0)
-        with made as sink:
-            self.checkpoint("part made")
-            got = await self.transport.download(
-                url,
-                sink,
-                allowed_hosts=provider.media_hosts,
-                allow_loopback=provider.loopback,
-                key=self.access.key,
-                origin=provider.base_url,
-            )
-            written = signature_of(os.fstat(sink.fileno()))
         self.checkpoint("part whole")
         if record.media is not None and got.sha256 != record.media.sha256:
             what = f"What {provider.label} has for run {record.id} now is not the recorded clip."
@@ -132,7 +140,7 @@ def _is_text(part: Path) -> bool:
 
 
 async def fetch_again(
-    transport: Transport, access: Access, record: RunRecord, store: Store
+    transport: "Transport", access: Access, record: RunRecord, store: Store
 ) -> tuple[MediaFacts, Snapshot]:
     """Read an ended run again, which signs its links anew, and fetch the clip.
 

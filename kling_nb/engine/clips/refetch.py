@@ -8,7 +8,7 @@ once its file is whole and in its place, and through no other state; its cost is
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kling_nb.engine.clips.fetch import fetch_again
 from kling_nb.engine.clips.save import cost_note, settled_money
@@ -20,13 +20,15 @@ from kling_nb.engine.watch import Denials, reported
 from kling_nb.errors import KlingError, ProviderError, StoreError, TransportError
 from kling_nb.ledger.database import Ledger
 from kling_nb.media.folder import Store
-from kling_nb.network.client import Transport
-from kling_nb.network.download import DownloadError
+from kling_nb.network.download_error import DownloadError
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.providers.base import Snapshot
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import hidden, redact_changes
 from kling_nb.records.run import MediaFacts, RunRecord, RunStatus, ids_of
+
+if TYPE_CHECKING:
+    from kling_nb.network.client import Transport
 
 __all__ = ["look_again", "refetch"]
 
@@ -96,7 +98,7 @@ def _not_here(was: RunRecord, why: str) -> StoreError:
 
 
 async def look_again(
-    run: Run, transport: Transport, access: Callable[[RunRecord], Access], store: Store, ledger: Ledger
+    run: Run, transport: "Transport", access: Callable[[RunRecord], Access], store: Store, ledger: Ledger
 ) -> None:
     """Look for the clip of a run that failed; nothing else about it changes.
 

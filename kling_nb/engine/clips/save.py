@@ -5,7 +5,6 @@ measured and under its final name; a charge the provider reports wins over the l
 paid for are never deleted, also when they are no video.
 """
 
-import asyncio
 import contextlib
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from kling_nb.engine.lookup import Access
 from kling_nb.engine.polling.schedule import back_off
 from kling_nb.engine.watch import Denials, check_account, ended_money, reported, sandbox_gone
 from kling_nb.errors import KlingError, StoreError, TransportError
-from kling_nb.network.download import DownloadError
+from kling_nb.network.download_error import DownloadError
 from kling_nb.providers.base import Snapshot
 from kling_nb.providers.parsing import charged_by
 from kling_nb.records.base import utc_now
@@ -113,7 +112,6 @@ async def _fetch(job: Job, snapshot: Snapshot, *, last_try: bool) -> None:
         checkpoint=job.checkpoint,
     )
     try:
-        await asyncio.to_thread(job.store.check_room)
         url, media = await fetcher.first(snapshot.video_urls, set_aside=last_try)
         found = {media.sha256: media}
         for other in snapshot.video_urls[: snapshot.videos]:

@@ -25,7 +25,8 @@ from kling_nb.providers.base import Snapshot
 from kling_nb.records.base import utc_now
 
 if TYPE_CHECKING:
-    from kling_nb.engine.job import Clock, Job
+    from kling_nb.engine.job import Job
+    from kling_nb.engine.limits import Clock
 
 __all__ = ["Poller"]
 
