@@ -92,6 +92,18 @@ class _Line:
             del self.waiting[sweep], self.numbers[sweep]
         return run
 
+    def take(self, sweep: str) -> object:
+        """Take a place; gives what leaves it."""
+        place = object()
+        self.taken[place] = sweep, time.monotonic()
+        self.of_sweeps += bool(sweep)
+        return place
+
+    def leave(self, place: object) -> None:
+        """Give a place back."""
+        sweep, _ = self.taken.pop(place)
+        self.of_sweeps -= bool(sweep)
+
     def fits(self, sweep: str, most: int) -> bool:
         """Say whether one more run may be sent from here."""
         others = self.flow.others if self.flow else ()
@@ -262,13 +274,11 @@ class Places:
         return min(most, line.flow.most) if line.flow and line.flow.lowered else most
 
     def _give(self, account: str, sweep: str) -> Callable[[], None]:
-        place, line = object(), self._lines[account]
-        line.taken[place] = sweep, time.monotonic()
-        line.of_sweeps += bool(sweep)
+        line = self._lines[account]
+        place = line.take(sweep)
 
         def give_back() -> None:
-            del line.taken[place]
-            line.of_sweeps -= bool(sweep)
+            line.leave(place)
             self._fill(account)
 
         return give_back

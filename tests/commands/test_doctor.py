@@ -33,7 +33,7 @@ def test_the_doctor_finds_a_sound_place_sound(session, tmp_path):
         "key for Runflow",
     ):
         assert found[check]["state"] == "ok", check
-    assert "sandbox" in found["provider"]["found"]
+    assert "Sandbox" in found["provider"]["found"]
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 

@@ -24,7 +24,7 @@ def sent(made, most):
     while (found := made.next(most)) is not None:
         made.remove(*found)
         made.turned(found[0])
-        made.taken[object()] = found[0], 0.0
+        made.take(found[0])
         order.append(found[1])
     return order
 
@@ -50,12 +50,15 @@ def test_a_sweep_leaves_a_place_to_single_runs(most, order):
 
 def test_a_refusal_for_the_rate_lets_fewer_go_and_says_so(tmp_path):
     """The runs that wait are told, and the one that was refused is sent when there is room."""
-    stage = Stage(tmp_path, "runflow", held=True, faults={"submit_429": {"next": 1}, **HELD})
+    stage = Stage(tmp_path, "runflow", held=True)
     try:
         # A place comes back after hours.
         stage.engine.sandbox_wait = 10_000
         records = [stage.record(negative_prompt=f"number {number}") for number in range(6)]
-        runs = [stage.engine.handle(record) for record in records]
+        runs = [stage.engine.handle(record) for record in records[:3]]
+        until(lambda: all(run.provider_run_id for run in runs))
+        stage.faults(submit_429={"next": 1}, **HELD)
+        runs += [stage.engine.handle(record) for record in records[3:]]
         waiting = until(lambda: [run for run in runs if run.turn and run.turn.lowered])
         assert {run.turn.places for run in waiting} == {2}
         words = waiting[0].bundle()["text/html"].replace(DOT, " - ")

@@ -163,7 +163,7 @@ def test_settings_are_listed_take_effect_and_outlive_a_reload(kernel):
 
 def test_help_and_completion(kernel):
     """`%%kling?` and `%%kling --help` explain, and Tab offers flags in a line and nothing of ours below."""
-    assert "Make a video from the cell's text" in kernel.run("%%kling?").page
+    assert "Make a video from the text below the line" in kernel.run("%%kling?").page
     for cell in ("%%kling --help", "%%kling fox -d 3 -h\n", "%kling help", "%kling"):
         answer = kernel.run(cell)
         assert answer.status == "ok"

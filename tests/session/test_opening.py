@@ -33,7 +33,7 @@ sys.addaudithook(_count)
 def unsent(tmp_path, monkeypatch):
     """A factory of sessions with a key, whose runs are written down and never driven."""
     monkeypatch.setattr(
-        Engine, "handle", lambda engine, record, *, reused=False: Run(record, engine, reused=reused)
+        Engine, "handle", lambda engine, record, *, reused=False, sweep="": Run(record, engine, reused=reused)
     )
     monkeypatch.setenv("RUNCOMFY_API_TOKEN", "made-up-key-of-a-test-7Qm2")
     for name, value in {

@@ -132,9 +132,7 @@ OPTIONS: tuple[Field, ...] = (
     _option("allow_unpriced", "switch", "", default=False),
     _option("no_cache", "switch", "", default=False),
     _option("retry", "switch", "", default=False),
-    _option(
-        "private", "switch", "", False, "private: the words go to the provider alone, elsewhere stands a hash"
-    ),
+    _option("private", "switch", "Private: only the provider gets the words", default=False),
 )
 
 _SPELLING = {"tags": "--tag", "max_cost": "--max-cost", "price": "--price", "metadata": "--metadata"}

@@ -242,7 +242,7 @@ def test_every_public_name_is_known_to_buy_or_not_to_buy():
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("kling.submit('A fox', seed=3)", "no option seed"),
+        ("kling.submit('A fox', seed=3)", "no option 'seed'"),
         ("kling.submit('A fox', duration=99)", "duration"),
         ("%%kling --seed 3\nA fox", "--seed"),
         ("%%kling\n", "The prompt is empty"),
