@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from functools import cached_property, partial
 from pathlib import Path
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from kling_nb.network.client import Transport
 
 __all__ = ["Engine"]
+
+_Leave = Callable[[], None] | None
 
 
 class Engine:
@@ -206,31 +208,29 @@ class Engine:
         return self.resume(run) if record.status.pending else run
 
     # -- driving -----------------------------------------------------------
-    async def drive(
-        self,
-        run: Run,
-        *,
-        may_send: bool,
-        detach: bool = False,
-        leave_place: Callable[[], None] | None = None,
-    ) -> None:
+    def drive(
+        self, run: Run, *, may_send: bool, detach: bool = False, leave_place: _Leave = None
+    ) -> Coroutine[None, None, None]:
         """Carry a run until it ends, or until somebody wants it to be let go.
 
         Args:
             run: Its handle.
             may_send: Whether it may be sent if it was not yet.
-            detach: Whether somebody wants just that already.
+            detach: Whether somebody wants it to be let go.
             leave_place: Gives up the place in flight that it was started with, if it was.
         """
+        if may_send:
+            # At once: any may come first, also one that only looks after the run.
+            self._to_send.add(run.id)
+        return self._drive(run, detach, leave_place)
+
+    async def _drive(self, run: Run, detach: bool, leave_place: _Leave) -> None:  # noqa: FBT001 - passed on
         with contextlib.ExitStack() as place:
             if leave_place is not None:
                 place.callback(leave_place)
-            if may_send:
-                self._to_send.add(run.id)
             while (driver := self._drivers.get(run.id)) and (driver.ending or driver.run is not run):
                 # Both claim under the same owner: what the old one gives back would be the new one's lease.
                 await asyncio.wait([driver.task], timeout=0.1)
-            # Of those who waited any may come first, also one that only looks after the run.
             may_send = run.id in self._to_send
             self._to_send.discard(run.id)
             if driver or run.id in self._places or (run.status.ended and not run.fetching):

@@ -572,6 +572,21 @@ def test_a_run_that_is_asked_for_while_its_last_driver_leaves_is_sent(stage):
     assert stage.stats()["submissions"] == 1
 
 
+def test_a_run_that_is_waited_for_in_the_moment_it_gets_its_place_is_sent(stage):
+    """The wait comes first, and does not end it as one that nobody sends."""
+    run = stage.engine.peek(stage.record())
+    run.sent_here = True
+
+    async def at_once():
+        waiting = asyncio.ensure_future(stage.engine.drive(run, may_send=False))
+        stage.engine._places.begin(run)
+        await waiting
+
+    stage.loop.start(at_once()).result(90)
+    assert run.wait(90).status == "succeeded"
+    assert stage.stats()["submissions"] == 1
+
+
 def test_an_id_that_the_ledger_cannot_take_is_in_the_folder(stage):
     """The ledger breaks while the answer is on its way: the sidecar has the id, the ledger gets it later."""
 
