@@ -138,7 +138,7 @@ def _sums(tiles: Sequence[CardState]) -> list[str]:
             tile.record.id for tile in tiles if tile.reused and tile.record.status is RunStatus.SUCCEEDED
         }
         new = [record for record in records if record.id not in again]
-        phrases = [_sum(new)] if new else []
+        phrases = [_sum(new, play=play)] if new else []
         phrases += (
             [f"{len(records) - len(new)} reused, **$0.00** this time"] if len(new) < len(records) else []
         )
@@ -146,7 +146,7 @@ def _sums(tiles: Sequence[CardState]) -> list[str]:
     return lines
 
 
-def _sum(records: Sequence[RunRecord]) -> str:
+def _sum(records: Sequence[RunRecord], *, play: bool) -> str:
     settled = [record.settled_micros for record in records if record.settled_micros is not None]
     held = sum(record.reserved_micros for record in records)
     unknown = sum(
@@ -154,7 +154,8 @@ def _sum(records: Sequence[RunRecord]) -> str:
         for record in records
     )
     # Beside what is held or unknown, a sum of no amounts is not $0.00.
-    phrases = [f"**{usd(sum(settled))}** charged"] if settled or not (held or unknown) else []
+    word = "" if play else " charged"
+    phrases = [f"**{usd(sum(settled))}**{word}"] if settled or not (held or unknown) else []
     phrases += [f"**{usd(held)}** reserved"] if held else []
     phrases += [f"{unknown} unknown" if phrases else f"charge of {unknown} unknown"] if unknown else []
     return " + ".join(phrases)
