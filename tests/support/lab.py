@@ -20,7 +20,7 @@ from playwright.sync_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
-    Dialog,
+    Error,
     Page,
     Response,
     expect,
@@ -96,10 +96,6 @@ def open_windows(browser: Browser) -> list[BrowserContext]:
     """Give every window but those that the next `Lab` is to have."""
     kept = [place.window for place in _SHARED.values()]
     return [window for window in browser.contexts if window not in kept]
-
-
-def _leave(dialog: Dialog) -> None:
-    dialog.accept()
 
 
 def write_notebook(path: Path, *sources: str) -> Path:
@@ -224,10 +220,11 @@ class Lab:
                 continue
             for event, listener in self._listeners():
                 page.remove_listener(event, listener)
-            # JupyterLab asks whether to leave what is not saved, and who does not answer stays.
-            page.on("dialog", _leave)
-            page.goto("about:blank")
-            page.remove_listener("dialog", _leave)
+            try:
+                page.goto("about:blank")
+            except Error:
+                # JupyterLab asked whether to leave what is not saved.
+                page.close()
         self._pages.clear()
 
     def kernels(self) -> list[str]:
