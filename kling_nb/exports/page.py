@@ -45,9 +45,9 @@ main { max-width: 1000px; margin: 0 auto; }
 footer { max-width: 1000px; margin: 24px auto 8px; padding-top: 8px; border-top: 1px solid #ccc;
   font: 12px/1.5 system-ui, sans-serif; color: #555; }
 .highlight pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-.jp-InputArea-editor { background: #fff; }
+body { --jp-cell-editor-background: #fff; }
 div.jp-OutputArea-prompt:empty { padding: 5px; border: 1px solid transparent; }
-.jp-InputPrompt, .jp-OutputPrompt { color: #595959 !important; opacity: 1; }
+.jp-InputPrompt, .jp-OutputPrompt { color: #595959 !important; opacity: 1 !important; }
 .jp-RenderedHTMLCommon img, .jp-RenderedImage img { max-width: 100%; }
 @media (max-width: 700px) {
   body.jp-Notebook { padding: 4px; }
