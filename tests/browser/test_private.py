@@ -58,7 +58,11 @@ def test_no_page_is_sent_or_shows_a_word_of_a_private_run(tmp_path, lab):
     tab.run_cell(8)
     page.locator(".kling-form").wait_for()
     page.locator(".kling-go", has_text="Another take").wait_for()
-    assert page.locator(".kling-form").get_by_label("Private: only the provider gets the words").first.is_checked()
+    assert (
+        page.locator(".kling-form")
+        .get_by_label("Private: only the provider gets the words")
+        .first.is_checked()
+    )
     # Views that are open, and the form too, leave nothing in the file.
     tab.save()
     saved = (folder / "a.ipynb").read_text()
