@@ -250,7 +250,7 @@ def test_runs_that_wait_for_a_place_have_no_task(stage):
     assert [run.id for run in runs if run.provider_run_id] == [runs[0].id, runs[1].id]
     assert all(s.engine.drives(run.id) for run in runs)
     names = asyncio.run_coroutine_threadsafe(_tasks(), s.loop._started()).result(30)
-    assert names["drive"] == 2
+    assert names["_drive"] == 2
     assert sum(names.values()) < 40
     # Their leases are kept alive all the same, in one commit for all.
     until(lambda: all(s.ledger.lease(run.id) is not None for run in runs))
