@@ -48,6 +48,15 @@ def _attach() -> None:
         import_module("kling_nb.notebook.surroundings").attach(shell.InteractiveShell.instance())
 
 
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    """Tell Jupyter Server that there is a part of it here: the route that takes callbacks."""
+    return [{"module": "kling_nb"}]
+
+
+def _load_jupyter_server_extension(app: Any) -> None:
+    import_module("kling_nb.team.server_extension").add_route(app)
+
+
 def load_ipython_extension(ip: Any) -> None:
     """Register `%%kling` and `%kling`; called by `%load_ext kling_nb`.
 

@@ -14,6 +14,7 @@ from yarl import URL
 
 __all__ = [
     "Origin",
+    "check_callback",
     "host_matches",
     "is_literal",
     "is_loopback",
@@ -22,6 +23,8 @@ __all__ = [
     "origin_of",
 ]
 
+#: Runflow takes no longer one: its model page, 2026-04-06.
+_MAX_CALLBACK = 2048
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 _NUMERIC = re.compile(r"[0-9.]+|(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
@@ -79,6 +82,26 @@ def origin_of(url: str) -> Origin:
     if _NUMERIC.fullmatch(host) and _literal(host) is None:
         raise ValueError("the host is a number that is not an address")
     return Origin(parsed.scheme, host, port)
+
+
+def check_callback(url: str) -> None:
+    """Refuse what is no address to be called at, or may hold a secret: it is kept with the run.
+
+    Args:
+        url: The address, at most 2,048 characters.
+
+    Raises:
+        ValueError: It is none; the words do not repeat it.
+
+    Example:
+        >>> check_callback("https://hub.example.org/user/ada/kling/callbacks/runflow")
+    """
+    if len(url) > _MAX_CALLBACK:
+        raise ValueError(f"must be at most {_MAX_CALLBACK:,} characters, not {len(url):,}")
+    if origin_of(url).scheme != "https" and not is_loopback(url):
+        raise ValueError("must begin with https; plain http is for this machine only")
+    if "?" in url or "#" in url:
+        raise ValueError("must have no query and no fragment, which may hold a secret")
 
 
 def is_loopback_host(host: str) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kling_nb import errors
+from kling_nb.commands.servers import callbacks_app, sandbox_app
 from kling_nb.commands.syntax.subcommands import offered
 from kling_nb.files import escape_unwritable
 
@@ -34,10 +35,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"max_content_width": 120},
 )
-sandbox_app = typer.Typer(
-    help="The loopback server that plays both providers.", no_args_is_help=True, rich_markup_mode=None
-)
 app.add_typer(sandbox_app, name="sandbox")
+app.add_typer(callbacks_app, name="callbacks")
 
 
 def _runs_like(incomplete: str) -> list[str]:
@@ -393,28 +392,3 @@ def _command(*words: str, as_json: bool) -> Any:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     _put(shown.fitted(width), shown.value, as_json=as_json)
     return shown.value
-
-
-@sandbox_app.command("serve")
-def sandbox_serve(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 0,
-    wait_scale: Annotated[
-        float | None, typer.Option(min=0, help="Multiplies every simulated wait; 0 = none.")
-    ] = None,
-    fault: Annotated[list[str] | None, typer.Option(metavar="NAME=RATE", help="A fault to inject.")] = None,
-) -> None:
-    """Serve both providers' wires on 127.0.0.1 until interrupted; prints one JSON line when ready."""
-    from kling_nb.config.loading import load_settings
-    from kling_nb.sandbox.faults.board import parse_faults
-    from kling_nb.sandbox.serve import serve
-
-    try:
-        faults = parse_faults(fault or [])
-    except ValueError as error:
-        raise errors.UsageError(f"{error}.") from None
-    try:
-        serve(port, load_settings().sandbox_wait if wait_scale is None else wait_scale, faults)
-    except OSError as error:
-        raise errors.UsageError(
-            f"The sandbox cannot listen on port {port}: {error.strerror}.", cure="Choose another one."
-        ) from None

@@ -29,7 +29,7 @@ PROOFS = {
         "session/session::nothing_is_sent_where_anything_is_wrong",
         "commands/dry_run::a_dry_run_says_why_a_take_is_blocked_and_a_provider_refuses",
     ],
-    "A call uses a name of the provider's own (`multi_prompt`, `generate_audio`, `sound`, `callback_url`)": [
+    "A call uses a name of the provider's own (`multi_prompt`, `generate_audio`, `sound`, `webhook_url`)": [
         "commands/syntax/cell::a_wrong_line_is_refused_in_one_line_with_a_cure",
         "session/api::an_estimate_of_something_else_is_refused",
     ],
@@ -52,6 +52,12 @@ PROOFS = {
         "session/processes::a_pool_of_spawned_processes_submits",
         "session/processes::a_run_is_pickled_as_its_id_and_found_again",
         "session/processes::every_error_says_in_another_process_what_it_says_here",
+    ],
+    "A callback is lost, forged, changed on its way, or comes twice or early": [
+        "team/callbacks::a_call_that_is_not_signed_by_the_secret_changes_nothing",
+        "team/callbacks::the_same_call_again_does_nothing",
+        "team/callbacks::a_call_that_comes_before_the_answer_to_the_submit_is_not_missed",
+        "team/callbacks::a_call_decides_nothing",
     ],
     "The provider does not know a young run yet": ["providers/variants::a_variant_ends_as_it_says"],
     "The run's status is definite, and its result cannot be read": [

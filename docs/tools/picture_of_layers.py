@@ -12,6 +12,7 @@ PURPOSES = {
     "spending": "what was spent",
     "exports": "clips for others",
     "recovery": "getting runs back",
+    "team": "callbacks",
     "session": "one call decided",
     "ratings": "votes and scores",
     "engine": "a run's life",

@@ -22,6 +22,7 @@ from kling_nb.errors import KeyMissingError, SettingsError
 from kling_nb.records.secrets import SHORTEST_KEY
 
 __all__ = [
+    "CALLBACK_SECRETS",
     "FROM_MACHINE",
     "KEYRING_LIMIT_S",
     "KEYRING_SERVICE",
@@ -29,6 +30,7 @@ __all__ = [
     "Key",
     "all_keys",
     "ask_keyring",
+    "callback_secrets",
     "check_length",
     "checked_key",
     "find_key",
@@ -41,6 +43,9 @@ KEY_VARIABLES: Mapping[str, tuple[str, ...]] = {
     "runflow": ("RUNFLOW_API_KEY",),
     "runcomfy": ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY"),
 }
+
+#: What a provider signs its callbacks with: several, with commas between, while one replaces another.
+CALLBACK_SECRETS = "KLING_NB_CALLBACK_SECRETS"
 
 KEYRING_SERVICE = "kling_nb"
 
@@ -210,9 +215,25 @@ def all_keys(
         for name in names:
             for _, secret in _named("", (os.environ if environ is None else environ).get(name)):
                 yield provider, secret
+    for secret in callback_secrets(environ):
+        yield "callback", secret
     with contextlib.suppress(SettingsError):
         for provider, text in read_user_file(user_file).keys.items():
             yield provider, SecretStr(text.strip())
+
+
+def callback_secrets(environ: Mapping[str, str] | None = None) -> list[SecretStr]:
+    """Give the secrets that a provider may sign its callbacks with; none where callbacks are off.
+
+    Args:
+        environ: The environment; by default the process's own.
+
+    Example:
+        >>> len(callback_secrets({"KLING_NB_CALLBACK_SECRETS": "new-secret, old-secret"}))
+        2
+    """
+    text = (os.environ if environ is None else environ).get(CALLBACK_SECRETS, "")
+    return [SecretStr(one) for part in text.split(",") if (one := part.strip())]
 
 
 def key_missing(provider: str, why: str = "") -> KeyMissingError:

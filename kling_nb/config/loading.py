@@ -28,7 +28,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model
 from yarl import URL
 
-from kling_nb.addresses import Origin, is_loopback, origin_of
+from kling_nb.addresses import Origin, check_callback, is_loopback, origin_of
+from kling_nb.config.keys import CALLBACK_SECRETS
 from kling_nb.config.settings import CAPS, OPTIONS, PREFIX, ProviderName, Settings, Source  # noqa: F401 - the same
 from kling_nb.config.toml_files import APP, ProjectTable, default_user_file, find_project, read_user_file
 from kling_nb.errors import SettingsError, UsageError, one_line
@@ -94,6 +95,11 @@ def _address(value: str) -> str:
     return _spell(origin) + path
 
 
+def _callback(value: str) -> str:
+    check_callback(value)
+    return value
+
+
 def _origin(value: str) -> str:
     text = _address(value)
     if text != _spell(origin_of(text)):
@@ -115,6 +121,7 @@ Dollars = Annotated[int, BeforeValidator(_micros)]
 Name = Annotated[Line, Field(max_length=100)]
 Folder = Annotated[Line, AfterValidator(_folder)]
 Address = Annotated[Line, AfterValidator(_address)]
+Callback = Annotated[Line, AfterValidator(_callback)]
 Origins = Annotated[tuple[Annotated[Line, AfterValidator(_origin)], ...], BeforeValidator(_split)]
 ModelName = Annotated[str, AfterValidator(_model)]
 Count = Annotated[int, BeforeValidator(_number), Field(ge=1)]
@@ -260,7 +267,7 @@ def _variables(environ: Mapping[str, str] | None) -> tuple[dict[str, str], list[
     for variable, value in (os.environ if environ is None else environ).items():
         if variable in known and value.strip():
             found[known[variable]] = value.strip()
-        elif variable.startswith(PREFIX) and variable not in known:
+        elif variable.startswith(PREFIX) and variable not in {*known, CALLBACK_SECRETS}:
             close = difflib.get_close_matches(variable, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else "."
             notes.append(one_line(f"{variable} is not a setting of kling_nb and has no effect{hint}"))

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from kling_nb.config.loading import Address, Count, Dollars, Folder, ModelName, Name, Origins, Scale
+    from kling_nb.config.loading import (
+        Address,
+        Callback,
+        Count,
+        Dollars,
+        Folder,
+        ModelName,
+        Name,
+        Origins,
+        Scale,
+    )
     from kling_nb.pricing.catalog import Model
     from kling_nb.pricing.price_file import GivenPrice
     from kling_nb.records.base import Line
@@ -91,6 +101,7 @@ class Settings:
     runcomfy_url: Address = _option(
         "Base address of RunComfy, without /v1", _at("kling_nb.providers.runcomfy:RunComfy.default_url")
     )
+    callback_url: Callback | None = _option("Address that Runflow calls when a run has ended", None)
     max_in_flight: Count = _option("Runs at a provider at once, per account", 4, "lowers")
     sandbox_wait: Scale = _option("Multiplier of the sandbox's waits", 1.0)
     project: Name = _option("Name of the project in the books", "unnamed")

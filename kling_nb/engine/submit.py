@@ -185,12 +185,14 @@ def submit_call(job: Job) -> Call:
             run_id=record.id,
         )
     who = {"user": record.user, "project": record.project, "session_id": record.session_id}
+    called = record.callback_url
     call = job.provider.submit_call(
         record.request,
         record.provider_model,
         client_ref=record.client_ref,
         # A callback carries it to wherever it was asked for.
-        metadata=with_who(redacted(record).metadata, **who),
+        metadata=with_who(redacted(record).metadata, **who, run_id=record.id if called else ""),
+        callback_url=called,
     )
     return replace(call, headers={**call.headers, **job.provider.private_headers}) if record.private else call
 
@@ -199,7 +201,9 @@ def _noted(job: Job) -> Sent | None:
     """Give what the POST will say, for the record; None where it cannot be built, and so is never sent."""
     try:
         call = submit_call(job)
-        return Sent.of(call.url, call.json or {}, private=job.record.private)
+        # A receipt is shared, and the address tells whose machine is called.
+        body = {name: value for name, value in (call.json or {}).items() if name != "callback_url"}
+        return Sent.of(call.url, body, private=job.record.private)
     except (KlingError, ValueError, TypeError, RecursionError):
         return None
 

@@ -27,6 +27,10 @@ from kling_nb.records.tally import Tally
 __all__ = ["LeaseLostError", "Ledger"]
 
 
+#: The event of a run whose provider has told that it ended; its own answer is still read.
+CALLED = "called back"
+
+
 class Ledger(LedgerFile):
     """The ledger at a path or a database address.
 
@@ -231,6 +235,35 @@ class Ledger(LedgerFile):
         with self._transaction(writing=False) as connection:
             rows = connection.execute(query.order_by(EVENTS.c.number)).all()
         return [(at, kind, json.loads(data)) for at, kind, data in rows]
+
+    def callbacks(self, after: int | None) -> tuple[int, list[str]]:
+        """Give the runs whose end their providers have told of since a moment, and that of now.
+
+        Args:
+            after: The moment that was given last; None for none of the runs.
+        """
+        query = "SELECT coalesce(max(number), 0) FROM events"
+        with self._transaction(writing=False) as connection:
+            last = int(connection.exec_driver_sql(query).scalar_one())
+            if after is None or last == after:
+                return last, []
+            told = sa.select(EVENTS.c.run_id).where(
+                EVENTS.c.number > after, EVENTS.c.number <= last, EVENTS.c.kind == CALLED
+            )
+            return last, list(connection.scalars(told))
+
+    def note_callback(self, run_id: str, event: str) -> bool:
+        """Note that a run's provider has told of its end; False where it has told so before.
+
+        Args:
+            run_id: Our id.
+            event: The provider's word for it.
+        """
+        if any(kind == CALLED and data.get("event") == event for _, kind, data in self.events(run_id)):
+            return False
+        with self.writing() as transaction:
+            transaction.write(transaction.known(run_id), CALLED, event=event)
+        return True
 
     def waits(
         self,

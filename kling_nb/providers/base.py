@@ -246,6 +246,8 @@ class Provider(ABC):
     media_hosts: ClassVar[tuple[str, ...] | None] = None
     #: Whether a submit can be looked up by our own reference.
     can_look_up: ClassVar[bool] = False
+    #: Whether it calls an address when a run has ended.
+    can_call_back: ClassVar[bool] = False
     #: Seconds of the shortest shot that it takes.
     min_shot_s: ClassVar[int] = 1
     #: What a private submit says beside its body; no real provider documents anything of the kind.
@@ -275,6 +277,7 @@ class Provider(ABC):
         *,
         client_ref: str,
         metadata: Mapping[str, Any] | None = None,
+        callback_url: str | None = None,
     ) -> Call:
         """Build the one call that costs money."""
 

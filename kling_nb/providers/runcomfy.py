@@ -119,6 +119,7 @@ class RunComfy(Provider):
         *,
         client_ref: str,  # noqa: ARG002 - this wire has no place for it
         metadata: Mapping[str, Any] | None = None,  # noqa: ARG002 - nor for this
+        callback_url: str | None = None,  # noqa: ARG002 - nor for this
     ) -> Call:
         """Build the one call that costs money.
 
@@ -127,6 +128,7 @@ class RunComfy(Provider):
             provider_model: RunComfy's id of the model; its slashes stay.
             client_ref: Not sent.
             metadata: Not sent.
+            callback_url: Not sent.
 
         Returns:
             The call; its body is the input itself.

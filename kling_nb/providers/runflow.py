@@ -84,7 +84,7 @@ class Runflow(Provider):
     name = "runflow"
     label = "Runflow"
     default_url: ClassVar[str] = "https://api.runflow.io"
-    can_look_up = True
+    can_look_up = can_call_back = True
 
     def check(self, request: TextToVideo) -> None:
         """Refuse a prompt beside shots: Runflow documents one or the other.
@@ -106,6 +106,7 @@ class Runflow(Provider):
         *,
         client_ref: str,
         metadata: Mapping[str, Any] | None = None,
+        callback_url: str | None = None,
     ) -> Call:
         """Build the one call that costs money.
 
@@ -114,6 +115,7 @@ class Runflow(Provider):
             provider_model: Runflow's id of the model; its slashes stay.
             client_ref: Our reference, 1 to 255 characters of `A-Z a-z 0-9 . _ : -`.
             metadata: Kept by Runflow with the run.
+            callback_url: What it calls when the run has ended, at most 2,048 characters.
 
         Returns:
             The call, with the reference in the body and as `Idempotency-Key`. That header is documented for
@@ -125,6 +127,8 @@ class Runflow(Provider):
         body: dict[str, Any] = {"input": write_input(request), "client_ref": _reference(client_ref)}
         if metadata:
             body["metadata"] = dict(metadata)
+        if callback_url:
+            body["callback_url"] = callback_url
         return Call(
             method="POST",
             url=f"{self.base_url}/v1/models/{quote(provider_model, safe='/')}/runs",

@@ -221,8 +221,6 @@ def problems_of(fields: Mapping[str, Any], model: type[BaseModel] = TextToVideo)
 _NO_SEED = "this model takes no seed; ask for takes instead"
 _NO_IMAGE = "this model makes video from text and takes no image"
 
-_NO_CALLBACK = "callbacks do not exist yet; a run is asked about until it ends"
-
 OTHER_NAMES = {
     "ar": "aspect_ratio",
     "cfg": "cfg_scale",
@@ -269,7 +267,7 @@ def other_name(name: str) -> str:
     if parts & {"image", "images", "img", "frame", "frames"}:
         return _NO_IMAGE
     if parts & {"callback", "webhook"}:
-        return _NO_CALLBACK
+        return "it belongs to the call, as callback_url"
     return f"perhaps {OTHER_NAMES[plain]} is meant" if plain in OTHER_NAMES else ""
 
 

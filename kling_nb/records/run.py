@@ -141,7 +141,7 @@ class MediaFacts(Record):
 
 
 def with_who(
-    metadata: Mapping[str, Any], *, user: str, project: str, session_id: str
+    metadata: Mapping[str, Any], *, user: str, project: str, session_id: str, run_id: str = ""
 ) -> dict[str, Any] | None:
     """Give what is sent along with a run: the user's own metadata, and beside it who spends the money.
 
@@ -150,15 +150,16 @@ def with_who(
         user: Who asks.
         project: What for.
         session_id: Under which session it is counted.
+        run_id: Our id of the run, by which a callback is known before the provider's id is.
 
     Returns:
-        An object whose key `kling_nb` holds the three, as far as they are known; None for nothing at all.
+        An object whose key `kling_nb` holds them, as far as they are known; None for nothing at all.
 
     Example:
         >>> with_who({"scene": 3}, user="ada", project="vineyard", session_id="")
         {'scene': 3, 'kling_nb': {'user': 'ada', 'project': 'vineyard'}}
     """
-    who = {"user": user, "project": project, "session": session_id}
+    who = {"user": user, "project": project, "session": session_id, "run": run_id}
     known = {name: value for name, value in who.items() if value}
     return {**metadata, **({WHO: known} if known else {})} or None
 
@@ -231,6 +232,7 @@ class RunRecord(Record):
         reserved_micros: What is still held back; 0 once settled.
         currency: Of what the provider reported: what is no dollars is never added to dollars.
         abandoned_at: When a person gave it up, so that it holds back nothing and stands in no way.
+        callback_url: What the provider calls when it has ended; in no receipt.
         private: Whether the words of the request are for the provider alone; see `kling_nb.records.privacy`.
         sent: The body as it was posted; None before the first post.
         further: Files of further videos that the provider made for the same run.
@@ -287,6 +289,7 @@ class RunRecord(Record):
     folder: str = ""
     tags: dict[str, str] = Field(default_factory=dict)
     metadata: dict[str, Any] = Field(default_factory=dict)
+    callback_url: str | None = None
     media: MediaFacts | None = None
     further: tuple[MediaFacts, ...] = Field(default=(), max_length=20)
     nsfw_detected: bool | None = None

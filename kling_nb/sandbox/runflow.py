@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Route
 
+from kling_nb.sandbox.callbacks import Callbacks
 from kling_nb.sandbox.downloads import link, origin, played, replay
 from kling_nb.sandbox.faults.recording import refuses
 from kling_nb.sandbox.replies import RefusedError, json_reply
@@ -55,6 +56,7 @@ class Runflow:
 
     def __init__(self, provider: ProviderState) -> None:
         self.provider = provider
+        self.callbacks = Callbacks(provider)
 
     def routes(self) -> list[Route]:
         """Everything below the base URL."""
@@ -116,6 +118,8 @@ class Runflow:
                 return await replay(provider, request, recorded, None)
             run = self._create(request, account, body, plan)
             shown = self.show(request, run)
+            if run.extra["callback_url"]:
+                await self._call_back(request, run)
             if key:
                 provider.replays[account, key] = (digest, shown)
             await provider.created(WIRE, self._fault)
@@ -152,6 +156,13 @@ class Runflow:
         run.extra = {key: body.get(key) for key in ("client_ref", "callback_url", "metadata")}
         run.extra["idempotency_key"] = request.headers.get("idempotency-key")
         return run
+
+    async def _call_back(self, request: Request, run: Run) -> None:
+        if self.provider.faults.fires(WIRE, "callback_early"):
+            await self.provider.settle(run)
+            await self.callbacks.call(run, lambda: self.show(request, run))
+        else:
+            self.callbacks.expect(run, lambda: self.show(request, run))
 
     async def get(self, request: Request) -> Response:
         """One run."""

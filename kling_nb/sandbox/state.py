@@ -317,7 +317,16 @@ class ProviderState:
     def stats(self) -> dict[str, Any]:
         """Everything that was counted, and every run."""
         now = self.clock()
-        kinds = ("submissions", "accepted", "polls", "lists", "cancels", "downloads", "token_leaks")
+        kinds = (
+            "submissions",
+            "accepted",
+            "polls",
+            "lists",
+            "cancels",
+            "downloads",
+            "token_leaks",
+            "callbacks",
+        )
         wires = {wire: {kind: self.counts[f"{wire}.{kind}"] for kind in kinds} for wire in WIRES}
         runs = [
             {

@@ -271,6 +271,7 @@ def submit(
     retry: bool = False,
     tags: Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    callback_url: str | None = None,
     private: bool = False,
 ) -> Run:
     """Ask for a clip and return at once; costs money unless the clip is already here.
@@ -295,6 +296,7 @@ def submit(
         retry: Buy again after a failure that was, or may have been, charged.
         tags: Kept with the record.
         metadata: Sent along where the provider takes any (Runflow).
+        callback_url: What the provider calls when the run has ended (Runflow).
         private: The words go to the provider alone; what is shown and shared has their hash.
 
     Returns:

@@ -5,6 +5,7 @@ in what would be sent, kept or repeated refuses the call.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from functools import cache, partial
 from importlib.metadata import version
@@ -100,11 +101,13 @@ class CallContext:
             KlingError: The request cannot be served.
         """
         settings, where = self._settings, self._where
+        ask = replace(ask, callback_url=ask.callback_url or settings.callback_url)
         provider, model, price = self._offer(ask)
         ledger, engine = self._stand()
         play = provider == "sandbox"
         key = None if play else self._find_key(provider)
-        self._refuse(texts_of(ask.request, tags=ask.tags, metadata=ask.metadata), True)
+        texts = texts_of(ask.request, tags=ask.tags, metadata=ask.metadata)
+        self._refuse(texts | {"the callback's address": ask.callback_url or ""}, True)
         self._refuse_place(provider)
         return Admission(
             ask=ask,

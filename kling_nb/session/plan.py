@@ -11,6 +11,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Protocol
 
+from kling_nb.addresses import check_callback
 from kling_nb.config.keys import Key
 from kling_nb.config.provider_choice import choose_provider
 from kling_nb.config.settings import Settings, provider_origin
@@ -83,6 +84,8 @@ class Ask:
         retry: Buy again after a failure that was, or may have been, charged.
         tags: Kept with the record.
         metadata: Sent along, where the provider takes any (Runflow).
+        callback_url: What the provider calls when the run has ended, where it calls any (Runflow); None for
+            what the settings say.
         private: Whether the words of the request are for the provider alone.
         of_sweep: The sweep that it belongs to: its runs leave a place to single ones.
     """
@@ -100,6 +103,7 @@ class Ask:
     retry: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    callback_url: str | None = None
     private: bool = False
     of_sweep: str = ""
 
@@ -120,6 +124,11 @@ class Ask:
                 f"metadata: the name {WHO} is ours: under it a run tells its provider who spends.",
                 cure="Nothing was sent. Choose another name.",
             )
+        if self.callback_url is not None:
+            try:
+                check_callback(str(self.callback_url))
+            except ValueError as error:
+                raise UsageError(f"callback_url: {error}.", cure="Nothing was sent.") from None
         if not isinstance(self.private, bool):
             # What is not quite true must not come to mean that it is public.
             raise UsageError("private: should be True or False.", cure="Nothing was sent.")
@@ -315,6 +324,7 @@ def payloads(
                 offer.id,
                 client_ref="kling-nb-RUN-ID",
                 metadata=with_who(metadata, user=user, project=project, session_id=session_id),
+                callback_url=ask.callback_url,
             )
         except KlingError as error:
             bodies[name] = str(error)
@@ -395,6 +405,7 @@ def new_record(
         reserved_micros=estimate.reserve_micros,
         tags=dict(ask.tags),
         metadata=dict(ask.metadata),
+        callback_url=ask.callback_url if make_provider(provider).can_call_back else None,
         private=ask.private,
         **where,
     )

@@ -68,6 +68,12 @@ ADDED = {
     "/receipt: .further_files is new",
     "/receipt: File.pixel_format is new",
     "/receipt: File.profile is new",
+    # Callbacks.
+    '/cell flags/callback_url: null is now ["--callback-url"]',
+    '/classes/RunRecord/callback_url: null is now "field"',
+    '/command line/callbacks: null is now {"serve": ["--host", "--port"]}',
+    "/environment: KLING_NB_CALLBACK_URL is new",
+    "/functions/submit: callback_url (keyword-only, optional) is new",
     # Sweeps.
     "/__all__: Sweep is new",
     "/__all__: sweep is new",

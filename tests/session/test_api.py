@@ -209,7 +209,7 @@ def test_an_estimate_of_something_else_is_refused(session):
             ("multi_prompt", "shots"),
             ("generate_audio", "audio"),
             ("sound", "audio"),
-            ("callback_url", "callbacks do not exist yet"),
+            ("webhook_url", "callback_url"),
         ]:
             with pytest.raises(kling.UsageError, match=f"{name}.*{words}"):
                 call("A red fox", **{name: True})

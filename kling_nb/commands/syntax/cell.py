@@ -38,7 +38,7 @@ _EXCLUSIVE = (
     *(
         ("sweep", other)
         for other in (
-            *("no_cache", "cached_only", "retry", "metadata", "price", "allow_unpriced"),
+            *("no_cache", "cached_only", "retry", "metadata", "callback_url", "price", "allow_unpriced"),
             *("dry_run_as", "embed", "quiet"),
         )
     ),

@@ -170,6 +170,7 @@ FLAGS: tuple[Flag, ...] = (
         "Notes",
         Flag("tags", ("--tag",), "KEY=VALUE", "kept with the record; may be repeated", repeat=True),
         Flag("metadata", ("--metadata",), "JSON|$DICT", "sent along to Runflow and kept with the record"),
+        Flag("callback_url", ("--callback-url",), "URL", "address that Runflow calls when the run has ended"),
         Flag(
             "private",
             ("--private",),

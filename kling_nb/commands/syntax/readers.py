@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from kling_nb.addresses import check_callback
 from kling_nb.commands.syntax.flags import Flag, find_flag
 from kling_nb.commands.syntax.values import (
     check_text,
@@ -97,6 +98,14 @@ def _metadata(flag: str, value: str, names: Mapping[str, Any]) -> dict[str, Any]
     return copy
 
 
+def _callback(flag: str, value: str, _names: Mapping[str, Any]) -> str:
+    try:
+        check_callback(value)
+    except ValueError as error:
+        raise wrong(f"{flag}: {error}.", _CURE) from None
+    return value
+
+
 def _mapping(flag: str, value: str, names: Mapping[str, Any]) -> dict[str, Any]:
     if not value.startswith("$"):
         return read_json(flag, value)
@@ -137,4 +146,5 @@ READERS: dict[str, Reader] = {
     "timeout_s": lambda flag, value, _names: read_seconds(flag, value),
     "tags": _tag,
     "metadata": _metadata,
+    "callback_url": _callback,
 }

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.engine.polling.callbacks import Callbacks
 from kling_nb.engine.polling.follow import Account, Follow
 from kling_nb.engine.polling.schedule import MOST_S, Pace, back_off
 from kling_nb.errors import LedgerError
@@ -63,6 +64,8 @@ class Poller:
         self._closed = False
         self._accounts: dict[object, Account] = {}
         self._paces: dict[object, asyncio.Future[Pace]] = {}
+        self._callbacks = Callbacks(self._called)
+        self._follows: dict[str, Follow] = {}
 
     # -- resting -------------------------------------------------------------
     async def rest(self, job: "Job", seconds: float) -> None:
@@ -88,12 +91,24 @@ class Poller:
         if job.provider.list_call() is not None and job.same_account:
             key = (job.provider.name, job.provider.base_url, job.key)
             account = self._accounts.setdefault(key, Account())
-        return Follow(job, pace, account, started, until)
+        follow = Follow(job, pace, account, started, until)
+        if record.callback_url:
+            self._follows[record.id] = follow
+            self._callbacks.expect(job)
+        return follow
 
-    @staticmethod
-    def leave(follow: Follow) -> None:
+    def leave(self, follow: Follow) -> None:
         """Forget a run."""
         follow.pace.left(follow.id)
+        if self._follows.pop(follow.id, None):
+            self._callbacks.forget(follow.id)
+
+    def _called(self, run_id: str) -> None:
+        """Have a run read at once: its provider says that it has ended."""
+        follow = self._follows[run_id]
+        if not follow.reading:
+            self._read_itself(follow)
+            self._give_turns()
 
     async def read(self, follow: Follow, wait_s: float) -> Snapshot | None:
         """Read a run once it is due and has its turn; None where its watcher was woken before that.
@@ -110,6 +125,10 @@ class Poller:
             account.waiting[follow.provider_run_id] = follow
         follow.due = min(self._clock.monotonic() + wait_s, follow.until)
         self._push(follow.due, follow)
+        if follow.own:
+            # Its provider called while nobody waited here.
+            self._ready.append(follow)
+            self._give_turns()
         try:
             turn = await follow.turn
             job.turn = None
@@ -136,6 +155,7 @@ class Poller:
     def close(self) -> None:
         """Wake nobody any more."""
         self._closed = True
+        self._callbacks.close()
         listings = [account.listing for account in self._accounts.values()]
         for task in (self._timer, *listings):
             if task is not None:

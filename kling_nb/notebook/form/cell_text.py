@@ -125,6 +125,8 @@ def _options(ask: Ask) -> Iterator[str]:
         yield from ("--tag", shlex.quote(f"{key}={value}"))
     if ask.metadata:
         yield from ("--metadata", _json(ask.metadata))
+    if ask.callback_url:
+        yield from ("--callback-url", shlex.quote(ask.callback_url))
 
 
 def _plain(value: object) -> bool:

@@ -129,13 +129,16 @@ OPTIONS: tuple[Field, ...] = (
     _option("max_cost", "line", "Max cost", "", "dollars, for all takes together"),
     _option("price", "line", "Price per second", "", "dollars, where none is known"),
     _option("metadata", "line", "Metadata", "", "JSON, sent along to Runflow"),
+    _option("callback_url", "line", "Callback", "", "address that Runflow calls at the end"),
     _option("allow_unpriced", "switch", "", default=False),
     _option("no_cache", "switch", "", default=False),
     _option("retry", "switch", "", default=False),
     _option("private", "switch", "Private: only the provider gets the words", default=False),
 )
 
-_SPELLING = {"tags": "--tag", "max_cost": "--max-cost", "price": "--price", "metadata": "--metadata"}
+_SPELLING = {"tags": "--tag", "max_cost": "--max-cost", "price": "--price", "metadata": "--metadata"} | {
+    "callback_url": "--callback-url"
+}
 
 
 def inputs_of(model: type[BaseModel] = TextToVideo) -> tuple[Field, ...]:

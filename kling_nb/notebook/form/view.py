@@ -29,7 +29,17 @@ _AUTO = "auto"
 #: In the row below the prompt; what is named neither here nor under "More" follows, a field of tomorrow too.
 _ROW = ("duration", "aspect_ratio", "audio", "takes")
 _MORE = (
-    *("negative_prompt", "cfg_scale", "shot_type", "tags", "take", "max_cost", "price", "metadata"),
+    *(
+        "negative_prompt",
+        "cfg_scale",
+        "shot_type",
+        "tags",
+        "take",
+        "max_cost",
+        "price",
+        "metadata",
+        "callback_url",
+    ),
     *("no_cache", "retry", "private"),
 )
 _BELOW_PRICE = "allow_unpriced"

@@ -101,6 +101,10 @@ _RATES: Final = (
     Switch("run_stuck", "rate", "the run never leaves the running state"),
     Switch("run_slow", "rate", "the run takes slow_factor times as long"),
     Switch("run_forgotten", "rate", "the run is created and then known to nobody: 404, absent from lists"),
+    Switch("callback_lost", "rate", "Runflow: the callback never comes"),
+    Switch("callback_twice", "rate", "Runflow: the callback comes twice, as with an organisation's webhook"),
+    Switch("callback_tampered", "rate", "Runflow: the callback is changed after it was signed"),
+    Switch("callback_early", "rate", "Runflow: the callback comes before the submit's answer (wait_scale 0)"),
     Switch("download_trickle", "rate", "the file comes at trickle_bytes_s"),
     Switch("download_oversized", "rate", "the file says that it has 3 GiB, and then has not"),
 )
@@ -175,6 +179,12 @@ _WORDS: Final = (
     Switch("nulls", "word", "whether null counts as left out", "accept", ("accept", "refuse")),
     Switch("empty_prompt", "word", "whether a blank prompt is accepted", "refuse", ("accept", "refuse")),
     Switch("ranges", "word", "whether files answer Range requests", "on", ("on", "off")),
+    Switch(
+        "callback_secret",
+        "word",
+        "Runflow: what callbacks are signed with; else the first of KLING_NB_CALLBACK_SECRETS",
+        "",
+    ),
     Switch("redirect_to", "word", "where redirects point", "http://127.0.0.1:9/elsewhere.mp4"),
     Switch("message", "word", "the words of every error and result; `own` are the sandbox's", "own"),
     Switch(

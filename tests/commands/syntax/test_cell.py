@@ -160,7 +160,7 @@ REFUSALS = [
     ),
     ('--params \'{"multi_prompt": [], "sound": true}\'', "'sound': there is no such field, perhaps audio"),
     ("--params '{\"generate_audio\": true}'", "perhaps audio is meant"),
-    ('--params \'{"callback_url": "https://a.example"}\'', "callbacks do not exist yet"),
+    ('--params \'{"callback_url": "https://a.example"}\'', "it belongs to the call, as callback_url"),
     ("--params $nothing", "$nothing, and there is no such variable"),
     ("--params $a.b", "name of a variable"),
     ("--params $number", "number is a int"),

@@ -1,0 +1,63 @@
+"""Runs whose provider calls when they have ended: whoever took the call wrote it into the ledger.
+
+Invariants: a call decides nothing, it only has its run read at once; nothing is looked for while no run that
+is watched has an address to be called at.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kling_nb.errors import LedgerError
+from kling_nb.ledger.database import CALLED
+
+if TYPE_CHECKING:
+    from kling_nb.engine.job import Job
+
+__all__ = ["Callbacks"]
+
+#: Seconds between two looks at a real provider's.
+_LOOK_S = 0.5
+
+
+class Callbacks:
+    """Looks for calls; belongs to the background loop.
+
+    Args:
+        told: Called with our id of each run whose provider has called.
+    """
+
+    def __init__(self, told: Callable[[str], None]) -> None:
+        self._told = told
+        self._expected: set[str] = set()
+        self._looking: asyncio.Task[None] | None = None
+
+    def expect(self, job: "Job") -> None:
+        """Have a run read when its provider calls, or has called before its id was known."""
+        self._expected.add(job.record.id)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look(job))
+
+    def forget(self, run_id: str) -> None:
+        """Wait for no call of a run any more."""
+        self._expected.discard(run_id)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def _look(self, job: "Job") -> None:
+        ledger, after, wait_s, known = job.ledger, None, job.wait_s(_LOOK_S), set[str]()
+        while self._expected:
+            with contextlib.suppress(LedgerError):
+                after, called = await asyncio.to_thread(ledger.callbacks, after)
+                # One that came before this began to look stands among the run's own events.
+                for run_id in self._expected - known:
+                    events = await asyncio.to_thread(ledger.events, run_id)
+                    called += [run_id for _, kind, _ in events if kind == CALLED]
+                    known.add(run_id)
+                for run_id in self._expected.intersection(called):
+                    self._told(run_id)
+            await job.clock.sleep(wait_s)
