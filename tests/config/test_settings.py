@@ -95,6 +95,7 @@ def test_every_setting_is_read_from_the_environment(load):
         media="/clips",
         runflow_url="http://127.0.0.1:8000/runflow/",
         runcomfy_url="https://proxy.example.org:443/comfy",
+        callback_url="https://hub.example.org/kling/callbacks/runflow",
         max_in_flight="7",
         sandbox_wait="0",
         project="fox film",
@@ -103,7 +104,7 @@ def test_every_setting_is_read_from_the_environment(load):
         allow_origin="https://other.example.org , https://proxy.example.org",
     )
     assert set(settings.sources.values()) == {"environment", "default"}
-    assert sum(place == "environment" for place in settings.sources.values()) == len(OPTIONS) == 18
+    assert sum(place == "environment" for place in settings.sources.values()) == len(OPTIONS) == 19
     assert settings.model == "kling-3.0-standard"
     assert [getattr(settings, f"{cap}_micros") for cap in CAPS] == [
         2_500_000,

@@ -182,8 +182,8 @@ _WORDS: Final = (
     Switch(
         "callback_secret",
         "word",
-        "Runflow: what callbacks are signed with; else the first of KLING_NB_CALLBACK_SECRETS",
-        "",
+        "Runflow: what callbacks are signed with; `environment`: the first of KLING_NB_CALLBACK_SECRETS",
+        "environment",
     ),
     Switch("redirect_to", "word", "where redirects point", "http://127.0.0.1:9/elsewhere.mp4"),
     Switch("message", "word", "the words of every error and result; `own` are the sandbox's", "own"),
