@@ -17,12 +17,12 @@ from typing import NoReturn
 from pydantic import SecretStr
 
 from kling_nb.addresses import is_loopback
+from kling_nb.config.settings import CALLBACK_SECRETS
 from kling_nb.config.toml_files import read_user_file
 from kling_nb.errors import KeyMissingError, SettingsError
 from kling_nb.records.secrets import SHORTEST_KEY
 
 __all__ = [
-    "CALLBACK_SECRETS",
     "FROM_MACHINE",
     "KEYRING_LIMIT_S",
     "KEYRING_SERVICE",
@@ -43,9 +43,6 @@ KEY_VARIABLES: Mapping[str, tuple[str, ...]] = {
     "runflow": ("RUNFLOW_API_KEY",),
     "runcomfy": ("RUNCOMFY_API_TOKEN", "RUNCOMFY_TOKEN", "RUNCOMFY_API_KEY"),
 }
-
-#: What a provider signs its callbacks with: several, with commas between, while one replaces another.
-CALLBACK_SECRETS = "KLING_NB_CALLBACK_SECRETS"
 
 KEYRING_SERVICE = "kling_nb"
 

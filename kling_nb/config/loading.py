@@ -29,8 +29,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, cr
 from yarl import URL
 
 from kling_nb.addresses import Origin, check_callback, is_loopback, origin_of
-from kling_nb.config.keys import CALLBACK_SECRETS
-from kling_nb.config.settings import CAPS, OPTIONS, PREFIX, ProviderName, Settings, Source  # noqa: F401 - the same
+from kling_nb.config.settings import CALLBACK_SECRETS, CAPS, OPTIONS, PREFIX, ProviderName, Settings, Source  # noqa: F401 - the same
 from kling_nb.config.toml_files import APP, ProjectTable, default_user_file, find_project, read_user_file
 from kling_nb.errors import SettingsError, UsageError, one_line
 from kling_nb.pricing.catalog import add_own, find_model

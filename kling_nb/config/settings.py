@@ -36,9 +36,20 @@ if TYPE_CHECKING:
     from kling_nb.records.base import Line
     from kling_nb.records.run import Mode
 
-__all__ = ["CAPS", "OPTIONS", "PREFIX", "Settings", "Source", "default_ledger", "provider_origin"]
+__all__ = [
+    "CALLBACK_SECRETS",
+    "CAPS",
+    "OPTIONS",
+    "PREFIX",
+    "Settings",
+    "Source",
+    "default_ledger",
+    "provider_origin",
+]
 
 PREFIX = "KLING_NB_"
+#: What a provider signs its callbacks with: several, with commas between, while one replaces another.
+CALLBACK_SECRETS = "KLING_NB_CALLBACK_SECRETS"
 ProviderName = Literal["auto", "runflow", "runcomfy", "sandbox"]
 Source = Literal["default", "user file", "project", "environment", "argument"]
 

@@ -74,10 +74,10 @@ class Callbacks:
     async def _post(self, url: str, body: bytes) -> None:
         faults = self._provider.faults
         headers = {"Content-Type": "application/json", "Runflow-Request-Id": str(uuid.uuid4())}
-        secret = faults.word(_WIRE, "callback_secret")
-        if secret == "environment":
-            secret = os.environ.get("KLING_NB_CALLBACK_SECRETS", "")
-        if key := secret.split(",")[0].strip():
+        word = faults.word(_WIRE, "callback_secret")
+        if word == "environment":
+            word = os.environ.get("KLING_NB_CALLBACK_SECRETS", "")
+        if key := word.split(",")[0].strip():
             headers["Runflow-Signature"] = hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
         if faults.fires(_WIRE, "callback_tampered"):
             body = body.replace(b'"run_id"', b'"run_ID"')

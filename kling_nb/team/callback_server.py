@@ -11,9 +11,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from kling_nb.config.keys import CALLBACK_SECRETS, callback_secrets
+from kling_nb.config.keys import callback_secrets
+from kling_nb.config.settings import CALLBACK_SECRETS
 from kling_nb.errors import SettingsError
-from kling_nb.team.callbacks import MAX_BYTES, PATH, SIGNATURE, TOO_LARGE, Receiver, own_ledger
+from kling_nb.team.answers import MAX_BYTES, PATH, SIGNATURE, TOO_LARGE
+from kling_nb.team.callbacks import Receiver, own_ledger
 
 __all__ = ["callback_app", "serve_callbacks"]
 

@@ -22,35 +22,12 @@ from kling_nb.config.loading import load_settings
 from kling_nb.errors import KlingError
 from kling_nb.ledger.database import Ledger
 from kling_nb.records.run import WHO, RunRecord
+from kling_nb.team.answers import MAX_BYTES, OFF, TOO_LARGE, Answer
 
-__all__ = ["MAX_BYTES", "PATH", "SIGNATURE", "TOO_LARGE", "Answer", "Receiver", "own_ledger"]
+__all__ = ["Receiver", "own_ledger"]
 
-#: Where it is served, below the base of the address.
-PATH = "kling/callbacks/runflow"
-SIGNATURE = "Runflow-Signature"
-#: Longest body that is read; an output holds a few links.
-MAX_BYTES = 1_000_000
 #: Calls that may come at once, and in each second after that.
 _BURST, _RATE = 1_000, 50
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a call is answered with.
-
-    Args:
-        status: The HTTP status.
-        words: One line; holds nothing that came with the call.
-        retry_after_s: When to call again.
-    """
-
-    status: int
-    words: str
-    retry_after_s: int | None = None
-
-
-#: To a body that is longer than it may be.
-TOO_LARGE = Answer(413, "The body is too large.")
 
 
 class Receiver:
@@ -96,7 +73,7 @@ class Receiver:
 
     def _wrong(self, size: int) -> Answer | None:
         if not self._secrets():
-            return Answer(404, "Callbacks are off.")
+            return OFF
         return TOO_LARGE if size > MAX_BYTES else None
 
     def take(self, raw: bytes, signature: str) -> Answer:

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import uvicorn
 from pydantic import SecretStr
 
+from kling_nb.team.answers import PATH
 from kling_nb.team.callback_server import callback_app
-from kling_nb.team.callbacks import PATH, Receiver
+from kling_nb.team.callbacks import Receiver
 
 SECRET = "a-secret-of-tests"
 

@@ -21,7 +21,8 @@ from kling_nb.notebook.form.cell_text import as_cell
 from kling_nb.notebook.form.fields import blank, read
 from kling_nb.records.receipt import to_receipt
 from kling_nb.session.api import ask_for
-from kling_nb.team.callbacks import MAX_BYTES, PATH, Receiver
+from kling_nb.team.answers import MAX_BYTES, PATH
+from kling_nb.team.callbacks import Receiver
 from support.callbacks import SECRET, body_of, receiving, secrets_of, sign
 from support.jupyter import Server
 from support.paths import ROOT
@@ -266,6 +267,11 @@ def test_jupyter_server_takes_calls_without_a_login(stage, tmp_path, monkeypatch
     shutil.copy(ROOT / "kling_nb" / "team" / "jupyter_server_config.json", installed / "kling_nb.json")
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(installed.parent))
     ours = {"KLING_NB_CALLBACK_SECRETS": SECRET, "KLING_NB_LEDGER": str(s.folder / "ledger.db")}
+    off = Server(tmp_path, "lab")
+    try:
+        assert post(f"{off.base}/{PATH}", b"{}", "").status_code == 404
+    finally:
+        off.stop()
     server = Server(tmp_path, "lab", ours)
     try:
         url = f"{server.base}/{PATH}"
