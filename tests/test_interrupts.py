@@ -170,7 +170,7 @@ print(len(Ledger(sys.argv[1]).runs()))
 
 def test_a_locked_ledger_says_what_to_do_and_suggests_no_other_one(ledger, where, monkeypatch):
     """A new ledger would forget every cap and every run on its way; nothing is said of what was sent."""
-    monkeypatch.setattr("kling_nb.ledger.sqlite._LIMIT_S", 0)
+    monkeypatch.setattr("kling_nb.ledger.databases.sqlite._LIMIT_S", 0)
     impatient = Ledger(where)
     with ledger.writing(), pytest.raises(LedgerError, match="locked") as caught:
         impatient.change("kaaaaaaa", "test", message="x")

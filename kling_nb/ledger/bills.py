@@ -16,7 +16,7 @@ def read_bills(
     rows = connection.exec_driver_sql(
         "SELECT bill, duration, day, run_id FROM figures WHERE provider = ? AND model = ? AND audio = ? "
         "AND origin = ? AND bill IS NOT NULL ORDER BY created_at DESC LIMIT ?",
-        (provider, model, audio, origin, limit),
+        (provider, model, int(audio), origin, limit),
     )
     return [
         Bill(micros=bill, seconds=seconds, day=date.fromisoformat(day), run_id=run_id)
@@ -37,14 +37,15 @@ def read_waits(
     """Read how long the newest finished runs of a kind took; see `Ledger.waits`."""
     query = (
         "SELECT created_at, waited FROM figures WHERE provider = ? AND model = ? AND duration = ? "
-        "AND audio = ? AND waited IS NOT NULL AND (? IS NULL OR origin = ?) ORDER BY created_at DESC LIMIT ?"
+        "AND audio = ? AND waited IS NOT NULL AND (CAST(? AS VARCHAR) IS NULL OR origin = ?) "
+        "ORDER BY created_at DESC LIMIT ?"
     )
     # With sound and without, each is in order of time in the index.
     found = [
         (created_at, waited)
         for sound in ((False, True) if audio is None else (audio,))
         for created_at, waited in connection.exec_driver_sql(
-            query, (provider, model, duration, sound, origin, origin, limit)
+            query, (provider, model, duration, int(sound), origin, origin, limit)
         )
     ]
     found.sort(key=lambda row: row[0], reverse=True)

@@ -1,13 +1,15 @@
-"""The ledger's file: opened, brought up to date, and read and written in transactions.
+"""The ledger's file or database: opened, brought up to date, and read and written in transactions.
 
-Invariants: every write is one transaction that begins with BEGIN IMMEDIATE, so that a look and the insert
-that rests on it cannot be split by another process; a program older than the schema refuses to write;
-whatever goes wrong is a `LedgerError`.
+Invariants: every write is one transaction that has the ledger to itself from its beginning, so that a look
+and the insert that rests on it cannot be split by another process; a program older than the schema refuses to
+write; a transaction whose server went away has happened whole or not at all, and it is known which; whatever
+goes wrong is a `LedgerError`.
 """
 
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from sqlalchemy.exc import ArgumentError
 
 from kling_nb.errors import LedgerError
 from kling_nb.interrupts import interrupts_held
-from kling_nb.ledger import sqlite
+from kling_nb.ledger.databases.statements import ERRORS, dialect_of
 from kling_nb.ledger.fork_guard import ForkGate
 from kling_nb.ledger.schema import MIGRATIONS, STEPS
 from kling_nb.ledger.transaction import Transaction
@@ -24,6 +26,13 @@ from kling_nb.ledger.writer import Writer
 from kling_nb.records.base import utc_now
 
 __all__ = ["LedgerFile"]
+
+#: Seconds for which a server that was there before may be away.
+_AWAY_S = 30
+
+
+def _look_at_address(_cause: BaseException) -> str:
+    return "Look at KLING_NB_LEDGER: a path, or `postgresql://user:password@host/database`."
 
 
 class LedgerFile:
@@ -34,30 +43,27 @@ class LedgerFile:
         # Until the address is read it may hold a password anywhere.
         self.where = "address" if "://" in text else text
         self._opened = self._closed = False
+        self._cure_of: Callable[[BaseException], str] = _look_at_address
         try:
             url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
+            if "@" in (url.host or ""):
+                raise ValueError("its password must be percent-encoded, `@` as `%40`")  # noqa: TRY301 - said once
             self.where = url.set(query={}).render_as_string(hide_password=True) if "://" in text else text
-            self._is_sqlite = url.get_backend_name() == "sqlite"
-            if self._is_sqlite:
-                sqlite.make_room(url)
-            # As many connections as threads that may ask: a reader must not wait behind waiting writers.
-            # A row holds prompts: they belong into no log and no error.
-            self._engine = sa.create_engine(url, pool_size=8, max_overflow=56, hide_parameters=True)
+            self._dialect = dialect_of(url)
+            self._cure_of = self._dialect.cure_of
+            self._engine = self._dialect.make_engine(url)
             # A ledger that nobody closed closes its connections when its last user is gone.
             weakref.finalize(self, self._engine.dispose).atexit = False
             self._turn = threading.Lock()
-            self.writer = Writer(self._begun, self._broken)
+            self.writer = Writer(self._begun, self._broken, self._dialect.is_gone)
             self._forks = ForkGate(close=self._engine.dispose, renewed=self._renew)
-            if self._is_sqlite:
-                # Of the pool, and none of the engine: one of those makes each connection ten times as dear.
-                sa.event.listen(self._engine, "connect", sqlite.prepare)
             try:
                 self._migrate()
             except BaseException:
                 self._engine.dispose()
                 raise
             self._opened = True
-        except (*sqlite.ERRORS, ImportError, OSError, ValueError) as error:
+        except (*ERRORS, ImportError, OSError, ValueError) as error:
             raise self._broken(error) from None
 
     def _broken(self, error: Exception) -> LedgerError:
@@ -65,7 +71,7 @@ class LedgerFile:
         # The parser of an address repeats it, and it may hold a password.
         unread = isinstance(error, ArgumentError)
         why = "its address cannot be understood" if unread else str(cause).rstrip(".")
-        cure = sqlite.cure_of(cause)
+        cure = self._cure_of(cause)
         if not self._opened:
             cure = f"Nothing was sent. {cure}"
         return LedgerError(f"The ledger {self.where} cannot be used: {why}.", cure=cure)
@@ -104,7 +110,7 @@ class LedgerFile:
         try:
             with interrupts_held(), self._begun(True) if writing else self._open(writing=False) as connection:
                 yield connection
-        except sqlite.ERRORS as error:
+        except ERRORS as error:
             raise self._broken(error) from None
 
     @contextmanager
@@ -117,20 +123,58 @@ class LedgerFile:
     def _open(self, *, writing: bool, synced: bool = True) -> Iterator[sa.Connection]:
         pool = self._engine.pool
         try:
-            with self._forks, self._engine.connect() as connection, connection.begin():
-                if self._is_sqlite:
-                    sqlite.begin(connection, writing=writing, synced=synced)
+            with self._forks:
+                connection, mark = self._connected(writing=writing, synced=synced)
+                done = False
                 try:
-                    yield connection
+                    try:
+                        yield connection
+                        done = True
+                    finally:
+                        # One that was not read to its end would hold this state of the file, and whoever
+                        # gets the connection next could not begin to write: not even after waiting.
+                        for result in connection.info.pop("results", ()):
+                            result.close()
+                    connection.commit()
+                except ERRORS as error:
+                    if not self._dialect.is_gone(error):
+                        raise
+                    connection.invalidate()
+                    if not (done and mark and self._is_committed(mark)):
+                        raise
                 finally:
-                    # One that was not read to its end would hold this state of the file, and whoever gets
-                    # the connection next could not begin to write: not even after waiting.
-                    for result in connection.info.pop("results", ()):
-                        result.close()
+                    connection.close()
         finally:
             if self._closed:
                 # Closed meanwhile: nobody else would close what has just gone back into the pool.
                 pool.dispose()
+
+    def _connected(self, *, writing: bool, synced: bool = True) -> tuple[sa.Connection, str | None]:
+        """Begin a transaction; a server that was there before is waited for, as nothing has been done yet."""
+        until = time.monotonic() + _AWAY_S
+        while True:
+            connection = None
+            try:
+                connection = self._engine.connect()
+                connection.begin()
+                return connection, self._dialect.begin(connection, writing=writing, synced=synced)
+            except BaseException as error:
+                again = self._opened and self._dialect.is_gone(error) and time.monotonic() < until
+                if connection is not None:
+                    if again:
+                        connection.invalidate()
+                    connection.close()
+                if not again:
+                    raise
+            # All others in the pool are as dead.
+            self._engine.dispose()
+            time.sleep(0.1)
+
+    def _is_committed(self, mark: str) -> bool:
+        """Look whether a transaction was committed, of which only the answer got lost."""
+        connection, _ = self._connected(writing=True)
+        with connection:
+            return self._dialect.is_committed(connection, mark)
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:

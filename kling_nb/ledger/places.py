@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
-from kling_nb.ledger.sqlite import run_statement
+from kling_nb.ledger.databases.statements import run_statement
+from kling_nb.ledger.databases.triggers import add_trigger, now_text, run_ddl
 from kling_nb.records.base import utc_now
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ _BEFORE_END = "('created', 'submitting', 'queued', 'running')"
 _KEY = " || ' ' || ".join(
     ("NEW.provider", *(f"json_extract(NEW.record, '$.{x}')" for x in ("origin", "account")))
 )
-_STEPS = (
+_TABLES = (
     """CREATE TABLE places (
         run_id VARCHAR PRIMARY KEY NOT NULL,
         account VARCHAR NOT NULL,
@@ -67,22 +68,16 @@ _STEPS = (
         at VARCHAR NOT NULL,
         step_s FLOAT NOT NULL
     ) WITHOUT ROWID""",
-    # Also where a run is taken over, or taken up again, that is at its provider already.
-    f"""CREATE TRIGGER place_taken AFTER UPDATE OF status, owner ON runs
-        WHEN NEW.owner IS NOT NULL AND NEW.status IN {_SENT} AND json_valid(NEW.record)
-            AND (OLD.owner IS NOT NEW.owner OR OLD.status NOT IN {_SENT})
-            AND NOT EXISTS (SELECT 1 FROM places WHERE run_id = NEW.id)
-        BEGIN
-            INSERT INTO places (run_id, account, sweep, since)
-            VALUES (NEW.id, {_KEY}, '', strftime('%Y-%m-%dT%H:%M:%f000+00:00', 'now'));
-        END""",
-    f"""CREATE TRIGGER place_left AFTER UPDATE OF status, owner ON runs
-        WHEN OLD.owner IS NOT NULL AND OLD.status IN {_BEFORE_END}
-            AND (NEW.owner IS NULL OR NEW.status NOT IN {_BEFORE_END})
-        BEGIN
-            DELETE FROM places WHERE run_id = OLD.id;
-        END""",
 )
+#: When a place is taken, and what happens then: also where a run is taken over, or taken up again, that is
+#: at its provider already.
+_TAKEN = f"""NEW.owner IS NOT NULL AND NEW.status IN {_SENT}
+    AND (OLD.owner IS NULL OR OLD.owner <> NEW.owner OR OLD.status NOT IN {_SENT})
+    AND NOT EXISTS (SELECT 1 FROM places WHERE run_id = NEW.id)"""
+_TAKE = f"INSERT INTO places (run_id, account, sweep, since) VALUES (NEW.id, {_KEY}, '', {{now}});"
+_LEFT = f"""OLD.owner IS NOT NULL AND OLD.status IN {_BEFORE_END}
+    AND (NEW.owner IS NULL OR NEW.status NOT IN {_BEFORE_END})"""
+_LEAVE = "DELETE FROM places WHERE run_id = OLD.id;"
 
 
 class NoPlaceError(Exception):
@@ -138,8 +133,12 @@ class Flow:
 
 def add_places(connection: sa.Connection) -> None:
     """Make the tables and the triggers."""
-    for statement in _STEPS:
-        connection.exec_driver_sql(statement)
+    for statement in _TABLES:
+        run_ddl(connection, statement)
+    event = "AFTER UPDATE OF status, owner ON runs"
+    taken = f"{_TAKEN} AND json_valid(NEW.record)"
+    add_trigger(connection, "place_taken", event, taken, _TAKE.format(now=now_text(connection)))
+    add_trigger(connection, "place_left", event, _LEFT, _LEAVE)
 
 
 def place_key(record: "RunRecord") -> str:
@@ -180,14 +179,14 @@ def take(transaction: "Transaction", run_id: str, seeker: Seeker, sweep: str) ->
     now = utc_now()
     most = _limit(connection, seeker, now)
     lines = _lines(connection, account, now)
-    counted = "SELECT count(*), coalesce(sum(sweep <> ''), 0) FROM places WHERE account = ? AND run_id <> ?"
+    counted = "SELECT count(*), count(nullif(sweep, '')) FROM places WHERE account = ? AND run_id <> ?"
     [(taken, by_sweeps)] = run_statement(connection, counted, (account, run_id)).fetchall()
     room = fits(sweep, most, taken, by_sweeps, ahead := _ahead(lines, seeker.owner, sweep))
     if not room and not _has_room(_live(connection, account, now), run_id, sweep, most, ahead):
         raise NoPlaceError(elsewhere=True)
     run_statement(
         connection,
-        "INSERT OR IGNORE INTO places (run_id, account, sweep, since) VALUES (?, ?, ?, ?)",
+        "INSERT INTO places (run_id, account, sweep, since) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (run_id, account, sweep, now.isoformat()),
     )
     if (seeker.owner, sweep) in lines:
@@ -231,7 +230,7 @@ def look(transaction: "Transaction", seeker: Seeker, waiting: Collection[str]) -
         run_statement(
             connection,
             "INSERT INTO place_lines (account, owner, sweep, since, until) VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET until = excluded.until",
+            "ON CONFLICT (account, owner, sweep) DO UPDATE SET until = excluded.until",
             (account, owner, sweep, now.isoformat(), until),
         )
     known = run_statement(
@@ -274,14 +273,15 @@ def lower(transaction: "Transaction", account: str, sent_at: datetime | None, st
         most = min(most, _recovered(row, now))
     run_statement(
         connection,
-        "INSERT OR REPLACE INTO place_limits (account, most, at, step_s) VALUES (?, ?, ?, ?)",
+        "INSERT INTO place_limits (account, most, at, step_s) VALUES (?, ?, ?, ?) ON CONFLICT (account) "
+        "DO UPDATE SET most = excluded.most, at = excluded.at, step_s = excluded.step_s",
         (account, max(1, most // 2), now.isoformat(), step_s),
     )
 
 
 def _lowered(connection: sa.Connection, account: str) -> list[Any]:
     query = "SELECT most, at, step_s FROM place_limits WHERE account = ?"
-    return run_statement(connection, query, (account,)).fetchall()
+    return [*run_statement(connection, query, (account,))]
 
 
 def _recovered(row: tuple[int, str, float], now: datetime) -> int:
@@ -300,7 +300,7 @@ def _live(connection: sa.Connection, account: str, now: datetime) -> list[Any]:
         "SELECT places.run_id, places.sweep, places.since, runs.owner, runs.status FROM places "
         "JOIN runs ON runs.id = places.run_id WHERE places.account = ? AND runs.owned_until >= ?"
     )
-    return run_statement(connection, query, (account, now.isoformat())).fetchall()
+    return [*run_statement(connection, query, (account, now.isoformat()))]
 
 
 def _lines(connection: sa.Connection, account: str, now: datetime) -> dict[tuple[str, str], str]:

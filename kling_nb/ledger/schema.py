@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kling_nb.ledger.databases.statements import is_postgresql
 from kling_nb.ledger.figures import add_figures
 from kling_nb.ledger.places import add_places
 from kling_nb.records.run import RunRecord
@@ -28,28 +29,31 @@ __all__ = [
 
 _schema = sa.MetaData()
 
+#: In the order of bytes in both databases: times, and names of sums, are compared.
+_String = sa.String().with_variant(sa.String(collation="C"), "postgresql")
+
 RUNS = sa.Table(
     "runs",
     _schema,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("request_key", sa.String, nullable=False, index=True),
-    sa.Column("run_key", sa.String, nullable=False),
-    sa.Column("provider", sa.String, nullable=False),
-    sa.Column("model", sa.String, nullable=False),
-    sa.Column("provider_run_id", sa.String),
-    sa.Column("status", sa.String, nullable=False),
-    sa.Column("charged", sa.String, nullable=False),
+    sa.Column("id", _String, primary_key=True),
+    sa.Column("request_key", _String, nullable=False, index=True),
+    sa.Column("run_key", _String, nullable=False),
+    sa.Column("provider", _String, nullable=False),
+    sa.Column("model", _String, nullable=False),
+    sa.Column("provider_run_id", _String),
+    sa.Column("status", _String, nullable=False),
+    sa.Column("charged", _String, nullable=False),
     sa.Column("play", sa.Boolean, nullable=False),
-    sa.Column("session_id", sa.String, nullable=False, index=True),
-    sa.Column("project", sa.String, nullable=False),
-    sa.Column("user", sa.String, nullable=False),
-    sa.Column("created_at", sa.String, nullable=False, index=True),
+    sa.Column("session_id", _String, nullable=False, index=True),
+    sa.Column("project", _String, nullable=False),
+    sa.Column("user", _String, nullable=False),
+    sa.Column("created_at", _String, nullable=False, index=True),
     sa.Column("seconds", sa.Float),
     sa.Column("duration", sa.Integer, nullable=False),
     sa.Column("reserved_micros", sa.BigInteger, nullable=False),
     sa.Column("settled_micros", sa.BigInteger),
-    sa.Column("owner", sa.String),
-    sa.Column("owned_until", sa.String),
+    sa.Column("owner", _String),
+    sa.Column("owned_until", _String),
     sa.Column("record", sa.Text, nullable=False),
 )
 LIVE = ("created", "submitting", "queued", "running", "saving", "lost")
@@ -58,64 +62,69 @@ sa.Index(
     RUNS.c.run_key,
     unique=True,
     sqlite_where=RUNS.c.status.in_(LIVE),
+    postgresql_where=RUNS.c.status.in_(LIVE),
 )
 EVENTS = sa.Table(
     "events",
     _schema,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("run_id", sa.String, nullable=False, index=True),
-    sa.Column("at", sa.String, nullable=False),
-    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("run_id", _String, nullable=False, index=True),
+    sa.Column("at", _String, nullable=False),
+    sa.Column("kind", _String, nullable=False),
     sa.Column("data", sa.Text, nullable=False),
 )
 VOTES = sa.Table(
     "votes",
     _schema,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("run_a", sa.String, nullable=False, index=True),
-    sa.Column("run_b", sa.String, nullable=False, index=True),
-    sa.Column("left", sa.String, nullable=False),
-    sa.Column("vote", sa.String, nullable=False),
+    sa.Column("run_a", _String, nullable=False, index=True),
+    sa.Column("run_b", _String, nullable=False, index=True),
+    sa.Column("left", _String, nullable=False),
+    sa.Column("vote", _String, nullable=False),
     sa.Column("axes", sa.Text, nullable=False),
-    sa.Column("rater", sa.String, nullable=False, index=True),
-    sa.Column("at", sa.String, nullable=False),
+    sa.Column("rater", _String, nullable=False, index=True),
+    sa.Column("at", _String, nullable=False),
     sa.Column("note", sa.Text, nullable=False),
-    sa.Column("session_id", sa.String, nullable=False),
-    sa.Column("project", sa.String, nullable=False),
+    sa.Column("session_id", _String, nullable=False),
+    sa.Column("project", _String, nullable=False),
 )
 SWEEPS = sa.Table(
     "sweeps",
     _schema,
-    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("name", _String, primary_key=True),
     sa.Column("grid", sa.Text, nullable=False),
-    sa.Column("state", sa.String, nullable=False),
+    sa.Column("state", _String, nullable=False),
     sa.Column("play", sa.Boolean, nullable=False),
     sa.Column("consent_micros", sa.BigInteger),
     sa.Column("accounts", sa.Text, nullable=False),
-    sa.Column("created_at", sa.String, nullable=False),
-    sa.Column("project", sa.String, nullable=False),
-    sa.Column("user", sa.String, nullable=False),
+    sa.Column("created_at", _String, nullable=False),
+    sa.Column("project", _String, nullable=False),
+    sa.Column("user", _String, nullable=False),
 )
 SWEEP_MEMBERS = sa.Table(
     "sweep_members",
     _schema,
-    sa.Column("sweep", sa.String, primary_key=True),
+    sa.Column("sweep", _String, primary_key=True),
     sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("request_key", sa.String, nullable=False),
-    sa.Column("provider", sa.String),
+    sa.Column("request_key", _String, nullable=False),
+    sa.Column("provider", _String),
     sqlite_with_rowid=False,
 )
 MIGRATIONS = sa.Table(
     "migrations",
     _schema,
     sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("name", sa.String, nullable=False),
-    sa.Column("applied_at", sa.String, nullable=False),
+    sa.Column("name", _String, nullable=False),
+    sa.Column("applied_at", _String, nullable=False),
 )
 
 
 def _create_tables(connection: sa.Connection) -> None:
     RUNS.create(connection)
+    if is_postgresql(connection):
+        from kling_nb.ledger.databases import postgresql
+
+        postgresql.add_functions(connection)
     EVENTS.create(connection)
 
 

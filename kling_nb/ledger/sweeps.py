@@ -126,7 +126,8 @@ def add_members(transaction: Transaction, name: str, members: Sequence[tuple[int
     """Add members that are not there: number, request key, and the provider where one is named."""
     if members:
         transaction.connection.exec_driver_sql(
-            "INSERT OR IGNORE INTO sweep_members (sweep, number, request_key, provider) VALUES (?, ?, ?, ?)",
+            "INSERT INTO sweep_members (sweep, number, request_key, provider) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT DO NOTHING",
             [(name, *member) for member in members],
         )
 

@@ -54,7 +54,7 @@ def read_open(connection: sa.Connection) -> Records:
     """Read the ended runs of real money whose charge is not their provider's own word, newest first."""
     query = (
         "SELECT runs.id, runs.record FROM figures JOIN runs ON runs.id = figures.run_id "
-        "WHERE figures.open = 1 AND NOT figures.play ORDER BY figures.created_at DESC, runs.id"
+        "WHERE figures.open = 1 AND figures.play = 0 ORDER BY figures.created_at DESC, runs.id"
     )
     return read_rows((run_id, text) for run_id, text in connection.exec_driver_sql(query))
 

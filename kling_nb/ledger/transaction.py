@@ -13,9 +13,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from kling_nb.errors import LedgerError
+from kling_nb.ledger.databases.statements import run_statement
 from kling_nb.ledger.rows import read_row, read_rows, remember
 from kling_nb.ledger.schema import COLUMNS, LIVE, row_of
-from kling_nb.ledger.sqlite import run_statement
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals
 from kling_nb.records.run import Earlier, RunRecord, RunStatus, changed
@@ -27,12 +27,14 @@ _MOST_EARLIER = 50
 _NOT_LOGGED = frozenset({"request", "status", "sent", "earlier"})
 
 
+# One of them is a word of SQL.
+_QUOTED = tuple(f'"{name}"' for name in COLUMNS)
 # The statements of every step of a run's life, as the driver takes them.
-_INSERT = f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
-_UPDATE = f"UPDATE runs SET {' = ?, '.join(COLUMNS)} = ? WHERE id = ?"
+_INSERT = f"INSERT INTO runs ({', '.join(_QUOTED)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+_UPDATE = f"UPDATE runs SET {' = ?, '.join(_QUOTED)} = ? WHERE id = ?"
 _SELECT = "SELECT id, record FROM runs WHERE"
 _LIVE = ", ".join(f"'{status}'" for status in LIVE)
-_SUMS = ", ".join(f"coalesce(sum({name}), 0)" for name in ("settled", "reserved", "unknown"))
+_SUMS = ", ".join(f"CAST(coalesce(sum({name}), 0) AS BIGINT)" for name in ("settled", "reserved", "unknown"))
 #: Runs that nobody else drives: of an owner, at a time.
 _FREE = f"owner IS NULL OR owner = ? OR (owned_until < ? AND status <> '{RunStatus.SUBMITTING.value}')"
 
@@ -115,7 +117,7 @@ class Transaction:
         return None
 
     def _rows(self, query: str, *values: object) -> list[Any]:
-        return run_statement(self._connection, query, values).fetchall()
+        return [*run_statement(self._connection, query, values)]
 
     def sums(self, *, play: bool, since: datetime | None = None, **equal: str) -> Totals:
         """Read running totals of money; runs whose charge is unknown are counted beside the sums.
@@ -131,7 +133,7 @@ class Transaction:
         [(field, name)] = equal.items() or [("user", None)]
         query, values = (
             f"SELECT {_SUMS} FROM sums WHERE scope = ? AND play = ?",
-            [field.removesuffix("_id"), play],
+            [field.removesuffix("_id"), int(play)],
         )
         if name is not None:
             query, values = f"{query} AND name = ?", [*values, name]
@@ -220,11 +222,12 @@ class Transaction:
     def renew(self, run_ids: Sequence[str], owner: str, ttl_s: float) -> int:
         """Keep the right to drive runs, but never take it; gives how many are still this owner's."""
         until = (utc_now() + timedelta(seconds=ttl_s)).isoformat()
-        return run_statement(
+        renewed = run_statement(
             self._connection,
             "UPDATE runs SET owned_until = ? WHERE owner = ? AND id IN (SELECT value FROM json_each(?))",
             (until, owner, json.dumps(list(run_ids))),
-        ).rowcount
+        )
+        return int(renewed.rowcount)
 
     def lease(self, run_id: str) -> str | None:
         """Give what changes with every renewal of a run's lease; see `Ledger.lease`."""
@@ -245,7 +248,7 @@ class Transaction:
         # Nothing is equal to NULL, so that a run without a lease never counts as unmoved.
         take = f"UPDATE runs SET owner = ?, owned_until = ? WHERE id = ? AND ({_FREE} OR owned_until = ?)"
         values = (owner, until, run_id, owner, now.isoformat(), unmoved)
-        return run_statement(self._connection, take, values).rowcount == 1
+        return bool(run_statement(self._connection, take, values).rowcount == 1)
 
     def claimable(self, run_id: str, owner: str) -> bool:
         """Say whether `claim` would be granted now."""

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from kling_nb.errors import LedgerError
 from kling_nb.files import Checkpoint, no_checkpoint
-from kling_nb.ledger.sqlite import ERRORS, run_statement
+from kling_nb.ledger.databases.statements import ERRORS, run_statement
 from kling_nb.ledger.transaction import Transaction
 
 __all__ = ["Writer"]
@@ -52,14 +52,16 @@ class Writer:
     Args:
         transaction: Opens a write transaction; told whether its commit must be on the disk when it ends.
         broken: Makes the ledger's error of one of the database.
+        gone: Whether an error says that the server went away, and nothing was written.
     """
 
     def __init__(
         self,
         transaction: Callable[[bool], AbstractContextManager[sa.Connection]],
         broken: Callable[[Exception], LedgerError],
+        gone: Callable[[BaseException], bool],
     ) -> None:
-        self._transaction, self._broken = transaction, broken
+        self._transaction, self._broken, self._gone = transaction, broken, gone
         #: Called within a batch after each piece of work, and after its commit; a crash test ends there.
         self.checkpoint: Checkpoint = no_checkpoint
         self.renew()
@@ -125,19 +127,29 @@ class Writer:
     def _write(self, batch: Sequence[_Ask]) -> None:
         # Who was canceled before his turn wants nothing any more.
         asks = [ask for ask in batch if not ask.future.cancelled()]
-        answers: list[_Answer] = []
         try:
-            with self._transaction(any(ask.synced for ask in asks)) as connection:
-                for ask in asks:
-                    answers.append(self._answer(ask, connection))
-                    self.checkpoint("batch half written")
-            self.checkpoint("batch in the ledger")
+            try:
+                answers = self._commit(asks)
+            except ERRORS as error:
+                if not self._gone(error):
+                    raise
+                # Nothing of it was written; the next transaction begins when the server is there again.
+                answers = self._commit(asks)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
             answers = [(ask, None, self._broken(error)) for ask in asks]
         for loop in {ask.loop for ask in asks}:
             own = [answer for answer in answers if answer[0].loop is loop]
             with suppress(RuntimeError):  # a loop that is closed waits for nothing
                 loop.call_soon_threadsafe(_tell, own)
+
+    def _commit(self, asks: Sequence[_Ask]) -> list[_Answer]:
+        answers: list[_Answer] = []
+        with self._transaction(any(ask.synced for ask in asks)) as connection:
+            for ask in asks:
+                answers.append(self._answer(ask, connection))
+                self.checkpoint("batch half written")
+        self.checkpoint("batch in the ledger")
+        return answers
 
     def _answer(self, ask: _Ask, connection: sa.Connection) -> _Answer:
         run_statement(connection, "SAVEPOINT ask")

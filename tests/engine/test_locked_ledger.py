@@ -14,7 +14,7 @@ from support.stage import WIRES, Stage
 def test_a_ledger_that_is_locked_for_a_moment_stops_no_run(tmp_path, monkeypatch, wire, step):
     """Every commit of a run's state is tried again, and not only that of its id and of its end."""
     # SQLite says at once that it is locked, as it does after half a minute otherwise.
-    monkeypatch.setattr("kling_nb.ledger.sqlite._LIMIT_S", 0)
+    monkeypatch.setattr("kling_nb.ledger.databases.sqlite._LIMIT_S", 0)
     stage = Stage(tmp_path, wire)
     where = tmp_path / "ledger.db"
     with closing(sqlite3.connect(where, isolation_level=None, check_same_thread=False)) as other:

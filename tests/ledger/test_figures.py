@@ -1,19 +1,19 @@
 """Figures and running totals: right whoever writes a row, and no dearer with a ledger of years."""
 
 import shutil
-import sqlite3
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 
 from kling_nb.ledger.database import Ledger
+from kling_nb.ledger.schema import RUNS
 from kling_nb.records.money import Estimate
 from kling_nb.records.run import RunStatus
 from kling_nb.spending.report import CostReport
 from kling_nb.spending.sums import DIMENSIONS, is_open, select
 from support.clips import make_record
+from support.databases import in_a_file, look, opened, spoil
 from support.paths import TESTS
 
 OWN = {"session_id": "s", "project": "p", "user": "u"}
@@ -34,17 +34,17 @@ def sums(ledger, **which):
 
 def clone(where, many, *, of, mark="c"):
     """Clone a run as an outside program does: new ids, everything else as it stands."""
-    with closing(sqlite3.connect(where)) as book, book:
-        names = [row[1] for row in book.execute("PRAGMA table_info(runs)")]
-        new = {
-            name: f"{name} || '{mark}' || n" for name in ("id", "provider_run_id", "run_key", "request_key")
-        }
-        values = ", ".join(new.get(name, f'"{name}"') for name in names)
-        book.execute(
-            "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?) "
-            f"INSERT INTO runs SELECT {values} FROM numbers, runs WHERE id = ?",
-            (many, of),
-        )
+    new = {name: f"{name} || '{mark}' || n" for name in ("id", "provider_run_id", "run_key", "request_key")}
+    names = [f'"{column.name}"' for column in RUNS.columns]
+    values = ", ".join(new.get(name.strip('"'), name) for name in names)
+    spoil(
+        where,
+        f"INSERT INTO runs ({', '.join(names)}) "
+        "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?) "
+        f"SELECT {values} FROM numbers, runs WHERE id = ?",
+        many,
+        of,
+    )
 
 
 def test_totals_follow_every_change_of_a_row(ledger, where):
@@ -58,10 +58,9 @@ def test_totals_follow_every_change_of_a_row(ledger, where):
     assert sums(ledger, user="u") == sums(ledger) == (5, 0, 0)
     clone(where, 3, of=run.id)
     assert sums(ledger, user="u") == (20, 0, 0)
-    with closing(sqlite3.connect(where)) as book, book:
-        book.execute("UPDATE runs SET project = 'q' WHERE id = ?", (run.id,))
-        book.execute("UPDATE runs SET record = '{' WHERE id = ?", (f"{run.id}c1",))
-        book.execute("DELETE FROM runs WHERE id = ?", (f"{run.id}c2",))
+    spoil(where, "UPDATE runs SET project = 'q' WHERE id = ?", run.id)
+    spoil(where, "UPDATE runs SET record = '{' WHERE id = ?", f"{run.id}c1")
+    spoil(where, "DELETE FROM runs WHERE id = ?", f"{run.id}c2")
     assert (sums(ledger, project="p"), sums(ledger, project="q")) == ((10, 0, 0), (5, 0, 0))
     assert sums(ledger, user="u", play=True) == (0, 0, 0)
     assert ledger.mend_sums() == 0
@@ -86,9 +85,8 @@ def test_totals_of_days_count_on_the_day_of_the_request(ledger):
 def test_wrong_totals_are_found_and_made_anew(ledger, where):
     """What another program spoils is mended from the runs, and said once."""
     run = add(ledger, reserved_micros=7)
-    with closing(sqlite3.connect(where)) as book, book:
-        book.execute("UPDATE sums SET reserved = 1 WHERE scope = 'session'")
-        book.execute("UPDATE figures SET bill = 9")
+    spoil(where, "UPDATE sums SET reserved = 1 WHERE scope = 'session'")
+    spoil(where, "UPDATE figures SET bill = 9")
     assert sums(ledger, session_id="s") == (0, 1, 0)
     assert ledger.mend_sums() > 0
     assert sums(ledger, session_id="s") == (0, 7, 0)
@@ -98,15 +96,14 @@ def test_wrong_totals_are_found_and_made_anew(ledger, where):
     assert ledger.mend_sums() == 0
 
 
+@in_a_file
 @pytest.mark.parametrize("many", [100, pytest.param(100_000, marks=pytest.mark.matrix)])
 def test_a_ledger_of_years_is_migrated_and_searched_by_index(where, many):
     """The ledger of version 0.1 with many runs more: its totals are there, and nothing is scanned."""
+    where.parent.mkdir()
     shutil.copyfile(TESTS / "data" / "v0_1" / "ledger.db", where)
-    with closing(sqlite3.connect(where)) as book:
-        [run] = book.execute(
-            "SELECT id, session_id, settled_micros FROM runs WHERE status = 'succeeded' LIMIT 1"
-        )
-        [before] = book.execute("SELECT SUM(settled_micros) FROM runs WHERE NOT play").fetchall()
+    [run] = look(where, "SELECT id, session_id, settled_micros FROM runs WHERE status = 'succeeded' LIMIT 1")
+    [before] = look(where, "SELECT SUM(settled_micros) FROM runs WHERE NOT play")
     run_id, session_id, settled = run
     clone(where, many, of=run_id)
     ledger = Ledger(where)
@@ -116,7 +113,7 @@ def test_a_ledger_of_years_is_migrated_and_searched_by_index(where, many):
     kind = record.provider, record.model
     assert len(ledger.waits(*kind, record.request.duration, audio=record.request.audio)) == 50
     assert len(ledger.bills(*kind, origin=record.origin, audio=record.request.audio, limit=9)) == 9
-    with closing(sqlite3.connect(where)) as book:
+    with opened(where) as book:
         for query in SEARCHES:
             for row in book.execute(f"EXPLAIN QUERY PLAN {query}"):
                 assert "SCAN" not in row[3], (query, row[3])
@@ -189,12 +186,12 @@ def test_a_listing_is_read_in_pages_and_stays_what_it_was(ledger, where):
     for place in (453, -454):
         with pytest.raises(IndexError):
             listing[place]
-    with closing(sqlite3.connect(where)) as book, book:
-        book.execute("UPDATE runs SET record = '{' WHERE id = 'k0000000'")
+    spoil(where, "UPDATE runs SET record = '{' WHERE id = 'k0000000'")
     assert (len(ledger.listing()), ledger.unreadable(), ledger.unreadable("t")) == (453, 1, 0)
     assert list(ledger.listing()) == list(ledger.runs())
 
 
+@in_a_file
 def test_no_call_does_more_work_in_a_ledger_of_many_runs(ledger, where):
     """Counted in steps of SQLite's machine: with 3,000 runs at most twice those with one."""
     run = add(ledger, settled_micros=1, reported_micros=1, status=RunStatus.SUCCEEDED)

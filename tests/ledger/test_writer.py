@@ -16,6 +16,7 @@ from kling_nb.errors import LedgerError
 from kling_nb.ledger.database import LeaseLostError, Ledger
 from kling_nb.records.run import RunStatus
 from support.clips import make_record
+from support.databases import in_a_file, is_postgresql, look
 from support.stage import QUICK, Stage
 
 MANY = 50
@@ -32,6 +33,11 @@ def ledger(where):
     made.close()
 
 
+#: What a transaction of PostgreSQL has changed, and whether its commit will be synced.
+CHANGED = """SELECT sum(n_tup_ins + n_tup_upd + n_tup_del), current_setting('synchronous_commit')
+    FROM pg_stat_xact_user_tables WHERE relname <> 'writings' AND schemaname = current_schema()"""
+
+
 class Commits(list):
     """Commits that changed something: whether each was synced, and on which thread it was."""
 
@@ -39,11 +45,17 @@ class Commits(list):
         super().__init__()
         with ledger.reading() as transaction:
             raw = transaction.connection.connection.driver_connection
-        self._written = {raw: raw.total_changes}
+        self._file = isinstance(raw, sqlite3.Connection)
+        self._written = {raw: raw.total_changes} if self._file else {}
         sa.event.listen(ledger._engine, "commit", self._note)
 
     def _note(self, connection):
         raw = connection.connection.driver_connection
+        if not self._file:
+            changed, synced = raw.execute(CHANGED).fetchone()
+            if changed:
+                self.append((synced == "on", threading.current_thread().name))
+            return
         before, self._written[raw] = self._written.get(raw, 0), raw.total_changes
         if raw.total_changes > before:
             synced = raw.execute("PRAGMA synchronous").fetchone() == (2,)
@@ -61,8 +73,7 @@ def submitting(number, owner="me"):
 
 
 def statuses(where):
-    with closing(sqlite3.connect(where)) as book:
-        return [status for (status,) in book.execute("SELECT status FROM runs ORDER BY id")]
+    return [status for (status,) in look(where, "SELECT status FROM runs ORDER BY id")]
 
 
 async def held_up(ledger, asks):
@@ -90,14 +101,15 @@ def test_what_waits_is_one_commit_and_a_refusal_refuses_itself_alone(ledger, whe
     assert [place for place, _ in errors] == [7, 8]
     assert isinstance(errors[0][1], LeaseLostError)
     assert isinstance(errors[1][1], LedgerError)
-    assert "UNIQUE" in str(errors[1][1])
+    assert "unique" in str(errors[1][1]).lower()
     assert statuses(where) == ["submitting"] * 48 + ["created"] * 2
     assert ledger.mend_sums() == 0
 
 
+@in_a_file
 def test_a_batch_that_cannot_be_committed_is_refused_to_everybody(ledger, where, monkeypatch):
     """No lock, or no room: each gets an error of his own, nothing is half written, and the next one works."""
-    monkeypatch.setattr("kling_nb.ledger.sqlite._LIMIT_S", 0)
+    monkeypatch.setattr("kling_nb.ledger.databases.sqlite._LIMIT_S", 0)
     ledger._engine.dispose()
 
     async def locked():
@@ -116,7 +128,7 @@ def test_a_batch_that_cannot_be_committed_is_refused_to_everybody(ledger, where,
     assert statuses(where).count("submitting") == 1
 
 
-def test_what_needs_no_sync_rides_along_or_is_not_synced(ledger):
+def test_what_needs_no_sync_rides_along_or_is_not_synced(ledger, where):
     """Readings alone are committed without a sync; beside a paid step they cost nothing more."""
     commits = Commits(ledger)
 
@@ -129,8 +141,9 @@ def test_what_needs_no_sync_rides_along_or_is_not_synced(ledger):
     [(synced, _)] = asyncio.run(work())
     assert synced is False
     assert all(synced for synced, _ in commits[1:])
-    with ledger._engine.connect() as connection:
-        assert connection.scalar(sa.text("PRAGMA synchronous")) == 2
+    if not is_postgresql(where):
+        with ledger._engine.connect() as connection:
+            assert connection.scalar(sa.text("PRAGMA synchronous")) == 2
 
 
 def test_who_is_canceled_before_his_turn_writes_nothing(ledger, where):

