@@ -243,8 +243,8 @@ class BudgetError(KlingError):
 
     Args:
         what: What happened, as one sentence.
-        level: Which cap: `cell`, `session`, `project_daily`, `user_daily` or `user_total`; None where no cap
-            was the reason. It and the sums below are attributes.
+        level: Which cap: `cell`, `session`, `project_daily`, `user_daily`, `user_total`, `team_daily` or
+            `team_total`; None where no cap was the reason. It and the sums below are attributes.
         cap_micros: That cap, in micro-dollars.
         spent_micros: What is settled under it, in micro-dollars.
         reserved_micros: What is held back under it, in micro-dollars.

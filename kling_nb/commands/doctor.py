@@ -245,7 +245,10 @@ def _ledger(session: "Session", settings: "Settings") -> Finding:
         return Finding("ledger", "warn", f"{words}; {wrong} running totals were wrong", cure)
     kind = "" if "://" in settings.ledger else file_system(Path(settings.ledger))
     if kind.startswith(_NETWORK):
-        cure = "Use it from one host at a time, or point KLING_NB_LEDGER at a local disk."
+        cure = (
+            "SQLite is not safe there for several hosts: keep it in PostgreSQL "
+            "(KLING_NB_LEDGER=postgresql://...), use it from one host at a time, or put it on a local disk."
+        )
         return Finding("ledger", "warn", f"{words}, on a network file system ({kind})", cure)
     return Finding("ledger", "ok", words + (f", on {kind}" if kind else ""))
 

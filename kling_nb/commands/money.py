@@ -31,6 +31,8 @@ _NAMES: dict[Level, str] = {
     "project_daily": "project, today",
     "user_daily": "user, today",
     "user_total": "user, total",
+    "team_daily": "team, today",
+    "team_total": "team, total",
 }
 
 _PROSE: dict[Level, str] = {
@@ -38,6 +40,8 @@ _PROSE: dict[Level, str] = {
     "project_daily": "project's daily",
     "user_daily": "user's daily",
     "user_total": "user's total",
+    "team_daily": "team's daily",
+    "team_total": "team's total",
 }
 
 _HEADS = ["budget of", "", "cap", "spent", "reserved", "left", "charge unknown", "from"]

@@ -99,6 +99,12 @@ class Settings:
     )
     user_daily_micros: Dollars | None = _option("Dollars you may spend in a day (UTC)", None, "lowers")
     user_total_micros: Dollars | None = _option("Dollars you may spend in all", None, "lowers")
+    team_daily_micros: Dollars | None = _option(
+        "Dollars that all users of the ledger together may spend in a day (UTC)", None, "lowers"
+    )
+    team_total_micros: Dollars | None = _option(
+        "Dollars that all users of the ledger together may spend in all", None, "lowers"
+    )
     budget_declared: bool = False
     yes: bool = _option("Consent to spending without anybody watching", default=False)
     cached_only: bool = _option("Never send, only show kept clips", default=False)

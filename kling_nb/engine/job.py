@@ -28,7 +28,7 @@ from kling_nb.media.folder import Store
 from kling_nb.providers.base import Provider, Snapshot
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.records.base import utc_now
-from kling_nb.records.privacy import redact_changes
+from kling_nb.records.privacy import redact_changes, restore_prompt
 from kling_nb.records.run import RunRecord, RunStatus, changed, is_reading
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ class Job:
                     raise LeaseLostError(
                         f"Another process carries run {self.record.id} by now.", run_id=self.record.id
                     )
-                return record
+                return restore_prompt(record, self.record.request)
 
     async def _write_sidecar(self, record: RunRecord) -> None:
         with contextlib.suppress(StoreError):

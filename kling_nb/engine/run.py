@@ -24,7 +24,7 @@ from kling_nb.interrupts import WaitInterrupted
 from kling_nb.ledger.database import Ledger
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals
-from kling_nb.records.privacy import redact_error, redacted
+from kling_nb.records.privacy import redact_error, redacted, restore_prompt
 from kling_nb.records.receipt import to_receipt
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.records.run import FrontEnd, MediaFacts, Mode, RunRecord, RunStatus, charged, ids_of, may_revive
@@ -320,7 +320,7 @@ class Run:
     def publish(self, record: RunRecord) -> None:
         """Take over a newly committed state."""
         with self._lock:
-            self.record = record
+            self.record = restore_prompt(record, self.record.request)  # a shared ledger has hashes
         if record.status.ended:
             self._settle()
         self._call_back()

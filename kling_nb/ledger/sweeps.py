@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from kling_nb.errors import UsageError
+from kling_nb.ledger.databases.statements import is_postgresql
 from kling_nb.ledger.schema import SWEEPS
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.records.run import RunStatus
@@ -110,7 +112,16 @@ def names(transaction: Transaction) -> list[str]:
 
 
 def put(transaction: Transaction, stored: Stored) -> None:
-    """Write a sweep, new or changed."""
+    """Write a sweep, new or changed.
+
+    Raises:
+        UsageError: It is private, and others read the ledger.
+    """
+    if is_postgresql(transaction.connection) and any(one.get("private") for one in stored.grid):
+        raise UsageError(
+            f"The sweep {stored.name} is private, and a shared ledger keeps no private words.",
+            cure="Nothing was sent. Submit its runs one by one, or name a file in KLING_NB_LEDGER.",
+        )
     values = {
         **vars(stored),
         "grid": json.dumps(stored.grid, ensure_ascii=False),

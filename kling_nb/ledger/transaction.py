@@ -1,7 +1,8 @@
 """One transaction of the ledger: the looks and the writes that belong together.
 
 Invariants: whatever is done in one happens whole or not at all; a run's state and the event that explains it
-are written together; every event says what the run holds and what is settled after it.
+are written together; every event says what the run holds and what is settled after it; a shared ledger never
+holds the words of a private run.
 """
 
 import json
@@ -13,11 +14,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from kling_nb.errors import LedgerError
-from kling_nb.ledger.databases.statements import run_statement
+from kling_nb.ledger.databases.statements import is_postgresql, run_statement
 from kling_nb.ledger.rows import read_row, read_rows, remember
 from kling_nb.ledger.schema import COLUMNS, LIVE, row_of
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals
+from kling_nb.records.privacy import redacted
 from kling_nb.records.run import Earlier, RunRecord, RunStatus, changed
 
 __all__ = ["LeaseLostError", "Transaction", "revived"]
@@ -153,7 +155,7 @@ class Transaction:
 
     def insert(self, record: RunRecord, kind: str = "created", **data: Any) -> None:
         """Add a run and its first event."""
-        row = row_of(record)
+        row = row_of(self._kept(record))
         run_statement(self._connection, _INSERT, tuple(row.values()))
         remember(record, row["record"])
         self._append(record, kind, data)
@@ -161,16 +163,22 @@ class Transaction:
     def change(self, record: RunRecord, kind: str, changes: Mapping[str, Any], **data: Any) -> RunRecord:
         """Change fields of a run, checked, and append the event that tells of them; gives the new record."""
         new = changed(record, changes)
-        stored = {name: value for name, value in changes.items() if name not in _NOT_LOGGED}
+        kept = self._kept(new)
+        known = changes if kept is new else {name: getattr(kept, name) for name in changes}
+        stored = {name: value for name, value in known.items() if name not in _NOT_LOGGED}
         self.write(new, kind, **stored, **data)
         return new
 
     def write(self, record: RunRecord, kind: str, **data: Any) -> None:
         """Replace a run's current state and append the event that explains it."""
-        row = row_of(record)
+        row = row_of(self._kept(record))
         run_statement(self._connection, _UPDATE, (*row.values(), record.id))
         remember(record, row["record"])
         self._append(record, kind, data)
+
+    def _kept(self, record: RunRecord) -> RunRecord:
+        """Give a run as it is written: where others read the ledger, a private one without its words."""
+        return redacted(record) if is_postgresql(self._connection) else record
 
     def known(self, run_id: str) -> RunRecord:
         """Give one run by our id.

@@ -165,7 +165,7 @@ def currency(value: object) -> str:
     return text if len(text) == 3 and text.isascii() and text.isalpha() else "XXX"
 
 
-Level = Literal["session", "project_daily", "user_daily", "user_total"]
+Level = Literal["session", "project_daily", "user_daily", "user_total", "team_daily", "team_total"]
 
 
 class Estimate(Record):
@@ -208,7 +208,7 @@ class Cap(Record):
 
     Args:
         level: Whose limit it is.
-        whose: The name of that session, project or user.
+        whose: The name of that session, project or user; empty for the team.
         cap_micros: What may be spent, in micro-dollars; None for no limit.
         settled_micros: On the books, in micro-dollars.
         reserved_micros: Reserved for runs that are not settled, in micro-dollars.

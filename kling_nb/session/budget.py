@@ -1,4 +1,4 @@
-"""What may be spent: the caps of a cell, a session, a project and a user, and who consented.
+"""What may be spent: the caps of a cell, a session, a project, a user and a team, and who consented.
 
 Invariants: the look at the caps and the reservation that rests on it happen in one write transaction of the
 ledger; every cap must hold, so the tightest wins, and the refusal names it and the sum that did not fit; play
@@ -28,6 +28,8 @@ LEVELS: dict[Level, str] = {
     "project_daily": "project_daily",
     "user_daily": "user_daily",
     "user_total": "user_total",
+    "team_daily": "team_daily",
+    "team_total": "team_total",
 }
 
 _LONGEST_NAME = 60
@@ -78,6 +80,8 @@ class Budget:
         project_daily_micros: Cap of the project for a day (UTC), or None.
         user_daily_micros: Cap of the user for a day (UTC), or None.
         user_total_micros: Cap of the user for ever, or None.
+        team_daily_micros: Cap of all users of the ledger for a day (UTC), or None.
+        team_total_micros: Cap of all users of the ledger for ever, or None.
     """
 
     session_id: str
@@ -91,6 +95,8 @@ class Budget:
     project_daily_micros: int | None = None
     user_daily_micros: int | None = None
     user_total_micros: int | None = None
+    team_daily_micros: int | None = None
+    team_total_micros: int | None = None
 
     @classmethod
     def of(cls, settings: Settings, *, session_id: str, headless: bool, play: bool) -> "Budget":
@@ -107,6 +113,8 @@ class Budget:
             project_daily_micros=settings.project_daily_micros,
             user_daily_micros=settings.user_daily_micros,
             user_total_micros=settings.user_total_micros,
+            team_daily_micros=settings.team_daily_micros,
+            team_total_micros=settings.team_total_micros,
         )
 
     def caps(
@@ -116,7 +124,7 @@ class Budget:
 
         Args:
             transaction: Of the ledger.
-            unlimited: Whether levels without a cap belong to it.
+            unlimited: Whether levels without a cap belong to it; a team without one is none.
             now: Whose day (UTC) counts; the present one unless given.
 
         Returns:
@@ -133,10 +141,12 @@ class Budget:
             ),
             ("user_daily", self.user, self.user_daily_micros, {"user": self.user, "since": today}),
             ("user_total", self.user, self.user_total_micros, {"user": self.user}),
+            ("team_daily", "", self.team_daily_micros, {"since": today}),
+            ("team_total", "", self.team_total_micros, {}),
         ]
         caps = []
         for level, whose, limit, counted in rows:
-            if limit is None and not unlimited:
+            if limit is None and not (unlimited and whose):
                 continue
             sums = transaction.sums(play=self.play, **counted)
             caps.append(
@@ -263,6 +273,8 @@ _WORDS: dict[Level, tuple[str, str]] = {
     ),
     "user_daily": ("daily {} of user {}", "KLING_NB_USER_DAILY, or wait: its day ends at 00:00 UTC"),
     "user_total": ("total {} of user {}", "KLING_NB_USER_TOTAL"),
+    "team_daily": ("daily {} of the team", "KLING_NB_TEAM_DAILY, or wait: its day ends at 00:00 UTC"),
+    "team_total": ("total {} of the team", "KLING_NB_TEAM_TOTAL"),
 }
 
 

@@ -59,6 +59,8 @@ _CAPS: dict[Level, str] = {
     "project_daily": " today (project)",
     "user_daily": " today (user)",
     "user_total": " in total (user)",
+    "team_daily": " today (team)",
+    "team_total": " in total (team)",
 }
 
 #: What is safe to do about a run that was never sent.

@@ -89,6 +89,8 @@ def test_every_setting_is_read_from_the_environment(load):
         project_daily="5",
         user_daily="6",
         user_total="70",
+        team_daily="80",
+        team_total="90",
         yes="1",
         cached_only="true",
         ledger="postgresql://host/db",
@@ -104,13 +106,15 @@ def test_every_setting_is_read_from_the_environment(load):
         allow_origin="https://other.example.org , https://proxy.example.org",
     )
     assert set(settings.sources.values()) == {"environment", "default"}
-    assert sum(place == "environment" for place in settings.sources.values()) == len(OPTIONS) == 19
+    assert sum(place == "environment" for place in settings.sources.values()) == len(OPTIONS) == 21
     assert settings.model == "kling-3.0-standard"
     assert [getattr(settings, f"{cap}_micros") for cap in CAPS] == [
         2_500_000,
         5_000_000,
         6_000_000,
         70_000_000,
+        80_000_000,
+        90_000_000,
     ]
     assert (settings.yes, settings.cached_only, settings.sandbox_wait, settings.max_in_flight) == (
         True,

@@ -2,13 +2,20 @@
 
 import asyncio
 import threading
+import traceback
+from dataclasses import replace
 
 import pytest
 
-from kling_nb.errors import LedgerError
+from kling_nb.errors import BudgetError, LedgerError, UsageError
+from kling_nb.ledger import sweeps
 from kling_nb.ledger.database import Ledger
+from kling_nb.records.privacy import is_redacted, restore_prompt
+from kling_nb.records.run import RunStatus
+from kling_nb.session.budget import Budget
 from support.clips import make_record
 from support.databases import Relay, look, restart, schema, server, spoil
+from support.stage import Stage
 
 
 @pytest.fixture
@@ -80,9 +87,9 @@ def test_a_connection_that_died_in_the_pool_is_replaced(where):
     ledger.close()
 
 
-def test_a_server_that_is_stopped_in_the_middle_loses_and_doubles_nothing(tmp_path_factory):
+def test_a_server_that_is_stopped_in_the_middle_loses_and_doubles_nothing(tmp_path):
     """Stopped at once and started again, twice, while three kernels write: all is there once."""
-    postgres = server(tmp_path_factory.mktemp("own") / "postgresql")
+    postgres = server(tmp_path)
     with schema(postgres.get_uri()) as address:
         kernels = [Ledger(address) for _ in range(3)]
         passed = threading.Semaphore(0)
@@ -130,3 +137,90 @@ def test_a_prompt_may_hold_what_postgresql_cannot(ledger):
         transaction.insert(make_record(id="k0000001", prompt="a \0 fox \\u0000", reserved_micros=7))
     assert ledger.get("k0000001").request.prompt == "a \0 fox \\u0000"
     assert (ledger.unreadable(), ledger.tallies()[0].reserved) == (0, 7)
+
+
+WORDS = "Marigold canary"
+
+
+def all_rows(where):
+    tables = look(
+        where, "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
+    )
+    return str([look(where, f"SELECT * FROM {table}") for (table,) in tables])
+
+
+@pytest.mark.parametrize("where", ["postgresql"], indirect=True)
+def test_private_words_are_not_on_a_shared_ledger(ledger, where, monkeypatch):
+    """Neither prompt, tags, metadata nor the provider's sentence; only this process has them."""
+    private = {"private": True, "tags": {"scene": WORDS}, "metadata": {"note": WORDS}, "message": WORDS}
+    with ledger.writing() as transaction:
+        transaction.insert(make_record(id="k0000001", prompt=WORDS, **private))
+        transaction.insert(make_record(id="k0000002", prompt="For everybody", take=1))
+    ledger.change("k0000001", "moved", status=RunStatus.QUEUED, message=f"About {WORDS}", tags={"x": WORDS})
+    assert WORDS not in all_rows(where)
+    assert "For everybody" in all_rows(where)
+    assert ledger.get("k0000001").request.prompt == WORDS
+    # As in another process.
+    monkeypatch.setattr("kling_nb.ledger.rows._recent", {})
+    there = ledger.get("k0000001")
+    assert is_redacted(there)
+    assert restore_prompt(there, make_record(prompt=WORDS).request).request.prompt == WORDS
+    stored = sweeps.Stored(
+        name="s", grid=[{"private": True, "prompts": [WORDS]}], created_at=there.created_at
+    )
+    with pytest.raises(UsageError, match="private"), ledger.writing() as transaction:
+        sweeps.put(transaction, stored)
+    assert WORDS not in all_rows(where)
+
+
+@pytest.mark.parametrize("where", ["postgresql"], indirect=True)
+def test_a_private_run_is_sent_and_kept_as_any_other(where, tmp_path, monkeypatch):
+    """The process that has the words sends them, also when what it read lately is forgotten."""
+    monkeypatch.setattr("kling_nb.ledger.rows._MOST_RECENT", 0)
+    stage = Stage(tmp_path, "runflow", where=where)
+    try:
+        run = stage.go(private=True, prompt=WORDS)
+        assert run.status == "succeeded"
+        assert WORDS not in all_rows(where)
+        assert run.record.request.prompt == WORDS
+    finally:
+        stage.close()
+
+
+@pytest.mark.parametrize("where", ["postgresql"], indirect=True)
+def test_team_sums_are_of_everybody_and_user_sums_of_one(ledger):
+    """One ledger, two users: each has its own cap, and all together have the team's."""
+    for number, user in enumerate(("ada", "bob", "bob")):
+        with ledger.writing() as transaction:
+            transaction.insert(make_record(id=f"k{number:07d}", take=number, user=user, reserved_micros=10))
+    wallet = Budget(
+        session_id="s",
+        cap_micros=100,
+        declared=True,
+        yes=False,
+        headless=False,
+        play=False,
+        project="p",
+        user="bob",
+        user_total_micros=25,
+        team_total_micros=32,
+    )
+    with ledger.reading() as transaction:
+        held = {cap.level: cap.reserved_micros for cap in wallet.caps(transaction)}
+        assert held == {"session": 0, "user_total": 20, "team_total": 30}
+        with pytest.raises(BudgetError, match="total budget of the team"):
+            wallet.reserve(transaction, [3])
+        with pytest.raises(BudgetError, match="of user bob"):
+            replace(wallet, team_total_micros=None).reserve(transaction, [6])
+
+
+def test_no_message_has_the_password_of_the_ledger():
+    """Neither an address, an error nor its traceback: a server that refuses, one that is not there."""
+    for where in (
+        "postgresql://ada:hunter2@127.0.0.1:1/db",
+        "postgresql://ada:hunter2@127.0.0.1:1/db?password=hunter2",
+    ):
+        with pytest.raises(LedgerError) as caught:
+            Ledger(where)
+        assert "hunter2" not in "".join(traceback.format_exception(caught.value)) + caught.value.cure
+        assert "127.0.0.1" in str(caught.value)

@@ -34,8 +34,9 @@ def ledger(where):
 
 
 #: What a transaction of PostgreSQL has changed, and whether its commit will be synced.
-CHANGED = """SELECT sum(n_tup_ins + n_tup_upd + n_tup_del), current_setting('synchronous_commit')
-    FROM pg_stat_xact_user_tables WHERE relname <> 'writings' AND schemaname = current_schema()"""
+CHANGED = """SELECT
+    (SELECT count(*) FROM runs WHERE xmin::text::bigint >= pg_current_xact_id()::text::bigint),
+    current_setting('synchronous_commit')"""
 
 
 class Commits(list):

@@ -74,6 +74,8 @@ ADDED = {
     '/command line/callbacks: null is now {"serve": ["--host", "--port"]}',
     "/environment: KLING_NB_CALLBACK_URL is new",
     "/functions/submit: callback_url (keyword-only, optional) is new",
+    "/environment: KLING_NB_TEAM_DAILY is new",
+    "/environment: KLING_NB_TEAM_TOTAL is new",
     # Sweeps.
     "/__all__: Sweep is new",
     "/__all__: sweep is new",

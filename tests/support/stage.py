@@ -43,6 +43,7 @@ class Stage:
 
     Args:
         held: Whether runs go on and on until `let_go`, however slow the machine is.
+        where: The ledger, if it is not one in the folder.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Stage:
         key="test",
         held=False,
         clock=None,
+        where=None,
     ):
         self.folder, self.wire, self.key, self.limits = folder, wire, key, limits
         self.loop, self.time, self.clock = Loop(), HeldTime(), clock
@@ -65,7 +67,7 @@ class Stage:
             options |= {"wait_scale": 1, "clock": self.time, "faults": {**HELD, **(faults or {})}}
         self.sandbox = self.loop.start(Sandbox.start(**options)).result(90)
         self.base = getattr(self.sandbox, wire)
-        self.ledger = Ledger(folder / "ledger.db")
+        self.ledger = Ledger(where or folder / "ledger.db")
         self.engine = self.new_engine()
 
     def new_engine(self):
@@ -82,7 +84,7 @@ class Stage:
     def access(self, record):
         return Access(provider=make_provider(record.provider, self.base), key=SecretStr(self.key))
 
-    def record(self, prompt="A red fox in snow", *, duration=3, **fields):
+    def record(self, prompt="A red fox in snow", *, duration=3, private=False, **fields):
         """An intent on disk, with its money reserved."""
         request = make_request(prompt=prompt, duration=duration, **fields)
         model = find_model("pro")
@@ -102,6 +104,7 @@ class Stage:
             estimate=Estimate(micros=price, reserve_micros=price, basis="list"),
             reserved_micros=price,
             session_id="s",
+            private=private,
             folder=str(self.folder / "kling_media"),
         )
         with self.ledger.writing() as transaction:
