@@ -6,10 +6,13 @@ import traceback
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
+from kling_nb.cli import app
 from kling_nb.errors import BudgetError, LedgerError, UsageError
 from kling_nb.ledger import sweeps
 from kling_nb.ledger.database import Ledger
+from kling_nb.ledger.databases.copying import copy_ledger
 from kling_nb.records.privacy import is_redacted, restore_prompt
 from kling_nb.records.run import RunStatus
 from kling_nb.session.budget import Budget
@@ -224,3 +227,38 @@ def test_no_message_has_the_password_of_the_ledger():
             Ledger(where)
         assert "hunter2" not in "".join(traceback.format_exception(caught.value)) + caught.value.cure
         assert "127.0.0.1" in str(caught.value)
+
+
+def test_a_file_is_copied_whole_and_only_once(postgresql, tmp_path):
+    """Counts and sums agree, a second copy adds nothing, and private words stay behind."""
+    file = Ledger(tmp_path / "ledger.db")
+    noon = make_record().created_at
+    with file.writing() as transaction:
+        for number in range(3):
+            transaction.insert(make_record(id=f"k{number:07d}", take=number, reserved_micros=7))
+        transaction.insert(make_record(id="k0000009", prompt=WORDS, private=True, message=WORDS, take=9))
+        sweeps.put(transaction, sweeps.Stored(name="open", grid=[{"private": False}], created_at=noon))
+        sweeps.put(transaction, sweeps.Stored(name="hidden", grid=[{"private": True}], created_at=noon))
+        sweeps.add_members(transaction, "open", [(0, "k1:x", None)])
+    file.change("k0000000", "settled", status=RunStatus.SUCCEEDED, settled_micros=5, reserved_micros=0)
+    with schema(postgresql) as address:
+        for _ in range(2):
+            done = CliRunner().invoke(app, ["ledger", "copy", str(tmp_path / "ledger.db"), address])
+            assert done.exit_code == 0, done.output
+            assert "4 runs, 5 events, 0 votes, 1 sweeps" in done.output
+        there = Ledger(address)
+        assert [run.id for run in there.runs()] == [run.id for run in file.runs()]
+        assert [there.get(f"k{n:07d}") for n in range(3)] == [file.get(f"k{n:07d}") for n in range(3)]
+        sums = [sorted((t.runs, t.settled, t.reserved) for t in one.tallies()) for one in (there, file)]
+        assert sums[0] == sums[1]
+        assert there.mend_sums() == 0
+        assert WORDS not in all_rows(address)
+        # What went on there is no copy any more, and nothing is overwritten.
+        there.change("k0000001", "settled", status=RunStatus.FAILED, settled_micros=0, reserved_micros=0)
+        with pytest.raises(LedgerError, match="went on"):
+            copy_ledger(file, there)
+        assert file.claim("k0000002", "a kernel", 30)
+        with pytest.raises(LedgerError, match="driven by a kernel"):
+            copy_ledger(file, there)
+        there.close()
+    file.close()

@@ -15,6 +15,7 @@ from kling_nb.records.money import micros
 from kling_nb.records.run import RunStatus
 from kling_nb.sandbox.serve import Sandbox
 from support.crash import Nursery
+from support.databases import schema, server
 from support.stage import HELD, WIRES, HeldTime
 from support.sums import committed
 from support.workbench import KEY, VARIABLE
@@ -128,7 +129,8 @@ class Hammer:
 
     def replay(self):
         """Give from the events alone the most ever spent and held, how many there are, and where it ended."""
-        engine = sa.create_engine(self.where if "://" in str(self.where) else f"sqlite:///{self.where}")
+        address = str(self.where).replace("postgresql:", "postgresql+psycopg:")
+        engine = sa.create_engine(address if "://" in address else f"sqlite:///{address}")
         with closing(engine.connect()) as connection:
             events = connection.execute(
                 sa.select(EVENTS.c.run_id, EVENTS.c.data).order_by(EVENTS.c.number)
@@ -212,3 +214,11 @@ CASES += [(wire, level, seed) for wire in WIRES for level in ("user", "session")
 def test_the_budget_holds_whoever_dies(tmp_path, wire, level, seed):
     """The same again and again, at both wires, for a budget of the user and for one of a named session."""
     judge(tmp_path, tmp_path / "ledger.db", processes=16, kills=7, level=level, wire=wire, seed=seed)
+
+
+@pytest.mark.matrix
+@pytest.mark.timeout(600)
+def test_the_budget_holds_in_postgresql_too(tmp_path):
+    """The same with the ledger of a team."""
+    with schema(server(tmp_path).get_uri()) as address:
+        assert judge(tmp_path, address, processes=16, kills=6) == MOST

@@ -76,6 +76,7 @@ ADDED = {
     "/functions/submit: callback_url (keyword-only, optional) is new",
     "/environment: KLING_NB_TEAM_DAILY is new",
     "/environment: KLING_NB_TEAM_TOTAL is new",
+    '/command line/ledger: null is now {"copy": ["--json", "source", "target"]}',
     # Sweeps.
     "/__all__: Sweep is new",
     "/__all__: sweep is new",

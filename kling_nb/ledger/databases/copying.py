@@ -1,0 +1,139 @@
+"""A ledger moved into another one, e.g. a file into the PostgreSQL of a team.
+
+Invariants: all of it is there or nothing is; what was there already is left as it is, so that it may be done
+again; counts and sums are compared before it is committed; private words do not get onto a shared ledger.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from kling_nb.errors import LedgerError
+from kling_nb.ledger.database import Ledger
+from kling_nb.ledger.databases.statements import is_postgresql
+from kling_nb.ledger.rows import read_row
+from kling_nb.ledger.schema import EVENTS, RUNS, SWEEP_MEMBERS, SWEEPS, VOTES, row_of
+from kling_nb.records.base import utc_now
+from kling_nb.records.privacy import redacted
+
+__all__ = ["copy_ledger"]
+
+_PAGE = 500
+
+
+def copy_ledger(source: Ledger, target: Ledger) -> dict[str, int]:
+    """Copy runs, events, votes and sweeps into another ledger.
+
+    Args:
+        source: Where they are; nothing is changed there.
+        target: Where they go; what it has already stays as it is.
+
+    Returns:
+        How many of each are there now that came from the source, and the micro-dollars of the runs.
+
+    Raises:
+        LedgerError: A kernel still drives a run, a row cannot be read, or the two do not agree; then nothing
+            was copied.
+    """
+    if unreadable := source.unreadable():
+        raise _refused(f"{unreadable} of its runs cannot be read", "Upgrade kling_nb first.")
+    with source.reading() as before, target.writing() as after:
+        old, new = before.connection, after.connection
+        driven = sa.select(sa.func.count()).where(RUNS.c.owned_until > utc_now().isoformat())
+        if count := old.scalar(driven):
+            raise _refused(f"{count} of its runs are driven by a kernel", "End its kernels first.")
+        numbers = {"runs": 0, "events": 0, "settled_micros": 0, "reserved_micros": 0}
+        there = dict(numbers)
+        for rows in _pages(old):
+            _copy_runs(old, new, rows)
+            for connection, sums in ((old, numbers), (new, there)):
+                _add(connection, [row["id"] for row in rows], sums)
+        if numbers != there:
+            raise _refused(
+                f"runs went on after they were copied: {numbers} here, {there} there",
+                "The other ledger has the truth by now; go on with one of the two.",
+            )
+        votes = _copy_votes(old, new)
+        return {**there, "votes": votes, "sweeps": _copy_sweeps(old, new)}
+
+
+def _refused(why: str, cure: str) -> LedgerError:
+    return LedgerError(f"The ledger was not copied: {why}.", cure=f"Nothing was sent or changed. {cure}")
+
+
+def _pages(old: sa.Connection) -> Iterator[list[dict[str, Any]]]:
+    last = ""
+    while True:
+        query = sa.select(RUNS).where(RUNS.c.id > last).order_by(RUNS.c.id).limit(_PAGE)
+        rows = [dict(row) for row in old.execute(query).mappings()]
+        if not rows:
+            return
+        yield rows
+        last = rows[-1]["id"]
+
+
+def _copy_runs(old: sa.Connection, new: sa.Connection, rows: list[dict[str, Any]]) -> None:
+    ids = [row["id"] for row in rows]
+    known = set(new.scalars(sa.select(RUNS.c.id).where(RUNS.c.id.in_(ids))))
+    fresh = {row["id"]: {**row, "owner": None, "owned_until": None} for row in rows if row["id"] not in known}
+    if not fresh:
+        return
+    private = set()
+    if is_postgresql(new):
+        for run_id, row in fresh.items():
+            record = read_row(run_id, row["record"])
+            if record.private:
+                private.add(run_id)
+                row.update(row_of(redacted(record)))
+    new.execute(sa.insert(RUNS), list(fresh.values()))
+    query = sa.select(EVENTS).where(EVENTS.c.run_id.in_(fresh)).order_by(EVENTS.c.number)
+    events = [dict(row) for row in old.execute(query).mappings()]
+    for event in events:
+        del event["number"]
+        if event["run_id"] in private:
+            event["data"] = json.dumps(_money_of(json.loads(event["data"])), sort_keys=True)
+    if events:
+        new.execute(sa.insert(EVENTS), events)
+
+
+def _money_of(data: dict[str, Any]) -> dict[str, Any]:
+    """Keep what proves where a private run was and what it held."""
+    return {name: data[name] for name in ("status", "reserved_micros", "settled_micros") if name in data}
+
+
+def _add(connection: sa.Connection, ids: list[str], sums: dict[str, int]) -> None:
+    amounts = [sa.func.coalesce(sa.func.sum(c), 0) for c in (RUNS.c.settled_micros, RUNS.c.reserved_micros)]
+    runs = connection.execute(sa.select(sa.func.count(), *amounts).where(RUNS.c.id.in_(ids))).one()
+    events = connection.scalar(sa.select(sa.func.count()).where(EVENTS.c.run_id.in_(ids))) or 0
+    for name, more in zip(sums, (runs[0], events, runs[1], runs[2]), strict=True):
+        sums[name] += int(more)
+
+
+def _copy_votes(old: sa.Connection, new: sa.Connection) -> int:
+    columns = [column for column in VOTES.columns if column.name != "number"]
+    there = {tuple(row) for row in new.execute(sa.select(*columns))}
+    votes = [tuple(row) for row in old.execute(sa.select(*columns).order_by(VOTES.c.number))]
+    fresh = [vote for vote in votes if vote not in there]
+    if fresh:
+        names = [column.name for column in columns]
+        new.execute(sa.insert(VOTES), [dict(zip(names, vote, strict=True)) for vote in fresh])
+    return len(votes)
+
+
+def _copy_sweeps(old: sa.Connection, new: sa.Connection) -> int:
+    """Copy sweeps that are not there; a private one stays out of a shared ledger, but its runs do not."""
+    there = set(new.scalars(sa.select(SWEEPS.c.name)))
+    copied = 0
+    for row in old.execute(sa.select(SWEEPS)).mappings().all():
+        if is_postgresql(new) and any(one.get("private") for one in json.loads(row["grid"])):
+            continue
+        copied += 1
+        if row["name"] in there:
+            continue
+        new.execute(sa.insert(SWEEPS), dict(row))
+        members = old.execute(sa.select(SWEEP_MEMBERS).where(SWEEP_MEMBERS.c.sweep == row["name"]))
+        if found := [dict(member) for member in members.mappings()]:
+            new.execute(sa.insert(SWEEP_MEMBERS), found)
+    return copied
