@@ -410,7 +410,9 @@ class Engine:
     def store(self, folder: str | Path) -> Store:
         """Give the store of a media folder."""
         with self._lock:
-            return self._stores.setdefault(str(folder), Store(Path(folder)))
+            if (name := str(folder)) not in self._stores:
+                self._stores[name] = Store(Path(folder))
+            return self._stores[name]
 
     def shown_clip(self, record: RunRecord) -> tuple[str | None, str | None]:
         """Give a clip's address relative to the notebook, and its poster as a data URI."""

@@ -23,12 +23,15 @@ __all__ = [
     "Stored",
     "SweepState",
     "add_members",
-    "count_members",
+    "changed_runs",
     "find",
+    "last_event",
+    "members_of",
     "names",
     "put",
     "runs_of",
     "set_state",
+    "state_of",
 ]
 
 #: `ready`: quoted, and nobody said yes; `started`, `paused` and `canceled` are what was said last.
@@ -67,7 +70,7 @@ class MemberRun:
     """A run that answers a member of a sweep, without its words.
 
     Args:
-        number: Of the member.
+        request_key: What it was asked for.
         id: Ours, of the run.
         status: Where it is.
         charged: Whether the provider charged for it.
@@ -79,7 +82,7 @@ class MemberRun:
         finished_at: When the provider was done.
     """
 
-    number: int
+    request_key: str
     id: str
     status: RunStatus
     charged: str
@@ -104,6 +107,14 @@ def find(transaction: Transaction, name: str) -> Stored | None:
             "created_at": datetime.fromisoformat(row["created_at"]),
         }
     )
+
+
+def state_of(transaction: Transaction, name: str) -> SweepState | None:
+    """Say what was said last of the sweep of a name, without its grid; None where there is none."""
+    state: SweepState | None = transaction.connection.scalar(
+        sa.select(SWEEPS.c.state).where(SWEEPS.c.name == name)
+    )
+    return state
 
 
 def names(transaction: Transaction) -> list[str]:
@@ -143,10 +154,10 @@ def add_members(transaction: Transaction, name: str, members: Sequence[tuple[int
         )
 
 
-def count_members(transaction: Transaction, name: str) -> int:
-    """Count the members of a sweep."""
-    query = "SELECT count(*) FROM sweep_members WHERE sweep = ?"
-    return int(transaction.connection.exec_driver_sql(query, (name,)).scalar_one())
+def members_of(transaction: Transaction, name: str) -> list[tuple[int, str, str | None]]:
+    """Give the members of a sweep: number, request key, and the provider where one is named."""
+    query = "SELECT number, request_key, provider FROM sweep_members WHERE sweep = ?"
+    return [tuple(row) for row in transaction.connection.exec_driver_sql(query, (name,))]
 
 
 def set_state(transaction: Transaction, name: str, state: SweepState) -> bool:
@@ -155,22 +166,36 @@ def set_state(transaction: Transaction, name: str, state: SweepState) -> bool:
     return transaction.connection.execute(change).rowcount == 1
 
 
-def runs_of(transaction: Transaction, name: str) -> list[MemberRun]:
-    """Give every run that answers a member of a sweep, oldest first."""
+def runs_of(transaction: Transaction, stored: Stored) -> list[MemberRun]:
+    """Give every run that may answer a member of a sweep, oldest first."""
+    among = "request_key IN (SELECT request_key FROM sweep_members WHERE sweep = ?)"
+    return _runs(transaction, among, stored.name, stored.play)
+
+
+def changed_runs(transaction: Transaction, stored: Stored, since: int) -> list[MemberRun]:
+    """Give every run of the ledger, of play money or of real, that an event after this one tells of."""
+    among = "runs.id IN (SELECT run_id FROM events WHERE number > ?)"
+    return _runs(transaction, among, since, stored.play)
+
+
+def last_event(transaction: Transaction) -> int:
+    """Give the number of the newest event; each change of a run has one."""
+    query = "SELECT coalesce(max(number), 0) FROM events"
+    return int(transaction.connection.exec_driver_sql(query).scalar_one())
+
+
+def _runs(transaction: Transaction, among: str, value: str | int, play: bool) -> list[MemberRun]:  # noqa: FBT001 - a column
     rows = transaction.connection.exec_driver_sql(
-        "SELECT number, id, status, charged, "
-        "CASE status WHEN 'failed' THEN json_extract(record, '$.reason') END, runs.provider, "
+        "SELECT request_key, id, status, charged, "
+        "CASE status WHEN 'failed' THEN json_extract(record, '$.reason') END, provider, "
         "coalesce(settled_micros, nullif(reserved_micros, 0)), settled_micros IS NOT NULL, "
-        "runs.created_at, seconds IS NOT NULL, json_extract(record, '$.finished_at') "
-        "FROM sweep_members AS member JOIN sweeps ON sweeps.name = member.sweep "
-        "JOIN runs ON runs.request_key = member.request_key AND runs.play = sweeps.play "
-        "AND (member.provider IS NULL OR member.provider = runs.provider) "
-        "WHERE member.sweep = ? ORDER BY runs.created_at, id",
-        (name,),
+        "created_at, CASE WHEN seconds IS NOT NULL THEN json_extract(record, '$.finished_at') END "
+        f"FROM runs WHERE {among} AND play = ? ORDER BY created_at, id",
+        (value, play),
     )
     return [
         MemberRun(
-            number=number,
+            request_key=request_key,
             id=run_id,
             status=RunStatus(status),
             charged=charged,
@@ -179,10 +204,10 @@ def runs_of(transaction: Transaction, name: str) -> list[MemberRun]:
             micros=micros,
             settled=bool(settled),
             created_at=datetime.fromisoformat(created_at),
-            finished_at=datetime.fromisoformat(finished_at) if ended and finished_at else None,
+            finished_at=datetime.fromisoformat(finished_at) if finished_at else None,
         )
         for (
-            number,
+            request_key,
             run_id,
             status,
             charged,
@@ -191,7 +216,6 @@ def runs_of(transaction: Transaction, name: str) -> list[MemberRun]:
             micros,
             settled,
             created_at,
-            ended,
             finished_at,
         ) in rows
     ]

@@ -56,7 +56,7 @@ class CallContext:
         who: dict[str, str],
         today: date,
     ) -> None:
-        self._settings, self._where, self._stand, self._who = settings, where, stand, who
+        self._settings, self._where, self._stand, self._who = settings, where, cache(stand), who
         self._today = today
         self._folder = where.media_folder(settings)
         self._find_key = looked_for_once(holder.find)
@@ -65,6 +65,7 @@ class CallContext:
         self._refuse_place = cache(self._check_place)
         self._output_runs = cache(partial(runs_in_outputs, where.notebook))
         self._bills = cache(self._read_bills)
+        self._offers: dict[tuple[object, ...], tuple[str, Model, Estimate]] = {}
 
     def bills(self, provider: str, model: str, *, origin: str, audio: bool) -> list[Bill]:
         """Give what a provider billed before, read once; see `Ledger.bills`."""
@@ -92,7 +93,17 @@ class CallContext:
         return self._offer(ask)[2]
 
     def _offer(self, ask: Ask) -> tuple[str, Model, Estimate]:
-        return offer_for(ask, self._settings, find=self._find_key, bills=self.bills, today=self._today)
+        # Other words of one prompt are neither dearer nor for another provider.
+        wordless = {name: getattr(ask.request, name) and "-" for name in ("prompt", "negative_prompt")}
+        kind = (
+            ask.request.model_copy(update=wordless),
+            *(ask.provider, ask.model, ask.price, ask.allow_unpriced),
+        )
+        if kind not in self._offers:
+            self._offers[kind] = offer_for(
+                ask, self._settings, find=self._find_key, bills=self.bills, today=self._today
+            )
+        return self._offers[kind]
 
     def admission(self, ask: Ask) -> Admission:
         """Give what one call needs to be opened.

@@ -47,12 +47,12 @@ class _Known:
     """What ledger and folder have of the requests of some calls, read once for all of them."""
 
     def __init__(self, transaction: Transaction, calls: Sequence[Admission]) -> None:
-        self._keys = tuple(dict.fromkeys(key for call in calls for key in call.request_keys()))
+        keys = tuple(dict.fromkeys(key for call in calls for key in call.request_keys()))
         self._rows: dict[str, list[RunRecord]] = defaultdict(list)
         self._beside: dict[str, list[RunRecord]] = defaultdict(list)
         self._damaged = Sidecars().damaged
-        for start in range(0, len(self._keys), _CHUNK):
-            self.add(transaction.find(self._keys[start : start + _CHUNK]))
+        for start in range(0, len(keys), _CHUNK):
+            self.add(transaction.find(keys[start : start + _CHUNK]))
 
     def add(self, records: Iterable[RunRecord]) -> None:
         """Add rows of the ledger."""
@@ -63,15 +63,23 @@ class _Known:
         """Read the folder's receipts of these requests."""
         if calls:
             stems = {stem for call in calls for stem in stems_of(call.ask.request)}
-            found = calls[0].store.sidecars(request_keys=self._keys, stems=sorted(stems))
+            keys = {key for call in calls for key in call.request_keys()}
+            found = calls[0].store.sidecars(request_keys=keys, stems=sorted(stems))
             self._damaged = found.damaged
             for record in found:
                 self._beside[record.request_key].append(record)
 
+    def answer(self, call: Admission) -> tuple[Take, ...] | None:
+        """Decide by the ledger alone, where that has the clip of every take; else None."""
+        if not all(self._rows.get(key) for key in call.request_keys()):
+            return None
+        takes = call.decide(self.of(call)[0], Sidecars())
+        return takes if all(take.word == "reused" for take in takes) else None
+
     def of(self, call: Admission) -> tuple[list[RunRecord], Sidecars]:
         """Give the rows and receipts of one call, oldest first."""
         keys = set(call.request_keys())
-        stems = stems_of(call.ask.request)
+        stems = stems_of(call.ask.request) if self._damaged else ()
         rows = [record for key in keys for record in self._rows[key]]
         beside = [record for key in keys for record in self._beside[key]]
         damaged = [
@@ -97,8 +105,10 @@ def look_many(calls: Sequence[Admission], *, keep: bool = False) -> list[tuple[T
         return []
     with calls[0].ledger.reading() as transaction:
         known = _Known(transaction, calls)
-    known.look_beside(calls)
-    return [call.decide(*known.of(call), keep=keep) for call in calls]
+    # A clip that the ledger knows, and that is here, answers whatever the folder's receipts say.
+    answered = {} if keep else {n: takes for n, call in enumerate(calls) if (takes := known.answer(call))}
+    known.look_beside([call for n, call in enumerate(calls) if n not in answered])
+    return [answered.get(n) or call.decide(*known.of(call), keep=keep) for n, call in enumerate(calls)]
 
 
 def open_many(calls: Sequence[Admission], *, whole: bool) -> list[Opened]:

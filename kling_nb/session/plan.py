@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, Protocol
 
 from kling_nb.addresses import check_callback
@@ -140,8 +141,15 @@ class Ask:
 
     def keys(self, model: str, take: int) -> tuple[str, ...]:
         """Give the request keys whose runs answer a take, the call's own first."""
-        requests = (self.request,) if self.no_cache else (self.request, *self.earlier)
-        return tuple(request_key(request, model, take) for request in requests)
+        if (model, take) not in self._keys:
+            requests = (self.request,) if self.no_cache else (self.request, *self.earlier)
+            self._keys[model, take] = tuple(request_key(request, model, take) for request in requests)
+        return self._keys[model, take]
+
+    @cached_property
+    def _keys(self) -> dict[tuple[str, int], tuple[str, ...]]:
+        """What was hashed before: one call is asked several times."""
+        return {}
 
     @property
     def named(self) -> str | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from kling_nb.engine.run import Run
 from kling_nb.errors import BudgetError, KlingError
-from kling_nb.ledger.sweeps import find
+from kling_nb.ledger.sweeps import state_of
 from kling_nb.records.money import dollars, usd
 from kling_nb.records.run import RunStatus
 
@@ -68,7 +68,8 @@ class Feed:
         self._queues: dict[str, deque[Member]] = {}
         for member, provider in members:
             self._queues.setdefault(provider, deque()).append(member)
-        self._at_provider: dict[str, list[Run]] = {provider: [] for provider in self._queues}
+        #: By provider, those that have not ended.
+        self._going: dict[str, list[Run]] = {provider: [] for provider in self._queues}
         self._changed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -85,6 +86,15 @@ class Feed:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._changed.set)
         self.wait(10)
+
+    @property
+    def over(self) -> bool:
+        """Whether everything is sent, and nothing of it is on its way."""
+        return not self.sending and not any(map(self._undone, self._going))
+
+    def _undone(self, provider: str) -> list[Run]:
+        self._going[provider] = [run for run in self._going[provider] if not run.done]
+        return self._going[provider]
 
     @property
     def sending(self) -> bool:
@@ -122,19 +132,15 @@ class Feed:
 
     def _state(self) -> str:
         with self._session.ledger().reading() as transaction:
-            stored = find(transaction, self._name)
-        return "canceled" if stored is None else stored.state
+            return state_of(transaction, self._name) or "canceled"
 
     def _chunk(self) -> "dict[str, list[Member]]":
         """Take as many members as there are places, by provider."""
         chunk: dict[str, list[Member]] = {}
         at_once = self._session.settings().max_in_flight
         for provider, queue in self._queues.items():
-            there = [
-                run for run in self._at_provider[provider] if not run.done and run.status in _AT_PROVIDER
-            ]
-            self._at_provider[provider] = there
-            places = at_once - len(there) if provider else _CHUNK
+            there = sum(run.status in _AT_PROVIDER for run in self._undone(provider))
+            places = at_once - there if provider else _CHUNK
             for _ in range(min(places, len(queue), _CHUNK)):
                 price = self._prices.get(queue[0].number, 0)
                 if price > self._left_micros:
@@ -160,7 +166,7 @@ class Feed:
             return
         [run] = opened.runs
         self.runs[member.number] = run
-        self._at_provider.setdefault(provider, []).append(run)
+        self._going[provider].append(run)
         run.on_change(self._on_change)
 
     def _on_change(self, _run: Run) -> None:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from kling_nb.errors import did_you_mean
-from kling_nb.ledger.sweeps import Stored, count_members, find, names
+from kling_nb.ledger.sweeps import Stored, find, names
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import usd
 from kling_nb.session.session import Session
@@ -20,6 +20,7 @@ from kling_nb.sweeps.grid import expand
 from kling_nb.sweeps.progress import Progress, look
 from kling_nb.sweeps.prompts import refused
 from kling_nb.sweeps.showing import Views
+from kling_nb.sweeps.standing import Standing
 from kling_nb.sweeps.sweep import Sweep
 from kling_nb.views.words import counted
 
@@ -143,6 +144,6 @@ def listed(session: Session, *, limit: int) -> list[Progress]:
         limit: At most so many.
     """
     with session.ledger().reading() as transaction:
-        found = [find(transaction, name) for name in names(transaction)[:limit]]
-        sizes = [count_members(transaction, one.name) for one in found if one]
-    return [look(session, one, size) for one, size in zip(filter(None, found), sizes, strict=True)]
+        found = [one for name in names(transaction)[:limit] if (one := find(transaction, name))]
+        stand = [Standing(one).look(transaction) for one in found]
+    return [look(session, one, standing, standing.size) for one, standing in zip(found, stand, strict=True)]

@@ -1,26 +1,27 @@
 """What became of a sweep so far: its members by state, its money, its failures.
 
-Invariants: asks no provider and writes nothing; of the runs of a member a clip counts before all, then the
-newest; only runs that were asked for since the sweep began are its money; unknown is never zero.
+Invariants: asks no provider and writes nothing; a look costs what changed since the one before, and not the
+size of the sweep; unknown is never zero.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from kling_nb.engine.detach import error_of
-from kling_nb.ledger.sweeps import MemberRun, Stored, SweepState, runs_of
+from kling_nb.ledger.sweeps import Stored, SweepState
 from kling_nb.records.base import utc_now
-from kling_nb.records.run import RunStatus
+from kling_nb.sweeps.standing import Standing
 from kling_nb.views.sweep import progress_text
 
 if TYPE_CHECKING:
     from kling_nb.ledger.transaction import Transaction
     from kling_nb.session.session import Session
 
-__all__ = ["Failure", "Progress", "look", "newest", "spent_of"]
+__all__ = ["Failure", "Progress", "look"]
 
 #: So many ends, at most, tell how fast it goes.
 _RECENT = 50
@@ -121,35 +122,13 @@ class Progress:
         return moved and not here and self.state == "started" and self.waiting > 0
 
 
-def newest(runs: Iterable[MemberRun]) -> dict[int, MemberRun]:
-    """Give the run that stands for each member, by its number: its clip, else its newest run."""
-    found: dict[int, MemberRun] = {}
-    for run in runs:
-        before = found.get(run.number)
-        if before is None or before.status is not RunStatus.SUCCEEDED or run.status is RunStatus.SUCCEEDED:
-            found[run.number] = run
-    return found
-
-
-def spent_of(runs: Iterable[MemberRun], since: datetime) -> tuple[int, int, int]:
-    """Add up the runs of a sweep that were asked for since it began.
-
-    Returns:
-        Settled and reserved, in micro-dollars, and how many charges nobody knows.
-    """
-    own = {run.id: run for run in runs if run.created_at >= since}.values()
-    settled = sum(run.micros or 0 for run in own if run.settled)
-    held = sum(run.micros or 0 for run in own if not run.settled)
-    unknown = sum(run.status.ended and not run.settled and run.charged != "no" for run in own)
-    return settled, held, unknown
-
-
 def look(
     session: "Session",
     stored: Stored,
+    standing: Standing,
     members: int,
     *,
-    refused: Sequence[tuple[int, str]] = (),
+    refused: Iterable[tuple[int, str]] = (),
     sending: bool = False,
     stopped: str = "",
 ) -> Progress:
@@ -158,6 +137,7 @@ def look(
     Args:
         session: Whose ledger and caps.
         stored: The sweep.
+        standing: Its runs; brought up to date.
         members: How many members it has.
         refused: Members that this kernel could not ask for: their numbers, and why.
         sending: Whether this kernel is sending it.
@@ -167,53 +147,45 @@ def look(
         What became of it.
     """
     ledger, now = session.ledger(), utc_now()
-    with ledger.reading() as transaction:
-        runs = runs_of(transaction, stored.name)
-        stands = newest(runs)
-        bad = [run for run in stands.values() if run.status.ended and run.status is not RunStatus.SUCCEEDED]
-        not_sent = {run.number for run in bad if run.status is RunStatus.CANCELED and run.charged == "no"}
-        paid = {run.number for run in runs if run.status is RunStatus.FAILED and run.charged != "no"}
-        free = {
-            run.number
-            for run in bad
-            if run.status is RunStatus.FAILED and run.reason != "moderated" and run.number not in paid
-        }
-        failed_runs = [run for run in bad if run.number not in not_sent]
-        failures = _failures(transaction, failed_runs, free, f"`kling.sweep({stored.name!r}).retry()`")
-    barred = [(number, why) for number, why in refused if number not in stands or number in not_sent]
-    settled, held, unknown = spent_of(runs, stored.created_at)
-    done = sum(run.status is RunStatus.SUCCEEDED for run in stands.values())
-    going = sum(run.status.pending for run in stands.values())
-    failed = len(bad) - len(not_sent) + len(barred)
-    waiting = members - done - going - failed
-    per_hour, ends_at = _pace(runs, now, waiting + going)
-    return Progress(
-        name=stored.name,
-        members=members,
-        done=done,
-        going=going,
-        failed=failed,
-        waiting=waiting,
-        spent_micros=settled,
-        reserved_micros=held,
-        unknown=unknown,
-        left_micros=session.totals(play=stored.play).left_micros,
-        play=stored.play,
-        state=stored.state,
-        sending=sending,
-        per_hour=per_hour,
-        ends_at=ends_at if sending or going else None,
-        failures=(*failures, *_barred(barred))[:_MOST_FAILURES],
-        stopped=stopped,
-        created_at=stored.created_at,
-        now=now,
-        free=len(free),
-        moved_at=max((run.finished_at or run.created_at for run in runs), default=None),
-    )
+    left_micros = session.totals(play=stored.play).left_micros
+    with ledger.reading() as transaction, standing.lock:
+        standing.look(transaction)
+        failures = _failures(transaction, standing, f"`kling.sweep({stored.name!r}).retry()`")
+        barred = [
+            (number, why)
+            for number, why in refused
+            if number not in standing.stands or number in standing.not_sent
+        ]
+        going = len(standing.pending)
+        failed = sum(map(len, standing.bad.values())) + len(barred)
+        waiting = members - standing.done - going - failed
+        per_hour, ends_at = _pace(standing.ends[-_RECENT:], now, waiting + going)
+        return Progress(
+            name=stored.name,
+            members=members,
+            done=standing.done,
+            going=going,
+            failed=failed,
+            waiting=waiting,
+            spent_micros=standing.money["settled"],
+            reserved_micros=standing.money["held"],
+            unknown=standing.money["unknown"],
+            left_micros=left_micros,
+            play=stored.play,
+            state=stored.state,
+            sending=sending,
+            per_hour=per_hour,
+            ends_at=ends_at if sending or going else None,
+            failures=(*failures, *_barred(barred))[:_MOST_FAILURES],
+            stopped=stopped,
+            created_at=stored.created_at,
+            now=now,
+            free=sum(len(numbers) for kind, numbers in standing.bad.items() if kind.again),
+            moved_at=standing.moved_at,
+        )
 
 
-def _pace(runs: Sequence[MemberRun], now: datetime, left: int) -> tuple[float | None, datetime | None]:
-    ends = sorted(run.finished_at for run in runs if run.finished_at is not None)[-_RECENT:]
+def _pace(ends: Sequence[datetime], now: datetime, left: int) -> tuple[float | None, datetime | None]:
     span = (now - ends[0]).total_seconds() if ends else 0.0
     if len(ends) < 2 or span <= 0:
         return None, None
@@ -221,25 +193,22 @@ def _pace(runs: Sequence[MemberRun], now: datetime, left: int) -> tuple[float | 
     return per_s * 3600, now + timedelta(seconds=left / per_s) if left else None
 
 
-def _failures(
-    transaction: "Transaction", bad: Sequence[MemberRun], free: Collection[int], retry: str
-) -> list[Failure]:
-    kinds: defaultdict[tuple[str, str | None, str, bool], list[MemberRun]] = defaultdict(list)
-    for run in bad:
-        kinds[run.status.value, run.reason, run.charged, run.number in free].append(run)
+def _failures(transaction: "Transaction", standing: Standing, retry: str) -> list[Failure]:
     made = []
-    for (status, reason, charged, again), runs in list(kinds.items())[:_MOST_FAILURES]:
-        record = transaction.get(runs[0].id)
+    kinds = [(kind, numbers) for kind, numbers in standing.bad.items() if numbers]
+    for (status, reason, charged, again), numbers in kinds[:_MOST_FAILURES]:
+        ids = tuple(islice(numbers.values(), _MOST_IDS))
+        record = transaction.get(ids[0])
         error = None if record is None else error_of(record)
         made.append(
             Failure(
-                count=len(runs),
-                word=f"{status}: {reason}" if reason else status,
+                count=len(numbers),
+                word=f"{status.value}: {reason}" if reason else status.value,
                 what=error.what if error else "",
                 charged=error.charged if error else charged,
                 # The advice for a single run is to run its cell again, which sends no failed run of a sweep.
                 cure=f"{retry} sends it again." if again else error.cure if error else "",
-                ids=tuple(run.id for run in runs[:_MOST_IDS]),
+                ids=ids,
             )
         )
     return made

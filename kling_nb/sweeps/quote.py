@@ -6,7 +6,7 @@ left out, and what is wrong in the input itself refuses all; play money and real
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from statistics import median
 from typing import TYPE_CHECKING
@@ -294,23 +294,14 @@ def _admissions(
     context = session.context()
     made: dict[int, Admission] = {}
     unsupported: list[tuple[Member, UnsupportedError]] = []
-    known: dict[tuple[str, str | None], Admission | UnsupportedError] = {}
     for member in members:
-        # Takes of one request differ in nothing that is looked at here.
-        alike = (f"{member.model}\n{member.request.model_dump_json()}", member.provider)
-        if alike not in known:
-            try:
-                known[alike] = context.admission(member.ask())
-            except UnsupportedError as error:
-                known[alike] = error
-            except UsageError as error:
-                cure = error.cure.removeprefix("Nothing was sent.").strip()
-                raise refused(error.what, member.row, cure) from None
-        found = known[alike]
-        if isinstance(found, UnsupportedError):
-            unsupported.append((member, found))
-        else:
-            made[member.number] = replace(found, ask=member.ask())
+        try:
+            made[member.number] = context.admission(member.ask())
+        except UnsupportedError as error:
+            unsupported.append((member, error))
+        except UsageError as error:
+            cure = error.cure.removeprefix("Nothing was sent.").strip()
+            raise refused(error.what, member.row, cure) from None
     return made, unsupported
 
 

@@ -7,7 +7,7 @@ after it was shown what that adds.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -17,14 +17,14 @@ from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, WaitTimeoutError
 from kling_nb.interrupts import WaitInterrupted
-from kling_nb.ledger.sweeps import Stored, SweepState, add_members, find, put, runs_of, set_state
-from kling_nb.records.run import RunStatus
+from kling_nb.ledger.sweeps import Stored, SweepState
 from kling_nb.session.session import Session
 from kling_nb.sweeps import results
+from kling_nb.sweeps.entry import Entry
 from kling_nb.sweeps.feed import Feed
 from kling_nb.sweeps.grid import Expanded, Member, expand
 from kling_nb.sweeps.layout import lay_out, shape_of
-from kling_nb.sweeps.progress import Progress, look, newest, spent_of
+from kling_nb.sweeps.progress import Progress, look
 from kling_nb.sweeps.prompts import refused
 from kling_nb.sweeps.quote import Quote, check_consent, make_quote
 from kling_nb.sweeps.showing import Views
@@ -56,7 +56,7 @@ class Sweep:
     def __init__(
         self, session: Session, stored: Stored, views: Views, *, max_cost: Decimal | None = None
     ) -> None:
-        self._session, self._stored, self._views = session, stored, views
+        self._session, self._views, self._entry = session, views, Entry(session, stored)
         self._max_cost = max_cost
         self._expanded: Expanded = expand(stored.grid)
         self._quote: Quote | None = None
@@ -69,12 +69,12 @@ class Sweep:
     @property
     def name(self) -> str:
         """Its name, under which every kernel on the ledger finds it."""
-        return self._stored.name
+        return self._entry.stored.name
 
     @property
     def state(self) -> SweepState:
         """What was said of it last: `ready` (only quoted), `started`, `paused` or `canceled`."""
-        return self._stored.state
+        return self._entry.stored.state
 
     @property
     def stopped(self) -> KlingError | None:
@@ -104,26 +104,18 @@ class Sweep:
         """The run of each member that has one: its clip, else its newest; in the order of the sweep."""
         return Runs([*self._by_member().values()])
 
-    def _by_member(self, wanted: Callable[[RunStatus], bool] = lambda _status: True) -> dict[int, Run]:
-        # A handle of this kernel is told of changes; of others the ledger's state is taken.
-        mine = {} if self._feed is None else {run.id: run for run in self._feed.runs.values()}
-        stands, peek = self._stands(wanted), self._session.engine().peek
-        with self._session.ledger().reading() as transaction:
-            records = [(number, transaction.get(run_id)) for number, run_id in stands.items()]
-        return {n: mine.get(record.id) or peek(record) for n, record in records if record is not None}
-
-    def _stands(self, wanted: Callable[[RunStatus], bool] = lambda _status: True) -> dict[int, str]:
-        with self._session.ledger().reading() as transaction:
-            found = newest(runs_of(transaction, self.name))
-        return {number: found[number].id for number in sorted(found) if wanted(found[number].status)}
+    def _by_member(self, *, pending: bool = False) -> dict[int, Run]:
+        return self._entry.handles(pending=pending, mine={} if self._feed is None else self._feed.runs)
 
     @property
     def progress(self) -> Progress:
         """What became of it so far, by the ledger."""
         feed = self._feed
+        self._entry.state()
         return look(
             self._session,
-            self._read(),
+            self._entry.stored,
+            self._entry.standing,
             len(self.members),
             refused=[
                 *((number, error.what) for number, error in (feed.errors.items() if feed else ())),
@@ -133,20 +125,12 @@ class Sweep:
             stopped=str(self.stopped or ""),
         )
 
-    def _read(self) -> Stored:
-        with self._session.ledger().reading() as transaction:
-            self._stored = find(transaction, self.name) or self._stored
-        return self._stored
-
     def keep(self, stored: Stored) -> None:
         """Write it to the ledger, with the members that are new."""
         members = [
             (m.number, m.request_key, None if m.provider == "auto" else m.provider) for m in self.members
         ]
-        with self._session.ledger().writing() as transaction:
-            put(transaction, stored)
-            add_members(transaction, stored.name, members)
-        self._stored = stored
+        self._entry.put(stored, members)
 
     # -- before ------------------------------------------------------------
     def quote(self) -> Quote:
@@ -161,21 +145,17 @@ class Sweep:
         return self._quoted(again=False)
 
     def _quoted(self, *, again: bool) -> Quote:
-        failed = {} if again else self._stands(lambda status: status is RunStatus.FAILED)
+        with self._entry.looked() as standing:
+            spent, failed = standing.spent_micros, set() if again else standing.failed
         self._quote = make_quote(
             self._session,
             self._expanded,
             max_cost=self._max_cost,
-            spent_micros=sum(self._money()),
-            ended=failed.keys(),
+            spent_micros=spent,
+            ended=failed,
         )
         self._quoting = True
         return self._quote
-
-    def _money(self) -> tuple[int, int]:
-        """Give what it has spent and holds back, in micro-dollars."""
-        with self._session.ledger().reading() as transaction:
-            return spent_of(runs_of(transaction, self.name), self._stored.created_at)[:2]
 
     def start(
         self,
@@ -204,7 +184,7 @@ class Sweep:
                 cure=f"Leave this kernel open, or run `kling-nb sweep {self.name} --wait` elsewhere.",
             )
         if self._feed is not None and self._feed.sending:
-            if self._read().state == "started":
+            if self._entry.state() == "started":
                 return self
             self._feed.wait(10)
         if max_cost is not None:
@@ -222,8 +202,9 @@ class Sweep:
         return self
 
     def _go_on(self, quote: Quote, *, agreed: bool) -> "Sweep":
-        stored, newly = self._read(), agreed or self._max_cost is not None
-        spent = sum(self._money())
+        stored, newly = self._entry.read(), agreed or self._max_cost is not None
+        with self._entry.looked() as standing:
+            spent = standing.spent_micros
         needed = spent + quote.micros
         consented = stored.consent_micros is not None and not newly
         if (why := quote.obstacle(agreed=agreed or consented)) is not None:
@@ -232,15 +213,15 @@ class Sweep:
             check_consent(stored, quote, needed)
         if not consented:
             stored = replace(stored, consent_micros=needed, accounts={**stored.accounts, **quote.accounts})
-        self.keep(replace(stored, state="started"))
+        self._entry.put(replace(stored, state="started"))
         members = {member.number: member for member in self.members}
         self._feed = Feed(
             self._session,
             self.name,
             [(members[number], provider) for number, provider in quote.todo],
             prices=quote.prices,
-            left_micros=(self._stored.consent_micros or 0) - spent,
-            most_micros=None if self._max_cost is None else self._stored.consent_micros,
+            left_micros=(self._entry.stored.consent_micros or 0) - spent,
+            most_micros=None if self._max_cost is None else self._entry.stored.consent_micros,
         )
         self._feed.start()
         self._quoting = False
@@ -264,18 +245,13 @@ class Sweep:
     # -- steering ------------------------------------------------------------
     def pause(self) -> "Sweep":
         """Send no more, here and in every other kernel; `start()` goes on."""
-        self._say("paused")
+        self._entry.say("paused")
         return self
 
     def cancel(self) -> "Sweep":
         """Give up what is not sent, here and in every other kernel; what was sent goes on and is kept."""
-        self._say("canceled")
+        self._entry.say("canceled")
         return self
-
-    def _say(self, state: SweepState) -> None:
-        with self._session.ledger().writing() as transaction:
-            set_state(transaction, self.name, state)
-        self._read()
 
     def wait(self, timeout_s: float | None = None) -> "Sweep":
         """Wait until all of it that was started has ended; Ctrl-C stops only the waiting.
@@ -316,10 +292,9 @@ class Sweep:
 
     def _over(self) -> bool:
         """Whether nothing is on its way; what another kernel or nobody carries is followed from here."""
-        feed = self._feed
-        if feed is not None and (feed.sending or not all(run.done for run in feed.runs.values())):
+        if self._feed is not None and not self._feed.over:
             return False
-        runs = self._by_member(lambda status: status.pending).values()
+        runs = self._by_member(pending=True).values()
         for run in runs:
             if run.id not in self._followed:
                 self._followed.add(run.id)
@@ -328,11 +303,12 @@ class Sweep:
 
     async def __aiter__(self) -> AsyncIterator[Run]:
         """Give each run as it ends."""
-        given: set[str] = set()
+        given, at = set[str](), 0
         while True:
             over = await asyncio.to_thread(self._over)
-            ended = await asyncio.to_thread(self._stands, lambda status: status.ended)
-            for run_id in ended.values():
+            ended = await asyncio.to_thread(self._entry.ended, at)
+            at += len(ended)
+            for run_id in ended:
                 if run_id not in given:
                     given.add(run_id)
                     yield await asyncio.to_thread(self._session.find, run_id)

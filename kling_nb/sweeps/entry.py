@@ -1,0 +1,92 @@
+"""A sweep as the ledger has it: what was said of it, and the runs of its members.
+
+Invariants: only `put` writes; what was said last is read without the grid, so that to ask costs the same
+whatever the size.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kling_nb.ledger.sweeps import Stored, SweepState, add_members, find, put, set_state, state_of
+from kling_nb.sweeps.standing import Standing
+
+if TYPE_CHECKING:
+    from kling_nb.engine.run import Run
+    from kling_nb.session.session import Session
+
+__all__ = ["Entry"]
+
+
+class Entry:
+    """One sweep in the ledger of a session.
+
+    Args:
+        session: Whose ledger.
+        stored: As it was read, or is to be written.
+
+    Example:
+        >>> Entry.__name__
+        'Entry'
+    """
+
+    def __init__(self, session: "Session", stored: Stored) -> None:
+        self._session, self.stored = session, stored
+        self.standing = Standing(stored)
+
+    def read(self) -> Stored:
+        """Read all of it anew."""
+        with self._session.ledger().reading() as transaction:
+            self.stored = find(transaction, self.stored.name) or self.stored
+        return self.stored
+
+    def state(self) -> SweepState:
+        """Read what was said last."""
+        with self._session.ledger().reading() as transaction:
+            state = state_of(transaction, self.stored.name) or self.stored.state
+        self.stored = replace(self.stored, state=state)
+        return state
+
+    def put(self, stored: Stored, members: Sequence[tuple[int, str, str | None]] = ()) -> None:
+        """Write it, with members that are new: number, request key, and the provider where one is named."""
+        with self._session.ledger().writing() as transaction:
+            put(transaction, stored)
+            add_members(transaction, stored.name, members)
+        self.stored = stored
+        if members:
+            self.standing = Standing(stored)
+
+    def say(self, state: SweepState) -> None:
+        """Say what becomes of it, in every kernel."""
+        with self._session.ledger().writing() as transaction:
+            set_state(transaction, self.stored.name, state)
+        self.read()
+
+    @contextmanager
+    def looked(self) -> Iterator[Standing]:
+        """Give its runs as they are now; nobody else looks meanwhile."""
+        with self._session.ledger().reading() as transaction, self.standing.lock:
+            yield self.standing.look(transaction)
+
+    def ended(self, after: int) -> list[str]:
+        """Name the runs that have ended, in that order, without the first so many."""
+        with self.looked() as standing:
+            return standing.ended[after:]
+
+    def handles(self, *, pending: bool = False, mine: "Mapping[int, Run]") -> "dict[int, Run]":
+        """Give the run that stands for each member, by its number.
+
+        Args:
+            pending: Only those on their way.
+            mine: Handles of this kernel, which are told of changes; of others the ledger's state is taken.
+        """
+        with self._session.ledger().reading() as transaction, self.standing.lock:
+            standing, peek = self.standing.look(transaction), self._session.engine().peek
+            numbers = sorted(standing.pending if pending else standing.stands)
+            records = [(number, transaction.get(standing.stands[number].id)) for number in numbers]
+        return {
+            number: own if (own := mine.get(number)) and own.id == record.id else peek(record)
+            for number, record in records
+            if record is not None
+        }
