@@ -410,9 +410,7 @@ class Engine:
     def store(self, folder: str | Path) -> Store:
         """Give the store of a media folder."""
         with self._lock:
-            if (name := str(folder)) not in self._stores:
-                self._stores[name] = Store(Path(folder))
-            return self._stores[name]
+            return self._stores.get(n := str(folder)) or self._stores.setdefault(n, Store(Path(folder)))
 
     def shown_clip(self, record: RunRecord) -> tuple[str | None, str | None]:
         """Give a clip's address relative to the notebook, and its poster as a data URI."""

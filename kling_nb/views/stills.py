@@ -7,14 +7,19 @@ without scripts, style sheets or trust; what has no room is counted.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from kling_nb.views.contact_sheet import MOST, STILLS_BYTES, Tile, framed
+from kling_nb.views.contact_sheet import STILLS_BYTES, Tile, framed
 from kling_nb.views.html import FAINT, FONT, Html, prose, tag
-from kling_nb.views.tables import table, text_table
+from kling_nb.views.tables import text_table
 from kling_nb.views.words import counted, plain, short
 
 __all__ = ["Grid", "stills", "stills_text"]
 
+#: More than these have no room for stills that show anything, and take a page long to draw.
+_MOST = 100
 _PROMPT = 90
+_WIDE = 150
+_CELL = "padding:3px 14px 3px 0;vertical-align:top;text-align:left"
+_TABLE = "border-collapse:collapse;margin:0;border:0;overflow-wrap:break-word"
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Grid:
     @property
     def shown(self) -> int:
         """How many rows are drawn; the others are counted."""
-        return min(len(self.rows), max(1, MOST // len(self.heads)))
+        return min(len(self.rows), max(1, _MOST // len(self.heads)))
 
 
 def stills(grid: Grid, tile: Callable[[int], Tile], *, rest: str) -> Html:
@@ -50,16 +55,21 @@ def stills(grid: Grid, tile: Callable[[int], Tile], *, rest: str) -> Html:
         rest: Where the rows are that do not fit.
     """
     each = min(6_200, STILLS_BYTES // (grid.shown * len(grid.heads)))
-    rows = []
+    heads = [tag("th", tag("div", head, style=f"width:{_WIDE}px"), style=_CELL) for head in grid.heads]
+    rows = [tag("tr", tag("th", tag("div", style="width:170px"), style=_CELL), *heads)]
     for at in range(grid.shown):
-        cells: list[object] = [_head(grid, at)]
+        cells = [tag("td", *_head(grid, at), style=_CELL, dir="auto")]
         for column in range(len(grid.heads)):
             number = grid.cells.get((at, column))
-            held = Html() if number is None else framed(tile(number), each)
-            cells.append(tag("div", held, style="width:150px"))
-        rows.append(cells)
+            held = Html() if number is None else framed(tile(number), each, _WIDE)
+            cells.append(tag("td", held, style=_CELL))
+        rows.append(tag("tr", *cells))
+    whole = tag(
+        "table", tag("thead", rows[0], style="border:0"), tag("tbody", *rows[1:]), style=f"{_TABLE};{FONT}"
+    )
     left = [tag("div", prose(_left(grid, rest)), style=FAINT)] if grid.shown < len(grid.rows) else []
-    return tag("div", table(["", *grid.heads], rows), *left, style=FONT)
+    # What scrolls must be reached by keyboard.
+    return tag("div", tag("div", whole, style="overflow-x:auto;margin:6px 0", tabindex=0), *left, style=FONT)
 
 
 def stills_text(grid: Grid, tile: Callable[[int], Tile], *, rest: str) -> str:
@@ -76,12 +86,13 @@ def stills_text(grid: Grid, tile: Callable[[int], Tile], *, rest: str) -> str:
     return f"{text}\n{plain(_left(grid, rest))}" if grid.shown < len(grid.rows) else text
 
 
-def _head(grid: Grid, at: int) -> Html:
+def _head(grid: Grid, at: int) -> list[object]:
     prompt, words = grid.rows[at]
     same = at > 0 and grid.rows[at - 1][0] == prompt
-    parts = [] if same else [tag("div", short(prompt, _PROMPT), dir="auto")]
-    parts += [tag("div", words, style=FAINT)] if words else []
-    return tag("div", *parts, style="width:170px;white-space:pre-wrap;overflow-wrap:break-word")
+    parts: list[object] = (
+        [] if same else [tag("div", short(prompt, _PROMPT))] if words else [short(prompt, _PROMPT)]
+    )
+    return [*parts, tag("div", words, style=FAINT)] if words else parts
 
 
 def _left(grid: Grid, rest: str) -> str:

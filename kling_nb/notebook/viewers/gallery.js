@@ -24,20 +24,22 @@ class Tile {
   constructor(words, place, sheet) {
     this.sheet = sheet;
     this.place = place;
-    this.box = make("div", { class: "kling-box" });
-    this.message = make("div", { class: "kling-message" });
-    this.mark = make("span", { class: "kling-mark", text: "Selected" });
-    this.caption = make("div", { class: "kling-caption" });
-    this.text = make("div", { class: "kling-words", dir: "auto" });
-    this.node = make(
-      "div",
-      { class: "kling-tile", role: "option", tabindex: -1, "aria-selected": "false" },
-      this.box,
-      this.text,
-      this.caption,
-    );
+    this.lines = ["", ""];
+    this.node = make("div", { class: "kling-tile", role: "option", tabindex: -1, "aria-selected": "false" });
     this.node.klingTile = this;
     this.update(words);
+  }
+
+  // What is in it is made when it comes near the window: of a thousand tiles few are ever looked at.
+  fill() {
+    if (this.box) return;
+    this.box = make("div", { class: "kling-box" });
+    this.message = make("div", { class: "kling-message" });
+    this.text = make("div", { class: "kling-words", dir: "auto" });
+    const mark = make("span", { class: "kling-mark", text: "Selected" });
+    this.caption = make("div", { class: "kling-caption" }, mark, make("span"));
+    this.node.append(this.box, this.text, this.caption);
+    this.draw();
   }
 
   update(words) {
@@ -45,34 +47,39 @@ class Tile {
     this.title = words.name || words.id;
     this.facts = [...words.asked, words.state, words.cost, ...words.tags];
     this.found = [words.id, words.name, words.prompt, ...this.facts].join(" ").toLowerCase();
-    this.caption.replaceChildren(this.mark, make("span", { text: "" }));
+    if (this.box) this.draw();
+  }
+
+  draw() {
     if (!this.image) {
-      const why = words.plays ? "" : words.state;
+      const why = this.words.plays ? "" : this.words.state;
       this.box.replaceChildren(make("span", { class: "kling-why", text: why }), this.message);
     }
+    [this.text.textContent, this.caption.lastChild.textContent] = this.lines;
   }
 
   // What differs comes first: the prompt, then the facts; what all have in common is said once above.
   tell(alike, samePrompt) {
     const { grid } = this.sheet;
-    if (grid && this.sheet.sort === "given") {
-      this.text.textContent = "";
-      const seen = [this.words.state, this.words.cost, this.words.name || this.words.id];
-      this.caption.lastChild.textContent = seen.filter((fact) => !alike.has(fact)).join("\u00a0\u00b7 ");
-      const names = [...grid.rows[this.row], grid.heads[this.column], ...seen];
-      this.node.setAttribute("aria-label", names.filter(Boolean).join(", "));
-      return;
-    }
-    this.node.removeAttribute("aria-label");
-    const differing = this.facts.filter((fact) => !alike.has(fact));
     const ids = this.words.name ? [this.words.name, this.words.id] : [this.words.id];
-    this.text.textContent = samePrompt ? differing.join(", ") || this.title : this.words.prompt;
-    const rest = samePrompt ? ids : [...differing, ...ids];
-    this.caption.lastChild.textContent = rest.join("\u00a0\u00b7 ");
+    const differing = this.facts.filter((fact) => !alike.has(fact));
+    let title = samePrompt ? differing.join(", ") || this.title : this.words.prompt;
+    let rest = samePrompt ? ids : [...differing, ...ids];
+    let names = [title, ...rest];
+    if (grid && this.sheet.sort === "given") {
+      const seen = [this.words.state, this.words.cost, this.title];
+      title = "";
+      rest = seen.filter((fact) => !alike.has(fact));
+      names = [...grid.rows[this.row], grid.heads[this.column], ...seen];
+    }
+    this.node.setAttribute("aria-label", names.filter(Boolean).join(", "));
+    this.lines = [title, rest.join("\u00a0\u00b7 ")];
+    if (this.box) this.draw();
   }
 
   still(uri) {
     if (this.image) return;
+    this.fill();
     if (!uri) {
       this.box.firstChild.textContent = "no still";
       return;
@@ -82,6 +89,7 @@ class Tile {
   }
 
   say(words) {
+    this.fill();
     this.message.textContent = words;
   }
 
@@ -92,6 +100,7 @@ class Tile {
   }
 
   play(url) {
+    this.fill();
     this.video = make("video", { src: url, muted: true, loop: true, playsinline: true, tabindex: -1 });
     this.video.muted = true;
     this.box.append(this.video);
@@ -174,6 +183,7 @@ class Gallery {
     const ask = (entries) => {
       const seen = entries.filter((entry) => entry.isIntersecting).map((entry) => entry.target.klingTile);
       const ids = seen.filter((tile) => tile.words.plays && !tile.image).map((tile) => tile.words.id);
+      for (const tile of seen) tile.fill();
       for (const tile of seen) if (tile.words.plays) this.observer.unobserve(tile.node);
       if (ids.length) this.model.send({ kind: "stills", ids });
     };
