@@ -17,7 +17,7 @@ __all__ = ["Grid", "stills", "stills_text"]
 #: More than these have no room for stills that show anything, and take a page long to draw.
 _MOST = 100
 _PROMPT = 90
-_WIDE = 150
+_WIDE, _HEAD = 150, 170
 _CELL = "padding:3px 14px 3px 0;vertical-align:top;text-align:left"
 _TABLE = "border-collapse:collapse;margin:0;border:0;overflow-wrap:break-word"
 
@@ -56,14 +56,14 @@ def stills(grid: Grid, tile: Callable[[int], Tile], *, rest: str) -> Html:
     """
     each = min(6_200, STILLS_BYTES // (grid.shown * len(grid.heads)))
     heads = [tag("th", tag("div", head, style=f"width:{_WIDE}px"), style=_CELL) for head in grid.heads]
-    rows = [tag("tr", tag("th", tag("div", style="width:170px"), style=_CELL), *heads)]
+    rows = [tag("tr", tag("th", tag("div", style=f"width:{_HEAD}px"), style=_CELL), *heads)]
     for at in range(grid.shown):
-        cells = [tag("td", *_head(grid, at), style=_CELL, dir="auto")]
+        cells = [tag("td", *_head(grid, at), style=f"{_CELL};max-width:{_HEAD}px", dir="auto")]
         for column in range(len(grid.heads)):
             number = grid.cells.get((at, column))
             held = Html() if number is None else framed(tile(number), each, _WIDE)
             cells.append(tag("td", held, style=_CELL))
-        rows.append(tag("tr", *cells))
+        rows.append(tag("tr", *cells, style="background:transparent"))
     whole = tag(
         "table", tag("thead", rows[0], style="border:0"), tag("tbody", *rows[1:]), style=f"{_TABLE};{FONT}"
     )

@@ -62,8 +62,8 @@ def test_the_saved_grid_is_bounded_and_counts_what_it_leaves_out():
         )
         _, text = judge(page)
         assert len(page) < 160_000
-        assert len(drawn) == 200
-        assert f"{len(found.rows) - 200} more rows are not shown: .df has all." in text
+        assert len(drawn) == 100
+        assert f"{len(found.rows) - 100} more rows are not shown: .df has all." in text
 
 
 def test_the_size_of_a_sweep_is_a_product_where_it_is_one():

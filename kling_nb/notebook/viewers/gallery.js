@@ -8,6 +8,7 @@
 
 const KEPT_CLIPS = 8;
 const KEPT_BYTES = 96 * 1024 * 1024;
+const PIECE = 250; // tiles that are put in at once: a thousand would hold the page up
 const LINGER_MS = 150; // a pointer that only passes by asks for nothing
 
 const number = (value) => (value === null ? -1 : value);
@@ -127,7 +128,8 @@ class Gallery {
     this.kept = new Map();
     const { tiles, note, grid } = model.get("state");
     this.grid = grid ?? null;
-    this.heads = [];
+    this.heads = new Map();
+    this.there = PIECE;
     this.tiles = tiles.map((words, place) => new Tile(words, place, this));
     for (const tile of this.grid ? this.tiles : []) [tile.row, tile.column] = this.grid.at[tile.words.id];
     this.byId = new Map(this.tiles.map((tile) => [tile.words.id, tile]));
@@ -163,7 +165,6 @@ class Gallery {
     this.list = make(
       "div",
       { class: "kling-tiles", role: "listbox", "aria-multiselectable": "true", "aria-label": "Runs" },
-      ...this.tiles.map((tile) => tile.node),
     );
     this.common = make("div", { class: "kling-common", dir: "auto" });
     root.replaceChildren(head, this.status, this.common, this.list, this.hint);
@@ -175,7 +176,14 @@ class Gallery {
     on("pointerleave", () => this.byPointer && this.want(null));
     on("focusin", (event) => this.focused(tileOf(event.target)));
     on("focusout", () => this.want(null));
+    this.grow();
+  }
+
+  grow() {
     this.arrange();
+    if (this.there >= this.tiles.length) return;
+    this.there += PIECE;
+    this.growing = requestAnimationFrame(() => this.grow());
   }
 
   // -- what is seen ------------------------------------------------------------
@@ -220,7 +228,7 @@ class Gallery {
     for (const tile of this.tiles) tile.node.hidden = !words.every((word) => tile.found.includes(word));
     const order = [...this.tiles].sort(SORTS[this.sort][1]);
     // Moving what stands right already would stop what plays, and lose the focus.
-    order.forEach((tile, at) => {
+    order.slice(0, this.there).forEach((tile, at) => {
       if (this.list.children[at] !== tile.node) this.list.insertBefore(tile.node, this.list.children[at] ?? null);
     });
     this.place();
@@ -233,26 +241,25 @@ class Gallery {
     if (!this.grid) return;
     const on = this.sort === "given";
     const { heads, rows } = this.grid;
-    const seen = on ? [...new Set(this.tiles.filter((tile) => !tile.node.hidden).map((tile) => tile.row))] : [];
+    const seen = on ? [...new Set(this.shown().map((tile) => tile.row))] : [];
     seen.sort((one, other) => one - other);
     if (this.placed === seen.join()) return;
     this.placed = seen.join();
     const lines = new Map(seen.map((row, at) => [row, at + 2]));
     for (const tile of this.tiles) tile.node.style.gridArea = on ? `${lines.get(tile.row) ?? 1} / ${tile.column + 2}` : "";
-    for (const head of this.heads) head.remove();
-    const head = (name, area, ...inside) => {
-      const node = make("div", { class: name, "aria-hidden": "true", dir: "auto" }, ...inside);
+    const wanted = new Map();
+    const head = (key, name, area, words) => {
+      const attributes = { class: name, "aria-hidden": "true", dir: "auto" };
+      const inside = () => words.filter(Boolean).map((text) => make("div", { text }));
+      const node = this.heads.get(key) ?? make("div", attributes, ...inside());
       node.style.gridArea = area;
-      return node;
+      wanted.set(key, node);
+      if (!node.parentNode) this.list.append(node);
     };
-    this.heads = [
-      ...(on ? heads.map((words, at) => head("kling-above", `1 / ${at + 2}`, make("span", { text: words }))) : []),
-      ...seen.map((row) => {
-        const inside = rows[row].filter(Boolean).map((words) => make("div", { text: words }));
-        return head("kling-beside", `${lines.get(row)} / 1`, ...inside);
-      }),
-    ];
-    this.list.append(...this.heads);
+    if (on) heads.forEach((words, at) => head(`above ${at}`, "kling-above", `1 / ${at + 2}`, [words]));
+    for (const row of seen) head(row, "kling-beside", `${lines.get(row)} / 1`, rows[row]);
+    for (const [key, node] of this.heads) if (!wanted.has(key)) node.remove();
+    this.heads = wanted;
     this.list.classList.toggle("kling-grid", on);
     const columns = `minmax(96px, 180px) repeat(${heads.length}, minmax(128px, 200px))`;
     this.list.style.gridTemplateColumns = on ? columns : "";
@@ -399,6 +406,7 @@ class Gallery {
 
   close() {
     this.halt();
+    cancelAnimationFrame(this.growing);
     this.observer.disconnect();
     this.model.off("msg:custom", this.listener);
     this.clips.close();
