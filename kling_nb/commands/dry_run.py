@@ -22,7 +22,7 @@ from kling_nb.providers.messages import Call
 from kling_nb.records.money import MICROS, plain_usd, usd, usd_of
 from kling_nb.session.plan import Ask, Plan
 from kling_nb.views.html import MONO, Html, join, tag
-from kling_nb.views.tables import Part, page_of, text_of
+from kling_nb.views.tables import Part, filled, page_of, text_of
 from kling_nb.views.words import session_words
 
 if TYPE_CHECKING:
@@ -44,16 +44,10 @@ def show_plan(plan: Plan, call: CellOrder, session: "Session") -> Answer:
     Returns:
         The answer; its value is plain data.
     """
-    takes = [
-        [str(take.take), take.word, _run_of(take), one_line(str(take.error)) if take.error else ""]
-        for take in plan.takes
-    ]
-    heads = ["take", "would be", "run", "why not"][: 4 if any(row[3] for row in takes) else 3]
-    takes = [row[: len(heads)] for row in takes]
     blocks = payload_blocks(plan.payloads)
     if call.dry_run_as is not None:
         blocks = _as_code(plan, call.dry_run_as, session.settings())
-    parts: list[Part] = [*_facts(plan), "", (heads, takes, "")]
+    parts: list[Part] = [*_facts(plan), *_takes(plan)]
     code = "".join(f"\n\n{title}\n{body}" for title, body in blocks)
     page = join([page_of(parts), blocks_page(blocks)])
     return Answer(html=page, text=text_of(parts) + code, value=_value(plan))
@@ -105,6 +99,20 @@ def _facts(plan: Plan) -> list[str]:
     if plan.obstacle is not None and not explained:
         facts.append(f"**It would be refused**: {one_line(plan.obstacle.what)}")
     return facts
+
+
+def _takes(plan: Plan) -> list[Part]:
+    rows = [
+        [str(take.take), take.word, _run_of(take), one_line(str(take.error)) if take.error else ""]
+        for take in plan.takes
+    ]
+    if len(rows) > 1:
+        heads, cells, align = filled(["take", "would be", "run", "why not"], rows, "llll", "why not")
+        return ["", (heads, cells, align)]
+    [(number, word, run, why)] = rows
+    # That the only take is new is said by its price.
+    by = f", run {run}" if run else ""
+    return [f"Take {number} would be {word}{by}{f': {why}' if why else '.'}"] if run or why else []
 
 
 def _run_of(take: Any) -> str:

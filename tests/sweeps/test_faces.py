@@ -3,10 +3,16 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from kling_nb.commands.syntax.cell import parse_cell
+from kling_nb.errors import UsageError
 from kling_nb.ledger.sweeps import SweepState
+from kling_nb.notebook.sweeps import sweep_cell
+from kling_nb.session import api
+from kling_nb.sweeps.opening import listed
 from kling_nb.sweeps.progress import Failure, Progress
 from kling_nb.views.sweep import progress_html, progress_text
 from support.kernels import kernel_in, short_words
@@ -105,6 +111,38 @@ def test_the_command_line_quotes_sends_goes_on_and_cancels(build):
     code, _, err = house.tool("sweep", "cancel", "owsl")
     assert code == 2
     assert "Did you mean owls" in err
+
+
+@pytest.mark.parametrize(
+    ("line", "prompt", "words"),
+    [
+        ("--sweep duration=5,99", "An owl", "Row 1: duration must be at most 15"),
+        ("--sweep weather=snow,fog", "An owl", "There is no axis weather"),
+        ("--sweep weather=snow,fog", "An owl in {{wether}}", "wether"),
+        ("--sweep weather=snow,,fog", "An owl in {{weather}}", "sweep"),
+        ("--sweep takes=1,2", "An owl", "--sweep takes: this is no axis"),
+        ("--sweep provider=sandbox,nobody", "An owl", "nobody"),
+        ("--sweep weather=snow,fog", "{{weather}}" + "x" * 2500, "Row 1: prompt"),
+        ("--sweep weather=snow,fog", "", "The prompt is empty"),
+    ],
+)
+def test_a_wrong_cell_is_refused_in_one_line_and_nothing_is_sent(session, monkeypatch, line, prompt, words):
+    """Whatever is wrong in it: nothing is kept of it either."""
+    monkeypatch.setattr(api, "_session", session)
+    with pytest.raises(UsageError) as refused:
+        sweep_cell(parse_cell(f"owls {line}", prompt, {}, folder=Path()))
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "Nothing was sent." in str(refused.value)
+    assert (len(session.runs()), listed(session, limit=9)) == (0, [])
+
+
+def test_a_value_that_is_there_twice_counts_once(session, monkeypatch):
+    """In a cell, too."""
+    monkeypatch.setattr(api, "_session", session)
+    order = parse_cell("--sweep weather=snow,fog,snow --dry-run", "An owl in {{weather}}", {}, folder=Path())
+    assert len(sweep_cell(order)) == 2
+    assert len(session.runs()) == 0
 
 
 def test_a_cell_is_a_sweep_and_a_large_one_waits_for_its_button(tmp_path, monkeypatch):
