@@ -24,7 +24,7 @@ from kling_nb.engine.driver import Driver
 from kling_nb.engine.job import Job
 from kling_nb.engine.leases import Leases
 from kling_nb.engine.limits import Clock, Limits
-from kling_nb.engine.lookup import Access, Seen, look
+from kling_nb.engine.lookup import Access, Seen, can_cancel, look
 from kling_nb.engine.places import Places
 from kling_nb.engine.polling.poller import Poller
 from kling_nb.engine.run import Run
@@ -35,7 +35,6 @@ from kling_nb.ledger.places import NoPlaceError
 from kling_nb.loop import Loop
 from kling_nb.media.folder import Store
 from kling_nb.media.names import relative_src
-from kling_nb.providers import PROVIDERS, make_provider
 from kling_nb.records.money import Totals
 from kling_nb.records.privacy import hidden
 from kling_nb.records.run import MediaFacts, RunRecord, RunStatus, may_revive
@@ -276,13 +275,15 @@ class Engine:
         if run.fetching:
             await refetch(job)
             return
-        while await self._leases.claim(job, self._write_sidecar):
+        # Claimed when it was written down: the commit that sends it looks whether it still is.
+        claimed = may_send and run.sent_here and run.status is RunStatus.CREATED
+        while claimed or await self._leases.claim(job, self._write_sidecar):
+            claimed = False
             self._leases.keep(job)
-            keep = False
             try:
                 await driver.carry(job, self._places.take)
             except NoPlaceError:
-                keep = True
+                job.lease_left = True
                 raise
             except LeaseLostError:
                 continue  # This machine slept, and another process took the run over: follow it.
@@ -293,7 +294,7 @@ class Engine:
             finally:
                 # Also when canceled: a lease that is kept makes other processes wait until it runs out.
                 driver.ending = driver.ending or run.status.ended
-                await self._leases.give_back(run.id, released=not keep)
+                await self._leases.give_back(run.id, released=not job.lease_left)
             break
 
     def _write_sidecar(self, record: RunRecord) -> None:
@@ -301,14 +302,7 @@ class Engine:
             self.store(record.folder).write_sidecar(record)
 
     # -- cancel --------------------------------------------------------------
-    def can_cancel(self, record: RunRecord) -> bool:
-        """Whether a cancel can still have an effect; asks nobody and needs no key, for it is asked often."""
-        if record.status == RunStatus.CREATED:
-            return True
-        if record.status.ended or record.provider not in PROVIDERS:
-            return False
-        status = RunStatus.QUEUED if record.status == RunStatus.SUBMITTING else record.status
-        return make_provider(record.provider).can_cancel(status.value)
+    can_cancel = staticmethod(can_cancel)
 
     def cancel(self, run: Run) -> Future[str]:
         """Ask for a cancel; see `Run.cancel`."""

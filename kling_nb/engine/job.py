@@ -102,6 +102,7 @@ class Job:
         detach_wanted: Whether somebody wants the watching to end.
         resting: Whether nothing is on its way to the provider just now.
         follows: Whether a kernel with another ledger is to send it: then its claim is not kept alive here.
+        lease_left: Whether its lease is not given back: it went with its end, or is kept for a place.
         take_place: Takes a place in flight, in the transaction that commits the sending.
         leave_place: Gives up its place among the runs in flight; may be called again.
         slowed: Called when the provider refused it for its rate.
@@ -126,6 +127,7 @@ class Job:
     detach_wanted: bool = False
     resting: bool = False
     follows: bool = False
+    lease_left: bool = False
     take_place: Callable[[Transaction], None] = _nothing
     leave_place: Callable[[], None] = field(default=lambda: None)
     slowed: Callable[[], None] = field(default=lambda: None)
@@ -228,6 +230,7 @@ class Job:
         except LedgerError as error:
             error.provider_run_id = copy.provider_run_id
             raise
+        self.lease_left = ended
         self.checkpoint(f"{kind} in the ledger")
         if not ended:
             await self._write_sidecar(record)
@@ -269,7 +272,10 @@ class Job:
             if self.at(RunStatus.SUBMITTING) and (other := transaction.other_with(found, self.record)):
                 raise HeldIdError(other)
             return transaction.accept(self.owner, run_id, kind, others, provider_run_id=found)
-        return transaction.change_as(self.owner, run_id, kind, changes, at=at, answered=answered)
+        record = transaction.change_as(self.owner, run_id, kind, changes, at=at, answered=answered)
+        if record.status.ended:
+            transaction.release(run_id, self.owner)
+        return record
 
     async def _insist(
         self,

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from kling_nb.errors import ProviderError, TransportError, UsageError
+from kling_nb.providers import PROVIDERS, make_provider
 from kling_nb.providers.base import Asked, Provider, Snapshot
+from kling_nb.records.run import RunRecord, RunStatus
 
 if TYPE_CHECKING:
     from kling_nb.network.client import Transport
     from kling_nb.providers.messages import Call
 
-__all__ = ["MOST_FOLLOWED", "Access", "Seen", "balance", "look"]
+__all__ = ["MOST_FOLLOWED", "Access", "Seen", "balance", "can_cancel", "look"]
 
 #: Further calls that one reading may take, until a reply decides.
 MOST_FOLLOWED = 3
@@ -47,6 +49,16 @@ class Seen:
 
     snapshot: Snapshot
     asked: Asked
+
+
+def can_cancel(record: RunRecord) -> bool:
+    """Whether a cancel can still have an effect; asks nobody and needs no key, for it is asked often."""
+    if record.status == RunStatus.CREATED:
+        return True
+    if record.status.ended or record.provider not in PROVIDERS:
+        return False
+    status = RunStatus.QUEUED if record.status == RunStatus.SUBMITTING else record.status
+    return make_provider(record.provider).can_cancel(status.value)
 
 
 async def look(transport: "Transport", access: Access, provider_run_id: str) -> Seen:

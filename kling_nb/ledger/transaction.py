@@ -33,7 +33,8 @@ _NOT_LOGGED = frozenset({"request", "status", "sent", "earlier"})
 _QUOTED = tuple(f'"{name}"' for name in COLUMNS)
 # The statements of every step of a run's life, as the driver takes them.
 _INSERT = f"INSERT INTO runs ({', '.join(_QUOTED)}) VALUES ({', '.join('?' * len(COLUMNS))})"
-_UPDATE = f"UPDATE runs SET {' = ?, '.join(_QUOTED)} = ? WHERE id = ?"
+#: Columns that are worked out of fields of other names; `record` holds every field.
+_WORKED_OUT = {"seconds": {"submitted_at", "finished_at"}, "duration": {"request"}}
 _SELECT = "SELECT id, record FROM runs WHERE"
 _LIVE = ", ".join(f"'{status}'" for status in LIVE)
 _SUMS = ", ".join(f"CAST(coalesce(sum({name}), 0) AS BIGINT)" for name in ("settled", "reserved", "unknown"))
@@ -43,7 +44,7 @@ _FREE = f"owner IS NULL OR owner = ? OR (owned_until < ? AND status <> '{RunStat
 
 def _note_result(connection: sa.Connection, *more: Any) -> None:
     """Note a result of other tables, so that it is closed with the transaction."""
-    connection.info.setdefault("results", []).append(more[-1])
+    connection.info["results"].append(more[-1])
 
 
 class LeaseLostError(LedgerError):
@@ -59,7 +60,9 @@ class Transaction:
     @property
     def connection(self) -> sa.Connection:
         """What the other tables of this package are read and written through."""
-        sa.event.listen(self._connection, "after_execute", _note_result)
+        if "results" not in self._connection.info:
+            self._connection.info["results"] = []
+            sa.event.listen(self._connection, "after_execute", _note_result)
         return self._connection
 
     @contextmanager
@@ -166,15 +169,24 @@ class Transaction:
         kept = self._kept(new)
         known = changes if kept is new else {name: getattr(kept, name) for name in changes}
         stored = {name: value for name, value in known.items() if name not in _NOT_LOGGED}
-        self.write(new, kind, **stored, **data)
+        self._update(new, changes)
+        self._append(new, kind, {**stored, **data})
         return new
 
     def write(self, record: RunRecord, kind: str, **data: Any) -> None:
         """Replace a run's current state and append the event that explains it."""
-        row = row_of(self._kept(record))
-        run_statement(self._connection, _UPDATE, (*row.values(), record.id))
-        remember(record, row["record"])
+        self._update(record)
         self._append(record, kind, data)
+
+    def _update(self, record: RunRecord, changes: Mapping[str, Any] | None = None) -> None:
+        """Write a row, or the columns of some changed fields: each one that is named moves its indexes."""
+        row = row_of(self._kept(record))
+        fields = {*COLUMNS} if changes is None else {"record", *changes}
+        columns = [name for name in COLUMNS if name in fields or fields & _WORKED_OUT.get(name, set())]
+        named = ", ".join(f'"{name}" = ?' for name in columns)
+        update = f"UPDATE runs SET {named} WHERE id = ?"
+        run_statement(self._connection, update, (*(row[name] for name in columns), record.id))
+        remember(record, row["record"])
 
     def _kept(self, record: RunRecord) -> RunRecord:
         """Give a run as it is written: where others read the ledger, a private one without its words."""

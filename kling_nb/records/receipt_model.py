@@ -198,8 +198,13 @@ class _Part(Fact):
     @classmethod
     def of(cls, record: Any, **derived: Any) -> "_Part":
         """Take the fields from a record as they are: what goes out is cleaned by its type, not refused."""
-        held = {name: read(record) for name, read in _readers(cls).items() if name not in derived}
-        return cls.model_construct(**held, **derived)
+        part = cls.__new__(cls)
+        # What `model_construct` does, in a fifth of the time: here every field has its value already.
+        values = {n: derived[n] if n in derived else read(record) for n, read in _readers(cls).items()}
+        object.__setattr__(part, "__dict__", values)
+        for name in ("fields_set", "extra", "private"):
+            object.__setattr__(part, f"__pydantic_{name}__", set(values) if name == "fields_set" else None)
+        return part
 
     def facts(self) -> dict[str, Any]:
         """Give the fields as the record holds them: most parts are the receipt's alone."""
