@@ -13,10 +13,11 @@ Loopback addresses never go through a proxy.
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 from typing import Self, TypeVar
 
+import aiohttp
 import httpx
 from aiohttp.abc import AbstractResolver
 from pydantic import SecretStr
@@ -25,16 +26,17 @@ from kling_nb.addresses import Origin, is_loopback_host, origin_of
 from kling_nb.errors import KeyMissingError, KlingError, SettingsError, TransportError, UsageError
 from kling_nb.loop import Loop
 from kling_nb.network.connections import ConnectionKind, Kind, attempting, open_client, tls_context
+from kling_nb.network.direct import DirectCalls, body_of, prepare_calls
 from kling_nb.network.download import Downloaded, Sink, check_link, declared_size, fetch
 from kling_nb.network.download_error import DownloadError
 from kling_nb.network.failures import was_unsent, why
-from kling_nb.network.reads import Reads, body_of, prepare_reads
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.records.secrets import SHORTEST_KEY, blot
 
 __all__ = ["Transport", "with_transport"]
 
 _T = TypeVar("_T")
+_Opening = Callable[[], Awaitable[aiohttp.ClientResponse]]
 
 _KEY = re.compile(r"[\x21-\x7e]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
@@ -104,7 +106,7 @@ class Transport:
         self._resolver = resolver
         self._tls = tls
         self._clients: dict[ConnectionKind, httpx.AsyncClient] = {}
-        self._reads: dict[tuple[str, SecretStr | None], Reads | None] = {}
+        self._direct: dict[tuple[Kind, str, SecretStr | None], DirectCalls | None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -141,14 +143,16 @@ class Transport:
             ...
             kling_nb.errors.TransportError: Could not reach 127.0.0.1: connection refused. ...
         """
-        reads = None if call.paid else self._reads_from(origin, key)
-        address = reads and reads.address_of(call)
-        if reads and address:
-            place, exchange = reads.place, partial(_read, reads, address)
+        kind: Kind = "paid" if call.paid else "calls"
+        direct = self._direct_calls(kind, origin, key)
+        if direct and (address := direct.address_of(call)):
+            place, content = direct.place, _content(call)
+            opening = partial(direct.open, call.method, address, _own_headers(call, content, place), content)
+            exchange = partial(_exchange_directly, opening)
         else:
             place = _check_origin(call.url, key, origin)
-            client = self._client("paid" if call.paid else "calls", place)
-            exchange = partial(_exchange, client, _build(client, call, _headers(call.headers, key, place)))
+            client = self._client(kind, place)
+            exchange = partial(_exchange, client, _build(client, call, key, place))
         async with self._calls:
             try:
                 with attempting(place, once=call.paid) as attempt:
@@ -228,18 +232,18 @@ class Transport:
     async def aclose(self) -> None:
         """Close every connection; later calls fail as unsent. May be called again."""
         self._closed = True
-        self._reads.clear()
+        self._direct.clear()
         while self._clients:
             _, client = self._clients.popitem()
             await client.aclose()
 
-    def _reads_from(self, origin: str, key: SecretStr | None) -> Reads | None:
+    def _direct_calls(self, kind: Kind, origin: str, key: SecretStr | None) -> DirectCalls | None:
         self._check_open()
-        if (origin, key) not in self._reads:
+        if (kind, origin, key) not in self._direct:
             place = _check_origin(origin, key, origin)
-            client, headers = self._client("calls", place), _headers({}, key, place)
-            self._reads[origin, key] = prepare_reads(client, place, origin, headers)
-        return self._reads[origin, key]
+            client = self._client(kind, place)
+            self._direct[kind, origin, key] = prepare_calls(client, place, origin, _headers(key, place))
+        return self._direct[kind, origin, key]
 
     def _check_open(self) -> None:
         loop = asyncio.get_running_loop()
@@ -288,14 +292,19 @@ def _check_origin(url: str, key: SecretStr | None, origin: str) -> Origin:
     return place
 
 
-def _headers(given: Mapping[str, str], key: SecretStr | None, place: Origin) -> httpx.Headers:
-    headers = {"accept": "application/json", **{name.lower(): text for name, text in given.items()}}
+def _headers(key: SecretStr | None, place: Origin) -> httpx.Headers:
+    headers = httpx.Headers({"accept": "application/json"})
+    if key is not None:
+        headers.update(_bearer(key, place))
+    return headers
+
+
+def _own_headers(call: Call, content: bytes | None, place: Origin) -> dict[str, str]:
+    """Give the headers of one call, checked; none of them is the key's."""
+    headers = {name.lower(): text for name, text in call.headers.items()}
     if "authorization" in headers or not all(map(_HEADER_VALUE.fullmatch, headers.values())):
         raise UsageError(f"A header of the call to {place.host} cannot be sent.")
-    bearing = httpx.Headers(headers)
-    if key is not None:
-        bearing.update(_bearer(key, place))
-    return bearing
+    return headers if content is None else {**headers, "content-type": "application/json"}
 
 
 def _bearer(key: SecretStr, place: Origin) -> httpx.Headers:
@@ -313,17 +322,29 @@ def _bearer(key: SecretStr, place: Origin) -> httpx.Headers:
     return httpx.Headers({"authorization": f"Bearer {key.get_secret_value()}"})
 
 
-def _build(client: httpx.AsyncClient, call: Call, headers: httpx.Headers) -> httpx.Request:
+def _content(call: Call) -> bytes | None:
+    try:
+        # Written here and not by the client, because the receipt holds the hash of these very bytes.
+        return call.content
+    except (ValueError, TypeError, RecursionError) as exc:
+        words = type(exc).__name__
+    raise _unwritable(words)
+
+
+def _build(client: httpx.AsyncClient, call: Call, key: SecretStr | None, place: Origin) -> httpx.Request:
+    headers, content = _headers(key, place), _content(call)
+    headers.update(_own_headers(call, content, place))
     try:
         # httpx drops an address's own query when it is given parameters, even none.
         url = httpx.URL(call.url).copy_merge_params(dict(call.params))
-        # Written here and not by the client, because the receipt holds the hash of these very bytes.
-        if (content := call.content) is not None:
-            headers["content-type"] = "application/json"
         return client.build_request(call.method, url, content=content, headers=headers)
-    except (ValueError, TypeError, RecursionError, httpx.InvalidURL) as exc:
+    except (ValueError, TypeError, httpx.InvalidURL) as exc:
         words = type(exc).__name__
-    raise UsageError(f"The call cannot be written as HTTP ({words}).")
+    raise _unwritable(words)
+
+
+def _unwritable(words: str) -> UsageError:
+    return UsageError(f"The call cannot be written as HTTP ({words}).")
 
 
 async def _exchange(
@@ -340,8 +361,8 @@ async def _exchange(
     return _reply(response.status_code, response.headers.raw, body, key)
 
 
-async def _read(reads: Reads, address: str, call: Call, place: Origin, key: SecretStr | None) -> Reply:
-    async with await reads.open(address) as response:
+async def _exchange_directly(opening: _Opening, call: Call, place: Origin, key: SecretStr | None) -> Reply:
+    async with await opening() as response:
         # aiohttp itself refuses a body that is not as long as the answer says.
         return _reply(
             response.status, response.raw_headers, await _whole(body_of(response), call, place), key

@@ -202,7 +202,7 @@ def test_unknown_exceptions_are_sent(monkeypatch):
     async def strange(*_, **__):
         raise StrangeError("https://x/?sig=hush")
 
-    monkeypatch.setattr(httpx.AsyncClient, "send", strange)
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", strange)
 
     async def make(transport):
         await transport.send(post("https://api.provider.invalid"), origin="https://api.provider.invalid")

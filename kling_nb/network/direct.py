@@ -1,12 +1,12 @@
-"""Free reads from one origin with one key: what is the same for each of them is checked and made ready once.
+"""Calls to one origin with one key: what is the same for each of them is checked and made ready once.
 
-Invariants: a read uses the connections, certificates and time-outs of the httpx client that would send it; an
-address is read here only where it plainly lies inside the origin, and every other one goes the whole way;
+Invariants: a call uses the connections, certificates and time-outs of the httpx client that would send it; an
+address is taken here only where it plainly lies inside the origin, and every other one goes the whole way;
 nothing shows the key.
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from urllib.parse import urlencode
 
 import aiohttp
@@ -19,20 +19,20 @@ from kling_nb.addresses import Origin
 from kling_nb.network.connections import Connections, direct_connections, refuse_other_host
 from kling_nb.providers.messages import Call
 
-__all__ = ["Reads", "body_of", "prepare_reads"]
+__all__ = ["DirectCalls", "body_of", "prepare_calls"]
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?=/|$)")
 # Behind `https://host/` no parser finds another host in these, and each is written in one way only.
 _PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*")
 
 
-class Reads:
-    """What all reads from one origin with one key share.
+class DirectCalls:
+    """What all calls to one origin with one key share.
 
     Args:
         place: Where they go.
         prefix: What every address begins with, up to the slash after the host.
-        request: Such a read as httpx would send it.
+        request: Such a call as httpx would send it.
         connections: Where httpx would send it.
     """
 
@@ -48,33 +48,38 @@ class Reads:
 
     def address_of(self, call: Call) -> str | None:
         """Return the whole address of a call; None for one that goes the whole way."""
-        if call.method != "GET" or call.paid or call.headers or call.json is not None:
-            return None
         address = call.url
         if call.params:
             address += ("&" if "?" in address else "?") + urlencode(call.params)
         inside = address.startswith(self._prefix) and _PATH.fullmatch(address, len(self._prefix))
         return address if inside else None
 
-    async def open(self, address: str) -> aiohttp.ClientResponse:
-        """Send a read; a redirect is an answer like any other.
+    async def open(
+        self, method: str, address: str, headers: Mapping[str, str], content: bytes | None
+    ) -> aiohttp.ClientResponse:
+        """Send a call; a redirect is an answer like any other.
 
         Args:
+            method: The HTTP verb.
             address: As `address_of` gave it.
+            headers: Those of this call alone.
+            content: Its body.
         """
-        return await self._connections.session.get(
+        return await self._connections.session.request(
+            method,
             URL(address, encoded=True),
-            headers=self._headers,
+            headers=CIMultiDict({**self._headers, **headers}) if headers else self._headers,
+            data=content,
             allow_redirects=False,
             auto_decompress=False,
             timeout=self._timeout,
         )
 
 
-def prepare_reads(
+def prepare_calls(
     client: httpx.AsyncClient, place: Origin, origin: str, headers: httpx.Headers
-) -> Reads | None:
-    """Make the reads from one origin ready.
+) -> DirectCalls | None:
+    """Make the calls to one origin ready.
 
     Args:
         client: The client that would send them.
@@ -83,7 +88,7 @@ def prepare_reads(
         headers: Of each of them, with the key.
 
     Returns:
-        The reads; None where each goes the whole way, as through a proxy.
+        The calls; None where each goes the whole way, as through a proxy.
 
     Raises:
         SettingsError: httpx reads another host in the address.
@@ -95,7 +100,7 @@ def prepare_reads(
     request = client.build_request("GET", prefix, headers=headers)
     refuse_other_host(str(request.url), place)
     connections = direct_connections(client, request.url)
-    return None if connections is None else Reads(place, prefix, request, connections)
+    return None if connections is None else DirectCalls(place, prefix, request, connections)
 
 
 def body_of(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""Status reads go straight to the connections of httpx's client, and keep every promise of a call."""
+"""Calls go straight to the connections of httpx's client, and keep every promise."""
 
 import asyncio
 import gzip
@@ -7,7 +7,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from kling_nb.errors import SettingsError, TransportError
+from kling_nb.errors import SettingsError, TransportError, UsageError
 from kling_nb.network.client import Transport
 from kling_nb.providers.messages import Call
 from support.transport import answer, replying, reset, serving
@@ -40,6 +40,10 @@ def get(origin, path="/v1/runs/1?sig=hush"):
     return Call(method="GET", url=origin + path)
 
 
+def post(origin, path="/v1/runs?sig=hush", **more):
+    return Call(method="POST", url=origin + path, json={"prompt": "caf\u00e9"}, paid=True, **more)
+
+
 async def keep_answering(wire, reader, writer):
     while await wire.read(reader):
         writer.write(answer())
@@ -61,17 +65,18 @@ FAILURES = {
 }
 
 
+@pytest.mark.parametrize(("method", "charged"), [(get, "no"), (post, "unknown")])
 @pytest.mark.parametrize("name", FAILURES)
-def test_a_read_that_fails_says_why_and_no_secret(name):
-    """It was sent, charged nothing, and its words hold no query and no key."""
+def test_a_call_that_fails_says_why_and_no_secret(name, method, charged):
+    """It was sent; a read charged nothing, a paid call perhaps; the words hold no query and no key."""
     behave, words = FAILURES[name]
 
     async def make(transport):
         async with serving(behave) as wire:
-            await transport.send(get(wire.origin), key=KEY, origin=wire.origin)
+            await transport.send(method(wire.origin), key=KEY, origin=wire.origin)
 
     error = failing(make, **(QUICK if name in {"silent", "dribbling"} else {}))
-    assert (error.sent, error.charged) == (True, "no")
+    assert (error.sent, error.charged) == (True, charged)
     assert words in str(error)
 
 
@@ -153,6 +158,39 @@ def test_a_kept_connection_that_the_server_closed_is_opened_again():
             return [reply.status for reply in replies], wire.connections
 
     assert asyncio.run(run()) == ([200, 200], 2)
+
+
+def test_a_paid_call_arrives_as_it_was_written_each_over_a_connection_of_its_own():
+    """The very bytes whose hash the receipt holds, and the headers of the call beside the key."""
+
+    async def run():
+        async with serving(keep_answering) as wire, Transport(**PATIENT) as transport:
+            call = post(wire.origin, headers={"Idempotency-Key": "kling-nb-1"})
+            await transport.send(get(wire.origin), key=KEY, origin=wire.origin)
+            for _ in range(2):
+                await transport.send(call, key=KEY, origin=wire.origin)
+            return wire.heads[1], wire.bodies[1:], wire.connections, call.content
+
+    head, bodies, connections, content = asyncio.run(run())
+    assert (bodies, connections) == ([content, content], 3)
+    assert head.startswith("POST /v1/runs?sig=hush HTTP/1.1\r\n")
+    lines = head.lower()
+    for line in ("idempotency-key: kling-nb-1", "content-type: application/json", "rf_live_secret"):
+        assert lines.count(line) == 1
+    assert f"content-length: {len(content)}" in lines
+
+
+@pytest.mark.parametrize("headers", [{"Authorization": "x"}, {"X-A": "a\r\nB: c"}])
+def test_a_header_that_no_call_may_have_is_refused_before_anything_is_sent(headers):
+    """The key's own, and what would write a second one."""
+
+    async def run():
+        async with serving(keep_answering) as wire, Transport(**PATIENT) as transport:
+            with pytest.raises(UsageError, match="header"):
+                await transport.send(post(wire.origin, headers=headers), key=KEY, origin=wire.origin)
+            return wire.connections
+
+    assert asyncio.run(run()) == 0
 
 
 def test_a_closed_transport_reads_nothing():
