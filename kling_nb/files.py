@@ -7,9 +7,11 @@ replaced by `place`; a link is never followed out of a folder; nothing blocks on
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Callable
 from io import BufferedRandom, BufferedReader, TextIOWrapper
 from pathlib import Path
@@ -36,14 +38,10 @@ __all__ = [
     "write_whole",
 ]
 
+#: Called with the name of the step just done; tests stop the process there.
 Checkpoint = Callable[[str], None]
+#: Called around each change of a folder's names, so that an index of it knows it for our own.
 Changing = Callable[[], contextlib.AbstractContextManager[None]]
-"""Called around each change of a folder's names, so that an index of it knows it for our own."""
-
-
-"""Called with the name of the step just done; tests stop the process there."""
-
-
 Signature = tuple[int, int, int, int, int]
 _CHUNK = 1024 * 1024
 
@@ -253,28 +251,39 @@ def sync_file(path: Path) -> None:
     """Put the bytes of a file on disk."""
     # Windows syncs only what may be written; elsewhere a linked file of a colleague's may not be.
     handle = os.open(path, (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | getattr(os, "O_NOFOLLOW", 0))
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    _sync_and_close(handle)
+
+
+class _Turn:
+    """Whose turn it is to sync a folder: one sync serves all numbers that were drawn before its own."""
+
+    def __init__(self) -> None:
+        self.lock, self.numbers, self.done = threading.Lock(), itertools.count(), -1
+
+
+#: By process, which a fork makes another one, and folder.
+_turns: dict[tuple[int, str], _Turn] = {}
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on disk, where the system has such an act.
-
-    Args:
-        folder: The folder.
-
-    Example:
-        >>> sync_folder(Path("/"))
-    """
+    """Put the names in a folder on disk, where the system has such an act."""
     if os.name == "nt":
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    turn = _turns.setdefault((os.getpid(), os.fspath(folder)), _Turn())
+    mine = next(turn.numbers)
+    with turn.lock:
+        if turn.done > mine:
+            return
+        serves, handle = next(turn.numbers), os.open(folder, os.O_RDONLY)
         # Some network file systems refuse it; the name is then as safe as they make it.
         with contextlib.suppress(OSError):
-            os.fsync(handle)
+            _sync_and_close(handle)
+        turn.done = serves
+
+
+def _sync_and_close(handle: int) -> None:
+    try:
+        os.fsync(handle)
     finally:
         os.close(handle)
 

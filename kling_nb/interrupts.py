@@ -33,8 +33,9 @@ def interrupts_held() -> Iterator[None]:
         ...     print("whole")
         whole
     """
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is None or threading.current_thread() is not threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if main else None
+    if handler is None:
         yield
         return
     came: list[FrameType | None] = []
