@@ -29,7 +29,7 @@ from kling_nb.records.run import RunStatus
 from support.clips import make_record
 from support.paths import TESTS
 from support.sessions import ask
-from support.stage import QUICK, WIRES, Stage
+from support.stage import QUICK, WIRES, Stage, kinds
 from support.workbench import until
 
 
@@ -662,3 +662,24 @@ def test_what_is_asked_while_a_run_is_being_put_away_is_done(build, wire):
     assert (second.id, house.submissions) == (first.id, 1)
     until(lambda: not session.engine().drives(first.id))
     assert session.ledger().lease(first.id) is None
+
+
+def test_whatever_a_run_asks_of_the_ledger_is_a_step_of_its_life(stage, monkeypatch):
+    """No claim of what was claimed when it was written down, and no release beside its end."""
+    here, asked = stage, []
+    record, ask_writer = here.record(), here.ledger.writer.ask
+    here.ledger.claim(record.id, here.engine.owner, 600)
+
+    def noted(work, **options):
+        asked.append(getattr(work, "func", work).__name__)
+        return ask_writer(work, **options)
+
+    monkeypatch.setattr(here.ledger.writer, "ask", noted)
+    run = here.engine.handle(record)
+    run.wait(60)
+    until(lambda: not here.engine.drives(run.id))
+    assert run.status is RunStatus.SUCCEEDED
+    steps = [name for name in asked if name != "_renew"]
+    assert len(steps) == len(kinds(here, run)) - len(["created"])
+    with here.ledger.reading() as transaction:
+        assert transaction.owner(run.id) is None

@@ -12,8 +12,9 @@ import pytest
 import sqlalchemy as sa
 
 from kling_nb.errors import LedgerError
+from kling_nb.ledger import transaction as transaction_module
 from kling_nb.ledger.database import LeaseLostError, Ledger
-from kling_nb.ledger.schema import STEPS
+from kling_nb.ledger.schema import COLUMNS, STEPS, row_of
 from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import RunStatus
 from support.clips import make_record
@@ -602,3 +603,34 @@ def test_a_ledger_that_nobody_closed_closes_its_connections(tmp_path):
     del ledger
     gc.collect()
     assert ended == ["closed"]
+
+
+def test_after_any_step_every_column_says_what_the_record_says(ledger, where):
+    """Also those that are worked out of other fields, and though a step writes only what it changes."""
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+    record = add(ledger)
+    steps = [
+        {"status": RunStatus.RUNNING, "provider_run_id": "p-1", "charged": "unknown"},
+        {"submitted_at": now},
+        {"finished_at": now + timedelta(seconds=9)},
+        {"request": TextToVideo(prompt="A hare", duration=9), "request_key": "k1:a", "run_key": "k1:b"},
+        {"project": "a", "user": "b", "session_id": "c", "created_at": now, "model": "m", "play": True},
+        {"settled_micros": 1, "reserved_micros": 0, "tags": {"a": "b"}},
+    ]
+    for changes in steps:
+        record = ledger.change(record.id, "changed", **changes)
+        [row] = look(where, f"SELECT {', '.join(COLUMNS)} FROM runs WHERE id = ?", record.id)
+        assert row == tuple(row_of(record).values())
+
+
+def test_a_step_names_no_column_that_it_does_not_change(ledger, monkeypatch):
+    """Each one that is named moves its indexes, of which a run has ten."""
+    record, texts = add(ledger), []
+    real = transaction_module.run_statement
+    monkeypatch.setattr(
+        transaction_module, "run_statement", lambda *given: texts.append(given[1]) or real(*given)
+    )
+    ledger.change(record.id, "read", message="going", queue_position=2)
+    assert [text for text in texts if text.startswith("UPDATE")] == [
+        "UPDATE runs SET record = ? WHERE id = ?"
+    ]
