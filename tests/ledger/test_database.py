@@ -632,5 +632,5 @@ def test_a_step_names_no_column_that_it_does_not_change(ledger, monkeypatch):
     )
     ledger.change(record.id, "read", message="going", queue_position=2)
     assert [text for text in texts if text.startswith("UPDATE")] == [
-        "UPDATE runs SET record = ? WHERE id = ?"
+        'UPDATE runs SET "record" = ? WHERE id = ?'
     ]
