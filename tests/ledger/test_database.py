@@ -619,8 +619,9 @@ def test_after_any_step_every_column_says_what_the_record_says(ledger, where):
     ]
     for changes in steps:
         record = ledger.change(record.id, "changed", **changes)
-        [row] = look(where, f"SELECT {', '.join(COLUMNS)} FROM runs WHERE id = ?", record.id)
-        assert row == tuple(row_of(record).values())
+        named = ", ".join(f'"{name}"' for name in COLUMNS)
+        [row] = look(where, f"SELECT {named} FROM runs WHERE id = ?", record.id)
+        assert tuple(row) == tuple(row_of(record).values())
 
 
 def test_a_step_names_no_column_that_it_does_not_change(ledger, monkeypatch):
