@@ -105,7 +105,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for notebook, page and clips.")] = Path("build/demo"),
     prompts: Annotated[Path | None, typer.Option(help="JSON lines of VBench prompts.")] = None,
 ) -> None:
-    """Run three prompts in a headless notebook against the sandbox: no key, no money."""
+    """Run three prompts in the sandbox and make a page: no key, no money."""
     from kling_nb.commands.demo import read_prompts, run_demo
 
     done = run_demo(out, read_prompts(prompts))
@@ -125,7 +125,9 @@ def generate_clip(
     *,
     as_json: Json = False,
 ) -> None:
-    """Make a clip and wait for it; costs money unless it is already here or the provider is the sandbox.
+    """Make a clip and wait for it.
+
+    It costs money unless it is already here or the provider is the sandbox.
 
     The words after PROMPT are the flags of `%%kling`: -d 5 --ar 9:16 -n 2 --max-cost 1 --dry-run ... Real
     money needs a declared budget: --max-cost, or KLING_NB_BUDGET.
@@ -153,7 +155,7 @@ def sweep(
     max_cost: Annotated[str | None, typer.Option(metavar="USD", help="The most all of it may cost.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a grid of clips from a file, go on with one by its name, or cancel what is not sent of it.
+    """Make a grid of clips from a file, or go on with one by name.
 
     A TOML file has the options of kling.sweep by name; another file its prompts. The same file goes on where
     it was. Exit code 1 if a run was not sent or, with --wait, made no clip; 3 if money stops it.
@@ -174,7 +176,7 @@ def doctor(
     online: Annotated[bool, typer.Option("--online", help="Also check each key, for free.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check this machine: versions, folders, ledger, keys; sends nothing unless asked."""
+    """Check this machine: versions, folders, ledger and keys."""
     findings = _command("doctor", *(["--online"] if online else []), as_json=as_json)
     if any(finding["state"] == "fail" for finding in findings):
         raise typer.Exit(1)
@@ -202,7 +204,10 @@ def estimate(
     headless: Annotated[bool, typer.Option("--headless", help="Judge as if nobody is watching.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what a notebook would cost, without running it; exit code 3 if it is refused, 4 if incomplete."""
+    """Say what a notebook would cost, without running it.
+
+    Exit code 3 if a cell of it would be refused, 4 if the bill is incomplete.
+    """
     flags = ["--headless"] if headless else []
     bill = _command("estimate", *flags, str(notebook), as_json=as_json)
     if bill["refused"]:
@@ -239,7 +244,7 @@ def spend(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what was spent, by the ledger; the same numbers as `%kling cost --all`."""
+    """Say what was spent: the numbers of `%kling cost --all`."""
     from kling_nb.spending.reconcile import costs
 
     report = costs(by=by, everything=True, since=since, until=until, project=project, reconcile=reconcile)
@@ -276,7 +281,7 @@ def collect(
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Finish everything pending: ask, download, settle; creates no run."""
+    """Finish everything pending: ask, download, settle; sends no run."""
     from kling_nb.session.api import current
 
     _finish(current().resume(), timeout, as_json=as_json)
@@ -305,7 +310,7 @@ def restore(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring back the clips that a notebook's receipts tell of; sends no run."""
+    """Bring back the clips of a notebook's receipts; sends no run."""
     from kling_nb.commands.cache import findings
     from kling_nb.recovery.restore import restore as bring_back
 
@@ -332,7 +337,9 @@ def export(
     *,
     as_json: Json = False,
 ) -> None:
-    """Lay clips out for another tool; the words after LAYOUT are those of `%kling export`.
+    """Lay clips out for another tool.
+
+    The words after LAYOUT are those of `%kling export`.
 
     For example `export vbench --to clips --plan VBench_full_info.json --methods`, or `export crate`; run ids
     after LAYOUT choose runs. `export page NOTEBOOK --embed` makes one HTML page with the clips inside. Exit

@@ -86,8 +86,8 @@ class KlingError(Exception):
         'The prompt is empty. Charged: no. Write one.'
     """
 
-    #: Set by the calls that may spend: then it is said that nothing was sent.
-    may_spend = False
+    #: Whether it is said that nothing was sent: set by what may spend and what never does, else by the cure.
+    may_spend: bool | None = None
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ def said(error: KlingError) -> list[str]:
     cure, money = error.cure.removeprefix(nothing).strip(), ""
     if error.charged != "no" or error.run_id:
         money = f"Charged: {error.charged}."
-    elif error.may_spend or nothing in error.cure:
+    elif nothing in error.cure if error.may_spend is None else error.may_spend:
         money = nothing
     return [line for line in (error.what, cure, money) if line]
 

@@ -3,7 +3,7 @@
 import pytest
 
 import kling_nb as kling
-from kling_nb.errors import KlingError, UsageError, did_you_mean
+from kling_nb.errors import KlingError, UsageError, did_you_mean, said
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,11 @@ def shown(call):
         ({"resolution": "1080p"}, "There is no option 'resolution'.", "Did you mean model?"),
         ({"providr": "sandbox"}, "There is no option 'providr'.", "Did you mean provider?"),
         ({"negative_prompt": "n" * 2501}, "must have at most 2,500 characters, not 2,501.", "Correct it"),
-        ({"shots": [{"prompt": "a", "duration": 5}, {"prompt": "b", "duration": 13}]}, "not 18.", "Correct"),
+        (
+            {"shots": [{"prompt": "a", "duration": 5}, {"prompt": "b", "duration": 13}]},
+            "the shots add up to 18 s",
+            "Correct",
+        ),
         ({"max_cost": "0.01", "provider": "sandbox"}, "may cost $0.56", "raise --max-cost"),
     ],
 )
@@ -57,6 +61,14 @@ def test_who_only_looks_is_not_told_of_money():
     what, cure, *where = shown(lambda: kling.find("nosuch"))
     assert (what, cure) == ("UsageError: There is no run 'nosuch' in the ledger.", "See `%kling list`.")
     assert not [line for line in where if "sent" in line or "Charged" in line]
+
+
+def test_a_line_that_never_sends_does_not_speak_of_sending():
+    """Its words may be those of a cell, where something could have been sent."""
+    error = UsageError("There is no flag '-x'.", cure="Nothing was sent. See `%kling help`.")
+    assert said(error)[-1] == "Nothing was sent."
+    error.may_spend = False
+    assert said(error) == ["There is no flag '-x'.", "See `%kling help`."]
 
 
 @pytest.mark.parametrize("charged", ["yes", "unknown"])

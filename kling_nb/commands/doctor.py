@@ -23,7 +23,7 @@ from kling_nb.pricing.catalog import provider_label
 from kling_nb.spending.reconcile import balances
 from kling_nb.views.html import AMBER, RED, pill
 from kling_nb.views.tables import filled
-from kling_nb.views.words import plain
+from kling_nb.views.words import counted, plain
 
 if TYPE_CHECKING:
     from kling_nb.config.settings import Settings
@@ -47,6 +47,7 @@ _BY_SERVER = ("jupyter-server-documents", "jupyter-server-nbmodel")
 _ROOM_BYTES = 1_000_000_000
 _COLOURS = {"warn": AMBER, "fail": RED}
 _HEADS = ["check", "", "found", "what to do"]
+_NOT_SET = "not set"
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,15 @@ def doctor(session: "Session", *, online: bool) -> Answer:
     """
     findings = list(_findings(session, online=online))
     rows = [
-        [f.check, f.state if f.state == "ok" else pill(f.state, _COLOURS[f.state]), f.found, f.cure]
+        [f.check, pill(f.state, _COLOURS[f.state]) if f.state != "ok" else _fine(f), f.found, f.cure]
         for f in findings
     ]
     table = filled(_HEADS, rows, "llww", "what to do")
     return answer([_verdict(findings), table], value=[asdict(finding) for finding in findings])
+
+
+def _fine(finding: Finding) -> str:
+    return "" if finding.found == _NOT_SET else finding.state
 
 
 def _verdict(findings: Sequence[Finding]) -> str:
@@ -239,7 +244,7 @@ def _ledger(session: "Session", settings: "Settings") -> Finding:
         )
         return Finding("ledger", "fail", f"{ledger.where} has no table {', '.join(missing)}", cure)
     wrong = ledger.mend_sums()
-    words = f"{ledger.where}, {ledger.count():,} runs"
+    words = f"{ledger.where}, {counted(ledger.count(), 'run')}"
     if wrong:
         cure = "They were counted again from the runs. Something else may be writing to this file."
         return Finding("ledger", "warn", f"{words}; {wrong} running totals were wrong", cure)
@@ -308,7 +313,7 @@ def _key(session: "Session", settings: "Settings", name: str, *, online: bool) -
     check = _key_of(name)
     key = session.key(name)
     if key is None:
-        return Finding(check, "ok", "not set")
+        return Finding(check, "ok", _NOT_SET)
     if not online:
         return Finding(
             check, "ok", f"set, from {key.source}; not tried (`%kling doctor --online` does, for free)"

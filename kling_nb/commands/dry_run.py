@@ -22,7 +22,7 @@ from kling_nb.providers.messages import Call
 from kling_nb.records.money import MICROS, plain_usd, usd, usd_of
 from kling_nb.session.plan import Ask, Plan
 from kling_nb.views.html import MONO, Html, join, tag
-from kling_nb.views.tables import Part, filled, page_of, text_of
+from kling_nb.views.tables import Part, page_of, text_of
 from kling_nb.views.words import session_words
 
 if TYPE_CHECKING:
@@ -75,20 +75,20 @@ def blocks_page(blocks: Sequence[tuple[str, str]]) -> Html:
 
 
 def _facts(plan: Plan) -> list[str]:
-    would = "would cost" + (" (play money)" if plan.play else "")
+    play = " of play money" if plan.play else ""
     each = usd(plan.estimate.micros)
     total = usd(plan.micros)
     facts = [f"Dry run, nothing was sent: {plan.model} at {provider_label(plan.provider)}."]
     if plan.new:
         sum_of = f"{plan.new} x {each} = " if plan.new > 1 and plan.estimate.micros is not None else ""
-        facts.append(f"It {would} {sum_of}**{total}**. Basis: {plan.estimate.basis or 'unknown'}.")
+        facts.append(f"It would cost {sum_of}**{total}**{play}. Basis: {plan.estimate.basis or 'unknown'}.")
         if plan.estimate.micros is None:
             facts.append(
                 f"Nobody knows the price. With `--allow-unpriced` it would reserve "
                 f"**{usd(plan.estimate.reserve_micros * plan.new)}**."
             )
     else:
-        facts.append(f"It {would} **$0.00**: no new run is needed or possible.")
+        facts.append(f"It would cost **$0.00**{play}: no new run is needed or possible.")
     if (most := plan.ask.max_cost) is not None:
         fits = plan.estimate.reserve_micros * plan.new <= most * MICROS
         facts.append(f"That is {'within' if fits else '**more than**'} its `--max-cost` of {usd_of(most)}.")

@@ -33,7 +33,7 @@ __all__ = ["Held", "config", "keys", "listing", "status"]
 Row = list[object]
 # What a narrow page cuts off comes last.
 _RUN_HEADS = ["run", "name", "state", "prompt", "cost", "age", "s", "model", "provider", "file"]
-_RUN_ALIGN = "llllrrrlll"
+_RUN_ALIGN = "lllerrrllm"
 
 
 # -- runs ------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def _run_table(records: Sequence[RunRecord], held: Held) -> tuple[list[str], lis
             record.id,
             held.names.get(record.id, ""),
             _state(record, held),
-            short(one_line(words_of(record)), 40),
+            short(one_line(words_of(record)), 120),
             cost_word(record),
             age(record.created_at, now),
             record.request.duration,

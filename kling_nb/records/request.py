@@ -136,7 +136,13 @@ class TextToVideo(Given, strict=True):
             s.get("duration") if isinstance(s, dict) else getattr(s, "duration", None) for s in data["shots"]
         ]
         whole = [s for s in seconds if isinstance(s, int)]
-        return {**data, "duration": sum(whole)} if len(whole) == len(seconds) else data
+        if len(whole) != len(seconds):
+            return data
+        total, each_fits = sum(whole), all(1 <= shot <= MAX_DURATION_S for shot in whole)
+        if each_fits and not MIN_DURATION_S <= total <= MAX_DURATION_S:
+            can = f"a clip has {MIN_DURATION_S} to {MAX_DURATION_S} s"
+            raise ValueError(f"duration: the shots add up to {total} s; {can}")
+        return {**data, "duration": total}
 
     @model_validator(mode="after")
     def _prompt_or_shots(self) -> Self:

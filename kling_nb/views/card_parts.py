@@ -204,8 +204,10 @@ def clip_words(state: CardState) -> Html:
     if safe_url(state.embed, data="video"):
         return tag("div", join([*took, named, "kept inside this notebook", *facts], DOT), style=html.FAINT)
     cure = (
-        "Put the file back, or run the cell again: what the provider still has is fetched again, and nothing "
-        "is bought. Its SHA-256 is in the receipt."
+        "Put the file back, or run the cell again: the sandbox draws it anew, for play money."
+        if record.play
+        else "Put the file back, or run the cell again: what the provider still has is fetched again, and "
+        "nothing is bought. Its SHA-256 is in the receipt."
     )
     outcome = html.callout(html.AMBER, tag("div", tag("b", named, " is not here.")), tag("div", prose(cure)))
     return join([tag("div", join([*took, *facts], DOT), style=html.FAINT), outcome])

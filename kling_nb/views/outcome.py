@@ -92,7 +92,9 @@ def _explain(record: RunRecord, word: Charged) -> tuple[str, str]:
         "expired": (f"The run, or its clip, is no longer at {at}.", again),
         "canceled": ("The run was canceled before it made a clip.", again),
     }
-    return reasons.get(record.reason, (f"The run failed at {at}.", again))
+    nowhere = record.provider_run_id is None and word == "no"
+    what = f"No run was made at {at}." if nowhere else f"The run failed at {at}."
+    return reasons.get(record.reason, (what, again))
 
 
 def _again(record: RunRecord, word: Charged) -> str:

@@ -22,9 +22,13 @@ from kling_nb.views.html import FONT, Html, join, prose, tag
 __all__ = ["Part", "csv_text", "filled", "page_of", "table", "text_of", "text_table"]
 
 _TAGS = re.compile(r"<[^>]*>")
-_SIDES = {"l": "left", "r": "right", "c": "center", "w": "left"}
+_SIDES = {"l": "left", "r": "right", "c": "center", "w": "left", "e": "left", "m": "left"}
 #: A column is not made narrower than this where a terminal is.
 _LEAST = 8
+#: Letters of an elastic column: as many where there is room for all, and no fewer as long as columns can go.
+_ELASTIC, _ELASTIC_LEAST = 40, 16
+#: Letters of a file's name on a page.
+_NAME = 24
 
 
 def table(
@@ -35,8 +39,9 @@ def table(
     Args:
         headers: Column heads.
         rows: Cells; what is not `Html` is escaped.
-        align: One letter a column, `l`, `r`, `c` or `w`; left where it is too short. Only a `w` column, which
-            holds sentences, breaks its lines.
+        align: One letter a column, `l`, `r`, `c`, `w`, `e` or `m`; left where it is too short. Only a `w`
+            column, which holds sentences, breaks its lines. An `e` column takes the room that others leave,
+            and is cut at its end; an `m` column holds names of files, cut in the middle.
         caption: A line above it.
 
     Returns:
@@ -47,7 +52,11 @@ def table(
         2
     """
     letters = align.ljust(len(headers), "l")
-    spaces = {"w": "pre-wrap;min-width:160px"}
+    spaces = {
+        "w": "pre-wrap;min-width:160px",
+        # Only so a cell of a table gives way: no width of its own, and all that is left.
+        "e": "nowrap;min-width:120px;max-width:0;width:100%;overflow:hidden;text-overflow:ellipsis",
+    }
     sides = [f"{_SIDES[letter]};white-space:{spaces.get(letter, 'nowrap')}" for letter in letters]
     cell = "padding:3px 14px 3px 0;vertical-align:top;text-align:{}"
     plain = "background:transparent"
@@ -58,7 +67,10 @@ def table(
     body = [
         tag(
             "tr",
-            *(tag("td", text, style=cell.format(side)) for text, side in zip(row, sides, strict=True)),
+            *(
+                tag("td", _named(text) if letter == "m" else text, style=cell.format(side))
+                for text, side, letter in zip(row, sides, letters, strict=True)
+            ),
             style=f"{plain};border-top:1px solid rgba(128,128,128,0.18)",
         )
         for row in rows
@@ -74,6 +86,11 @@ def table(
     return tag("div", above, whole, style="overflow-x:auto;margin:6px 0", tabindex=0)
 
 
+def _named(name: object) -> Html:
+    short = _cut(str(name), _NAME)
+    return tag("span", tag("bdi", short), title=str(name)) if short != name else tag("bdi", short)
+
+
 def text_table(
     headers: Sequence[str], rows: Sequence[Sequence[object]], *, align: str = "", width: int | None = None
 ) -> str:
@@ -83,7 +100,8 @@ def text_table(
         headers: Column heads.
         rows: Cells; of `Html` only the text is kept.
         align: As for `table`.
-        width: Columns of the terminal: sentences are broken, and other cells cut, until the table fits.
+        width: Columns of the terminal: sentences are broken, and other cells cut, until the table fits. Where
+            there is an elastic column, those behind it go first, the last one before the others.
 
     Returns:
         Lines without white space at their ends.
@@ -96,8 +114,15 @@ def text_table(
     table = [[_plain(cell) for cell in row] for row in [headers, *rows]]
     sides = align.ljust(len(headers), "l")
     widths = [max(map(_columns, column)) for column in zip(*table, strict=True)]
+    if (elastic := sides.find("e")) >= 0:
+        most, least = min(widths[elastic], _ELASTIC), min(widths[elastic], _ELASTIC_LEAST)
+        widths[elastic] = most
+        while width is not None and elastic + 1 < len(widths) and _across(widths) - most + least > width:
+            widths.pop()
+        table, sides = [row[: len(widths)] for row in table], sides[: len(widths)]
     if width is not None:
-        _shrink(widths, sides, width - 2 * (len(widths) - 1))
+        _shrink(widths, sides, width - _across(widths) + sum(widths))
+    if width is not None or elastic >= 0:
         table = [line for row in table for line in _fitted(row, widths, sides)]
     return "\n".join(
         "  ".join(
@@ -108,32 +133,44 @@ def text_table(
     )
 
 
+def _across(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
 def _shrink(widths: list[int], sides: str, room: int) -> None:
     """Take from the widest column, from sentences first, until all fit or are as narrow as may be."""
     while sum(widths) > room:
         may = [n for n, width in enumerate(widths) if sides[n] != "r" and width > _LEAST]
         if not may:
             return
-        wordy = [n for n in may if sides[n] == "w" and widths[n] > 3 * _LEAST]
+        wordy = [
+            n
+            for n in may
+            if (sides[n] == "w" and widths[n] > 3 * _LEAST)
+            or (sides[n] == "e" and widths[n] > _ELASTIC_LEAST)
+        ]
         widths[max(wordy or may, key=widths.__getitem__)] -= 1
 
 
 def _fitted(row: Sequence[str], widths: Sequence[int], sides: str) -> list[list[str]]:
     cells = [
-        (textwrap.wrap(cell, width) or [""]) if side == "w" else [_cut(cell, width)]
+        (textwrap.wrap(cell, width) or [""]) if side == "w" else [_cut(cell, width, middle=side != "e")]
         for cell, width, side in zip(row, widths, sides, strict=True)
     ]
     return [list(line) for line in itertools.zip_longest(*cells, fillvalue="")]
 
 
-def _cut(cell: str, width: int) -> str:
-    """Cut in the middle: both ends of a file's name tell it from others."""
+def _cut(cell: str, width: int, *, middle: bool = True) -> str:
+    """Cut in the middle, as both ends of a file's name tell it from others; or words at their end."""
     if _columns(cell) <= width:
         return cell
-    ends = len(cell) - 1
-    while _columns(short := f"{cell[: (ends + 1) // 2]}…{cell[len(cell) - ends // 2 :]}") > width:
-        ends -= 1
-    return short
+    kept = len(cell) - 1
+    while True:
+        tail = kept // 2 if middle else 0
+        short = f"{cell[: kept - tail]}…{cell[len(cell) - tail :]}"
+        if _columns(short) <= width:
+            return short
+        kept -= 1
 
 
 Part = str | tuple[Sequence[str], Sequence[Sequence[object]], str]

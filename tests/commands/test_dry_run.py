@@ -47,6 +47,13 @@ def test_a_dry_run_shows_money_takes_and_payloads_and_sends_nothing(session):
     assert len(session.ledger().runs()) == 1
 
 
+def test_a_dry_run_of_one_new_take_has_no_table(session):
+    """Its price says all of it."""
+    shown = show_plan(session.plan(ask()), order_of("-d 3 --dry-run"), session)
+    assert "It would cost $0.336 of play money. Basis: " in shown.text
+    assert "would be" not in shown.text
+
+
 def test_a_dry_run_says_why_a_take_is_blocked_and_a_provider_refuses(session):
     """A refusal is part of the answer, not an exception."""
     run = session.open(ask())[0].wait(60)

@@ -85,6 +85,14 @@ def test_a_run_without_a_clip_answers_the_three_questions(fields, play):
     assert not play or "charged," not in money_words(run)
 
 
+def test_a_run_that_never_came_to_be_did_not_fail_at_its_provider():
+    """With no network, the words do not blame whom nobody reached."""
+    _, words = look(record(status="failed", reason="provider", charged="no", provider_run_id=None))
+    assert "No run was made at Runflow." in words
+    _, words = look(record(status="failed", reason="provider", charged="no", provider_run_id="r-1"))
+    assert "The run failed at Runflow." in words
+
+
 def test_a_lost_run_names_both_ways_out():
     """A lost run says where to look and gives the two exact commands; nothing was sent again."""
     _, words = look(record(status="lost", charged="unknown", reserved_micros=560000, provider="runcomfy"))

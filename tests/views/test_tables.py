@@ -4,6 +4,7 @@ import pytest
 
 from kling_nb.commands.run_line import run_words
 from kling_nb.views.tables import table, text_table
+from support.markup import judge
 
 HEADS = ["run", "prompt", "cost", "why"]
 ROWS = [["kl7m2q", "狐" * 30, "$0.56", "The provider refused it for its content, as it says. " * 2]]
@@ -26,6 +27,40 @@ def test_without_a_terminal_nothing_is_cut():
     text = text_table(HEADS, ROWS, align="llrw")
     assert "狐" * 30 in text
     assert "…" not in text
+
+
+LIST = ["run", "prompt", "cost", "provider", "file"]
+LISTED = [
+    [
+        "kl7m2q",
+        "A red fox crosses fresh snow at dawn, " * 4,
+        "$0.56",
+        "Sandbox",
+        "a-red-fox-" * 4 + "kl7m2q.mp4",
+    ]
+]
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"), [(None, LIST), (120, LIST), (60, LIST[:4]), (40, LIST[:3]), (20, LIST[:2])]
+)
+def test_a_list_of_runs_keeps_its_prompts_readable(width, heads):
+    """In a narrow terminal the last columns go before the prompt is cut to nothing."""
+    text = text_table(LIST, LISTED, align="lerlm", width=width)
+    first, row = text.splitlines()
+    assert first.split() == heads
+    assert width is None or len(row) <= width
+    assert "A red fox" in row
+    assert "crosses fresh" in row or width == 20
+
+
+def test_a_list_of_runs_fits_its_page():
+    """One elastic column gives way; a file's name keeps both its ends, and is whole when pointed at."""
+    page = table(LIST, LISTED, align="lerlm")
+    seen, text = judge(page)
+    assert page.count("max-width:0;width:100%") == 2
+    assert "a-red-fox-a-…-kl7m2q.mp4" in text
+    assert LISTED[0][-1] in [attributes.get("title") for _, attributes in seen]
 
 
 def test_on_a_page_only_sentences_break():

@@ -275,7 +275,7 @@ class _Reader:
         if not followed:
             self.add(at, "note", f"sets {name} to something known only when it runs")
         elif name in OPTIONS and _refused(name, value):
-            self.add(at, "note", f"sets {name} to what is refused, so that it stays as it was")
+            self.add(at, "note", f"sets {name} to a value that is refused: it stays as it was")
         elif name in OPTIONS:
             # Money is no float: a number with a point stays the text that it was written as.
             self.add(at, "setting", settings={name: text.strip() if isinstance(value, float) else value})

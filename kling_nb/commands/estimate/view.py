@@ -15,7 +15,7 @@ from kling_nb.pricing.estimate import Quote
 from kling_nb.records.money import Totals, plain_usd, usd
 from kling_nb.views.html import AMBER, BLUE, GREEN, GREY, RED, Html, pill, prose, tag
 from kling_nb.views.tables import filled
-from kling_nb.views.words import clock, session_words, short
+from kling_nb.views.words import clock, counted, session_words, short
 
 if TYPE_CHECKING:
     from kling_nb.views.tables import Part
@@ -89,7 +89,12 @@ def _facts(bill: NotebookBill) -> list[str]:
         # Without a known sum the quote itself says "unknown".
         least = "at least " if not bill.complete and (quote.known_micros or not quote.unknown) else ""
         held = f", {usd(quote.reserve_micros)} reserved" if quote.reserve_micros != quote.known_micros else ""
-        facts.append(f"{cost} would cost {least}**{quote}**{held} ({_runs(bill, play=play)}).")
+        amount = (
+            f"{least}**{quote}**{held}"
+            if quote.known_micros or not quote.unknown
+            else "an **unknown** amount"
+        )
+        facts.append(f"{cost} would cost {amount} ({_runs(bill, play=play)}).")
         facts.append(_budget(totals, quote))
     facts.append(_end(bill))
     if bill.consent is not None:
@@ -102,10 +107,10 @@ def _facts(bill: NotebookBill) -> list[str]:
 def _runs(bill: NotebookBill, *, play: bool) -> str:
     whats: tuple[Literal["new", "pending", "reused"], ...] = ("new", "pending", "reused")
     counts = [(bill.count(what, play=play), what) for what in whats]
-    words = [f"{count} {what}" for count, what in counts if count] or ["no runs that are known"]
+    words = [f"{count} {what}" for count, what in counts if count]
     if unknown := sum(cell.quote.unknown > 0 for cell in bill.cells if cell.play is play):
-        words.append(f"{unknown} {'cell' if unknown == 1 else 'cells'} unknown")
-    return ", ".join(words)
+        words.append(f"{counted(unknown, 'cell')} unknown")
+    return ", ".join(words) or "no runs"
 
 
 def _budget(totals: Totals, quote: Quote) -> str:
@@ -120,8 +125,8 @@ def _budget(totals: Totals, quote: Quote) -> str:
 
 def _end(bill: NotebookBill) -> str:
     if (stop := bill.stops_at) is not None:
-        why = one_line(f"{stop.why} {stop.cure}")
-        return f"**Run All would stop at cell {stop.cell}**, which would be {stop.state}: {why}"
+        why = one_line(f"{stop.why} {stop.cure.removeprefix('Nothing was sent.')}")
+        return f"**Run All would stop at cell {stop.cell}**: {why}"
     if any(cell.state == "unknown" for cell in bill.cells):
         return "What is known of it fits every cap; what is unknown may not."
     return "It fits every cap."

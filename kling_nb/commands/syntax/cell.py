@@ -264,7 +264,11 @@ def _flag(word: str) -> tuple[str, Flag, str | None]:
         raise wrong(f"There is no {spelling}: {REFUSED[spelling]}.", "Leave it out.")
     known = [*(s for f in FLAGS for s in f.spellings if s.startswith("--"))]
     bare = spelling.lstrip("-")
-    cure = did_you_mean("--" + OTHER_NAMES.get(bare.replace("-", "_"), bare).replace("_", "-"), known, _CURE)
+    meant = "--" + OTHER_NAMES.get(bare.replace("-", "_"), bare).replace("_", "-")
+    cure = did_you_mean(meant, [*known, *REFUSED], _CURE)
+    for other, why in REFUSED.items():
+        if cure == f"Did you mean {other}?":
+            cure = f"There is no {other} either: {why}."
     raise wrong(f"There is no flag {shown(spelling)}.", cure)
 
 

@@ -189,7 +189,7 @@ class Slot {
     this.number = number;
     this.view = view;
     this.video = null;
-    const name = clip.title;
+    const name = clip.title || clip.name || clip.id;
     this.name = name;
     this.words = make("div", { class: "kling-place", text: "Loading" });
     this.box = make("div", { class: "kling-box" }, this.words);
@@ -199,7 +199,7 @@ class Slot {
       "div",
       { class: "kling-title" },
       make("span", { class: "kling-number", text: number + 1 }),
-      make("b", { text: name, dir: "auto" }),
+      make("b", { text: clip.title, dir: "auto" }),
       make("code", { text: [clip.name, clip.id].filter(Boolean).join(" · ") }),
       this.muting,
     );

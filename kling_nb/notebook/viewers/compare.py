@@ -209,10 +209,10 @@ class Comparison:
     def _title_and_facts(
         self, run: Run, facts: Sequence[str], shared: Sequence[str]
     ) -> tuple[str, list[str]]:
-        """Say what was asked for a clip alone, else its name, and what else is true of it alone."""
+        """Say what was asked for a clip alone, and what else is true of it alone."""
         asked = [one_line(word) for word in ask_words(redacted(run.record), takes=self._takes)]
         own = [word for word in asked if word not in shared]
-        return ", ".join(own) or run.name or run.id, [f for f in facts if f not in {*shared, *own}]
+        return ", ".join(own), [f for f in facts if f not in {*shared, *own}]
 
     def _row(self, number: int, run: Run, *, alone: bool) -> Html:
         record, why = redacted(run.record), self._source.why_not(run.id)
@@ -224,7 +224,7 @@ class Comparison:
         named, facts = self._title_and_facts(run, self._clip(run, why)["facts"], shared)
         title = tag("b", f"{number}. ", tag("bdi", named))
         words = [
-            tag("div", title, DOT, join(ids, DOT)),
+            tag("div", title, DOT if named else "", join(ids, DOT)),
             card_parts.prompt_words(record, live=False) if alone else "",
             tag("div", join([*facts, *named_file], DOT), style=html.FAINT),
         ]

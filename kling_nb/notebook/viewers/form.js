@@ -71,7 +71,7 @@ export default {
       let place = 0;
       // A comparison names runs as well: the first that does is the card.
       const claimed = new Set();
-      children.slice(at + 1).forEach((child) => {
+      children.slice(at + 1).forEach((child, n, results) => {
         const ids = new Set([...child.querySelectorAll("bdi")].map((node) => node.textContent));
         const row = rows.find(({ id }) => ids.has(id));
         const first = row && !claimed.has(row.id);
@@ -79,7 +79,10 @@ export default {
         if (first || place === 0) place -= 1;
         if (child.style.order !== String(place)) child.style.order = String(place);
         if (!first) return;
-        const frame = child.querySelector(".jp-OutputArea-output > div, .jp-RenderedHTMLCommon > div");
+        // On a page that was loaded anew the card below, from the controls, is the one that is true.
+        const late = results[n + 1]?.querySelector(".kling-late bdi")?.closest('div[style*="max-width"]');
+        const own = ":is(.jp-OutputArea-output, .jp-RenderedHTMLCommon) > div:not(.kling-stale)";
+        const frame = late ?? child.querySelector(own);
         const bar = barOf(row);
         const held = frame?.children.length === 2 ? frame.lastElementChild : frame;
         if (!held || held.contains(bar)) return;

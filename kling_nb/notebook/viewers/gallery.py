@@ -63,8 +63,14 @@ def gallery(runs: "Run | Runs | Sequence[Run] | None" = None) -> "Gallery":
 
     session = current()
     if runs is None:
-        return Gallery(session.runs(limit=_NEWEST), session)
+        return Gallery(_in_order(session.runs(limit=_NEWEST)), session)
     return Gallery(Runs(only_runs(runs, "A gallery")), session)
+
+
+def _in_order(runs: Runs) -> Runs:
+    """Put takes that were asked for together, and have one time, beside each other."""
+    newest = sorted(runs, key=lambda run: (run.record.created_at, run.record.take), reverse=True)
+    return Runs(newest, note=runs.note)
 
 
 def grid_gallery(grid: Grid, runs: Mapping[int, Run]) -> "Gallery":
@@ -93,7 +99,7 @@ def gallery_line(call: CommandCall) -> Answer:
         [(key, value)] = read_tag(call.flags["--tag"]).items()
         found = Runs([run for run in session.runs() if run.record.tags.get(key) == value])
     else:
-        found = session.runs(limit=None if "--all" in call.flags else _NEWEST)
+        found = _in_order(session.runs(limit=None if "--all" in call.flags else _NEWEST))
     view = Gallery(found, session)
     return Answer(view=view, value=view)
 

@@ -131,7 +131,7 @@ def test_what_is_unknown_is_counted_and_never_nought(build):
     # One of the two unpriced cells is refused; its run has no known price either.
     assert "4 cells unknown)" in shown.text
     assert shown.value["complete"] is False
-    assert "Run All would stop at cell 3, which would be unpriced" in shown.text
+    assert "Run All would stop at cell 3: " in shown.text
     assert "--allow-unpriced" in shown.text
     assert shown.value["would_cost_usd"] == {"known": "0.336", "unknown": 4, "held": "2.016"}
 

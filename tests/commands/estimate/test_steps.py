@@ -292,7 +292,7 @@ def test_settings_with_plain_values_are_followed_and_others_named():
         (5, "runs code that is not in it, which is not read"),
         (6, "names KLING_NB_YES, which is not followed"),
         (7, "names a project, whose caps are not looked at"),
-        (8, "sets provider to what is refused, so that it stays as it was"),
+        (8, "sets provider to a value that is refused: it stays as it was"),
     ]
 
 

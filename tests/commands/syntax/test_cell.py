@@ -171,6 +171,10 @@ REFUSALS = [
     ("--dura 5", "There is no flag '--dura'. Charged: no. Nothing was sent. Did you mean --duration?"),
     ("--", "There is no flag"),
     ("--zzz", "`%kling help`"),
+    (
+        "--sed 4",
+        "Nothing was sent. There is no --seed either: Kling 3.0 takes no seed",
+    ),
     ("--sweep duration", "written KEY=A,B"),
     ("--embed allways", "Did you mean always?"),
     ("--seed 7", "no seed"),

@@ -41,7 +41,7 @@ def clips(tmp_path, engine):
                 tmp_path / "kling_media",
                 run_id=f"kl7m2q{number}",
                 prompt=prompts[number % len(prompts)],
-                take=number,
+                take=number // len(prompts),
                 colour=(20 * number, 90, 40),
                 **shape,
             )
@@ -87,6 +87,15 @@ def test_different_prompts_stand_beside_their_clips(clips):
     _, text = judge(shown["text/html"])
     assert WORDS in text
     assert "A hare" in text
+
+
+def test_clips_that_differ_in_their_words_alone_have_no_other_title(clips):
+    """An id is no title; it stands beside the number, once."""
+    comparison = clips(2, prompts=(WORDS, "A hare"))
+    first = comparison.runs[0].id
+    assert [clip["title"] for clip in comparison.state()["clips"]] == ["", ""]
+    _, text = judge(comparison.bundle()["text/html"])
+    assert text.count(first) - text.count(f"{first}.mp4") == 1
 
 
 def test_eight_clips_stay_small(clips):

@@ -246,6 +246,21 @@ def test_the_line_takes_runs_a_tag_or_all(stocked, make_session):
             run_command(stocked, line, {})
 
 
+def test_takes_of_one_cell_stand_beside_each_other_in_order(tmp_path, make_session):
+    """They were asked for at one time: their number orders them, the newest first."""
+    [first, *_] = fill(tmp_path, 1, others=False, size=(32, 32), seconds=0.1)
+    ledger = Ledger(tmp_path / "ledger.db")
+    with ledger.writing() as transaction:
+        for take in (3, 1, 2):
+            new = {"id": f"more{9 - take}", "run_key": f"k{take}", "take": take}
+            transaction.insert(first.model_copy(update=new))
+    ledger.close()
+    for line in ("gallery", "gallery --all"):
+        runs = run_command(make_session(), line, {}).value.runs
+        mine = [run.record.take for run in runs if run.id == first.id or run.id.startswith("more")]
+        assert mine == [3, 2, 1, 0]
+
+
 def test_no_more_than_a_hundred_unless_asked(tmp_path, make_session):
     """A long ledger is not read into a page by accident."""
     records = fill(tmp_path, 4, others=False, size=(32, 32), seconds=0.1)
