@@ -48,6 +48,7 @@ footer { max-width: 1000px; margin: 24px auto 8px; padding-top: 8px; border-top:
 body { --jp-cell-editor-background: #fff; }
 div.jp-OutputArea-prompt:empty { padding: 5px; border: 1px solid transparent; }
 .jp-InputPrompt, .jp-OutputPrompt { color: #595959 !important; opacity: 1 !important; }
+.ansi-red-fg { color: #b3302a; }
 .jp-RenderedHTMLCommon img, .jp-RenderedImage img { max-width: 100%; }
 @media (max-width: 700px) {
   body.jp-Notebook { padding: 4px; }
@@ -56,6 +57,23 @@ div.jp-OutputArea-prompt:empty { padding: 5px; border: 1px solid transparent; }
     display: block !important; width: auto !important; }
   .jp-OutputArea-output { padding: 0 !important; }
   .jp-Cell { padding: 4px 0; }
+}
+@media (prefers-color-scheme: dark) {
+  body.jp-Notebook { color-scheme: dark; color: #e4e6e9;
+    --jp-layout-color0: #111418; --jp-layout-color1: #111418; --jp-layout-color2: #23282f;
+    --jp-content-font-color0: #f1f2f4; --jp-content-font-color1: #e4e6e9; --jp-content-font-color3: #aab1b9;
+    --jp-ui-font-color0: #f1f2f4; --jp-ui-font-color1: #e4e6e9; --jp-ui-font-color2: #b4bac2;
+    --jp-border-color0: #4a515a; --jp-border-color1: #4a515a; --jp-border-color2: #3a4048;
+    --jp-cell-editor-background: #1a1f26; --jp-cell-editor-border-color: #3a4048;
+    --jp-content-link-color: #7ab8ff; --jp-rendermime-error-background: #46201f;
+    --jp-rendermime-table-row-background: #181c22; --jp-rendermime-table-row-hover-background: #23303f;
+    --jp-mirror-editor-keyword-color: #6cc070; --jp-mirror-editor-number-color: #8fce7f;
+    --jp-mirror-editor-string-color: #ff9a8b; --jp-mirror-editor-comment-color: #8fb8b8;
+    --jp-mirror-editor-operator-color: #d7a6ff; --jp-mirror-editor-punctuation-color: #8fc1ff;
+    --jp-mirror-editor-variable-color: #e4e6e9; --jp-mirror-editor-error-color: #ff8f86; }
+  .jp-InputPrompt, .jp-OutputPrompt, footer { color: #aab1b9 !important; }
+  .kling-out { background: #1a1f26; color: #e4e6e9; }
+  .ansi-red-fg { color: #ff8f86; }
 }
 """
 

@@ -29,7 +29,7 @@ from kling_nb.pricing.catalog import find_model, provider_label
 from kling_nb.records.money import MICROS
 from kling_nb.session.api import await_at_end, current
 from kling_nb.session.plan import Ask, title_of
-from kling_nb.views.html import FONT, Html, details, tag
+from kling_nb.views.html import FONT, Html, details, prose, tag
 
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle
@@ -195,7 +195,7 @@ class Form(Draft):
             back = (
                 "This page shows no widgets, because its server runs the cells: use a `%%kling` cell instead."
             )
-        parts: list[Html] = [tag("div", tag("b", "Form"), f": {self._summary()}. {back}", dir="auto")]
+        parts: list[Html] = [tag("div", tag("b", "Form"), f": {self._summary()}. ", prose(back), dir="auto")]
         try:
             # What stands here is saved.
             text = "" if self.fields["private"] else self.cell
