@@ -254,8 +254,8 @@ REFUSED = [
     ({"shots": [{"duration": 5}]}, "shots.1.prompt is missing"),
     ({"shots": [shot(seed=1)]}, "shots.1.seed: this model takes no seed"),
     ({"shots": [shot()], "duration": 6}, "duration is 6 s but the shots add up to 5 s"),
-    ({"shots": [shot(duration=2)]}, "duration: the shots add up to 2 s; a clip has 3 to 15 s"),
-    ({"shots": [shot(duration=8)] * 2}, "duration: the shots add up to 16 s; a clip has 3 to 15 s"),
+    ({"shots": [shot(duration=2)]}, "the duration of all shots must be at least 3, not 2"),
+    ({"shots": [shot(duration=8)] * 2}, "the duration of all shots must be at most 15, not 16"),
     ({"camera": "dolly"}, "camera: there is no such field"),
     ({"seed": 1}, "seed: this model takes no seed; ask for takes"),
     (
