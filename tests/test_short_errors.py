@@ -30,7 +30,7 @@ def shown(call):
         ({"negative_prompt": "n" * 2501}, "must have at most 2,500 characters, not 2,501.", "Correct it"),
         (
             {"shots": [{"prompt": "a", "duration": 5}, {"prompt": "b", "duration": 13}]},
-            "the shots add up to 18 s",
+            "duration of all shots must be at most 15, not 18.",
             "Correct",
         ),
         ({"max_cost": "0.01", "provider": "sandbox"}, "may cost $0.56", "raise --max-cost"),
