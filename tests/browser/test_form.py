@@ -199,7 +199,9 @@ def go_on_from_a_card(tab, form):
     tab.page.get_by_role("button", name="Vary").first.click()
     expect(form.input("Prompt")).to_have_value(PROMPT)
     tab.page.get_by_role("button", name="Compare", exact=True).first.click()
-    tab.wait_text(0, "Comparison of 2 clips")
+    # Its sheet is hidden as soon as the live view stands below it.
+    sheet = tab.page.locator(".jp-OutputArea-output", has_text="Comparison of 2 clips")
+    sheet.first.wait_for(state="attached")
 
 
 def write_a_storyboard(form):
