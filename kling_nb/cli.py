@@ -105,7 +105,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for notebook, page and clips.")] = Path("build/demo"),
     prompts: Annotated[Path | None, typer.Option(help="JSON lines of VBench prompts.")] = None,
 ) -> None:
-    """Run three prompts in the sandbox and make a page: no key, no money."""
+    """Run three prompts in the sandbox, for no money, and make a page."""
     from kling_nb.commands.demo import read_prompts, run_demo
 
     done = run_demo(out, read_prompts(prompts))
@@ -125,9 +125,7 @@ def generate_clip(
     *,
     as_json: Json = False,
 ) -> None:
-    """Make a clip and wait for it.
-
-    It costs money unless it is already here or the provider is the sandbox.
+    """Make a clip and wait for it. It costs money unless it is already here or the provider is the sandbox.
 
     The words after PROMPT are the flags of `%%kling`: -d 5 --ar 9:16 -n 2 --max-cost 1 --dry-run ... Real
     money needs a declared budget: --max-cost, or KLING_NB_BUDGET.
@@ -204,10 +202,7 @@ def estimate(
     headless: Annotated[bool, typer.Option("--headless", help="Judge as if nobody is watching.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what a notebook would cost, without running it.
-
-    Exit code 3 if a cell of it would be refused, 4 if the bill is incomplete.
-    """
+    """Say what a notebook would cost, without running it. Exit code 3 if refused, 4 if incomplete."""
     flags = ["--headless"] if headless else []
     bill = _command("estimate", *flags, str(notebook), as_json=as_json)
     if bill["refused"]:
@@ -337,9 +332,7 @@ def export(
     *,
     as_json: Json = False,
 ) -> None:
-    """Lay clips out for another tool.
-
-    The words after LAYOUT are those of `%kling export`.
+    """Lay clips out for another tool. The words after LAYOUT are those of `%kling export`.
 
     For example `export vbench --to clips --plan VBench_full_info.json --methods`, or `export crate`; run ids
     after LAYOUT choose runs. `export page NOTEBOOK --embed` makes one HTML page with the clips inside. Exit
