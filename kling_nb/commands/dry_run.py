@@ -22,7 +22,7 @@ from kling_nb.providers.messages import Call
 from kling_nb.records.money import MICROS, plain_usd, usd, usd_of
 from kling_nb.session.plan import Ask, Plan
 from kling_nb.views.html import MONO, Html, join, tag
-from kling_nb.views.tables import Part, page_of, text_of
+from kling_nb.views.tables import Part, filled, page_of, text_of
 from kling_nb.views.words import session_words
 
 if TYPE_CHECKING:
