@@ -15,7 +15,9 @@ from yarl import URL
 __all__ = [
     "Origin",
     "check_callback",
+    "check_store",
     "host_matches",
+    "is_address",
     "is_literal",
     "is_loopback",
     "is_loopback_host",
@@ -25,6 +27,8 @@ __all__ = [
 
 #: Runflow takes no longer one: its model page, 2026-04-06.
 _MAX_CALLBACK = 2048
+#: A password after a colon; on the web, where nobody has a name without one, also a token alone.
+_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@|https?://[^/]*@")
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 _NUMERIC = re.compile(r"[0-9.]+|(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
@@ -102,6 +106,36 @@ def check_callback(url: str) -> None:
         raise ValueError("must begin with https; plain http is for this machine only")
     if "?" in url or "#" in url:
         raise ValueError("must have no query and no fragment, which may hold a secret")
+
+
+def is_address(place: str) -> bool:
+    """Whether a text names a place that is no folder of this machine's own.
+
+    Example:
+        >>> is_address("s3://team/clips"), is_address("/mnt/clips")
+        (True, False)
+    """
+    return "://" in place
+
+
+def check_store(address: str) -> None:
+    """Refuse an address of clips that holds more than a folder: it is shown and kept.
+
+    Args:
+        address: Any that fsspec opens.
+
+    Raises:
+        ValueError: It does; the words do not repeat it.
+
+    Example:
+        >>> check_store("https://ann:secret@host/clips")
+        Traceback (most recent call last):
+        ValueError: holds a password or a key
+    """
+    if _PASSWORD.search(address):
+        raise ValueError("holds a password or a key")
+    if "?" in address or "#" in address or not address.isprintable():
+        raise ValueError("holds a query, a fragment or a control character")
 
 
 def is_loopback_host(host: str) -> bool:

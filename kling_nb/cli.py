@@ -279,20 +279,28 @@ def collect(
     """Finish everything pending: ask, download, settle; sends no run."""
     from kling_nb.session.api import current
 
-    _finish(current().resume(), timeout, as_json=as_json)
+    try:
+        _finish(current().resume(), timeout, as_json=as_json)
+    finally:
+        left = current().upload()
+        for run_id, why in left.items():
+            sys.stderr.write(f"kling-nb: the clip of run {run_id} is not in the team's store: {why}.\n")
+    if left:
+        raise typer.Exit(1)
 
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(help="A folder of clips, or one with a kling_media.")],
+    place: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder of clips, or s3://team/kling.")],
     *,
     as_json: Json = False,
 ) -> None:
     """Check every clip against its receipt; asks nobody. Exit code 1 where one is not well."""
     from kling_nb.commands.cache import findings
-    from kling_nb.recovery.verify import verify_folder
+    from kling_nb.recovery.verify import verify_folder, verify_store
 
-    _judge(findings(verify_folder(folder)), as_json=as_json)
+    found = verify_store(place) if "://" in place else verify_folder(place)
+    _judge(findings(found), as_json=as_json)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-__all__ = ["Loop", "run_sync"]
+__all__ = ["Loop", "lasting_executor", "run_sync"]
 
 T = TypeVar("T")
 
@@ -104,6 +104,11 @@ def _forget_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)
+
+
+def lasting_executor() -> ThreadPoolExecutor:
+    """Make threads that work to the very end of the interpreter, for another loop."""
+    return _DaemonExecutor(4)
 
 
 class _DaemonExecutor(ThreadPoolExecutor):

@@ -7,11 +7,11 @@ clip that may have been paid for goes only by its name, and its receipt stays.
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from kling_nb.addresses import is_address
 from kling_nb.commands.answer import Answer, answer
 from kling_nb.commands.order import CommandCall
 from kling_nb.commands.syntax.values import wrong
 from kling_nb.media.folder import Store
-from kling_nb.media.remote import is_address
 from kling_nb.records.receipt_model import CLIP_SUFFIXES
 from kling_nb.recovery.restore import relink, restore
 from kling_nb.recovery.verify import Found

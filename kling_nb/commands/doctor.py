@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from kling_nb.addresses import is_address
 from kling_nb.commands.answer import Answer, answer
 from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.errors import KlingError, one_line
@@ -114,6 +115,7 @@ def _findings(session: "Session", *, online: bool) -> Iterator[Finding]:
     yield from (Finding("settings", "warn", note, cure) for note in settings.notes)
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("media folder", partial(_media, session, settings)),
+        *([("team's store", partial(_team, session))] if is_address(settings.media or "") else []),
         ("ledger", partial(_ledger, session, settings)),
         ("provider", partial(_provider, session, settings)),
     ]
@@ -231,6 +233,19 @@ def _writable(folder: Path) -> bool:
             return True
     except OSError:
         return False
+
+
+def _team(session: "Session") -> Finding:
+    uploads = session.engine().uploads
+    team, waiting = uploads.team, len(uploads.waiting())
+    assert team is not None  # noqa: S101 - asked for only where the settings name one
+    if not team.answers():
+        cure = "Clips are kept here meanwhile; `kling-nb collect` takes them there."
+        return Finding("team's store", "warn", f"{team.name} cannot be reached: {team.trouble}", cure)
+    if waiting:
+        words = f"{team.name}, {counted(waiting, 'clip')} not there yet"
+        return Finding("team's store", "warn", words, "`kling-nb collect` takes them there.")
+    return Finding("team's store", "ok", team.name)
 
 
 def _ledger(session: "Session", settings: "Settings") -> Finding:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kling_nb.addresses import is_address
 from kling_nb.records.provenance import Cell
 from kling_nb.records.run import FrontEnd
 
@@ -120,7 +121,7 @@ def media_folder(settings: "Settings", notebook: Path | None, cwd: Path) -> Path
         >>> media_folder(Settings(), Path("/home/ada/a.ipynb"), Path("/tmp")).as_posix()
         '/home/ada/kling_media'
     """
-    if settings.media is not None:
+    if settings.media is not None and not is_address(settings.media):
         return Path(settings.media)
     return (cwd if notebook is None else notebook.parent) / MEDIA_FOLDER
 

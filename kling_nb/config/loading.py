@@ -28,7 +28,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model
 from yarl import URL
 
-from kling_nb.addresses import Origin, check_callback, is_loopback, origin_of
+from kling_nb.addresses import Origin, check_callback, check_store, is_address, is_loopback, origin_of
 from kling_nb.config.settings import CALLBACK_SECRETS, CAPS, OPTIONS, PREFIX, ProviderName, Settings, Source  # noqa: F401 - the same
 from kling_nb.config.toml_files import APP, ProjectTable, default_user_file, find_project, read_user_file
 from kling_nb.errors import SettingsError, UsageError, one_line
@@ -76,8 +76,11 @@ def _model(value: str) -> str:
 
 
 def _folder(value: str) -> str:
-    if "://" in value:
-        raise ValueError("must be a folder of this machine")
+    if is_address(value):
+        try:
+            check_store(value)
+        except ValueError as error:
+            raise ValueError(f"must be a folder, and {error}") from None
     return value
 
 
@@ -176,7 +179,7 @@ def load_settings(
     _check_origins(values, sources)
     if table and sources.get("media") == "project":
         values["media"] = str(table.path.parent / values["media"])
-    elif "media" in values:
+    elif "media" in values and not is_address(values["media"]):
         values["media"] = str(_absolute(values["media"]))
     if "ledger" in values:
         values["ledger"] = _ledger(values["ledger"])
@@ -295,7 +298,7 @@ def _project_options(table: ProjectTable | None) -> dict[str, Any]:
 
 
 def _is_inside(top: Path, text: str) -> bool:
-    if "\\" in text or text.startswith("~") or PureWindowsPath(text).drive:
+    if is_address(text) or "\\" in text or text.startswith("~") or PureWindowsPath(text).drive:
         return False
     path = PurePosixPath(text)
     if path.is_absolute() or ".." in path.parts or not path.parts:

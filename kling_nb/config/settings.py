@@ -76,7 +76,7 @@ class Settings:
         budget_declared: Whether a person set any cap: in the environment, the user's own file or an
             argument. The default cap and a project's do not count.
         ledger: Not in the repr, as it may hold a password.
-        media: None for the folder beside the notebook.
+        media: None for the folder beside the notebook; at an address, each clip is kept there too.
         user: The name that the user's caps count under.
         prices: What the user's own file and a project's state beside the list.
         sources: Where each of these came from, by field name.
@@ -111,7 +111,7 @@ class Settings:
     ledger: Line = _option(
         "Path or database address of the ledger", lambda: str(default_ledger()), shown=False
     )
-    media: Folder | None = _option("Folder for clips", None, "sets")
+    media: Folder | None = _option("Folder for clips, or the address of a team's store", None, "sets")
     runflow_url: Address = _option(
         "Base address of Runflow, without /v1", _at("kling_nb.providers.runflow:Runflow.default_url")
     )

@@ -28,6 +28,7 @@ from kling_nb.engine.lookup import Access, Seen, can_cancel, look
 from kling_nb.engine.places import Places
 from kling_nb.engine.polling.poller import Poller
 from kling_nb.engine.run import Run
+from kling_nb.engine.uploads import Uploads
 from kling_nb.errors import KlingError, LedgerError, StoreError
 from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.database import LeaseLostError, Ledger
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 _Leave = Callable[[], None] | None
+#: Seconds that clips on their way to a team's store are given at the end.
+_UPLOAD_S = 30
 
 
 class Engine:
@@ -97,6 +100,7 @@ class Engine:
         self._stores: dict[str, Store] = {}
         self._poller: Poller | None = None
         self._places = Places(self, self._leases)
+        self.uploads = Uploads(ledger, self.store, self.clock)
         self._lock = threading.Lock()
 
     @cached_property
@@ -247,9 +251,12 @@ class Engine:
                 run.stop(halted(run.record, error))
             finally:
                 del self._drivers[run.id]
+                self.uploads.begin(run.record)
 
     async def _drive_once(self, driver: Driver, *, may_send: bool, detach: bool) -> None:
         run = driver.run
+        if run.fetching and await self.uploads.bring(run):
+            return
         access = await asyncio.to_thread(self._access, run.record)
         self._poller = self._poller or Poller(self.clock)
         job = driver.job = Job(
@@ -265,6 +272,7 @@ class Engine:
             limits=self.limits,
             poller=self._poller,
             sandbox_wait=self.sandbox_wait,
+            team=self.uploads.address,
             checkpoint=self.checkpoint,
             may_send=may_send,
             detach_wanted=detach,
@@ -385,6 +393,7 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.uploads.close(_UPLOAD_S)
         if self._poller is not None:
             self._poller.close()
         if "_transport" in vars(self):

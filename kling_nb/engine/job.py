@@ -24,6 +24,7 @@ from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.database import LeaseLostError, Ledger
 from kling_nb.ledger.places import leave
 from kling_nb.ledger.transaction import Transaction
+from kling_nb.ledger.uploads import note_upload
 from kling_nb.media.folder import Store
 from kling_nb.providers.base import Provider, Snapshot
 from kling_nb.providers.messages import Call, Reply
@@ -97,6 +98,7 @@ class Job:
         checkpoint: Called after each of `STEPS`.
         poller: When what waits goes on, and which run is read when.
         sandbox_wait: The multiplier of the sandbox's waits.
+        team: The address of the team's store, if there is one.
         turn: What it waits for at this moment, if it may be woken.
         woken: Whether somebody has a wish that it has not looked at yet.
         detach_wanted: Whether somebody wants the watching to end.
@@ -121,6 +123,7 @@ class Job:
     checkpoint: Checkpoint = no_checkpoint
     poller: Poller
     sandbox_wait: float = 0.0
+    team: str = ""
     turn: asyncio.Future[Any] | None = None
     woken: bool = False
     may_send: bool = True
@@ -265,6 +268,8 @@ class Job:
         answered: bool,
     ) -> RunRecord | None:
         run_id = self.record.id
+        if self.team and changes.get("status") is RunStatus.SUCCEEDED:
+            note_upload(transaction, run_id, self.team)
         if "provider_run_id" in changes:
             others = {name: value for name, value in changes.items() if name != "provider_run_id"}
             found = changes["provider_run_id"]

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from kling_nb.ledger.databases.statements import is_postgresql
 from kling_nb.ledger.figures import add_figures
 from kling_nb.ledger.places import add_places
+from kling_nb.ledger.uploads import add_uploads
 from kling_nb.records.run import RunRecord
 
 __all__ = [
@@ -145,6 +146,7 @@ STEPS: tuple[tuple[str, Callable[[sa.Connection], None]], ...] = (
     ("keep figures and running totals", add_figures),
     ("create sweeps", _create_sweeps),
     ("share places in flight", add_places),
+    ("note clips that belong into a team's store", add_uploads),
 )
 
 

@@ -1,27 +1,30 @@
 """Clips that a team keeps at an address, any that fsspec can open, e.g. `s3://team/clips`.
 
-Invariants: nothing is written there; a clip counts only with its recorded size and SHA-256, and no more than
-that size is read of it; no redirect is followed; no key stands in an address, and no message holds more of a
-foreign error than its kind.
+Invariants: nothing is written there, but by `team_store.py`; a clip counts only with its recorded size and
+SHA-256, and no more than that size is read of it; no redirect is followed; no key stands in an address, and
+no message holds more of a foreign error than its kind.
 """
 
 import hashlib
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
+from kling_nb.addresses import check_store
 from kling_nb.errors import StoreError, UsageError, installed, one_line
 from kling_nb.records.run import MediaFacts
 
-__all__ = ["Depot", "is_address"]
+__all__ = ["Depot", "by_content"]
 
+_CURE = (
+    "Name the folder alone, e.g. s3://team/clips; keep keys in the environment, or in fsspec's own "
+    "configuration file."
+)
 _MOST_FILES = 100_000
 _BLOCK = 1 << 20
 
-#: A password after a colon; on the web, where nobody has a name without one, also a token alone.
-_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@|https?://[^/]*@")
 _REFUSED = frozenset({401, 403, 407})
 _NOT_THERE = frozenset({404, 410})
 
@@ -33,14 +36,14 @@ _LIKELY = {
 }
 
 
-def is_address(text: str) -> bool:
-    """Whether a text names a place that is no folder of this machine's own.
+def by_content(media: MediaFacts) -> str:
+    """Give the name under which a team's store has a clip, whoever made it.
 
     Example:
-        >>> is_address("s3://team/clips"), is_address("/mnt/clips")
-        (True, False)
+        >>> by_content(MediaFacts(file="fox.mp4", sha256="ab" * 32, size=1))[:9]
+        'clips/ab/'
     """
-    return "://" in text
+    return f"clips/{media.sha256[:2]}/{media.sha256}{PurePosixPath(media.file).suffix}"
 
 
 class Depot:
@@ -61,16 +64,10 @@ class Depot:
     """
 
     def __init__(self, address: str) -> None:
-        if _PASSWORD.search(address):
-            raise UsageError(
-                "The address holds a password or a key.",
-                cure="Keep it in the environment, or in fsspec's configuration file.",
-            )
-        if "?" in address or "#" in address or not address.isprintable():
-            raise UsageError(
-                "The address holds a query, a fragment or a control character.",
-                cure="Name the folder alone, e.g. s3://team/clips.",
-            )
+        try:
+            check_store(address)
+        except ValueError as error:
+            raise UsageError(f"The address {error}.", cure=_CURE) from None
         #: As it may be shown.
         self.name = one_line(address)[:120]
         self._files, self._root = _open(address, self.name)
@@ -130,15 +127,24 @@ class Depot:
         )
 
     def _places(self, media: MediaFacts) -> Iterator[str]:
-        """Name the files that may be it: first the one with its name, then all of its size."""
+        """Name the files that may be it: those with its name, or its content's; then all of its size."""
         web = self._root.startswith(("http://", "https://"))
-        direct = f"{self._root.rstrip('/')}/{quote(media.file) if web else media.file}"
-        size: int | None = -1
-        with self._noting():
-            size = self._files.info(direct).get("size")
-        if size is None or size == media.size:
-            yield direct
+        for name in (media.file, by_content(media)):
+            place = self._place(quote(name) if web else name)
+            size = self._size(place)
+            if size is None or size == media.size:
+                yield place
         yield from self._list().get(media.size, ())
+
+    def _place(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+    def _size(self, place: str) -> int | None:
+        """Give the size of a file: -1 for one that is not there, None where nobody says."""
+        found: dict[str, int | None] = {"size": -1}
+        with self._noting():
+            found = self._files.info(place)
+        return found.get("size")
 
     def _list(self) -> dict[int, list[str]]:
         if self._listed is None:

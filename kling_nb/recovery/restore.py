@@ -4,21 +4,24 @@ Invariants: nothing is bought, and no ledger changes; a clip counts only with it
 wherever it comes from; what cannot be brought back is said run by run, with the reason.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from kling_nb.addresses import is_address
 from kling_nb.config.environment import media_folder
-from kling_nb.errors import KlingError, StoreError, UsageError
-from kling_nb.files import file_sha256, open_new, place
+from kling_nb.errors import KlingError, UsageError
+from kling_nb.files import file_sha256
+from kling_nb.media.bringing import bring_from, take_in
 from kling_nb.media.copies import link_or_copy
 from kling_nb.media.folder import Store
-from kling_nb.media.remote import Depot, is_address
+from kling_nb.media.remote import Depot
 from kling_nb.records.privacy import redact_error
 from kling_nb.records.receipt_model import CLIP_SUFFIXES
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.records.saved_notebook import read_receipts
-from kling_nb.recovery.verify import Found, existing_folder, missing_clip
+from kling_nb.recovery.verify import Found, Word, existing_folder, missing_clip
 from kling_nb.session.api import current
 from kling_nb.session.session import Session
 
@@ -31,8 +34,8 @@ def restore(
     """Bring back the clips that a notebook's receipts tell of; costs nothing.
 
     First from this machine (the folders the ledger knows, and `look_in`), by size and SHA-256; then from
-    `look_in` where that is an address; then from the provider, as long as it has the run and the key that
-    made it is set.
+    `look_in` where that is an address, else from the team's store; then from the provider, as long as it has
+    the run and the key that made it is set.
 
     Args:
         notebook: A saved notebook; the present one unless given.
@@ -61,8 +64,12 @@ def restore(
     records, bad = read_receipts(path)
     records = [_as_kept(record, session) for record in records]
     store = session.engine().store(media_folder(session.settings(), path, path.parent))
-    depot = Depot(str(look_in)) if look_in is not None and is_address(str(look_in)) else None
-    nearby = _files(existing_folder(look_in)) if look_in is not None and depot is None else {}
+    depot: Depot | None = session.engine().uploads.team
+    nearby: dict[int, list[Path]] = {}
+    if look_in is not None and is_address(str(look_in)):
+        depot = Depot(str(look_in))
+    elif look_in is not None:
+        nearby = _files(existing_folder(look_in))
     found = [_restore(record, store, nearby, depot, session) for record in records]
     unbelieved = f"{bad} receipts in it are damaged, or were changed"
     return [*found, *([Found(word="unreadable", file=path.name, why=unbelieved)] if bad else [])]
@@ -155,54 +162,32 @@ def _from_here(
             return Found(word="linked", file=brought.media.file if brought.media else name, run_id=record.id)
         for path in nearby.get(record.media.size, ()):
             if file_sha256(path) == record.media.sha256:
-                file = _take_in(record, store, lambda part, path=path: link_or_copy(path, part, record))  # type: ignore[misc]
-                return Found(word="linked", file=file, run_id=record.id)
+                here = take_in(record, store, partial(_link, path, record))
+                return _found("linked", here)
     except (KlingError, OSError):
         return None
     return None
 
 
+def _link(source: Path, record: RunRecord, part: Path) -> bool:
+    link_or_copy(source, part, record)
+    return True
+
+
 def _from_depot(record: RunRecord, store: Store, depot: Depot) -> Found | None:
     """Fetch the clip from an address, if it is there."""
-    media = record.media
-    assert media is not None  # noqa: S101 - only runs with a clip come here
-
-    def fetch(part: Path) -> None:
-        with open_new(part) as sink:
-            if not depot.fetch(media, sink):
-                raise _AbsentError
-
     try:
-        return Found(word="fetched", file=_take_in(record, store, fetch), run_id=record.id)
-    except _AbsentError:
-        return None
-    except OSError as error:
-        why = f"it cannot be written here: {error.strerror or type(error).__name__}"
+        here = bring_from(depot, record, store)
     except KlingError as error:
-        why = error.what
-    return Found(word="gone", file=media.file, run_id=record.id, why=why)
+        name = record.media.file if record.media else ""
+        return Found(word="gone", file=name, run_id=record.id, why=error.what.rstrip("."))
+    return _found("fetched", here)
 
 
-class _AbsentError(Exception):
-    """No file there has the bytes."""
-
-
-def _take_in(record: RunRecord, store: Store, fill: Callable[[Path], None]) -> str:
-    """Give a file from elsewhere the recorded name, once its bytes are here."""
-    named = Path(record.media.file if record.media else record.id)
-    part = store.part(record)
-    try:
-        fill(part)
-        # The bytes are hashed again where they now are; another file of that name is never replaced.
-        final = place(part, named.stem, named.suffix, sha256=file_sha256(part))
-    finally:
-        part.unlink(missing_ok=True)
-    media = record.media.model_copy(update={"file": final.name}) if record.media else None
-    here = record.model_copy(update={"folder": str(store.folder), "media": media})
-    if not store.verify(here):
-        raise StoreError("The file changed while it was brought here.")
-    store.write_sidecar(here)
-    return final.name
+def _found(word: Word, here: RunRecord | None) -> Found | None:
+    if here is None:
+        return None
+    return Found(word=word, file=here.media.file if here.media else "", run_id=here.id)
 
 
 def _files(folder: Path) -> dict[int, list[Path]]:

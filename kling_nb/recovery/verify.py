@@ -4,6 +4,7 @@ Invariants: pure but for the measuring of a file; what a receipt does not say is
 receipts of earlier editions pass; each fault is one sentence, and repeats no stranger's text.
 """
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,11 +16,12 @@ from kling_nb.errors import StoreError, UsageError
 from kling_nb.files import open_plain
 from kling_nb.media.folder import Store
 from kling_nb.media.probe import Measured, probe
-from kling_nb.records.receipt import to_receipt
+from kling_nb.media.team_store import TeamStore
+from kling_nb.records.receipt import from_receipt, to_receipt
 from kling_nb.records.receipt_model import CLIP_SUFFIXES, MAX_RECEIPT_BYTES
 from kling_nb.records.run import MediaFacts, RunRecord
 
-__all__ = ["Found", "faults_in", "faults_of_file", "verify_folder"]
+__all__ = ["Found", "Word", "faults_in", "faults_of_file", "verify_folder", "verify_store"]
 
 #: Fields that follow from others: they are written for whoever reads JSON, and read by nobody here.
 _DERIVED = (
@@ -187,6 +189,35 @@ def verify_folder(folder: str | Path) -> list[Found]:
         for one in sorted(store.folder.iterdir())
         if one.suffix.lower() in CLIP_SUFFIXES and one.name not in named and not one.name.startswith(".")
     ]
+    return found
+
+
+def verify_store(address: str) -> list[Found]:
+    """Check every receipt of a team's store, and that its clip is there with the recorded bytes.
+
+    Args:
+        address: The store, e.g. `s3://team/kling`.
+
+    Returns:
+        A finding for each receipt.
+
+    Raises:
+        UsageError: It is no such address.
+        StoreError: It cannot be read.
+    """
+    team, found = TeamStore(address), []
+    for name, data in team.receipts():
+        try:
+            record = from_receipt(json.loads(data))
+        except (StoreError, ValueError, RecursionError) as error:
+            why = error.what if isinstance(error, StoreError) else "it is no JSON"
+            found.append(Found(word="unreadable", file=name, why=why))
+            continue
+        media = record.media
+        whole = media is not None and team.fetch(media, io.BytesIO())
+        word: Word = "here" if whole else "changed" if team.has(record) else "missing"
+        why = "" if whole else team.why()
+        found.append(Found(word=word, file=media.file if media else "", run_id=record.id, why=why))
     return found
 
 

@@ -142,12 +142,14 @@ class Admission:
         return [reduce(restore_prompt, requests, record) for record in records]
 
     def _fetchable(self, record: RunRecord) -> bool:
-        """Whether its provider can be asked for it now, with the key that made it."""
+        """Whether its provider can be asked for it, with the key that made it, or the team's store has it."""
         try:
             account = self.access(record).account
         except KlingError:
-            return False
-        return record.provider_run_id is not None and record.account in {"", account}
+            account = None
+        if account is not None and record.provider_run_id is not None and record.account in {"", account}:
+            return True
+        return self.engine.uploads.team is not None and self.engine.uploads.team.has(record)
 
     def reachable(self, record: RunRecord) -> bool:
         """Whether its provider can be asked about it now, be it with another key."""

@@ -31,6 +31,7 @@ from kling_nb.engine.runs import Handles, Runs
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop
+from kling_nb.media.team_store import team_store
 from kling_nb.providers import make_provider
 from kling_nb.providers.base import Provider
 from kling_nb.records.base import utc_now
@@ -162,6 +163,7 @@ class Session:
                 _open.add(self)
             ledger, engine = self._stands[settings.ledger]
             engine.max_in_flight, engine.sandbox_wait = settings.max_in_flight, settings.sandbox_wait
+            engine.uploads.team = team_store(settings.media)
             engine.page_folder = self.surroundings().folder
             return ledger, engine
 
@@ -353,6 +355,10 @@ class Session:
         if record is None:
             raise UsageError(f"There is no run {name!r} in the ledger.", cure="See `%kling list`.")
         return engine.peek(record)
+
+    def upload(self) -> dict[str, str]:
+        """Take the clips to the team's store that are not there yet; gives why each of the others is not."""
+        return self.loop.start(self.engine().uploads.rest()).result()
 
     def resume(self) -> Runs:
         """Take up every pending run of the ledger; nothing new is ever sent."""

@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,25 +11,17 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import fsspec
 import pytest
 
+from kling_nb.addresses import is_address
 from kling_nb.errors import KlingError, StoreError, UsageError
 from kling_nb.media import remote
-from kling_nb.media.remote import Depot, is_address
+from kling_nb.media.remote import Depot
 from kling_nb.notebook.line import run_command
 from kling_nb.recovery.restore import restore
+from support import buckets
+from support.buckets import SECRET
 from support.saved import save, words
 from support.sessions import ask
 from support.warm import tool
-
-SECRET = "made-up-secret-4Kq9"
-#: Moto speaks S3's own wire; its address is its first line.
-MOTO = """
-import sys, time
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-print("http://%s:%s" % server.get_host_and_port(), flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture
@@ -175,28 +165,8 @@ def test_a_web_server_that_cannot_be_asked_is_not_said_to_have_nothing(tmp_path,
 def bucket(lost):
     """The team's folder as a bucket of an S3 on loopback; give the environment of who may read it."""
     _, _, _, team = lost
-    child = subprocess.Popen(
-        [sys.executable, "-c", MOTO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        address = child.stdout.readline().strip()
-        environment = {
-            "AWS_ENDPOINT_URL": address,
-            "AWS_ACCESS_KEY_ID": "made-up",
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        fill = "import sys, fsspec; s3 = fsspec.filesystem('s3'); s3.mkdir('team')\n"
-        fill += "s3.put(sys.argv[1], 'team/clips', recursive=True)"
-        subprocess.run(
-            [sys.executable, "-c", fill, f"{team}/"],
-            check=True,
-            env={**os.environ, **environment},
-            timeout=60,
-        )
+    with buckets.bucket("team", team) as environment:
         yield environment
-    finally:
-        child.communicate(timeout=30)
 
 
 def call(tmp_path, environment, *line):
