@@ -291,7 +291,7 @@ def collect(
 
 @app.command()
 def verify(
-    place: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder of clips, or s3://team/kling.")],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder of clips, or s3://team/kling.")],
     *,
     as_json: Json = False,
 ) -> None:
@@ -299,7 +299,7 @@ def verify(
     from kling_nb.commands.cache import findings
     from kling_nb.recovery.verify import verify_folder, verify_store
 
-    found = verify_store(place) if "://" in place else verify_folder(place)
+    found = verify_store(folder) if "://" in folder else verify_folder(folder)
     _judge(findings(found), as_json=as_json)
 
 
