@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kling_nb import errors
+from kling_nb.commands.ledger_copy import ledger_app
 from kling_nb.commands.servers import callbacks_app, sandbox_app
 from kling_nb.commands.syntax.subcommands import offered
 from kling_nb.files import escape_unwritable
@@ -37,7 +38,6 @@ app = typer.Typer(
 )
 app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(callbacks_app, name="callbacks")
-ledger_app = typer.Typer(help="The ledger itself.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(ledger_app, name="ledger")
 
 
@@ -244,30 +244,6 @@ def spend(
 
     report = costs(by=by, everything=True, since=since, until=until, project=project, reconcile=reconcile)
     _put(repr(report), report.data(), as_json=as_json)
-
-
-@ledger_app.command("copy")
-def ledger_copy(
-    source: Annotated[str, typer.Argument(help="Path or database address of the ledger to copy.")],
-    target: Annotated[str, typer.Argument(help="Of the ledger that it goes into.")],
-    *,
-    as_json: Json = False,
-) -> None:
-    """Copy a ledger into another, e.g. a file into PostgreSQL; what is there already is left as it is."""
-    from kling_nb.ledger.database import Ledger
-    from kling_nb.ledger.databases.copying import copy_ledger
-
-    if "://" not in source and not Path(source).is_file():
-        raise errors.UsageError(f"There is no ledger {source}.", cure="Nothing was copied.")
-    old, new = Ledger(source), Ledger(target)
-    try:
-        copied = copy_ledger(old, new)
-    finally:
-        old.close()
-        new.close()
-    words = ", ".join(f"{copied[name]:,} {name}" for name in ("runs", "events", "votes", "sweeps"))
-    money = f"${copied['settled_micros'] / 1e6:.2f} settled, ${copied['reserved_micros'] / 1e6:.2f} reserved"
-    _put(f"{new.where} has all of {old.where}: {words}; {money}.", copied, as_json=as_json)
 
 
 @app.command()

@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 _Leave = Callable[[], None] | None
-#: Seconds that clips on their way to a team's store are given at the end.
-_UPLOAD_S = 30
 
 
 class Engine:
@@ -57,7 +55,7 @@ class Engine:
     Args:
         loop: The background loop.
         ledger: Where runs and money are kept.
-        reach: Gives the adapter and the key for a run, or raises a `KlingError` that says why not.
+        access: Gives the adapter and the key for a run, or raises a `KlingError` that says why not.
         totals: Adds up the session's money.
         clock: Time and chance.
         limits: How long each step may take.
@@ -309,7 +307,6 @@ class Engine:
         with contextlib.suppress(StoreError):
             self.store(record.folder).write_sidecar(record)
 
-    # -- cancel --------------------------------------------------------------
     can_cancel = staticmethod(can_cancel)
 
     def cancel(self, run: Run) -> Future[str]:
@@ -393,7 +390,7 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.uploads.close(_UPLOAD_S)
+        await self.uploads.close()
         if self._poller is not None:
             self._poller.close()
         if "_transport" in vars(self):

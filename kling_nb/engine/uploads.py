@@ -79,7 +79,7 @@ class Uploads:
         run.publish(here)
         return True
 
-    async def close(self, grace_s: float) -> None:
+    async def close(self, grace_s: float = 30) -> None:
         """Give what is on its way some time, then leave it for later."""
         if tasks := list(self._tasks.values()):
             _, left = await asyncio.wait(tasks, timeout=grace_s)

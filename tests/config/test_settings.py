@@ -265,7 +265,7 @@ def test_the_nearest_project_with_a_table_counts(load, tmp_path):
         ("model", "kling-9"),
         ("yes", "maybe"),
         ("cached_only", "2"),
-        ("media", "s3://bucket/clips"),
+        ("media", "s3://ann:pw-7Qm2@bucket/clips"),
         ("media", "a\nb"),
         ("project", "x" * 101),
         ("runflow_url", "http://api.runflow.io"),

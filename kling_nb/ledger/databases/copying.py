@@ -15,6 +15,7 @@ from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.databases.statements import is_postgresql
 from kling_nb.ledger.rows import read_row
 from kling_nb.ledger.schema import EVENTS, RUNS, SWEEP_MEMBERS, SWEEPS, VOTES, row_of
+from kling_nb.ledger.uploads import note_upload
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import redacted
 
@@ -55,6 +56,8 @@ def copy_ledger(source: Ledger, target: Ledger) -> dict[str, int]:
                 f"runs went on after they were copied: {numbers} here, {there} there",
                 "The other ledger has the truth by now; go on with one of the two.",
             )
+        for run_id, address in old.exec_driver_sql("SELECT run_id, address FROM uploads"):
+            note_upload(after, run_id, address)
         votes = _copy_votes(old, new)
         return {**there, "votes": votes, "sweeps": _copy_sweeps(old, new)}
 
