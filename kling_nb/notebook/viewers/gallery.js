@@ -52,7 +52,7 @@ class Tile {
   }
 
   draw() {
-    if (!this.image) {
+    if (!this.image && !this.video) {
       const why = this.words.plays ? "" : this.words.state;
       this.box.replaceChildren(make("span", { class: "kling-why", text: why }), this.message);
     }
