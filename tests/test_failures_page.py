@@ -53,6 +53,9 @@ PROOFS = {
         "session/processes::a_run_is_pickled_as_its_id_and_found_again",
         "session/processes::every_error_says_in_another_process_what_it_says_here",
     ],
+    "The ledger is a file on a network drive, and another machine uses it": [
+        "ledger/several_hosts::a_file_that_another_machine_uses_is_refused"
+    ],
     "A callback is lost, forged, changed on its way, or comes twice or early": [
         "team/callbacks::a_call_that_is_not_signed_by_the_secret_changes_nothing",
         "team/callbacks::the_same_call_again_does_nothing",

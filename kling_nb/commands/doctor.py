@@ -4,7 +4,6 @@ Invariants: offline unless asked; no key and no part of one is shown; a check th
 cure and never stops the others; nothing is left behind.
 """
 
-import os
 import shutil
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from kling_nb.addresses import is_address
 from kling_nb.commands.answer import Answer, answer
 from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.errors import KlingError, one_line
+from kling_nb.ledger.databases.file_systems import file_system, is_network
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.spending.reconcile import balances
 from kling_nb.views.html import AMBER, RED, pill
@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     from kling_nb.config.settings import Settings
     from kling_nb.session.session import Session
 
-__all__ = ["Finding", "doctor", "file_system"]
+__all__ = ["Finding", "doctor"]
 
-#: Kinds on which SQLite's locks and shared memory cannot be relied upon between hosts.
-_NETWORK = ("nfs", "cifs", "smb", "fuse", "lustre", "afs", "9p", "beegfs", "gpfs", "ceph", "gluster")
 _PACKAGES = {
     "kling-nb": "kling_nb",
     "ipython": "IPython",
@@ -264,45 +262,13 @@ def _ledger(session: "Session", settings: "Settings") -> Finding:
         cure = "They were counted again from the runs. Something else may be writing to this file."
         return Finding("ledger", "warn", f"{words}; {wrong} running totals were wrong", cure)
     kind = "" if "://" in settings.ledger else file_system(Path(settings.ledger))
-    if kind.startswith(_NETWORK):
+    if is_network(kind):
         cure = (
             "SQLite is not safe there for several hosts: keep it in PostgreSQL "
             "(KLING_NB_LEDGER=postgresql://...), use it from one host at a time, or put it on a local disk."
         )
         return Finding("ledger", "warn", f"{words}, on a network file system ({kind})", cure)
     return Finding("ledger", "ok", words + (f", on {kind}" if kind else ""))
-
-
-def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """Name the kind of file system that a path is on.
-
-    Args:
-        path: Any path; it need not exist.
-        mounts: Linux's table of mounts.
-
-    Returns:
-        e.g. `ext4` or `nfs4`; empty where nobody can tell (no Linux).
-
-    Source:
-        The fields are described in proc_pid_mountinfo(5).
-
-    Example:
-        >>> file_system(Path("/"), Path("/no/such/table"))
-        ''
-    """
-    try:
-        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    real, best, kind = os.path.realpath(path), -1, ""
-    for line in lines:
-        fields, _, rest = line.partition(" - ")
-        point = fields.split(" ")[4].replace("\\040", " ") if fields.count(" ") >= 4 else ""
-        inside = point in {"/", real} or real.startswith(point + "/")
-        # A later mount on the same point hides the earlier one.
-        if point and inside and len(point) >= best:
-            best, kind = len(point), rest.split(" ")[0]
-    return kind
 
 
 def _provider(session: "Session", settings: "Settings") -> Finding:

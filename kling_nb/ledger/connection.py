@@ -59,6 +59,8 @@ class LedgerFile:
             self._forks = ForkGate(close=self._engine.dispose, renewed=self._renew)
             try:
                 self._migrate()
+                with self._transaction(writing=False) as connection:
+                    self._dialect.check_hosts(connection)
             except BaseException:
                 self._engine.dispose()
                 raise

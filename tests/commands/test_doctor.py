@@ -7,7 +7,7 @@ from pathlib import Path
 import certifi
 import IPython
 
-from kling_nb.commands.doctor import file_system
+from kling_nb.ledger.databases.file_systems import file_system
 from kling_nb.notebook.line import run_command
 from support.sessions import KEY
 

@@ -15,7 +15,16 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-__all__ = ["add_functions", "begin", "cure_of", "is_committed", "is_gone", "make_engine", "run"]
+__all__ = [
+    "add_functions",
+    "begin",
+    "check_hosts",
+    "cure_of",
+    "is_committed",
+    "is_gone",
+    "make_engine",
+    "run",
+]
 
 _LIMIT_S = 30
 #: What a connection sets by itself; a kernel that was stopped in a transaction does not stop its team.
@@ -97,6 +106,10 @@ def add_functions(connection: sa.Connection) -> None:
         "ALTER TABLE runs ADD COLUMN rowid BIGINT GENERATED ALWAYS AS IDENTITY UNIQUE",
     ):
         connection.exec_driver_sql(statement)
+
+
+def check_hosts(_connection: sa.Connection) -> None:
+    """Refuse nobody: any number of machines may use it."""
 
 
 def begin(connection: sa.Connection, *, writing: bool, synced: bool) -> str | None:

@@ -5,6 +5,7 @@ the disk, unless who writes it said that it need not be; any number of processes
 the same moment.
 """
 
+import socket
 import sqlite3
 import time
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kling_nb.errors import LedgerError
+from kling_nb.ledger.databases.file_systems import file_system, is_network
 from kling_nb.ledger.databases.statements import run_statement
+from kling_nb.records.base import utc_now
 
-__all__ = ["begin", "cure_of", "is_committed", "is_gone", "make_engine"]
+__all__ = ["begin", "check_hosts", "cure_of", "is_committed", "is_gone", "make_engine"]
 
 _LIMIT_S = 30
 
@@ -62,6 +66,29 @@ def _write_ahead(connection: Any) -> None:
             time.sleep(0.02)
         else:
             return
+
+
+def check_hosts(connection: sa.Connection) -> None:
+    """Refuse a file that another machine uses over a network just now.
+
+    Raises:
+        LedgerError: Kernels of several machines would write to one file.
+    """
+    path = connection.engine.url.database or ""
+    kind = file_system(Path(path))
+    if not is_network(kind):
+        return
+    query = "SELECT DISTINCT owner FROM runs WHERE owner IS NOT NULL AND owned_until > ?"
+    owners = run_statement(connection, query, (utc_now().isoformat(),)).fetchall()
+    others = {owner.partition(":")[0] for (owner,) in owners} - {socket.gethostname()}
+    if others:
+        raise LedgerError(
+            f"The ledger {path} is a file on a network file system ({kind}), and {', '.join(sorted(others))} "
+            "uses it just now.",
+            cure="Nothing was sent. For several machines keep it in PostgreSQL "
+            "(KLING_NB_LEDGER=postgresql://...; `kling-nb ledger copy` takes it along), or wait until the "
+            "other one is done.",
+        )
 
 
 def begin(connection: sa.Connection, *, writing: bool, synced: bool) -> None:

@@ -24,6 +24,9 @@ class Dialect(Protocol):
     def make_engine(self, url: sa.URL) -> sa.Engine:
         """Make what connects to it; an address that can keep no ledger is refused."""
 
+    def check_hosts(self, connection: sa.Connection) -> None:
+        """Refuse a ledger that only one machine at a time may use, and another one does."""
+
     def begin(self, connection: sa.Connection, *, writing: bool, synced: bool) -> str | None:
         """Begin a transaction; gives what its commit can be looked up by, where an answer may get lost."""
 
