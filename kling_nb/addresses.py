@@ -27,8 +27,9 @@ __all__ = [
 
 #: Runflow takes no longer one: its model page, 2026-04-06.
 _MAX_CALLBACK = 2048
-#: A password after a colon; on the web, where nobody has a name without one, also a token alone.
-_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@|https?://[^/]*@")
+#: A password after a colon, slashes in it or not; on the web, where nobody has a name without one, also a
+#: token alone.
+_PASSWORD = re.compile(r"://[^@]*:[^@]*@|https?://[^/]*@")
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 _NUMERIC = re.compile(r"[0-9.]+|(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 _GLOBAL_UNICAST = IPv6Network("2000::/3")

@@ -255,13 +255,15 @@ def collect(
     """Finish everything pending: ask, download, settle; sends no run."""
     from kling_nb.session.api import current
 
+    ended_badly = False
     try:
         _finish(current().resume(), timeout, as_json=as_json)
-    finally:
-        left = current().upload()
-        for run_id, why in left.items():
-            sys.stderr.write(f"kling-nb: the clip of run {run_id} is not in the team's store: {why}.\n")
-    if left:
+    except typer.Exit:
+        ended_badly = True
+    for run_id, why in current().upload().items():
+        sys.stderr.write(f"kling-nb: the clip of run {run_id} is not in the team's store: {why}.\n")
+        ended_badly = True
+    if ended_badly:
         raise typer.Exit(1)
 
 

@@ -237,9 +237,9 @@ def _team(session: "Session") -> Finding:
     uploads = session.engine().uploads
     team, waiting = uploads.team, len(uploads.waiting())
     assert team is not None  # noqa: S101 - asked for only where the settings name one
-    if not team.answers():
+    if why := team.reach():
         cure = "Clips are kept here meanwhile; `kling-nb collect` takes them there."
-        return Finding("team's store", "warn", f"{team.name} cannot be reached: {team.trouble}", cure)
+        return Finding("team's store", "warn", why.rstrip("."), cure)
     if waiting:
         words = f"{team.name}, {counted(waiting, 'clip')} not there yet"
         return Finding("team's store", "warn", words, "`kling-nb collect` takes them there.")

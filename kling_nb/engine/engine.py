@@ -159,7 +159,7 @@ class Engine:
         run.stop(None)
         if may_revive(run.record):
             store = self.store(run.record.folder)
-            self.loop.start(look_again(run, self._transport, self._access, store, self.ledger))
+            self.loop.start(look_again(run, self._transport, self._access, store, self.uploads))
             return run
         if (job := self._job(run.id)) is not None:
             job.detach_wanted = False
@@ -282,7 +282,7 @@ class Engine:
             await refetch(job)
             return
         # Claimed when it was written down: the commit that sends it looks whether it still is.
-        claimed = may_send and run.sent_here and run.status is RunStatus.CREATED
+        claimed = may_send and run.sent_here and run.status is RunStatus.CREATED and not run.cancel_wanted
         while claimed or await self._leases.claim(job, self._write_sidecar):
             claimed = False
             self._leases.keep(job)
@@ -374,7 +374,7 @@ class Engine:
             TimeoutError: The loop does not answer.
         """
         if self.loop.running:
-            self.loop.start(self._close(grace_s)).result(grace_s + 10)
+            self.loop.start(self._close(grace_s)).result(2 * grace_s + 10)
 
     async def _close(self, grace_s: float) -> None:
         for _ in range(round(grace_s / 0.02)):
@@ -390,7 +390,7 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.uploads.close()
+        await self.uploads.close(grace_s)
         if self._poller is not None:
             self._poller.close()
         if "_transport" in vars(self):

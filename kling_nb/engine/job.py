@@ -197,7 +197,14 @@ class Job:
         if at is None and all(getattr(before, name) == value for name, value in changes.items()):
             return before
 
+        tried = False
+
         def commit(transaction: Transaction) -> RunRecord:
+            nonlocal tried
+            # A server that went away may have done it before its answer was lost.
+            if tried and (done := transaction.changed_so(self.owner, before.id, changes)):
+                return done
+            tried = True
             first(transaction)
             return transaction.change_as(self.owner, before.id, kind, changes, at=at)
 

@@ -34,7 +34,7 @@ class Uploads:
     """
 
     def __init__(self, ledger: Ledger, store: Callable[[str], Store], clock: Clock) -> None:
-        self._ledger, self._store, self._clock = ledger, store, clock
+        self.ledger, self._store, self._clock = ledger, store, clock
         self._gate = asyncio.Semaphore(_MOST)
         self._tasks: dict[str, asyncio.Task[str]] = {}
         #: The store, if there is one.
@@ -59,9 +59,10 @@ class Uploads:
         return {run_id: why for run_id, why in zip(waiting, whys, strict=True) if why}
 
     def waiting(self) -> list[str]:
-        """Name the runs whose clips are not there yet."""
-        with self._ledger.reading() as transaction:
-            return waiting_uploads(transaction, self.address)
+        """Name the runs whose clips are here and not there yet; others take those of other machines."""
+        with self.ledger.reading() as transaction:
+            runs = [transaction.get(run_id) for run_id in waiting_uploads(transaction, self.address)]
+        return [run.id for run in runs if run is not None and self._store(run.folder).path(run) is not None]
 
     async def bring(self, run: Run) -> bool:
         """Fetch the clip of a finished run from there, and tell its handle; False where it is not there."""
@@ -71,15 +72,15 @@ class Uploads:
         here = await asyncio.to_thread(bring_from, team, record, store)
         if here is None:
             return False
-        known = await asyncio.to_thread(self._ledger.get, record.id)
+        known = await asyncio.to_thread(self.ledger.get, record.id)
         if known is not None and here.media is not None:
             facts = {"media": here.media.model_dump(), "folder": here.folder}
-            await asyncio.to_thread(lambda: self._ledger.change(record.id, "fetched again", **facts))
+            await asyncio.to_thread(lambda: self.ledger.change(record.id, "fetched again", **facts))
         run.fetching, run.note = False, ""
         run.publish(here)
         return True
 
-    async def close(self, grace_s: float = 30) -> None:
+    async def close(self, grace_s: float) -> None:
         """Give what is on its way some time, then leave it for later."""
         if tasks := list(self._tasks.values()):
             _, left = await asyncio.wait(tasks, timeout=grace_s)
@@ -106,12 +107,12 @@ class Uploads:
 
     def _once(self, run_id: str, team: TeamStore) -> str:
         try:
-            with self._ledger.reading() as transaction:
+            with self.ledger.reading() as transaction:
                 record = transaction.get(run_id) if is_waiting(transaction, run_id) else None
             if record is None:
                 return ""
             team.keep(record, self._store(record.folder))
-            with self._ledger.writing() as transaction:
+            with self.ledger.writing() as transaction:
                 uploaded(transaction, run_id)
         except KlingError as error:
             return error.what.rstrip(".")

@@ -46,7 +46,8 @@ class LedgerFile:
         self._cure_of: Callable[[BaseException], str] = _look_at_address
         try:
             url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
-            if "@" in (url.host or ""):
+            # One that is written as it is would end the address in the middle, and be shown from there on.
+            if url.host and text.partition("?")[0].count("@") > 1:
                 raise ValueError("its password must be percent-encoded, `@` as `%40`")  # noqa: TRY301 - said once
             self.where = url.set(query={}).render_as_string(hide_password=True) if "://" in text else text
             self._dialect = dialect_of(url)
@@ -72,7 +73,7 @@ class LedgerFile:
         cause = getattr(error, "orig", None) or error
         # The parser of an address repeats it, and it may hold a password.
         unread = isinstance(error, ArgumentError)
-        why = "its address cannot be understood" if unread else str(cause).rstrip(".")
+        why = "its address cannot be understood" if unread else str(cause).rstrip(".?")
         cure = self._cure_of(cause)
         if not self._opened:
             cure = f"Nothing was sent. {cure}"

@@ -222,6 +222,12 @@ class Transaction:
             )
         return self.change(record, kind, changes)
 
+    def changed_so(self, owner: str, run_id: str, changes: Mapping[str, Any]) -> RunRecord | None:
+        """Give a run that its owner has changed so already, or None."""
+        record = self.get(run_id) if self.owner(run_id) == owner else None
+        same = record and all(getattr(record, name) == value for name, value in changes.items())
+        return record if same else None
+
     def accept(
         self, owner: str, run_id: str, kind: str, changes: Mapping[str, Any], *, provider_run_id: str
     ) -> RunRecord | None:

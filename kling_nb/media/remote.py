@@ -16,7 +16,7 @@ from kling_nb.addresses import check_store
 from kling_nb.errors import StoreError, UsageError, installed, one_line
 from kling_nb.records.run import MediaFacts
 
-__all__ = ["Depot", "by_content"]
+__all__ = ["Depot", "by_content", "trouble_of"]
 
 _CURE = (
     "Name the folder alone, e.g. s3://team/clips; keep keys in the environment, or in fsspec's own "
@@ -95,7 +95,7 @@ class Depot:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - a backend raises what it likes
-            self.trouble = _trouble(error) or self.trouble
+            self.trouble = trouble_of(error) or self.trouble
 
     def fetch(self, media: MediaFacts, sink: BinaryIO) -> bool:
         """Look for a clip by its name and size, and fetch it.
@@ -199,7 +199,7 @@ def _open(address: str, name: str) -> tuple[Any, str]:
     return files, root
 
 
-def _trouble(error: Exception) -> str:
+def trouble_of(error: Exception) -> str:
     """Say why a place cannot be looked at; empty where nothing is there, which is no trouble."""
     if not isinstance(error, FileNotFoundError):
         return _kind(error)

@@ -6,14 +6,15 @@ set on anything; whatever is written again is the same again.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 from kling_nb.addresses import is_address
-from kling_nb.errors import StoreError
+from kling_nb.errors import RunIds, StoreError
 from kling_nb.loop import lasting_executor
 from kling_nb.media.folder import Store
-from kling_nb.media.remote import Depot, by_content
+from kling_nb.media.remote import Depot, by_content, trouble_of
 from kling_nb.media.sidecars import receipt_bytes
 from kling_nb.records.receipt_model import MAX_RECEIPT_BYTES
 from kling_nb.records.run import MediaFacts, RunRecord, ids_of
@@ -46,11 +47,31 @@ class TeamStore(Depot):
     def _places(self, media: MediaFacts) -> Iterator[str]:
         yield self._place(by_content(media))
 
-    def answers(self) -> bool:
-        """Whether it can be reached; else `trouble` says why not."""
-        self.trouble = ""
-        self._size(self._place("receipts"))
-        return not self.trouble
+    @contextmanager
+    def _asking(self, doing: str, record: RunRecord | None = None) -> Iterator[None]:
+        """Say why the backend could not do something; that nothing is there goes on as it is.
+
+        Not by `trouble`, which is of the whole place: several threads ask at once.
+        """
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a backend raises what it likes
+            why = trouble_of(error)
+        else:
+            return
+        if not why:
+            raise FileNotFoundError
+        ids: RunIds | dict[str, str] = ids_of(record) if record else {}
+        raise StoreError(f"{self.name} cannot be {doing}: {why}.", charged="no", **ids)
+
+    def reach(self) -> str:
+        """Say why it cannot be reached; empty where it can."""
+        try:
+            with suppress(FileNotFoundError), self._asking("reached"):
+                self._files.info(self._place("receipts"))
+        except StoreError as error:
+            return error.what
+        return ""
 
     def receipts(self) -> Iterator[tuple[str, bytes]]:
         """Give name and bytes of every receipt there.
@@ -58,22 +79,26 @@ class TeamStore(Depot):
         Raises:
             StoreError: They cannot be read.
         """
-        self.trouble, names = "", list[str]()
-        with self._noting():
+        names: list[str] = []
+        with suppress(FileNotFoundError), self._asking("read"):
             names = self._files.ls(self._place("receipts"), detail=False)
         for place in sorted(names):
             data = b""
-            with self._noting():
+            with suppress(FileNotFoundError), self._asking("read"):
                 data = self._files.cat_file(place, end=MAX_RECEIPT_BYTES)
             yield place.rpartition("/")[2], data
-        if self.trouble:
-            raise StoreError(f"{self.name} cannot be read: {self.trouble}.", charged="no")
 
     def has(self, record: RunRecord) -> bool:
-        """Whether the clip of a run seems to be there."""
-        if record.media is None:
-            return False
-        return self._size(self._place(by_content(record.media))) == record.media.size
+        """Whether the clip of a run seems to be there.
+
+        Raises:
+            StoreError: It cannot be reached, so nobody knows.
+        """
+        with suppress(FileNotFoundError), self._asking("reached", record):
+            if record.media is not None:
+                there = self._files.info(self._place(by_content(record.media)))
+                return bool(there.get("size") == record.media.size)
+        return False
 
     def keep(self, record: RunRecord, store: Store) -> None:
         """Take the clips and the receipt of a run there.
@@ -90,22 +115,22 @@ class TeamStore(Depot):
             path = store.path(one)
             if path is None or not store.verify(one):
                 raise StoreError(f"{media.file} is not in {store.folder}.", **ids_of(record))
-            there = self._place(by_content(media))
-            if self._size(there) != media.size:
-                self._write(there, record, path)
-        self._write(self._place(f"receipts/{record.id}.json"), record, receipt_bytes(record))
+            if not self.has(one):
+                self._write(by_content(media), record, path)
+        self._write(f"receipts/{record.id}.json", record, receipt_bytes(record))
 
-    def _write(self, there: str, record: RunRecord, what: Path | bytes) -> None:
-        self.trouble, done = "", False
-        with self._noting():
-            self._files.makedirs(there.rpartition("/")[0], exist_ok=True)
-            if isinstance(what, bytes):
-                self._files.pipe_file(there, what)
-            else:
-                self._files.put_file(str(what), there)
-            done = True
-        if not done:
-            raise StoreError(f"{self.name} cannot be written: {self.trouble}.", **ids_of(record))
+    def _write(self, name: str, record: RunRecord, what: Path | bytes) -> None:
+        there = self._place(name)
+        try:
+            with self._asking("written", record):
+                self._files.makedirs(there.rpartition("/")[0], exist_ok=True)
+                if isinstance(what, bytes):
+                    self._files.pipe_file(there, what)
+                else:
+                    self._files.put_file(str(what), there)
+        except FileNotFoundError:
+            what_happened = f"{self.name} cannot be written: there is no such bucket or folder."
+            raise StoreError(what_happened, charged="no", **ids_of(record)) from None
 
 
 @cache

@@ -77,7 +77,8 @@ class Sent(Fact):
 
     Args:
         url: Where to, without a query.
-        sha256: Of the bytes; see `body_bytes`.
+        sha256: Of the bytes; see `body_bytes`. The address of a callback is in neither, since it tells whose
+            machine is called.
         body: What they say; None for a private run, whose words go to the provider alone, and for a body
             of more than 64 KiB, which only a user's own metadata can make it.
 

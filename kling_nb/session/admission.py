@@ -20,6 +20,7 @@ from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, StoreError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
+from kling_nb.ledger.uploads import note_upload
 from kling_nb.media.folder import Store
 from kling_nb.media.names import file_stem
 from kling_nb.media.sidecars import Sidecars
@@ -63,6 +64,8 @@ class Admission:
         checkout: Says which version of the code is around the notebook; asked once, before new runs.
         output_runs: Reads what the saved notebook's own outputs tell of runs of some requests; reads it once.
         claimed: By request key, the ids of runs that this call has claimed in the folder.
+        looking: Whether the team's store may be asked, which may take long.
+        in_store: Whether it has the clip of a run, as it said, or why it did not say.
     """
 
     ask: Ask
@@ -80,6 +83,8 @@ class Admission:
     checkout: Callable[[], Commit | None] = lambda: None
     output_runs: Callable[[tuple[str, ...]], Sequence[RunRecord]] = lambda _keys: ()
     claimed: Mapping[str, str] = field(default_factory=dict)
+    looking: bool = True
+    in_store: dict[str, bool | StoreError] = field(default_factory=dict)
 
     @property
     def who(self) -> dict[str, str]:
@@ -149,7 +154,15 @@ class Admission:
             account = None
         if account is not None and record.provider_run_id is not None and record.account in {"", account}:
             return True
-        return self.engine.uploads.team is not None and self.engine.uploads.team.has(record)
+        if self.looking and (team := self.engine.uploads.team) is not None:
+            try:
+                self.in_store[record.id] = team.has(record)
+            except StoreError as error:
+                self.in_store[record.id] = error
+        there = self.in_store.get(record.id, False)
+        if isinstance(there, StoreError):
+            raise there
+        return there
 
     def reachable(self, record: RunRecord) -> bool:
         """Whether its provider can be asked about it now, be it with another key."""
@@ -273,7 +286,12 @@ class Admission:
         held = transaction.get(record.id)
         if left is not None:
             transaction.write(record, "taken over", session_id=record.session_id)
-        elif held is not None and (held.private, held.request) != (record.private, record.request):
+        elif (
+            held is not None
+            and (held.private, held.request) != (record.private, record.request)
+            and not (held.private and is_redacted(held))
+        ):
+            # On a shared ledger the words of a private run are not kept.
             transaction.write(record, "private")
         if held is not None and held.status is not record.status is RunStatus.SUCCEEDED:
             # The clip is here after all; no figure of money changes.
@@ -281,6 +299,8 @@ class Admission:
                 name: getattr(record, name) for name in ("status", "reason", "message", "media", "folder")
             }
             transaction.write(record, "healed", **facts)
+            if address := self.engine.uploads.address:
+                note_upload(transaction, record.id, address)
         if held is None and record.status.pending and self.reachable(record):
             # It keeps the session and the user it names: what it costs is theirs, and in no sum of ours.
             transaction.insert(unpaid(record), FROM_FOLDER)

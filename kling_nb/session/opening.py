@@ -226,7 +226,7 @@ class _Opening:
         known = _Known(transaction, [*calls.values()])
         known.look_beside([*calls.values()])
         for number, call in calls.items():
-            here = replace(call, shared={**call.shared, **commit}, claimed=claimed)
+            here = replace(call, shared={**call.shared, **commit}, claimed=claimed, looking=False)
             try:
                 with nullcontext() if self._whole else transaction.savepoint():
                     made[number] = here.admit(transaction, *known.of(here))

@@ -320,6 +320,7 @@ def payloads(
     # What is shown of a private call is kept in the notebook: the words go out, and only out.
     request = redacted_request(ask.request) if ask.private else ask.request
     metadata = redacted_labels(ask.metadata) if ask.private else ask.metadata
+    called, who = ask.callback_url, {"user": user, "project": project, "session_id": session_id}
     for name, offer in model.providers.items():
         if name == "sandbox" and provider != "sandbox":
             continue
@@ -331,8 +332,8 @@ def payloads(
                 request,
                 offer.id,
                 client_ref="kling-nb-RUN-ID",
-                metadata=with_who(metadata, user=user, project=project, session_id=session_id),
-                callback_url=ask.callback_url,
+                metadata=with_who(metadata, **who, run_id="RUN-ID" if called else ""),
+                callback_url=called,
             )
         except KlingError as error:
             bodies[name] = str(error)

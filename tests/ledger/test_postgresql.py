@@ -229,6 +229,29 @@ def test_no_message_has_the_password_of_the_ledger():
         assert "127.0.0.1" in str(caught.value)
 
 
+@pytest.mark.parametrize("password", ["hun@ter2", "hunter2@127.0.0.1/hunter2", "h@ss:5/hunter2"])
+def test_a_password_that_ends_the_address_in_the_middle_is_shown_nowhere(password):
+    """One that is written as it is, with an `@` or a slash, is refused in words before anybody is asked."""
+    with pytest.raises(LedgerError, match="percent-encoded") as caught:
+        Ledger(f"postgresql://ada:{password}@127.0.0.1:1/db")
+    text = "".join(traceback.format_exception(caught.value)) + caught.value.cure
+    assert "ter2" not in text
+    assert "h@ss" not in text
+
+
+def test_two_runs_of_one_request_stop_a_copy_in_words(tmp_path):
+    """Both ledgers have one that is on its way: nothing is copied, and both runs are named."""
+    here, there = Ledger(tmp_path / "here.db"), Ledger(tmp_path / "there.db")
+    for ledger, run_id in ((here, "k0000001"), (there, "k0000002")):
+        with ledger.writing() as transaction:
+            transaction.insert(make_record(id=run_id))
+    with pytest.raises(LedgerError, match="k0000001 here, k0000002 there"):
+        copy_ledger(here, there)
+    assert [run.id for run in there.runs()] == ["k0000002"]
+    here.close()
+    there.close()
+
+
 def test_a_file_is_copied_whole_and_only_once(postgresql, tmp_path):
     """Counts and sums agree, a second copy adds nothing, and private words stay behind."""
     file = Ledger(tmp_path / "ledger.db")

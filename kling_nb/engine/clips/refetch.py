@@ -16,9 +16,10 @@ from kling_nb.engine.job import Job
 from kling_nb.engine.lookup import Access
 from kling_nb.engine.polling.schedule import back_off
 from kling_nb.engine.run import Run
+from kling_nb.engine.uploads import Uploads
 from kling_nb.engine.watch import Denials, reported
 from kling_nb.errors import KlingError, ProviderError, StoreError, TransportError
-from kling_nb.ledger.database import Ledger
+from kling_nb.ledger.uploads import note_upload
 from kling_nb.media.folder import Store
 from kling_nb.network.download_error import DownloadError
 from kling_nb.pricing.catalog import provider_label
@@ -98,7 +99,11 @@ def _not_here(was: RunRecord, why: str) -> StoreError:
 
 
 async def look_again(
-    run: Run, transport: "Transport", access: Callable[[RunRecord], Access], store: Store, ledger: Ledger
+    run: Run,
+    transport: "Transport",
+    access: Callable[[RunRecord], Access],
+    store: Store,
+    uploads: Uploads,
 ) -> None:
     """Look for the clip of a run that failed; nothing else about it changes.
 
@@ -107,13 +112,14 @@ async def look_again(
         transport: The network.
         access: Gives the adapter and the key, or raises.
         store: Where the clip belongs.
-        ledger: Where the run is.
+        uploads: Takes the clip to the team's store, if there is one; knows the ledger.
     """
     record, note = run.record, ""
     try:
         reached = await asyncio.to_thread(access, record)
         media, snapshot = await fetch_again(transport, reached, record, store)
-        record = await asyncio.to_thread(_revive, record, media, snapshot, store, ledger)
+        record = await asyncio.to_thread(_revive, record, media, snapshot, store, uploads)
+        uploads.begin(record)
     except KlingError as error:
         note = f"We looked again: {hidden(record, error.what)}"
     finally:
@@ -122,15 +128,21 @@ async def look_again(
 
 
 def _revive(
-    record: RunRecord, media: MediaFacts, snapshot: Snapshot, store: Store, ledger: Ledger
+    record: RunRecord,
+    media: MediaFacts,
+    snapshot: Snapshot,
+    store: Store,
+    uploads: Uploads,
 ) -> RunRecord:
     changes = redact_changes(record, _found(record, media, store.folder, snapshot))
     # As at every end the folder first: who sees it in the ledger also finds it there.
     store.write_sidecar(RunRecord.model_validate({**record.model_dump(), **changes}))
-    with ledger.writing() as transaction:
+    with uploads.ledger.writing() as transaction:
         now = transaction.get(record.id)
         if now is None or now.status is not RunStatus.FAILED:
             return now or record
+        if uploads.address:
+            note_upload(transaction, record.id, uploads.address)
         return transaction.change(now, "clip found later", changes)
 
 

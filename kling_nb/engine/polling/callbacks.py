@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kling_nb.errors import LedgerError
-from kling_nb.ledger.database import CALLED
+from kling_nb.ledger.database import CALLED, Ledger
 
 if TYPE_CHECKING:
     from kling_nb.engine.job import Job
+    from kling_nb.engine.limits import Clock
 
 __all__ = ["Callbacks"]
 
@@ -30,34 +31,38 @@ class Callbacks:
 
     def __init__(self, told: Callable[[str], None]) -> None:
         self._told = told
-        self._expected: set[str] = set()
+        self._expected: dict[str, Job] = {}
+        #: Those of them whose own events were read.
+        self._known: set[str] = set()
         self._looking: asyncio.Task[None] | None = None
 
     def expect(self, job: "Job") -> None:
         """Have a run read when its provider calls, or has called before its id was known."""
-        self._expected.add(job.record.id)
+        self._expected[job.record.id] = job
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.ensure_future(self._look(job))
+            self._looking = asyncio.ensure_future(self._look(job.ledger, job.clock))
 
     def forget(self, run_id: str) -> None:
         """Wait for no call of a run any more."""
-        self._expected.discard(run_id)
+        self._expected.pop(run_id, None)
+        self._known.discard(run_id)
 
     def close(self) -> None:
         """Look no more."""
         if self._looking is not None:
             self._looking.cancel()
 
-    async def _look(self, job: "Job") -> None:
-        ledger, after, wait_s, known = job.ledger, None, job.wait_s(_LOOK_S), set[str]()
+    async def _look(self, ledger: Ledger, clock: "Clock") -> None:
+        after: int | None = None
         while self._expected:
             with contextlib.suppress(LedgerError):
-                after, called = await asyncio.to_thread(ledger.callbacks, after)
+                last, called = await asyncio.to_thread(ledger.callbacks, after)
                 # One that came before this began to look stands among the run's own events.
-                for run_id in self._expected - known:
+                for run_id in self._expected.keys() - self._known:
                     events = await asyncio.to_thread(ledger.events, run_id)
                     called += [run_id for _, kind, _ in events if kind == CALLED]
-                    known.add(run_id)
-                for run_id in self._expected.intersection(called):
+                    self._known.add(run_id)
+                after = last
+                for run_id in self._expected.keys() & set(called):
                     self._told(run_id)
-            await job.clock.sleep(wait_s)
+            await clock.sleep(min((job.wait_s(_LOOK_S) for job in self._expected.values()), default=0))

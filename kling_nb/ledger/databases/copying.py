@@ -14,7 +14,7 @@ from kling_nb.errors import LedgerError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.databases.statements import is_postgresql
 from kling_nb.ledger.rows import read_row
-from kling_nb.ledger.schema import EVENTS, RUNS, SWEEP_MEMBERS, SWEEPS, VOTES, row_of
+from kling_nb.ledger.schema import EVENTS, LIVE, RUNS, SWEEP_MEMBERS, SWEEPS, VOTES, row_of
 from kling_nb.ledger.uploads import note_upload
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import redacted
@@ -90,6 +90,14 @@ def _copy_runs(old: sa.Connection, new: sa.Connection, rows: list[dict[str, Any]
             if record.private:
                 private.add(run_id)
                 row.update(row_of(redacted(record)))
+    live = {row["run_key"]: row["id"] for row in fresh.values() if row["status"] in LIVE}
+    both = sa.select(RUNS.c.run_key, RUNS.c.id).where(RUNS.c.run_key.in_(live), RUNS.c.status.in_(LIVE))
+    if rivals := [(live[key], run_id) for key, run_id in new.execute(both)]:
+        raise _refused(
+            f"of one request both ledgers have a run that is on its way, or lost: {rivals[0][0]} here, "
+            f"{rivals[0][1]} there",
+            "Wait for them, or `%kling resolve` them.",
+        )
     new.execute(sa.insert(RUNS), list(fresh.values()))
     query = sa.select(EVENTS).where(EVENTS.c.run_id.in_(fresh)).order_by(EVENTS.c.number)
     events = [dict(row) for row in old.execute(query).mappings()]
