@@ -286,12 +286,7 @@ class Admission:
         held = transaction.get(record.id)
         if left is not None:
             transaction.write(record, "taken over", session_id=record.session_id)
-        elif (
-            held is not None
-            and (held.private, held.request) != (record.private, record.request)
-            and not (held.private and is_redacted(held))
-        ):
-            # On a shared ledger the words of a private run are not kept.
+        elif held is not None and (held.private, held.request) != (record.private, record.request):
             transaction.write(record, "private")
         if held is not None and held.status is not record.status is RunStatus.SUCCEEDED:
             # The clip is here after all; no figure of money changes.

@@ -555,15 +555,20 @@ def test_a_run_that_is_asked_for_while_its_last_driver_leaves_is_sent(stage):
     record = stage.record()
     busy = sqlite3.connect(stage.folder / "ledger.db", check_same_thread=False, isolation_level=None)
 
+    # A connection is for one thread at a time: it is the loop's until then, and this one's afterwards.
+    kept = threading.Event()
+
     def keep_it_from_leaving(run):
-        if run.error and not busy.in_transaction:
+        if run.error and not kept.is_set():
             busy.execute("BEGIN IMMEDIATE")
+            kept.set()
 
     with closing(busy):
         sql(stage, "ALTER TABLE events RENAME TO hidden")
         run = stage.engine.handle(record)
         run.on_change(keep_it_from_leaving)
         assert isinstance(run.wait(90).error, LedgerError)
+        assert kept.wait(90)
         busy.execute("ALTER TABLE hidden RENAME TO events")
         stage.engine.resume(run)
         stage.engine.handle(record)
