@@ -274,10 +274,11 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check every clip against its receipt; asks nobody. Exit code 1 where one is not well."""
+    from kling_nb.addresses import is_address
     from kling_nb.commands.cache import findings
     from kling_nb.recovery.verify import verify_folder, verify_store
 
-    found = verify_store(folder) if "://" in folder else verify_folder(folder)
+    found = verify_store(folder) if is_address(folder) else verify_folder(folder)
     _judge(findings(found), as_json=as_json)
 
 

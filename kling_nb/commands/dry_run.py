@@ -171,7 +171,7 @@ def _call(ask: Ask, model: str, name: str, settings: Settings) -> Call:
         # Not one of ours: the ledger must never take this run for its own.
         client_ref=f"by-hand-{secrets.token_hex(6)}",
         metadata=dict(ask.metadata) or None,
-        callback_url=ask.callback_url or settings.callback_url,
+        callback_url=ask.callback_url,
     )
 
 

@@ -17,11 +17,6 @@ __all__ = ["ledger_app"]
 ledger_app = typer.Typer(help="The ledger itself.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@ledger_app.callback()
-def _ledger() -> None:
-    pass
-
-
 @ledger_app.command("copy")
 def ledger_copy(
     source: Annotated[str, typer.Argument(help="Path or database address of the ledger to copy.")],
@@ -30,10 +25,11 @@ def ledger_copy(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Copy a ledger into another, e.g. a file into PostgreSQL; what is there already is left as it is."""
+    from kling_nb.addresses import is_address
     from kling_nb.ledger.database import Ledger
     from kling_nb.ledger.databases.copying import copy_ledger
 
-    if "://" not in source and not Path(source).is_file():
+    if not is_address(source) and not Path(source).is_file():
         raise errors.UsageError(f"There is no ledger {source}.", cure="Nothing was copied.")
     old, new = Ledger(source), Ledger(target)
     try:

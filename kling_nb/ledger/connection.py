@@ -60,8 +60,6 @@ class LedgerFile:
             self._forks = ForkGate(close=self._engine.dispose, renewed=self._renew)
             try:
                 self._migrate()
-                with self._transaction(writing=False) as connection:
-                    self._dialect.check_hosts(connection)
             except BaseException:
                 self._engine.dispose()
                 raise
@@ -83,6 +81,7 @@ class LedgerFile:
         # Whoever only opens a ledger that is up to date waits for nobody who writes to it.
         with self._transaction(writing=False) as connection:
             if self._steps_done(connection) == len(STEPS):
+                self._dialect.check_hosts(connection)
                 return
         with self._transaction() as connection:
             MIGRATIONS.create(connection, checkfirst=True)
@@ -97,6 +96,7 @@ class LedgerFile:
                 connection.execute(
                     sa.insert(MIGRATIONS).values(number=number, name=name, applied_at=utc_now().isoformat())
                 )
+            self._dialect.check_hosts(connection)
 
     @staticmethod
     def _steps_done(connection: sa.Connection) -> int:

@@ -112,7 +112,8 @@ class CallContext:
             KlingError: The request cannot be served.
         """
         settings, where = self._settings, self._where
-        ask = replace(ask, callback_url=ask.callback_url or settings.callback_url)
+        if settings.callback_url and not ask.callback_url:
+            ask = replace(ask, callback_url=settings.callback_url)
         provider, model, price = self._offer(ask)
         ledger, engine = self._stand()
         play = provider == "sandbox"
