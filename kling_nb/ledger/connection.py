@@ -22,13 +22,10 @@ from kling_nb.ledger.databases.statements import ERRORS, dialect_of
 from kling_nb.ledger.fork_guard import ForkGate
 from kling_nb.ledger.schema import MIGRATIONS, STEPS
 from kling_nb.ledger.transaction import Transaction
-from kling_nb.ledger.writer import Writer
+from kling_nb.ledger.writer import AWAY_S, Writer
 from kling_nb.records.base import utc_now
 
 __all__ = ["LedgerFile"]
-
-#: Seconds for which a server that was there before may be away.
-_AWAY_S = 30
 
 
 def _look_at_address(_cause: BaseException) -> str:
@@ -154,7 +151,7 @@ class LedgerFile:
 
     def _connected(self, *, writing: bool, synced: bool = True) -> tuple[sa.Connection, str | None]:
         """Begin a transaction; a server that was there before is waited for, as nothing has been done yet."""
-        until = time.monotonic() + _AWAY_S
+        until = time.monotonic() + AWAY_S
         while True:
             connection = None
             try:
@@ -175,9 +172,16 @@ class LedgerFile:
 
     def _is_committed(self, mark: str) -> bool:
         """Look whether a transaction was committed, of which only the answer got lost."""
-        connection, _ = self._connected(writing=True)
-        with connection:
-            return self._dialect.is_committed(connection, mark)
+        until = time.monotonic() + AWAY_S
+        while True:
+            try:
+                connection, _ = self._connected(writing=True)
+                with connection:
+                    return self._dialect.is_committed(connection, mark)
+            except ERRORS as error:
+                # Nobody may take it for not written, and write it a second time.
+                if not self._dialect.is_gone(error) or time.monotonic() > until:
+                    raise self._broken(error) from None
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:

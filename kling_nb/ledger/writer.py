@@ -20,10 +20,12 @@ from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.databases.statements import ERRORS, run_statement
 from kling_nb.ledger.transaction import Transaction
 
-__all__ = ["Writer"]
+__all__ = ["AWAY_S", "Writer"]
 
 T = TypeVar("T")
 
+#: Seconds for which a server that was there before may be away.
+AWAY_S = 30
 #: Seconds for which others are waited for, where some came together a moment ago.
 _WINDOW_S = 0.003
 #: Seconds for which work that needs no sync of its own waits for some that does.
@@ -128,19 +130,23 @@ class Writer:
         # Who was canceled before his turn wants nothing any more.
         asks = [ask for ask in batch if not ask.future.cancelled()]
         try:
-            try:
-                answers = self._commit(asks)
-            except ERRORS as error:
-                if not self._gone(error):
-                    raise
-                # Nothing of it was written; the next transaction begins when the server is there again.
-                answers = self._commit(asks)
+            answers = self._committed(asks)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
             answers = [(ask, None, self._broken(error)) for ask in asks]
         for loop in {ask.loop for ask in asks}:
             own = [answer for answer in answers if answer[0].loop is loop]
             with suppress(RuntimeError):  # a loop that is closed waits for nothing
                 loop.call_soon_threadsafe(_tell, own)
+
+    def _committed(self, asks: Sequence[_Ask]) -> list[_Answer]:
+        until = time.monotonic() + AWAY_S
+        while True:
+            try:
+                return self._commit(asks)
+            except ERRORS as error:
+                # A server that went away has written nothing of it, and may go a second time.
+                if not self._gone(error) or time.monotonic() > until:
+                    raise
 
     def _commit(self, asks: Sequence[_Ask]) -> list[_Answer]:
         answers: list[_Answer] = []

@@ -37,6 +37,9 @@ def far(postgresql, relay):
         ledger.close()
 
 
+COMMIT = b"COMMIT\0"
+
+
 def insert(number):
     return lambda transaction: transaction.insert(make_record(id=f"k{number:07d}", take=number))
 
@@ -45,13 +48,24 @@ async def asked(ledger, works):
     return await asyncio.gather(*(ledger.writer.ask(work) for work in works))
 
 
-@pytest.mark.parametrize("loses", ["request", "answer"])
-def test_a_commit_whose_answer_got_lost_is_looked_up_and_not_repeated_blindly(far, relay, loses):
-    """Written or not, which nobody was told: every run is there once, and who asked is answered."""
+@pytest.mark.parametrize(
+    "lost",
+    [
+        [(COMMIT, "request")],
+        [(COMMIT, "request"), (b"SAVEPOINT", "answer"), (b"SAVEPOINT", "answer")],
+        [(COMMIT, "answer")],
+        [(COMMIT, "answer"), (b"WHERE connection =", "answer"), (b"WHERE connection =", "request")],
+    ],
+)
+def test_a_commit_whose_answer_got_lost_is_looked_up_and_not_repeated_blindly(far, relay, lost):
+    """Written or not, which nobody was told: every run is there once, and who asked is answered.
+
+    Also where what is written again, or the look, is cut off too.
+    """
     far.count()
-    relay.loses = loses
+    relay.loses += lost
     asyncio.run(asked(far, [insert(number) for number in range(5)]))
-    assert relay.loses is None
+    assert relay.loses == []
     assert len(far.runs()) == 5
     assert [len(far.events(run.id)) for run in far.runs()] == [1] * 5
     assert far.mend_sums() == 0
@@ -65,7 +79,7 @@ def test_a_transaction_that_cannot_be_repeated_says_whether_it_was_written(far, 
         with far.writing() as transaction:
             insert(1)(transaction)
 
-    relay.loses = loses
+    relay.loses = [(COMMIT, loses)]
     if loses == "answer":
         write()
     else:

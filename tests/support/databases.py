@@ -78,7 +78,7 @@ def schema(uri):
 
 
 class Relay:
-    """A way to a server on which one COMMIT gets lost: on its way there, or its answer on the way back.
+    """A way to a server on which a message gets lost: on its way there, or its answer on the way back.
 
     Args:
         uri: Of a server that listens in a folder.
@@ -86,8 +86,8 @@ class Relay:
 
     def __init__(self, uri):
         self._socket = f"{uri.partition('host=')[2].partition('&')[0]}/.s.PGSQL.5432"
-        #: What the next COMMIT meets: None, `request` or `answer`.
-        self.loses = None
+        #: What gets lost in turn: a word of the message, and `request` or `answer`.
+        self.loses = []
         self._sockets = []
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.uri = f"postgresql://postgres@127.0.0.1:{self._listening.getsockname()[1]}/postgres?"
@@ -112,13 +112,12 @@ class Relay:
 
     def _carry(self, client, server):
         while data := _received(client):
-            loses = self.loses if b"COMMIT\0" in data else None
-            if loses:
-                self.loses = None
+            if self.loses and self.loses[0][0] in data:
+                _, what = self.loses.pop(0)
                 # Nothing goes back any more.
                 _end(client)
-            if loses == "request":
-                break
+                if what == "request":
+                    break
             server.sendall(data)
         _end(server)
 
