@@ -187,23 +187,29 @@ class Runflow:
         provider = self.provider
         provider.count(WIRE, "lists")
         await provider.gate(WIRE, "list", self._fault)
-        rows = self._rows(request, self._account(request))
+        runs, old = self._runs(self._account(request)), provider.faults.number(WIRE, "list_stale_s")
         query = request.query_params
         try:
             size = number_in(query.get("limit", "50"), "limit", 1, 500)
             at = number_in(query.get("pq", "0"), "pq", 0, 10**8)
-            rows = ordered(rows, query.get("sort_by", "created_at:desc"))
-            rows = matching(rows, query.get("q", ""), self._word("list_filter"))
+            found = ordered(runs, query.get("sort_by", "created_at:desc"))
+            if text := query.get("q", ""):
+                rows = matching(
+                    [self.show(request, run, old) for run in found], text, self._word("list_filter")
+                )
+                items, count = rows[at : at + size], len(rows)
+            else:
+                # Only those of the page: a list is read all the time, and may be of thousands.
+                items, count = [self.show(request, run, old) for run in found[at : at + size]], len(found)
         except BadListError as wrong:
             return self.refuse(400, message=str(wrong))
-        items = rows[at : at + size]
         fields = [name for name in query.get("fields", "").split(",") if name]
         if fields:
             items = [{name: row[name] for name in fields if name in row} for row in items]
         body = {
             "items": items,
             "first": self._page(request, 0),
-            "next": self._page(request, at + size) if at + size < len(rows) else None,
+            "next": self._page(request, at + size) if at + size < count else None,
             "previous": self._page(request, max(0, at - size)) if at else None,
         }
         return provider.spoil(WIRE, "list", json_reply(body))
@@ -314,17 +320,14 @@ class Runflow:
             "timing": {"inference": run.fate.run_s, **({strange: strange} if strange else {})},
         }
 
-    def _rows(self, request: Request, account: str) -> list[dict[str, Any]]:
+    def _runs(self, account: str) -> list[Run]:
         """The runs of an account that the list knows by now, oldest first."""
         provider = self.provider
-        lag, old, kept = (
-            provider.faults.number(WIRE, name) for name in ("list_lag_s", "list_stale_s", "retention_s")
-        )
+        lag, kept = (provider.faults.number(WIRE, name) for name in ("list_lag_s", "retention_s"))
         latest = provider.clock() - lag
         runs = [run for run in provider.runs if run.account == account and run.born_s <= latest]
         known = [run for run in runs if provider.runs.find(WIRE, run.id, kept)]
-        shown = [run for run in known if not provider.faults.fires(WIRE, "list_missing")]
-        return [self.show(request, run, old) for run in shown]
+        return [run for run in known if not provider.faults.fires(WIRE, "list_missing")]
 
     def _page(self, request: Request, at: int) -> str:
         if self._word("page_link") == "token":

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Row = dict[str, Any]
+T = TypeVar("T")
 _EQ: Final = re.compile(r"(\w+)\.EQ:'((?:[^'\\]|\\.)*)'")
 _COLON: Final = re.compile(r"""(\w+)(:|>=|<=|>|<)\s*(?:'([^']*)'|"([^"]*)"|([^\s'"]+))""")
 
@@ -82,8 +83,8 @@ def matching(rows: Sequence[Row], text: str, mode: str) -> list[Row]:
     return [row for row in rows if all(clause.holds(row) for clause in clauses)]
 
 
-def ordered(rows: Sequence[Row], text: str) -> list[Row]:
-    """Rows by age.
+def ordered(rows: Sequence[T], text: str) -> list[T]:
+    """Rows, or runs, by age.
 
     Args:
         rows: Oldest first.
