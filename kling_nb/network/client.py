@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 from typing import Self, TypeVar
 
-import aiohttp
 import httpx
 from aiohttp.abc import AbstractResolver
 from pydantic import SecretStr
@@ -26,17 +25,24 @@ from kling_nb.addresses import Origin, is_loopback_host, origin_of
 from kling_nb.errors import KeyMissingError, KlingError, SettingsError, TransportError, UsageError
 from kling_nb.loop import Loop
 from kling_nb.network.connections import ConnectionKind, Kind, attempting, open_client, tls_context
-from kling_nb.network.direct import DirectCalls, body_of, prepare_calls
-from kling_nb.network.download import Downloaded, Sink, check_link, declared_size, fetch
+from kling_nb.network.direct import DirectCalls, body_of, prefix_of, prepare_calls
+from kling_nb.network.download import (
+    ACCEPT,
+    Downloaded,
+    Opening,
+    Sink,
+    check_link,
+    declared_size,
+    fetch,
+)
 from kling_nb.network.download_error import DownloadError
-from kling_nb.network.failures import was_unsent, why
+from kling_nb.network.failures import ambiguous, failed, was_unsent, why
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.records.secrets import SHORTEST_KEY, blot
 
 __all__ = ["Transport", "with_transport"]
 
 _T = TypeVar("_T")
-_Opening = Callable[[], Awaitable[aiohttp.ClientResponse]]
 
 _KEY = re.compile(r"[\x21-\x7e]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
@@ -161,7 +167,7 @@ class Transport:
             except KlingError:
                 raise
             except Exception as exc:  # noqa: BLE001 - every failure must say whether it was sent
-                failure = _failed(exc, call, place, unsent=was_unsent(exc, attempt.heads))
+                failure = failed(exc, call, place, unsent=was_unsent(exc, attempt.heads))
         # Raised out here, the client's own exception, whose words hold the address, is not its context.
         raise failure
 
@@ -206,7 +212,9 @@ class Transport:
             kling_nb.network.download_error.DownloadError: The link to the clip cannot be used: ...
         """
         place = check_link(url, allowed_hosts=allowed_hosts, allow_loopback=allow_loopback)
-        client = self._client("media", place)
+        client, directly = self._client("media", place), None
+        if (prefix := prefix_of(url)) and (direct := self._direct_calls("media", prefix, None)):
+            directly = partial(direct.open, "GET", url, ACCEPT, None) if direct.has(url) else None
         # A proxy's or a store's address is never shown the key: only the place that it belongs to.
         bearer = _bearer(key, place) if key is not None and origin and place == origin_of(origin) else None
         async with self._downloads:
@@ -221,6 +229,7 @@ class Transport:
                             allowed_hosts=allowed_hosts,
                             bearer=bearer,
                             max_bytes=max_bytes,
+                            directly=directly,
                         )
             except KlingError:
                 raise
@@ -357,11 +366,11 @@ async def _exchange(
         await response.aclose()
     announced = declared_size(response.headers)
     if announced is not None and announced != response.num_bytes_downloaded and response.status_code != 304:
-        raise _ambiguous(call, f"The answer of {place.host} is not as long as it says.")
+        raise ambiguous(call, f"The answer of {place.host} is not as long as it says.")
     return _reply(response.status_code, response.headers.raw, body, key)
 
 
-async def _exchange_directly(opening: _Opening, call: Call, place: Origin, key: SecretStr | None) -> Reply:
+async def _exchange_directly(opening: Opening, call: Call, place: Origin, key: SecretStr | None) -> Reply:
     async with await opening() as response:
         # aiohttp itself refuses a body that is not as long as the answer says.
         return _reply(
@@ -374,7 +383,7 @@ async def _whole(chunks: AsyncIterator[bytes], call: Call, place: Origin) -> byt
     async for chunk in chunks:
         body += chunk
         if len(body) > _MAX_REPLY_BYTES:
-            raise _ambiguous(call, f"The answer of {place.host} is larger than {_MAX_REPLY_BYTES} bytes.")
+            raise ambiguous(call, f"The answer of {place.host} is larger than {_MAX_REPLY_BYTES} bytes.")
     return bytes(body)
 
 
@@ -394,24 +403,3 @@ def _text(value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         return value.decode("latin-1")
-
-
-def _failed(exc: Exception, call: Call, place: Origin, *, unsent: bool) -> TransportError:
-    if unsent:
-        return TransportError(
-            f"Could not reach {place.host}: {why(exc)}.",
-            sent=False,
-            cure="Nothing was sent; try again later.",
-        )
-    return _ambiguous(call, f"The answer of {place.host} did not come: {why(exc)}.")
-
-
-def _ambiguous(call: Call, what: str) -> TransportError:
-    if not call.paid:
-        return TransportError(what, sent=True, cure="Try again later.")
-    return TransportError(
-        what,
-        sent=True,
-        charged="unknown",
-        cure="A run may exist: look for it at the provider before sending it again.",
-    )

@@ -35,6 +35,7 @@ from kling_nb.addresses import Origin, is_loopback_host, is_public, origin_of
 from kling_nb.errors import SettingsError
 
 __all__ = [
+    "PIECE_BYTES",
     "AddressRefused",
     "ConnectionKind",
     "Connections",
@@ -54,7 +55,7 @@ Kind = Literal["calls", "paid", "media"]
 # Where certificates are named, the first one counts; the last two are those of requests and of curl.
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 #: The most that is taken from a connection, or held for one, at once.
-_PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class Connections(AiohttpTransport):
         response = await super().handle_async_request(request)
         if isinstance(response.stream, AiohttpResponseStream):
             # Each piece of a body passes five layers: few large ones cost a clip a third of many small ones.
-            response.stream.CHUNK_SIZE = _PIECE_BYTES
+            response.stream.CHUNK_SIZE = PIECE_BYTES
         return response
 
     @property
@@ -207,7 +208,7 @@ class Connections(AiohttpTransport):
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=_Request,
-            read_bufsize=_PIECE_BYTES if self._connection.kind == "media" else 1 << 16,
+            read_bufsize=PIECE_BYTES if self._connection.kind == "media" else 1 << 16,
         )
 
     async def aclose(self) -> None:

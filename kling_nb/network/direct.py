@@ -16,10 +16,15 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from kling_nb.addresses import Origin
-from kling_nb.network.connections import Connections, direct_connections, refuse_other_host
+from kling_nb.network.connections import (
+    PIECE_BYTES,
+    Connections,
+    direct_connections,
+    refuse_other_host,
+)
 from kling_nb.providers.messages import Call
 
-__all__ = ["DirectCalls", "body_of", "prepare_calls"]
+__all__ = ["DirectCalls", "as_httpx", "body_of", "prefix_of", "prepare_calls"]
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?=/|$)")
 # Behind `https://host/` no parser finds another host in these, and each is written in one way only.
@@ -51,8 +56,11 @@ class DirectCalls:
         address = call.url
         if call.params:
             address += ("&" if "?" in address else "?") + urlencode(call.params)
-        inside = address.startswith(self._prefix) and _PATH.fullmatch(address, len(self._prefix))
-        return address if inside else None
+        return address if self.has(address) else None
+
+    def has(self, address: str) -> bool:
+        """Whether an address plainly lies inside the origin."""
+        return bool(address.startswith(self._prefix) and _PATH.fullmatch(address, len(self._prefix)))
 
     async def open(
         self, method: str, address: str, headers: Mapping[str, str], content: bytes | None
@@ -93,19 +101,30 @@ def prepare_calls(
     Raises:
         SettingsError: httpx reads another host in the address.
     """
-    spelled = _ORIGIN.match(origin)
-    if spelled is None:
+    prefix = prefix_of(origin)
+    if prefix is None:
         return None
-    prefix = spelled[0] + "/"
     request = client.build_request("GET", prefix, headers=headers)
     refuse_other_host(str(request.url), place)
     connections = direct_connections(client, request.url)
     return None if connections is None else DirectCalls(place, prefix, request, connections)
 
 
+def prefix_of(address: str) -> str | None:
+    """Give what an address begins with, up to the slash after its host; None where that is not plain."""
+    spelled = _ORIGIN.match(address)
+    return None if spelled is None else spelled[0] + "/"
+
+
+def as_httpx(response: aiohttp.ClientResponse) -> httpx.Response:
+    """Give an answer as httpx would, its body still to be read."""
+    stream = AiohttpResponseStream(response)
+    stream.CHUNK_SIZE = PIECE_BYTES
+    return httpx.Response(response.status, headers=response.raw_headers, stream=stream)
+
+
 def body_of(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """Give the body of an answer in pieces, decoded should it be encoded although that was not asked for."""
     if "content-encoding" not in response.headers:
         return response.content.iter_any()
-    stream = AiohttpResponseStream(response)
-    return httpx.Response(response.status, headers=response.raw_headers, stream=stream).aiter_bytes()
+    return as_httpx(response).aiter_bytes()

@@ -9,17 +9,25 @@ holds the path or the query of a link, because a signed query is a secret.
 import asyncio
 import hashlib
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import aiohttp
 import httpx
 
 from kling_nb.addresses import Origin, host_matches, is_literal, is_loopback_host, is_public, origin_of
 from kling_nb.errors import StoreError
 from kling_nb.network.connections import Exchange
+from kling_nb.network.direct import as_httpx
 from kling_nb.network.download_error import DownloadError
 
-__all__ = ["Downloaded", "Sink", "check_link", "declared_size", "fetch"]
+__all__ = ["ACCEPT", "Downloaded", "Opening", "Sink", "check_link", "declared_size", "fetch"]
+
+#: Opens an address, and gives the answer before its body is read.
+Opening = Callable[[], Awaitable[aiohttp.ClientResponse]]
+
+ACCEPT = {"accept": "video/*,*/*;q=0.5"}
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 3
@@ -107,6 +115,7 @@ async def fetch(
     allowed_hosts: tuple[str, ...] | None,
     bearer: httpx.Headers | None,
     max_bytes: int,
+    directly: Opening | None = None,
 ) -> Downloaded:
     """Stream a checked link into a file.
 
@@ -118,6 +127,8 @@ async def fetch(
         allowed_hosts: As for `check_link`; for redirects, too.
         bearer: The header to show the link's own origin should it ask who is there, or None.
         max_bytes: The most that is accepted.
+        directly: Opens the link below the client, where it can be; whatever follows from the answer goes
+            through the client.
 
     Returns:
         What arrived.
@@ -126,10 +137,14 @@ async def fetch(
         DownloadError: The server refused, redirected elsewhere, sent too much or too little.
         StoreError: The sink could not be written.
     """
-    link, headers = httpx.URL(url), httpx.Headers({"accept": "video/*,*/*;q=0.5"})
+    link, headers = httpx.URL(url), httpx.Headers(ACCEPT)
     hops = 0
     while hops <= _MAX_REDIRECTS:
-        response = await client.send(client.build_request("GET", link, headers=headers), stream=True)
+        if directly is not None:
+            opening, directly = directly, None
+            response = as_httpx(await opening())
+        else:
+            response = await client.send(client.build_request("GET", link, headers=headers), stream=True)
         try:
             if bearer is not None and response.status_code in _KEYED and not hops:
                 # Only the very address of the provider's own answer, and only once.

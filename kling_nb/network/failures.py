@@ -13,9 +13,12 @@ import ssl
 import aiohttp
 import httpx
 
+from kling_nb.addresses import Origin
+from kling_nb.errors import TransportError
 from kling_nb.network.connections import AddressRefused, SecondWriteError
+from kling_nb.providers.messages import Call
 
-__all__ = ["find_cause", "was_unsent", "why"]
+__all__ = ["ambiguous", "failed", "find_cause", "was_unsent", "why"]
 
 _CONNECTING = (
     aiohttp.ClientConnectorError,  # refused, unreachable, DNS, TLS and certificate, the way to a proxy
@@ -112,3 +115,26 @@ def _chain(failure: BaseException) -> list[BaseException]:
     while (cause := chain[-1].__cause__) is not None and cause not in chain:
         chain.append(cause)
     return chain
+
+
+def failed(exc: Exception, call: Call, place: Origin, *, unsent: bool) -> TransportError:
+    """Give the error of a call that failed, after what the HTTP client raised."""
+    if unsent:
+        return TransportError(
+            f"Could not reach {place.host}: {why(exc)}.",
+            sent=False,
+            cure="Nothing was sent; try again later.",
+        )
+    return ambiguous(call, f"The answer of {place.host} did not come: {why(exc)}.")
+
+
+def ambiguous(call: Call, what: str) -> TransportError:
+    """Give the error of a call that may have been sent."""
+    if not call.paid:
+        return TransportError(what, sent=True, cure="Try again later.")
+    return TransportError(
+        what,
+        sent=True,
+        charged="unknown",
+        cure="A run may exist: look for it at the provider before sending it again.",
+    )
