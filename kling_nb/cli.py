@@ -16,7 +16,7 @@ import typer
 
 from kling_nb import errors
 from kling_nb.commands.ledger_copy import ledger_app
-from kling_nb.commands.servers import callbacks_app, sandbox_app
+from kling_nb.commands.servers import callbacks_app, sandbox_app, worker
 from kling_nb.commands.syntax.subcommands import offered
 from kling_nb.files import escape_unwritable
 
@@ -39,6 +39,7 @@ app = typer.Typer(
 app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(callbacks_app, name="callbacks")
 app.add_typer(ledger_app, name="ledger")
+app.command()(worker)
 
 
 def _runs_like(incomplete: str) -> list[str]:

@@ -1,16 +1,18 @@
-"""The commands that serve until they are interrupted: `sandbox serve` and `callbacks serve`.
+"""The commands that go on until they are interrupted: `sandbox serve`, `callbacks serve` and `worker`.
 
-Invariants: importing this imports nothing heavy, for `kling-nb --help` reads it; each prints one JSON line on
-stdout, and only once it answers.
+Invariants: importing this imports nothing heavy, for `kling-nb --help` reads it; each server prints one JSON
+line on stdout, and only once it answers.
 """
 
+import re
+import sys
 from typing import Annotated
 
 import typer
 
 from kling_nb import errors
 
-__all__ = ["callbacks_app", "sandbox_app"]
+__all__ = ["callbacks_app", "sandbox_app", "worker"]
 
 sandbox_app = typer.Typer(
     help="The loopback server that plays both providers.", no_args_is_help=True, rich_markup_mode=None
@@ -57,3 +59,39 @@ def callbacks_serve(
     from kling_nb.team.callback_server import serve_callbacks
 
     serve_callbacks(host, port)
+
+
+def worker(
+    *,
+    until_empty: Annotated[
+        bool,
+        typer.Option("--until-empty", help="End when no run of the ledger is on its way, here or elsewhere."),
+    ] = False,
+    max_time: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End after that time, e.g. 60s, 55m or 8h.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Runs in hand at once; by default all that have a place.")
+    ] = None,
+) -> None:
+    """Send what was left to workers, and take over what a dead one left; stops cleanly on SIGTERM.
+
+    It sends only runs of accounts whose keys it has. Any number may work on one ledger.
+    """
+    from kling_nb.session.api import current
+    from kling_nb.team.worker import Worker
+
+    Worker(
+        current(),
+        concurrency=concurrency,
+        until_empty=until_empty,
+        max_time_s=None if max_time is None else _seconds(max_time),
+        say=lambda line: sys.stderr.write(f"kling-nb: {line}\n"),
+    ).run()
+
+
+def _seconds(text: str) -> float:
+    """Read a time: a number of seconds, minutes or hours."""
+    if (found := re.fullmatch(r"(\d{1,6})(s|m|h)", text)) is None:
+        raise errors.UsageError(f"{text!r} is no time.", cure="Write e.g. 60s, 55m or 8h.")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]

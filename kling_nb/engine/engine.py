@@ -24,7 +24,7 @@ from kling_nb.engine.driver import Driver
 from kling_nb.engine.job import Job
 from kling_nb.engine.leases import Leases
 from kling_nb.engine.limits import Clock, Limits
-from kling_nb.engine.lookup import Access, Seen, can_cancel, look
+from kling_nb.engine.lookup import Access, Seen, can_cancel, cancel_note, look
 from kling_nb.engine.places import Places
 from kling_nb.engine.polling.poller import Poller
 from kling_nb.engine.run import Run
@@ -33,6 +33,7 @@ from kling_nb.errors import KlingError, LedgerError, StoreError
 from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.database import LeaseLostError, Ledger
 from kling_nb.ledger.places import NoPlaceError
+from kling_nb.ledger.work.detached import withdraw
 from kling_nb.loop import Loop
 from kling_nb.media.folder import Store
 from kling_nb.media.names import relative_src
@@ -77,16 +78,13 @@ class Engine:
         sandbox_wait: float = 0.0,
         checkpoint: Checkpoint = no_checkpoint,
     ) -> None:
-        self.loop = loop
-        self.ledger = ledger
+        self.loop, self.ledger = loop, ledger
         self.clock = clock or Clock()
         self.limits = limits or Limits()
-        self.max_in_flight = max_in_flight
-        self.sandbox_wait = sandbox_wait
+        self.max_in_flight, self.sandbox_wait = max_in_flight, sandbox_wait
         self.checkpoint = checkpoint
         self.page_folder: Path | None = None
-        self._access = access
-        self._totals = totals
+        self._access, self._totals = access, totals
         #: Under this name runs are claimed; no other engine shares it.
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._leases = Leases(ledger, self.owner, self.limits, self.store)
@@ -151,8 +149,7 @@ class Engine:
 
     def known(self) -> list[Run]:
         """Give every handle of this process, oldest first."""
-        with self._lock:
-            return list(self._runs.values())
+        return list(self._runs.values())
 
     def resume(self, run: Run) -> Run:
         """Watch a run again, or look for the clip of one that failed; nothing new is ever sent for it."""
@@ -317,6 +314,8 @@ class Engine:
     async def _cancel(self, run: Run) -> str:
         run.cancel_wanted = True
         try:
+            if run.status is RunStatus.CREATED and await asyncio.to_thread(self._withdraw, run):
+                return "canceled"
             await self._await_id(run)
             if run.status.ended:
                 return "canceled" if run.status == RunStatus.CANCELED else "not_cancellable"
@@ -330,6 +329,11 @@ class Engine:
         finally:
             run.cancel_wanted = False
             run.publish(run.record)
+
+    def _withdraw(self, run: Run) -> bool:
+        with self.ledger.writing() as transaction:
+            ended = withdraw(transaction, run_id=run.id)
+        return any(self.settled(record, run).done for record in ended)
 
     async def _await_id(self, run: Run) -> None:
         """Wait a while for the provider's id, or for the end of a run that was not sent."""
@@ -346,18 +350,14 @@ class Engine:
             await asyncio.sleep(0.05)
 
     async def _ask_cancel(self, run: Run) -> str:
-        access = await asyncio.to_thread(self._access, run.record)
-        provider = access.provider
+        provider = (access := await asyncio.to_thread(self._access, run.record)).provider
         call = provider.cancel_call(run.record.provider_run_id or "")
         if call is None or not provider.can_cancel(run.status.value):
-            run.note = f"{provider.label} cannot cancel it now; it goes on and may be charged."
+            run.note = cancel_note(provider, "")
             return "not_cancellable"
         reply = await self._transport.send(call, key=access.key, origin=provider.base_url)
         outcome = provider.read_cancel(reply)
-        if outcome == "not_cancellable":
-            run.note = f"{provider.label} says it is too late to cancel; it goes on and may be charged."
-        elif outcome == "unknown":
-            run.note = f"{provider.label} did not say whether the cancel took effect."
+        run.note = cancel_note(provider, outcome) or run.note
         if (driver := self._drivers.get(run.id)) and driver.job and not driver.ending:
             driver.job.wake()
         else:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kling_nb.network.client import Transport
     from kling_nb.providers.messages import Call
 
-__all__ = ["MOST_FOLLOWED", "Access", "Seen", "balance", "can_cancel", "look"]
+__all__ = ["MOST_FOLLOWED", "Access", "Seen", "balance", "can_cancel", "cancel_note", "look"]
 
 #: Further calls that one reading may take, until a reply decides.
 MOST_FOLLOWED = 3
@@ -59,6 +59,16 @@ def can_cancel(record: RunRecord) -> bool:
         return False
     status = RunStatus.QUEUED if record.status == RunStatus.SUBMITTING else record.status
     return make_provider(record.provider).can_cancel(status.value)
+
+
+def cancel_note(provider: Provider, outcome: str) -> str:
+    """Say what came of asking to cancel; `outcome` is empty where it was not even asked."""
+    why = {
+        "": "cannot cancel it now; it goes on and may be charged",
+        "not_cancellable": "says it is too late to cancel; it goes on and may be charged",
+        "unknown": "did not say whether the cancel took effect",
+    }.get(outcome)
+    return f"{provider.label} {why}." if why else ""
 
 
 async def look(transport: "Transport", access: Access, provider_run_id: str) -> Seen:

@@ -29,7 +29,9 @@ __all__ = [
     "Flow",
     "NoPlaceError",
     "Seeker",
+    "account_key",
     "add_places",
+    "count_live",
     "fits",
     "leave",
     "look",
@@ -146,7 +148,12 @@ def place_key(record: "RunRecord") -> str:
 
     A sandbox in a kernel has an address of its own, so that two kernels do not slow each other there.
     """
-    return f"{record.provider} {record.origin} {record.account}"
+    return account_key(record.provider, record.origin, record.account)
+
+
+def account_key(provider: str, origin: str, account: str) -> str:
+    """Name an account by a provider, its address and the fingerprint of a key."""
+    return f"{provider} {origin} {account}"
 
 
 def fits(sweep: str, most: int, taken: int, by_sweeps: int, ahead: tuple[int, int] = (0, 0)) -> bool:
@@ -177,6 +184,9 @@ def take(transaction: "Transaction", run_id: str, seeker: Seeker, sweep: str) ->
     """
     connection, account = transaction.connection, seeker.account
     now = utc_now()
+    paused = "SELECT name FROM sweeps WHERE name = ? AND state = 'paused'"
+    if sweep and run_statement(connection, paused, (sweep,)).fetchone():
+        raise NoPlaceError(elsewhere=True)
     most = _limit(connection, seeker, now)
     lines = _lines(connection, account, now)
     counted = "SELECT count(*), count(nullif(sweep, '')) FROM places WHERE account = ? AND run_id <> ?"
@@ -301,6 +311,12 @@ def _live(connection: sa.Connection, account: str, now: datetime) -> list[Any]:
         "JOIN runs ON runs.id = places.run_id WHERE places.account = ? AND runs.owned_until >= ?"
     )
     return [*run_statement(connection, query, (account, now.isoformat()))]
+
+
+def count_live(connection: sa.Connection, account: str, now: datetime) -> tuple[int, int]:
+    """Count the places of an account that are taken, and those of them that sweeps have."""
+    sweeps = [sweep for _, sweep, *_ in _live(connection, account, now)]
+    return len(sweeps), sum(map(bool, sweeps))
 
 
 def _lines(connection: sa.Connection, account: str, now: datetime) -> dict[tuple[str, str], str]:

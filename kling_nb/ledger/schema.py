@@ -13,6 +13,7 @@ from kling_nb.ledger.databases.statements import is_postgresql
 from kling_nb.ledger.figures import add_figures
 from kling_nb.ledger.places import add_places
 from kling_nb.ledger.uploads import add_uploads
+from kling_nb.ledger.work.detached import add_detached
 from kling_nb.records.run import RunRecord
 
 __all__ = [
@@ -147,6 +148,7 @@ STEPS: tuple[tuple[str, Callable[[sa.Connection], None]], ...] = (
     ("create sweeps", _create_sweeps),
     ("share places in flight", add_places),
     ("note clips that belong into a team's store", add_uploads),
+    ("leave runs to workers", add_detached),
 )
 
 

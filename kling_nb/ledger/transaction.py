@@ -38,8 +38,11 @@ _WORKED_OUT = {"seconds": {"submitted_at", "finished_at"}, "duration": {"request
 _SELECT = "SELECT id, record FROM runs WHERE"
 _LIVE = ", ".join(f"'{status}'" for status in LIVE)
 _SUMS = ", ".join(f"CAST(coalesce(sum({name}), 0) AS BIGINT)" for name in ("settled", "reserved", "unknown"))
-#: Runs that nobody else drives: of an owner, at a time.
-_FREE = f"owner IS NULL OR owner = ? OR (owned_until < ? AND status <> '{RunStatus.SUBMITTING.value}')"
+#: Runs that a kernel may drive: its own, and what nobody else drives and is not left to workers.
+_FREE = (
+    "owner = ? OR ((owner IS NULL OR (owned_until < ? AND status <> 'submitting') OR owned_until = ?) "
+    "AND NOT (status = 'created' AND id IN (SELECT run_id FROM detached)))"
+)
 
 
 def _note_result(connection: sa.Connection, *more: Any) -> None:
@@ -259,7 +262,7 @@ class Transaction:
         """Give what changes with every renewal of a run's lease; see `Ledger.lease`."""
         return self._value("SELECT owned_until FROM runs WHERE id = ?", run_id)
 
-    def _value(self, query: str, *values: str) -> str | None:
+    def _value(self, query: str, *values: str | None) -> str | None:
         return next((value for (value,) in self._rows(query, *values)), None)
 
     def release(self, run_id: str, owner: str) -> None:
@@ -272,14 +275,14 @@ class Transaction:
         now = utc_now()
         until = (now + timedelta(seconds=ttl_s)).isoformat()
         # Nothing is equal to NULL, so that a run without a lease never counts as unmoved.
-        take = f"UPDATE runs SET owner = ?, owned_until = ? WHERE id = ? AND ({_FREE} OR owned_until = ?)"
+        take = f"UPDATE runs SET owner = ?, owned_until = ? WHERE id = ? AND ({_FREE})"
         values = (owner, until, run_id, owner, now.isoformat(), unmoved)
         return bool(run_statement(self._connection, take, values).rowcount == 1)
 
     def claimable(self, run_id: str, owner: str) -> bool:
         """Say whether `claim` would be granted now."""
         query, now = f"SELECT id FROM runs WHERE id = ? AND ({_FREE})", utc_now().isoformat()
-        return self._value(query, run_id, owner, now) is not None
+        return self._value(query, run_id, owner, now, None) is not None
 
     def owner(self, run_id: str) -> str | None:
         """Say who drives a run."""

@@ -277,8 +277,9 @@ class Admission:
             if asked_before:
                 record = record.model_copy(update={"earlier": transaction.earlier(record)})
             transaction.insert(record)
-            # Claimed at once, so that nobody who looks after what is left behind takes it for that.
-            transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s)
+            if not self.ask.detached:
+                # Claimed at once, so that nobody who looks after what is left behind takes it for that.
+                transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s)
             return record, False
         record = left or decision.record
         if self.ask.private:
@@ -362,6 +363,8 @@ class Admission:
         return NOW_PRIVATE
 
     def _handle(self, record: RunRecord, *, reused: bool) -> Run:
+        if not reused and self.ask.detached:
+            return self.engine.peek(record)
         unsent = record.status in {RunStatus.CREATED, RunStatus.SUBMITTING}
         if reused and unsent and not self.budget.consents(self.ask.max_cost):
             # Another kernel is sending it. Should that one die first, it takes consent to send it from here.

@@ -273,6 +273,7 @@ def submit(
     metadata: Mapping[str, Any] | None = None,
     callback_url: str | None = None,
     private: bool = False,
+    detached: bool = False,
 ) -> Run:
     """Ask for a clip and return at once; costs money unless the clip is already here.
 
@@ -298,6 +299,7 @@ def submit(
         metadata: Sent along where the provider takes any (Runflow).
         callback_url: What the provider calls when the run has ended (Runflow).
         private: The words go to the provider alone; what is shown and shared has their hash.
+        detached: Leave it to a worker (`kling-nb worker`) to send it; this kernel may end.
 
     Returns:
         The handle, as soon as the intent is on disk.
@@ -313,7 +315,7 @@ def submit(
     session = current()
     session.last = run = session.open(ask)[0]
     await_at_end([run])
-    if parent_process() is not None:
+    if parent_process() is not None and not detached:
         until_accepted(run)
     return run
 

@@ -14,6 +14,7 @@ from operator import attrgetter
 from kling_nb.engine.run import Run
 from kling_nb.errors import BlockedError, KlingError, LedgerError, StoreError
 from kling_nb.ledger.transaction import Transaction
+from kling_nb.ledger.work.detached import detach
 from kling_nb.media.claims import Stillness
 from kling_nb.media.names import stems_of
 from kling_nb.media.sidecars import Sidecars
@@ -186,6 +187,9 @@ class _Opening:
             commit = {"commit": first.checkout()}
         wanted = [key for key, play in new.items() if not play]
         with claiming(wanted, first.store.claims, first.ledger, first.engine.owner) as claimed:
+            for key in _detached_keys(self._left().values()) & claimed.keys():
+                # A worker elsewhere gives no sign of life in this folder: nobody may take it for dead.
+                first.store.claims.keep(key, claimed[key], sending=True)
             with first.ledger.writing() as transaction:
                 made = self._insert(transaction, commit, claimed)
                 for record in _new_of(made):
@@ -234,6 +238,16 @@ class _Opening:
                 self._refused(number, error)
             else:
                 known.add(record for record, reused in made[number] if not reused)
+        detach(
+            transaction,
+            [
+                (record, call.ask.of_sweep)
+                for number, call in calls.items()
+                if call.ask.detached
+                for record, reused in made.get(number, ())
+                if not reused
+            ],
+        )
         return made
 
     def _write_first_sidecars(self, made: Mapping[int, _Records]) -> None:
@@ -245,6 +259,10 @@ class _Opening:
                 self._first.write_first_sidecars(_new_of({number: records}))
             except StoreError as error:
                 self._errors[number] = error
+
+
+def _detached_keys(calls: Iterable[Admission]) -> set[str]:
+    return {key for call in calls if call.ask.detached for key in call.request_keys()}
 
 
 def _new_of(made: Mapping[int, _Records]) -> list[RunRecord]:

@@ -41,8 +41,6 @@ __all__ = [
 
 # No vowels and no look-alikes: ids are read aloud, and spell no words.
 _ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
-
-
 _TITLE_CHARS = 60
 
 
@@ -89,6 +87,7 @@ class Ask:
             what the settings say.
         private: Whether the words of the request are for the provider alone.
         of_sweep: The sweep that it belongs to: its runs leave a place to single ones.
+        detached: Whether it is left to workers (`kling-nb worker`) to send it.
     """
 
     request: TextToVideo
@@ -107,6 +106,7 @@ class Ask:
     callback_url: str | None = None
     private: bool = False
     of_sweep: str = ""
+    detached: bool = False
 
     def __repr__(self) -> str:
         # A notebook keeps what it shows.

@@ -30,6 +30,7 @@ from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Handles, Runs
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.ledger.database import Ledger
+from kling_nb.ledger.work.detached import unsent_runs
 from kling_nb.loop import Loop
 from kling_nb.media.team_store import team_store
 from kling_nb.providers import make_provider
@@ -179,7 +180,8 @@ class Session:
         """Give the adapter of a provider at its configured address."""
         return make_provider(provider, provider_origin(self.settings(), provider))
 
-    def _sandbox_url(self, settings: Settings) -> str:
+    def sandbox_url(self, settings: Settings) -> str:
+        """Give the address of this process's sandbox for new runs; the first call starts it."""
         with self._lock:
             _open.add(self)
             return self.sandboxes.address(settings.sandbox_wait)
@@ -321,7 +323,7 @@ class Session:
                 call = context.admission(ask)
                 if call.budget.play:
                     # Started before the transaction: the address is part of the record.
-                    call = replace(call, shared={**call.shared, "origin": self._sandbox_url(settings)})
+                    call = replace(call, shared={**call.shared, "origin": self.sandbox_url(settings)})
                 calls[number] = call
             except KlingError as error:
                 if whole:
@@ -361,9 +363,11 @@ class Session:
         return self.loop.start(self.engine().uploads.rest()).result()
 
     def resume(self) -> Runs:
-        """Take up every pending run of the ledger; nothing new is ever sent."""
+        """Take up every pending run of the ledger but what is left to workers; nothing new is ever sent."""
         found = self.runs(statuses=[status for status in RunStatus if status.pending])
-        return Runs([run.resume() for run in found], note=found.note)
+        with self.ledger().reading() as transaction:
+            unsent = unsent_runs(transaction)
+        return Runs([run.resume() for run in found if run.id not in unsent], note=found.note)
 
     def unwaited(self) -> list[str]:
         """Name the runs that this script asked for and that are on their way; none in a notebook."""

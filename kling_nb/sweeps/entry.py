@@ -4,12 +4,13 @@ Invariants: only `put` writes; what was said last is read without the grid, so t
 whatever the size.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kling_nb.ledger.sweeps import Stored, SweepState, add_members, find, put, set_state, state_of
+from kling_nb.ledger.work.detached import left_to_workers, withdraw
 from kling_nb.sweeps.standing import Standing
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from kling_nb.session.session import Session
 
 __all__ = ["Entry"]
+
+#: Runs that are ended in one transaction.
+_CHUNK = 200
 
 
 class Entry:
@@ -74,17 +78,37 @@ class Entry:
         with self.looked() as standing:
             return standing.ended[after:]
 
-    def handles(self, *, pending: bool = False, mine: "Mapping[int, Run]") -> "dict[int, Run]":
+    def left_to_workers(self) -> set[str]:
+        """Name its runs that workers send and follow."""
+        with self._session.ledger().reading() as transaction:
+            return left_to_workers(transaction, self.stored.name)
+
+    def withdraw(self) -> None:
+        """End what is left to workers and not sent; what they are about to send is decided by the ledger."""
+        while True:
+            with self._session.ledger().writing() as transaction:
+                ended = withdraw(transaction, sweep=self.stored.name, most=_CHUNK)
+            if not ended:
+                return
+            for record in ended:
+                self._session.engine().settled(record)
+                self._session.engine().store(record.folder).claims.drop(record.request_key, record.id)
+
+    def handles(
+        self, *, pending: bool = False, but: Collection[str] = (), mine: "Mapping[int, Run]"
+    ) -> "dict[int, Run]":
         """Give the run that stands for each member, by its number.
 
         Args:
             pending: Only those on their way.
+            but: Ids of runs that are left out.
             mine: Handles of this kernel, which are told of changes; of others the ledger's state is taken.
         """
         with self._session.ledger().reading() as transaction, self.standing.lock:
             standing, peek = self.standing.look(transaction), self._session.engine().peek
-            numbers = sorted(standing.pending if pending else standing.stands)
-            records = [(number, transaction.get(standing.stands[number].id)) for number in numbers]
+            stands = standing.stands
+            numbers = sorted(n for n in (standing.pending if pending else stands) if stands[n].id not in but)
+            records = [(number, transaction.get(stands[number].id)) for number in numbers]
         return {
             number: own if (own := mine.get(number)) and own.id == record.id else peek(record)
             for number, record in records

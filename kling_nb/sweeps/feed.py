@@ -44,6 +44,7 @@ class Feed:
         prices: By number, what a new one was quoted at, in micro-dollars; it may cost no more.
         left_micros: What is left of the money that was agreed to.
         most_micros: What somebody declared that the sweep may cost, which is consent for each of its runs.
+        detached: Whether all is left to workers, which need no kernel.
 
     Example:
         >>> Feed.__name__
@@ -59,12 +60,13 @@ class Feed:
         prices: Mapping[int, int],
         left_micros: int,
         most_micros: int | None,
+        detached: bool = False,
     ) -> None:
         self.runs: dict[int, Run] = {}
         self.errors: dict[int, KlingError] = {}
         self.stopped: KlingError | None = None
         self._session, self._name, self._prices = session, name, prices
-        self._left_micros, self._most_micros = left_micros, most_micros
+        self._left_micros, self._most_micros, self._detached = left_micros, most_micros, detached
         self._queues: dict[str, deque[Member]] = {}
         for member, provider in members:
             self._queues.setdefault(provider, deque()).append(member)
@@ -140,7 +142,7 @@ class Feed:
         at_once = self._session.settings().max_in_flight
         for provider, queue in self._queues.items():
             there = sum(run.status in _AT_PROVIDER for run in self._undone(provider))
-            places = at_once - there if provider else _CHUNK
+            places = at_once - there if provider and not self._detached else _CHUNK
             for _ in range(min(places, len(queue), _CHUNK)):
                 price = self._prices.get(queue[0].number, 0)
                 if price > self._left_micros:
@@ -151,7 +153,10 @@ class Feed:
         return chunk
 
     def _open(self, members: "Sequence[Member]") -> "Sequence[Opened]":
-        asks = [replace(member.ask(self._most(member)), of_sweep=self._name) for member in members]
+        asks = [
+            replace(member.ask(self._most(member)), of_sweep=self._name, detached=self._detached)
+            for member in members
+        ]
         return self._session.open_many(asks)
 
     def _most(self, member: "Member") -> Decimal | None:
@@ -165,6 +170,9 @@ class Feed:
                 self.stopped = self.stopped or opened.error
             return
         [run] = opened.runs
+        if self._detached:
+            # Whoever looks, looks into the ledger.
+            return
         self.runs[member.number] = run
         self._going[provider].append(run)
         run.on_change(self._on_change)

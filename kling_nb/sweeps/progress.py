@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from kling_nb.engine.detach import error_of
 from kling_nb.ledger.sweeps import Stored, SweepState
+from kling_nb.ledger.work.detached import is_left_to_workers
 from kling_nb.records.base import utc_now
 from kling_nb.sweeps.standing import Standing
 from kling_nb.views.sweep import progress_text
@@ -63,6 +64,7 @@ class Progress:
         going: Runs on their way.
         failed: Runs that ended without a clip, and members that were refused.
         waiting: Members that are not asked for yet.
+        queued: Runs that are left to workers and not sent yet; not among `going`.
         spent_micros: On the books, for runs since it began.
         reserved_micros: Held back for them.
         unknown: Ended runs whose charge nobody knows.
@@ -104,6 +106,7 @@ class Progress:
     created_at: datetime
     now: datetime
     free: int = 0
+    queued: int = 0
     moved_at: datetime | None = None
 
     def __repr__(self) -> str:
@@ -112,7 +115,7 @@ class Progress:
     @property
     def over(self) -> bool:
         """Whether nothing more will happen unless somebody asks for it."""
-        return not (self.sending or self.going or self.elsewhere)
+        return not (self.sending or self.going or self.queued or self.elsewhere)
 
     @property
     def elsewhere(self) -> bool:
@@ -156,10 +159,11 @@ def look(
             for number, why in refused
             if number not in standing.stands or number in standing.not_sent
         ]
-        going = len(standing.pending)
+        queued = len(standing.unsent) if is_left_to_workers(transaction, stored.name) else 0
+        going = len(standing.pending) - queued
         failed = sum(map(len, standing.bad.values())) + len(barred)
-        waiting = members - standing.done - going - failed
-        per_hour, ends_at = _pace(standing.ends[-_RECENT:], now, waiting + going)
+        waiting = members - standing.done - going - queued - failed
+        per_hour, ends_at = _pace(standing.ends[-_RECENT:], now, waiting + going + queued)
         return Progress(
             name=stored.name,
             members=members,
@@ -175,11 +179,12 @@ def look(
             state=stored.state,
             sending=sending,
             per_hour=per_hour,
-            ends_at=ends_at if sending or going else None,
+            ends_at=ends_at if sending or going or queued else None,
             failures=(*failures, *_barred(barred))[:_MOST_FAILURES],
             stopped=stopped,
             created_at=stored.created_at,
             now=now,
+            queued=queued,
             free=sum(len(numbers) for kind, numbers in standing.bad.items() if kind.again),
             moved_at=standing.moved_at,
         )

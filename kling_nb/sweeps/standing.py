@@ -61,6 +61,8 @@ class Standing:
         #: The ids of such runs, in the order in which they were seen to have ended.
         self.ended: list[str] = []
         self.pending: set[int] = set()
+        #: Those of them that are not sent.
+        self.unsent: set[int] = set()
         #: Members that were canceled before anything was charged: they count as not sent.
         self.not_sent: set[int] = set()
         self.bad: defaultdict[BadEnd, dict[int, str]] = defaultdict(dict)
@@ -147,6 +149,8 @@ class Standing:
         elif stands.status.pending or (stands.status is RunStatus.CANCELED and stands.charged == "no"):
             among = self.pending if stands.status.pending else self.not_sent
             (among.add if there else among.discard)(number)
+            if stands.status is RunStatus.CREATED:
+                (self.unsent.add if there else self.unsent.discard)(number)
         else:
             kind = self._bad_end(number)
             if there:

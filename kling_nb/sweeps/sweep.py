@@ -7,7 +7,7 @@ after it was shown what that adds.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -104,8 +104,9 @@ class Sweep:
         """The run of each member that has one: its clip, else its newest; in the order of the sweep."""
         return Runs([*self._by_member().values()])
 
-    def _by_member(self, *, pending: bool = False) -> dict[int, Run]:
-        return self._entry.handles(pending=pending, mine={} if self._feed is None else self._feed.runs)
+    def _by_member(self, *, pending: bool = False, but: Collection[str] = ()) -> dict[int, Run]:
+        mine = {} if self._feed is None else self._feed.runs
+        return self._entry.handles(pending=pending, but=but, mine=mine)
 
     @property
     def progress(self) -> Progress:
@@ -167,7 +168,8 @@ class Sweep:
         """Send what is not sent yet; costs money. It goes on under the first consent.
 
         Args:
-            detached: Whether others are to send it. There are no workers that could: it is refused.
+            detached: Whether to leave it to workers (`kling-nb worker`) on this ledger, so that this kernel
+                may end; returns once all of it is left to them.
             confirm: Agrees to the quote as it is now, also above what was agreed to before.
             max_cost: Dollars that what is not sent may cost; the same, with a limit.
 
@@ -176,32 +178,28 @@ class Sweep:
 
         Raises:
             BudgetError: It does not fit; the message says how many do. Nothing was sent.
-            UsageError: `detached` was asked for.
         """
-        if detached:
-            raise refused(
-                "A detached sweep needs workers to send it, and there are none.",
-                cure=f"Leave this kernel open, or run `kling-nb sweep {self.name} --wait` elsewhere.",
-            )
         if self._feed is not None and self._feed.sending:
             if self._entry.state() == "started":
                 return self
             self._feed.wait(10)
         if max_cost is not None:
             self._max_cost = results.money(max_cost)
-        return self._shown(self.quote(), agreed=confirm)
+        return self._shown(self.quote(), agreed=confirm, detached=detached)
 
     def begin(self, *, confirm: bool = False) -> "Sweep":
         """Send what is not sent yet under the quote that was just made; as `start`, without a new one."""
         return self._shown(self._quote or self.quote(), agreed=confirm)
 
-    def _shown(self, quote: Quote, *, agreed: bool) -> "Sweep":
+    def _shown(self, quote: Quote, *, agreed: bool, detached: bool = False) -> "Sweep":
         follow = self._views.show(self)
-        self._go_on(quote, agreed=agreed)
+        self._go_on(quote, agreed=agreed, detached=detached)
         follow()
+        if detached:
+            self.wait_sent()
         return self
 
-    def _go_on(self, quote: Quote, *, agreed: bool) -> "Sweep":
+    def _go_on(self, quote: Quote, *, agreed: bool, detached: bool = False) -> "Sweep":
         stored, newly = self._entry.read(), agreed or self._max_cost is not None
         with self._entry.looked() as standing:
             spent = standing.spent_micros
@@ -222,6 +220,7 @@ class Sweep:
             prices=quote.prices,
             left_micros=(self._entry.stored.consent_micros or 0) - spent,
             most_micros=None if self._max_cost is None else self._entry.stored.consent_micros,
+            detached=detached,
         )
         self._feed.start()
         self._quoting = False
@@ -251,6 +250,7 @@ class Sweep:
     def cancel(self) -> "Sweep":
         """Give up what is not sent, here and in every other kernel; what was sent goes on and is kept."""
         self._entry.say("canceled")
+        self._entry.withdraw()
         return self
 
     def wait(self, timeout_s: float | None = None) -> "Sweep":
@@ -294,12 +294,13 @@ class Sweep:
         """Whether nothing is on its way; what another kernel or nobody carries is followed from here."""
         if self._feed is not None and not self._feed.over:
             return False
-        runs = self._by_member(pending=True).values()
+        workers = self._entry.left_to_workers()
+        runs = self._by_member(pending=True, but=workers).values()
         for run in runs:
             if run.id not in self._followed:
                 self._followed.add(run.id)
                 run.resume()
-        return all(run.done for run in runs)
+        return not workers and all(run.done for run in runs)
 
     async def __aiter__(self) -> AsyncIterator[Run]:
         """Give each run as it ends."""

@@ -184,6 +184,7 @@ def _states(progress: "Progress") -> list[tuple[str, int, str]]:
     every = [
         ("done", progress.done, html.GREEN),
         ("on their way", progress.going, html.BLUE),
+        ("waiting for a worker", progress.queued, html.AMBER),
         ("failed", progress.failed, html.RED),
         ("not sent", progress.waiting, "rgba(128,128,128,0.35)"),
     ]
@@ -228,6 +229,10 @@ def _notes(progress: "Progress") -> list[str]:
     rest = f"{again}.start()` sends the remaining {progress.waiting}."
     if progress.waiting and progress.state in {"paused", "canceled"}:
         notes.append(f"{'Paused' if progress.state == 'paused' else 'Canceled'}: {rest}")
+    elif progress.queued and progress.state == "paused":
+        notes.append(f"Paused: {again}.start()` lets workers go on.")
+    elif progress.queued and not progress.going:
+        notes.append("A worker sends them: `kling-nb worker`, on any machine with this ledger and its keys.")
     elif progress.waiting and progress.elsewhere:
         notes.append(f"Another kernel is sending it. If it is gone: {rest}")
     elif progress.waiting and not progress.sending:

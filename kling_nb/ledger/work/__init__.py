@@ -1,0 +1,1 @@
+"""Runs that workers send: which they are, and the queue that wakes who does."""

@@ -1,0 +1,223 @@
+"""Runs that are left to workers: a row each, from the commit that reserves their money until they end.
+
+Invariants: none but a worker claims one that is not sent, see `Transaction.claim`; a trigger takes the row
+away with the end of its run; what is paused or canceled is given to no worker.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+import sqlalchemy as sa
+
+from kling_nb.errors import UsageError
+from kling_nb.ledger.databases.statements import is_postgresql, run_statement
+from kling_nb.ledger.databases.triggers import add_trigger, run_ddl
+from kling_nb.ledger.places import count_live, fits, place_key
+from kling_nb.ledger.work.queue import enqueue, forget
+from kling_nb.records.base import utc_now
+from kling_nb.records.run import RunStatus
+
+if TYPE_CHECKING:
+    from kling_nb.ledger.transaction import Transaction
+    from kling_nb.records.run import RunRecord
+
+__all__ = [
+    "Lane",
+    "add_detached",
+    "detach",
+    "is_left_to_workers",
+    "left_behind",
+    "left_to_workers",
+    "pending_runs",
+    "take_work",
+    "unsent_runs",
+    "withdraw",
+]
+
+#: The account of every play run: each worker has a sandbox of its own.
+PLAY = "sandbox"
+
+_TABLES = (
+    """CREATE TABLE detached (
+        number INTEGER PRIMARY KEY NOT NULL,
+        run_id VARCHAR NOT NULL UNIQUE,
+        account VARCHAR NOT NULL,
+        sweep VARCHAR NOT NULL
+    )""",
+    "CREATE INDEX detached_by_account ON detached (account, number)",
+    "CREATE INDEX detached_by_sweep ON detached (sweep)",
+)
+_PENDING = ", ".join(f"'{status.value}'" for status in RunStatus if status.pending)
+_NEXT = """
+    SELECT runs.id, detached.sweep FROM detached
+    JOIN runs ON runs.id = detached.run_id LEFT JOIN sweeps ON sweeps.name = detached.sweep
+    WHERE detached.account = ? AND runs.status = 'created'
+        AND (runs.owner IS NULL OR runs.owned_until < ?)
+        AND (sweeps.state IS NULL OR sweeps.state = 'started')
+        AND runs.id NOT IN (SELECT value FROM json_each(?))
+    ORDER BY detached.number LIMIT ?"""
+#: Of a run that is not detached and not sent, nobody but its own kernel knows whether it is still wanted.
+_LEFT = f"""
+    SELECT runs.id, detached.sweep FROM runs LEFT JOIN detached ON detached.run_id = runs.id
+    WHERE runs.status IN ({_PENDING}) AND (runs.owner IS NULL OR runs.owned_until < ?)
+        AND (runs.status <> 'created' OR detached.run_id IS NULL)
+    ORDER BY runs.created_at LIMIT ?"""
+
+
+class Lane(NamedTuple):
+    """An account that a worker has the key of.
+
+    Args:
+        account: As `place_key` gives it, or `PLAY`.
+        places: The account whose places in flight its runs take.
+        most: How many of its runs the worker wants at the provider at once, with those of others.
+    """
+
+    account: str
+    places: str
+    most: int
+
+
+def add_detached(connection: sa.Connection) -> None:
+    """Make the table and its trigger."""
+    for statement in _TABLES:
+        run_ddl(connection, statement)
+    ended = f"OLD.status IN ({_PENDING}) AND NEW.status NOT IN ({_PENDING})"
+    event = "AFTER UPDATE OF status ON runs"
+    add_trigger(connection, "detached_ended", event, ended, "DELETE FROM detached WHERE run_id = OLD.id;")
+
+
+def detach(transaction: "Transaction", runs: Sequence[tuple["RunRecord", str]]) -> None:
+    """Leave new runs to workers, and wake one; each with its sweep, or nothing.
+
+    Raises:
+        UsageError: No worker can know the words of one.
+    """
+    connection = transaction.connection
+    for record, sweep in runs:
+        if record.private and is_postgresql(connection):
+            raise UsageError(
+                "A private run cannot be detached: a shared ledger keeps no private words.",
+                cure="Nothing was sent. Submit it without `detached`.",
+            )
+        run_statement(
+            connection,
+            "INSERT INTO detached (number, run_id, account, sweep) "
+            "VALUES ((SELECT coalesce(max(number), 0) + 1 FROM detached), ?, ?, ?)",
+            (record.id, PLAY if record.play else place_key(record), sweep),
+        )
+    enqueue([record.id for record, _ in runs], connection)
+
+
+def take_work(
+    transaction: "Transaction",
+    owner: str,
+    ttl_s: float,
+    lanes: Iterable[Lane],
+    *,
+    most: int,
+    but: Collection[str] = (),
+) -> tuple[list[tuple["RunRecord", str]], bool]:
+    """Claim runs that are not sent, as many as there are places for, in the order in which they came.
+
+    Args:
+        transaction: A write transaction.
+        owner: The name of the worker's engine.
+        ttl_s: Seconds until others may take over.
+        lanes: Where the worker can send.
+        most: How many at most.
+        but: Ids of runs that it leaves to others.
+
+    Returns:
+        Each with its sweep, and whether more wait.
+    """
+    connection, now = transaction.connection, utc_now()
+    until = (now + timedelta(seconds=ttl_s)).isoformat()
+    taken: list[tuple[RunRecord, str]] = []
+    more = False
+    for account, places, at_once in lanes:
+        there, by_sweeps = count_live(connection, places, now)
+        values = (account, now.isoformat(), json.dumps([*but]), at_once + 1)
+        for run_id, sweep in run_statement(connection, _NEXT, values).fetchall():
+            if len(taken) == most or not fits(sweep, at_once, there, by_sweeps):
+                more = True
+                continue
+            there, by_sweeps = there + 1, by_sweeps + bool(sweep)
+            mine = "UPDATE runs SET owner = ?, owned_until = ? WHERE id = ?"
+            run_statement(connection, mine, (owner, until, run_id))
+            taken.append((transaction.known(run_id), sweep))
+    forget([record.id for record, _ in taken], connection)
+    return taken, more
+
+
+def left_behind(transaction: "Transaction", most: int) -> list[tuple["RunRecord", str]]:
+    """Give runs on their way that nobody drives, each with its sweep: what a dead worker or kernel left."""
+    rows = run_statement(transaction.connection, _LEFT, (utc_now().isoformat(), most)).fetchall()
+    found = ((transaction.get(run_id), sweep or "") for run_id, sweep in rows)
+    return [(record, sweep) for record, sweep in found if record is not None]
+
+
+def left_to_workers(transaction: "Transaction", sweep: str) -> set[str]:
+    """Name the runs of a sweep that are left to workers and have not ended."""
+    query = "SELECT run_id FROM detached WHERE sweep = ?"
+    return {run_id for (run_id,) in run_statement(transaction.connection, query, (sweep,)).fetchall()}
+
+
+def unsent_runs(transaction: "Transaction") -> set[str]:
+    """Name the runs that wait for a worker."""
+    query = "SELECT id FROM detached JOIN runs ON runs.id = detached.run_id WHERE status = 'created'"
+    return {run_id for (run_id,) in run_statement(transaction.connection, query).fetchall()}
+
+
+def is_left_to_workers(transaction: "Transaction", sweep: str) -> bool:
+    """Say whether a run of a sweep is left to workers and has not ended."""
+    query = "SELECT number FROM detached WHERE sweep = ? LIMIT 1"
+    return run_statement(transaction.connection, query, (sweep,)).fetchone() is not None
+
+
+def withdraw(
+    transaction: "Transaction", *, sweep: str = "", run_id: str = "", most: int = 1
+) -> list["RunRecord"]:
+    """End detached runs that are not sent, of a sweep or one by its id; gives those that ended so."""
+    connection = transaction.connection
+    column, value = ("sweep", sweep) if sweep else ("run_id", run_id)
+    query = (
+        f"SELECT runs.id FROM detached JOIN runs ON runs.id = detached.run_id "
+        f"WHERE detached.{column} = ? AND runs.status = 'created' LIMIT ?"
+    )
+    rows = run_statement(connection, query, (value, most)).fetchall()
+    ended = [
+        transaction.change(
+            transaction.known(one),
+            "canceled",
+            {
+                "status": RunStatus.CANCELED,
+                "reason": "canceled",
+                "charged": "no",
+                "message": "canceled before a worker sent it",
+                "finished_at": utc_now(),
+                "settled_micros": 0,
+                "reserved_micros": 0,
+            },
+        )
+        for (one,) in rows
+    ]
+    forget([record.id for record in ended], connection)
+    return ended
+
+
+def pending_runs(transaction: "Transaction", accounts: Iterable[str]) -> tuple[int, int, list[str]]:
+    """Count what has not ended: all, those that wait for a worker, and name foreign accounts of these."""
+    connection = transaction.connection
+    [(all_,)] = run_statement(
+        connection, f"SELECT count(*) FROM runs WHERE status IN ({_PENDING})"
+    ).fetchall()
+    waiting = run_statement(
+        connection,
+        "SELECT detached.account, count(*) FROM detached JOIN runs ON runs.id = detached.run_id "
+        "WHERE runs.status = 'created' GROUP BY detached.account",
+    ).fetchall()
+    known = set(accounts)
+    return all_, sum(n for _, n in waiting), sorted(account for account, _ in waiting if account not in known)

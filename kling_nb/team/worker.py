@@ -1,0 +1,292 @@
+"""A worker: sends the runs that are left to workers, and takes over what a dead one left; `kling-nb worker`.
+
+The ledger says what there is to do. It is looked at when a run of the worker has ended, when the queue wakes
+it, and in any case now and then, so that a job of the queue that is lost costs no more than that time.
+
+Invariants: a run is claimed before anything is done for it, and sent only where its account is of one of the
+worker's own keys and has a place; when a worker stops, it keeps no run.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kling_nb.addresses import is_loopback
+from kling_nb.config.keys import KEY_VARIABLES, fingerprint
+from kling_nb.config.settings import provider_origin
+from kling_nb.engine.run import Run
+from kling_nb.errors import KlingError, LedgerError
+from kling_nb.ledger.places import account_key, place_key
+from kling_nb.ledger.work.detached import PLAY, Lane, left_behind, pending_runs, take_work
+from kling_nb.ledger.work.queue import has_queue, work
+from kling_nb.records.run import RunRecord, RunStatus
+from kling_nb.views.words import counted
+
+if TYPE_CHECKING:
+    from kling_nb.engine.engine import Engine
+    from kling_nb.ledger.transaction import Transaction
+    from kling_nb.session.session import Session
+
+__all__ = ["Worker"]
+
+#: Seconds between two looks for what others left, and until a run that could not be carried is tried again.
+_REST_S = 30.0
+#: Seconds between two looks while work waits for a place, or where nobody wakes: at real providers, and where
+#: one is on this machine.
+_STEP_S, _STEP_HERE_S = 1.0, 0.2
+#: Runs in one look.
+_CHUNK = 100
+
+
+class Worker:
+    """One worker on the ledger of a session.
+
+    Args:
+        session: Whose ledger, keys and folder.
+        concurrency: Runs in hand at once; by default as many as its accounts have places.
+        until_empty: Whether it ends when no run of the ledger is on its way, here or elsewhere.
+        max_time_s: Seconds after which it ends in any case.
+        say: Tells a person what happens, a line at a time.
+
+    Example:
+        >>> Worker.__name__
+        'Worker'
+    """
+
+    def __init__(
+        self,
+        session: "Session",
+        *,
+        concurrency: int | None = None,
+        until_empty: bool = False,
+        max_time_s: float | None = None,
+        say: Callable[[str], object],
+    ) -> None:
+        self._session, self._until_empty, self._say = session, until_empty, say
+        self._most = concurrency or _CHUNK
+        self._end = None if max_time_s is None else time.monotonic() + max_time_s
+        self._mine: dict[str, Run] = {}
+        self._ended: Counter[str] = Counter()
+        #: By id, until when a run is left alone that could not be carried.
+        self._put_off: dict[str, float] = {}
+        self._named: set[str] = set()
+        self._rested_at = 0.0
+        self._stopping = False
+
+    def run(self) -> None:
+        """Work until it is stopped, or over.
+
+        Raises:
+            KlingError: It cannot begin, e.g. there is no ledger.
+        """
+        try:
+            asyncio.run(self._run())
+        finally:
+            self._session.close()
+
+    async def _run(self) -> None:
+        self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop)
+        self._lanes = self._find_lanes()
+        ledger = self._session.ledger()
+        with ledger.writing() as transaction:
+            queue = has_queue(transaction.connection)
+        self._say(f"Working on {ledger.where}: {self._keys()}.")
+        waking: asyncio.Task[None] | None = None
+        self._asked: list[asyncio.Future[None]] = []
+        try:
+            while not self._over():
+                asked, self._asked = self._asked, []
+                self._woken.clear()
+                waits = await asyncio.to_thread(self._look)
+                for one in asked:
+                    one.set_result(None)
+                if (
+                    self._until_empty
+                    and not self._mine
+                    and not waits
+                    and await asyncio.to_thread(self._empty)
+                ):
+                    break
+                if queue and not waits and (waking is None or waking.done()):
+                    waking = asyncio.ensure_future(work(self._session.settings().ledger, self._job))
+                elif waits and waking is not None:
+                    await _end(waking)
+                    waking = None
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), self._pause(waits=waits, queue=queue))
+        finally:
+            if waking is not None:
+                await _end(waking)
+        await asyncio.to_thread(self._part)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._woken.set()
+
+    def _over(self) -> bool:
+        return self._stopping or (self._end is not None and time.monotonic() >= self._end)
+
+    def _pause(self, *, waits: bool, queue: bool) -> float:
+        here = any(is_loopback(lane.places.split(" ")[1]) for lane in self._lanes)
+        step = _STEP_HERE_S if here else _STEP_S
+        full = len(self._mine) >= self._most
+        idle = not waits and queue and not self._until_empty
+        rest = _REST_S if full or idle else step
+        return rest if self._end is None else max(0.0, min(rest, self._end - time.monotonic()))
+
+    async def _job(self) -> None:
+        """End a job of the queue once the ledger was looked at."""
+        looked = self._loop.create_future()
+        self._asked.append(looked)
+        self._woken.set()
+        await looked
+
+    # -- what there is to do ---------------------------------------------------
+    def _find_lanes(self) -> list[Lane]:
+        settings = self._session.settings()
+        lanes = [
+            Lane(
+                PLAY,
+                account_key("sandbox", self._session.sandbox_url(settings), PLAY),
+                settings.max_in_flight,
+            )
+        ]
+        for provider in KEY_VARIABLES:
+            if (key := self._session.key(provider)) is not None:
+                account = account_key(provider, provider_origin(settings, provider), fingerprint(key))
+                lanes.append(Lane(account, account, settings.max_in_flight))
+        return lanes
+
+    def _look(self) -> bool:
+        """Take what there is to do; whether more waits."""
+        room = self._most - len(self._mine)
+        if room <= 0:
+            return True
+        now = time.monotonic()
+        self._put_off = {run_id: until for run_id, until in self._put_off.items() if until > now}
+        engine = self._session.engine()
+        taking = partial(
+            take_work,
+            owner=engine.owner,
+            ttl_s=engine.limits.lease_s,
+            lanes=self._lanes,
+            most=room,
+            but=self._put_off.keys() | self._mine.keys(),
+        )
+        try:
+            with self._session.ledger().writing() as transaction:
+                taken, more = taking(transaction)
+                taken = [(self._moved(transaction, record), sweep) for record, sweep in taken]
+            for record, sweep in taken:
+                self._carry(engine.handle(record, reused=True, sweep=sweep))
+            if now - self._rested_at >= _REST_S:
+                self._rested_at = now
+                self._take_over(engine, {lane.account for lane in self._lanes})
+        except LedgerError as error:
+            # It is there again in a moment, or a person sees to it.
+            self._say(str(error))
+            return True
+        return more
+
+    def _moved(self, transaction: "Transaction", record: RunRecord) -> RunRecord:
+        """Have a run end up here where the place it was asked for from is not on this machine."""
+        changes = {}
+        if not os.access(record.folder, os.W_OK):
+            changes["folder"] = str(self._session.media_folder())
+        if record.play:
+            changes["origin"] = self._session.sandbox_url(self._session.settings())
+        moved = record.model_copy(update=changes)
+        if moved != record:
+            transaction.write(moved, "taken by a worker", **changes)
+        return moved
+
+    def _take_over(self, engine: "Engine", accounts: set[str]) -> None:
+        """Take what nobody drives any more, and clips that are not in the team's store yet."""
+        with self._session.ledger().writing() as transaction:
+            found = [
+                (record, sweep)
+                for record, sweep in left_behind(transaction, _CHUNK)
+                if record.id not in self._mine
+                and (record.play or place_key(record) in accounts)
+                # Of one that is being submitted the engine finds out by itself whether it is anybody's.
+                and (
+                    record.status is RunStatus.SUBMITTING
+                    or transaction.claim(record.id, engine.owner, engine.limits.lease_s)
+                )
+            ]
+            _, _, foreign = pending_runs(transaction, accounts)
+        for record, sweep in found:
+            run = engine.peek(record)
+            run.sweep = sweep
+            self._carry(engine.resume(run))
+        for account in set(foreign) - self._named:
+            self._named.add(account)
+            provider, origin, key = account.split(" ")
+            self._say(f"Runs at {provider} ({origin}) wait for a worker with the key {key}.")
+        self._session.loop.start(engine.uploads.rest())
+
+    def _carry(self, run: Run) -> None:
+        self._mine[run.id] = run
+        run.on_change(self._changed)
+        self._changed(run)
+
+    def _changed(self, run: Run) -> None:
+        if run.done:
+            # When the worker has ended there is no loop, and nobody asks.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._let_go, run.id)
+
+    def _let_go(self, run_id: str) -> None:
+        if (run := self._mine.pop(run_id, None)) is None:
+            return
+        if run.status.ended:
+            self._ended[run.status.value] += 1
+        elif not self._stopping:
+            self._put_off[run_id] = time.monotonic() + _REST_S
+            self._say(f"{run.error}")
+        self._woken.set()
+
+    # -- the end -----------------------------------------------------------------
+    def _pending(self) -> tuple[int, int]:
+        with self._session.ledger().reading() as transaction:
+            pending, waiting, _ = pending_runs(transaction, ())
+        return pending, waiting
+
+    def _empty(self) -> bool:
+        with contextlib.suppress(LedgerError):
+            return self._pending()[0] == 0
+        return False
+
+    def _part(self) -> None:
+        carried = (
+            ", ".join(f"{count} {word}" for word, count in sorted(self._ended.items())) or "none ended here"
+        )
+        words = f"Stopped: {carried}."
+        with contextlib.suppress(KlingError):
+            pending, waiting = self._pending()
+            if pending:
+                left = counted(pending, "run")
+                words += (
+                    f" {left} of the ledger not ended: {waiting} not sent, {pending - waiting} on their way."
+                )
+            for run_id, why in self._session.upload().items() if not self._stopping else ():
+                words += f" The clip of run {run_id} is not in the team's store: {why}."
+        self._say(words)
+
+    def _keys(self) -> str:
+        names = [lane.account.split(" ")[0] for lane in self._lanes]
+        return f"keys for {', '.join(names[1:])}" if names[1:] else "no key, play runs only"
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await task
