@@ -53,6 +53,7 @@ from .session.api import resume as resume
 from .session.api import runs as runs
 from .session.api import spend as spend
 from .session.api import submit as submit
+from .session.processes import run_one as run_one
 from .session.spend import Spend as Spend
 from .spending.reconcile import costs as costs
 from .sweeps.sweep import Sweep as Sweep

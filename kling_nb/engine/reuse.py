@@ -28,6 +28,7 @@ class ReusePolicy:
         no_cache: Buy again even if there is a clip.
         cached_only: Never send.
         retry: Buy again after a failure that was, or may have been, charged.
+        once: Never buy again after a run that its provider took, whatever became of it.
     """
 
     provider: str
@@ -36,6 +37,7 @@ class ReusePolicy:
     no_cache: bool = False
     cached_only: bool = False
     retry: bool = False
+    once: bool = False
 
     @property
     def keyless(self) -> bool:
@@ -149,7 +151,12 @@ def _check_last_failure(known: Sequence[RunRecord], policy: ReusePolicy) -> None
     if ended and ended[-1].reason == "moderated":
         raise blocked(ended[-1])
     # Any of them, not only the last: an open charge is not closed by a later failure that was free.
-    paid = [record for record in ended if record.charged != "no" and record.abandoned_at is None]
+    paid = [
+        record
+        for record in ended
+        if record.abandoned_at is None
+        and (record.charged != "no" or (policy.once and record.provider_run_id is not None))
+    ]
     if paid and not policy.retry:
         raise blocked(paid[-1])
 

@@ -133,6 +133,7 @@ class CallContext:
                 no_cache=ask.no_cache,
                 cached_only=ask.cached_only or settings.cached_only,
                 retry=ask.retry,
+                once=ask.once,
             ),
             budget=Budget.of(
                 settings, session_id=self._who["session_id"], headless=where.headless, play=play

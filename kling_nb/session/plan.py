@@ -81,10 +81,10 @@ class Ask:
         no_cache: Buy again even if there is a clip.
         cached_only: Never send.
         retry: Buy again after a failure that was, or may have been, charged.
+        once: Never buy again after a run that its provider took, whatever became of it.
         tags: Kept with the record.
         metadata: Sent along, where the provider takes any (Runflow).
-        callback_url: What the provider calls when the run has ended, where it calls any (Runflow); None for
-            what the settings say.
+        callback_url: What the provider calls at the run's end (Runflow); None for what the settings say.
         private: Whether the words of the request are for the provider alone.
         of_sweep: The sweep that it belongs to: its runs leave a place to single ones.
         detached: Whether it is left to workers (`kling-nb worker`) to send it.
@@ -101,6 +101,7 @@ class Ask:
     no_cache: bool = False
     cached_only: bool = False
     retry: bool = False
+    once: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     callback_url: str | None = None
@@ -135,7 +136,7 @@ class Ask:
             raise UsageError("private: should be True or False.", cure="Nothing was sent.")
         if is_hash(self.request.words.partition("\n")[0]):
             raise UsageError(
-                "This is the hash of a private request, and not its words.",
+                "This is the hash of a private request, not its words.",
                 cure="Nothing was sent. Write the words.",
             )
 
@@ -366,8 +367,7 @@ def plan_takes(
     Returns:
         One entry a take, in order.
     """
-    planned = []
-    title = title_of(ask.request, private=ask.private)
+    planned, title = [], title_of(ask.request, private=ask.private)
     for take in ask.takes:
         key, *others = ask.keys(model, take)
         mine = [record for record in candidates if record.request_key in {key, *others}]

@@ -1,20 +1,83 @@
-"""Runs across processes: the handle that is pickled, and the worker that may end at any time.
+"""Runs across processes: what is pickled, and a worker that may end at any time and be asked again.
 
-Invariants: what is pickled is the run's id and its ledger, and no words, key or money; to unpickle asks
-nobody and sends nothing.
+Invariants: of a run its id and its ledger are pickled, and no words, key or money; to unpickle asks nobody
+and sends nothing; no pickle holds the words of a private run.
 """
 
 import copyreg
 import threading
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from kling_nb.engine.run import Run
-from kling_nb.errors import UsageError
+from kling_nb.engine.run import Run, Video
+from kling_nb.errors import BlockedError, UsageError
+from kling_nb.records.privacy import redacted
+from kling_nb.records.request import TextToVideo
+from kling_nb.records.run import RunStatus
+from kling_nb.session.budget import Budget
 from kling_nb.session.session import Session
 
-__all__ = ["reattach", "until_accepted"]
+__all__ = ["reattach", "run_one", "until_accepted"]
+
+
+def run_one(request: TextToVideo | str, *, timeout_s: float | None = None, **options: Any) -> Video:
+    """Have one request made, once, and wait for its clip; costs money unless the clip is already here.
+
+    For the tasks of a cluster, which may be run again: called any number of times, in any threads, processes
+    and machines with the same ledger, a request is taken by its provider at most once. A run that another
+    process carries is followed, one whose process is gone is carried on, and one that ended without a clip
+    raises the same error each time. To have that one made again, `kling.submit` the request.
+
+    Args:
+        request: What to make, or the id of a run: ours or the provider's.
+        timeout_s: Seconds to wait at most; the run goes on after it.
+        **options: As for `submit`, but for `no_cache` and `retry`; of a run that is named by its id, none.
+
+    Returns:
+        The clip. It, and whatever is raised, can be pickled.
+
+    Raises:
+        KlingError: The call is refused, the run ended without a clip, or the time was over.
+
+    Example:
+        >>> run_one(TextToVideo(prompt="A red fox"), provider="sandbox").path   # doctest: +SKIP
+    """
+    from kling_nb.session.api import ask_for, current
+
+    session = current()
+    if isinstance(request, str):
+        if options:
+            raise UsageError(
+                f"A run that is named by its id has its own options, and {', '.join(options)} was given.",
+                cure="Nothing was sent. A prompt is given as a request: `kling.TextToVideo(prompt=...)`.",
+            )
+        return _carried_on(session, request).result(timeout_s)
+    ask = ask_for(request, **options)
+    if ask.no_cache or ask.retry:
+        raise UsageError(
+            "run_one makes a request once, so it takes neither no_cache nor retry.",
+            cure="Nothing was sent. `kling.submit` takes them.",
+        )
+    try:
+        [run] = session.open(replace(ask, once=True))
+    except BlockedError as error:
+        # An earlier call was told what became of it, and this one is told the same.
+        ended = session.find(error.run_id).error if error.run_id else None
+        raise ended or error from None
+    return run.result(timeout_s)
+
+
+def _carried_on(session: Session, name: str) -> Run:
+    """Find a run and carry it on from here: sent if it was not yet, its clip fetched if it is not here."""
+    run, engine = session.find(name), session.engine()
+    record = run.record
+    if record.status is RunStatus.SUCCEEDED and not engine.store(record.folder).verify(record):
+        return engine.fetch(record.model_copy(update={"folder": str(session.media_folder())}))
+    headless = session.surroundings().headless
+    budget = Budget.of(session.settings(), session_id=session.id, headless=headless, play=record.play)
+    return engine.handle(record, reused=True) if record.status.pending and budget.consents() else run
 
 
 def until_accepted(run: Run) -> None:
@@ -68,5 +131,10 @@ def _pickled(run: Run) -> tuple[Any, ...]:
     return reattach, (run.id, run._engine.ledger.where)  # noqa: SLF001 - its own kind
 
 
+def _pickled_video(video: Video) -> tuple[Any, ...]:
+    return partial(Video, path=video.path, facts=video.facts, record=redacted(video.record)), ()
+
+
 # Here and not in the class: only a session knows how to find a run again.
 copyreg.pickle(Run, _pickled)
+copyreg.pickle(Video, _pickled_video)

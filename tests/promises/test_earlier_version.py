@@ -79,6 +79,7 @@ ADDED = {
     "/environment: KLING_NB_TEAM_DAILY is new",
     "/environment: KLING_NB_TEAM_TOTAL is new",
     '/command line/ledger: null is now {"copy": ["--json", "source", "target"]}',
+    "/__all__: run_one is new",
     # Sweeps.
     "/__all__: Sweep is new",
     "/__all__: sweep is new",
@@ -87,7 +88,11 @@ ADDED = {
     '/command line/sweep: null is now ["--dry-run", "--json", "--max-cost", "--wait", "name", "what"]',
 }
 #: Names that came whole, with all that belongs to them.
-NEW_NAMES = ("/classes/Sweep: null is now ", "/functions/sweep: null is now ")
+NEW_NAMES = (
+    "/classes/Sweep: null is now ",
+    "/functions/run_one: null is now ",
+    "/functions/sweep: null is now ",
+)
 
 
 def test_the_public_surface_is_that_of_version_0_1():

@@ -1,10 +1,10 @@
-"""Errors and runs cross processes, and a worker of a pool loses nothing."""
+"""Errors and runs cross processes, and a worker of a pool loses nothing and may be asked again."""
 
 import importlib
 import inspect
 import pickle
 import pkgutil
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
 import pytest
@@ -12,7 +12,8 @@ import pytest
 import kling_nb as kling
 from kling_nb.errors import KlingError
 from kling_nb.session import api
-from support.workbench import houses
+from kling_nb.session.api import ask_for
+from support.workbench import houses, until
 
 IDS = {"run_id": "kbcdfghj", "provider": "runflow", "provider_run_id": "0192"}
 
@@ -20,8 +21,18 @@ IDS = {"run_id": "kbcdfghj", "provider": "runflow", "provider_run_id": "0192"}
 @pytest.fixture
 def house(tmp_path, monkeypatch):
     """Both wires, and the one session of this process."""
+    yield from _house(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def held_house(tmp_path, monkeypatch):
+    """The same, with runs that go on until they are let go."""
+    yield from _house(tmp_path, monkeypatch, held=True)
+
+
+def _house(tmp_path, monkeypatch, **options):
     for made in houses(tmp_path, monkeypatch):
-        house = made()
+        house = made(**options)
         house.set(BUDGET="5.00")
         session = kling.connect()
         yield house
@@ -93,3 +104,92 @@ def test_a_pool_of_spawned_processes_submits(house):
     assert house.submissions == 2
     assert [run.wait(90).status for run in runs] == ["succeeded", "succeeded"]
     assert house.submissions == 2
+
+
+# -- one request, made once ---------------------------------------------------------------
+def boats(count):
+    return [kling.TextToVideo(prompt=f"Paper boat {n}", duration=3) for n in range(count)]
+
+
+def test_a_pool_that_is_asked_again_and_again_makes_each_request_once(house):
+    """The same requests from several processes at once, and again: one submission each, one clip for all."""
+    requests = boats(2)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        clips = list(pool.map(kling.run_one, requests * 3))
+        again = list(pool.map(kling.run_one, [clip.record.id for clip in clips[:2]]))
+    assert [clip.path for clip in clips] == [clip.path for clip in clips[:2]] * 3
+    assert again == clips[:2]
+    assert [clip.record.request for clip in again] == requests
+    assert all(clip.path.is_file() for clip in clips)
+    assert house.submissions == 2
+
+
+def test_threads_that_ask_for_one_request_share_its_run(house):
+    """As the threads of a worker do: one submission, one clip."""
+    with ThreadPoolExecutor(4) as pool:
+        clips = set(pool.map(lambda _: kling.run_one(boats(1)[0]).sha256, range(4)))
+    assert (len(clips), house.submissions) == (1, 1)
+
+
+@pytest.mark.parametrize("by", ["request", "id"])
+def test_a_run_whose_process_is_gone_is_carried_on(held_house, by):
+    """What was sent is followed, what was not is sent: each once, whoever asked for it first."""
+    first = held_house.session(max_in_flight=1)
+    runs = [first.open(ask_for(request))[0] for request in boats(2)]
+    until(lambda: runs[0].provider_run_id)
+    first.close()
+    assert [run.provider_run_id is None for run in kling.runs()] == [True, False]
+    names = boats(2) if by == "request" else [run.id for run in runs]
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(kling.run_one, name) for name in names]
+        until(lambda: held_house.submissions == 2)
+        held_house.let_go()
+        assert [clip.result(60).record.id for clip in asked] == [run.id for run in runs]
+    assert held_house.submissions == 2
+
+
+def test_a_run_that_ended_without_a_clip_says_so_again_and_is_not_sent_again(house):
+    """A task that is run again after a failure gets the failure: to make it anew is for `submit` to say."""
+    [request] = boats(1)
+    house.faults(run_failed=1)
+    with pytest.raises(kling.RunFailedError) as first:
+        kling.run_one(request, provider="runflow")
+    house.faults(run_failed=0)
+    for asked in (request, first.value.run_id):
+        with pytest.raises(kling.RunFailedError) as again:
+            kling.run_one(asked)
+        assert str(pickle.loads(pickle.dumps(again.value))) == str(first.value)
+    assert house.submissions == 1
+    assert kling.submit(request).wait(60).status == "succeeded"
+    assert kling.run_one(request).record.attempt == 2
+    assert house.submissions == 2
+
+
+def test_what_would_send_twice_is_refused(house):
+    """Nor is a prompt taken for the id of a run, or an option put on a run that is there."""
+    [request] = boats(1)
+    for options in ({"no_cache": True}, {"retry": True}):
+        with pytest.raises(kling.UsageError, match="makes a request once"):
+            kling.run_one(request, **options)
+    with pytest.raises(kling.UsageError, match=r"There is no run 'A red fox'"):
+        kling.run_one("A red fox")
+    with pytest.raises(kling.UsageError, match=r"duration was given.*kling.TextToVideo"):
+        kling.run_one("A red fox", duration=3)
+    assert house.submissions == 0
+
+
+def test_a_private_clip_is_pickled_without_its_words(house):
+    """What a task gives back goes through other machines: they get the hash."""
+    clip = kling.run_one(kling.TextToVideo(prompt="A secret boat", duration=3), private=True)
+    pickled = pickle.dumps(clip)
+    assert b"secret boat" not in pickled
+    again = pickle.loads(pickled)
+    assert (again.path, again.facts, again.record.id) == (clip.path, clip.facts, clip.record.id)
+
+
+def test_a_clip_that_is_gone_is_fetched_again(house):
+    """Asked for by its id on a machine that does not have it: fetched, and nothing sent."""
+    clip = kling.run_one(boats(1)[0], provider="runflow")
+    clip.path.unlink()
+    assert kling.run_one(clip.record.id).sha256 == clip.sha256
+    assert house.submissions == 1
