@@ -164,7 +164,8 @@ class Server:
         while time.monotonic() < end and self._process.poll() is None:
             for file in (self.scratch / "run").glob(f"jpserver-{self.pid}.json"):
                 try:
-                    self.base = f"http://127.0.0.1:{json.loads(file.read_text())['port']}"
+                    told = json.loads(file.read_text())
+                    self.base = f"http://127.0.0.1:{told['port']}{told['base_url'].rstrip('/')}"
                     self.rest("status")
                 except (ValueError, KeyError, urllib.error.URLError, ConnectionError):
                     continue
