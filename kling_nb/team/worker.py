@@ -25,6 +25,7 @@ from kling_nb.errors import KlingError, LedgerError
 from kling_nb.ledger.places import account_key, place_key
 from kling_nb.ledger.work.detached import PLAY, Lane, left_behind, pending_runs, take_work
 from kling_nb.ledger.work.queue import has_queue, work
+from kling_nb.ledger.writer import AWAY_S
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.views.words import counted
 
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Worker"]
 
-#: Seconds between two looks for what others left, and until a run that could not be carried is tried again.
+#: Seconds between two looks of one that has nothing to do, and until a run that could not be carried is tried
+#: again.
 _REST_S = 30.0
 #: Seconds between two looks while work waits for a place, or where nobody wakes: at real providers, and where
 #: one is on this machine.
@@ -95,10 +97,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
         self._lanes = self._find_lanes()
-        ledger = self._session.ledger()
-        with ledger.writing() as transaction:
-            queue = has_queue(transaction.connection)
-        self._say(f"Working on {ledger.where}: {self._keys()}.")
+        queue = await self._begin()
         waking: asyncio.Task[None] | None = None
         self._asked: list[asyncio.Future[None]] = []
         try:
@@ -126,6 +125,23 @@ class Worker:
             if waking is not None:
                 await _end(waking)
         await asyncio.to_thread(self._part)
+
+    async def _begin(self) -> bool:
+        """Open the ledger, whose server may be coming up; whether it wakes workers."""
+        until = time.monotonic() + AWAY_S
+        while True:
+            try:
+                ledger = self._session.ledger()
+                with ledger.writing() as transaction:
+                    queue = has_queue(transaction.connection)
+            except LedgerError as error:
+                if self._over() or time.monotonic() > until:
+                    raise
+                self._say(str(error))
+                await asyncio.sleep(5)
+            else:
+                self._say(f"Working on {ledger.where}: {self._keys()}.")
+                return queue
 
     def _stop(self) -> None:
         self._stopping = True
@@ -187,7 +203,7 @@ class Worker:
                 taken = [(self._moved(transaction, record), sweep) for record, sweep in taken]
             for record, sweep in taken:
                 self._carry(engine.handle(record, reused=True, sweep=sweep))
-            if now - self._rested_at >= _REST_S:
+            if now - self._rested_at >= engine.limits.lease_s:
                 self._rested_at = now
                 self._take_over(engine, {lane.account for lane in self._lanes})
         except LedgerError as error:
@@ -223,10 +239,11 @@ class Worker:
                 )
             ]
             _, _, foreign = pending_runs(transaction, accounts)
-        for record, sweep in found:
-            run = engine.peek(record)
-            run.sweep = sweep
-            self._carry(engine.resume(run))
+        for record, left in found:
+            # What a dead worker came to submit may still be sent; what was a kernel's own may not.
+            kept = left is not None
+            run = engine.handle(record, reused=True, sweep=left or "") if kept else engine.peek(record)
+            self._carry(run if kept else engine.resume(run))
         for account in set(foreign) - self._named:
             self._named.add(account)
             provider, origin, key = account.split(" ")

@@ -152,10 +152,14 @@ def take_work(
     return taken, more
 
 
-def left_behind(transaction: "Transaction", most: int) -> list[tuple["RunRecord", str]]:
-    """Give runs on their way that nobody drives, each with its sweep: what a dead worker or kernel left."""
+def left_behind(transaction: "Transaction", most: int) -> list[tuple["RunRecord", str | None]]:
+    """Give runs on their way that nobody drives: what a dead worker or kernel left.
+
+    Returns:
+        Each with its sweep, or nothing; None where it was not left to workers.
+    """
     rows = run_statement(transaction.connection, _LEFT, (utc_now().isoformat(), most)).fetchall()
-    found = ((transaction.get(run_id), sweep or "") for run_id, sweep in rows)
+    found = ((transaction.get(run_id), sweep) for run_id, sweep in rows)
     return [(record, sweep) for record, sweep in found if record is not None]
 
 
