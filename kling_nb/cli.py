@@ -151,6 +151,7 @@ def sweep(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for its end, not only until it is sent.")
     ] = False,
+    detached: Annotated[bool, typer.Option("--detached", help="Leave it to workers to send it.")] = False,
     max_cost: Annotated[str | None, typer.Option(metavar="USD", help="The most all of it may cost.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -161,7 +162,7 @@ def sweep(
     """
     from kling_nb.notebook.sweeps import sweep_line
 
-    made = sweep_line(what, name, dry_run=dry_run, wait=wait, max_cost=max_cost)
+    made = sweep_line(what, name, dry_run=dry_run, wait=wait, max_cost=max_cost, detached=detached)
     _put(repr(made), made.data(), as_json=as_json)
     if made.stopped is not None and not dry_run:
         raise made.stopped

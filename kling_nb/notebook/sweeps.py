@@ -169,7 +169,15 @@ def sweep_cell(order: CellOrder) -> Sweep:
     return made
 
 
-def sweep_line(what: str, name: str | None, *, dry_run: bool, wait: bool, max_cost: str | None) -> Sweep:
+def sweep_line(
+    what: str,
+    name: str | None,
+    *,
+    dry_run: bool,
+    wait: bool,
+    max_cost: str | None,
+    detached: bool = False,
+) -> Sweep:
     """Carry out `kling-nb sweep`: quote, send, go on or cancel.
 
     Args:
@@ -179,6 +187,7 @@ def sweep_line(what: str, name: str | None, *, dry_run: bool, wait: bool, max_co
         dry_run: Whether it is only quoted.
         wait: Whether its end is waited for; else only that everything is sent.
         max_cost: Dollars that all of it may cost.
+        detached: Whether it is left to workers to send it.
 
     Returns:
         The sweep.
@@ -193,7 +202,9 @@ def sweep_line(what: str, name: str | None, *, dry_run: bool, wait: bool, max_co
     path = Path(what).expanduser()
     if path.is_file():
         options = read_options(path) | ({"max_cost": max_cost} if max_cost else {})
-        made = sweep(**{"name": name or path.stem, **options, "start": not dry_run})
+        made = sweep(**{"name": name or path.stem, **options, "start": not (dry_run or detached)})
+        if detached and not dry_run:
+            made.start(detached=True)
     elif name is not None or path.suffix:
         raise refused(f"There is no file {path.name!r:.60}.", cure="Correct the path.")
     else:
@@ -201,7 +212,7 @@ def sweep_line(what: str, name: str | None, *, dry_run: bool, wait: bool, max_co
         if dry_run:
             made.quote()
         else:
-            made.start(max_cost=max_cost)
+            made.start(detached, max_cost=max_cost)
     if not dry_run:
         return made.wait() if wait else made.wait_sent()
     return made

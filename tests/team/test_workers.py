@@ -254,6 +254,17 @@ def test_a_detached_sweep_is_followed_paused_and_canceled(held, enter):
     assert held.submissions == sent
 
 
+def test_a_file_of_prompts_is_left_to_workers(house):
+    """From a terminal: the command ends once the money is reserved."""
+    (house.folder / "owls.txt").write_text("An owl\nA hare\n")
+    house.set(PROVIDER="runflow")
+    code, said, err = house.tool("sweep", "owls.txt", "--detached", "--max-cost", "9")
+    assert (code, house.submissions) == (0, 0), err
+    assert "2 waiting for a worker" in said
+    finish(house, start(house, "empty"))
+    assert house.submissions == 2
+
+
 def test_a_worker_elsewhere_keeps_clips_in_its_own_folder(house, enter, tmp_path):
     """Where the folder of the notebook is not there; the notebook has its clip again, for free."""
     session = enter(house)
