@@ -22,6 +22,7 @@ import clips
 import growth
 import report
 import startup
+import workers
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -258,6 +259,13 @@ def disk(options: argparse.Namespace) -> dict[str, Any]:
     return {"runs": runs, "wires": found}
 
 
+def _worked(options: argparse.Namespace) -> dict[str, Any]:
+    with stage(scale=options.scale) as scene:
+        return workers.measure(
+            scene, rounds=options.rounds, runs=options.runs or (100 if options.quick else 2000)
+        )
+
+
 def _grown(options: argparse.Namespace) -> dict[str, Any]:
     with stage(scale=options.scale) as scene:
         return growth.measure(scene, quick=options.quick, rows=options.runs)
@@ -278,6 +286,7 @@ SCENARIOS = {
     "download": download,
     "growth": _grown,
     "disk": disk,
+    "workers": _worked,
 }
 
 

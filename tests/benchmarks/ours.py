@@ -71,6 +71,14 @@ def follow(given: dict) -> dict:
     }
 
 
+def leave(given: dict) -> dict:
+    """Leave many runs to workers."""
+    begun = time.time()
+    ask = ask_for("A red fox", duration=3, provider=given["wire"], detached=True)
+    current().open(dataclasses.replace(ask, takes=tuple(range(given["runs"]))))
+    return {"left_s": time.time() - begun}
+
+
 def faults(given: dict) -> dict:
     """Runs of different prompts under faults; says which were delivered, and what became of the others."""
     runs = []
@@ -149,5 +157,5 @@ def download(given: dict) -> dict:
 
 
 if __name__ == "__main__":
-    acts = {"follow": follow, "faults": faults, "submit": submit, "download": download}
+    acts = {"follow": follow, "leave": leave, "faults": faults, "submit": submit, "download": download}
     measure.reply(acts[sys.argv[1]](json.loads(sys.argv[2])))

@@ -11,7 +11,18 @@ from typing import Any
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 _PACKAGES = ("kling-nb", "aiohttp", "httpx", "requests", "fal-client", "runwayml", "ipywidgets", "sqlalchemy")
-_ORDER = ("startup", "submit", "runs100", "runs1000", "runs5000", "faults", "download", "growth", "disk")
+_ORDER = (
+    "startup",
+    "submit",
+    "runs100",
+    "runs1000",
+    "runs5000",
+    "faults",
+    "download",
+    "growth",
+    "disk",
+    "workers",
+)
 _NAMES = {
     "kling_nb runflow": "kling_nb, Runflow",
     "kling_nb runcomfy": "kling_nb, RunComfy",
@@ -88,6 +99,7 @@ def _title(result: dict[str, Any]) -> str:
         "download": "A clip of 20 MB, downloaded and verified",
         "growth": "Growth: what a call costs, in ms of processor",
         "disk": "Commits and syncs a run",
+        "workers": "Workers: detached runs on a ledger in PostgreSQL",
     }[name]
 
 
@@ -176,6 +188,22 @@ def _synced(result: dict[str, Any]) -> str:
     return f"At {result['runs']:,} runs at once, a run.\n\n" + _rows(head, rows)
 
 
+def _worked(result: dict[str, Any]) -> str:
+    head = ["workers", "right", "runs a second", "CPU ms a run", "ms a run to leave them"]
+    rows = [
+        [
+            count,
+            _figure(found["right"], 0),
+            *(_figure(found[name], 1) for name in ("a_second", "cpu_ms", "left_ms")),
+        ]
+        for count, found in result["workers"].items()
+    ]
+    words = (
+        f"{result['runs']:,} runs at Runflow, until the last worker has ended; its start is part of the time."
+    )
+    return f"{words}\n\n{_rows(head, rows)}"
+
+
 def _begun(result: dict[str, Any]) -> str:
     wall, least, cpu = result["wall_ms"], result["least_ms"], result["cpu_ms"]
     least_of = {True: "import ipywidgets (kernel)", False: "python -c pass"}
@@ -201,6 +229,7 @@ _DRAWN = {
     "download": _downloaded,
     "growth": _grown,
     "disk": _synced,
+    "workers": _worked,
 }
 
 
