@@ -32,8 +32,8 @@ __all__ = ["Held", "config", "keys", "listing", "status"]
 
 Row = list[object]
 # What a narrow page cuts off comes last.
-_RUN_HEADS = ["run", "name", "state", "prompt", "cost", "age", "s", "model", "provider", "file"]
-_RUN_ALIGN = "lllerrrllm"
+_RUN_HEADS = ["run", "state", "prompt", "name", "cost", "age", "s", "model", "provider", "file"]
+_RUN_ALIGN = "llelrrrllm"
 
 
 # -- runs ------------------------------------------------------------------------
@@ -109,9 +109,9 @@ def _run_table(records: Sequence[RunRecord], held: Held) -> tuple[list[str], lis
     rows: list[Row] = [
         [
             record.id,
-            held.names.get(record.id, ""),
             _state(record, held),
             short(one_line(words_of(record)), 120),
+            held.names.get(record.id, ""),
             cost_word(record),
             age(record.created_at, now),
             record.request.duration,

@@ -16,6 +16,7 @@ from kling_nb.commands.syntax.values import read_count, read_seconds, shown, wro
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import DetachedError, KlingError
+from kling_nb.ledger.sweeps import newest
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.providers import make_provider
 from kling_nb.records.money import usd
@@ -65,9 +66,8 @@ def list_runs(call: CommandCall) -> Answer:
 
 def sweeps(call: CommandCall) -> Answer:
     """Show the newest sweeps of the ledger."""
-    from kling_nb.sweeps.opening import listed
-
-    found = listed(call.session, limit=_LISTED)
+    with call.session.ledger().reading() as transaction:
+        found = newest(transaction, _LISTED)
     if not found:
         return answer(["There is no sweep yet: `kling.sweep([...])` makes one."], value=[])
     heads = ["sweep", "state", "runs", "done", "on their way", "failed", "not sent", "spent", "started"]
@@ -78,9 +78,9 @@ def sweeps(call: CommandCall) -> Answer:
         ]
         for one in found
     ]
-    value = [asdict(one) for one in found]
+    value = [{**asdict(one), "waiting": one.waiting} for one in found]
     return answer(
-        [(heads, rows, "llrrrrrrl"), "`kling.sweep(NAME)` opens one; it sends nothing."], value=value
+        [(heads, rows, "llrrrrrrg"), "`kling.sweep(NAME)` opens one; it sends nothing."], value=value
     )
 
 

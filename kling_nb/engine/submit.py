@@ -145,7 +145,7 @@ async def _unsent(job: Job, retries: RetryState, error: TransportError) -> bool:
         return False
     if retries.unsent >= job.limits.unsent_tries:
         words = f"{error.what} Nothing was sent in {retries.unsent} tries."
-        await end(job, "unreachable", RunStatus.FAILED, reason="provider", charged="no", message=words)
+        await end(job, "unreachable", RunStatus.FAILED, charged="no", message=words)
         return False
     # Back to `created` first: should we be killed while waiting, it was certainly not sent.
     await job.change("unsent", status=RunStatus.CREATED, message=error.what)

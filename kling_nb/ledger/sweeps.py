@@ -21,6 +21,7 @@ from kling_nb.records.run import RunStatus
 __all__ = [
     "MemberRun",
     "Stored",
+    "Sums",
     "SweepState",
     "add_members",
     "changed_runs",
@@ -28,6 +29,7 @@ __all__ = [
     "last_event",
     "members_of",
     "names",
+    "newest",
     "put",
     "runs_of",
     "set_state",
@@ -36,6 +38,34 @@ __all__ = [
 
 #: `ready`: quoted, and nobody said yes; `started`, `paused` and `canceled` are what was said last.
 SweepState = Literal["ready", "started", "paused", "canceled"]
+
+
+_ENDED = ", ".join(f"'{status}'" for status in RunStatus if status.ended)
+_COUNTED = ("members", "done", "going", "failed", "spent_micros", "reserved_micros", "unknown")
+#: `place` is 1 for the run that stands for a member, `seen` for a run that answers several only once.
+_SUMS = f"""
+    WITH listed AS (SELECT name, state, created_at, play FROM sweeps ORDER BY created_at DESC LIMIT ?),
+    found AS (
+        SELECT listed.*, number, runs.id AS run_id, status, charged, settled_micros AS settled,
+            reserved_micros AS reserved, runs.created_at >= listed.created_at AS since,
+            row_number() OVER (PARTITION BY name, number ORDER BY
+                CASE status WHEN 'succeeded' THEN 0 ELSE 1 END, runs.created_at DESC, runs.id DESC) AS place,
+            row_number() OVER (PARTITION BY name, runs.id ORDER BY number) AS seen
+        FROM listed JOIN sweep_members AS members ON members.sweep = name
+        LEFT JOIN runs ON runs.request_key = members.request_key AND runs.play = listed.play
+            AND (members.provider IS NULL OR members.provider = runs.provider))
+    SELECT name, state, created_at, play,
+        count(*) FILTER (WHERE place = 1),
+        count(*) FILTER (WHERE place = 1 AND status = 'succeeded'),
+        count(*) FILTER (WHERE place = 1 AND status NOT IN ({_ENDED})),
+        count(*) FILTER (WHERE place = 1 AND (status IN ('failed', 'lost')
+            OR (status = 'canceled' AND charged <> 'no'))),
+        coalesce(sum(settled) FILTER (WHERE seen = 1 AND since), 0),
+        coalesce(sum(reserved) FILTER (WHERE seen = 1 AND since AND settled IS NULL), 0),
+        count(*) FILTER (WHERE seen = 1 AND since AND settled IS NULL AND charged <> 'no'
+            AND status IN ({_ENDED}))
+    FROM found GROUP BY name, state, created_at, play ORDER BY created_at DESC
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +124,42 @@ class MemberRun:
     finished_at: datetime | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """How far a sweep is, and what it cost, without its grid.
+
+    Args:
+        name: Its name.
+        state: What was said last.
+        created_at: When it began.
+        play: Whether it is play money.
+        members: How many it has.
+        done: Clips that are here.
+        going: Runs on their way.
+        failed: Runs that ended without a clip; one that was canceled for free counts as not sent.
+        spent_micros: On the books, for runs since it began.
+        reserved_micros: Held back for them.
+        unknown: Ended runs whose charge nobody knows.
+    """
+
+    name: str
+    state: SweepState
+    created_at: datetime
+    play: bool
+    members: int
+    done: int
+    going: int
+    failed: int
+    spent_micros: int
+    reserved_micros: int
+    unknown: int
+
+    @property
+    def waiting(self) -> int:
+        """Members that are not asked for yet."""
+        return self.members - self.done - self.going - self.failed
+
+
 def find(transaction: Transaction, name: str) -> Stored | None:
     """Give the sweep of a name, or None."""
     row = transaction.connection.execute(sa.select(SWEEPS).where(SWEEPS.c.name == name)).mappings().first()
@@ -120,6 +186,21 @@ def state_of(transaction: Transaction, name: str) -> SweepState | None:
 def names(transaction: Transaction) -> list[str]:
     """Name every sweep, newest first."""
     return list(transaction.connection.scalars(sa.select(SWEEPS.c.name).order_by(SWEEPS.c.created_at.desc())))
+
+
+def newest(transaction: Transaction, limit: int) -> list[Sums]:
+    """Add up the newest sweeps, in the database; of the runs of a member a clip stands before the newest."""
+    rows = transaction.connection.exec_driver_sql(_SUMS, (limit,))
+    return [
+        Sums(
+            name=name,
+            state=state,
+            created_at=datetime.fromisoformat(created_at),
+            play=bool(play),
+            **dict(zip(_COUNTED, map(int, counts), strict=True)),
+        )
+        for name, state, created_at, play, *counts in rows
+    ]
 
 
 def put(transaction: Transaction, stored: Stored) -> None:

@@ -6,7 +6,7 @@ that was loaded anew, which no update of the card reaches, has its words and its
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kling_nb.engine.run import Run
@@ -19,15 +19,49 @@ from kling_nb.notebook.widgets import (
     set_trait,
 )
 from kling_nb.records.base import utc_now
+from kling_nb.records.run import RunRecord
 from kling_nb.session.api import current
 from kling_nb.views.card import status_line
 from kling_nb.views.html import escape
 from kling_nb.views.words import money_words, plain, state_word
 
-__all__ = ["Strip"]
+__all__ = ["LatePage", "Strip"]
 
 _CANCEL = "Cancel"
 _numbers = itertools.count(1)
+
+
+class LatePage:
+    """What a page that was loaded anew is told, which no update of a card reaches.
+
+    Args:
+        cards: Gives the finished cards, each with the id of its run.
+        records: Gives the runs whose clips they play.
+    """
+
+    def __init__(
+        self,
+        cards: Callable[[], Sequence[tuple[str, str]]],
+        records: Callable[[], Sequence[RunRecord]] = tuple,
+    ) -> None:
+        self._cards, self._records = cards, records
+        scripts = ["shared/page.js", "shared/clips.js", "strip.js"]
+        self.widget = make_widget("strip", scripts, ["strip.css"], {})
+        self.widget.on_msg(self._on_message)
+
+    def _on_message(self, _widget: object, content: Any, _buffers: object) -> None:
+        """Tell a page from the one that the card was drawn on, and give it what it misses."""
+        kind = content.get("kind") if isinstance(content, Mapping) else None
+        if kind == "page" and "first" not in self.widget.state:
+            self.widget.state = {**self.widget.state, "first": str(content.get("page"))}
+        elif kind == "card":
+            ClipSource(self._records(), store=current().engine().store).serve(self.widget)
+            cards = [{"id": run_id, "html": html} for run_id, html in self._cards()]
+            self.widget.send({"kind": "cards", "cards": cards})
+
+    def end(self) -> None:
+        """Let it ask for the finished cards."""
+        set_trait(self.widget, "state", {**self.widget.state, "done": True})
 
 
 class Strip:
@@ -45,10 +79,11 @@ class Strip:
 
         self._rows: list[tuple[Run, tuple[float, float] | None, Any, Any]] = []
         self._bell = make_widget("bell", ["shared/bell.js"], [], {}) if notify else None
-        self._page = make_widget(
-            "strip", ["shared/page.js", "shared/clips.js", "strip.js"], ["strip.css"], {}
+        handles = [run for run, _ in runs]
+        self._page = LatePage(
+            lambda: [(run.id, run.bundle(embed="auto")["text/html"]) for run in handles],
+            lambda: [run.record for run in handles],
         )
-        self._page.on_msg(self._on_message)
         self._announced: set[str] = set()
         boxes = []
         for run, typical in runs:
@@ -65,7 +100,7 @@ class Strip:
             )
         # The buttons of many runs stand beside each other.
         row = ipywidgets.HBox(boxes, layout=ipywidgets.Layout(flex_flow="row wrap", grid_gap="4px 16px"))
-        self._box = ipywidgets.VBox([*([] if self._bell is None else [self._bell]), row, self._page])
+        self._box = ipywidgets.VBox([*([] if self._bell is None else [self._bell]), row, self._page.widget])
         self._box.add_class("kling-strip")
         if len(self._rows) == 1:
             self._box.add_class("kling-single")
@@ -75,17 +110,6 @@ class Strip:
     def show(self) -> None:
         """Put it under the cell."""
         self._handle = display_widget(self._box, f"kling-strip-{next(_numbers)}")
-
-    def _on_message(self, _widget: object, content: Any, _buffers: object) -> None:
-        """Tell a page from the one that the card was drawn on, and give it what it misses."""
-        kind = content.get("kind") if isinstance(content, Mapping) else None
-        if kind == "page" and "first" not in self._page.state:
-            self._page.state = {**self._page.state, "first": str(content.get("page"))}
-        elif kind == "card":
-            runs = [run for run, *_ in self._rows]
-            ClipSource([run.record for run in runs], store=current().engine().store).serve(self._page)
-            cards = [{"id": run.id, "html": run.bundle(embed="auto")["text/html"]} for run in runs]
-            self._page.send({"kind": "cards", "cards": cards})
 
     @staticmethod
     def _clicked(run: Run, button: Any) -> Any:
@@ -130,8 +154,8 @@ class Strip:
                 stop = f"Stop watching run {run.id}; it goes on and may be charged"
                 button.tooltip = f"Cancel run {run.id}" if cancel else stop
 
-        if all(run.done for run, *_ in self._rows) and not self._page.state.get("done"):
-            self._page.state = {**self._page.state, "done": True}
+        if all(run.done for run, *_ in self._rows):
+            self._page.end()
 
     def _tell(self, run: Run) -> None:
         if self._bell is None or run.id in self._announced:

@@ -1,17 +1,10 @@
-"""`kling.sweep`, and the one card of a sweep in a notebook.
+"""`kling.sweep`, in a call, a cell and a command.
 
-Invariants: the quote is shown before anything is sent; one output, updated on change and at most once a
-second; buttons exist only while somebody watches and there is something to stop or to send.
+Invariants: the quote is shown before anything is sent; a name alone sends nothing.
 """
 
-import asyncio
-import contextlib
-import itertools
 import sys
-import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from inspect import signature
 from pathlib import Path
@@ -22,30 +15,19 @@ from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import ConsentError, KlingError
 from kling_nb.ledger.sweeps import find
-from kling_nb.notebook.card import follow_to_the_end
+from kling_nb.notebook.sweep_card import Card, cards, cell_number, shell
 from kling_nb.notebook.viewers.compare import compare
 from kling_nb.notebook.viewers.gallery import grid_gallery
 from kling_nb.notebook.viewers.rate import rate
-from kling_nb.notebook.widgets import EMPTY, answer_at_once, display_widget, watched
-from kling_nb.records.money import usd
-from kling_nb.session.api import await_at_end, current
+from kling_nb.session.api import current
 from kling_nb.sweeps.grid import make_grid
-from kling_nb.sweeps.layout import shape_of
 from kling_nb.sweeps.opening import give_back, known_as, open_sweep
-from kling_nb.sweeps.progress import Progress
 from kling_nb.sweeps.prompts import read_options, read_rows, refused
 from kling_nb.sweeps.results import money
 from kling_nb.sweeps.sweep import Sweep
 from kling_nb.views.stills import Grid
-from kling_nb.views.sweep import progress_html, progress_text, quote_html, quote_text
-from kling_nb.views.words import counted
 
 __all__ = ["Sweep", "sweep", "sweep_cell", "sweep_line"]
-
-_PERIOD_S = 1.0
-_ESTIMATE_S = 10
-_EPOCH = datetime.fromtimestamp(0, UTC)
-_numbers = itertools.count(1)
 
 
 def sweep(
@@ -233,9 +215,9 @@ def _begin(made: Sweep, *, confirm: bool, start: bool) -> Sweep:
         try:
             return made.begin(confirm=confirm)
         except ConsentError:
-            if made.name not in _cards or not _cards[made.name].ask():
+            if made.name not in cards or not cards[made.name].ask():
                 raise
-    elif _shell() is not None:
+    elif shell() is not None:
         _Views().show(made)
     return made
 
@@ -245,12 +227,12 @@ class _Views:
 
     def show(self, sweep: Sweep) -> Callable[[], None]:
         """Draw its quote or its card; a cell has one output for both."""
-        if _shell() is None:
+        if shell() is None:
             sys.stderr.write(f"{sweep!r}\n")
             return lambda: None
-        card = _cards.get(sweep.name)
-        if card is None or card.cell != _cell_number():
-            card = _cards[sweep.name] = _Card(sweep)
+        card = cards.get(sweep.name)
+        if card is None or card.cell != cell_number():
+            card = cards[sweep.name] = Card(sweep)
         else:
             card.redraw(sweep)
         return card.follow
@@ -266,144 +248,3 @@ class _Views:
     def rate(self, runs: Runs, **options: Any) -> Any:
         """Vote on pairs."""
         return rate(runs, **options)
-
-
-#: By sweep, the card that was drawn last.
-_cards: dict[str, "_Card"] = {}
-
-
-def _shell() -> Any:
-    module = sys.modules.get("IPython.core.interactiveshell")
-    if module is None or not module.InteractiveShell.initialized():
-        return None
-    return module.InteractiveShell.instance()
-
-
-def _cell_number() -> int:
-    return getattr(_shell(), "execution_count", -1)
-
-
-class _Card:
-    """The output of one cell that shows a sweep: first its quote, then how it goes."""
-
-    def __init__(self, sweep: Sweep) -> None:
-        from IPython.display import DisplayHandle
-
-        self.cell = _cell_number()
-        self._sweep = sweep
-        self._note = ""
-        self._buttons: Any = None
-        self._following = self._asked = False
-        self._lock = threading.Lock()
-        self._shown = self._bundle()
-        self._handle = DisplayHandle(f"kling-sweep-{next(_numbers)}")
-        self._handle.display(self._shown, raw=True)
-
-    def _bundle(self, progress: Progress | None = None) -> dict[str, str]:
-        sweep, quote = self._sweep, self._sweep.quoted
-        if sweep.quoting and quote is not None:
-            how = sweep.name, shape_of(sweep.members), quote
-            return {
-                "text/html": quote_html(*how, note=self._note),
-                "text/plain": quote_text(*how, note=self._note),
-            }
-        progress = progress or sweep.progress
-        return {"text/html": progress_html(progress), "text/plain": progress_text(progress)}
-
-    def redraw(self, sweep: Sweep) -> None:
-        """Bring the output up to date."""
-        self._sweep = sweep
-        self._put(self._bundle())
-
-    def _put(self, bundle: dict[str, str]) -> None:
-        if bundle != self._shown:
-            self._shown = bundle
-            self._handle.update(bundle, raw=True)
-
-    def ask(self) -> bool:
-        """Put the button that sends it below the quote; False where nobody could press it."""
-        quote = self._sweep.quoted
-        if quote is None or not watched():
-            return False
-        self._asked = True
-        self._show_buttons((f"Send {counted(quote.new, 'run')}, {usd(quote.micros)}", self._send))
-        return self._buttons is not None
-
-    def follow(self) -> None:
-        """Keep the output true until it is over."""
-        if self._following or self._asked or self._sweep.quoting:
-            return
-        await_at_end([self._sweep])  # type: ignore[list-item]  # it is waited for as a run is
-        if watched() and not self._is_over():
-            self._show_buttons(
-                ("Stop sending", self._sweep.pause), ("Cancel what is not sent", self._sweep.cancel)
-            )
-        self._begin_to_follow()
-
-    def _begin_to_follow(self) -> None:
-        self._following = True
-        follow_to_the_end(self._handle, self._follow, self._is_over)
-
-    def _is_over(self) -> bool:
-        return self._sweep.progress.over
-
-    async def _follow(self, put: Callable[[dict[str, str]], None]) -> None:
-        drawn: object = None
-        while True:
-            progress = await asyncio.to_thread(lambda: self._sweep.progress)
-            # The time alone is no change, but estimates are brought up to date now and then.
-            look = (
-                replace(progress, now=_EPOCH, ends_at=None, per_hour=None),
-                progress.now.timestamp() // _ESTIMATE_S,
-            )
-            if drawn != look:
-                drawn = look
-                bundle = self._bundle(progress)
-                if bundle != self._shown:
-                    self._shown = bundle
-                    put(bundle)
-            if progress.over:
-                break
-            await asyncio.sleep(_PERIOD_S)
-        self._following = False
-        self._hide_buttons()
-
-    # -- buttons -------------------------------------------------------------------------------------
-    def _show_buttons(self, *buttons: tuple[str, Callable[[], Any]]) -> None:
-        with contextlib.suppress(ImportError):
-            import ipywidgets
-
-            look = {"layout": {"width": "auto"}, "button_style": "primary" if self._asked else ""}
-            made = [ipywidgets.Button(description=word, **look) for word, _ in buttons]
-            for button, (_, act) in zip(made, buttons, strict=True):
-                answer_at_once(button)
-                button.on_click(self._clicked(act))
-            self._box = ipywidgets.HBox(made)
-            self._buttons = display_widget(self._box, f"kling-sweep-buttons-{next(_numbers)}")
-
-    def _clicked(self, act: Callable[[], Any]) -> Callable[[Any], None]:
-        def clicked(button: Any) -> None:
-            # May come in on any thread, and the ledger may be busy: it only signals.
-            button.disabled = True
-            current().loop.start(asyncio.to_thread(act))
-
-        return clicked
-
-    def _send(self) -> None:
-        # Its card is this output, whichever cell has been run since.
-        self.cell, _cards[self._sweep.name] = _cell_number(), self
-        try:
-            self._sweep.start(confirm=True)
-        except KlingError as error:
-            self._note = str(error)
-            self.redraw(self._sweep)
-        self._hide_buttons()
-        self._asked = False
-        if not self._sweep.quoting:
-            self._begin_to_follow()
-
-    def _hide_buttons(self) -> None:
-        with self._lock:
-            handle, self._buttons = self._buttons, None
-        if handle is not None:
-            handle.update(EMPTY, raw=True)

@@ -221,7 +221,7 @@ class RunRecord(Record):
         attempt: 1 for the first try of this take, then 2, 3 ...
         play: Whether this is play money (the sandbox).
         status: Where it is.
-        reason: Why it failed, if it did.
+        reason: Why it failed, if it did; None where its provider was never reached.
         charged: Whether the provider charged for it.
         message: The provider's or our words on its state, one line.
         provider_run_id: The provider's id, once it is known.

@@ -320,7 +320,6 @@ class Admission:
                     record.id,
                     "no sidecar",
                     status=RunStatus.FAILED,
-                    reason="provider",
                     charged="no",
                     message="the media folder could not be written",
                     settled_micros=0,

@@ -19,7 +19,7 @@ from kling_nb.engine.lookup import Access, Seen, balance, look
 from kling_nb.engine.watch import reported
 from kling_nb.errors import KlingError
 from kling_nb.providers.base import Snapshot
-from kling_nb.records.money import Totals, in_currency
+from kling_nb.records.money import Totals, in_currency, usd
 from kling_nb.records.privacy import hidden
 from kling_nb.records.run import RunRecord, RunStatus, charged
 from kling_nb.session.api import current
@@ -28,6 +28,7 @@ from kling_nb.spending.report import BalanceLine, Check, CostReport
 from kling_nb.spending.sums import read_day, read_dimensions, select
 
 if TYPE_CHECKING:
+    from kling_nb.ledger.database import Ledger
     from kling_nb.network.client import Transport
 
 __all__ = ["balances", "costs", "session_money"]
@@ -91,7 +92,20 @@ def costs(
         balances=balances(session) if reconcile else (),
         unread=ledger.unreadable(whose),
         one_by_one=lambda: chosen(ledger.runs(session_id=whose)),
+        earlier="" if wide or tallies else _earlier(ledger),
     )
+
+
+def _earlier(ledger: "Ledger") -> str:
+    """Say what was spent before this session, as where a kernel was restarted."""
+    with ledger.reading() as transaction:
+        sums = [transaction.sums(play=play) for play in (False, True)]
+    words = [
+        f"{usd(one.settled_micros)} of {'play' if one.play else 'real'} money"
+        for one in sums
+        if one.settled_micros
+    ]
+    return f"Earlier in this ledger: **{' and '.join(words)}**; `%kling cost --all` has it." if words else ""
 
 
 def _scope(first: date | None, last: date | None, project: str | None) -> str:

@@ -115,6 +115,7 @@ class CostReport:
         balances: What the providers say is left.
         unread: How many rows of the ledger could not be read, so that they are in no figure.
         one_by_one: Reads the runs where `records` are figures of many, and a row for each is wanted.
+        earlier: What was spent before, in a sentence.
 
     Example:
         >>> report = CostReport([])
@@ -135,6 +136,7 @@ class CostReport:
         balances: Sequence[BalanceLine] = (),
         unread: int = 0,
         one_by_one: Callable[[], Iterable[RunRecord]] | None = None,
+        earlier: str = "",
     ) -> None:
         self.dimensions = read_dimensions(by)
         self.scope = scope
@@ -143,6 +145,7 @@ class CostReport:
         self.balances = tuple(balances)
         self.unread = unread
         self._arranged = by is not None
+        self._earlier = earlier
         self._one_by_one = one_by_one
         self._tallies = [each if isinstance(each, Tally) else tally_of(each) for each in records]
         self._groups = group(self._counted(self.dimensions), self.dimensions)
@@ -254,6 +257,8 @@ class CostReport:
         everything = add_up(self._tallies)
         if not everything:
             yield f"{scope}: no runs."
+        if self._earlier:
+            yield self._earlier
         for sums in everything:
             kind = "play money" if sums.play else "real money"
             yield f"{scope}, {kind}: {sums_words(sums)}."

@@ -71,7 +71,7 @@ def sums_table(by: Sequence[str], tallies: Sequence[Tally], whole: Sums) -> Iter
         for each in shown
     ]
     heads = [", ".join(by), "runs", "estimated", "reported", "settled", "reserved", "difference", ""]
-    yield (heads, rows, "lrrrrrrl")
+    yield (heads, rows, "lrrrrrrg")
     if len(groups) > len(shown):
         yield f"There are {len(groups) - len(shown)} more rows: `.df`, `.rows` and `.to_csv()` have them all."
     if "tag" in by and sum(each.sums.runs for each in groups) > whole.runs:

@@ -17,14 +17,12 @@ from kling_nb.records.base import utc_now
 from kling_nb.records.money import usd
 from kling_nb.session.session import Session
 from kling_nb.sweeps.grid import expand
-from kling_nb.sweeps.progress import Progress, look
 from kling_nb.sweeps.prompts import refused
 from kling_nb.sweeps.showing import Views
-from kling_nb.sweeps.standing import Standing
 from kling_nb.sweeps.sweep import Sweep
 from kling_nb.views.words import counted
 
-__all__ = ["give_back", "known_as", "listed", "open_sweep"]
+__all__ = ["give_back", "known_as", "open_sweep"]
 
 _REST = "`%kling sweeps` lists them; a prompt goes into a list."
 
@@ -134,16 +132,3 @@ def open_sweep(
         )
     sweep.keep(replace(grown, play=quote.play))
     return sweep
-
-
-def listed(session: Session, *, limit: int) -> list[Progress]:
-    """Say of the newest sweeps of the ledger how far each is.
-
-    Args:
-        session: Whose ledger.
-        limit: At most so many.
-    """
-    with session.ledger().reading() as transaction:
-        found = [one for name in names(transaction)[:limit] if (one := find(transaction, name))]
-        stand = [Standing(one).look(transaction) for one in found]
-    return [look(session, one, standing, standing.size) for one, standing in zip(found, stand, strict=True)]

@@ -84,11 +84,6 @@ class Standing:
         kinds = [numbers for kind, numbers in self.bad.items() if kind.status is RunStatus.FAILED]
         return {number for numbers in kinds for number in numbers}
 
-    @property
-    def size(self) -> int:
-        """How many members the ledger had at the first look."""
-        return sum(map(len, self._numbers.values()))
-
     def look(self, transaction: Transaction) -> "Standing":
         """Read what has changed since the last look."""
         with self.lock:

@@ -22,13 +22,18 @@ from kling_nb.views.html import FONT, Html, join, prose, tag
 __all__ = ["Part", "csv_text", "filled", "page_of", "table", "text_of", "text_table"]
 
 _TAGS = re.compile(r"<[^>]*>")
-_SIDES = {"l": "left", "r": "right", "c": "center", "w": "left", "e": "left", "m": "left"}
+_SIDES = {"l": "left", "r": "right", "c": "center", "w": "left", "e": "left", "m": "left", "g": "left"}
 #: A column is not made narrower than this where a terminal is.
 _LEAST = 8
 #: Letters of an elastic column: as many where there is room for all, and no fewer as long as columns can go.
 _ELASTIC, _ELASTIC_LEAST = 40, 16
 #: Letters of a file's name on a page.
 _NAME = 24
+#: A letter of a column whose width is given, in pixels: wide fonts take so much.
+_PX, _DRAWN = 8, 154
+#: A row of one line: the columns for which there is no room go into a second one, which nobody sees.
+_LINE = ";padding:0;display:flex;flex-wrap:wrap;height:26px;overflow:hidden"
+_WHOLE = "table-layout:fixed;width:100%;"
 
 
 def table(
@@ -39,9 +44,10 @@ def table(
     Args:
         headers: Column heads.
         rows: Cells; what is not `Html` is escaped.
-        align: One letter a column, `l`, `r`, `c`, `w`, `e` or `m`; left where it is too short. Only a `w`
-            column, which holds sentences, breaks its lines. An `e` column takes the room that others leave,
-            and is cut at its end; an `m` column holds names of files, cut in the middle.
+        align: One letter a column, `l`, `r`, `c`, `w`, `e`, `m` or `g`; left where it is too short. Only a
+            `w` column, which holds sentences, breaks its lines. An `e` column takes the room that others
+            leave, and is cut at its end; an `m` column holds names of files, cut in the middle. With an `e`
+            or a `g` column, columns go where the page is narrow, the last one first.
         caption: A line above it.
 
     Returns:
@@ -52,38 +58,58 @@ def table(
         2
     """
     letters = align.ljust(len(headers), "l")
-    spaces = {
-        "w": "pre-wrap;min-width:160px",
-        # Only so a cell of a table gives way: no width of its own, and all that is left.
-        "e": "nowrap;min-width:120px;max-width:0;width:100%;overflow:hidden;text-overflow:ellipsis",
-    }
-    sides = [f"{_SIDES[letter]};white-space:{spaces.get(letter, 'nowrap')}" for letter in letters]
-    cell = "padding:3px 14px 3px 0;vertical-align:top;text-align:{}"
-    plain = "background:transparent"
+    may_go = "e" in letters or "g" in letters
+    looks = _on_one_line(headers, rows, letters) if may_go else _side_by_side(letters)
+    cells = [
+        f"padding:3px 14px 3px 0;vertical-align:top;text-align:{_SIDES[letter]};{look}"
+        for letter, look in zip(letters, looks, strict=True)
+    ]
+    line = f"background:transparent{_LINE if may_go else ''}"
     head = [
-        tag("th", text, style=f"{cell.format(side)};font-weight:600;opacity:0.7")
-        for text, side in zip(headers, sides, strict=True)
+        tag("th", text, style=f"{look};font-weight:600;opacity:0.7")
+        for text, look in zip(headers, cells, strict=True)
     ]
     body = [
         tag(
             "tr",
             *(
-                tag("td", _named(text) if letter == "m" else text, style=cell.format(side))
-                for text, side, letter in zip(row, sides, letters, strict=True)
+                tag("td", _named(text) if letter == "m" else text, style=look)
+                for text, look, letter in zip(row, cells, letters, strict=True)
             ),
-            style=f"{plain};border-top:1px solid rgba(128,128,128,0.18)",
+            style=f"{line};border-top:1px solid rgba(128,128,128,0.18)",
         )
         for row in rows
     ]
     whole = tag(
         "table",
-        tag("thead", tag("tr", *head, style=plain), style="border:0"),
+        tag("thead", tag("tr", *head, style=line), style="border:0"),
         tag("tbody", *body),
-        style=f"border-collapse:collapse;margin:0;border:0;{FONT}",
+        style=f"border-collapse:collapse;margin:0;border:0;{_WHOLE if may_go else ''}{FONT}",
     )
     above = tag("div", caption, style=f"margin-bottom:4px;{FONT};font-weight:600") if caption else ""
     # What scrolls must be reached by keyboard; the sanitizer of a foreign notebook drops it again.
     return tag("div", above, whole, style="overflow-x:auto;margin:6px 0", tabindex=0)
+
+
+def _side_by_side(letters: str) -> list[str]:
+    return [
+        "white-space:pre-wrap;min-width:160px" if letter == "w" else "white-space:nowrap"
+        for letter in letters
+    ]
+
+
+def _on_one_line(headers: Sequence[str], rows: Sequence[Sequence[object]], letters: str) -> list[str]:
+    """Give each column a width, so that all rows let go of the same ones."""
+    looks = []
+    for letter, *cells in zip(letters, headers, *rows, strict=True):
+        most = max(map(_columns, map(_plain, cells)))
+        # Where there are no words, a drawing.
+        width = _PX * min(most, _NAME if letter == "m" else most) + 14 if most else _DRAWN
+        least = min(width, _PX * _ELASTIC_LEAST)
+        gives_way = f"flex:1 0 {least}px;max-width:{width}px;overflow:hidden;text-overflow:ellipsis"
+        flex = gives_way if letter == "e" else f"flex:0 0 {width}px;min-width:0"
+        looks.append(f"{flex};box-sizing:border-box;white-space:nowrap")
+    return looks
 
 
 def _named(name: object) -> Html:

@@ -128,8 +128,9 @@ def state_word(
         return f"{_STATES[record.status]}, not watched"
     if waiting:
         return "Waiting"
-    if record.status is RunStatus.FAILED and record.reason is not None:
-        return f"Failed: {_REASONS[record.reason]}"
+    if record.status is RunStatus.FAILED:
+        unsent = "network" if record.submitted_at else "not sent"
+        return f"Failed: {_REASONS[record.reason] if record.reason else unsent}"
     return f"{_STATES[record.status]}, reused" if reused and _done(record) else _STATES[record.status]
 
 

@@ -122,7 +122,8 @@ def test_cancel_is_heard_while_a_cell_sleeps(browser, folder, environment):
 def test_the_strip_comes_back_after_a_reload(browser, folder, environment):
     """A page loaded anew in the middle of a run says so, its controls work, and it gets the finished card."""
     hare = "%%kling hare -d 3\nA hare in snow"
-    write_notebook(folder / "a.ipynb", "%load_ext kling_nb", FOX, hare, let_go(2))
+    owls = "import kling_nb as kling\nowls = kling.sweep(['An owl', 'Two owls'], duration=3, name='owls')"
+    write_notebook(folder / "a.ipynb", "%load_ext kling_nb", FOX, hare, let_go(4), owls)
     with Lab(folder, browser, env={**environment, "KLING_NB_SANDBOX_WAIT": "60"}) as jupyter:
         tab = jupyter.open("a.ipynb")
         tab.run_cell(0)
@@ -131,8 +132,11 @@ def test_the_strip_comes_back_after_a_reload(browser, folder, environment):
         tab.wait_text(1, "Queued")
         # The card says where the run is, and nothing says it twice.
         assert tab.outputs(1)[1] == "Cancel"
+        tab.run_cell(4)
+        tab.cell(4).locator("button", has_text="Stop sending").wait_for()
         tab.save()
         tab.reload()
+        tab.wait_text(4, "How it stands now is below.")
         tab.wait_text(1, "How it stands now is below.")
         tab.cell(1).locator("button", has_text="Cancel").click()
         tab.wait_text(1, "Charged: no")
@@ -141,6 +145,8 @@ def test_the_strip_comes_back_after_a_reload(browser, folder, environment):
         tab.run_cell(3)
         tab.cell(2).locator("video[src^=blob]").wait_for()
         assert tab.cell(2).locator('text="Done"').count() == 1
+        tab.cell(4).locator(".kling-strip", has_text="2 done").wait_for()
+        tab.cell(4).locator("button").first.wait_for(state="hidden")
         assert jupyter.errors == []
 
 

@@ -24,6 +24,7 @@ from kling_nb.errors import (
 from kling_nb.notebook.line import run_command
 from kling_nb.records.request import make_request
 from kling_nb.session.plan import Ask
+from kling_nb.views.words import state_word
 from support.sessions import ask
 from support.workbench import KEY, until
 
@@ -245,7 +246,8 @@ def test_a_provider_that_cannot_be_reached_charges_nothing(build, provider):
     for url, words in (("http://127.0.0.1:9", "refused"), ("https://kling.invalid", "name")):
         house.set(**{variable: url}, ALLOW_ORIGIN="https://kling.invalid")
         run = house.run(session, ask(f"At {url}", provider=provider))
-        assert (run.status, run.record.reason, run.record.charged) == ("failed", "provider", "no")
+        assert (run.status, run.record.reason, run.record.charged) == ("failed", None, "no")
+        assert state_word(run.record) == "Failed: network"
         assert "Nothing was sent" in str(run.error)
         assert words in str(run.error)
         assert run.cost == 0

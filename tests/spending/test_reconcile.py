@@ -122,6 +122,10 @@ def test_what_a_bill_in_other_money_holds_is_released_by_one_in_dollars(build, w
     kept = session.ledger().get(run.id)
     assert (kept.settled_micros, kept.reserved_micros, kept.currency) == (EACH, 0, "USD")
     assert (session.totals().reserved_micros, house.submissions) == (0, 1)
+    # A kernel that was restarted begins a new session, and says what there was before.
+    earlier = "Earlier in this ledger: $0.336 of real money; %kling cost --all has it."
+    assert earlier in repr(costs(session=house.session()))
+    assert earlier not in repr(report)
 
 
 @pytest.mark.parametrize("bill", ["off", "on"])

@@ -9,10 +9,9 @@ import pytest
 
 from kling_nb.commands.syntax.cell import parse_cell
 from kling_nb.errors import UsageError
-from kling_nb.ledger.sweeps import SweepState
+from kling_nb.ledger.sweeps import SweepState, newest
 from kling_nb.notebook.sweeps import sweep_cell
 from kling_nb.session import api
-from kling_nb.sweeps.opening import listed
 from kling_nb.sweeps.progress import Failure, Progress
 from kling_nb.views.sweep import progress_html, progress_text
 from support.kernels import kernel_in, short_words
@@ -134,7 +133,8 @@ def test_a_wrong_cell_is_refused_in_one_line_and_nothing_is_sent(session, monkey
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "Nothing was sent." in str(refused.value)
-    assert (len(session.runs()), listed(session, limit=9)) == (0, [])
+    with session.ledger().reading() as transaction:
+        assert (len(session.runs()), newest(transaction, 9)) == (0, [])
 
 
 def test_a_value_that_is_there_twice_counts_once(session, monkeypatch):

@@ -1,13 +1,14 @@
 """A look at a sweep costs what changed since the one before, and says what a first look would say."""
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 
 from kling_nb.ledger.database import Ledger
-from kling_nb.ledger.sweeps import Stored
+from kling_nb.ledger.sweeps import Stored, newest
 from kling_nb.records.money import Totals
 from kling_nb.records.run import RunStatus
 from kling_nb.sweeps.entry import Entry
@@ -126,4 +127,26 @@ def test_what_is_kept_up_to_date_is_what_a_first_look_finds(sweep_of):
             assert +kept.money == +fresh.money, step
             bad = [{kind: ids for kind, ids in one.bad.items() if ids} for one in (kept, fresh)]
             assert bad[0] == bad[1], step
+            [summed] = newest(transaction, 9)
+        seen = look(entry._session, entry.stored, entry.standing, 12)
+        for name in ("done", "going", "failed", "waiting", "spent_micros", "reserved_micros", "unknown"):
+            assert getattr(summed, name) == getattr(seen, name), (step, name)
     assert len(set(kept.ended)) > 12
+
+
+def test_a_run_that_answers_two_members_is_money_once(sweep_of):
+    """As where a grid without a provider was grown by one that names it; and only the newest are listed."""
+    ledger, entry = sweep_of(3)
+    end(ledger, "r0x1", ENDS[0])
+    key = make_record(prompt="Owl 0").request_key
+    more = replace(entry.stored, name="more", created_at=BEGAN + timedelta(days=1))
+    older = replace(entry.stored, name="older", created_at=BEGAN - timedelta(days=1))
+    for stored in (more, older):
+        entry.put(stored, [(0, key, None), (1, key, make_record().provider), (2, key, "nobody")])
+    with ledger.reading() as transaction:
+        found = {one.name: one for one in newest(transaction, 9)}
+        assert list(found) == ["more", "owls", "older"]
+        assert [one.name for one in newest(transaction, 1)] == ["more"]
+    assert (found["older"].members, found["older"].done, found["older"].waiting) == (3, 2, 1)
+    # What was there before a sweep began is none of its money.
+    assert (found["older"].spent_micros, found["more"].spent_micros, found["more"].done) == (336_000, 0, 2)

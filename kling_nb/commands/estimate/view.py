@@ -63,8 +63,7 @@ def _row(cell: CellBill) -> list[object]:
         pill(cell.state, _COLOURS.get(cell.state, RED)),
         _whole("unknown" if cell.quote.unknown else cost),
         _whole(", ".join(f"{count} {word}" for count, word in counts if count)),
-        # A width of its own, or a narrow window would make a tower of it.
-        tag("div", prose(why) if "`" in why else whole_days(why), style="width:300px"),
+        prose(why) if "`" in why else whole_days(why),
     ]
 
 
