@@ -70,11 +70,12 @@ def sweeps(call: CommandCall) -> Answer:
         found = newest(transaction, _LISTED)
     if not found:
         return answer(["There is no sweep yet: `kling.sweep([...])` makes one."], value=[])
-    heads = ["sweep", "state", "runs", "done", "on their way", "failed", "not sent", "spent", "started"]
+    heads = ["sweep", "state", "runs", "done", "spent", "failed", "on their way", "not sent", "started"]
     rows = [
         [
-            *(one.name, one.state, one.members, one.done, one.going, one.failed, one.waiting),
-            *(usd(one.spent_micros) + (" (play)" if one.play else ""), clock(one.created_at, date=True)),
+            *(one.name, one.state, one.members, one.done),
+            usd(one.spent_micros) + (" (play)" if one.play else ""),
+            *(one.failed, one.going, one.waiting, clock(one.created_at, date=True)),
         ]
         for one in found
     ]

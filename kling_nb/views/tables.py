@@ -29,10 +29,11 @@ _LEAST = 8
 _ELASTIC, _ELASTIC_LEAST = 40, 16
 #: Letters of a file's name on a page.
 _NAME = 24
-#: A letter of a column whose width is given, in pixels: wide fonts take so much.
-_PX, _DRAWN = 8, 154
+#: Pixels where the width of a column is given: of a letter of a wide font, of a drawing, and the least of an
+#: elastic column.
+_PX, _DRAWN, _LEAST_PX = 8, 140, 120
 #: A row of one line: the columns for which there is no room go into a second one, which nobody sees.
-_LINE = ";padding:0;display:flex;flex-wrap:wrap;height:26px;overflow:hidden"
+_LINE = ";padding:0;display:flex;flex-wrap:wrap;gap:0 14px;height:26px;overflow:hidden"
 _WHOLE = "table-layout:fixed;width:100%;"
 
 
@@ -59,11 +60,8 @@ def table(
     """
     letters = align.ljust(len(headers), "l")
     may_go = "e" in letters or "g" in letters
-    looks = _on_one_line(headers, rows, letters) if may_go else _side_by_side(letters)
-    cells = [
-        f"padding:3px 14px 3px 0;vertical-align:top;text-align:{_SIDES[letter]};{look}"
-        for letter, look in zip(letters, looks, strict=True)
-    ]
+    spaces = _on_one_line(headers, rows, letters) if may_go else _side_by_side(letters)
+    cells = [f"text-align:{_SIDES[letter]};{space}" for letter, space in zip(letters, spaces, strict=True)]
     line = f"background:transparent{_LINE if may_go else ''}"
     head = [
         tag("th", text, style=f"{look};font-weight:600;opacity:0.7")
@@ -92,10 +90,8 @@ def table(
 
 
 def _side_by_side(letters: str) -> list[str]:
-    return [
-        "white-space:pre-wrap;min-width:160px" if letter == "w" else "white-space:nowrap"
-        for letter in letters
-    ]
+    cell = "padding:3px 14px 3px 0;vertical-align:top;white-space:"
+    return [f"{cell}pre-wrap;min-width:160px" if letter == "w" else f"{cell}nowrap" for letter in letters]
 
 
 def _on_one_line(headers: Sequence[str], rows: Sequence[Sequence[object]], letters: str) -> list[str]:
@@ -104,11 +100,11 @@ def _on_one_line(headers: Sequence[str], rows: Sequence[Sequence[object]], lette
     for letter, *cells in zip(letters, headers, *rows, strict=True):
         most = max(map(_columns, map(_plain, cells)))
         # Where there are no words, a drawing.
-        width = _PX * min(most, _NAME if letter == "m" else most) + 14 if most else _DRAWN
-        least = min(width, _PX * _ELASTIC_LEAST)
-        gives_way = f"flex:1 0 {least}px;max-width:{width}px;overflow:hidden;text-overflow:ellipsis"
-        flex = gives_way if letter == "e" else f"flex:0 0 {width}px;min-width:0"
-        looks.append(f"{flex};box-sizing:border-box;white-space:nowrap")
+        width = _PX * min(most, _NAME if letter == "m" else most) if most else _DRAWN
+        flex = f"0 0 {width}px;min-width:0"
+        if letter == "e":
+            flex = f"1 0 {min(width, _LEAST_PX)}px;max-width:{width}px;overflow:hidden;text-overflow:ellipsis"
+        looks.append(f"padding:3px 0;white-space:nowrap;flex:{flex}")
     return looks
 
 

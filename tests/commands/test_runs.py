@@ -111,9 +111,9 @@ def test_a_run_is_listed_with_its_name_state_cost_and_file(session):
     text = run_command(session, "list", names).text
     assert text.splitlines()[0].split() == [
         "run",
-        "name",
         "state",
         "prompt",
+        "name",
         "cost",
         "age",
         "s",
@@ -121,7 +121,7 @@ def test_a_run_is_listed_with_its_name_state_cost_and_file(session):
         "provider",
         "file",
     ]
-    assert f"{runs[0].id}  fox   Done   Fox 0" in text
+    assert f"{runs[0].id}  Done   Fox 0   fox " in text
     assert "$0.336 play" in text
     assert runs[0].record.media.file in text
     status = run_command(session, "status", names).text

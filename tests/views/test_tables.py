@@ -63,7 +63,7 @@ def test_a_list_of_runs_fits_its_page():
     rows = [attributes["style"] for tag, attributes in seen if tag == "tr"]
     cells = [attributes["style"] for tag, attributes in seen if tag in {"th", "td"}]
     # What has no room on the one line of a row goes into a second one, which is not seen.
-    assert all("flex-wrap:wrap;height:26px;overflow:hidden" in style for style in rows)
+    assert all("flex-wrap:wrap;gap:0 14px;height:26px;overflow:hidden" in style for style in rows)
     widths = [re.search("flex:([^;]*)", style)[1] for style in cells]
     assert widths[: len(LIST)] == widths[len(LIST) :]
     assert [width.startswith("1 0") for width in widths] == [head == "prompt" for head in LIST] * 2
