@@ -80,6 +80,9 @@ class Worker:
         self._named: set[str] = set()
         self._rested_at = 0.0
         self._stopping = False
+        self._waking: asyncio.Task[None] | None = None
+        #: Jobs of the queue that are over after the next look.
+        self._asked: list[asyncio.Future[None]] = []
 
     def run(self) -> None:
         """Work until it is stopped, or over.
@@ -98,15 +101,12 @@ class Worker:
             self._loop.add_signal_handler(number, self._stop)
         self._lanes = self._find_lanes()
         queue = await self._begin()
-        waking: asyncio.Task[None] | None = None
-        self._asked: list[asyncio.Future[None]] = []
         try:
             while not self._over():
-                asked, self._asked = self._asked, []
+                asked = len(self._asked)
                 self._woken.clear()
                 waits = await asyncio.to_thread(self._look)
-                for one in asked:
-                    one.set_result(None)
+                self._answer(asked)
                 if (
                     self._until_empty
                     and not self._mine
@@ -114,16 +114,12 @@ class Worker:
                     and await asyncio.to_thread(self._empty)
                 ):
                     break
-                if queue and not waits and (waking is None or waking.done()):
-                    waking = asyncio.ensure_future(work(self._session.settings().ledger, self._job))
-                elif waits and waking is not None:
-                    await _end(waking)
-                    waking = None
+                # One that has no room leaves jobs to those that have.
+                await self._listen(wanted=queue and not waits)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), self._pause(waits=waits, queue=queue))
         finally:
-            if waking is not None:
-                await _end(waking)
+            await self._listen(wanted=False)
         await asyncio.to_thread(self._part)
 
     async def _begin(self) -> bool:
@@ -151,19 +147,38 @@ class Worker:
         return self._stopping or (self._end is not None and time.monotonic() >= self._end)
 
     def _pause(self, *, waits: bool, queue: bool) -> float:
-        here = any(is_loopback(lane.places.split(" ")[1]) for lane in self._lanes)
+        here = all(is_loopback(lane.places.split(" ")[1]) for lane in self._lanes)
         step = _STEP_HERE_S if here else _STEP_S
         full = len(self._mine) >= self._most
         idle = not waits and queue and not self._until_empty
         rest = _REST_S if full or idle else step
         return rest if self._end is None else max(0.0, min(rest, self._end - time.monotonic()))
 
+    async def _listen(self, *, wanted: bool) -> None:
+        """Have the queue wake it, or no more."""
+        if wanted and (self._waking is None or self._waking.done()):
+            self._waking = asyncio.ensure_future(work(self._session.settings().ledger, self._job))
+            # It ends with its server; a later look listens again.
+            self._waking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        elif not wanted and (task := self._waking) is not None:
+            self._waking = None
+            # It waits for the job that it has.
+            self._answer(len(self._asked))
+            task.cancel()
+            await asyncio.wait([task])
+
     async def _job(self) -> None:
         """End a job of the queue once the ledger was looked at."""
-        looked = self._loop.create_future()
-        self._asked.append(looked)
-        self._woken.set()
-        await looked
+        if self._waking is not None:
+            looked = self._loop.create_future()
+            self._asked.append(looked)
+            self._woken.set()
+            await looked
+
+    def _answer(self, count: int) -> None:
+        for one in self._asked[:count]:
+            one.set_result(None)
+        del self._asked[:count]
 
     # -- what there is to do ---------------------------------------------------
     def _find_lanes(self) -> list[Lane]:
@@ -301,9 +316,3 @@ class Worker:
     def _keys(self) -> str:
         names = [lane.account.split(" ")[0] for lane in self._lanes]
         return f"keys for {', '.join(names[1:])}" if names[1:] else "no key, play runs only"
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError, Exception):
-        await task

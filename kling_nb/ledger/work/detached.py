@@ -4,6 +4,7 @@ Invariants: none but a worker claims one that is not sent, see `Transaction.clai
 away with the end of its run; what is paused or canceled is given to no worker.
 """
 
+import contextlib
 import json
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
-from kling_nb.errors import UsageError
+from kling_nb.errors import LedgerError, UsageError
 from kling_nb.ledger.databases.statements import is_postgresql, run_statement
 from kling_nb.ledger.databases.triggers import add_trigger, run_ddl
 from kling_nb.ledger.places import count_live, fits, place_key
@@ -143,11 +144,11 @@ def take_work(
         for run_id, sweep in run_statement(connection, _NEXT, values).fetchall():
             if len(taken) == most or not fits(sweep, at_once, there, by_sweeps):
                 more = True
-                continue
-            there, by_sweeps = there + 1, by_sweeps + bool(sweep)
-            mine = "UPDATE runs SET owner = ?, owned_until = ? WHERE id = ?"
-            run_statement(connection, mine, (owner, until, run_id))
-            taken.append((transaction.known(run_id), sweep))
+            elif (record := _readable(transaction, run_id)) is not None:
+                there, by_sweeps = there + 1, by_sweeps + bool(sweep)
+                mine = "UPDATE runs SET owner = ?, owned_until = ? WHERE id = ?"
+                run_statement(connection, mine, (owner, until, run_id))
+                taken.append((record, sweep))
     forget([record.id for record, _ in taken], connection)
     return taken, more
 
@@ -159,8 +160,15 @@ def left_behind(transaction: "Transaction", most: int) -> list[tuple["RunRecord"
         Each with its sweep, or nothing; None where it was not left to workers.
     """
     rows = run_statement(transaction.connection, _LEFT, (utc_now().isoformat(), most)).fetchall()
-    found = ((transaction.get(run_id), sweep) for run_id, sweep in rows)
+    found = ((_readable(transaction, run_id), sweep) for run_id, sweep in rows)
     return [(record, sweep) for record, sweep in found if record is not None]
+
+
+def _readable(transaction: "Transaction", run_id: str) -> "RunRecord | None":
+    """Give a run, or None for one that a newer program wrote: it is that one's."""
+    with contextlib.suppress(LedgerError):
+        return transaction.get(run_id)
+    return None
 
 
 def left_to_workers(transaction: "Transaction", sweep: str) -> set[str]:
