@@ -274,6 +274,8 @@ class Admission:
                 now=now,
                 **self.shared,
             )
+            if self.ask.detached:
+                record = record.model_copy(update={"message": "it waits for a worker (kling-nb worker)"})
             if asked_before:
                 record = record.model_copy(update={"earlier": transaction.earlier(record)})
             transaction.insert(record)
@@ -363,7 +365,9 @@ class Admission:
 
     def _handle(self, record: RunRecord, *, reused: bool) -> Run:
         if not reused and self.ask.detached:
-            return self.engine.peek(record)
+            run = self.engine.peek(record)
+            # The ledger tells of those of a sweep, all together.
+            return run if self.ask.of_sweep else self.engine.resume(run)
         unsent = record.status in {RunStatus.CREATED, RunStatus.SUBMITTING}
         if reused and unsent and not self.budget.consents(self.ask.max_cost):
             # Another kernel is sending it. Should that one die first, it takes consent to send it from here.

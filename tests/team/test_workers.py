@@ -107,6 +107,7 @@ def test_what_a_kernel_left_is_sent_once_by_two_workers(house, enter, place):
     session = enter(house)
     runs = leave(7)
     assert [run.status for run in runs] == ["created"] * 7
+    assert "it waits for a worker" in runs[0].bundle()["text/html"]
     session.close()
     said = finish(house, start(house, "empty"), start(house, "empty"))
     assert said.count("Stopped:") == 2
