@@ -274,14 +274,15 @@ class Admission:
                 now=now,
                 **self.shared,
             )
-            if self.ask.detached:
-                record = record.model_copy(update={"message": "it waits for a worker (kling-nb worker)"})
             if asked_before:
                 record = record.model_copy(update={"earlier": transaction.earlier(record)})
+            if self.ask.detached:
+                record = record.model_copy(update={"message": "it waits for a worker (kling-nb worker)"})
+                transaction.insert(record)
+                return record, False
             transaction.insert(record)
-            if not self.ask.detached:
-                # Claimed at once, so that nobody who looks after what is left behind takes it for that.
-                transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s)
+            # Claimed at once, so that nobody who looks after what is left behind takes it for that.
+            transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s)
             return record, False
         record = left or decision.record
         if self.ask.private:

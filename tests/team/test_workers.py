@@ -268,13 +268,13 @@ def test_a_file_of_prompts_is_left_to_workers(house):
 
 def test_a_worker_elsewhere_keeps_clips_in_its_own_folder(house, enter, tmp_path):
     """Where the folder of the notebook is not there; the notebook has its clip again, for free."""
-    session = enter(house)
+    enter(house)
     [run] = leave(1)
     house.media.rename(tmp_path / "away")
     house.set(MEDIA=tmp_path / "workers")
     finish(house, start(house, "empty"))
     (tmp_path / "away").rename(house.media)
-    assert session.find(run.id).record.folder == str(tmp_path / "workers")
+    assert run.wait(30).record.folder == str(tmp_path / "workers")
     house.set(MEDIA=house.media)
     again = kling.submit("A hare", duration=3, provider="runflow").wait(30)
     assert (again.reused, again.path.parent) == (True, house.media)
