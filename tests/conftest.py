@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support.databases import new_place, server
 from support.guard import OutsideConnectionError
 from support.paths import TESTS, memory_folder
 
@@ -179,10 +180,20 @@ def _clean_environment(monkeypatch, tmp_path_factory):
         monkeypatch.setenv(name, str(home if name == "HOME" else home / name.lower()))
 
 
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory):
+    """The address of a database."""
+    base = tmp_path_factory.getbasetemp()
+    # The folder of a worker lies in one that all workers share.
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return server(base).get_uri()
+
+
 @pytest.fixture
-def where(tmp_path):
+def where(request, tmp_path):
     """The place of a ledger of the test's own."""
-    return tmp_path / "ledger.db"
+    with new_place(request, tmp_path) as found:
+        yield found
 
 
 @pytest.fixture

@@ -20,18 +20,25 @@ ledger_app = typer.Typer(help="The ledger itself.", no_args_is_help=True, rich_m
 @ledger_app.command("copy")
 def ledger_copy(
     source: Annotated[str, typer.Argument(help="Path or database address of the ledger to copy.")],
-    target: Annotated[str, typer.Argument(help="Of the ledger that it goes into.")],
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            help="Of the ledger that it goes into. Left out, it is that of KLING_NB_LEDGER or of the user's "
+            "config.toml, so that a password stands in no list of processes."
+        ),
+    ] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Copy a ledger into another, e.g. a file into PostgreSQL; what is there already is left as it is."""
     from kling_nb.addresses import is_address
+    from kling_nb.config.loading import load_settings
     from kling_nb.ledger.database import Ledger
     from kling_nb.ledger.databases.copying import copy_ledger
 
     if not is_address(source) and not Path(source).is_file():
         raise errors.UsageError(f"There is no ledger {source}.", cure="Nothing was copied.")
-    old, new = Ledger(source), Ledger(target)
+    old, new = Ledger(source), Ledger(target or load_settings().ledger)
     try:
         copied = copy_ledger(old, new)
     finally:

@@ -21,6 +21,9 @@ from kling_nb.records.run import RunRecord
 
 __all__ = ["Leases"]
 
+#: Seconds between two looks at a run that another process drives.
+_LOOK_S = 1.0
+
 
 class Leases:
     """The leases of one engine.
@@ -67,35 +70,38 @@ class Leases:
             DetachedError: Somebody stopped the waiting.
         """
         run, lease, since = job.run, None, 0.0
-        while True:
-            mine, before, (lease, record) = False, lease, await self.take(run.id)
-            if lease is None:
-                mine = True
-            else:
-                since = since if lease == before else job.clock.monotonic()
-                if job.clock.monotonic() - since > job.limits.lease_s:
-                    # Nobody renews it, whatever the clock on the wall says.
-                    lease, record = await self.take(run.id, unmoved=lease)
-                    mine = lease is None
-            if record is None:
-                raise UsageError(
-                    f"Run {run.id} is known from the media folder only.",
-                    charged=run.record.charged,
-                    cure="Run its cell again: that takes it into the ledger and sends nothing.",
-                    run_id=run.id,
-                )
-            if record != run.record:
-                if record.status.ended:
-                    # First the folder, where an older state may stand: who is told may be gone at once.
-                    await asyncio.to_thread(write_sidecar, record)
-                run.publish(record)
-            if mine or run.status.ended:
-                return mine
-            if job.detach_wanted:
-                what = f"We stopped watching run {run.id}, which another process carries."
-                raise detached(run.record, what, f"`%kling resume {run.id}` watches it again.")
-            # Another process drives it: follow what it commits, and take over when its lease runs out.
-            await job.pause(1.0)
+        with contextlib.ExitStack() as waiting:
+            while True:
+                mine, before, (lease, record) = False, lease, await self.take(run.id)
+                if lease is None:
+                    mine = True
+                else:
+                    since = since if lease == before else job.clock.monotonic()
+                    if job.clock.monotonic() - since > job.limits.lease_s:
+                        # Nobody renews it, whatever the clock on the wall says.
+                        lease, record = await self.take(run.id, unmoved=lease)
+                        mine = lease is None
+                if record is None:
+                    raise UsageError(
+                        f"Run {run.id} is known from the media folder only.",
+                        charged=run.record.charged,
+                        cure="Run its cell again: that takes it into the ledger and sends nothing.",
+                        run_id=run.id,
+                    )
+                if record != run.record:
+                    if record.status.ended:
+                        # First the folder, where an older state may stand: who is told may be gone at once.
+                        await asyncio.to_thread(write_sidecar, record)
+                    run.publish(record)
+                if mine or run.status.ended:
+                    return mine
+                if job.detach_wanted:
+                    what = f"We stopped watching run {run.id}, which another process carries."
+                    raise detached(run.record, what, f"`%kling resume {run.id}` watches it again.")
+                # Another process drives it: follow what it commits, and take over when its lease runs out.
+                if before is None:
+                    waiting.enter_context(self._ledger.changes.watched(run.id, job.wake))
+                await job.pause(self._ledger.changes.look_s(_LOOK_S, job.limits.lease_s / 6))
 
     def keep(self, job: Job) -> None:
         """Keep the lease of a run that was claimed, until it is given back."""

@@ -37,6 +37,8 @@ __all__ = ["Places"]
 
 #: Seconds between two looks at an account that others use too: of real ones, and of one on this machine.
 _LOOK_S, _LOOK_HERE_S = 1.0, 0.2
+#: While the ledger tells of changes; who waits must not fall out of its line.
+_LOOK_WATCHED_S = 2.5
 
 
 class _Engine(Protocol):
@@ -77,6 +79,15 @@ class _Line:
         self.look_s = look_s
         self.looking: asyncio.Task[None] | None = None
         self.resting = False
+        #: Until when the ledger's changes are of interest, and whether one came since the last look.
+        self.watch: contextlib.ExitStack | None = None
+        self.stale = False
+
+    def unwatch(self) -> None:
+        """Have no interest in what others change any more."""
+        if self.watch is not None:
+            self.watch.close()
+            self.watch = None
 
     def add(self, run: "Run", number: float) -> None:
         """Let a run wait."""
@@ -244,6 +255,7 @@ class Places:
         self._closed = True
         runs = [self._remove(run_id) for run_id in list(self._where)]
         for line in self._lines.values():
+            line.unwatch()
             if line.looking is not None:
                 line.looking.cancel()
         for run in runs:
@@ -319,22 +331,31 @@ class Places:
         self._look_in(account, wait_s)
 
     def _pause(self, line: _Line) -> float:
-        return line.look_s * (0.5 + self._engine.clock.random.random())
+        look_s = self._engine.ledger.changes.look_s(line.look_s, _LOOK_WATCHED_S)
+        return look_s * (0.5 + self._engine.clock.random.random())
 
     def _look_in(self, account: str, wait_s: float) -> None:
         """Look at an account after so many seconds, or earlier where that is planned."""
         line = self._lines[account]
+        if line.watch is None and not self._closed:
+            line.watch = contextlib.ExitStack()
+            changed = partial(self._changed, account)
+            line.watch.enter_context(self._engine.ledger.changes.watched(account, changed))
         if self._closed or (line.looking is not None and (wait_s or not line.resting)):
             return
         if line.looking is not None:
             line.looking.cancel()
+        line.resting = wait_s > 0
         line.looking = asyncio.get_running_loop().create_task(self._look(account, line, wait_s))
+
+    def _changed(self, account: str) -> None:
+        self._lines[account].stale = True
+        self._look_in(account, 0.0)
 
     async def _look(self, account: str, line: _Line, wait_s: float) -> None:
         if wait_s:
-            line.resting = True
             await self._engine.clock.sleep(wait_s)
-        line.resting = False
+        line.resting = line.stale = False
         waiting = tuple(line.waiting)
         looking = partial(look, seeker=self._seeker(account), waiting=waiting)
         with contextlib.suppress(LedgerError):
@@ -345,4 +366,6 @@ class Places:
             line.flow = None
         self._send(account)
         if line.flow is not None and (line.waiting or line.shown):
-            self._look_in(account, self._pause(line))
+            self._look_in(account, 0.0 if line.stale else self._pause(line))
+        else:
+            line.unwatch()

@@ -11,13 +11,16 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError
 
 from kling_nb.errors import LedgerError
 from kling_nb.interrupts import interrupts_held
+from kling_nb.ledger.changes import Changes
 from kling_nb.ledger.databases.statements import ERRORS, dialect_of
 from kling_nb.ledger.fork_guard import ForkGate
 from kling_nb.ledger.schema import MIGRATIONS, STEPS
@@ -26,6 +29,8 @@ from kling_nb.ledger.writer import AWAY_S, Writer
 from kling_nb.records.base import utc_now
 
 __all__ = ["LedgerFile"]
+
+T = TypeVar("T")
 
 
 def _look_at_address(_cause: BaseException) -> str:
@@ -54,6 +59,7 @@ class LedgerFile:
             weakref.finalize(self, self._engine.dispose).atexit = False
             self._turn = threading.Lock()
             self.writer = Writer(self._begun, self._broken, self._dialect.is_gone)
+            self.changes = self._changes()
             self._forks = ForkGate(close=self._engine.dispose, renewed=self._renew)
             try:
                 self._migrate()
@@ -104,6 +110,11 @@ class LedgerFile:
     def _renew(self) -> None:
         self._turn = threading.Lock()
         self.writer.renew()
+        self.changes = self._changes()
+
+    def _changes(self) -> Changes:
+        listen = self._dialect.listen
+        return Changes(listen and partial(listen, self._engine))
 
     @contextmanager
     def _transaction(self, *, writing: bool = True) -> Iterator[sa.Connection]:
@@ -133,7 +144,8 @@ class LedgerFile:
                     finally:
                         # One that was not read to its end would hold this state of the file, and whoever
                         # gets the connection next could not begin to write: not even after waiting.
-                        for result in connection.info.pop("results", ()):
+                        # With a connection that is gone they are gone too.
+                        for result in () if connection.invalidated else connection.info.pop("results", ()):
                             result.close()
                     connection.commit()
                 except ERRORS as error:
@@ -183,6 +195,33 @@ class LedgerFile:
                 if not self._dialect.is_gone(error) or time.monotonic() > until:
                     raise self._broken(error) from None
 
+    def read(self, look: Callable[[sa.Connection], T]) -> T:
+        """Look once, in a transaction of its own."""
+
+        def looked() -> T:
+            with self._transaction(writing=False) as connection:
+                return look(connection)
+
+        return self.insist(looked)
+
+    def insist(self, work: Callable[[], T]) -> T:
+        """Do something again in whose middle the server went away; it must see for itself how things stand.
+
+        Args:
+            work: Reads and writes in transactions.
+
+        Returns:
+            What it gave.
+        """
+        until = time.monotonic() + AWAY_S
+        while True:
+            try:
+                return work()
+            except LedgerError as error:
+                gone = error.__context__ is not None and self._dialect.is_gone(error.__context__)
+                if not gone or time.monotonic() > until:
+                    raise
+
     @contextmanager
     def writing(self) -> Iterator[Transaction]:
         """Open one write transaction; nobody else writes until it ends.
@@ -201,6 +240,7 @@ class LedgerFile:
 
     def close(self) -> None:
         """Close every connection; what is being written ends first, for which five seconds are given."""
+        self.changes.close()
         self.writer.emptied(5)
         self._closed = True
         self._forks.emptied(5)

@@ -7,6 +7,7 @@ id that was paid for; whatever goes wrong is a `LedgerError`.
 import json
 from collections.abc import Sequence
 from datetime import date
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -154,8 +155,7 @@ class Ledger(LedgerFile):
 
     def lease(self, run_id: str) -> str | None:
         """Give what changes with every renewal of a run's lease, or None where nobody holds one."""
-        with self.reading() as transaction:
-            return transaction.lease(run_id)
+        return self.read(lambda connection: Transaction(connection).lease(run_id))
 
     def release(self, run_id: str, owner: str) -> None:
         """Give the right to drive a run back."""
@@ -164,8 +164,7 @@ class Ledger(LedgerFile):
 
     def get(self, run_id: str) -> RunRecord | None:
         """Give one run by our id, or None."""
-        with self._transaction(writing=False) as connection:
-            return Transaction(connection).get(run_id)
+        return self.read(lambda connection: Transaction(connection).get(run_id))
 
     def runs(
         self,
@@ -193,8 +192,7 @@ class Ledger(LedgerFile):
             query = query.where(RUNS.c.session_id == session_id)
         if provider_run_id is not None:
             query = query.where(RUNS.c.provider_run_id == provider_run_id)
-        with self._transaction(writing=False) as connection:
-            rows = connection.execute(query.limit(limit)).all()
+        rows = self.read(lambda connection: connection.execute(query.limit(limit)).all())
         return read_rows((run_id, text) for run_id, text in rows)
 
     def listing(self) -> Listing:
@@ -203,8 +201,7 @@ class Ledger(LedgerFile):
 
     def unreadable(self, session_id: str | None = None) -> int:
         """Count the runs that cannot be read, so that no listing has them; of one session or of all."""
-        with self._transaction(writing=False) as connection:
-            return count_unreadable(connection, session_id)
+        return self.read(lambda connection: count_unreadable(connection, session_id))
 
     def tallies(
         self, *, session_id: str | None = None, since: date | None = None, until: date | None = None
@@ -216,24 +213,22 @@ class Ledger(LedgerFile):
             since: Only of this day (UTC) and later.
             until: Only of this day and earlier.
         """
-        with self._transaction(writing=False) as connection:
-            return read_tallies(connection, session_id=session_id, since=since, until=until)
+        return self.read(
+            lambda connection: read_tallies(connection, session_id=session_id, since=since, until=until)
+        )
 
     def open_charges(self) -> Records:
         """List the ended runs of real money whose charge is not their provider's own word in dollars."""
-        with self._transaction(writing=False) as connection:
-            return read_open(connection)
+        return self.read(read_open)
 
     def totals(self, session_id: str, *, play: bool) -> Totals:
         """Add up a session's money."""
-        with self._transaction(writing=False) as connection:
-            return Transaction(connection).totals(session_id, play=play)
+        return self.read(lambda connection: Transaction(connection).totals(session_id, play=play))
 
     def events(self, run_id: str) -> list[tuple[str, str, dict[str, Any]]]:
         """Give a run's history: time, kind and data of each event, oldest first."""
         query = sa.select(EVENTS.c.at, EVENTS.c.kind, EVENTS.c.data).where(EVENTS.c.run_id == run_id)
-        with self._transaction(writing=False) as connection:
-            rows = connection.execute(query.order_by(EVENTS.c.number)).all()
+        rows = self.read(lambda connection: connection.execute(query.order_by(EVENTS.c.number)).all())
         return [(at, kind, json.loads(data)) for at, kind, data in rows]
 
     def callbacks(self, after: int | None) -> tuple[int, list[str]]:
@@ -242,15 +237,7 @@ class Ledger(LedgerFile):
         Args:
             after: The moment that was given last; None for none of the runs.
         """
-        query = "SELECT coalesce(max(number), 0) FROM events"
-        with self._transaction(writing=False) as connection:
-            last = int(connection.exec_driver_sql(query).scalar_one())
-            if after is None or last == after:
-                return last, []
-            told = sa.select(EVENTS.c.run_id).where(
-                EVENTS.c.number > after, EVENTS.c.number <= last, EVENTS.c.kind == CALLED
-            )
-            return last, list(connection.scalars(told))
+        return self.read(partial(_callbacks, after))
 
     def note_callback(self, run_id: str, event: str) -> bool:
         """Note that a run's provider has told of its end; False where it has told so before.
@@ -285,8 +272,11 @@ class Ledger(LedgerFile):
             origin: The address that made them, because a stand-in is quicker; None for any.
             limit: At most this many.
         """
-        with self._transaction(writing=False) as connection:
-            return read_waits(connection, provider, model, duration, audio=audio, origin=origin, limit=limit)
+        return self.read(
+            lambda connection: read_waits(
+                connection, provider, model, duration, audio=audio, origin=origin, limit=limit
+            )
+        )
 
     def bills(self, provider: str, model: str, *, origin: str, audio: bool, limit: int = 3) -> list[Bill]:
         """Give what the provider itself reported for this user's own runs of this kind, newest first.
@@ -303,8 +293,11 @@ class Ledger(LedgerFile):
         Returns:
             Bills.
         """
-        with self._transaction(writing=False) as connection:
-            return read_bills(connection, provider, model, origin=origin, audio=audio, limit=limit)
+        return self.read(
+            lambda connection: read_bills(
+                connection, provider, model, origin=origin, audio=audio, limit=limit
+            )
+        )
 
     def missing_tables(self) -> list[str]:
         """Name the tables that should be there and are not; empty for a sound ledger."""
@@ -315,9 +308,8 @@ class Ledger(LedgerFile):
 
     def count(self) -> int:
         """Count all runs, by the running totals."""
-        with self._transaction(writing=False) as connection:
-            query = "SELECT coalesce(sum(runs), 0) FROM sums WHERE scope = 'user'"
-            return int(connection.exec_driver_sql(query).scalar_one())
+        query = "SELECT coalesce(sum(runs), 0) FROM sums WHERE scope = 'user'"
+        return self.read(lambda connection: int(connection.exec_driver_sql(query).scalar_one()))
 
     def mend_sums(self) -> int:
         """Compare the running totals with the runs, and make them anew where they differ; reads everything.
@@ -325,9 +317,18 @@ class Ledger(LedgerFile):
         Returns:
             How many rows of them were wrong.
         """
-        with self._transaction(writing=False) as connection:
-            wrong = differences(connection)
+        wrong = self.read(differences)
         if wrong:
             with self._transaction() as connection:
                 rebuild(connection)
         return wrong
+
+
+def _callbacks(after: int | None, connection: sa.Connection) -> tuple[int, list[str]]:
+    last = int(connection.exec_driver_sql("SELECT coalesce(max(number), 0) FROM events").scalar_one())
+    if after is None or last == after:
+        return last, []
+    told = sa.select(EVENTS.c.run_id).where(
+        EVENTS.c.number > after, EVENTS.c.number <= last, EVENTS.c.kind == CALLED
+    )
+    return last, list(connection.scalars(told))

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
-from kling_nb.ledger.databases.statements import run_statement
+from kling_nb.ledger.databases.statements import ledger_now, run_statement
 from kling_nb.ledger.databases.triggers import add_trigger, now_text, run_ddl
-from kling_nb.records.base import utc_now
 
 if TYPE_CHECKING:
     from kling_nb.ledger.transaction import Transaction
@@ -183,7 +182,7 @@ def take(transaction: "Transaction", run_id: str, seeker: Seeker, sweep: str) ->
         NoPlaceError: There is none; nothing is changed.
     """
     connection, account = transaction.connection, seeker.account
-    now = utc_now()
+    now = ledger_now(connection)
     paused = "SELECT name FROM sweeps WHERE name = ? AND state = 'paused'"
     if sweep and run_statement(connection, paused, (sweep,)).fetchone():
         raise NoPlaceError(elsewhere=True)
@@ -233,8 +232,8 @@ def look(transaction: "Transaction", seeker: Seeker, waiting: Collection[str]) -
     Returns:
         How the account stands.
     """
-    connection, now = transaction.connection, utc_now()
-    account, owner, _ = seeker
+    connection, (account, owner, _) = transaction.connection, seeker
+    now = ledger_now(connection)
     until = (now + timedelta(seconds=_IN_LINE_S)).isoformat()
     for sweep in waiting:
         run_statement(
@@ -275,7 +274,8 @@ def lower(transaction: "Transaction", account: str, sent_at: datetime | None, st
         sent_at: When the run was sent: one from before the last time says nothing of what holds since.
         step_s: Seconds after which one place comes back, and then another.
     """
-    connection, now = transaction.connection, utc_now()
+    connection = transaction.connection
+    now = ledger_now(connection)
     most = len(_live(connection, account, now))
     for row in _lowered(connection, account):
         if sent_at is not None and sent_at.isoformat() <= row[1]:

@@ -139,6 +139,13 @@ def _create_sweeps(connection: sa.Connection) -> None:
     SWEEP_MEMBERS.create(connection)
 
 
+def _add_notices(connection: sa.Connection) -> None:
+    if is_postgresql(connection):
+        from kling_nb.ledger.databases import postgresql
+
+        postgresql.add_notices(connection)
+
+
 # Numbered from 1 in this order, each applied and recorded in one transaction. Never edit one that was
 # released: append.
 STEPS: tuple[tuple[str, Callable[[sa.Connection], None]], ...] = (
@@ -149,6 +156,7 @@ STEPS: tuple[tuple[str, Callable[[sa.Connection], None]], ...] = (
     ("share places in flight", add_places),
     ("note clips that belong into a team's store", add_uploads),
     ("leave runs to workers", add_detached),
+    ("tell of changes", _add_notices),
 )
 
 

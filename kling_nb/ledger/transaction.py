@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kling_nb.errors import LedgerError
-from kling_nb.ledger.databases.statements import is_postgresql, run_statement
+from kling_nb.ledger.databases.statements import is_postgresql, ledger_now, run_statement
 from kling_nb.ledger.rows import read_row, read_rows, remember
 from kling_nb.ledger.schema import COLUMNS, LIVE, row_of
 from kling_nb.records.base import utc_now
@@ -250,7 +250,7 @@ class Transaction:
 
     def renew(self, run_ids: Sequence[str], owner: str, ttl_s: float) -> int:
         """Keep the right to drive runs, but never take it; gives how many are still this owner's."""
-        until = (utc_now() + timedelta(seconds=ttl_s)).isoformat()
+        until = (ledger_now(self._connection) + timedelta(seconds=ttl_s)).isoformat()
         renewed = run_statement(
             self._connection,
             "UPDATE runs SET owned_until = ? WHERE owner = ? AND id IN (SELECT value FROM json_each(?))",
@@ -272,7 +272,7 @@ class Transaction:
 
     def claim(self, run_id: str, owner: str, ttl_s: float, *, unmoved: str | None = None) -> bool:
         """Take or renew the right to drive a run; see `Ledger.claim`."""
-        now = utc_now()
+        now = ledger_now(self._connection)
         until = (now + timedelta(seconds=ttl_s)).isoformat()
         # Nothing is equal to NULL, so that a run without a lease never counts as unmoved.
         take = f"UPDATE runs SET owner = ?, owned_until = ? WHERE id = ? AND ({_FREE})"
@@ -281,8 +281,8 @@ class Transaction:
 
     def claimable(self, run_id: str, owner: str) -> bool:
         """Say whether `claim` would be granted now."""
-        query, now = f"SELECT id FROM runs WHERE id = ? AND ({_FREE})", utc_now().isoformat()
-        return self._value(query, run_id, owner, now, None) is not None
+        query, now = f"SELECT id FROM runs WHERE id = ? AND ({_FREE})", ledger_now(self._connection)
+        return self._value(query, run_id, owner, now.isoformat(), None) is not None
 
     def owner(self, run_id: str) -> str | None:
         """Say who drives a run."""

@@ -141,9 +141,8 @@ class _Opening:
     def open(self) -> list[Opened]:
         made, first = None, self._first
         while made is None:
-            self._errors = dict(self._blocked)
             try:
-                made = self._admit()
+                made = first.ledger.insist(self._admit)
             except ClaimedError as claimed:
                 # Another kernel decides about it just now; then its receipt is found in the folder.
                 self._wait(claimed.request_key)
@@ -179,6 +178,7 @@ class _Opening:
 
     def _admit(self) -> dict[int, _Records]:
         """Decide, reserve and insert."""
+        self._errors = dict(self._blocked)
         new = self._look()
         first, commit = self._first, {}
         if new:

@@ -133,8 +133,13 @@ class Feed:
             self.stopped = error if isinstance(error, KlingError) else _fault(self._name, error)
 
     def _state(self) -> str:
-        with self._session.ledger().reading() as transaction:
-            return state_of(transaction, self._name) or "canceled"
+        ledger = self._session.ledger()
+
+        def look() -> str:
+            with ledger.reading() as transaction:
+                return state_of(transaction, self._name) or "canceled"
+
+        return ledger.insist(look)
 
     def _chunk(self) -> "dict[str, list[Member]]":
         """Take as many members as there are places, by provider."""

@@ -6,6 +6,7 @@ import pytest
 
 from kling_nb.engine.places import _Line
 from kling_nb.views.html import DOT
+from support.databases import in_postgresql, look
 from support.stage import HELD, Stage
 from support.workbench import until
 
@@ -67,5 +68,28 @@ def test_a_refusal_for_the_rate_lets_fewer_go_and_says_so(tmp_path):
             in words
         )
         assert sum(run.provider_run_id is not None for run in runs) <= 3
+    finally:
+        stage.close()
+
+
+@in_postgresql
+def test_a_kernel_that_waits_is_woken_by_what_another_one_does(tmp_path, where, monkeypatch):
+    """A free place, and the end of a run that it follows: it learns of both, hours before its next look."""
+    for name in ("places._LOOK_S", "places._LOOK_HERE_S", "leases._LOOK_S"):
+        monkeypatch.setattr(f"kling_nb.engine.{name}", 36_000)
+    stage = Stage(tmp_path, "runflow", held=True, where=where)
+    try:
+        other = stage.new_engine()
+        stage.engine.max_in_flight = other.max_in_flight = 1
+        first = stage.engine.handle(stage.record())
+        until(lambda: first.provider_run_id)
+        followed = other.resume(other.peek(first.record))
+        until(lambda: other.ledger.changes.look_s(1.0) > 1.0)
+        second = other.handle(stage.record(negative_prompt="rain"))
+        until(lambda: look(where, "SELECT owner FROM place_lines") == [(other.owner,)])
+        assert second.provider_run_id is None
+        stage.let_go()
+        assert [run.wait(60).status for run in (followed, second)] == ["succeeded", "succeeded"]
+        other.close()
     finally:
         stage.close()

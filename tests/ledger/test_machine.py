@@ -1,13 +1,16 @@
 """The ledger's invariants under any order of steps: two processes, crashes, late answers, people who resolve.
 
-Hypothesis drives the real SQLite ledger beside a model of what each run's money must be.
+Hypothesis drives a real ledger, in a file and in PostgreSQL, beside a model of what each run's money must be.
 """
 
 import tempfile
 from collections import Counter
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -25,6 +28,7 @@ from kling_nb.records.money import Estimate
 from kling_nb.records.run import RunStatus
 from kling_nb.session.budget import Budget
 from support.clips import make_record
+from support.databases import schema
 from support.sums import committed
 
 CAP = 2_000_000
@@ -41,12 +45,10 @@ class LedgerMachine(RuleBasedStateMachine):
     #: How often each step succeeded, over all examples.
     happened: ClassVar = Counter()
 
-    def __init__(self):
+    def __init__(self, place):
         super().__init__()
-        # In memory, where there is such a folder: thousands of commits, and no power cut to survive.
-        memory = Path("/dev/shm")
-        self.folder = tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
-        self.where = Path(self.folder.name) / "ledger.db"
+        self.place = ExitStack()
+        self.where = self.place.enter_context(place())
         self.ledger = Ledger(self.where)
         self.number = 0
         #: What is known of each run: its last state, and how many events it had.
@@ -56,7 +58,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def teardown(self):
         self.ledger.close()
-        self.folder.cleanup()
+        self.place.close()
 
     # -- what happens ------------------------------------------------------------------
     @rule(target=runs, prompt=st.integers(0, 7), owner=st.sampled_from(OWNERS))
@@ -340,9 +342,17 @@ class LedgerMachine(RuleBasedStateMachine):
             assert (money[-1] if money else None) == record.settled_micros
 
 
-def one_life_to_each_end():
+@contextmanager
+def file_in_memory():
+    """A file in memory, where there is such a folder: thousands of commits, and no power cut to survive."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder) / "ledger.db"
+
+
+def one_life_to_each_end(place):
     """Take every step at least once, whatever else is drawn."""
-    machine, owner = LedgerMachine(), OWNERS[0]
+    machine, owner = LedgerMachine(place), OWNERS[0]
     saved, failed, lost, canceled, *_ = (machine.insert(prompt=number, owner=owner) for number in range(6))
     for run in (saved, failed, lost):
         machine.submit(run=run, owner=owner)
@@ -358,11 +368,20 @@ def one_life_to_each_end():
     machine.teardown()
 
 
-def test_no_order_of_steps_breaks_the_books():
+@pytest.mark.parametrize(
+    ("kind", "examples"),
+    [("sqlite", 20), ("postgresql", 3), pytest.param("postgresql", 20, marks=pytest.mark.matrix)],
+)
+def test_no_order_of_steps_breaks_the_books(request, kind, examples):
     """Whatever comes after whatever: the money adds up, ends stay ends, and the history tells it."""
+    place = file_in_memory
+    if kind == "postgresql":
+        place = partial(schema, request.getfixturevalue("postgresql"))
     LedgerMachine.happened.clear()
-    one_life_to_each_end()
-    run_state_machine_as_test(LedgerMachine, settings=settings(max_examples=20, stateful_step_count=40))
+    one_life_to_each_end(place)
+    run_state_machine_as_test(
+        lambda: LedgerMachine(place), settings=settings(max_examples=examples, stateful_step_count=40)
+    )
     happened = LedgerMachine.happened
     assert sum(happened.values()) > 50, happened
     steps = ("submitting", "accepted", "done", "saved", "failed", "canceled", "lost", "refused")

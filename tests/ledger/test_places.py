@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from kling_nb.ledger import places
+from kling_nb.ledger.databases import statements
 from kling_nb.ledger.places import NoPlaceError, Seeker, leave, look, lower, place_key, take
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import RunStatus
@@ -157,9 +157,8 @@ def test_two_sweeps_have_places_in_turns(shelf):
 def test_a_refusal_for_the_rate_halves_what_all_may_have(pair, monkeypatch):
     """Once for all that was sent before it; a place comes back each minute, at least one is there."""
     a, b = pair
-    now = utc_now()
-    clock = [now]
-    monkeypatch.setattr(places, "utc_now", lambda: clock[0])
+    now, ahead = utc_now(), [timedelta()]
+    monkeypatch.setattr(statements, "utc_now", lambda: utc_now() + ahead[0])
     for name in NAMES[:4]:
         a.send(name, lease_s=3600)
         with a.ledger.writing() as transaction:
@@ -173,9 +172,9 @@ def test_a_refusal_for_the_rate_halves_what_all_may_have(pair, monkeypatch):
     a.end(NAMES[0])
     assert not a.send(NAMES[3], lease_s=3600)
     assert a.send(NAMES[2], lease_s=3600)
-    clock[0] += timedelta(seconds=61)
+    ahead[0] += timedelta(seconds=61)
     assert b.look("").most == 3
     assert a.send(NAMES[3], lease_s=3600)
-    clock[0] += timedelta(seconds=61)
+    ahead[0] += timedelta(seconds=61)
     flow = b.look("")
     assert (flow.most, flow.lowered) == (4, False)

@@ -12,6 +12,7 @@ from kling_nb.cli import app
 from kling_nb.errors import BudgetError, LedgerError, UsageError
 from kling_nb.ledger import sweeps
 from kling_nb.ledger.database import Ledger
+from kling_nb.ledger.databases import copying
 from kling_nb.ledger.databases.copying import copy_ledger
 from kling_nb.records.privacy import is_redacted, restore_prompt
 from kling_nb.records.run import RunStatus
@@ -89,6 +90,24 @@ def test_a_transaction_that_cannot_be_repeated_says_whether_it_was_written(far, 
     assert len(far.runs()) == (loses == "answer")
     asyncio.run(asked(far, [insert(2)]))
     assert far.get("k0000002") is not None
+
+
+def test_a_look_that_was_cut_off_is_done_again(far, relay):
+    """And so is a transaction whose caller says that it sees for itself how things stand."""
+    relay.loses = [(b"FROM runs", "answer"), (b"FROM runs", "request")]
+    assert far.runs() == []
+    assert relay.loses == []
+
+    def write():
+        with far.writing() as transaction:
+            if transaction.get("k0000001") is None:
+                insert(1)(transaction)
+
+    for loses in ("request", "answer"):
+        relay.loses = [(COMMIT, loses)]
+        far.insist(write)
+        assert [run.id for run in far.runs()] == ["k0000001"]
+        assert len(far.events("k0000001")) == 1
 
 
 @pytest.mark.parametrize("where", ["postgresql"], indirect=True)
@@ -264,6 +283,31 @@ def test_two_runs_of_one_request_stop_a_copy_in_words(tmp_path):
     assert [run.id for run in there.runs()] == ["k0000002"]
     here.close()
     there.close()
+
+
+def test_a_copy_that_was_broken_off_goes_on(postgresql, tmp_path, monkeypatch):
+    """Others write between two pages of it; a run is there with its events, or not at all."""
+    monkeypatch.setattr(copying, "_PAGE", 2)
+    file = Ledger(tmp_path / "ledger.db")
+    with file.writing() as transaction:
+        for number in range(5):
+            transaction.insert(make_record(id=f"k{number:07d}", take=number, reserved_micros=7))
+    with schema(postgresql) as address:
+        there = Ledger(address)
+        with there.writing() as transaction:
+            transaction.insert(make_record(id="k9999999", take=4))
+        with pytest.raises(LedgerError, match="k0000004 here, k9999999 there") as caught:
+            copy_ledger(file, there)
+        assert "copying again goes on where it was left" in caught.value.cure
+        assert {run.id for run in there.runs()} == {*(f"k000000{n}" for n in range(4)), "k9999999"}
+        there.change("k9999999", "ended", status=RunStatus.FAILED)
+        monkeypatch.setenv("KLING_NB_LEDGER", address)
+        done = CliRunner().invoke(app, ["ledger", "copy", str(tmp_path / "ledger.db")])
+        assert "5 runs, 5 events, 0 votes, 0 sweeps; $0.00 settled, $0.00 reserved" in done.output
+        assert len(there.runs()) == 6
+        assert there.mend_sums() == 0
+        there.close()
+    file.close()
 
 
 def test_a_file_is_copied_whole_and_only_once(postgresql, tmp_path):

@@ -15,7 +15,7 @@ from kling_nb.records.money import micros
 from kling_nb.records.run import RunStatus
 from kling_nb.sandbox.serve import Sandbox
 from support.crash import Nursery
-from support.databases import schema, server
+from support.databases import in_postgresql, restart, schema, server
 from support.stage import HELD, WIRES, HeldTime
 from support.sums import committed
 from support.workbench import KEY, VARIABLE
@@ -89,7 +89,7 @@ class Hammer:
         assert child.wait() == -9
         self.killed.append(pid)
 
-    def hammer(self, processes, kills, let_go):
+    def hammer(self, processes, kills, let_go, meanwhile):
         """Let them all buy at once, kill some that hold money (seven at most), and let the runs end."""
         for number in range(processes):
             self.start(f"process {number}", most=1 if number else 2)
@@ -106,6 +106,8 @@ class Hammer:
                     continue
                 self.kill(self.random.choice(ready))
                 self.start(f"in place of number {len(self.killed)}")
+                if len(self.killed) == kills // 2:
+                    meanwhile()
                 if len(self.killed) == kills:
                     let_go()
             elif len(self.book.runs()) >= MOST and not mine and self.tally.stat().st_size > 4 * processes:
@@ -149,13 +151,13 @@ class Hammer:
         self.nursery.close()
 
 
-def judge(folder, ledger, *, processes, kills, level="user", wire="runflow", seed=7):
+def judge(folder, ledger, *, processes, kills, level="user", wire="runflow", seed=7, meanwhile=lambda: None):
     loop, held_time = Loop(), HeldTime()
     faults = {**HELD, "submit_slow": 0.5, "slow_s": 0.2}
     sandbox = loop.start(Sandbox.start(wait_scale=1, clock=held_time, faults=faults)).result(90)
     hammer = Hammer(folder, sandbox, ledger, level=level, wire=wire, seed=seed)
     try:
-        refused, ended = hammer.hammer(processes, kills, held_time.let_go)
+        refused, ended = hammer.hammer(processes, kills, held_time.let_go, meanwhile)
         ended += hammer.recover()
         records = hammer.book.runs()
         most, events, held = hammer.replay()
@@ -218,7 +220,25 @@ def test_the_budget_holds_whoever_dies(tmp_path, wire, level, seed):
 
 @pytest.mark.matrix
 @pytest.mark.timeout(600)
-def test_the_budget_holds_in_postgresql_too(tmp_path):
+@pytest.mark.parametrize("wire", WIRES)
+@in_postgresql
+def test_the_budget_of_a_team_holds_whoever_dies(tmp_path, where, wire):
     """The same with the ledger of a team."""
-    with schema(server(tmp_path).get_uri()) as address:
-        assert judge(tmp_path, address, processes=16, kills=6) == MOST
+    judge(tmp_path, where, processes=16, kills=6, wire=wire)
+
+
+@pytest.mark.timeout(600)
+@in_postgresql
+def test_nine_processes_and_one_budget_of_a_team(tmp_path, where):
+    """Nine processes, two kills, on PostgreSQL."""
+    assert judge(tmp_path, where, processes=9, kills=2) == MOST
+
+
+@pytest.mark.matrix
+@pytest.mark.timeout(600)
+def test_the_budget_holds_while_the_server_is_stopped_and_started(tmp_path):
+    """At once, as in a crash, while sixteen processes buy and some are killed."""
+    postgres = server(tmp_path)
+    with schema(postgres.get_uri()) as address:
+        found = judge(tmp_path, address, processes=16, kills=6, meanwhile=lambda: restart(postgres))
+    assert found == MOST

@@ -10,6 +10,7 @@ import pytest
 from kling_nb.files import file_sha256
 from kling_nb.ledger.database import Ledger
 from support.crash import Nursery
+from support.databases import in_both, in_postgresql
 from support.stage import WIRES
 from support.warm import Popen
 from support.workbench import KEY, VARIABLE
@@ -36,12 +37,12 @@ def stats(server):
         return json.load(answer)
 
 
-def race(folder, server, wire, processes, requests):
+def race(folder, where, server, wire, *, processes, requests):
     """Let so many processes run the same cells at once; gives what each of them ended with."""
     env = {
         "KLING_NB_RUNFLOW_URL": server["runflow"],
         "KLING_NB_RUNCOMFY_URL": server["runcomfy"],
-        "KLING_NB_LEDGER": str(folder / "ledger.db"),
+        "KLING_NB_LEDGER": str(where),
         "KLING_NB_BUDGET": "100",
         "HOME": str(folder),
         **dict.fromkeys(VARIABLE.values(), KEY),
@@ -63,8 +64,8 @@ def race(folder, server, wire, processes, requests):
         nursery.close()
 
 
-def judge(folder, server, wire, processes, requests):
-    ended = race(folder, server, wire, processes, requests)
+def judge(folder, where, server, wire, *, processes, requests):
+    ended = race(folder, where, server, wire, processes=processes, requests=requests)
     assert len(ended) == processes
     for runs, _ in ended:
         assert [run.get("status") for run in runs] == ["succeeded"] * requests, runs
@@ -72,7 +73,7 @@ def judge(folder, server, wire, processes, requests):
         assert len({run["id"] for run in runs}) == requests
     counted = stats(server)
     assert (counted["submissions"], counted["accepted"]) == (requests, requests)
-    ledger = Ledger(folder / "ledger.db")
+    ledger = Ledger(where)
     records = {record.id: record for record in ledger.runs()}
     assert len(records) == requests
     assert sum(record.settled_micros for record in records.values()) == requests * 336_000
@@ -89,14 +90,22 @@ def judge(folder, server, wire, processes, requests):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("wire", WIRES)
-def test_processes_that_run_the_same_cells_at_once_pay_once(tmp_path, server, wire):
+def test_processes_that_run_the_same_cells_at_once_pay_once(tmp_path, where, server, wire):
     """Four processes, the same eight cells: eight submissions, thirty-two clips."""
-    judge(tmp_path, server, wire, 4, 8)
+    judge(tmp_path, where, server, wire, processes=4, requests=8)
+
+
+@pytest.mark.timeout(600)
+@in_postgresql
+def test_processes_with_the_ledger_of_a_team_pay_once(tmp_path, where, server):
+    """Three processes, the same four cells."""
+    judge(tmp_path, where, server, "runflow", processes=3, requests=4)
 
 
 @pytest.mark.matrix
 @pytest.mark.timeout(600)
+@in_both
 @pytest.mark.parametrize("wire", WIRES)
-def test_many_processes_that_run_the_same_cells_at_once_pay_once(tmp_path, server, wire):
+def test_many_processes_that_run_the_same_cells_at_once_pay_once(tmp_path, where, server, wire):
     """Eight processes, the same 25 cells: 25 submissions, two hundred clips."""
-    judge(tmp_path, server, wire, 8, 25)
+    judge(tmp_path, where, server, wire, processes=8, requests=25)

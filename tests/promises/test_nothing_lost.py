@@ -17,6 +17,7 @@ from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop
 from kling_nb.sandbox.serve import Sandbox
 from support.crash import Nursery
+from support.databases import in_both
 from support.stage import WIRES
 from support.workbench import KEY, VARIABLE, until
 
@@ -54,9 +55,9 @@ def sandbox():
 class Trial:
     """One ledger and one folder, with a sandbox and children."""
 
-    def __init__(self, folder, sandbox, nursery, wire):
+    def __init__(self, folder, where, sandbox, nursery, wire):
         self.folder, self.sandbox, self.nursery, self.wire = folder, sandbox, nursery, wire
-        self.media, self.where = folder / "kling_media", folder / "ledger.db"
+        self.media, self.where = folder / "kling_media", where
         self.started = []
         self.schedule()
         before = sandbox.stats()
@@ -133,11 +134,11 @@ class Trial:
 
 
 @pytest.fixture
-def trial(tmp_path, sandbox, nursery):
+def trial(tmp_path, where, sandbox, nursery):
     made = []
 
     def build(wire):
-        made.append(Trial(tmp_path, sandbox, nursery, wire))
+        made.append(Trial(tmp_path, where, sandbox, nursery, wire))
         return made[-1]
 
     yield build
@@ -229,9 +230,22 @@ ONE_EACH = [
 ALL = [(wire, step, schedule, "cell") for wire, step in TRIALS for schedule in SCHEDULES]
 _in_turn = cycle(SCHEDULES)
 ALL += [(wire, step, next(_in_turn), how) for how in HOWS[1:] for wire, step in TRIALS for _ in range(2)]
+#: With the ledger of a team: both wires at each step, and everything else in turn.
+OF_A_TEAM = [(wire, step, next(_schedules), next(_hows)) for wire, step in TRIALS]
+QUICK_OF_A_TEAM = [
+    ("runflow", "submitting in the ledger", "at once", "cell"),
+    ("runcomfy", "answer read", "at once", "cell"),
+    ("runflow", "part whole", "at once", "use"),
+]
 
 
-@pytest.mark.parametrize(("wire", "step", "schedule", "how"), ONE_EACH)
+def in_ledgers(sqlite, postgresql):
+    """Parametrize a trial with cases for a ledger in a file, and for that of a team."""
+    cases = [("sqlite", *case) for case in sqlite] + [("postgresql", *case) for case in postgresql]
+    return pytest.mark.parametrize(("where", "wire", "step", "schedule", "how"), cases, indirect=["where"])
+
+
+@in_ledgers(ONE_EACH, QUICK_OF_A_TEAM)
 def test_a_kill_at_any_step_is_finished_by_another_process(trial, wire, step, schedule, how):
     """SIGKILL between two durable facts: sent once, kept whole, booked once; what cannot be known is lost."""
     t = trial(wire)
@@ -239,6 +253,7 @@ def test_a_kill_at_any_step_is_finished_by_another_process(trial, wire, step, sc
     finish_and_judge(t, step, how)
 
 
+@in_both
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize(
     ("step", "nth"),
@@ -267,7 +282,7 @@ def test_a_kill_in_a_batch_of_several_runs_is_finished_by_another_process(trial,
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize(("wire", "step", "schedule", "how"), ALL)
+@in_ledgers(ALL, OF_A_TEAM)
 def test_a_kill_at_any_step_in_any_schedule(trial, wire, step, schedule, how):
     """The same for every schedule and every way to go on: all reach the same end."""
     t = trial(wire)
@@ -285,6 +300,7 @@ def test_every_step_is_passed(trial, wire):
 
 
 # -- sleep, clocks and two processes ------------------------------------------------------------
+@in_both
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize(
     "step", ["intent in the folder", "submitting in the ledger", "answer read", "end read"]
@@ -337,6 +353,7 @@ def asleep_for_a_day(t, step):
         assert {path: path.stat().st_ino for path in t.media.glob("*.mp4")} == files
 
 
+@in_both
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("step", ["submitting in the ledger", "part whole", "saved in the folder"])
 def test_a_machine_asleep_for_a_day_undoes_nothing(trial, wire, step):
@@ -352,6 +369,7 @@ def test_a_machine_asleep_for_a_day_undoes_nothing_full(trial, wire, step):
     asleep_for_a_day(trial(wire), step)
 
 
+@in_both
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("step", ["intent in the folder", "submitting in the ledger", "end read"])
 def test_a_machine_asleep_for_a_day_goes_on_where_it_was(trial, wire, step):
@@ -366,6 +384,7 @@ def test_a_machine_asleep_for_a_day_goes_on_where_it_was(trial, wire, step):
     t.check_kept(t.last(), sleeper)
 
 
+@in_both
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("shift_s", [86_400, -86_400], ids=["a day ahead", "a day behind"])
 def test_a_clock_that_is_a_day_wrong_harms_nobody(trial, wire, shift_s):
@@ -379,6 +398,7 @@ def test_a_clock_that_is_a_day_wrong_harms_nobody(trial, wire, shift_s):
     assert t.accepted == 1
 
 
+@in_both
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_clock_that_jumps_ahead_steals_no_submit(trial, wire):
     """Another process, a day ahead, takes the lease for run out while the POST waits for its answer."""

@@ -13,27 +13,28 @@ import kling_nb as kling
 from kling_nb.errors import KlingError
 from kling_nb.session import api
 from kling_nb.session.api import ask_for
+from support.databases import in_both, in_postgresql
 from support.workbench import houses, until
 
 IDS = {"run_id": "kbcdfghj", "provider": "runflow", "provider_run_id": "0192"}
 
 
 @pytest.fixture
-def house(tmp_path, monkeypatch):
+def house(tmp_path, where, monkeypatch):
     """Both wires, and the one session of this process."""
-    yield from _house(tmp_path, monkeypatch)
+    yield from _house(tmp_path, where, monkeypatch)
 
 
 @pytest.fixture
-def held_house(tmp_path, monkeypatch):
+def held_house(tmp_path, where, monkeypatch):
     """The same, with runs that go on until they are let go."""
-    yield from _house(tmp_path, monkeypatch, held=True)
+    yield from _house(tmp_path, where, monkeypatch, held=True)
 
 
-def _house(tmp_path, monkeypatch, **options):
+def _house(tmp_path, where, monkeypatch, **options):
     for made in houses(tmp_path, monkeypatch):
         house = made(**options)
-        house.set(BUDGET="5.00")
+        house.set(BUDGET="5.00", LEDGER=where)
         session = kling.connect()
         yield house
         session.close()
@@ -96,6 +97,23 @@ def test_a_run_is_pickled_as_its_id_and_found_again(house):
         pickle.loads(gone)
 
 
+@in_postgresql
+def test_a_run_of_a_team_is_pickled_without_the_password(house, where):
+    """It is found again where the ledger is that of the environment; elsewhere it says which one it needs."""
+    run = kling.submit("A red fox", duration=3, provider="runflow").wait(60)
+    pickled = pickle.dumps(run)
+    assert b"search_path" not in pickled
+    assert pickle.loads(pickled).path == run.path
+    kling.connect(ledger=house.folder / "other.db").close()
+    with pytest.raises(kling.UsageError, match="postgresql") as caught:
+        pickle.loads(pickled)
+    assert "kling.connect(ledger=...)" in caught.value.cure
+    kling.connect()
+    assert pickle.loads(pickled).path == run.path
+    assert house.submissions == 1
+
+
+@in_both
 def test_a_pool_of_spawned_processes_submits(house):
     """`submit` in a worker returns once the provider's id is on disk; the handle waits for the clip."""
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:

@@ -14,6 +14,21 @@ import pytest
 
 #: For tests of what only a file has.
 in_a_file = pytest.mark.parametrize("where", ["sqlite"], indirect=True)
+in_postgresql = pytest.mark.parametrize("where", ["postgresql"], indirect=True)
+#: For slow tests: those of one kind are in the full matrix only.
+in_both = pytest.mark.parametrize(
+    "where", ["sqlite", pytest.param("postgresql", marks=pytest.mark.matrix)], indirect=True
+)
+
+
+@contextmanager
+def new_place(request, folder):
+    """The place of a new ledger, of the kind that a test asks the fixture for: a file, or `postgresql`."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield folder / "ledger.db"
+    else:
+        with schema(request.getfixturevalue("postgresql")) as address:
+            yield address
 
 
 def is_postgresql(where):

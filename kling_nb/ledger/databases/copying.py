@@ -1,10 +1,12 @@
 """A ledger moved into another one, e.g. a file into the PostgreSQL of a team.
 
-Invariants: all of it is there or nothing is; what was there already is left as it is, so that it may be done
-again; counts and sums are compared before it is committed; private words do not get onto a shared ledger.
+Invariants: a run is there with all of its events or not at all; what was there already is left as it is, so
+that a copy that was broken off goes on; counts and sums are compared before they are committed; nobody waits
+for more than a page of it; private words do not get onto a shared ledger.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,11 +14,10 @@ import sqlalchemy as sa
 
 from kling_nb.errors import LedgerError
 from kling_nb.ledger.database import Ledger
-from kling_nb.ledger.databases.statements import is_postgresql
+from kling_nb.ledger.databases.statements import is_postgresql, ledger_now
 from kling_nb.ledger.rows import read_row
 from kling_nb.ledger.schema import EVENTS, LIVE, RUNS, SWEEP_MEMBERS, SWEEPS, VOTES, row_of
 from kling_nb.ledger.uploads import note_upload
-from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import redacted
 
 __all__ = ["copy_ledger"]
@@ -35,35 +36,39 @@ def copy_ledger(source: Ledger, target: Ledger) -> dict[str, int]:
         How many of each are there now that came from the source, and the micro-dollars of the runs.
 
     Raises:
-        LedgerError: A kernel still drives a run, a row cannot be read, or the two do not agree; then nothing
-            was copied.
+        LedgerError: A kernel still drives a run, a row cannot be read, or the two do not agree; what was
+            copied before that stays.
     """
     if unreadable := source.unreadable():
         raise _refused(f"{unreadable} of its runs cannot be read", "Upgrade kling_nb first.")
-    with source.reading() as before, target.writing() as after:
-        old, new = before.connection, after.connection
-        driven = sa.select(sa.func.count()).where(RUNS.c.owned_until > utc_now().isoformat())
+    with source.reading() as before:
+        old = before.connection
+        driven = sa.select(sa.func.count()).where(RUNS.c.owned_until > ledger_now(old).isoformat())
         if count := old.scalar(driven):
             raise _refused(f"{count} of its runs are driven by a kernel", "End its kernels first.")
-        numbers = {"runs": 0, "events": 0, "settled_micros": 0, "reserved_micros": 0}
-        there = dict(numbers)
+        copied = Counter(runs=0, events=0, settled_micros=0, reserved_micros=0)
         for rows in _pages(old):
-            _copy_runs(old, new, rows)
-            for connection, sums in ((old, numbers), (new, there)):
-                _add(connection, [row["id"] for row in rows], sums)
-        if numbers != there:
-            raise _refused(
-                f"runs went on after they were copied: {numbers} here, {there} there",
-                "The other ledger has the truth by now; go on with one of the two.",
-            )
-        for run_id, address in old.exec_driver_sql("SELECT run_id, address FROM uploads"):
-            note_upload(after, run_id, address)
-        votes = _copy_votes(old, new)
-        return {**there, "votes": votes, "sweeps": _copy_sweeps(old, new)}
+            with target.writing() as after:
+                _copy_runs(old, after.connection, rows)
+                here, there = (_sums(one, [row["id"] for row in rows]) for one in (old, after.connection))
+                if here != there:
+                    raise _refused(
+                        f"runs went on after they were copied: {here} here, {there} there",
+                        "The other ledger has the truth by now; go on with one of the two.",
+                    )
+            copied.update(there)
+        with target.writing() as after:
+            for run_id, address in old.exec_driver_sql("SELECT run_id, address FROM uploads"):
+                note_upload(after, run_id, address)
+            votes = _copy_votes(old, after.connection)
+            return {**copied, "votes": votes, "sweeps": _copy_sweeps(old, after.connection)}
 
 
 def _refused(why: str, cure: str) -> LedgerError:
-    return LedgerError(f"The ledger was not copied: {why}.", cure=f"Nothing was sent or changed. {cure}")
+    return LedgerError(
+        f"The ledger was not copied whole: {why}.",
+        cure=f"Nothing was sent, and it is as it was; copying again goes on where it was left. {cure}",
+    )
 
 
 def _pages(old: sa.Connection) -> Iterator[list[dict[str, Any]]]:
@@ -114,12 +119,12 @@ def _money_of(data: dict[str, Any]) -> dict[str, Any]:
     return {name: data[name] for name in ("status", "reserved_micros", "settled_micros") if name in data}
 
 
-def _add(connection: sa.Connection, ids: list[str], sums: dict[str, int]) -> None:
+def _sums(connection: sa.Connection, ids: list[str]) -> dict[str, int]:
     amounts = [sa.func.coalesce(sa.func.sum(c), 0) for c in (RUNS.c.settled_micros, RUNS.c.reserved_micros)]
     runs = connection.execute(sa.select(sa.func.count(), *amounts).where(RUNS.c.id.in_(ids))).one()
     events = connection.scalar(sa.select(sa.func.count()).where(EVENTS.c.run_id.in_(ids))) or 0
-    for name, more in zip(sums, (runs[0], events, runs[1], runs[2]), strict=True):
-        sums[name] += int(more)
+    names = ("runs", "events", "settled_micros", "reserved_micros")
+    return dict(zip(names, map(int, (runs[0], events, runs[1], runs[2])), strict=True))
 
 
 def _copy_votes(old: sa.Connection, new: sa.Connection) -> int:

@@ -8,20 +8,27 @@ it said that it need not be; a commit whose answer got lost is looked up.
 import functools
 import itertools
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from kling_nb.ledger.databases.triggers import add_trigger
+from kling_nb.records.base import utc_now
+
 __all__ = [
     "add_functions",
+    "add_notices",
     "begin",
     "check_hosts",
     "cure_of",
     "is_committed",
     "is_gone",
+    "listen",
     "make_engine",
     "run",
 ]
@@ -46,10 +53,13 @@ _MARKS = (
     "CREATE TABLE IF NOT EXISTS writings (connection VARCHAR PRIMARY KEY, number BIGINT NOT NULL, "
     "at TIMESTAMPTZ NOT NULL DEFAULT now())"
 )
+_NOW = "extract(epoch FROM clock_timestamp())::float8"
 _MARK = (
     "INSERT INTO writings (connection, number) VALUES ('{}', {}) "
-    "ON CONFLICT (connection) DO UPDATE SET number = excluded.number, at = excluded.at"
+    f"ON CONFLICT (connection) DO UPDATE SET number = excluded.number, at = excluded.at RETURNING {_NOW}"
 )
+#: On which it is told what changes; one for each schema of a database.
+_CHANNEL = "'kling_nb ' || hashtext(current_schema())"
 #: The server is gone, or goes: admin shutdown, crash, not yet up, idle for too long.
 _GONE = {None, "57P01", "57P02", "57P03", "25P03"}
 
@@ -70,9 +80,16 @@ def make_engine(url: sa.URL) -> sa.Engine:
 def _prepare(driver: Any, record: Any) -> None:
     driver.autocommit = True
     driver.execute(_SETTINGS)
-    if driver.execute("SELECT to_regclass('writings')").fetchone()[0] is None:
+    there, now = driver.execute(f"SELECT to_regclass('writings'), {_NOW}").fetchone()
+    if there is None:
         driver.execute(f"BEGIN; SELECT pg_advisory_xact_lock({_KEY}); {_MARKS}; COMMIT")
     record.info["marks"] = uuid.uuid4().hex, itertools.count(1)
+    _set_clock(record, now)
+
+
+def _set_clock(connection: Any, now: float) -> None:
+    """Note by how much the server's clock is ahead of ours."""
+    connection.info["ahead"] = datetime.fromtimestamp(now, UTC) - utc_now()
 
 
 def _translate(
@@ -108,6 +125,30 @@ def add_functions(connection: sa.Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
+def add_notices(connection: sa.Connection) -> None:
+    """Have it told what changes: runs and their leases by our id, places and lines by their account."""
+    for name, event, what in (
+        ("run_changed", "AFTER UPDATE OF record, owner ON runs", "NEW.id"),
+        ("place_left_free", "AFTER DELETE ON places", "OLD.account"),
+        ("line_left", "AFTER DELETE ON place_lines", "OLD.account"),
+    ):
+        add_trigger(connection, name, event, "TRUE", f"PERFORM pg_notify({_CHANNEL}, {what});")
+
+
+async def listen(engine: sa.Engine) -> AsyncGenerator[str, None]:
+    """Tell what is changed in the ledger, by a connection of its own; see `Changes`."""
+    _, options = engine.dialect.create_connect_args(engine.url)
+    with suppress(psycopg.Error):
+        connection = await psycopg.AsyncConnection.connect(**options, autocommit=True)
+        try:
+            await connection.execute(f"DO $$ BEGIN EXECUTE format('LISTEN %I', {_CHANNEL}); END $$")
+            yield ""
+            async for notice in connection.notifies():
+                yield notice.payload
+        finally:
+            await connection.close()
+
+
 def check_hosts(_connection: sa.Connection) -> None:
     """Refuse nobody: any number of machines may use it."""
 
@@ -121,11 +162,14 @@ def begin(connection: sa.Connection, *, writing: bool, synced: bool) -> str | No
     name, numbers = connection.info["marks"]
     number = next(numbers)
     old = "DELETE FROM writings WHERE at < now() - interval '1 day'; " if number == 1 else ""
-    run(
+    answers = run(
         driver,
         f"BEGIN; SET LOCAL synchronous_commit = {'on' if synced else 'off'}; "
         f"SELECT pg_advisory_xact_lock({_KEY}); {old}{_MARK.format(name, number)}",
     )
+    while answers.nextset():
+        pass
+    _set_clock(connection, answers.fetchone()[0])
     return f"{name} {number}"
 
 

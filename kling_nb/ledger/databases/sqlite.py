@@ -18,9 +18,12 @@ from kling_nb.ledger.databases.file_systems import file_system, is_network
 from kling_nb.ledger.databases.statements import run_statement
 from kling_nb.records.base import utc_now
 
-__all__ = ["begin", "check_hosts", "cure_of", "is_committed", "is_gone", "make_engine"]
+__all__ = ["begin", "check_hosts", "cure_of", "is_committed", "is_gone", "listen", "make_engine"]
 
 _LIMIT_S = 30
+
+#: A file tells nobody what others change in it.
+listen = None
 
 
 def make_engine(url: sa.URL) -> sa.Engine:

@@ -4,15 +4,17 @@ Statements are written as SQLite takes them, in words that PostgreSQL speaks too
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from kling_nb.errors import LedgerError
+from kling_nb.records.base import utc_now
 
-__all__ = ["ERRORS", "Dialect", "dialect_of", "is_postgresql", "run_statement"]
+__all__ = ["ERRORS", "Dialect", "dialect_of", "is_postgresql", "ledger_now", "run_statement"]
 
 #: What goes wrong in a database, by either way to it.
 ERRORS = (SQLAlchemyError, sqlite3.Error)
@@ -20,6 +22,10 @@ ERRORS = (SQLAlchemyError, sqlite3.Error)
 
 class Dialect(Protocol):
     """What a kind of database does in its own way; the modules `sqlite` and `postgresql`."""
+
+    @property
+    def listen(self) -> Callable[[sa.Engine], AsyncGenerator[str, None]] | None:
+        """What tells of changes, see `Changes`; None where nobody does."""
 
     def make_engine(self, url: sa.URL) -> sa.Engine:
         """Make what connects to it; an address that can keep no ledger is refused."""
@@ -67,6 +73,12 @@ def dialect_of(url: sa.URL) -> Dialect:
 def is_postgresql(connection: sa.Connection) -> bool:
     """Say whether the ledger is in PostgreSQL."""
     return connection.dialect.name == "postgresql"
+
+
+def ledger_now(connection: sa.Connection) -> datetime:
+    """Give the time by the clock that all kernels on the ledger share: the server's, where there is one."""
+    ahead: timedelta = connection.info.get("ahead", timedelta())
+    return utc_now() + ahead
 
 
 def run_statement(connection: sa.Connection, text: str, values: Sequence[Any] = ()) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import sqlalchemy as sa
 
 from kling_nb.errors import LedgerError, UsageError
-from kling_nb.ledger.databases.statements import is_postgresql, run_statement
+from kling_nb.ledger.databases.statements import is_postgresql, ledger_now, run_statement
 from kling_nb.ledger.databases.triggers import add_trigger, run_ddl
 from kling_nb.ledger.places import count_live, fits, place_key
 from kling_nb.ledger.work.queue import enqueue, forget
@@ -134,7 +134,8 @@ def take_work(
     Returns:
         Each with its sweep, and whether more wait.
     """
-    connection, now = transaction.connection, utc_now()
+    connection = transaction.connection
+    now = ledger_now(connection)
     until = (now + timedelta(seconds=ttl_s)).isoformat()
     taken: list[tuple[RunRecord, str]] = []
     more = False
@@ -159,7 +160,8 @@ def left_behind(transaction: "Transaction", most: int) -> list[tuple["RunRecord"
     Returns:
         Each with its sweep, or nothing; None where it was not left to workers.
     """
-    rows = run_statement(transaction.connection, _LEFT, (utc_now().isoformat(), most)).fetchall()
+    connection = transaction.connection
+    rows = run_statement(connection, _LEFT, (ledger_now(connection).isoformat(), most)).fetchall()
     found = ((_readable(transaction, run_id), sweep) for run_id, sweep in rows)
     return [(record, sweep) for record, sweep in found if record is not None]
 
