@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError
 
 from kling_nb.errors import LedgerError
 from kling_nb.interrupts import interrupts_held
-from kling_nb.ledger.changes import Changes
+from kling_nb.ledger.databases.changes import Changes
 from kling_nb.ledger.databases.statements import ERRORS, dialect_of
 from kling_nb.ledger.fork_guard import ForkGate
 from kling_nb.ledger.schema import MIGRATIONS, STEPS

@@ -5,9 +5,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from kling_nb.ledger import changes
-from kling_nb.ledger.changes import Changes
 from kling_nb.ledger.database import Ledger
+from kling_nb.ledger.databases import changes
+from kling_nb.ledger.databases.changes import Changes
 from kling_nb.ledger.places import Seeker, look, place_key, take
 from kling_nb.records.run import RunStatus
 from support.clips import make_record
