@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from kling_nb.session.api import ask_for
-from support.databases import look
+from support.databases import look, schema, server
 from support.paths import ROOT
 from support.workbench import until
 
@@ -57,6 +57,84 @@ def test_a_dask_worker_that_is_killed_costs_no_second_submission(house):
     assert len(set(ids)) == 8
     assert house.submissions == 8
     assert len(list(house.media.glob("*.mp4"))) == 8
+
+
+class Slurm:
+    """Stands in for a cluster: runs the tasks of a job array as processes, and ends them as SLURM does."""
+
+    def __init__(self, folder):
+        self.folder, self.tasks = folder, []
+
+    def sbatch(self, script):
+        """Start the tasks that the script's own lines ask for."""
+        path = self.folder / "job.sh"
+        path.write_text(script, encoding="utf-8")
+        asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(.+)$", script, re.MULTILINE))
+        self.signal = signal.Signals[f"SIG{asked['signal'].partition('@')[0]}"]
+        first, last = map(int, asked["array"].split("-"))
+        bin_folder = str(Path(sys.executable).parent)
+        ours = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
+        for number in range(first, last + 1):
+            with (self.folder / f"slurm-{number}.out").open("w") as out:
+                command = ["/bin/bash", str(path)]
+                env = {**ours, "SLURM_ARRAY_TASK_ID": str(number)}
+                task = subprocess.Popen(command, cwd=self.folder, env=env, stdout=out, stderr=out)
+                self.tasks.append(task)
+
+    def at_the_time_limit(self):
+        """Send the signal that the script asks for."""
+        for task in self.tasks:
+            task.send_signal(self.signal)
+
+    def wait(self):
+        """Wait for the end of all tasks; gives their exit codes and what they said."""
+        codes = [task.wait(120) for task in self.tasks]
+        self.tasks.clear()
+        return codes, [path.read_text("utf-8") for path in sorted(self.folder.glob("slurm-*.out"))]
+
+    def close(self):
+        for task in self.tasks:
+            task.kill()
+            task.wait()
+
+
+@pytest.fixture
+def slurm(house):
+    made = Slurm(house.folder)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    """A PostgreSQL ledger."""
+    base = tmp_path.parent.parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path.parent
+    with schema(server(base).get_uri()) as address:
+        yield address
+
+
+@pytest.mark.matrix
+def test_a_job_array_that_meets_its_time_limit_is_submitted_again(ledger, house, slurm):
+    """Ended while runs are on their way: exit code 0, nothing leased; the next array makes the rest, once."""
+    house.set(LEDGER=ledger)
+    code, _, err = house.script(example("python", "detached=True"))
+    assert (code, house.submissions) == (0, 0), err
+    job = example("bash", "#SBATCH")
+    slurm.sbatch(job)
+    # A sweep leaves one of the four places to single runs.
+    until(lambda: house.accepted == 3)
+    slurm.at_the_time_limit()
+    codes, said = slurm.wait()
+    assert codes == [0, 0], said
+    assert all("6 runs of the ledger not ended" in one for one in said), said
+    assert look(ledger, "SELECT count(*) FROM runs WHERE owner IS NOT NULL") == [(0,)]
+    house.let_go()
+    slurm.sbatch(job)
+    codes, said = slurm.wait()
+    assert codes == [0, 0], said
+    assert look(ledger, "SELECT status, count(*) FROM runs GROUP BY status") == [("succeeded", 6)]
+    assert house.submissions == 6
+    assert len(list(house.media.glob("*.mp4"))) == 6
 
 
 def test_cron_brings_to_its_end_what_others_have_left(house):
