@@ -102,7 +102,8 @@ class Card:
         """Keep the output true until it is over."""
         if self._following or self._asked or self._sweep.quoting:
             return
-        await_at_end([self._sweep])  # type: ignore[list-item]  # it is waited for as a run is
+        if not self._sweep.left_to_workers:
+            await_at_end([self._sweep])  # type: ignore[list-item]  # it is waited for as a run is
         if watched() and not self._is_over():
             self._offer(*self._stops())
         self._begin_to_follow()

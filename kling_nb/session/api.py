@@ -314,8 +314,10 @@ def submit(
     ask = ask_for(**locals())
     session = current()
     session.last = run = session.open(ask)[0]
+    if detached:
+        return run
     await_at_end([run])
-    if parent_process() is not None and not detached:
+    if parent_process() is not None:
         until_accepted(run)
     return run
 

@@ -66,7 +66,7 @@ class Feed:
         self.errors: dict[int, KlingError] = {}
         self.stopped: KlingError | None = None
         self._session, self._name, self._prices = session, name, prices
-        self._left_micros, self._most_micros, self._detached = left_micros, most_micros, detached
+        self._left_micros, self._most_micros, self.detached = left_micros, most_micros, detached
         self._queues: dict[str, deque[Member]] = {}
         for member, provider in members:
             self._queues.setdefault(provider, deque()).append(member)
@@ -147,7 +147,7 @@ class Feed:
         at_once = self._session.settings().max_in_flight
         for provider, queue in self._queues.items():
             there = sum(run.status in _AT_PROVIDER for run in self._undone(provider))
-            places = at_once - there if provider and not self._detached else _CHUNK
+            places = at_once - there if provider and not self.detached else _CHUNK
             for _ in range(min(places, len(queue), _CHUNK)):
                 price = self._prices.get(queue[0].number, 0)
                 if price > self._left_micros:
@@ -159,7 +159,7 @@ class Feed:
 
     def _open(self, members: "Sequence[Member]") -> "Sequence[Opened]":
         asks = [
-            replace(member.ask(self._most(member)), of_sweep=self._name, detached=self._detached)
+            replace(member.ask(self._most(member)), of_sweep=self._name, detached=self.detached)
             for member in members
         ]
         return self._session.open_many(asks)
@@ -175,7 +175,7 @@ class Feed:
                 self.stopped = self.stopped or opened.error
             return
         [run] = opened.runs
-        if self._detached:
+        if self.detached:
             # Whoever looks, looks into the ledger.
             return
         self.runs[member.number] = run

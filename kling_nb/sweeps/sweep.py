@@ -82,6 +82,11 @@ class Sweep:
         return self._feed.stopped if self._feed else None
 
     @property
+    def left_to_workers(self) -> bool:
+        """Whether this kernel has left it to workers (`start(detached=True)`), and sends nothing of it."""
+        return self._feed is not None and self._feed.detached
+
+    @property
     def quoted(self) -> Quote | None:
         """The quote that was made last, if one was."""
         return self._quote

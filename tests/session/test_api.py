@@ -257,6 +257,7 @@ def test_a_headless_cell_can_ask_what_was_submitted(session):
     api.set_surroundings(lambda: Surroundings(folder=session.folder))
     run = kling.submit("A red fox", duration=3)
     assert api.take_submitted() == [run]
+    kling.submit("A worker sends it, and no cell waits for one", duration=3, detached=True)
     assert api.take_submitted() == []
     api.set_surroundings(None)
     kling.submit("A script has no cells", duration=3).wait(90)
