@@ -17,7 +17,8 @@ import weakref
 from _asyncio import Task  # the C type itself: `nest_asyncio` swaps the name in `asyncio`
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import Empty, SimpleQueue
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 __all__ = ["Loop", "lasting_executor", "run_sync"]
@@ -55,7 +56,9 @@ class Loop:
                 loop = asyncio.new_event_loop()
                 loop.set_task_factory(_c_task)
                 # Blocking doors (ledger, disk) wait here; the default of a small machine would be six.
-                loop.set_default_executor(_DaemonExecutor(16))
+                loop.set_default_executor(executor := _DaemonExecutor(16))
+                if isinstance(loop, asyncio.BaseEventLoop):
+                    loop.run_in_executor = partial(executor.hand_over, loop)  # type: ignore[assignment]
                 ready = threading.Event()
 
                 def run() -> None:
@@ -124,7 +127,8 @@ class _DaemonExecutor(ThreadPoolExecutor):
         self._waiting: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._working: list[threading.Thread] = []
         self._growing = threading.Lock()
-        self._idle = threading.Semaphore(0)
+        #: How much is waited for or being done.
+        self._wanted = 0
         # From Python 3.12 on no thread can be started at the end, so there must be one before.
         self._grow()
 
@@ -141,13 +145,42 @@ class _DaemonExecutor(ThreadPoolExecutor):
                 else:
                     future.set_result(result)
 
+        self._put(work)
+        return future
+
+    def hand_over(
+        self, loop: asyncio.AbstractEventLoop, _executor: None, fn: Callable[..., T], *args: Any
+    ) -> "asyncio.Future[T]":
+        """Do what `run_in_executor` does, with one future in the place of two that are chained.
+
+        Args:
+            loop: The loop that asks, on its own thread.
+            _executor: This one: no other is ever asked for.
+            fn: What is called by one of the threads.
+            *args: Its arguments.
+        """
+        future: asyncio.Future[T] = loop.create_future()
+
+        def work() -> None:
+            if future.cancelled():
+                return
+            try:
+                answer = partial(_answer, future, future.set_result, fn(*args))
+            except BaseException as error:  # noqa: BLE001 - as above
+                answer = partial(_answer, future, future.set_exception, error)
+            with contextlib.suppress(RuntimeError):  # a loop that is closed waits for nothing
+                loop.call_soon_threadsafe(answer)
+
+        self._put(work)
+        return future
+
+    def _put(self, work: Callable[[], None]) -> None:
         self._waiting.put(work)
         with self._growing:
-            idle = self._idle.acquire(blocking=False)
-            if len(self._working) < (_FEW if idle else self._most):
+            self._wanted += 1
+            if len(self._working) < (self._most if self._wanted > len(self._working) else _FEW):
                 with contextlib.suppress(RuntimeError):
                     self._grow()
-        return future
 
     def _grow(self) -> None:
         thread = threading.Thread(target=self._work, name="kling_nb hand", daemon=True)
@@ -156,12 +189,14 @@ class _DaemonExecutor(ThreadPoolExecutor):
 
     def _work(self) -> None:
         while True:
-            try:
-                work = self._waiting.get_nowait()
-            except Empty:
-                self._idle.release()
-                work = self._waiting.get()
-            work()
+            self._waiting.get()()
+            with self._growing:
+                self._wanted -= 1
+
+
+def _answer(future: "asyncio.Future[Any]", tell: Callable[[Any], None], what: object) -> None:
+    if not future.done():
+        tell(what)
 
 
 def _c_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> Any:

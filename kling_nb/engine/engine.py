@@ -24,7 +24,7 @@ from kling_nb.engine.driver import Driver
 from kling_nb.engine.job import Job
 from kling_nb.engine.leases import Leases
 from kling_nb.engine.limits import Clock, Limits
-from kling_nb.engine.lookup import Access, Seen, can_cancel, cancel_note, look
+from kling_nb.engine.lookup import Access, Accesses, Seen, can_cancel, cancel_note, look
 from kling_nb.engine.places import Places
 from kling_nb.engine.polling.poller import Poller
 from kling_nb.engine.run import Run
@@ -84,7 +84,7 @@ class Engine:
         self.max_in_flight, self.sandbox_wait = max_in_flight, sandbox_wait
         self.checkpoint = checkpoint
         self.page_folder: Path | None = None
-        self._access, self._totals = access, totals
+        self._accesses, self._totals = Accesses(access), totals
         #: Under this name runs are claimed; no other engine shares it.
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._leases = Leases(ledger, self.owner, self.limits, self.store)
@@ -156,7 +156,7 @@ class Engine:
         run.stop(None)
         if may_revive(run.record):
             store = self.store(run.record.folder)
-            self.loop.start(look_again(run, self._transport, self._access, store, self.uploads))
+            self.loop.start(look_again(run, self._transport, self._accesses.find, store, self.uploads))
             return run
         if (job := self._job(run.id)) is not None:
             job.detach_wanted = False
@@ -252,7 +252,7 @@ class Engine:
         run = driver.run
         if run.fetching and await self.uploads.bring(run):
             return
-        access = await asyncio.to_thread(self._access, run.record)
+        access = await self._accesses.of(run.record)
         self._poller = self._poller or Poller(self.clock)
         job = driver.job = Job(
             run=run,
@@ -350,7 +350,7 @@ class Engine:
             await asyncio.sleep(0.05)
 
     async def _ask_cancel(self, run: Run) -> str:
-        provider = (access := await asyncio.to_thread(self._access, run.record)).provider
+        provider = (access := await self._accesses.of(run.record)).provider
         call = provider.cancel_call(run.record.provider_run_id or "")
         if call is None or not provider.can_cancel(run.status.value):
             run.note = cancel_note(provider, "")

@@ -3,12 +3,15 @@
 Invariants: looking sends no submit and changes nothing; what a look cannot tell is an error with words.
 """
 
+import asyncio
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from kling_nb.errors import ProviderError, TransportError, UsageError
+from kling_nb.errors import KlingError, ProviderError, TransportError, UsageError
 from kling_nb.providers import PROVIDERS, make_provider
 from kling_nb.providers.base import Asked, Provider, Snapshot
 from kling_nb.records.run import RunRecord, RunStatus
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from kling_nb.network.client import Transport
     from kling_nb.providers.messages import Call
 
-__all__ = ["MOST_FOLLOWED", "Access", "Seen", "balance", "can_cancel", "cancel_note", "look"]
+__all__ = ["MOST_FOLLOWED", "Access", "Accesses", "Seen", "balance", "can_cancel", "cancel_note", "look"]
 
 #: Further calls that one reading may take, until a reply decides.
 MOST_FOLLOWED = 3
@@ -36,6 +39,30 @@ class Access:
     provider: Provider
     key: SecretStr | None = None
     account: str = ""
+
+
+class Accesses:
+    """Finds what it takes to ask about runs; those that ask at one moment share what is found.
+
+    Args:
+        find: Gives it for a run, or raises a `KlingError` that says why not.
+    """
+
+    def __init__(self, find: Callable[[RunRecord], Access]) -> None:
+        self.find = find
+        self._finding: dict[tuple[str, str, str], asyncio.Task[Access]] = {}
+
+    async def of(self, record: RunRecord) -> Access:
+        """Give it for a run."""
+        place = record.provider, record.origin, record.account
+        if not record.play and (found := self._finding.get(place)) is not None:
+            # Why not is told of the run that it was looked for: each has its own words.
+            with contextlib.suppress(KlingError):
+                return await asyncio.shield(found)
+        finding = asyncio.ensure_future(asyncio.to_thread(self.find, record))
+        self._finding[place] = finding
+        finding.add_done_callback(lambda _: self._finding.pop(place, None))
+        return await asyncio.shield(finding)
 
 
 @dataclass(frozen=True, kw_only=True)

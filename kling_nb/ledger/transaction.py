@@ -201,10 +201,13 @@ class Transaction:
         Raises:
             LedgerError: There is none, or it cannot be read.
         """
-        record = self.get(run_id)
-        if record is None:
-            raise LedgerError(f"There is no run {run_id} in the ledger.", cure="See `%kling list`.")
-        return record
+        return self._driven(run_id)[0]
+
+    def _driven(self, run_id: str) -> tuple[RunRecord, str | None]:
+        """Give one run, and who drives it."""
+        for _, text, owner in self._rows("SELECT id, record, owner FROM runs WHERE id = ?", run_id):
+            return read_row(run_id, text), owner
+        raise LedgerError(f"There is no run {run_id} in the ledger.", cure="See `%kling list`.")
 
     def change_as(
         self,
@@ -217,9 +220,9 @@ class Transaction:
         answered: bool = False,
     ) -> RunRecord:
         """Change a run as the process that drives it; see `Ledger.change_as`."""
-        record = self.known(run_id)
+        record, holder = self._driven(run_id)
         corrected = answered and record.status is RunStatus.LOST and record.provider_run_id is None
-        if not corrected and (self.owner(run_id) != owner or (at is not None and record.status != at)):
+        if not corrected and (holder != owner or (at is not None and record.status != at)):
             raise LeaseLostError(
                 f"Another process carries run {run_id} by now.", charged=record.charged, run_id=run_id
             )
@@ -235,8 +238,8 @@ class Transaction:
         self, owner: str, run_id: str, kind: str, changes: Mapping[str, Any], *, provider_run_id: str
     ) -> RunRecord | None:
         """Write down the provider's id; None where another process has its own: see `Ledger.accept`."""
-        record = self.known(run_id)
-        known = None if self.owner(run_id) == owner else record.provider_run_id
+        record, holder = self._driven(run_id)
+        known = None if holder == owner else record.provider_run_id
         live = self.live(record.run_key)
         new = {"provider_run_id": provider_run_id}
         if known is None and live is not None and live.id != run_id:

@@ -620,7 +620,7 @@ def test_a_fault_of_ours_ends_as_words_on_the_run(tmp_path):
     stage = Stage(tmp_path, "runflow")
     try:
         engine = stage.new_engine()
-        engine._access = broken
+        engine._accesses.find = broken
         run = engine.handle(stage.record()).wait(90)
         assert "kling_nb failed" in str(run.error)
         assert "ZeroDivisionError" in str(run.error)
