@@ -167,7 +167,7 @@ def say(*parts: object, limit: int = MAX_MESSAGE_CHARS) -> str:
     known = (str(p) for p in parts if isinstance(p, str | int) and not isinstance(p, bool))
     # The first cut bounds the work, the second one the result.
     line = ": ".join(text for text in (one_line(p[:4000]) for p in known) if text)[:4000]
-    for pattern, instead in _SECRETS:
+    for pattern, instead in _SECRETS if line else ():
         line = pattern.sub(instead, line)
     return line if len(line) <= limit else line[: limit - 3].rstrip() + "..."
 
