@@ -234,7 +234,7 @@ def test_what_is_made_of_the_package_is_unknown_where_it_is_used(source, lines):
 def test_every_public_name_is_known_to_buy_or_not_to_buy():
     """A new function of the package is unknown to the bill until somebody says that it is free."""
     unsure = {name for name in kling_nb.__all__ if steps(f"kling.{name}(x)")}
-    assert unsure == {"adopt", "generate", "resolve", "submit", "sweep"}
+    assert unsure == {"adopt", "generate", "resolve", "run_one", "submit", "sweep"}
     assert [step.kind for step in steps("if x:\n    kling.connect()")] == ["unknown"]
     assert [step.kind for step in steps("%%kling --sweep x=a,b\nA {{x}}")] == ["unknown"]
 
