@@ -17,6 +17,7 @@ from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import DetachedError, KlingError
 from kling_nb.ledger.sweeps import newest
+from kling_nb.ledger.work.detached import unsent_runs
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.providers import make_provider
 from kling_nb.records.money import usd
@@ -179,12 +180,14 @@ def resume(call: CommandCall) -> Answer:
         lines += [] if runs else ["Nothing is pending."]
         return answer([*lines, runs.note] if runs.note else lines, runs)
     asked = named(call)
+    with call.session.ledger().reading() as transaction:
+        left = unsent_runs(transaction)
     waiting = [run for run in asked if run.status is RunStatus.CREATED]
     going = [take_up(run, call.session) for run in asked if run.status.pending]
     ended = [run for run in asked if run not in going]
     again = [run for run in ended if may_revive(run.record)]
     found = [run for run in map(look_again, again) if run.status is RunStatus.SUCCEEDED]
-    lines = [_not_sent(run) for run in waiting]
+    lines = [_LEFT.format(run.id) if run.id in left else _not_sent(run) for run in waiting]
     lines += [f"`{run.id}`: its clip is there after all." for run in found]
     lines += [
         f"`{run.id}` has ended ({state_word(run.record)}): there is nothing to resume. {run.note}".rstrip()
@@ -192,6 +195,10 @@ def resume(call: CommandCall) -> Answer:
         if run not in found
     ]
     return answer(lines, [*going, *found])
+
+
+#: Of a run that somebody left to workers.
+_LEFT = "`{}` waits for a worker (`kling-nb worker`), which sends it; it is followed from here."
 
 
 def _not_sent(run: Run) -> str:

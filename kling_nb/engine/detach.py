@@ -16,6 +16,7 @@ from kling_nb.errors import (
     RunFailedError,
     RunLostError,
 )
+from kling_nb.ledger.places import NoPlaceError
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.privacy import redacted
 from kling_nb.records.run import RunRecord, RunStatus, charged, ids_of
@@ -95,6 +96,10 @@ def halted(record: RunRecord, failure: BaseException) -> KlingError:
     if isinstance(failure, asyncio.CancelledError):
         what = f"kling_nb was closed while run {record.id} was {status_word(record.status)}."
         return detached(record, what, f"It is on record: {on_record}", known)
+    if isinstance(failure, NoPlaceError):
+        return detached(
+            record, f"The sweep of run {record.id} is paused.", "`start()` goes on with it.", "no"
+        )
     what = f"kling_nb failed while it carried run {record.id}: {type(failure).__name__}."
     return KlingError(what, charged=known, cure=f"The run is on record: {on_record}", run_id=record.id)
 

@@ -24,7 +24,7 @@ from kling_nb.engine.driver import Driver
 from kling_nb.engine.job import Job
 from kling_nb.engine.leases import Leases
 from kling_nb.engine.limits import Clock, Limits
-from kling_nb.engine.lookup import Access, Accesses, Seen, can_cancel, cancel_note, look
+from kling_nb.engine.lookup import Access, Accesses, Seen, ask_cancel, can_cancel, look
 from kling_nb.engine.places import Places
 from kling_nb.engine.polling.poller import Poller
 from kling_nb.engine.run import Run
@@ -81,8 +81,7 @@ class Engine:
         self.loop, self.ledger = loop, ledger
         self.clock = clock or Clock()
         self.limits = limits or Limits()
-        self.max_in_flight, self.sandbox_wait = max_in_flight, sandbox_wait
-        self.checkpoint = checkpoint
+        self.max_in_flight, self.sandbox_wait, self.checkpoint = max_in_flight, sandbox_wait, checkpoint
         self.page_folder: Path | None = None
         self._accesses, self._totals = Accesses(access), totals
         #: Under this name runs are claimed; no other engine shares it.
@@ -146,6 +145,11 @@ class Engine:
             # Another process drives it: what the caller has just read is newer than what we were told.
             run.publish(record)
         return run
+
+    def forget(self, run_id: str) -> None:
+        """Drop the handle of an ended run that nobody here asks for again."""
+        with self._lock:
+            self._runs.pop(run_id, None)
 
     def known(self) -> list[Run]:
         """Give every handle of this process, oldest first."""
@@ -241,7 +245,10 @@ class Engine:
                     raise asyncio.CancelledError  # noqa: TRY301 - as if it had been closed a moment later
                 await self._drive_once(driver, may_send=may_send, detach=detach)
             except NoPlaceError as error:
-                self._places.park(run, elsewhere=error.elsewhere)
+                if error.halted and not run.sent_here:
+                    run.stop(halted(run.record, error))
+                else:
+                    self._places.park(run, elsewhere=error.elsewhere)
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - any fault must end as words on the run, not vanish in a thread
                 run.stop(halted(run.record, error))
             finally:
@@ -285,8 +292,8 @@ class Engine:
             self._leases.keep(job)
             try:
                 await driver.carry(job, self._places.take)
-            except NoPlaceError:
-                job.lease_left = True
+            except NoPlaceError as error:
+                job.lease_left = not error.halted or run.sent_here
                 raise
             except LeaseLostError:
                 continue  # This machine slept, and another process took the run over: follow it.
@@ -350,19 +357,12 @@ class Engine:
             await asyncio.sleep(0.05)
 
     async def _ask_cancel(self, run: Run) -> str:
-        provider = (access := await self._accesses.of(run.record)).provider
-        call = provider.cancel_call(run.record.provider_run_id or "")
-        if call is None or not provider.can_cancel(run.status.value):
-            run.note = cancel_note(provider, "")
-            return "not_cancellable"
-        reply = await self._transport.send(call, key=access.key, origin=provider.base_url)
-        outcome = provider.read_cancel(reply)
-        run.note = cancel_note(provider, outcome) or run.note
+        outcome = await ask_cancel(self._transport, await self._accesses.of(run.record), run)
         if (driver := self._drivers.get(run.id)) and driver.job and not driver.ending:
             driver.job.wake()
         else:
             self.resume(run)
-        return str(outcome)
+        return outcome
 
     def close(self, grace_s: float = 10) -> None:
         """Stop driving and close the connections; runs on their way stay on record and can be resumed.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
+from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, ProviderError, TransportError, UsageError
 from kling_nb.providers import PROVIDERS, make_provider
 from kling_nb.providers.base import Asked, Provider, Snapshot
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from kling_nb.network.client import Transport
     from kling_nb.providers.messages import Call
 
-__all__ = ["MOST_FOLLOWED", "Access", "Accesses", "Seen", "balance", "can_cancel", "cancel_note", "look"]
+__all__ = ["MOST_FOLLOWED", "Access", "Accesses", "Seen", "ask_cancel", "balance", "can_cancel", "look"]
 
 #: Further calls that one reading may take, until a reply decides.
 MOST_FOLLOWED = 3
@@ -88,14 +89,23 @@ def can_cancel(record: RunRecord) -> bool:
     return make_provider(record.provider).can_cancel(status.value)
 
 
-def cancel_note(provider: Provider, outcome: str) -> str:
-    """Say what came of asking to cancel; `outcome` is empty where it was not even asked."""
-    why = {
-        "": "cannot cancel it now; it goes on and may be charged",
-        "not_cancellable": "says it is too late to cancel; it goes on and may be charged",
-        "unknown": "did not say whether the cancel took effect",
-    }.get(outcome)
-    return f"{provider.label} {why}." if why else ""
+async def ask_cancel(transport: "Transport", access: Access, run: Run) -> str:
+    """Ask to cancel a run that was accepted, and note what its owner should know of the answer.
+
+    Returns:
+        `canceled`, `not_cancellable` or `unknown`.
+    """
+    provider = access.provider
+    call = provider.cancel_call(run.record.provider_run_id or "")
+    if call is None or not provider.can_cancel(run.status.value):
+        run.note = f"{provider.label} cannot cancel it now; it goes on and may be charged."
+        return "not_cancellable"
+    outcome = provider.read_cancel(await transport.send(call, key=access.key, origin=provider.base_url))
+    if outcome == "not_cancellable":
+        run.note = f"{provider.label} says it is too late to cancel; it goes on and may be charged."
+    elif outcome == "unknown":
+        run.note = f"{provider.label} did not say whether the cancel took effect."
+    return str(outcome)
 
 
 async def look(transport: "Transport", access: Access, provider_run_id: str) -> Seen:

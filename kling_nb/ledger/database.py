@@ -303,7 +303,7 @@ class Ledger(LedgerFile):
         """Name the tables that should be there and are not; empty for a sound ledger."""
         with self._transaction(writing=False) as connection:
             there = sa.inspect(connection).get_table_names()
-        made_by_steps = {"figures", "sums", "places", "place_lines", "place_limits", "uploads"}
+        made_by_steps = {"figures", "sums", "places", "place_lines", "place_limits", "uploads", "detached"}
         return sorted(({*MIGRATIONS.metadata.tables} | made_by_steps) - set(there))
 
     def count(self) -> int:

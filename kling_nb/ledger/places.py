@@ -86,11 +86,12 @@ class NoPlaceError(Exception):
 
     Args:
         elsewhere: Whether it is the ledger that says so, and not this process alone.
+        halted: Whether the run is of a sweep that is paused or canceled.
     """
 
-    def __init__(self, *, elsewhere: bool = False) -> None:
+    def __init__(self, *, elsewhere: bool = False, halted: bool = False) -> None:
         super().__init__()
-        self.elsewhere = elsewhere
+        self.elsewhere, self.halted = elsewhere, halted
 
 
 class Seeker(NamedTuple):
@@ -183,9 +184,9 @@ def take(transaction: "Transaction", run_id: str, seeker: Seeker, sweep: str) ->
     """
     connection, account = transaction.connection, seeker.account
     now = ledger_now(connection)
-    paused = "SELECT name FROM sweeps WHERE name = ? AND state = 'paused'"
-    if sweep and run_statement(connection, paused, (sweep,)).fetchone():
-        raise NoPlaceError(elsewhere=True)
+    halted = "SELECT name FROM sweeps WHERE name = ? AND state IN ('paused', 'canceled')"
+    if sweep and run_statement(connection, halted, (sweep,)).fetchone():
+        raise NoPlaceError(elsewhere=True, halted=True)
     most = _limit(connection, seeker, now)
     lines = _lines(connection, account, now)
     counted = "SELECT count(*), count(nullif(sweep, '')) FROM places WHERE account = ? AND run_id <> ?"

@@ -41,7 +41,7 @@ _SUMS = ", ".join(f"CAST(coalesce(sum({name}), 0) AS BIGINT)" for name in ("sett
 #: Runs that a kernel may drive: its own, and what nobody else drives and is not left to workers.
 _FREE = (
     "owner = ? OR ((owner IS NULL OR (owned_until < ? AND status <> 'submitting') OR owned_until = ?) "
-    "AND NOT (status = 'created' AND id IN (SELECT run_id FROM detached)))"
+    "AND NOT (status = 'created' AND EXISTS (SELECT 1 FROM detached WHERE run_id = runs.id)))"
 )
 
 

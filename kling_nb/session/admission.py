@@ -21,6 +21,7 @@ from kling_nb.errors import KlingError, StoreError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.ledger.uploads import note_upload
+from kling_nb.ledger.work.detached import detach
 from kling_nb.media.folder import Store
 from kling_nb.media.names import file_stem
 from kling_nb.media.sidecars import Sidecars
@@ -253,6 +254,15 @@ class Admission:
         transaction.write(record.model_copy(update={"reserved_micros": 0}), "left behind")
         return record.model_copy(update={**self.who, "created_at": now})
 
+    def _destine(self, transaction: Transaction, record: RunRecord) -> None:
+        """Say who sends a run: workers, or this engine."""
+        if self.ask.detached:
+            transaction.release(record.id, self.engine.owner)
+            detach(transaction, record, self.ask.of_sweep)
+        else:
+            # At once, so that nobody who looks after what is left behind takes it for that.
+            transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s)
+
     def _open_take(
         self,
         transaction: Transaction,
@@ -278,11 +288,8 @@ class Admission:
                 record = record.model_copy(update={"earlier": transaction.earlier(record)})
             if self.ask.detached:
                 record = record.model_copy(update={"message": "it waits for a worker (kling-nb worker)"})
-                transaction.insert(record)
-                return record, False
             transaction.insert(record)
-            # Claimed at once, so that nobody who looks after what is left behind takes it for that.
-            transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s)
+            self._destine(transaction, record)
             return record, False
         record = left or decision.record
         if self.ask.private:
@@ -290,6 +297,7 @@ class Admission:
         held = transaction.get(record.id)
         if left is not None:
             transaction.write(record, "taken over", session_id=record.session_id)
+            self._destine(transaction, record)
         elif held is not None and (held.private, held.request) != (record.private, record.request):
             transaction.write(record, "private")
         if held is not None and held.status is not record.status is RunStatus.SUCCEEDED:
@@ -316,6 +324,9 @@ class Admission:
                 # Not synced: the ledger has the intent, and the folder's claim is synced before the POST.
                 self.store.write_sidecar(record, sync=False)
         except StoreError:
+            if self.ask.detached:
+                # A worker may have sent one by now, and writes its own.
+                return
             # All or nothing: none of them may be sent, and each gives its money back.
             for record in records:
                 self.store.claims.drop(record.request_key, record.id)
@@ -365,8 +376,9 @@ class Admission:
         return NOW_PRIVATE
 
     def _handle(self, record: RunRecord, *, reused: bool) -> Run:
-        if not reused and self.ask.detached:
+        if self.ask.detached and record.status is RunStatus.CREATED:
             run = self.engine.peek(record)
+            run.reused = reused
             # The ledger tells of those of a sweep, all together.
             return run if self.ask.of_sweep else self.engine.resume(run)
         unsent = record.status in {RunStatus.CREATED, RunStatus.SUBMITTING}

@@ -14,7 +14,6 @@ from operator import attrgetter
 from kling_nb.engine.run import Run
 from kling_nb.errors import BlockedError, KlingError, LedgerError, StoreError
 from kling_nb.ledger.transaction import Transaction
-from kling_nb.ledger.work.detached import detach
 from kling_nb.media.claims import Stillness
 from kling_nb.media.names import stems_of
 from kling_nb.media.sidecars import Sidecars
@@ -238,16 +237,6 @@ class _Opening:
                 self._refused(number, error)
             else:
                 known.add(record for record, reused in made[number] if not reused)
-        detach(
-            transaction,
-            [
-                (record, call.ask.of_sweep)
-                for number, call in calls.items()
-                if call.ask.detached
-                for record, reused in made.get(number, ())
-                if not reused
-            ],
-        )
         return made
 
     def _write_first_sidecars(self, made: Mapping[int, _Records]) -> None:

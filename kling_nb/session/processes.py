@@ -6,17 +6,18 @@ and sends nothing; no pickle holds the words of a private run.
 
 import copyreg
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from kling_nb.engine.run import Run, Video
-from kling_nb.errors import BlockedError, UsageError
+from kling_nb.errors import BlockedError, KlingError, UsageError
 from kling_nb.records.privacy import redacted
 from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import RunStatus
-from kling_nb.session.budget import Budget
+from kling_nb.session.plan import Ask
 from kling_nb.session.session import Session
 
 __all__ = ["reattach", "run_one", "until_accepted"]
@@ -64,7 +65,9 @@ def run_one(request: TextToVideo | str, *, timeout_s: float | None = None, **opt
         [run] = session.open(replace(ask, once=True))
     except BlockedError as error:
         # An earlier call was told what became of it, and this one is told the same.
-        ended = session.find(error.run_id).error if error.run_id else None
+        ended = None
+        with suppress(KlingError):  # of another ledger it knows no more
+            ended = session.find(error.run_id).error if error.run_id else None
         raise ended or error from None
     return run.result(timeout_s)
 
@@ -75,9 +78,21 @@ def _carried_on(session: Session, name: str) -> Run:
     record = run.record
     if record.status is RunStatus.SUCCEEDED and not engine.store(record.folder).verify(record):
         return engine.fetch(record.model_copy(update={"folder": str(session.media_folder())}))
-    headless = session.surroundings().headless
-    budget = Budget.of(session.settings(), session_id=session.id, headless=headless, play=record.play)
-    return engine.handle(record, reused=True) if record.status.pending and budget.consents() else run
+    if record.status is not RunStatus.CREATED:
+        return run
+    # As its cell would: it is this caller's money from now on.
+    ask = Ask(
+        request=record.request,
+        takes=(record.take,),
+        provider=record.provider,
+        model=record.model,
+        tags=record.tags,
+        metadata=record.metadata,
+        callback_url=record.callback_url,
+        private=record.private,
+        once=True,
+    )
+    return session.open(ask)[0]
 
 
 def until_accepted(run: Run) -> None:

@@ -78,8 +78,8 @@ class Entry:
         with self.looked() as standing:
             return standing.ended[after:]
 
-    def left_to_workers(self) -> set[str]:
-        """Name its runs that workers send and follow."""
+    def left_to_workers(self) -> dict[str, bool]:
+        """Give its runs that workers send and follow, and whether each goes on."""
         with self._session.ledger().reading() as transaction:
             return left_to_workers(transaction, self.stored.name)
 

@@ -8,7 +8,7 @@ refused stops no other; the budget, what was agreed to, a pause and the end of t
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -31,6 +31,8 @@ __all__ = ["Feed"]
 #: Calls in one transaction of the ledger.
 _CHUNK = 100
 _LOOK_S = 1.0
+#: Seconds until a run that is not sent is canceled.
+_CANCEL_S = 60
 _AT_PROVIDER = frozenset({RunStatus.CREATED, RunStatus.SUBMITTING, RunStatus.QUEUED, RunStatus.RUNNING})
 
 
@@ -82,6 +84,12 @@ class Feed:
         self._session.before_close(self.close)
         self._future = self._session.loop.start(self._run())
 
+    def hand_over(self) -> None:
+        """Send nothing more, and end what is not sent, so that others may send it."""
+        self.close()
+        for asked in [run.request_cancel() for run in self._unsent()]:
+            asked.result(_CANCEL_S)
+
     def close(self) -> None:
         """Send nothing more; what was sent goes on."""
         self._closed = True
@@ -113,7 +121,7 @@ class Feed:
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         try:
-            while any(self._queues.values()) and not self._closed:
+            while (any(self._queues.values()) or any(self._unsent())) and not self._closed:
                 if await asyncio.to_thread(self._state) != "started":
                     await asyncio.to_thread(self._cancel_unsent)
                     return
@@ -187,9 +195,13 @@ class Feed:
             self._loop.call_soon_threadsafe(self._changed.set)
 
     def _cancel_unsent(self) -> None:
-        for run in self.runs.values():
-            if run.status is RunStatus.CREATED and not run.done:
-                run.request_cancel()
+        for run in self._unsent():
+            run.request_cancel()
+
+    def _unsent(self) -> Iterator[Run]:
+        """Give what was asked for and waits for a place; of those that go on, which are few."""
+        going = [run for provider in self._going for run in self._undone(provider)]
+        return (run for run in going if run.status is RunStatus.CREATED)
 
     def _spent(self, price: int) -> BudgetError:
         return BudgetError(

@@ -183,9 +183,12 @@ class Sweep:
 
         Raises:
             BudgetError: It does not fit; the message says how many do. Nothing was sent.
+            KlingError: What stopped it before all of it was left to workers.
         """
         if self._feed is not None and self._feed.sending:
-            if self._entry.state() == "started":
+            if detached and not self._feed.detached:
+                self._feed.hand_over()
+            elif self._entry.state() == "started":
                 return self
             self._feed.wait(10)
         if max_cost is not None:
@@ -202,6 +205,8 @@ class Sweep:
         follow()
         if detached:
             self.wait_sent()
+            if (why := self.stopped) is not None:
+                raise why
         return self
 
     def _go_on(self, quote: Quote, *, agreed: bool, detached: bool = False) -> "Sweep":
@@ -305,7 +310,7 @@ class Sweep:
             if run.id not in self._followed:
                 self._followed.add(run.id)
                 run.resume()
-        return not workers and all(run.done for run in runs)
+        return not any(workers.values()) and all(run.done for run in runs)
 
     async def __aiter__(self) -> AsyncIterator[Run]:
         """Give each run as it ends."""

@@ -22,7 +22,7 @@ from kling_nb.config.keys import KEY_VARIABLES, fingerprint
 from kling_nb.config.settings import provider_origin
 from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, LedgerError
-from kling_nb.ledger.places import account_key, place_key
+from kling_nb.ledger.places import account_key
 from kling_nb.ledger.work.detached import PLAY, Lane, left_behind, pending_runs, take_work
 from kling_nb.ledger.work.queue import has_queue, work
 from kling_nb.ledger.writer import AWAY_S
@@ -74,6 +74,8 @@ class Worker:
         self._most = concurrency or _CHUNK
         self._end = None if max_time_s is None else time.monotonic() + max_time_s
         self._mine: dict[str, Run] = {}
+        #: Those that tell of their changes, also while they are left alone.
+        self._handles: dict[str, Run] = {}
         self._ended: Counter[str] = Counter()
         #: By id, until when a run is left alone that could not be carried.
         self._put_off: dict[str, float] = {}
@@ -202,7 +204,7 @@ class Worker:
         if room <= 0:
             return True
         now = time.monotonic()
-        self._put_off = {run_id: until for run_id, until in self._put_off.items() if until > now}
+        self._put_off = {run_id: until for run_id, until in self._put_off.copy().items() if until > now}
         engine = self._session.engine()
         taking = partial(
             take_work,
@@ -210,7 +212,7 @@ class Worker:
             ttl_s=engine.limits.lease_s,
             lanes=self._lanes,
             most=room,
-            but=self._put_off.keys() | self._mine.keys(),
+            but=self._put_off,
         )
         try:
             with self._session.ledger().writing() as transaction:
@@ -228,11 +230,11 @@ class Worker:
         return more
 
     def _moved(self, transaction: "Transaction", record: RunRecord) -> RunRecord:
-        """Have a run end up here where the place it was asked for from is not on this machine."""
+        """Have the clip of a claimed run end up here where the place it was asked for from is not."""
         changes = {}
         if not os.access(record.folder, os.W_OK):
             changes["folder"] = str(self._session.media_folder())
-        if record.play:
+        if record.play and record.status is RunStatus.CREATED:
             changes["origin"] = self._session.sandbox_url(self._session.settings())
         moved = record.model_copy(update=changes)
         if moved != record:
@@ -242,17 +244,13 @@ class Worker:
     def _take_over(self, engine: "Engine", accounts: set[str]) -> None:
         """Take what nobody drives any more, and clips that are not in the team's store yet."""
         with self._session.ledger().writing() as transaction:
-            found = [
-                (record, sweep)
-                for record, sweep in left_behind(transaction, _CHUNK)
-                if record.id not in self._mine
-                and (record.play or place_key(record) in accounts)
-                # Of one that is being submitted the engine finds out by itself whether it is anybody's.
-                and (
-                    record.status is RunStatus.SUBMITTING
-                    or transaction.claim(record.id, engine.owner, engine.limits.lease_s)
-                )
-            ]
+            found = []
+            for record, sweep in left_behind(transaction, accounts, most=_CHUNK, but=self._put_off):
+                if record.status is RunStatus.SUBMITTING:
+                    # The engine finds out by itself whether it is anybody's.
+                    found.append((record, sweep))
+                elif transaction.claim(record.id, engine.owner, engine.limits.lease_s):
+                    found.append((self._moved(transaction, record), sweep))
             _, _, foreign = pending_runs(transaction, accounts)
         for record, left in found:
             # What a dead worker came to submit may still be sent; what was a kernel's own may not.
@@ -266,8 +264,10 @@ class Worker:
         self._session.loop.start(engine.uploads.rest())
 
     def _carry(self, run: Run) -> None:
+        if self._handles.get(run.id) is not run:
+            self._handles[run.id] = run
+            run.on_change(self._changed)
         self._mine[run.id] = run
-        run.on_change(self._changed)
         self._changed(run)
 
     def _changed(self, run: Run) -> None:
@@ -281,6 +281,8 @@ class Worker:
             return
         if run.status.ended:
             self._ended[run.status.value] += 1
+            self._handles.pop(run_id, None)
+            self._session.engine().forget(run_id)
         elif not self._stopping:
             self._put_off[run_id] = time.monotonic() + _REST_S
             self._say(f"{run.error}")
@@ -309,7 +311,7 @@ class Worker:
                 words += (
                     f" {left} of the ledger not ended: {waiting} not sent, {pending - waiting} on their way."
                 )
-            for run_id, why in self._session.upload().items() if not self._stopping else ():
+            for run_id, why in self._session.upload().items() if not self._over() else ():
                 words += f" The clip of run {run_id} is not in the team's store: {why}."
         self._say(words)
 

@@ -246,6 +246,19 @@ def test_submit_names_the_sweep_where_it_gets_a_list(house, enter):
     assert house.submissions == 0
 
 
+def test_what_waits_for_a_place_when_it_is_canceled_is_not_sent(build, monkeypatch):
+    """Also when every member was asked for: a sweep leaves one place free, so that one of four waits."""
+    house = build(held=True)
+    house.set(BUDGET=100)
+    monkeypatch.setattr(api, "_session", house.session())
+    made = kling.sweep([f"Owl {number}" for number in range(4)], duration=3, provider="runflow")
+    until(lambda: house.accepted == 3)
+    made.cancel()
+    house.let_go()
+    made.wait(60)
+    assert (house.submissions, made.progress.done, made.progress.reserved_micros) == (3, 3, 0)
+
+
 def test_a_single_call_waits_for_one_place_and_not_for_the_sweep(build, monkeypatch):
     """What a sweep has still to send stands behind it."""
     house = build(held=True)

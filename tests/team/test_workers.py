@@ -6,16 +6,21 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 import kling_nb as kling
+from kling_nb.commands.run_line import run_words
 from kling_nb.commands.servers import _seconds
-from kling_nb.errors import BudgetError, UsageError, WaitTimeoutError
+from kling_nb.errors import BudgetError, LedgerError, UsageError, WaitTimeoutError
+from kling_nb.ledger.database import Ledger
+from kling_nb.ledger.databases.copying import copy_ledger
 from kling_nb.records.run import RunStatus
 from kling_nb.session import api
 from support.buckets import bucket
 from support.databases import is_postgresql, look, restart, schema, server
+from support.sessions import ask
 from support.workbench import until
 
 #: A worker whose leases soon run out when it is dead.
@@ -35,8 +40,9 @@ import os
 import kling_nb as kling
 from kling_nb.session import api
 from kling_nb.session.session import Session
+from support.stage import QUICK
 ends = lambda step: os._exit(9) if step == "intent in the ledger" else None
-api._session = Session(engine_options={"checkpoint": ends})
+api._session = Session(engine_options={"checkpoint": ends, "limits": QUICK})
 kling.submit("A hare", duration=3, provider="runflow", detached=True, max_cost="9")
 """
 QUEUE = "SELECT (SELECT count(*) FROM procrastinate_jobs) + (SELECT count(*) FROM procrastinate_events)"
@@ -240,6 +246,8 @@ def test_a_detached_sweep_is_followed_paused_and_canceled(held, enter):
     until(lambda: made.progress.done == 3)
     time.sleep(1)
     assert (held.submissions, made.progress.queued) == (3, 5)
+    # What is paused is not waited for.
+    made.wait(10)
     # The same grid, in another kernel.
     enter(held)
     made = kling.sweep("owls")
@@ -253,6 +261,84 @@ def test_a_detached_sweep_is_followed_paused_and_canceled(held, enter):
     worker.send_signal(signal.SIGTERM)
     finish(held, worker)
     assert held.submissions == sent
+
+
+def test_a_sweep_that_a_kernel_sends_is_left_to_workers_in_its_midst(held, enter):
+    """What it has not sent; the kernel may end, and nothing is sent twice."""
+    session = enter(held)
+    words = [f"Owl {number}" for number in range(8)]
+    made = kling.sweep(words, duration=3, provider="runflow", name="owls", max_cost="90")
+    until(lambda: held.accepted == 3)
+    made.start(detached=True)
+    assert (made.progress.going, made.progress.queued) == (3, 5)
+    session.close()
+    held.let_go()
+    finish(held, start(held, "empty"))
+    assert (held.submissions, statuses(held.folder / "ledger.db")["succeeded"]) == (8, 8)
+
+
+def test_nothing_is_left_of_a_sweep_that_was_canceled_meanwhile(house, enter):
+    """A chunk that was on its way into the ledger is refused whole, and holds no money."""
+    session = enter(house)
+    made = kling.sweep(["An owl"], provider="runflow", name="owls", start=False, max_cost="90")
+    made.cancel()
+    with pytest.raises(UsageError, match="canceled meanwhile"):
+        session.open(replace(ask("An owl", provider="runflow"), detached=True, of_sweep="owls"))
+    assert (kling.spend().reserved, look(house.folder / "ledger.db", "SELECT count(*) FROM runs")) == (
+        0,
+        [(0,)],
+    )
+
+
+def test_what_stopped_the_leaving_is_raised(house, enter):
+    """A script that leaves a sweep must not end as if it had."""
+    enter(house)
+    words = [f"Owl {number}" for number in range(4)]
+    made = kling.sweep(words, duration=3, provider="runflow", name="owls", start=False, max_cost="90")
+    quote = made.quote()
+    house.set(BUDGET="0.7")
+    with pytest.raises(BudgetError):
+        made._shown(quote, agreed=False, detached=True)
+    assert made.progress.queued < 4
+
+
+def test_what_a_dead_kernel_left_unsent_is_left_to_workers_by_who_asks_again(house, enter):
+    """With the words of the new call: that is sent once, by a worker."""
+    assert house.script(DIES.replace(", detached=True", "").replace("the ledger", "the folder"))[0] == 9
+    time.sleep(3)
+    enter(house)
+    run = kling.submit("A hare", duration=3, provider="runflow", detached=True)
+    assert run.reused
+    assert "waits for a worker" in run_words(api.current(), ["resume", run.id]).text
+    assert house.submissions == 0
+    finish(house, start(house, "empty"))
+    assert (house.submissions, statuses(house.folder / "ledger.db")) == (1, {"succeeded": 1})
+
+
+def test_what_waits_for_a_worker_is_not_copied_into_another_ledger(house, enter, tmp_path):
+    """There it would look like what a dead kernel left, and be given up."""
+    session = enter(house)
+    leave(2)
+    with pytest.raises(LedgerError, match="2 of its runs wait for a worker"):
+        copy_ledger(session.ledger(), Ledger(tmp_path / "other.db"))
+
+
+def test_a_run_that_is_taken_over_ends_up_with_its_new_worker(held, enter, tmp_path):
+    """Where the folder of its old one is not there."""
+    session = enter(held)
+    leave(2)
+    session.close()
+    first = start(held)
+    until(lambda: held.accepted == 2)
+    until(lambda: statuses(held.folder / "ledger.db").keys() <= {"queued", "running"})
+    first.kill()
+    first.wait(60)
+    held.media.rename(tmp_path / "away")
+    held.set(MEDIA=tmp_path / "workers")
+    held.let_go()
+    finish(held, start(held, "empty"))
+    assert held.submissions == 2
+    assert len(list((tmp_path / "workers").glob("*.mp4"))) == 2
 
 
 def test_a_file_of_prompts_is_left_to_workers(house):

@@ -18,6 +18,7 @@ from kling_nb.ledger.databases.statements import is_postgresql, ledger_now
 from kling_nb.ledger.rows import read_row
 from kling_nb.ledger.schema import EVENTS, LIVE, RUNS, SWEEP_MEMBERS, SWEEPS, VOTES, row_of
 from kling_nb.ledger.uploads import note_upload
+from kling_nb.ledger.work.detached import unsent_runs
 from kling_nb.records.privacy import redacted
 
 __all__ = ["copy_ledger"]
@@ -46,6 +47,8 @@ def copy_ledger(source: Ledger, target: Ledger) -> dict[str, int]:
         driven = sa.select(sa.func.count()).where(RUNS.c.owned_until > ledger_now(old).isoformat())
         if count := old.scalar(driven):
             raise _refused(f"{count} of its runs are driven by a kernel", "End its kernels first.")
+        if count := len(unsent_runs(before)):
+            raise _refused(f"{count} of its runs wait for a worker", "Let workers send them, or cancel them.")
         copied = Counter(runs=0, events=0, settled_micros=0, reserved_micros=0)
         for rows in _pages(old):
             with target.writing() as after:
@@ -67,7 +70,7 @@ def copy_ledger(source: Ledger, target: Ledger) -> dict[str, int]:
 def _refused(why: str, cure: str) -> LedgerError:
     return LedgerError(
         f"The ledger was not copied whole: {why}.",
-        cure=f"Nothing was sent, and it is as it was; copying again goes on where it was left. {cure}",
+        cure=f"Nothing was sent, and what was copied before stays; copying again goes on. {cure}",
     )
 
 

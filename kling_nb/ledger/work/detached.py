@@ -6,7 +6,7 @@ away with the end of its run; what is paused or canceled is given to no worker.
 
 import contextlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -59,11 +59,17 @@ _NEXT = """
         AND (sweeps.state IS NULL OR sweeps.state = 'started')
         AND runs.id NOT IN (SELECT value FROM json_each(?))
     ORDER BY detached.number LIMIT ?"""
+_ACCOUNT = " || ' ' || ".join(
+    ("runs.provider", *(f"json_extract(runs.record, '$.{name}')" for name in ("origin", "account")))
+)
 #: Of a run that is not detached and not sent, nobody but its own kernel knows whether it is still wanted.
 _LEFT = f"""
     SELECT runs.id, detached.sweep FROM runs LEFT JOIN detached ON detached.run_id = runs.id
     WHERE runs.status IN ({_PENDING}) AND (runs.owner IS NULL OR runs.owned_until < ?)
         AND (runs.status <> 'created' OR detached.run_id IS NULL)
+        AND runs.id NOT IN (SELECT value FROM json_each(?))
+        AND (runs.play OR CASE WHEN json_valid(runs.record) THEN {_ACCOUNT} END
+            IN (SELECT value FROM json_each(?)))
     ORDER BY runs.created_at LIMIT ?"""
 
 
@@ -90,26 +96,28 @@ def add_detached(connection: sa.Connection) -> None:
     add_trigger(connection, "detached_ended", event, ended, "DELETE FROM detached WHERE run_id = OLD.id;")
 
 
-def detach(transaction: "Transaction", runs: Sequence[tuple["RunRecord", str]]) -> None:
-    """Leave new runs to workers, and wake one; each with its sweep, or nothing.
+def detach(transaction: "Transaction", record: "RunRecord", sweep: str) -> None:
+    """Leave a run that is not sent to workers, and wake one.
 
     Raises:
-        UsageError: No worker can know the words of one.
+        UsageError: No worker can know its words, or its sweep was canceled meanwhile.
     """
     connection = transaction.connection
-    for record, sweep in runs:
-        if record.private and is_postgresql(connection):
-            raise UsageError(
-                "A private run cannot be detached: a shared ledger keeps no private words.",
-                cure="Nothing was sent. Submit it without `detached`.",
-            )
-        run_statement(
-            connection,
-            "INSERT INTO detached (number, run_id, account, sweep) "
-            "VALUES ((SELECT coalesce(max(number), 0) + 1 FROM detached), ?, ?, ?)",
-            (record.id, PLAY if record.play else place_key(record), sweep),
+    canceled = "SELECT name FROM sweeps WHERE name = ? AND state = 'canceled'"
+    if run_statement(connection, canceled, (sweep,)).fetchone():
+        raise UsageError(f"The sweep {sweep} was canceled meanwhile.", cure="`start()` goes on with it.")
+    if record.private and is_postgresql(connection):
+        raise UsageError(
+            "A private run cannot be detached: a shared ledger keeps no private words.",
+            cure="Nothing was sent. Submit it without `detached`.",
         )
-    enqueue([record.id for record, _ in runs], connection)
+    run_statement(
+        connection,
+        "INSERT INTO detached (number, run_id, account, sweep) "
+        "VALUES ((SELECT coalesce(max(number), 0) + 1 FROM detached), ?, ?, ?)",
+        (record.id, PLAY if record.play else place_key(record), sweep),
+    )
+    enqueue(record.id, connection)
 
 
 def take_work(
@@ -154,14 +162,23 @@ def take_work(
     return taken, more
 
 
-def left_behind(transaction: "Transaction", most: int) -> list[tuple["RunRecord", str | None]]:
+def left_behind(
+    transaction: "Transaction", accounts: Iterable[str], *, most: int, but: Collection[str] = ()
+) -> list[tuple["RunRecord", str | None]]:
     """Give runs on their way that nobody drives: what a dead worker or kernel left.
+
+    Args:
+        transaction: A transaction.
+        accounts: Whose; play runs are everybody's.
+        most: How many at most, the oldest.
+        but: Ids of runs that are left out.
 
     Returns:
         Each with its sweep, or nothing; None where it was not left to workers.
     """
     connection = transaction.connection
-    rows = run_statement(connection, _LEFT, (ledger_now(connection).isoformat(), most)).fetchall()
+    values = (ledger_now(connection).isoformat(), json.dumps([*but]), json.dumps([*accounts]), most)
+    rows = run_statement(connection, _LEFT, values).fetchall()
     found = ((_readable(transaction, run_id), sweep) for run_id, sweep in rows)
     return [(record, sweep) for record, sweep in found if record is not None]
 
@@ -173,10 +190,15 @@ def _readable(transaction: "Transaction", run_id: str) -> "RunRecord | None":
     return None
 
 
-def left_to_workers(transaction: "Transaction", sweep: str) -> set[str]:
-    """Name the runs of a sweep that are left to workers and have not ended."""
-    query = "SELECT run_id FROM detached WHERE sweep = ?"
-    return {run_id for (run_id,) in run_statement(transaction.connection, query, (sweep,)).fetchall()}
+def left_to_workers(transaction: "Transaction", sweep: str) -> dict[str, bool]:
+    """Give the runs of a sweep that are left to workers and have not ended, and whether each goes on."""
+    query = (
+        "SELECT runs.id, runs.status <> 'created' OR sweeps.state = 'started' FROM detached "
+        "JOIN runs ON runs.id = detached.run_id JOIN sweeps ON sweeps.name = detached.sweep "
+        "WHERE detached.sweep = ?"
+    )
+    rows = run_statement(transaction.connection, query, (sweep,)).fetchall()
+    return {run_id: bool(goes_on) for run_id, goes_on in rows}
 
 
 def unsent_runs(transaction: "Transaction") -> set[str]:

@@ -32,23 +32,20 @@ def has_queue(connection: sa.Connection) -> bool:
     return True
 
 
-def enqueue(run_ids: Sequence[str], connection: sa.Connection) -> None:
-    """Have a worker woken for each of some new runs, once their transaction is committed."""
-    if not run_ids or not has_queue(connection):
+def enqueue(run_id: str, connection: sa.Connection) -> None:
+    """Have a worker woken for a run, once this transaction is committed."""
+    if not has_queue(connection):
         return
-    jobs = [
-        _procrastinate().jobs.Job(
-            id=None,
-            queue="kling_nb",
-            lock=None,
-            queueing_lock=run_id,
-            task_name=_TASK,
-            task_kwargs={"run_id": run_id},
-        )
-        for run_id in run_ids
-    ]
+    job = _procrastinate().jobs.Job(
+        id=None,
+        queue="kling_nb",
+        lock=None,
+        queueing_lock=run_id,
+        task_name=_TASK,
+        task_kwargs={"run_id": run_id},
+    )
     try:
-        _deferring().job_manager.batch_defer_jobs(jobs, connection=connection.connection.driver_connection)
+        _deferring().job_manager.defer_job(job, connection=connection.connection.driver_connection)
     except _procrastinate().exceptions.ConnectorException as error:
         raise DBAPIError("enqueue", None, error.__cause__ or error, hide_parameters=True) from None
 
