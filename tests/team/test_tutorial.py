@@ -11,6 +11,9 @@ import pytest
 from support.kernels import errors, texts
 from support.paths import ROOT, memory_folder
 
+#: Seven processes: as the other tutorials that are run whole.
+pytestmark = pytest.mark.matrix
+
 TUTORIAL = ROOT / "notebooks" / "07_team.ipynb"
 
 
@@ -59,7 +62,6 @@ def test_the_tutorial_on_teams_runs_against_postgresql_and_s3(run):
     assert "Working on postgresql://" in "".join(said)
 
 
-@pytest.mark.matrix
 def test_the_tutorial_on_teams_says_where_there_is_no_server(run, tmp_path, monkeypatch):
     """A file and a folder stand in, and all else is as before."""
     missing = tmp_path / "missing"
