@@ -70,7 +70,8 @@ def copy_ledger(source: Ledger, target: Ledger) -> dict[str, int]:
 def _refused(why: str, cure: str) -> LedgerError:
     return LedgerError(
         f"The ledger was not copied whole: {why}.",
-        cure=f"Nothing was sent, and what was copied before stays; copying again goes on where it was left. {cure}",
+        cure="Nothing was sent, and what was copied before stays; copying again goes on where it was left. "
+        f"{cure}",
     )
 
 
