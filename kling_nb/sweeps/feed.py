@@ -133,7 +133,8 @@ class Feed:
                     for member, one in zip(members, opened, strict=True):
                         self._note(member, provider, one)
                 if self.stopped is not None:
-                    return
+                    # What waits for a place is still looked after.
+                    self._queues.clear()
                 if not chunk:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._changed.wait(), _LOOK_S)
