@@ -202,12 +202,24 @@ def _use(session, spec):
     return [{**_end(run), "answer": run.bundle()["text/plain"]} for run in session.runs()]
 
 
+def _open(session):
+    """Open the ledger; whoever begins while its server is away is refused, and begins again."""
+    from kling_nb.errors import LedgerError
+
+    for _ in range(300):
+        with contextlib.suppress(LedgerError):
+            return session.ledger()
+        time.sleep(0.1)
+    return session.ledger()
+
+
 def _hammer(session, spec):
     """Buy clips of $0.56 and try on when refused, until told to stop; where nobody will, until refused."""
     from kling_nb.errors import BudgetError
     from kling_nb.records.request import make_request
     from kling_nb.session.plan import Ask
 
+    _open(session)
     if "session" in spec:
         session.join(spec["session"])
     runs, refused = [], 0

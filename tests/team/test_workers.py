@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -439,7 +440,7 @@ def test_workers_that_are_killed_and_a_database_that_is_restarted_lose_nothing(b
         assert look(address, QUEUE) == [(0,)]
         assert look(address, "SELECT count(*) FROM uploads") == [(0,)]
         shelf = subprocess.run(
-            ["python", "-c", "import fsspec; print(*fsspec.filesystem('s3').find('team/clips'))"],
+            [sys.executable, "-c", "import fsspec; print(*fsspec.filesystem('s3').find('team/clips'))"],
             capture_output=True,
             text=True,
             check=True,
