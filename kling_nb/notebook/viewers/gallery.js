@@ -8,7 +8,7 @@
 
 const KEPT_CLIPS = 8;
 const KEPT_BYTES = 96 * 1024 * 1024;
-const PIECE = 125; // tiles that are put in at once: a thousand would hold the page up
+const PIECE = 250; // tiles that are put in at once: a thousand would hold the page up
 const LINGER_MS = 150; // a pointer that only passes by asks for nothing
 
 const number = (value) => (value === null ? -1 : value);
