@@ -29,6 +29,7 @@ __all__ = [
     "NoPlaceError",
     "Seeker",
     "account_key",
+    "account_sql",
     "add_places",
     "count_live",
     "fits",
@@ -44,9 +45,14 @@ _IN_LINE_S = 5
 
 _SENT = "('submitting', 'queued', 'running')"
 _BEFORE_END = "('created', 'submitting', 'queued', 'running')"
-_KEY = " || ' ' || ".join(
-    ("NEW.provider", *(f"json_extract(NEW.record, '$.{x}')" for x in ("origin", "account")))
-)
+
+
+def account_sql(row: str) -> str:
+    """Write `place_key` in SQL, for a row of `runs`; its record must be JSON."""
+    fields = (f"json_extract({row}.record, '$.{name}')" for name in ("origin", "account"))
+    return " || ' ' || ".join((f"{row}.provider", *fields))
+
+
 _TABLES = (
     """CREATE TABLE places (
         run_id VARCHAR PRIMARY KEY NOT NULL,
@@ -75,7 +81,9 @@ _TABLES = (
 _TAKEN = f"""NEW.owner IS NOT NULL AND NEW.status IN {_SENT}
     AND (OLD.owner IS NULL OR OLD.owner <> NEW.owner OR OLD.status NOT IN {_SENT})
     AND NOT EXISTS (SELECT 1 FROM places WHERE run_id = NEW.id)"""
-_TAKE = f"INSERT INTO places (run_id, account, sweep, since) VALUES (NEW.id, {_KEY}, '', {{now}});"
+_TAKE = (
+    f"INSERT INTO places (run_id, account, sweep, since) VALUES (NEW.id, {account_sql('NEW')}, '', {{now}});"
+)
 _LEFT = f"""OLD.owner IS NOT NULL AND OLD.status IN {_BEFORE_END}
     AND (NEW.owner IS NULL OR NEW.status NOT IN {_BEFORE_END})"""
 _LEAVE = "DELETE FROM places WHERE run_id = OLD.id;"

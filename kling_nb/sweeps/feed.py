@@ -8,7 +8,7 @@ refused stops no other; the budget, what was agreed to, a pause and the end of t
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -121,7 +121,7 @@ class Feed:
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         try:
-            while (any(self._queues.values()) or any(self._unsent())) and not self._closed:
+            while (any(self._queues.values()) or self._unsent()) and not self._closed:
                 if await asyncio.to_thread(self._state) != "started":
                     await asyncio.to_thread(self._cancel_unsent)
                     return
@@ -199,10 +199,10 @@ class Feed:
         for run in self._unsent():
             run.request_cancel()
 
-    def _unsent(self) -> Iterator[Run]:
+    def _unsent(self) -> list[Run]:
         """Give what was asked for and waits for a place; of those that go on, which are few."""
         going = [run for provider in self._going for run in self._undone(provider)]
-        return (run for run in going if run.status is RunStatus.CREATED)
+        return [run for run in going if run.status is RunStatus.CREATED]
 
     def _spent(self, price: int) -> BudgetError:
         return BudgetError(

@@ -14,7 +14,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from kling_nb.addresses import is_loopback
@@ -206,17 +205,16 @@ class Worker:
         now = time.monotonic()
         self._put_off = {run_id: until for run_id, until in self._put_off.copy().items() if until > now}
         engine = self._session.engine()
-        taking = partial(
-            take_work,
-            owner=engine.owner,
-            ttl_s=engine.limits.lease_s,
-            lanes=self._lanes,
-            most=room,
-            but=self._put_off,
-        )
         try:
             with self._session.ledger().writing() as transaction:
-                taken, more = taking(transaction)
+                taken, more = take_work(
+                    transaction,
+                    engine.owner,
+                    engine.limits.lease_s,
+                    self._lanes,
+                    most=room,
+                    but=self._put_off,
+                )
                 taken = [(self._moved(transaction, record), sweep) for record, sweep in taken]
             for record, sweep in taken:
                 self._carry(engine.handle(record, reused=True, sweep=sweep))

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from kling_nb.errors import LedgerError, UsageError
 from kling_nb.ledger.databases.statements import is_postgresql, ledger_now, run_statement
 from kling_nb.ledger.databases.triggers import add_trigger, run_ddl
-from kling_nb.ledger.places import count_live, fits, place_key
+from kling_nb.ledger.places import account_sql, count_live, fits, place_key
 from kling_nb.ledger.work.queue import enqueue, forget
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import RunStatus
@@ -59,16 +59,13 @@ _NEXT = """
         AND (sweeps.state IS NULL OR sweeps.state = 'started')
         AND runs.id NOT IN (SELECT value FROM json_each(?))
     ORDER BY detached.number LIMIT ?"""
-_ACCOUNT = " || ' ' || ".join(
-    ("runs.provider", *(f"json_extract(runs.record, '$.{name}')" for name in ("origin", "account")))
-)
 #: Of a run that is not detached and not sent, nobody but its own kernel knows whether it is still wanted.
 _LEFT = f"""
     SELECT runs.id, detached.sweep FROM runs LEFT JOIN detached ON detached.run_id = runs.id
     WHERE runs.status IN ({_PENDING}) AND (runs.owner IS NULL OR runs.owned_until < ?)
         AND (runs.status <> 'created' OR detached.run_id IS NULL)
         AND runs.id NOT IN (SELECT value FROM json_each(?))
-        AND (runs.play OR CASE WHEN json_valid(runs.record) THEN {_ACCOUNT} END
+        AND (runs.play OR CASE WHEN json_valid(runs.record) THEN {account_sql("runs")} END
             IN (SELECT value FROM json_each(?)))
     ORDER BY runs.created_at LIMIT ?"""
 
