@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kling_nb import errors
-from kling_nb.commands.ledger_copy import ledger_app
-from kling_nb.commands.servers import callbacks_app, sandbox_app, worker
 from kling_nb.commands.syntax.subcommands import offered
+from kling_nb.commands.terminal import callbacks_app, ledger_app, sandbox_app, worker
 from kling_nb.files import escape_unwritable
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def _print(text: str) -> None:
 
 def _put(text: str, value: Any, *, as_json: bool) -> None:
     if as_json:
-        from kling_nb.views.json_text import json_text
+        from kling_nb.commands.answer import json_text
 
         text = json_text(value, sys.stdout.encoding or "utf-8")
     _print(text)

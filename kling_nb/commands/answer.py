@@ -1,8 +1,10 @@
-"""What a command shows: sentences and tables, as HTML and as plain text.
+"""What a command shows: sentences and tables, as HTML, as plain text, or JSON for programs.
 
 Invariants: the same content goes out as HTML and as plain text; a command itself knows no IPython.
 """
 
+import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from kling_nb.engine.run import Run
     from kling_nb.records.run import Mode
 
-__all__ = ["Answer", "answer", "verbatim"]
+__all__ = ["Answer", "answer", "json_text", "verbatim"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,3 +76,25 @@ def verbatim(text: str, value: Any = None) -> Answer:
         'one'
     """
     return Answer(html=tag("pre", text, style="white-space:pre-wrap;font-size:12px"), text=text, value=value)
+
+
+def json_text(value: Any, encoding: str) -> str:
+    r"""Write a value as JSON that no terminal can misread.
+
+    What turns a terminal's colours or its reading direction, or what it has no letter for, is escaped.
+
+    Args:
+        value: Plain data; what is none is written as text.
+        encoding: Of the stream that it goes to.
+
+    Example:
+        >>> json_text("a\x1b[1m\u72d0", "ascii")
+        '"a\\u001b[1m\\u72d0"'
+    """
+
+    def written(sign: re.Match[str]) -> str:
+        letter = sign[0]
+        shown = letter.isprintable() and letter.encode(encoding, "ignore")
+        return letter if shown else json.dumps(letter)[1:-1]
+
+    return re.sub(r"[^\n -~]", written, json.dumps(value, indent=2, default=str, ensure_ascii=False))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from kling_nb.engine.clips.fetch import fetch_again
 from kling_nb.engine.clips.refetch import look_again, refetch
+from kling_nb.engine.clips.uploads import Uploads
 from kling_nb.engine.detach import halted
 from kling_nb.engine.driver import Driver
 from kling_nb.engine.job import Job
@@ -28,7 +29,6 @@ from kling_nb.engine.lookup import Access, Accesses, Seen, ask_cancel, can_cance
 from kling_nb.engine.places import Places
 from kling_nb.engine.polling.poller import Poller
 from kling_nb.engine.run import Run
-from kling_nb.engine.uploads import Uploads
 from kling_nb.errors import KlingError, LedgerError, StoreError
 from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.database import LeaseLostError, Ledger

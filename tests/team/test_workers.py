@@ -13,7 +13,7 @@ import pytest
 
 import kling_nb as kling
 from kling_nb.commands.run_line import run_words
-from kling_nb.commands.servers import _seconds
+from kling_nb.commands.terminal import _seconds
 from kling_nb.errors import BudgetError, LedgerError, UsageError, WaitTimeoutError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.databases.copying import copy_ledger

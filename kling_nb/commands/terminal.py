@@ -1,18 +1,20 @@
-"""The commands that go on until they are interrupted: `sandbox serve`, `callbacks serve` and `worker`.
+"""The commands of a terminal alone: `sandbox serve`, `callbacks serve`, `worker` and `ledger copy`.
 
 Invariants: importing this imports nothing heavy, for `kling-nb --help` reads it; each server prints one JSON
 line on stdout, and only once it answers.
 """
 
+import json
 import re
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kling_nb import errors
 
-__all__ = ["callbacks_app", "sandbox_app", "worker"]
+__all__ = ["callbacks_app", "ledger_app", "sandbox_app", "worker"]
 
 sandbox_app = typer.Typer(
     help="The loopback server that plays both providers.", no_args_is_help=True, rich_markup_mode=None
@@ -20,6 +22,7 @@ sandbox_app = typer.Typer(
 callbacks_app = typer.Typer(
     help="What Runflow calls when a run has ended.", no_args_is_help=True, rich_markup_mode=None
 )
+ledger_app = typer.Typer(help="The ledger itself.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @sandbox_app.command("serve")
@@ -95,3 +98,36 @@ def _seconds(text: str) -> float:
     if (found := re.fullmatch(r"(\d{1,6})(s|m|h)", text)) is None:
         raise errors.UsageError(f"{text!r} is no time.", cure="Write e.g. 60s, 55m or 8h.")
     return int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+@ledger_app.command("copy")
+def ledger_copy(
+    source: Annotated[str, typer.Argument(help="Path or database address of the ledger to copy.")],
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            help="Of the ledger that it goes into. Left out, it is that of KLING_NB_LEDGER or of the user's "
+            "config.toml, so that a password stands in no list of processes."
+        ),
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Copy a ledger into another, e.g. a file into PostgreSQL; what is there already is left as it is."""
+    from kling_nb.addresses import is_address
+    from kling_nb.config.loading import load_settings
+    from kling_nb.ledger.database import Ledger
+    from kling_nb.ledger.databases.copying import copy_ledger
+
+    if not is_address(source) and not Path(source).is_file():
+        raise errors.UsageError(f"There is no ledger {source}.", cure="Nothing was copied.")
+    old, new = Ledger(source), Ledger(target or load_settings().ledger)
+    try:
+        copied = copy_ledger(old, new)
+    finally:
+        old.close()
+        new.close()
+    words = ", ".join(f"{copied[name]:,} {name}" for name in ("runs", "events", "votes", "sweeps"))
+    money = f"${copied['settled_micros'] / 1e6:.2f} settled, ${copied['reserved_micros'] / 1e6:.2f} reserved"
+    text = f"{new.where} has all of {old.where}: {words}; {money}."
+    sys.stdout.write((json.dumps(copied) if as_json else text) + "\n")
