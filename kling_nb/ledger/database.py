@@ -6,7 +6,6 @@ id that was paid for; whatever goes wrong is a `LedgerError`.
 
 import json
 from collections.abc import Sequence
-from datetime import date
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,7 @@ from kling_nb.ledger.figures import differences, rebuild
 from kling_nb.ledger.listing import Listing
 from kling_nb.ledger.rows import Records, read_rows
 from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS
-from kling_nb.ledger.tallies import count_unreadable, read_open, read_tallies
+from kling_nb.ledger.tallies import Chosen, count_unreadable, read_newest_days, read_open, read_tallies
 from kling_nb.ledger.transaction import LeaseLostError, Transaction
 from kling_nb.pricing.estimate import Bill
 from kling_nb.records.money import Totals
@@ -203,19 +202,27 @@ class Ledger(LedgerFile):
         """Count the runs that cannot be read, so that no listing has them; of one session or of all."""
         return self.read(lambda connection: count_unreadable(connection, session_id))
 
-    def tallies(
-        self, *, session_id: str | None = None, since: date | None = None, until: date | None = None
-    ) -> list[Tally]:
-        """Give the running totals of all readable runs, each run in one of them.
+    def tallies(self, chosen: Chosen | None = None, *, fine: bool = True) -> list[Tally]:
+        """Give the running totals of readable runs, each run in one of them.
 
         Args:
-            session_id: Only of this session.
-            since: Only of this day (UTC) and later.
-            until: Only of this day and earlier.
+            chosen: Which runs; all of them unless given.
+            fine: Whether each day and session has totals of its own; as many as there are days, then.
         """
-        return self.read(
-            lambda connection: read_tallies(connection, session_id=session_id, since=since, until=until)
-        )
+        return self.read(partial(read_tallies, chosen=chosen or Chosen(), fine=fine))
+
+    def newest_days(self, chosen: Chosen, *, play: bool, most: int) -> tuple[list[Tally], int]:
+        """Give the totals of the newest days with readable runs.
+
+        Args:
+            chosen: Which runs.
+            play: Of play money, or of real money.
+            most: At most so many days.
+
+        Returns:
+            The days, newest first, and how many there are in all.
+        """
+        return self.read(partial(read_newest_days, chosen=chosen, play=play, most=most))
 
     def open_charges(self) -> Records:
         """List the ended runs of real money whose charge is not their provider's own word in dollars."""

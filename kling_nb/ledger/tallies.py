@@ -1,33 +1,79 @@
-"""What reports read of the ledger: running totals, and the few runs that they point out."""
+"""What reports read of the ledger: running totals, and the few runs that they point out.
+
+Invariants: what is read is as much as is shown, so that a ledger of years is added up by the database.
+"""
 
 import functools
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
 
+from kling_nb.ledger.databases.statements import is_postgresql
 from kling_nb.ledger.figures import MEASURES
 from kling_nb.ledger.rows import Records, read_rows
 from kling_nb.records.tally import Tally, shown_tags
 
-__all__ = ["count_unreadable", "read_open", "read_tallies"]
+__all__ = ["Chosen", "count_unreadable", "read_newest_days", "read_open", "read_tallies"]
+
+_SUMS = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in MEASURES)
 
 
-def read_tallies(
-    connection: sa.Connection, *, session_id: str | None, since: date | None, until: date | None
-) -> list[Tally]:
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """Which runs a report is of.
+
+    Args:
+        session_id: Only of this session.
+        since: Only of this day (UTC) and later.
+        until: Only of this day and earlier.
+        project: Only of this project.
+    """
+
+    session_id: str | None = None
+    since: date | None = None
+    until: date | None = None
+    project: str | None = None
+
+    def rows(self, connection: sa.Connection) -> tuple[str, list[str]]:
+        """Say which rows of `sums` these are: a condition, and the values in it."""
+        # Each session has a scope of its own, and all of them lie side by side.
+        scopes = ["report:", "report;"] if self.session_id is None else [f"report:{self.session_id}"] * 2
+        where = "scope >= ? AND scope <= ? AND day >= ? AND day <= ? AND runs <> 0"
+        values = [*scopes, str(self.since or ""), str(self.until or "9")]
+        if self.project is not None:
+            named = "name::jsonb ->> 2" if is_postgresql(connection) else "json_extract(name, '$[2]')"
+            where, values = f"{where} AND {named} = ?", [*values, self.project]
+        return where, values
+
+
+def read_tallies(connection: sa.Connection, chosen: Chosen, *, fine: bool) -> list[Tally]:
     """Read the running totals of reports; see `Ledger.tallies`."""
-    # Each session has a scope of its own, and all of them lie side by side.
-    first, last = ("report:", "report;") if session_id is None else (f"report:{session_id}",) * 2
-    rows = connection.exec_driver_sql(
-        f"SELECT scope, name, play, day, {', '.join(MEASURES)} FROM sums WHERE scope >= ? AND scope <= ? "
-        "AND day >= ? AND day <= ? AND runs <> 0",
-        (first, last, str(since or ""), str(until or "9")),
-    )
+    where, values = chosen.rows(connection)
+    read = f"scope, name, play, day, {', '.join(MEASURES)} FROM sums WHERE {where}"
+    if not fine:
+        read = f"'', name, play, '', {_SUMS} FROM sums WHERE {where} GROUP BY name, play"
+    rows = connection.exec_driver_sql(f"SELECT {read}", tuple(values))
     # The same few names stand on every day.
-    read = functools.cache(_labels_and_tags)
-    return [_tally(*read(row[1]), *row) for row in rows]
+    labels = functools.cache(_labels_and_tags)
+    return [_tally(labels(name), scope, play, day, figures) for scope, name, play, day, *figures in rows]
+
+
+def read_newest_days(
+    connection: sa.Connection, chosen: Chosen, *, play: bool, most: int
+) -> tuple[list[Tally], int]:
+    """Read the totals of the newest days; see `Ledger.newest_days`."""
+    where, values = chosen.rows(connection)
+    rows = connection.exec_driver_sql(
+        f"SELECT count(*) OVER (), day, {_SUMS} FROM sums WHERE {where} AND play = ? "
+        "GROUP BY day ORDER BY day DESC LIMIT ?",
+        (*values, int(play), most),
+    ).all()
+    days = [_tally(({}, {}), "", int(play), day, figures) for _, day, *figures in rows]
+    return days, rows[0][0] if rows else 0
 
 
 def _labels_and_tags(name: str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -37,16 +83,11 @@ def _labels_and_tags(name: str) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _tally(
-    labels: dict[str, Any],
-    tags: dict[str, str],
-    scope: str,
-    _name: str,
-    play: int,
-    day: str,
-    *figures: int,
+    known: tuple[dict[str, Any], dict[str, str]], scope: str, play: int, day: str, figures: Sequence[int]
 ) -> Tally:
-    counted: dict[str, Any] = dict(zip(MEASURES, figures, strict=True))
+    labels, tags = known
     labels = {**labels, "day": day, "session": scope.removeprefix("report:")}
+    counted: dict[str, Any] = dict(zip(MEASURES, figures, strict=True))
     return Tally(play=bool(play), labels=labels, tags=tags, **counted)
 
 

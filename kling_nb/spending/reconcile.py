@@ -18,12 +18,14 @@ from kling_nb.config.keys import KEY_VARIABLES, fingerprint
 from kling_nb.engine.lookup import Access, Seen, balance, look
 from kling_nb.engine.watch import reported
 from kling_nb.errors import KlingError
+from kling_nb.ledger.tallies import Chosen
 from kling_nb.providers.base import Snapshot
 from kling_nb.records.money import Totals, in_currency, usd
 from kling_nb.records.privacy import hidden
 from kling_nb.records.run import RunRecord, RunStatus, charged
 from kling_nb.session.api import current
 from kling_nb.session.session import Session
+from kling_nb.spending.counted import Counted
 from kling_nb.spending.report import BalanceLine, Check, CostReport
 from kling_nb.spending.sums import read_day, read_dimensions, select
 
@@ -77,23 +79,23 @@ def costs(
     session = session or current()
     wide = everything or first is not None or last is not None or project is not None
     ledger, whose = session.ledger(), None if wide else session.id
-    chosen = partial(select, since=first, until=last, project=project)
     checks = None
     if reconcile:
         mine = [record for record in ledger.open_charges() if whose in {None, record.session_id}]
-        checks = _reconcile(session, chosen(mine))
-    tallies = ledger.tallies(session_id=whose, since=first, until=last)
-    return CostReport(
-        [tally for tally in tallies if project is None or tally.labels["project"] == project],
+        checks = _reconcile(session, select(mine, since=first, until=last, project=project))
+    chosen = Chosen(session_id=whose, since=first, until=last, project=project)
+    report = CostReport(
+        Counted(ledger, chosen),
         by=by,
         scope=_scope(first, last, project) if wide else "this session",
         money=session_money(session),
         checks=checks,
         balances=balances(session) if reconcile else (),
         unread=ledger.unreadable(whose),
-        one_by_one=lambda: chosen(ledger.runs(session_id=whose)),
-        earlier="" if wide or tallies else _earlier(ledger),
     )
+    if not wide and not report.totals:
+        report.earlier = _earlier(ledger)
+    return report
 
 
 def _earlier(ledger: "Ledger") -> str:

@@ -6,7 +6,7 @@ bars say nothing that is not also a number beside them.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +17,10 @@ from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import Totals, plain_usd, usd, usd_of
 from kling_nb.records.run import RunRecord
 from kling_nb.records.tally import Tally, tally_of
+from kling_nb.spending.counted import Counted
 from kling_nb.spending.sums import (
     OVERVIEW,
+    Group,
     add_up,
     columns,
     difference,
@@ -26,7 +28,7 @@ from kling_nb.spending.sums import (
     read_dimensions,
     row_of,
 )
-from kling_nb.spending.tables import LEGEND, drawn, sums_table, sums_words
+from kling_nb.spending.tables import LEGEND, MOST_ROWS, drawn, sums_table, sums_words
 from kling_nb.views.html import FONT, tag
 from kling_nb.views.tables import Part, csv_text, page_of, text_of
 from kling_nb.views.words import session_words, there_are, unread_words
@@ -107,15 +109,13 @@ class CostReport:
     """What some runs were estimated at, reported to cost and settled at.
 
     Args:
-        records: The runs, or the figures of many that were counted together.
+        records: The runs, one by one, or in a ledger that counts them together.
         by: What the rows are arranged by; see `spending.DIMENSIONS`.
         scope: Which runs these are, in words.
         money: What the session has spent and may spend, real money first.
         checks: What asking the providers again came to, run by run.
         balances: What the providers say is left.
         unread: How many rows of the ledger could not be read, so that they are in no figure.
-        one_by_one: Reads the runs where `records` are figures of many, and a row for each is wanted.
-        earlier: What was spent before, in a sentence.
 
     Example:
         >>> report = CostReport([])
@@ -127,7 +127,7 @@ class CostReport:
 
     def __init__(
         self,
-        records: Iterable[RunRecord | Tally],
+        records: Iterable[RunRecord | Tally] | Counted,
         *,
         by: str | Sequence[str] | None = None,
         scope: str = "this session",
@@ -135,8 +135,6 @@ class CostReport:
         checks: Sequence[Check] | None = None,
         balances: Sequence[BalanceLine] = (),
         unread: int = 0,
-        one_by_one: Callable[[], Iterable[RunRecord]] | None = None,
-        earlier: str = "",
     ) -> None:
         self.dimensions = read_dimensions(by)
         self.scope = scope
@@ -145,18 +143,18 @@ class CostReport:
         self.balances = tuple(balances)
         self.unread = unread
         self._arranged = by is not None
-        self._earlier = earlier
-        self._one_by_one = one_by_one
-        self._tallies = [each if isinstance(each, Tally) else tally_of(each) for each in records]
-        self._groups = group(self._counted(self.dimensions), self.dimensions)
-
-    def _counted(self, by: Sequence[str]) -> Sequence[Tally]:
-        if "run" in by and self._one_by_one is not None:
-            return [tally_of(record) for record in self._one_by_one()]
-        return self._tallies
+        #: What was spent before, in a sentence.
+        self.earlier = ""
+        self._counted = records if isinstance(records, Counted) else None
+        self._tallies = (
+            records.tallies(self.dimensions)
+            if isinstance(records, Counted)
+            else [each if isinstance(each, Tally) else tally_of(each) for each in records]
+        )
+        self._groups = group(self._tallies, self.dimensions)
 
     def by(self, dimensions: str | Sequence[str]) -> "CostReport":
-        """Arrange the same runs anew.
+        """Arrange the same runs anew, as they are now.
 
         Args:
             dimensions: e.g. `day`, `tag:scene`, `provider,day` or `run`.
@@ -169,14 +167,13 @@ class CostReport:
             ('day',)
         """
         return CostReport(
-            self._tallies,
+            self._counted or self._tallies,
             by=dimensions,
             scope=self.scope,
             money=self.money,
             checks=self.checks,
             balances=self.balances,
             unread=self.unread,
-            one_by_one=self._one_by_one,
         )
 
     # -- data ------------------------------------------------------------------------
@@ -257,14 +254,13 @@ class CostReport:
         everything = add_up(self._tallies)
         if not everything:
             yield f"{scope}: no runs."
-        if self._earlier:
-            yield self._earlier
+        if self.earlier:
+            yield self.earlier
         for sums in everything:
             kind = "play money" if sums.play else "real money"
             yield f"{scope}, {kind}: {sums_words(sums)}."
             for by in self._sections(play=sums.play):
-                counted = [tally for tally in self._counted(by) if tally.play is sums.play]
-                yield from sums_table(by, counted, sums)
+                yield from sums_table(by, *self._table(by, play=sums.play), sums)
         if any(drawn(sums) for sums in everything):
             yield LEGEND
         if self.unread:
@@ -277,6 +273,14 @@ class CostReport:
             return [self.dimensions]
         tagged = any(tally.tags for tally in self._tallies if tally.play is play)
         return [OVERVIEW, ("day",), *([("tag",)] if tagged else [])]
+
+    def _table(self, by: tuple[str, ...], *, play: bool) -> tuple[list[Group], int]:
+        """Give the rows of a table, as far as they are shown, and how many there are."""
+        if self._counted is not None and by == ("day",) != self.dimensions:
+            days, number = self._counted.newest_days(play=play, most=MOST_ROWS)
+            return group(days, by), number
+        groups = group([tally for tally in self._tallies if tally.play is play], by)
+        return groups, len(groups)
 
     def _checked(self) -> Iterator[Part]:
         if self.checks is None:

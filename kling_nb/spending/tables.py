@@ -9,15 +9,15 @@ from collections.abc import Iterator, Sequence
 from kling_nb.errors import one_line
 from kling_nb.pricing.catalog import provider_label
 from kling_nb.records.money import usd
-from kling_nb.records.tally import Tally
-from kling_nb.spending.sums import Group, Sums, difference, group
+from kling_nb.spending.sums import Group, Sums, difference
 from kling_nb.views.html import BLUE, Html, join, tag
 from kling_nb.views.tables import Part
 
-__all__ = ["LEGEND", "drawn", "sums_table", "sums_words"]
+__all__ = ["LEGEND", "MOST_ROWS", "drawn", "sums_table", "sums_words"]
 
 LEGEND = "Bars: outlined is estimated; below it, solid is settled and grey is reserved."
-_MOST_ROWS = 40
+#: How many rows of a table are shown.
+MOST_ROWS = 40
 
 #: A label without a space, as a long tag is, must not push the numbers out of sight.
 _FIRST = "min-width:110px;max-width:320px;overflow-wrap:break-word"
@@ -46,19 +46,19 @@ def _figures(sums: Sums) -> tuple[str, str, str, str]:
     )
 
 
-def sums_table(by: Sequence[str], tallies: Sequence[Tally], whole: Sums) -> Iterator[Part]:
+def sums_table(by: Sequence[str], groups: Sequence[Group], number: int, whole: Sums) -> Iterator[Part]:
     """Draw a table of runs of one kind of money, with bars to its own scale.
 
     Args:
         by: What its rows are.
-        tallies: The runs, all of play money or none.
+        groups: The rows, all of play money or none; those that are not shown may be left out.
+        number: How many there are.
         whole: Their sums.
 
     Returns:
         The table, and what a reader must know about it.
     """
-    groups = group(tallies, by)
-    shown = groups[:_MOST_ROWS]
+    shown = groups[:MOST_ROWS]
     most = max((max(_lengths(each.sums)) for each in shown), default=0)
     rows: list[list[object]] = [
         [
@@ -72,8 +72,8 @@ def sums_table(by: Sequence[str], tallies: Sequence[Tally], whole: Sums) -> Iter
     ]
     heads = [", ".join(by), "runs", "estimated", "reported", "settled", "reserved", "difference", ""]
     yield (heads, rows, "lrrrrrrg")
-    if len(groups) > len(shown):
-        yield f"There are {len(groups) - len(shown)} more rows: `.df`, `.rows` and `.to_csv()` have them all."
+    if number > len(shown):
+        yield f"There are {number - len(shown)} more rows: `.df`, `.rows` and `.to_csv()` have them all."
     if "tag" in by and sum(each.sums.runs for each in groups) > whole.runs:
         yield "A run with several tags is in each of their rows, so these add up to more."
 

@@ -8,10 +8,12 @@ import sqlalchemy as sa
 
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.schema import RUNS
+from kling_nb.ledger.tallies import Chosen
 from kling_nb.records.money import Estimate
 from kling_nb.records.run import RunStatus
+from kling_nb.spending.counted import Counted
 from kling_nb.spending.report import CostReport
-from kling_nb.spending.sums import DIMENSIONS, is_open, select
+from kling_nb.spending.sums import DIMENSIONS, OVERVIEW, is_open, select
 from support.clips import make_record
 from support.databases import in_a_file, look, opened, spoil
 from support.paths import TESTS
@@ -153,15 +155,33 @@ def test_reports_from_totals_are_those_of_the_runs(ledger, monkeypatch):
     # As another process reads them: private tags are hashes on a shared ledger.
     monkeypatch.setattr("kling_nb.ledger.rows._recent", {})
     day = datetime(2026, 11, 22, tzinfo=UTC).date()
-    for which in ({}, {"session_id": "s"}, {"session_id": "t"}, {"since": day}, {"until": day}):
-        session_id = which.get("session_id")
-        runs = select(ledger.runs(session_id=session_id), since=which.get("since"), until=which.get("until"))
-        one_by_one = CostReport(runs)
-        together = CostReport(ledger.tallies(**which), one_by_one=lambda runs=runs: runs)
+    for which in (
+        *({}, {"session_id": "s"}, {"session_id": "t"}, {"since": day}, {"until": day}),
+        *({"project": "p"}, {"project": ""}, {"project": "nowhere"}),
+    ):
+        days = {name: which.get(name) for name in ("since", "until", "project")}
+        one_by_one = CostReport(select(ledger.runs(session_id=which.get("session_id")), **days))
+        together = CostReport(Counted(ledger, Chosen(**which)))
         assert repr(together) == repr(one_by_one)
         for by in (*DIMENSIONS, "tag:scene", "tag:prompt", "provider,day,session"):
             assert together.by(by).rows == one_by_one.by(by).rows, by
     assert [run.id for run in ledger.open_charges()] == [run.id for run in ledger.runs() if is_open(run)]
+
+
+def test_a_report_of_years_reads_what_it_shows(ledger):
+    """A total of all days, and the newest of them with the number of the others: never a row for each."""
+    noon = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    for number in range(150):
+        day = noon - timedelta(days=number // 2)
+        add(ledger, id=f"k{number:07d}", take=number, created_at=day, settled_micros=1, play=number % 3 == 0)
+    counted = Counted(ledger, Chosen())
+    assert sorted(tally.runs for tally in counted.tallies(OVERVIEW)) == [50, 100]
+    days, number = counted.newest_days(play=False, most=40)
+    assert (len(days), number) == (40, 75)
+    assert [day.labels["day"] for day in days] == sorted((day.labels["day"] for day in days), reverse=True)
+    assert counted.newest_days(play=True, most=60) == (counted.newest_days(play=True, most=99)[0], 50)
+    assert "There are 35 more rows" in repr(CostReport(counted))
+    assert repr(CostReport(counted)) == repr(CostReport(ledger.runs()))
 
 
 def test_a_listing_is_read_in_pages_and_stays_what_it_was(ledger, where):
@@ -204,7 +224,7 @@ def test_no_call_does_more_work_in_a_ledger_of_many_runs(ledger, where):
     ledger._engine.dispose()
     calls = {
         "totals": lambda: ledger.totals("s", play=False),
-        "cost": lambda: CostReport(ledger.tallies(), unread=ledger.unreadable()).rows,
+        "cost": lambda: CostReport(Counted(ledger, Chosen()), unread=ledger.unreadable()).rows,
         "bills": lambda: ledger.bills(run.provider, run.model, origin=run.origin, audio=False),
         "waits": lambda: ledger.waits(run.provider, run.model, 5, limit=1),
         "newest": lambda: ledger.listing()[0],
