@@ -9,7 +9,7 @@ import base64
 import io
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast
@@ -48,6 +48,8 @@ _MOST_TABLE_BYTES = 64 << 20
 _MOST_SAMPLES = 4_000_000  # more than a minute of sound that is not compressed has
 #: Decoders of pictures of which each sample of an MP4 is one packet.
 _ONE_EACH = {"h264", "hevc", "av1", "libdav1d", "libaom-av1"}
+#: What FFmpeg finds out by decoding before it tells anything: the index has said it.
+_LOOK_ONLY = [{"skip_frame": "all", "threads": "1"}]
 _LOOK_AT = 72  # frames: three seconds at 24 a second
 
 
@@ -166,7 +168,8 @@ def _decoded(path: Path, draw: "Callable[[InputContainer], T]") -> "T | None":
             kind = _kind(file.read(64))
             if kind is None:
                 return None
-            with _opened(file, kind) as container:
+            boxes = outer_boxes(file) if kind in {"mp4", "mov"} else []
+            with _opened(file, kind, boxes) as container:
                 return draw(container)
     # A still is a comfort: whatever a decoder makes of a broken file must not cost the card.
     except Exception:  # noqa: BLE001 - see the line above
@@ -205,9 +208,9 @@ def _whole_boxes(file: BinaryIO) -> list[Box]:
     return boxes
 
 
-def _refuse_bomb(file: BinaryIO) -> None:
+def _refuse_bomb(file: BinaryIO, boxes: Sequence[Box]) -> None:
     """Refuse a short index that tells of so many samples that a decoder's list of them fills the memory."""
-    for box in outer_boxes(file):
+    for box in boxes:
         # A decoder finds tables also outside of the index.
         if box.name in {b"mdat", b"free", b"skip", b"uuid"}:
             continue
@@ -217,11 +220,11 @@ def _refuse_bomb(file: BinaryIO) -> None:
                 raise _not_playable("its index is far too large for a clip")
 
 
-def _opened(file: BinaryIO, kind: Kind) -> "InputContainer":
+def _opened(file: BinaryIO, kind: Kind, boxes: Sequence[Box], *, indexed: int = 0) -> "InputContainer":
+    """Open a file by its own format; of the `indexed` tracks the index says what decoding would show."""
     import av
 
-    if kind in {"mp4", "mov"}:
-        _refuse_bomb(file)
+    _refuse_bomb(file, boxes)
 
     def refuse(_url: str, _flags: int, _options: dict[str, Any]) -> Any:
         raise PermissionError("a clip may not open other files")
@@ -230,7 +233,8 @@ def _opened(file: BinaryIO, kind: Kind) -> "InputContainer":
     demuxer = "mov" if kind in {"mp4", "mov"} else "matroska"
     # A stranger's tags may be no UTF-8. PyAV 19 dropped the argument, and bears them by itself.
     lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-    container: InputContainer = av.open(file, mode="r", format=demuxer, io_open=refuse, **lenient)
+    options: dict[str, Any] = {"stream_options": _LOOK_ONLY * indexed, **lenient}
+    container: InputContainer = av.open(file, mode="r", format=demuxer, io_open=refuse, **options)
     return container
 
 
@@ -272,15 +276,13 @@ def _measure(file: BinaryIO, kind: Kind, boxes: list[Box]) -> Measured:
     import av
 
     try:
-        tracks = read_index(file, boxes) or []
-        with _opened(file, kind) as container:
-            stream = _video(container)
-            reading = _read_index(container, stream, tracks) or _read(container, stream)
-            sound = _sound(container)
-            declared_s = (container.duration or 0) / 1_000_000
-            said = [container.metadata, *(one.metadata for one in container.streams)]
-            facts = _facts(stream, reading, kind, sound, declared_s)
-        return replace(facts, marks=marks_in(file, boxes, said))
+        if tracks := read_index(file, boxes):
+            with _opened(file, kind, boxes, indexed=len(tracks)) as container:
+                reading = _read_index(container, _video(container), tracks)
+                if reading is not None:
+                    return _facts(container, reading, kind, file, boxes)
+        with _opened(file, kind, boxes) as container:
+            return _facts(container, _read(container, _video(container)), kind, file, boxes)
     except (av.error.FFmpegError, ValueError, IndexError, ZeroDivisionError) as error:
         words = getattr(error, "strerror", None) or type(error).__name__
         raise _not_playable(f"the decoder says: {words}") from None
@@ -324,8 +326,9 @@ def _read(container: "InputContainer", stream: "VideoStream") -> _Reading:
 
 
 def _facts(
-    stream: "VideoStream", reading: _Reading, kind: Kind, sound: str | None, declared_s: float
+    container: "InputContainer", reading: _Reading, kind: Kind, file: BinaryIO, boxes: list[Box]
 ) -> Measured:
+    stream, declared_s = container.streams.video[0], (container.duration or 0) / 1_000_000
     if reading.decoded is None:
         raise _not_playable("not one frame could be decoded")
     if stream.frames and reading.frames < stream.frames:
@@ -348,7 +351,8 @@ def _facts(
         fps=round(fps, 3),
         frames=reading.frames,
         duration_s=round(seconds or declared_s, 3),
-        audio_codec=sound,
+        audio_codec=_sound(container),
+        marks=marks_in(file, boxes, [container.metadata, *(one.metadata for one in container.streams)]),
     )
 
 

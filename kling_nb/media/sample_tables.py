@@ -7,7 +7,7 @@ time and memory are bounded by the bytes of the index, whatever its numbers say.
 
 import io
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise, repeat
 from typing import BinaryIO
@@ -21,6 +21,11 @@ _MOST_SAMPLES = 100_000
 _PLAIN_RATE = 1 << 16
 #: Boxes of files whose samples are told of elsewhere, too.
 _ELSEWHERE = {b"moof", b"sidx", b"mfra", b"mvex"}
+
+
+#: Boxes inside another one, by name.
+_Boxes = dict[bytes, list[memoryview]]
+_HEAD = struct.Struct(">I4s").unpack_from
 
 
 class _NotPlainError(Exception):
@@ -70,18 +75,18 @@ def read_index(file: BinaryIO, boxes: Iterable[Box]) -> list[Track] | None:
     data = memoryview(file.read(indexes[0].size - indexes[0].head))
     total = file.seek(0, io.SEEK_END)
     try:
-        inner = list(_inner(data))
-        if any(name in _ELSEWHERE for name, _ in inner):
+        inner = _inner(data)
+        if not _ELSEWHERE.isdisjoint(inner):
             return None
-        clock = _scale(_one(data, b"mvhd"))
-        return [_track(box, clock, total) for name, box in inner if name == b"trak"]
+        clock = _scale(_one(inner, b"mvhd"))
+        return [_track(_inner(box), clock, total) for box in inner.get(b"trak", ())]
     except (_NotPlainError, struct.error):
         return None
 
 
-def _track(trak: memoryview, clock: int, total: int) -> Track:
-    media = _one(trak, b"mdia")
-    table = _one(_one(media, b"minf"), b"stbl")
+def _track(trak: _Boxes, clock: int, total: int) -> Track:
+    media = _inner(_one(trak, b"mdia"))
+    table = _inner(_one(_inner(_one(media, b"minf")), b"stbl"))
     sizes = _sizes(_one(table, b"stsz"))
     _check_places(sizes, _runs(table), total)
     durations = _spread(_entries(_one(table, b"stts"), "Ii"), len(sizes))
@@ -98,25 +103,29 @@ def _track(trak: memoryview, clock: int, total: int) -> Track:
     return Track(picture=picture, samples=len(sizes), scale=scale, first=first, end=end, shift=shift)
 
 
-def _inner(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    at = 0
-    while at + 8 <= len(data):
-        size, name = struct.unpack_from(">I4s", data, at)
-        if size < 8 or at + size > len(data):
+def _inner(data: memoryview) -> _Boxes:
+    """Walk the boxes inside another one."""
+    at, end, found = 0, len(data), _Boxes()
+    while at + 8 <= end:
+        size, name = _HEAD(data, at)
+        if size < 8 or at + size > end:
             raise _NotPlainError
-        yield name, data[at + 8 : at + size]
+        found.setdefault(name, []).append(data[at + 8 : at + size])
         at += size
+    return found
 
 
-def _maybe(data: memoryview, name: bytes) -> memoryview | None:
-    found = [box for inner, box in _inner(data) if inner == name]
+def _maybe(boxes: _Boxes, name: bytes) -> memoryview | None:
+    found = boxes.get(name)
+    if found is None:
+        return None
     if len(found) > 1:
         raise _NotPlainError
-    return found[0] if found else None
+    return found[0]
 
 
-def _one(data: memoryview, name: bytes) -> memoryview:
-    box = _maybe(data, name)
+def _one(boxes: _Boxes, name: bytes) -> memoryview:
+    box = _maybe(boxes, name)
     if not box:
         raise _NotPlainError
     return box
@@ -151,7 +160,7 @@ def _sizes(box: memoryview) -> list[int]:
     return sizes
 
 
-def _runs(table: memoryview) -> list[tuple[int, int]]:
+def _runs(table: _Boxes) -> list[tuple[int, int]]:
     """Give where each chunk begins, and how many samples it has."""
     wide = _maybe(table, b"co64")
     places = _entries(_one(table, b"stco"), "I") if wide is None else _entries(wide, "Q")
@@ -185,12 +194,12 @@ def _scale(box: memoryview) -> int:
     return scale
 
 
-def _edit(trak: memoryview, clock: int) -> tuple[int, float | None]:
+def _edit(trak: _Boxes, clock: int) -> tuple[int, float | None]:
     """Give the tick that the track is shown from, and the seconds that it is shown; None is all of it."""
     edits = _maybe(trak, b"edts")
     if edits is None:
         return 0, None
-    box = _one(edits, b"elst")
+    box = _one(_inner(edits), b"elst")
     entries = _entries(box, "Qqi" if box[0] == 1 else "Iii")
     if len(entries) != 1:
         raise _NotPlainError

@@ -10,12 +10,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic_core import to_json
-
 from kling_nb.errors import StoreError
 from kling_nb.files import signature
 from kling_nb.media.index import OURS, FolderIndex
-from kling_nb.records.receipt import from_receipt, to_receipt
+from kling_nb.records.receipt import from_receipt, receipt_json, to_receipt
 from kling_nb.records.receipt_model import MAX_RECEIPT_BYTES
 from kling_nb.records.run import RunRecord
 
@@ -161,11 +159,10 @@ def receipt_bytes(record: RunRecord) -> bytes:
     Raises:
         StoreError: It is, or may become, larger than a sidecar that is read again.
     """
-    receipt = to_receipt(record)
-    data = to_json(receipt, indent=1, inf_nan_mode="null")
+    data = receipt_json(record)
     room = MAX_RECEIPT_BYTES - (0 if record.status.ended else _GROWTH)
     # Escaped, a letter that is no ASCII takes at most three times the room.
-    if 3 * len(data) >= room and max(len(data), len(json.dumps(receipt))) >= room:
+    if 3 * len(data) >= room and max(len(data), len(json.dumps(to_receipt(record)))) >= room:
         raise StoreError(
             "The record is too large for a sidecar.",
             charged=record.charged,

@@ -20,7 +20,7 @@ from kling_nb.records.receipt_model import MAX_DEPTH, MAX_RECEIPT_BYTES, SCHEMA,
 from kling_nb.records.request import request_key, run_key
 from kling_nb.records.run import RunRecord
 
-__all__ = ["LIST_SCHEMA", "from_receipt", "receipts_in", "to_receipt", "to_receipts"]
+__all__ = ["LIST_SCHEMA", "from_receipt", "receipt_json", "receipts_in", "to_receipt", "to_receipts"]
 
 
 def to_receipt(record: RunRecord) -> dict[str, Any]:
@@ -48,6 +48,13 @@ def to_receipt(record: RunRecord) -> dict[str, Any]:
     """
     with interrupts_held():
         return Receipt.of(redacted(record)).model_dump(mode="json", by_alias=True, warnings=False)
+
+
+def receipt_json(record: RunRecord) -> bytes:
+    """Write a run as the text of the same plain JSON."""
+    with interrupts_held():
+        text = Receipt.of(redacted(record)).model_dump_json(by_alias=True, indent=1, warnings=False)
+    return text.encode()
 
 
 def from_receipt(data: object) -> RunRecord:
