@@ -5,6 +5,7 @@ whatever would give it back: one that came there left the lock held for every ot
 pydantic swallows one that comes in a field's function, or makes an error of its own of it (measured).
 """
 
+import asyncio
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["WaitInterrupted", "interrupts_held"]
+__all__ = ["WaitInterrupted", "interrupts_held", "stopped_in_words"]
 
 
 class WaitInterrupted(KeyboardInterrupt):
@@ -22,6 +23,32 @@ class WaitInterrupted(KeyboardInterrupt):
 
     def _render_traceback_(self) -> list[str]:
         return [f"Interrupted. {self}"]
+
+
+@contextmanager
+def stopped_in_words(words: str) -> Iterator[None]:
+    """Have IPython show one line where the stop button ends the waiting in the block.
+
+    Args:
+        words: What goes on, and how to follow it.
+
+    Raises:
+        WaitInterrupted: In place of a bare interrupt.
+
+    Example:
+        >>> with stopped_in_words("The run goes on."):
+        ...     raise KeyboardInterrupt
+        Traceback (most recent call last):
+        kling_nb.interrupts.WaitInterrupted: The run goes on.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise WaitInterrupted(words) from None
+    except asyncio.CancelledError as stop:
+        # A kernel cancels a cell that awaits. For asyncio it must stay what it is.
+        stop._render_traceback_ = WaitInterrupted(words)._render_traceback_  # type: ignore[attr-defined]
+        raise
 
 
 @contextmanager

@@ -20,7 +20,7 @@ CELLS = ("%load_ext kling_nb\nimport kling_nb as kling", "form = kling.form()\nf
 CELLS += ("form.update(takes=1, duration=99)", "form.update(duration=5)")
 FOX = "A red fox crosses fresh snow at dawn, slow dolly-in, soft rim light"
 SHOTS = ("Wide establishing shot of a vineyard at golden hour", "Close-up: two hands meet across a table")
-WIDE, NARROW = (1280, 2400), (760, 2400)
+WIDE, NARROW = (1280, 2400), (760, 3200)
 KEPT = ("form", "form-storyboard", "form-narrow")
 
 

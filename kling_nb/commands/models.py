@@ -129,7 +129,7 @@ def compared(listing: Listing, offer: Offer) -> str:
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _HEADS = ["model", "provider", "silent", "with sound", "from", "outranked"]
-_ALIGN = "llrrww"
+_ALIGN = "llrrgg"
 
 _WHAT = (
     "Dollars per second of video. What a provider billed outranks what is stated, and the highest of them is "
@@ -159,7 +159,7 @@ def model_list(call: CommandCall) -> Answer:
         for name, offer in model.providers.items()
         if name != "sandbox"
     ]
-    parts: list[Part] = [prices, _WHAT, *settings.notes, "", (_NAMES, names, "")]
+    parts: list[Part] = [prices, _WHAT, *settings.notes, "", (_NAMES, names, "lllg")]
     value: dict[str, Any] = {
         "prices": [_data(row) for row in rows],
         "ids": [dict(zip(("model", "aliases", "provider", "id"), name, strict=True)) for name in names],

@@ -45,7 +45,7 @@ _PROSE: dict[Level, str] = {
 }
 
 _HEADS = ["budget of", "", "cap", "spent", "reserved", "left", "charge unknown", "from"]
-_ALIGN = "llrrrrrw"
+_ALIGN = "llrrrrrg"
 
 
 def budget(call: CommandCall) -> Answer:

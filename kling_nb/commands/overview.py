@@ -201,7 +201,7 @@ def keys(session: "Session") -> Answer:
     rows.append([provider_label("sandbox"), "needs none", "", ""])
     value = [dict(zip(("provider", "key", "source", "variables"), row, strict=True)) for row in rows]
     return answer(
-        [(["provider", "key", "from", "variables, in the order they are read"], rows, "lllw")], value=value
+        [(["provider", "key", "from", "variables, in the order they are read"], rows, "lllg")], value=value
     )
 
 
@@ -224,7 +224,7 @@ def config(session: "Session") -> Answer:
                 {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
             )
         rows.append([name, word, settings.sources.get(option.name, "default"), PREFIX + name.upper()])
-    parts: list[Part] = [(["setting", "value", "from", "variable"], rows, "lwll"), *settings.notes]
+    parts: list[Part] = [(["setting", "value", "from", "variable"], rows, "lgll"), *settings.notes]
     data = [dict(zip(("setting", "value", "source", "variable"), row, strict=True)) for row in rows]
     return answer([*parts, "Keys are not settings: `%kling keys`."], value=data)
 

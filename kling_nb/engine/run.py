@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from kling_nb.engine.detach import error_of
 from kling_nb.errors import DetachedError, KlingError, RunFailedError, WaitTimeoutError
-from kling_nb.interrupts import WaitInterrupted
+from kling_nb.interrupts import stopped_in_words
 from kling_nb.ledger.database import Ledger
 from kling_nb.records.base import utc_now
 from kling_nb.records.money import Totals
@@ -225,33 +225,33 @@ class Run:
         """
         self._engine.attend(self)
         # Short steps: a plain result() reacts late to Ctrl-C.
-        end = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self._settled.done():
-            _tick(lambda: f"Run {self.id}: {status_line(self.record, now=utc_now(), turn=self.turn)}")
-            left = 0.2 if end is None else min(0.2, end - time.monotonic())
-            if left <= 0:
-                raise WaitTimeoutError(
-                    f"Run {self.id} is still {status_word(self.status)} after {timeout_s:g} s.",
-                    charged=charged(self.record),
-                    cure=f"It goes on: `%kling wait {self.id}` or run the cell again; nothing is sent twice.",
-                    **ids_of(self.record),
-                )
-            try:
-                self._settled.result(left)
-            except FutureTimeoutError:
-                pass
-            except KeyboardInterrupt:
-                _tick(str)
-                raise WaitInterrupted(f"Run {self.id} goes on: `%kling wait {self.id}`.") from None
-        _tick(str)
+        end = time.monotonic() + (float("inf") if timeout_s is None else timeout_s)
+        with self._stopped_in_words(), contextlib.ExitStack() as last:
+            last.callback(_tick, str)
+            while not self._settled.done():
+                _tick(lambda: f"Run {self.id}: {status_line(self.record, now=utc_now(), turn=self.turn)}")
+                if (left := min(0.2, end - time.monotonic())) <= 0:
+                    raise WaitTimeoutError(
+                        f"Run {self.id} is still {status_word(self.status)} after {timeout_s:g} s.",
+                        charged=charged(self.record),
+                        cure=f"It goes on: `%kling wait {self.id}` or run the cell again; "
+                        "nothing is sent twice.",
+                        **ids_of(self.record),
+                    )
+                with contextlib.suppress(FutureTimeoutError):
+                    self._settled.result(left)
         return self
 
     def __await__(self) -> Generator[Any, None, "Run"]:
         self._engine.attend(self)
         # Wakes by itself ten times a second: an interrupt during a plain `await` is only seen at its end.
-        while not self._settled.done():
-            yield from asyncio.sleep(0.1).__await__()
+        with self._stopped_in_words():
+            while not self._settled.done():
+                yield from asyncio.sleep(0.1).__await__()
         return self
+
+    def _stopped_in_words(self) -> contextlib.AbstractContextManager[None]:
+        return stopped_in_words(f"Run {self.id} goes on: `%kling wait {self.id}`.")
 
     def result(self, timeout_s: float | None = None) -> Video:
         """Wait for the clip.

@@ -98,10 +98,10 @@ class Scores(Sequence[Score]):
 
     def _parts(self) -> list[Part]:
         rows: list[list[object]] = [
-            [row.pool, row.item, row.n, row.wins, row.losses, row.ties, *_figures(row)] for row in self
+            [row.pool, row.item, *_figures(row), row.n, row.wins, row.losses, row.ties] for row in self
         ]
-        heads = ["pool", "item", "votes", "wins", "losses", "ties", "score", "95 % interval"]
-        return [(heads, rows, "llrrrrrl") if rows else "There are no votes yet.", *self.remarks]
+        heads = ["pool", "item", "score", "95 % interval", "votes", "wins", "losses", "ties"]
+        return [(heads, rows, "llrgrrrr") if rows else "There are no votes yet.", *self.remarks]
 
 
 def _figures(row: Score) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import KlingError, WaitTimeoutError
-from kling_nb.interrupts import WaitInterrupted
+from kling_nb.interrupts import stopped_in_words
 from kling_nb.ledger.sweeps import Stored, SweepState
 from kling_nb.session.session import Session
 from kling_nb.sweeps import results
@@ -284,10 +284,8 @@ class Sweep:
                     charged="unknown",
                     cure="It goes on: `wait()` again; nothing is sent twice.",
                 )
-            try:
+            with stopped_in_words(f"The sweep {self.name} goes on."):
                 time.sleep(_STEP_S)
-            except KeyboardInterrupt:
-                raise WaitInterrupted(f"The sweep {self.name} goes on.") from None
             ticker.tick(lambda: progress_text(self.progress))
         ticker.end(lambda: progress_text(self.progress))
         return self
@@ -325,7 +323,8 @@ class Sweep:
                     yield await asyncio.to_thread(self._session.find, run_id)
             if over:
                 return
-            await asyncio.sleep(_STEP_S)
+            with stopped_in_words(f"The sweep {self.name} goes on."):
+                await asyncio.sleep(_STEP_S)
 
     # -- results ---------------------------------------------------------------
     @property

@@ -29,12 +29,11 @@ _LEAST = 8
 _ELASTIC, _ELASTIC_LEAST = 40, 16
 #: Letters of a file's name on a page.
 _NAME = 24
-#: Pixels where the width of a column is given: of a letter of a wide font, of a drawing, and the least of an
-#: elastic column.
-_PX, _DRAWN, _LEAST_PX = 8, 140, 120
-#: A row of one line: the columns for which there is no room go into a second one, which nobody sees.
-_LINE = ";padding:0;display:flex;flex-wrap:wrap;gap:0 14px;height:26px;overflow:hidden"
-_WHOLE = "table-layout:fixed;width:100%;"
+#: Pixels of a column: of a letter of a wide font, of a drawing, and the least of prompts and of sentences.
+_PX, _DRAWN, _LEAST_PX = 8, 140, {"e": 120, "g": 160, "w": 160}
+#: Columns for which there is no room go into a second line of their row, which is not seen where it may go.
+_LINE = "background:transparent;padding:0;display:flex;flex-wrap:wrap;gap:0 14px;overflow:hidden"
+_GONE = ";height:26px"
 
 
 def table(
@@ -46,23 +45,21 @@ def table(
         headers: Column heads.
         rows: Cells; what is not `Html` is escaped.
         align: One letter a column, `l`, `r`, `c`, `w`, `e`, `m` or `g`; left where it is too short. Only a
-            `w` column, which holds sentences, breaks its lines. An `e` column takes the room that others
-            leave, and is cut at its end; an `m` column holds names of files, cut in the middle. With an `e`
-            or a `g` column, columns go where the page is narrow, the last one first.
+            `w` column, which holds sentences, breaks its lines. An `e` or `g` column takes the room that
+            others leave, and is cut at its end; an `m` column holds names of files, cut in the middle.
         caption: A line above it.
 
     Returns:
-        The table, in a box that scrolls sideways when the window is narrow.
+        The table. Where the page is narrow, its last columns stand below the others; in a table with an `e`
+        or a `g` column they go, so that its rows stay one line high.
 
     Example:
         >>> table(["run", "cost"], [["kl7m2q", "$0.56"]], align="lr").count("<td")
         2
     """
     letters = align.ljust(len(headers), "l")
-    may_go = "e" in letters or "g" in letters
-    spaces = _on_one_line(headers, rows, letters) if may_go else _side_by_side(letters)
-    cells = [f"text-align:{_SIDES[letter]};{space}" for letter, space in zip(letters, spaces, strict=True)]
-    line = f"background:transparent{_LINE if may_go else ''}"
+    cells = _looks(headers, rows, letters)
+    line = f"{_LINE}{_GONE if {'e', 'g'} & set(letters) else ''}"
     head = [
         tag("th", text, style=f"{look};font-weight:600;opacity:0.7")
         for text, look in zip(headers, cells, strict=True)
@@ -82,29 +79,25 @@ def table(
         "table",
         tag("thead", tag("tr", *head, style=line), style="border:0"),
         tag("tbody", *body),
-        style=f"border-collapse:collapse;margin:0;border:0;{_WHOLE if may_go else ''}{FONT}",
+        style=f"border-collapse:collapse;margin:0;border:0;table-layout:fixed;width:100%;{FONT}",
     )
     above = tag("div", caption, style=f"margin-bottom:4px;{FONT};font-weight:600") if caption else ""
-    # What scrolls must be reached by keyboard; the sanitizer of a foreign notebook drops it again.
-    return tag("div", above, whole, style="overflow-x:auto;margin:6px 0", tabindex=0)
+    return tag("div", above, whole, style="margin:6px 0")
 
 
-def _side_by_side(letters: str) -> list[str]:
-    cell = "padding:3px 14px 3px 0;vertical-align:top;white-space:"
-    return [f"{cell}pre-wrap;min-width:160px" if letter == "w" else f"{cell}nowrap" for letter in letters]
-
-
-def _on_one_line(headers: Sequence[str], rows: Sequence[Sequence[object]], letters: str) -> list[str]:
-    """Give each column a width, so that all rows let go of the same ones."""
+def _looks(headers: Sequence[str], rows: Sequence[Sequence[object]], letters: str) -> list[str]:
+    """Give each column a width, so that all rows break at the same one."""
     looks = []
     for letter, *cells in zip(letters, headers, *rows, strict=True):
         most = max(map(_columns, map(_plain, cells)))
         # Where there are no words, a drawing.
         width = _PX * min(most, _NAME if letter == "m" else most) if most else _DRAWN
-        flex = f"0 0 {width}px;min-width:0"
-        if letter == "e":
-            flex = f"1 0 {min(width, _LEAST_PX)}px;max-width:{width}px;overflow:hidden;text-overflow:ellipsis"
-        looks.append(f"padding:3px 0;white-space:nowrap;flex:{flex}")
+        flex, space = f"0 0 {width}px;min-width:0", "pre-wrap" if letter == "w" else "nowrap"
+        if letter in _LEAST_PX:
+            flex = f"1 0 {min(width, _LEAST_PX[letter])}px;max-width:{width}px"
+        if letter in "eg":
+            flex += ";overflow:hidden;text-overflow:ellipsis"
+        looks.append(f"text-align:{_SIDES[letter]};padding:3px 0;white-space:{space};flex:{flex}")
     return looks
 
 
@@ -121,7 +114,7 @@ def text_table(
     Args:
         headers: Column heads.
         rows: Cells; of `Html` only the text is kept.
-        align: As for `table`.
+        align: As for `table`; a `g` column is broken as a `w` column is.
         width: Columns of the terminal: sentences are broken, and other cells cut, until the table fits. Where
             there is an elastic column, those behind it go first, the last one before the others.
 
@@ -134,7 +127,7 @@ def text_table(
         kl7m2q  $0.56
     """
     table = [[_plain(cell) for cell in row] for row in [headers, *rows]]
-    sides = align.ljust(len(headers), "l")
+    sides = align.ljust(len(headers), "l").replace("g", "w")
     widths = [max(map(_columns, column)) for column in zip(*table, strict=True)]
     if (elastic := sides.find("e")) >= 0:
         most, least = min(widths[elastic], _ELASTIC), min(widths[elastic], _ELASTIC_LEAST)

@@ -322,6 +322,9 @@ def test_an_interrupt_stops_the_waiting_and_nothing_else(slow, cell):
     if cell.startswith("%"):
         assert answer.reply["ename"] == "DetachedError"
         assert re.search("goes on|Nothing was canceled", short_words(answer.reply))
+    else:
+        run = slow.value("fox.id")
+        assert answer.reply["traceback"] == [f"Interrupted. Run {run} goes on: `%kling wait {run}`."]
     assert slow.value("[fox.done, fox.detached, fox.status.pending]") == [False, False, True]
     assert slow.value("len(__import__('kling_nb').runs())") == 1
     assert "canceled" in slow.run("%kling cancel fox").text

@@ -63,7 +63,7 @@ def test_a_list_of_runs_fits_its_page():
     rows = [attributes["style"] for tag, attributes in seen if tag == "tr"]
     cells = [attributes["style"] for tag, attributes in seen if tag in {"th", "td"}]
     # What has no room on the one line of a row goes into a second one, which is not seen.
-    assert all("flex-wrap:wrap;gap:0 14px;height:26px;overflow:hidden" in style for style in rows)
+    assert all("flex-wrap:wrap;gap:0 14px;overflow:hidden;height:26px" in style for style in rows)
     widths = [re.search("flex:([^;]*)", style)[1] for style in cells]
     assert widths[: len(LIST)] == widths[len(LIST) :]
     assert [width.startswith("1 0") for width in widths] == [head == "prompt" for head in LIST] * 2
@@ -76,6 +76,23 @@ def test_on_a_page_only_sentences_break():
     page = table(HEADS, ROWS, align="llrw")
     assert page.count("white-space:pre-wrap") == 2
     assert page.count("white-space:nowrap") == 6
+
+
+def test_a_sentence_that_may_go_breaks_in_a_terminal_only():
+    """On a page it is cut at its end, where its row stays one line."""
+    page = table(HEADS, ROWS, align="llrg")
+    assert page.count("white-space:nowrap") == 8
+    assert page.count(";height:26px") == 2
+    assert text_table(HEADS, ROWS, align="llrg", width=80) == text_table(HEADS, ROWS, align="llrw", width=80)
+
+
+def test_no_table_scrolls_its_page():
+    """Where no column may go, what has no room stands below the others, in a row as high as it needs."""
+    seen, _ = judge(table(HEADS, ROWS, align="llrw"))
+    styles = [(tag, attributes.get("style", "")) for tag, attributes in seen]
+    assert not [style for _, style in styles if "overflow-x" in style or ";height:" in style]
+    assert all("flex-wrap:wrap" in style for tag, style in styles if tag == "tr")
+    assert all("flex:" in style for tag, style in styles if tag in {"th", "td"})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from kling_nb.commands.syntax.values import wrong
 from kling_nb.errors import one_line
 from kling_nb.pricing.estimate import Quote
 from kling_nb.records.money import Totals, plain_usd, usd
-from kling_nb.views.html import AMBER, BLUE, GREEN, GREY, RED, Html, pill, prose, tag
+from kling_nb.views.html import AMBER, BLUE, GREEN, GREY, RED, pill, prose
 from kling_nb.views.tables import filled
 from kling_nb.views.words import clock, counted, session_words, short
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["estimate", "show_bill"]
 
-_HEADS = ["cell", "name", "what", "would be", "cost", "takes", "why"]
-_ALIGN = "rlwlrlw"
+_HEADS = ["cell", "would be", "cost", "what", "name", "takes", "why"]
+_ALIGN = "rlrgllg"
 #: The other states end Run All.
 _COLOURS = {"new": BLUE, "pending": BLUE, "reused": GREEN, "dry run": GREY, "unknown": AMBER}
 
@@ -58,18 +58,13 @@ def _row(cell: CellBill) -> list[object]:
     cost = "" if cell.state in {"blocked", "invalid"} else str(cell.quote) + (" play" if cell.play else "")
     return [
         f"{cell.cell}:{cell.line}" if cell.line > 1 else str(cell.cell),
-        cell.name or "",
-        short(cell.words.replace("`", ""), 40),
         pill(cell.state, _COLOURS.get(cell.state, RED)),
-        _whole("unknown" if cell.quote.unknown else cost),
-        _whole(", ".join(f"{count} {word}" for count, word in counts if count)),
+        "unknown" if cell.quote.unknown else cost,
+        short(cell.words.replace("`", ""), 40),
+        cell.name or "",
+        ", ".join(f"{count} {word}" for count, word in counts if count),
         prose(why) if "`" in why else whole_days(why),
     ]
-
-
-def _whole(text: str) -> Html:
-    """Write an amount or a count without line breaks in it."""
-    return tag("span", text, style="white-space:nowrap") if text else Html()
 
 
 def _facts(bill: NotebookBill) -> list[str]:

@@ -208,8 +208,10 @@ class Form(Draft):
         return {"text/html": html, "text/plain": "\n".join(t for t in (f"{self!r}. {back}", text) if t)}
 
     def _redraw(self) -> None:
-        if self._view is not None:
-            self._view.put(self.fields)
+        # Within the lock: what a person types meanwhile must not be overwritten by what was there before.
+        with self._lock:
+            if self._view is not None:
+                self._view.put(self._values)
         self._judge_soon()
 
     # -- what a person does: on the kernel's thread or on a subshell's, so it only tells -----------
@@ -224,9 +226,10 @@ class Form(Draft):
             turned = name == "storyboard"
             if turned and value and not self._values["shots"]:
                 self._values["shots"] = [_first_shot(self._values)]
-        if turned and self._view is not None:
-            self._view.put(self.fields)
-        self._judge_soon()
+        if turned:
+            self._redraw()
+        else:
+            self._judge_soon()
 
     def _pressed(self, also: bool) -> None:  # noqa: FBT001 - which of two buttons
         with self._lock:

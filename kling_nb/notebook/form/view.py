@@ -173,13 +173,14 @@ class FormView:
                 set_trait(widget, "value", values[name])
         board = bool(values["storyboard"])
         set_trait(self._mode, "value", _BOARD if board else _ONE)
-        for way, boxes in self._prompts.items():
-            for box in boxes:
-                set_trait(box.layout, "display", "" if way is board else "none")
         for name, made in self.inputs.items():
             made.put(values.get(name, ""))
         for rows in self._boards:
             rows.put(values.get(rows.name) or ())
+        # Last: rows that came into a board that is seen already would move its button away under a click.
+        for way, boxes in self._prompts.items():
+            for box in boxes:
+                set_trait(box.layout, "display", "" if way is board else "none")
 
     def offer(self, rows: Sequence[Sequence[str]]) -> None:
         """Show what each provider of the chosen model can do."""

@@ -626,6 +626,34 @@ def test_the_storyboard_keeps_the_order_that_is_shown():
     assert told["shots"] == []
 
 
+def test_a_storyboard_is_shown_with_its_rows_in_it():
+    """A button below them is not moved away by rows that come later, under the click of somebody quick."""
+    view = view_of()
+    board, rows = view._boards[0].box, []
+    board.layout.observe(lambda _change: rows.append(len(view._boards[0]._rows.children)), "display")
+    view.put(blank() | {"storyboard": True, "shots": [{"prompt": "A fox", "duration": 5}]})
+    assert rows == [1]
+
+
+@pytest.mark.usefixtures("here")
+def test_what_is_typed_while_a_form_is_filled_in_waits_for_it():
+    """No thread changes a value between its being read and its being shown, or the older one would win."""
+    made, free = form(), []
+    made._view = view_of()
+
+    def attempt():
+        free.append(made._lock.acquire(blocking=False))
+
+    def shown(_change):
+        other = threading.Thread(target=attempt)
+        other.start()
+        other.join()
+
+    made._view.inputs["prompt"].widget.observe(shown, "value")
+    made.update(**FOX)
+    assert free == [False]
+
+
 class Output:
     """An output of the page: it shows what it was given last."""
 
