@@ -44,8 +44,8 @@ _PROSE: dict[Level, str] = {
     "team_total": "team's total",
 }
 
-_HEADS = ["budget of", "", "cap", "spent", "reserved", "left", "charge unknown", "from"]
-_ALIGN = "llrrrrrg"
+_HEADS = ["budget of", "left", "cap", "spent", "reserved", "charge unknown", "whose", "from"]
+_ALIGN = "lrrrrrlg"
 
 
 def budget(call: CommandCall) -> Answer:
@@ -120,12 +120,12 @@ def _row(cap: Cap, session: "Session", settings: Settings, *, tightest: bool) ->
     left = "no cap" if cap.left_micros is None else usd(cap.left_micros)
     return [
         _NAMES[cap.level],
-        whose,
+        f"{left} (least)" if tightest else left,
         "none" if cap.cap_micros is None else usd(cap.cap_micros),
         usd(cap.settled_micros),
         usd(cap.reserved_micros),
-        f"{left} (least)" if tightest else left,
         cap.unknown or "",
+        whose,
         _source(cap.level, settings),
     ]
 
