@@ -36,10 +36,12 @@ def stopped_in_words(words: str) -> Iterator[None]:
         WaitInterrupted: In place of a bare interrupt.
 
     Example:
-        >>> with stopped_in_words("The run goes on."):
-        ...     raise KeyboardInterrupt
-        Traceback (most recent call last):
-        kling_nb.interrupts.WaitInterrupted: The run goes on.
+        >>> try:
+        ...     with stopped_in_words("The run goes on."):
+        ...         raise KeyboardInterrupt
+        ... except WaitInterrupted as stopped:
+        ...     print(stopped)
+        The run goes on.
     """
     try:
         yield
