@@ -57,7 +57,8 @@ class Stage:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("KLING_NB_", "RUNFLOW_", "RUNCOMFY_"))
+            # Without bytecode each process would compile what it imports.
+            if not name.startswith(("KLING_NB_", "RUNFLOW_", "RUNCOMFY_", "PYTHONDONTWRITE"))
         }
         return {
             **kept,

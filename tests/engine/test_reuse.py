@@ -22,6 +22,7 @@ from kling_nb.errors import (
 from kling_nb.notebook.line import run_command
 from kling_nb.records.run import MediaFacts, RunStatus
 from support.clips import make_record
+from support.matrix import ONE_WIRE
 from support.sessions import ask
 from support.stage import QUICK
 from support.workbench import VARIABLE, until
@@ -216,6 +217,7 @@ def test_the_line_resume_takes_up_a_run_that_only_the_folder_knows(build, wire):
     assert (again.totals().settled_micros, house.submissions) == (0, 1)
 
 
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_a_sidecar_from_before_the_answer_is_looked_up_or_lost(build, wire):
     """Left between `created` and `accepted`: Runflow finds it by our reference, RunComfy's is lost."""
     house = build(faults={"submit_hang_after": 1.0, "hang_s": 60})
@@ -344,6 +346,7 @@ def test_a_clip_whose_bytes_changed_is_fetched_again_and_not_bought(build, wire)
     assert session.totals().settled_micros == 336_000, "fetching again costs nothing"
 
 
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_a_success_stays_one_while_its_clip_is_away_and_its_provider_forgot_it(build, wire):
     """With the folder away Run All says where the clip was; with it back it is shown; nothing is bought."""
     house = build()
@@ -368,6 +371,7 @@ def test_a_success_stays_one_while_its_clip_is_away_and_its_provider_forgot_it(b
     assert house.submissions == 1
 
 
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_a_clip_that_is_gone_for_good_is_bought_again_by_request(build, wire):
     """Neither here nor at the provider: `--no-cache` makes a second attempt; without it nothing is sent."""
     house = build()

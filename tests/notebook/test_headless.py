@@ -14,7 +14,6 @@ from nbclient.exceptions import CellExecutionError
 
 from support.kernels import (
     KEY,
-    WIRES,
     check_saved,
     errors,
     execute,
@@ -26,6 +25,7 @@ from support.kernels import (
     short_words,
     texts,
 )
+from support.matrix import ONE_WIRE
 from support.paths import ROOT
 from support.workbench import on_one_day
 
@@ -391,7 +391,7 @@ def test_a_refused_cell_says_why_and_sends_nothing(tmp_path, use):
     assert KEY not in shown
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_no_money_is_spent_headless_without_a_budget(tmp_path, use, wire):
     """The default cap is no consent: only a declared budget lets an unwatched cell pay."""
     source = notebook("%load_ext kling_nb", "%%kling fox -d 3\nA fox", "%%kling fox -d 3 --max-cost 1\nA fox")

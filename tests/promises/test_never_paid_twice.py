@@ -11,6 +11,7 @@ from kling_nb.files import file_sha256
 from kling_nb.ledger.database import Ledger
 from support.crash import Nursery
 from support.databases import in_both, in_postgresql
+from support.matrix import ONE_WIRE
 from support.stage import WIRES
 from support.warm import Popen
 from support.workbench import KEY, VARIABLE
@@ -89,7 +90,7 @@ def judge(folder, where, server, wire, *, processes, requests):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_processes_that_run_the_same_cells_at_once_pay_once(tmp_path, where, server, wire):
     """Four processes, the same eight cells: eight submissions, thirty-two clips."""
     judge(tmp_path, where, server, wire, processes=4, requests=8)

@@ -25,6 +25,7 @@ from kling_nb.records.receipt import to_receipt
 from kling_nb.sandbox.serve import Sandbox
 from support.kernels import errors, execute, kernel_in, notebook, sandbox_beside
 from support.keys import KEYS, VARIABLES, assert_clean, files_below, mark
+from support.matrix import ONE_WIRE
 from support.played import EMPTY, ODD, PAGE
 from support.sessions import ask
 from support.stage import WIRES, Stage
@@ -80,7 +81,7 @@ def set_debug(stage, on):
     loop.call_soon_threadsafe(loop.set_debug, on)
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_no_end_of_a_run_shows_a_secret(tmp_path, debug, wire):
     """Success and every error path, against a provider that repeats key and signed link in all it says."""
     key = KEYS[wire]
@@ -230,7 +231,7 @@ except kling.KlingError as error:
 """
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_a_saved_notebook_holds_no_secret(tmp_path, monkeypatch, wire):
     """Cards, tables, payloads, logs, verbose tracebacks and error cells, beside an echoing provider."""
     monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))

@@ -18,6 +18,7 @@ from kling_nb.loop import Loop
 from kling_nb.sandbox.serve import Sandbox
 from support.crash import Nursery
 from support.databases import in_both
+from support.matrix import ONE_WIRE
 from support.stage import WIRES
 from support.workbench import KEY, VARIABLE, until
 
@@ -301,7 +302,7 @@ def test_every_step_is_passed(trial, wire):
 
 # -- sleep, clocks and two processes ------------------------------------------------------------
 @in_both
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ONE_WIRE)
 @pytest.mark.parametrize(
     "step", ["intent in the folder", "submitting in the ledger", "answer read", "end read"]
 )
@@ -354,7 +355,7 @@ def asleep_for_a_day(t, step):
 
 
 @in_both
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ONE_WIRE)
 @pytest.mark.parametrize("step", ["submitting in the ledger", "part whole", "saved in the folder"])
 def test_a_machine_asleep_for_a_day_undoes_nothing(trial, wire, step):
     """Its run is another process's by then: one submit, and nobody overwrites the other's end or its file."""
@@ -370,7 +371,7 @@ def test_a_machine_asleep_for_a_day_undoes_nothing_full(trial, wire, step):
 
 
 @in_both
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ONE_WIRE)
 @pytest.mark.parametrize("step", ["intent in the folder", "submitting in the ledger", "end read"])
 def test_a_machine_asleep_for_a_day_goes_on_where_it_was(trial, wire, step):
     """Nobody took over meanwhile: it sends once, and ends with its clip."""
@@ -399,7 +400,7 @@ def test_a_clock_that_is_a_day_wrong_harms_nobody(trial, wire, shift_s):
 
 
 @in_both
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_a_clock_that_jumps_ahead_steals_no_submit(trial, wire):
     """Another process, a day ahead, takes the lease for run out while the POST waits for its answer."""
     t = trial(wire)
@@ -428,7 +429,7 @@ def test_nothing_is_sent_when_the_ledger_has_no_room(trial, wire):
     t.check_kept(t.last())
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_a_disk_full_in_the_middle_of_a_download_is_no_loss(trial, wire):
     """The clip does not fit: the run stays `saving`, charged; with room again a resume fetches it."""
     t = trial(wire)
@@ -444,7 +445,7 @@ def test_a_disk_full_in_the_middle_of_a_download_is_no_loss(trial, wire):
     assert t.accepted == 1
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_a_link_that_has_expired_is_signed_anew(trial, wire):
     """403 for the file means a new reading, not a lost clip."""
     t = trial(wire)
@@ -456,7 +457,7 @@ def test_a_link_that_has_expired_is_signed_anew(trial, wire):
     assert t.accepted == 1
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_a_run_that_its_provider_forgot_ends_in_words_and_is_not_sent_again(trial, wire):
     """404 three times over: expired, its charge unknown, its money still held; the cell is refused."""
     t = trial(wire)

@@ -14,9 +14,9 @@ from kling_nb.errors import KlingError
 from kling_nb.exports.layouts import LAYOUTS
 from support.canary import NEGATIVE, PROMPT, SHOTS, files_below, pieces_in
 from support.kernels import errors, execute, notebook
+from support.matrix import ONE_WIRE
 from support.played import ODD, PAGE
 from support.sessions import ask
-from support.stage import WIRES
 
 
 def received(house):
@@ -208,7 +208,7 @@ def ends_of(house, wire, *, private):
             run.detach()
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_no_end_of_a_private_run_repeats_it(build, tmp_path, caplog, capfd, wire):
     """Refused, moderated, failed, lost, canceled, kept: whatever the provider says, however it spells it."""
     caplog.set_level(logging.DEBUG)

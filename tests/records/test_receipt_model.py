@@ -27,6 +27,7 @@ from kling_nb.records.run import RunStatus
 from kling_nb.recovery.verify import verify_folder
 from support.clips import make_record
 from support.kernels import execute, notebook
+from support.matrix import ONE_WIRE
 from support.played import FLAGGED
 from support.receipts import FILE, json_values, places, records
 from support.sessions import ask
@@ -121,7 +122,7 @@ def test_every_field_that_is_written_is_described():
     assert (silent, len(parts) > 15) == ([], True)
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_every_end_fits_and_agrees(tmp_path, wire):
     """However a run ends on either wire, ledger, sidecar and card have one receipt, and it fits."""
     stage = Stage(tmp_path, wire)

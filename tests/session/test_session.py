@@ -25,6 +25,7 @@ from kling_nb.notebook.line import run_command
 from kling_nb.records.request import make_request
 from kling_nb.session.plan import Ask
 from kling_nb.views.words import state_word
+from support.matrix import ONE_WIRE
 from support.sessions import ask
 from support.workbench import KEY, until
 
@@ -237,7 +238,7 @@ def test_a_call_is_refused_whole(build):
     assert house.submissions == 0
 
 
-@pytest.mark.parametrize("provider", ["runflow", "runcomfy"])
+@pytest.mark.parametrize("provider", ONE_WIRE)
 def test_a_provider_that_cannot_be_reached_charges_nothing(build, provider):
     """Refused connections and names that nobody knows: the run ends, and says that nothing was sent."""
     house = build()

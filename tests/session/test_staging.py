@@ -7,6 +7,7 @@ import pytest
 from kling_nb.config.environment import Surroundings
 from kling_nb.errors import StoreError
 from kling_nb.session.session import Session
+from support.matrix import ONE_WIRE
 from support.sessions import ask
 from support.stage import QUICK
 from support.workbench import houses
@@ -31,7 +32,7 @@ def session_at(house, folder):
     return session
 
 
-@pytest.mark.parametrize("wire", ["runflow", "runcomfy"])
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_run_all_at_home_buys_nothing_again(house, wire):
     """The clip comes to the notebook at home, and the dead folder stays dead."""
     stage, home = house.folder / "scheduler_staging_area" / "job", house.folder / "home"

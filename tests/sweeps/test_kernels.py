@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from support.matrix import ONE_WIRE
 from support.workbench import until
 
 #: A kernel: what it is told is done in a session of its own, with leases that a dead one soon loses.
@@ -75,6 +76,7 @@ def finish(house, *started):
         assert code == 0, err
 
 
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_two_kernels_share_the_places_of_an_account(house, wire):
     """Two sweeps and single runs in three kernels: never more than four at once."""
     first, second = (house.start("-c", SWEEPS, wire, words, 20) for words in ("An owl", "A fox"))
@@ -84,6 +86,7 @@ def test_two_kernels_share_the_places_of_an_account(house, wire):
     assert 3 <= most_at_once(house) <= 4
 
 
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_a_single_run_does_not_wait_behind_a_sweep(house, wire):
     """Of another kernel, while a sweep has all that it may have: few of the sweep are sent before it."""
     sweep = house.start("-c", SWEEPS, wire, "An owl", 60)

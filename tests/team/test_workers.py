@@ -21,6 +21,7 @@ from kling_nb.records.run import RunStatus
 from kling_nb.session import api
 from support.buckets import bucket
 from support.databases import is_postgresql, look, restart, schema, server
+from support.matrix import ONE_WIRE
 from support.sessions import ask
 from support.workbench import until
 
@@ -175,6 +176,7 @@ def test_a_worker_sends_only_what_it_has_the_key_of(house, enter):
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_the_runs_of_a_worker_that_ended_are_another_ones(held, enter, wire, end):
     """Stopped, it leases nothing any more; killed, its leases run out. Nothing is sent twice."""
     session = enter(held)
