@@ -8,7 +8,8 @@
 
 const KEPT_CLIPS = 8;
 const KEPT_BYTES = 96 * 1024 * 1024;
-const PIECE = 250; // tiles that are put in at once: a thousand would hold the page up
+// Tiles that are put in at once: JupyterLab takes 0.1 ms to style each, and as long for the head of its row.
+const PIECE = 100;
 const LINGER_MS = 150; // a pointer that only passes by asks for nothing
 
 const number = (value) => (value === null ? -1 : value);
@@ -176,14 +177,19 @@ class Gallery {
     on("pointerleave", () => this.byPointer && this.want(null));
     on("focusin", (event) => this.focused(tileOf(event.target)));
     on("focusout", () => this.want(null));
+    this.arrange();
     this.grow();
   }
 
+  // Puts in what is not there yet, a piece a frame; what is there stays as it is.
   grow() {
-    this.arrange();
     if (this.there >= this.tiles.length) return;
-    this.there += PIECE;
-    this.growing = requestAnimationFrame(() => this.grow());
+    this.growing = requestAnimationFrame(() => {
+      this.there += PIECE;
+      this.put();
+      this.count();
+      this.grow();
+    });
   }
 
   // -- what is seen ------------------------------------------------------------
@@ -226,14 +232,20 @@ class Gallery {
     this.compare();
     const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const tile of this.tiles) tile.node.hidden = !words.every((word) => tile.found.includes(word));
-    const order = [...this.tiles].sort(SORTS[this.sort][1]);
-    // Moving what stands right already would stop what plays, and lose the focus.
-    order.slice(0, this.there).forEach((tile, at) => {
-      if (this.list.children[at] !== tile.node) this.list.insertBefore(tile.node, this.list.children[at] ?? null);
-    });
-    this.place();
+    this.order = [...this.tiles].sort(SORTS[this.sort][1]);
+    this.put();
     if (!this.current || this.current.node.hidden) this.here(this.shown()[0] ?? null);
     this.count();
+  }
+
+  put() {
+    let next = this.list.firstElementChild;
+    for (const { node } of this.order.slice(0, this.there)) {
+      // Moving what stands right already would stop what plays, and lose the focus.
+      if (node === next) next = next.nextElementSibling;
+      else this.list.insertBefore(node, next);
+    }
+    this.place();
   }
 
   // In a grid each tile stands below the head of its column and beside that of its row.
@@ -246,13 +258,13 @@ class Gallery {
     if (this.placed === seen.join()) return;
     this.placed = seen.join();
     const lines = new Map(seen.map((row, at) => [row, at + 2]));
-    for (const tile of this.tiles) tile.node.style.gridArea = on ? `${lines.get(tile.row) ?? 1} / ${tile.column + 2}` : "";
+    for (const tile of this.tiles) setArea(tile.node, on ? `${lines.get(tile.row) ?? 1} / ${tile.column + 2}` : "");
     const wanted = new Map();
     const head = (key, name, area, words) => {
       const attributes = { class: name, "aria-hidden": "true", dir: "auto" };
       const inside = () => words.filter(Boolean).map((text) => make("div", { text }));
       const node = this.heads.get(key) ?? make("div", attributes, ...inside());
-      node.style.gridArea = area;
+      setArea(node, area);
       wanted.set(key, node);
       if (!node.parentNode) this.list.append(node);
     };
@@ -411,6 +423,11 @@ class Gallery {
     this.model.off("msg:custom", this.listener);
     this.clips.close();
   }
+}
+
+// A browser styles anew whatever is set, also to what it was.
+function setArea(node, area) {
+  if (node.klingArea !== area) node.style.gridArea = node.klingArea = area;
 }
 
 function tileOf(node) {
