@@ -76,11 +76,12 @@ def sweeps(call: CommandCall) -> Answer:
         [
             *(one.name, one.state, one.members, one.done),
             usd(one.spent_micros) + (" (play)" if one.play else ""),
-            *(one.failed, one.going, one.waiting, clock(one.created_at, date=True)),
+            *(one.failed, one.going + one.queued, one.waiting, clock(one.created_at, date=True)),
         ]
         for one in found
     ]
-    value = [{**asdict(one), "waiting": one.waiting} for one in found]
+    left = {play: call.session.totals(play=play).left_micros for play in {one.play for one in found}}
+    value = [{**asdict(one), "waiting": one.waiting, "left_micros": left[one.play]} for one in found]
     return answer(
         [(heads, rows, "llrrrrrrg"), "`kling.sweep(NAME)` opens one; it sends nothing."], value=value
     )

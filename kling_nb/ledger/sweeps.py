@@ -41,25 +41,46 @@ SweepState = Literal["ready", "started", "paused", "canceled"]
 
 
 _ENDED = ", ".join(f"'{status}'" for status in RunStatus if status.ended)
-_COUNTED = ("members", "done", "going", "failed", "spent_micros", "reserved_micros", "unknown")
+_COUNTED = (
+    "members",
+    "done",
+    "going",
+    "queued",
+    "failed",
+    "free",
+    "spent_micros",
+    "reserved_micros",
+    "unknown",
+)
 #: `place` is 1 for the run that stands for a member, `seen` for a run that answers several only once.
 _SUMS = f"""
-    WITH listed AS (SELECT name, state, created_at, play FROM sweeps ORDER BY created_at DESC LIMIT ?),
+    WITH listed AS (
+        SELECT name, state, created_at, play,
+            EXISTS (SELECT number FROM detached WHERE sweep = sweeps.name) AS to_workers
+        FROM sweeps ORDER BY created_at DESC LIMIT ?),
     found AS (
         SELECT listed.*, number, runs.id AS run_id, status, charged, settled_micros AS settled,
             reserved_micros AS reserved, runs.created_at >= listed.created_at AS since,
             row_number() OVER (PARTITION BY name, number ORDER BY
                 CASE status WHEN 'succeeded' THEN 0 ELSE 1 END, runs.created_at DESC, runs.id DESC) AS place,
-            row_number() OVER (PARTITION BY name, runs.id ORDER BY number) AS seen
+            row_number() OVER (PARTITION BY name, runs.id ORDER BY number) AS seen,
+            max(CASE WHEN status = 'failed' AND charged <> 'no' THEN 1 ELSE 0 END)
+                OVER (PARTITION BY name, number) AS paid,
+            CASE WHEN status = 'failed' AND json_valid(record)
+                THEN json_extract(record, '$.reason') END AS reason
         FROM listed JOIN sweep_members AS members ON members.sweep = name
         LEFT JOIN runs ON runs.request_key = members.request_key AND runs.play = listed.play
             AND (members.provider IS NULL OR members.provider = runs.provider))
     SELECT name, state, created_at, play,
         count(*) FILTER (WHERE place = 1),
         count(*) FILTER (WHERE place = 1 AND status = 'succeeded'),
-        count(*) FILTER (WHERE place = 1 AND status NOT IN ({_ENDED})),
+        count(*) FILTER (WHERE place = 1 AND status NOT IN ({_ENDED})
+            AND NOT (to_workers AND status = 'created')),
+        count(*) FILTER (WHERE place = 1 AND to_workers AND status = 'created'),
         count(*) FILTER (WHERE place = 1 AND (status IN ('failed', 'lost')
             OR (status = 'canceled' AND charged <> 'no'))),
+        count(*) FILTER (WHERE place = 1 AND status = 'failed' AND paid = 0
+            AND coalesce(reason, '') <> 'moderated'),
         coalesce(sum(settled) FILTER (WHERE seen = 1 AND since), 0),
         coalesce(sum(reserved) FILTER (WHERE seen = 1 AND since AND settled IS NULL), 0),
         count(*) FILTER (WHERE seen = 1 AND since AND settled IS NULL AND charged <> 'no'
@@ -136,7 +157,9 @@ class Sums:
         members: How many it has.
         done: Clips that are here.
         going: Runs on their way.
+        queued: Runs that are left to workers and not sent yet; not among `going`.
         failed: Runs that ended without a clip; one that was canceled for free counts as not sent.
+        free: Failed runs that were not charged and may be tried again.
         spent_micros: On the books, for runs since it began.
         reserved_micros: Held back for them.
         unknown: Ended runs whose charge nobody knows.
@@ -149,7 +172,9 @@ class Sums:
     members: int
     done: int
     going: int
+    queued: int
     failed: int
+    free: int
     spent_micros: int
     reserved_micros: int
     unknown: int
@@ -157,7 +182,7 @@ class Sums:
     @property
     def waiting(self) -> int:
         """Members that are not asked for yet."""
-        return self.members - self.done - self.going - self.failed
+        return self.members - self.done - self.going - self.queued - self.failed
 
 
 def find(transaction: Transaction, name: str) -> Stored | None:

@@ -174,7 +174,9 @@ def progress_text(progress: "Progress") -> str:
     lines += [words.plain(line) for line in _notes(progress)]
     if progress.over:
         lines += [
-            words.plain(f"{one.count} {one.word} (charged: {one.charged}): {one.what} {one.cure}".rstrip())
+            words.plain(
+                f"{one.count} {one.word} (charged: {one.charged}): {one.what} {one.cure} {_ids(one)}".rstrip()
+            )
             for one in progress.failures
         ]
     return "\n".join(lines)

@@ -130,3 +130,27 @@ def test_loading_is_light_and_the_first_cell_finds_its_modules(tmp_path, monkeyp
     assert set(warming._MODULES) | {"sqlalchemy", "pydantic", "httpx"} <= set(later)
     assert threads == []
     assert not ledger.exists()
+
+
+FIRST = """
+import sys
+from importlib import import_module
+import kling_nb as kling
+from kling_nb.notebook.warming import _MODULES
+
+for name in _MODULES:
+    import_module(name)
+before = set(sys.modules)
+kling.submit("An owl", provider=sys.argv[1], duration=3).wait(60)
+print(len(set(sys.modules) - before), "httpx" in before)
+"""
+
+
+def test_a_first_call_finds_loaded_what_it_needs(build):
+    """Of hundreds of modules only those are loaded that depend on the kind of ledger and on certificates."""
+    house = build()
+    house.set(BUDGET=10)
+    code, out, err = house.script(FIRST, "runflow")
+    assert code == 0, err
+    count, there = out.split()
+    assert (int(count) < 20, there) == (True, "True")

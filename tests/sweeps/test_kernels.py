@@ -40,6 +40,12 @@ import json
 found = sweep().wait(280)
 print(json.dumps([[run.status.value, run.id, str(run.error or "")] for run in found.runs]))
 """
+ACCOUNT = """
+import json
+found = sweep().wait(280).retry().wait(280)
+rows = found.df[["run", "status", "charged"]].to_dict("records")
+print(json.dumps({"rows": rows, "card": repr(found), "unknown": found.progress.unknown}))
+"""
 #: Seconds that a run takes here.
 SHORT = {"queue_s": 0.05, "dispatch_s": 0.05, "run_s": 0.2}
 
@@ -122,3 +128,23 @@ def test_a_sweep_outlives_two_kills(house, wire):
         assert len(lost) <= 2 * 4
         assert house.submissions >= count - len(lost)
     assert len(list(house.media.glob("*.mp4"))) == count - len(lost)
+
+
+@pytest.mark.matrix
+def test_a_kill_in_the_middle_of_paid_requests_names_each_run(house, wire):
+    """The provider holds three requests whose runs it made: RunComfy's are lost, Runflow's are found."""
+    house.faults(submit_hang_after={"next": 3}, hang_s=600)
+    kernel = house.start("-c", SWEEPS, wire, "An owl", 8)
+    until(lambda: len(runs(house)) == 3)
+    os.kill(kernel.pid, signal.SIGKILL)
+    kernel.wait(60)
+    code, out, err = house.script(KERNEL + ACCOUNT, wire, "An owl", 8, timeout_s=280)
+    assert code == 0, err
+    said = json.loads(out.splitlines()[-1])
+    lost = [row["run"] for row in said["rows"] if row["status"] == "lost"]
+    assert Counter(row["status"] for row in said["rows"]) == Counter(succeeded=8 - len(lost), lost=len(lost))
+    # Neither starting it again nor `retry` sent a request twice.
+    assert (house.submissions, max(requests(house).values()), len(requests(house))) == (8, 1, 8)
+    assert (len(lost), said["unknown"]) == ((0, 0) if wire == "runflow" else (3, 3))
+    assert all(name in said["card"] for name in lost)
+    assert {row["charged"] for row in said["rows"] if row["run"] in lost} <= {"unknown"}

@@ -129,7 +129,8 @@ def test_what_is_kept_up_to_date_is_what_a_first_look_finds(sweep_of):
             assert bad[0] == bad[1], step
             [summed] = newest(transaction, 9)
         seen = look(entry._session, entry.stored, entry.standing, 12)
-        for name in ("done", "going", "failed", "waiting", "spent_micros", "reserved_micros", "unknown"):
+        sums = ("done", "going", "queued", "failed", "free", "waiting")
+        for name in (*sums, "spent_micros", "reserved_micros", "unknown"):
             assert getattr(summed, name) == getattr(seen, name), (step, name)
     assert len(set(kept.ended)) > 12
 

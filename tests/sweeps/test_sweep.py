@@ -271,3 +271,22 @@ def test_a_single_call_waits_for_one_place_and_not_for_the_sweep(build, monkeypa
     made.wait(60)
     sent = sorted(run.wait(60).record.submitted_at for run in made.runs)
     assert sent[0] < single.wait(60).record.submitted_at < sent[1]
+
+
+def test_a_single_run_is_sent_next_beside_a_sweep_of_500(build, monkeypatch):
+    """Of another kernel, while no run of the sweep ends: it has the place that sweeps leave."""
+    house = build(held=True)
+    house.set(BUDGET=1000)
+    monkeypatch.setattr(api, "_session", house.session())
+    many = [f"Owl {number}" for number in range(500)]
+    made = kling.sweep(many, duration=3, provider="runflow", max_cost="900")
+    until(lambda: house.accepted == 3)
+    monkeypatch.setattr(api, "_session", house.session())
+    single = kling.submit("A hare", duration=3, provider="runflow")
+    until(lambda: house.accepted == 4)
+    assert [run.input["prompt"] for run in house.sandbox.provider.runs][3:] == ["A hare"]
+    # What the sweep has asked for is a handful, so that no write of its 500 is in the way.
+    assert len(made._feed.runs) <= 4
+    made.cancel()
+    house.let_go()
+    single.wait(60)
