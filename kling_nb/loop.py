@@ -13,6 +13,7 @@ import contextvars
 import os
 import sys
 import threading
+import time
 import weakref
 from _asyncio import Task  # the C type itself: `nest_asyncio` swaps the name in `asyncio`
 from collections.abc import Callable, Coroutine
@@ -25,8 +26,9 @@ __all__ = ["Loop", "lasting_executor", "run_sync"]
 
 T = TypeVar("T")
 
-#: Threads that are there before they are needed: at the end of the interpreter none can be added.
-_FEW = 4
+#: Threads that are there before they are needed: at the end of the interpreter none can be added. Each keeps
+#: the memory of what it once did, so that there are more only while these have been stuck for so long.
+_FEW, _STUCK_S = 4, 0.25
 
 _loops: "weakref.WeakSet[Loop]" = weakref.WeakSet()
 
@@ -121,14 +123,15 @@ class _DaemonExecutor(ThreadPoolExecutor):
     # a run that was just paid for would then not reach the ledger. It is one only in name, because asyncio
     # takes no other kind as its default.
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(most)
-        self._most = most
+        self._most, self._clock = most, clock
         self._waiting: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._working: list[threading.Thread] = []
         self._growing = threading.Lock()
-        #: How much is waited for or being done.
-        self._wanted = 0
+        #: How much is waited for or being done, and when something of it was begun or done last.
+        self._wanted, self._moved = 0, clock()
+        self._looking: asyncio.TimerHandle | None = None
         # From Python 3.12 on no thread can be started at the end, so there must be one before.
         self._grow()
 
@@ -172,15 +175,35 @@ class _DaemonExecutor(ThreadPoolExecutor):
                 loop.call_soon_threadsafe(answer)
 
         self._put(work)
+        self._look_later(loop)
         return future
+
+    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look whether what waits is stuck, once it has waited a while; on the loop."""
+        if self._looking is None and len(self._working) < min(self._most, self._wanted):
+            self._looking = loop.call_later(_STUCK_S, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._looking = None
+        with self._growing:
+            self._grow_if_stuck()
+        self._look_later(loop)
 
     def _put(self, work: Callable[[], None]) -> None:
         self._waiting.put(work)
         with self._growing:
+            if self._wanted < len(self._working):
+                self._moved = self._clock()
             self._wanted += 1
-            if len(self._working) < (self._most if self._wanted > len(self._working) else _FEW):
-                with contextlib.suppress(RuntimeError):
-                    self._grow()
+            self._grow_if_stuck()
+
+    def _grow_if_stuck(self) -> None:
+        number = len(self._working)
+        stuck = number < min(self._most, self._wanted) and self._clock() - self._moved >= _STUCK_S
+        if number < _FEW or stuck:
+            self._moved = self._clock()
+            with contextlib.suppress(RuntimeError):
+                self._grow()
 
     def _grow(self) -> None:
         thread = threading.Thread(target=self._work, name="kling_nb hand", daemon=True)
@@ -192,6 +215,7 @@ class _DaemonExecutor(ThreadPoolExecutor):
             self._waiting.get()()
             with self._growing:
                 self._wanted -= 1
+                self._moved = self._clock()
 
 
 def _answer(future: "asyncio.Future[Any]", tell: Callable[[Any], None], what: object) -> None:

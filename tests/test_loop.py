@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from kling_nb.loop import Loop, run_sync
+from kling_nb.loop import Loop, _DaemonExecutor, run_sync
 
 CELL = contextvars.ContextVar("CELL", default="none")
 
@@ -127,6 +127,29 @@ def test_threads_are_made_when_they_are_needed():
 
     Loop().start(one_by_one()).result(90)
     assert 1 <= len(names) < 16
+
+
+def test_there_are_more_threads_only_where_some_are_stuck():
+    """Each keeps the memory of what it did: many short acts are done by four; hung ones hold up nobody."""
+    now, gate, done = [0.0], threading.Event(), []
+    hands = _DaemonExecutor(6, lambda: now[0])
+
+    def threads():
+        return len(hands._working)
+
+    blocked = [hands.submit(gate.wait, 90) for _ in range(20)]
+    assert threads() == 4
+    now[0] = 1.0
+    blocked += [hands.submit(gate.wait, 90) for _ in range(2)]
+    assert threads() == 5
+    now[0] = 2.0
+    blocked += [hands.submit(done.append, number) for number in range(2)]
+    now[0] = 3.0
+    blocked.append(hands.submit(gate.wait, 90))
+    assert threads() == 6
+    gate.set()
+    assert all(one.result(90) is not False for one in blocked)
+    assert (done, threads()) == ([0, 1], 6)
 
 
 LATE = """
