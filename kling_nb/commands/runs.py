@@ -67,8 +67,7 @@ def list_runs(call: CommandCall) -> Answer:
 
 def sweeps(call: CommandCall) -> Answer:
     """Show the newest sweeps of the ledger."""
-    with call.session.ledger().reading() as transaction:
-        found = newest(transaction, _LISTED)
+    found = call.session.ledger().read(lambda transaction: newest(transaction, _LISTED))
     if not found:
         return answer(["There is no sweep yet: `kling.sweep([...])` makes one."], value=[])
     heads = ["sweep", "state", "runs", "done", "spent", "failed", "on their way", "not sent", "started"]
@@ -181,8 +180,7 @@ def resume(call: CommandCall) -> Answer:
         lines += [] if runs else ["Nothing is pending."]
         return answer([*lines, runs.note] if runs.note else lines, runs)
     asked = named(call)
-    with call.session.ledger().reading() as transaction:
-        left = unsent_runs(transaction)
+    left = call.session.ledger().read(unsent_runs)
     waiting = [run for run in asked if run.status is RunStatus.CREATED]
     going = [take_up(run, call.session) for run in asked if run.status.pending]
     ended = [run for run in asked if run not in going]

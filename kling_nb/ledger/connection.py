@@ -195,12 +195,22 @@ class LedgerFile:
                 if not self._dialect.is_gone(error) or time.monotonic() > until:
                     raise self._broken(error) from None
 
-    def read(self, look: Callable[[sa.Connection], T]) -> T:
-        """Look once, in a transaction of its own."""
+    def read(self, look: Callable[[Transaction], T]) -> T:
+        """Look in a read transaction, and once more from the beginning where the server went away meanwhile.
+
+        Args:
+            look: Gets the transaction, a consistent view that holds up nobody; changes nothing outside it.
+
+        Returns:
+            What it gave.
+
+        Raises:
+            LedgerError: The ledger cannot be read.
+        """
 
         def looked() -> T:
-            with self._transaction(writing=False) as connection:
-                return look(connection)
+            with self.reading() as transaction:
+                return look(transaction)
 
         return self.insist(looked)
 
@@ -234,7 +244,7 @@ class LedgerFile:
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
-        """Open one read transaction: a consistent view, holding up nobody."""
+        """Open one read transaction for what cannot be done again as a whole; all else uses `read`."""
         with self._transaction(writing=False) as connection:
             yield Transaction(connection)
 

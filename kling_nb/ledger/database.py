@@ -154,7 +154,7 @@ class Ledger(LedgerFile):
 
     def lease(self, run_id: str) -> str | None:
         """Give what changes with every renewal of a run's lease, or None where nobody holds one."""
-        return self.read(lambda connection: Transaction(connection).lease(run_id))
+        return self.read(lambda transaction: transaction.lease(run_id))
 
     def release(self, run_id: str, owner: str) -> None:
         """Give the right to drive a run back."""
@@ -163,7 +163,7 @@ class Ledger(LedgerFile):
 
     def get(self, run_id: str) -> RunRecord | None:
         """Give one run by our id, or None."""
-        return self.read(lambda connection: Transaction(connection).get(run_id))
+        return self.read(lambda transaction: transaction.get(run_id))
 
     def runs(
         self,
@@ -191,16 +191,16 @@ class Ledger(LedgerFile):
             query = query.where(RUNS.c.session_id == session_id)
         if provider_run_id is not None:
             query = query.where(RUNS.c.provider_run_id == provider_run_id)
-        rows = self.read(lambda connection: connection.execute(query.limit(limit)).all())
+        rows = self.read(lambda transaction: transaction.connection.execute(query.limit(limit)).all())
         return read_rows((run_id, text) for run_id, text in rows)
 
     def listing(self) -> Listing:
         """Give all runs, newest first, as a sequence that is read as far as it is looked at."""
-        return Listing(lambda: self._transaction(writing=False))
+        return Listing(self)
 
     def unreadable(self, session_id: str | None = None) -> int:
         """Count the runs that cannot be read, so that no listing has them; of one session or of all."""
-        return self.read(lambda connection: count_unreadable(connection, session_id))
+        return self.read(lambda transaction: count_unreadable(transaction.connection, session_id))
 
     def tallies(self, chosen: Chosen | None = None, *, fine: bool = True) -> list[Tally]:
         """Give the running totals of readable runs, each run in one of them.
@@ -209,7 +209,9 @@ class Ledger(LedgerFile):
             chosen: Which runs; all of them unless given.
             fine: Whether each day and session has totals of its own; as many as there are days, then.
         """
-        return self.read(partial(read_tallies, chosen=chosen or Chosen(), fine=fine))
+        return self.read(
+            lambda transaction: read_tallies(transaction.connection, chosen=chosen or Chosen(), fine=fine)
+        )
 
     def newest_days(self, chosen: Chosen, *, play: bool, most: int) -> tuple[list[Tally], int]:
         """Give the totals of the newest days with readable runs.
@@ -222,20 +224,23 @@ class Ledger(LedgerFile):
         Returns:
             The days, newest first, and how many there are in all.
         """
-        return self.read(partial(read_newest_days, chosen=chosen, play=play, most=most))
+        return self.read(
+            lambda transaction: read_newest_days(transaction.connection, chosen=chosen, play=play, most=most)
+        )
 
     def open_charges(self) -> Records:
         """List the ended runs of real money whose charge is not their provider's own word in dollars."""
-        return self.read(read_open)
+        return self.read(lambda transaction: read_open(transaction.connection))
 
     def totals(self, session_id: str, *, play: bool) -> Totals:
         """Add up a session's money."""
-        return self.read(lambda connection: Transaction(connection).totals(session_id, play=play))
+        return self.read(lambda transaction: transaction.totals(session_id, play=play))
 
     def events(self, run_id: str) -> list[tuple[str, str, dict[str, Any]]]:
         """Give a run's history: time, kind and data of each event, oldest first."""
         query = sa.select(EVENTS.c.at, EVENTS.c.kind, EVENTS.c.data).where(EVENTS.c.run_id == run_id)
-        rows = self.read(lambda connection: connection.execute(query.order_by(EVENTS.c.number)).all())
+        ordered = query.order_by(EVENTS.c.number)
+        rows = self.read(lambda transaction: transaction.connection.execute(ordered).all())
         return [(at, kind, json.loads(data)) for at, kind, data in rows]
 
     def callbacks(self, after: int | None) -> tuple[int, list[str]]:
@@ -280,8 +285,8 @@ class Ledger(LedgerFile):
             limit: At most this many.
         """
         return self.read(
-            lambda connection: read_waits(
-                connection, provider, model, duration, audio=audio, origin=origin, limit=limit
+            lambda transaction: read_waits(
+                transaction.connection, provider, model, duration, audio=audio, origin=origin, limit=limit
             )
         )
 
@@ -301,22 +306,21 @@ class Ledger(LedgerFile):
             Bills.
         """
         return self.read(
-            lambda connection: read_bills(
-                connection, provider, model, origin=origin, audio=audio, limit=limit
+            lambda transaction: read_bills(
+                transaction.connection, provider, model, origin=origin, audio=audio, limit=limit
             )
         )
 
     def missing_tables(self) -> list[str]:
         """Name the tables that should be there and are not; empty for a sound ledger."""
-        with self._transaction(writing=False) as connection:
-            there = sa.inspect(connection).get_table_names()
+        there = self.read(lambda transaction: sa.inspect(transaction.connection).get_table_names())
         made_by_steps = {"figures", "sums", "places", "place_lines", "place_limits", "uploads", "detached"}
         return sorted(({*MIGRATIONS.metadata.tables} | made_by_steps) - set(there))
 
     def count(self) -> int:
         """Count all runs, by the running totals."""
         query = "SELECT coalesce(sum(runs), 0) FROM sums WHERE scope = 'user'"
-        return self.read(lambda connection: int(connection.exec_driver_sql(query).scalar_one()))
+        return self.read(lambda transaction: int(transaction.connection.exec_driver_sql(query).scalar_one()))
 
     def mend_sums(self) -> int:
         """Compare the running totals with the runs, and make them anew where they differ; reads everything.
@@ -324,14 +328,15 @@ class Ledger(LedgerFile):
         Returns:
             How many rows of them were wrong.
         """
-        wrong = self.read(differences)
+        wrong = self.read(lambda transaction: differences(transaction.connection))
         if wrong:
             with self._transaction() as connection:
                 rebuild(connection)
         return wrong
 
 
-def _callbacks(after: int | None, connection: sa.Connection) -> tuple[int, list[str]]:
+def _callbacks(after: int | None, transaction: Transaction) -> tuple[int, list[str]]:
+    connection = transaction.connection
     last = int(connection.exec_driver_sql("SELECT coalesce(max(number), 0) FROM events").scalar_one())
     if after is None or last == after:
         return last, []

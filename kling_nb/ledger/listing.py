@@ -1,13 +1,13 @@
 """All runs of a ledger as one sequence that is read in pages: it costs what is looked at."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import overload
-
-import sqlalchemy as sa
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 from kling_nb.ledger.rows import Records, read_row, read_rows
 from kling_nb.records.run import RunRecord
+
+if TYPE_CHECKING:
+    from kling_nb.ledger.connection import LedgerFile
 
 __all__ = ["Listing"]
 
@@ -19,7 +19,7 @@ class Listing(Sequence[RunRecord]):
     """The runs that were in the ledger when it was made, newest first, each as it is when it is read.
 
     Args:
-        reading: Opens a read transaction.
+        ledger: Whose runs.
 
     Example:
         >>> import tempfile
@@ -29,14 +29,13 @@ class Listing(Sequence[RunRecord]):
         0
     """
 
-    def __init__(self, reading: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
-        self._reading = reading
-        with reading() as connection:
-            row = connection.exec_driver_sql(
-                "SELECT (SELECT coalesce(max(rowid), 0) FROM runs), "
-                "(SELECT coalesce(sum(runs), 0) FROM sums WHERE scope = 'user') - "
-                "(SELECT count(*) FROM figures WHERE readable = 0)"
-            ).one()
+    def __init__(self, ledger: "LedgerFile") -> None:
+        self._ledger = ledger
+        [row] = self._read(
+            "SELECT (SELECT coalesce(max(rowid), 0) FROM runs), "
+            "(SELECT coalesce(sum(runs), 0) FROM sums WHERE scope = 'user') - "
+            "(SELECT count(*) FROM figures WHERE readable = 0)"
+        )
         self._last, self._length = int(row[0]), int(row[1])
 
     def __len__(self) -> int:
@@ -71,25 +70,25 @@ class Listing(Sequence[RunRecord]):
 
     def _rows(self, first: int, most: int) -> list[tuple[str, str]]:
         query = f"SELECT id FROM runs WHERE {_SOUND} ORDER BY created_at DESC, id LIMIT ? OFFSET ?"
-        with self._reading() as connection:
-            # The ids come from the index alone: the rows before the first are never read.
-            rows = connection.exec_driver_sql(
-                f"SELECT runs.id, record FROM ({query}) AS found JOIN runs ON runs.id = found.id "
-                "ORDER BY created_at DESC, runs.id",
-                (self._last, most, first),
-            )
-            return [(run_id, text) for run_id, text in rows]
+        # The ids come from the index alone: the rows before the first are never read.
+        return self._read(
+            f"SELECT runs.id, record FROM ({query}) AS found JOIN runs ON runs.id = found.id "
+            "ORDER BY created_at DESC, runs.id",
+            (self._last, most, first),
+        )
 
     def _page(self, after: tuple[str, str] | None) -> list[tuple[str, str, str]]:
         query, values = f"SELECT id, record, created_at FROM runs WHERE {_SOUND}", [self._last]
         ordered = "ORDER BY created_at DESC, id LIMIT ?"
-        with self._reading() as connection:
-            if after is None:
-                rows = connection.exec_driver_sql(f"{query} {ordered}", (*values, _PAGE)).all()
-            else:
-                created_at, run_id = after
-                rows = connection.exec_driver_sql(
-                    f"{query} AND created_at <= ? AND (created_at < ? OR id > ?) {ordered}",
-                    (*values, created_at, created_at, run_id, _PAGE),
-                ).all()
-            return [(run_id, text, created_at) for run_id, text, created_at in rows]
+        if after is None:
+            return self._read(f"{query} {ordered}", (*values, _PAGE))
+        created_at, run_id = after
+        return self._read(
+            f"{query} AND created_at <= ? AND (created_at < ? OR id > ?) {ordered}",
+            (*values, created_at, created_at, run_id, _PAGE),
+        )
+
+    def _read(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
+        return self._ledger.read(
+            lambda transaction: [*map(tuple, transaction.connection.exec_driver_sql(query, values))]
+        )

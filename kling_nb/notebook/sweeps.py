@@ -204,8 +204,7 @@ def _enhanced(name: str | None) -> dict[str, str]:
     """Give what was made of prompts when this sweep was made: to ask again may make another text."""
     if name is None:
         return {}
-    with current().ledger().reading() as transaction:
-        stored = find(transaction, known_as(name))
+    stored = current().ledger().read(lambda transaction: find(transaction, known_as(name)))
     rows = [row for grid in (stored.grid if stored else []) for _, row in grid["rows"]]
     return {row["prompt_original"]: row["prompt"] for row in rows if "prompt_original" in row}
 

@@ -130,8 +130,7 @@ def votes(ledger: Ledger, *, runs: Collection[str] | None = None, rater: str | N
     query = sa.select(VOTES).order_by(VOTES.c.number)
     if rater is not None:
         query = query.where(VOTES.c.rater == rater)
-    with ledger.reading() as transaction:
-        rows = transaction.connection.execute(query).all()
+    rows = ledger.read(lambda transaction: transaction.connection.execute(query).all())
     # Filtered here: a database takes only so many values in one question.
     wanted = None if runs is None else set(runs)
     return [_vote(row) for row in rows if wanted is None or {row.run_a, row.run_b} <= wanted]

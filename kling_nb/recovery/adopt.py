@@ -256,8 +256,7 @@ def adopt(
         take=take,
         private=private,
     )
-    with session.ledger().reading() as transaction:
-        known = transaction.holder(provider, provider_run_id)
+    known = session.ledger().read(lambda transaction: transaction.holder(provider, provider_run_id))
     if known is not None:
         run = session.engine().peek(known)
         return look_again(run) if may_revive(known) else run

@@ -154,8 +154,7 @@ def _attach(
 ) -> RunRecord:
     """Commit the provider's id; the reservation is settled by the run's end, as always."""
     _let_go(ledger, engine, run_id)
-    with ledger.reading() as transaction:
-        record = _attachable(transaction, engine, run_id, provider_run_id)
+    record = ledger.read(lambda transaction: _attachable(transaction, engine, run_id, provider_run_id))
     reached = access(record)
     try:
         seen = engine.look(reached, provider_run_id)

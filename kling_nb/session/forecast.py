@@ -29,15 +29,16 @@ def forecast(admission: Admission, before: Sequence[Plan]) -> Plan:
         The plan.
     """
     ask, play = admission.ask, admission.budget.play
-    [takes] = look_many([admission])
+    [found] = look_many([admission])
     ahead = sum(plan.estimate.reserve_micros * plan.new for plan in before if plan.play == play)
     unwatched = replace(admission, budget=replace(admission.budget, headless=True))
-    with admission.ledger.reading() as transaction:
+
+    def planned(transaction: Transaction) -> Plan:
         # Whoever makes the call sends an intent that another kernel left unsent, and pays for it.
-        left = [admission.left_unsent(transaction, take) for take in takes]
-        takes = _after(before, ask, admission.provider, takes, [record is not None for record in left])
+        left = [admission.left_unsent(transaction, take) for take in found]
+        takes = _after(before, ask, admission.provider, found, [record is not None for record in left])
         # Whoever takes it over releases what it reserves.
-        ahead -= sum(record.reserved_micros for record in left if record)
+        others = ahead - sum(record.reserved_micros for record in left if record)
         amounts = [admission.price.reserve_micros] * sum(take.word == "new" for take in takes)
         return Plan(
             ask=ask,
@@ -47,9 +48,11 @@ def forecast(admission: Admission, before: Sequence[Plan]) -> Plan:
             estimate=admission.price,
             payloads=payloads(ask, admission.model, admission.provider, **admission.who),
             totals=admission.budget.totals(transaction),
-            obstacle=_obstacle(admission, transaction, amounts, ahead),
-            unwatched=_obstacle(unwatched, transaction, amounts, ahead),
+            obstacle=_obstacle(admission, transaction, amounts, others),
+            unwatched=_obstacle(unwatched, transaction, amounts, others),
         )
+
+    return admission.ledger.read(planned)
 
 
 def _obstacle(

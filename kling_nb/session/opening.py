@@ -103,8 +103,7 @@ def look_many(calls: Sequence[Admission], *, keep: bool = False) -> list[tuple[T
     """
     if not calls:
         return []
-    with calls[0].ledger.reading() as transaction:
-        known = _Known(transaction, calls)
+    known = calls[0].ledger.read(lambda transaction: _Known(transaction, calls))
     # A clip that the ledger knows, and that is here, answers whatever the folder's receipts say.
     answered = {} if keep else {n: takes for n, call in enumerate(calls) if (takes := known.answer(call))}
     known.look_beside([call for n, call in enumerate(calls) if n not in answered])

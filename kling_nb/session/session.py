@@ -229,15 +229,15 @@ class Session:
             The levels, and when the first run of this session was asked for; None where there is none yet.
         """
         settings = self.settings()
-        with self._stand(settings)[0].reading() as transaction:
-            caps = self._budget(settings, play=play).caps(transaction, unlimited=True)
-            return caps, transaction.began(self.id)
+        budget = self._budget(settings, play=play)
+        return self._stand(settings)[0].read(
+            lambda transaction: (budget.caps(transaction, unlimited=True), transaction.began(self.id))
+        )
 
     def totals(self, *, play: bool = False) -> Totals:
         """Add up this session's money, with the cap that leaves least."""
         settings = self.settings()
-        with self._stand(settings)[0].reading() as transaction:
-            return self._budget(settings, play=play).totals(transaction)
+        return self._stand(settings)[0].read(self._budget(settings, play=play).totals)
 
     def _shown_totals(self, play: bool) -> Totals | None:  # noqa: FBT001 - the engine's callback
         with suppress(KlingError):
@@ -365,8 +365,7 @@ class Session:
     def resume(self) -> Runs:
         """Take up every pending run of the ledger but what is left to workers; nothing new is ever sent."""
         found = self.runs(statuses=[status for status in RunStatus if status.pending])
-        with self.ledger().reading() as transaction:
-            unsent = unsent_runs(transaction)
+        unsent = self.ledger().read(unsent_runs)
         return Runs([run.resume() for run in found if run.id not in unsent], note=found.note)
 
     def unwaited(self) -> list[str]:

@@ -100,8 +100,7 @@ def costs(
 
 def _earlier(ledger: "Ledger") -> str:
     """Say what was spent before this session, as where a kernel was restarted."""
-    with ledger.reading() as transaction:
-        sums = [transaction.sums(play=play) for play in (False, True)]
+    sums = ledger.read(lambda transaction: [transaction.sums(play=play) for play in (False, True)])
     words = [
         f"{usd(one.settled_micros)} of {'play' if one.play else 'real'} money"
         for one in sums

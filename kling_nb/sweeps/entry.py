@@ -15,6 +15,8 @@ from kling_nb.sweeps.standing import Standing
 
 if TYPE_CHECKING:
     from kling_nb.engine.run import Run
+    from kling_nb.ledger.transaction import Transaction
+    from kling_nb.records.run import RunRecord
     from kling_nb.session.session import Session
 
 __all__ = ["Entry"]
@@ -41,14 +43,14 @@ class Entry:
 
     def read(self) -> Stored:
         """Read all of it anew."""
-        with self._session.ledger().reading() as transaction:
-            self.stored = find(transaction, self.stored.name) or self.stored
+        name = self.stored.name
+        self.stored = self._session.ledger().read(lambda look: find(look, name)) or self.stored
         return self.stored
 
     def state(self) -> SweepState:
         """Read what was said last."""
-        with self._session.ledger().reading() as transaction:
-            state = state_of(transaction, self.stored.name) or self.stored.state
+        name = self.stored.name
+        state = self._session.ledger().read(lambda look: state_of(look, name)) or self.stored.state
         self.stored = replace(self.stored, state=state)
         return state
 
@@ -70,8 +72,8 @@ class Entry:
     @contextmanager
     def looked(self) -> Iterator[Standing]:
         """Give its runs as they are now; nobody else looks meanwhile."""
-        with self._session.ledger().reading() as transaction, self.standing.lock:
-            yield self.standing.look(transaction)
+        with self.standing.lock:
+            yield self._session.ledger().read(self.standing.look)
 
     def ended(self, after: int) -> list[str]:
         """Name the runs that have ended, in that order, without the first so many."""
@@ -80,8 +82,8 @@ class Entry:
 
     def left_to_workers(self) -> dict[str, bool]:
         """Give its runs that workers send and follow, and whether each goes on."""
-        with self._session.ledger().reading() as transaction:
-            return left_to_workers(transaction, self.stored.name)
+        name = self.stored.name
+        return self._session.ledger().read(lambda look: left_to_workers(look, name))
 
     def withdraw(self) -> None:
         """End what is left to workers and not sent; what they are about to send is decided by the ledger."""
@@ -104,13 +106,18 @@ class Entry:
             but: Ids of runs that are left out.
             mine: Handles of this kernel, which are told of changes; of others the ledger's state is taken.
         """
-        with self._session.ledger().reading() as transaction, self.standing.lock:
-            standing, peek = self.standing.look(transaction), self._session.engine().peek
+
+        def records(transaction: "Transaction") -> "list[tuple[int, RunRecord | None]]":
+            standing = self.standing.look(transaction)
             stands = standing.stands
             numbers = sorted(n for n in (standing.pending if pending else stands) if stands[n].id not in but)
-            records = [(number, transaction.get(stands[number].id)) for number in numbers]
+            return [(number, transaction.get(stands[number].id)) for number in numbers]
+
+        peek = self._session.engine().peek
+        with self.standing.lock:
+            found = self._session.ledger().read(records)
         return {
             number: own if (own := mine.get(number)) and own.id == record.id else peek(record)
-            for number, record in records
+            for number, record in found
             if record is not None
         }

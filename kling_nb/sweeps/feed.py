@@ -142,13 +142,7 @@ class Feed:
             self.stopped = error if isinstance(error, KlingError) else _fault(self._name, error)
 
     def _state(self) -> str:
-        ledger = self._session.ledger()
-
-        def look() -> str:
-            with ledger.reading() as transaction:
-                return state_of(transaction, self._name) or "canceled"
-
-        return ledger.insist(look)
+        return self._session.ledger().read(lambda look: state_of(look, self._name)) or "canceled"
 
     def _chunk(self) -> "dict[str, list[Member]]":
         """Take as many members as there are places, by provider."""

@@ -63,10 +63,9 @@ def give_back(session: Session, name: str, views: Views) -> "Sweep":
     Raises:
         UsageError: There is none of this name.
     """
-    with session.ledger().reading() as transaction:
-        stored = find(transaction, name.strip())
-        known = names(transaction) if stored is None else []
+    stored = session.ledger().read(lambda transaction: find(transaction, name.strip()))
     if stored is None:
+        known = session.ledger().read(names)
         raise refused(
             f"There is no sweep {name.strip()!r:.60}.",
             cure=did_you_mean(name, known, _REST),
@@ -110,8 +109,7 @@ def open_sweep(
     if "model" not in grid["axes"]:
         # Frozen: another default of another kernel would make it another experiment.
         grid = {**grid, "rows": [[number, {"model": model, **row}] for number, row in grid["rows"]]}
-    with session.ledger().reading() as transaction:
-        stored = find(transaction, name)
+    stored = session.ledger().read(lambda transaction: find(transaction, name))
     if stored is not None and grid in stored.grid:
         sweep = Sweep(session, stored, views, max_cost=max_cost)
         sweep.quote()

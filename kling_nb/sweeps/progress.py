@@ -151,7 +151,8 @@ def look(
     """
     ledger, now = session.ledger(), utc_now()
     left_micros = session.totals(play=stored.play).left_micros
-    with ledger.reading() as transaction, standing.lock:
+
+    def looked(transaction: "Transaction") -> Progress:
         standing.look(transaction)
         failures = _failures(transaction, standing, f"`kling.sweep({stored.name!r}).retry()`")
         barred = [
@@ -188,6 +189,9 @@ def look(
             free=sum(len(numbers) for kind, numbers in standing.bad.items() if kind.again),
             moved_at=standing.moved_at,
         )
+
+    with standing.lock:
+        return ledger.read(looked)
 
 
 def _pace(ends: Sequence[datetime], now: datetime, left: int) -> tuple[float | None, datetime | None]:

@@ -265,8 +265,7 @@ def make_quote(
             "Real money and the sandbox's play money are never in one sum.", cure="Make two sweeps of it."
         )
     budget = next(iter(admissions.values())).budget
-    with session.ledger().reading() as transaction:
-        left = budget.totals(transaction).left_micros
+    left = session.ledger().read(budget.totals).left_micros
     most = None if max_cost is None else micros_of(max_cost) - spent_micros
     limits = [limit for limit in (left, most) if limit is not None]
     return Quote(

@@ -89,9 +89,10 @@ class Standing:
         with self.lock:
             seen = last_event(transaction)
             if self._seen is None:
-                for number, key, provider in members_of(transaction, self._stored.name):
+                members, runs = members_of(transaction, self._stored.name), runs_of(transaction, self._stored)
+                for number, key, provider in members:
                     self._numbers[key].append((number, provider))
-                self._take(runs_of(transaction, self._stored))
+                self._take(runs)
             elif seen > self._seen:
                 self._take(changed_runs(transaction, self._stored, self._seen))
             self._seen = max(seen, self._seen or 0)

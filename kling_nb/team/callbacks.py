@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
@@ -23,6 +23,9 @@ from kling_nb.errors import KlingError
 from kling_nb.ledger.database import Ledger
 from kling_nb.records.run import WHO, RunRecord
 from kling_nb.team.answers import MAX_BYTES, OFF, TOO_LARGE, Answer
+
+if TYPE_CHECKING:
+    from kling_nb.ledger.transaction import Transaction
 
 __all__ = ["Receiver", "own_ledger"]
 
@@ -100,7 +103,7 @@ class Receiver:
             return Answer(503, "The ledger cannot be used now.", retry_after_s=1)
 
     def _note(self, call: "_Call") -> str:
-        record = self._find(call)
+        record = self._ledger().read(call.find)
         if record is None:
             return "No such run here."
         new = not record.status.ended and self._ledger().note_callback(record.id, call.event)
@@ -115,15 +118,6 @@ class Receiver:
         # Of all of them, so that the time does not tell which one it is.
         return sum([hmac.compare_digest(given, one) for one in right]) > 0
 
-    def _find(self, call: "_Call") -> RunRecord | None:
-        with self._ledger().reading() as transaction:
-            if found := transaction.holder("runflow", call.run_id):
-                return found
-            # It may come before the answer to the submit, which gives the provider's id.
-            found = transaction.get(call.ours) if call.ours else None
-        unknown = found and found.provider == "runflow" and found.provider_run_id is None
-        return found if unknown else None
-
 
 @cache
 def own_ledger() -> Ledger:
@@ -136,6 +130,15 @@ class _Call:
     event: str
     run_id: str
     ours: str
+
+    def find(self, transaction: "Transaction") -> RunRecord | None:
+        """Give the run that it tells of."""
+        if found := transaction.holder("runflow", self.run_id):
+            return found
+        # It may come before the answer to the submit, which gives the provider's id.
+        found = transaction.get(self.ours) if self.ours else None
+        unknown = found and found.provider == "runflow" and found.provider_run_id is None
+        return found if unknown else None
 
 
 def _read(raw: bytes) -> _Call | None:

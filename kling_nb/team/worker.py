@@ -288,8 +288,7 @@ class Worker:
 
     # -- the end -----------------------------------------------------------------
     def _pending(self) -> tuple[int, int]:
-        with self._session.ledger().reading() as transaction:
-            pending, waiting, _ = pending_runs(transaction, ())
+        pending, waiting, _ = self._session.ledger().read(lambda transaction: pending_runs(transaction, ()))
         return pending, waiting
 
     def _empty(self) -> bool:

@@ -110,6 +110,20 @@ def test_a_look_that_was_cut_off_is_done_again(far, relay):
         assert len(far.events("k0000001")) == 1
 
 
+@pytest.mark.parametrize("loses", ["request", "answer"])
+def test_a_read_that_was_cut_off_between_its_looks_begins_anew(far, relay, loses):
+    """Who asked sees one moment of the ledger, that of the last beginning, and no error."""
+    begun = []
+
+    def work(transaction):
+        begun.append(transaction.began("s"))
+        return transaction.get("k0000001"), len(transaction.find(["a key"]))
+
+    relay.loses = [(b"request_key IN", loses), (b"WHERE id =", loses)]
+    assert far.read(work) == (None, 0)
+    assert (relay.loses, begun) == ([], [None] * 3)
+
+
 @pytest.mark.parametrize("where", ["postgresql"], indirect=True)
 def test_a_connection_that_died_in_the_pool_is_replaced(where):
     """A firewall or an administrator ends idle connections: the next call makes another."""

@@ -60,8 +60,9 @@ class Uploads:
 
     def waiting(self) -> list[str]:
         """Name the runs whose clips are here and not there yet; others take those of other machines."""
-        with self.ledger.reading() as transaction:
-            runs = [transaction.get(run_id) for run_id in waiting_uploads(transaction, self.address)]
+        runs = self.ledger.read(
+            lambda transaction: [*map(transaction.get, waiting_uploads(transaction, self.address))]
+        )
         return [run.id for run in runs if run is not None and self._store(run.folder).path(run) is not None]
 
     async def bring(self, run: Run) -> bool:
@@ -107,8 +108,9 @@ class Uploads:
 
     def _once(self, run_id: str, team: TeamStore) -> str:
         try:
-            with self.ledger.reading() as transaction:
-                record = transaction.get(run_id) if is_waiting(transaction, run_id) else None
+            record = self.ledger.read(
+                lambda transaction: transaction.get(run_id) if is_waiting(transaction, run_id) else None
+            )
             if record is None:
                 return ""
             team.keep(record, self._store(record.folder))

@@ -372,8 +372,7 @@ def _with_takes(session: "Session", made: Verdict, ask: Ask, model: Model) -> Ve
     """Say which takes of this request were asked for before, and which one is next."""
     keys = {request_key(ask.request, model.id, take): take for take in range(_TAKES_LOOKED_AT)}
     try:
-        with session.ledger().reading() as transaction:
-            found = transaction.find(list(keys))
+        found = session.ledger().read(lambda transaction: transaction.find(list(keys)))
     except KlingError:
         return made
     if not found:
