@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
-KEPT = ("02_cost_and_budgets.ipynb", "05_share_and_export.ipynb")
+KEPT = ("02_cost_and_budgets.ipynb", "05_share_and_export.ipynb", "07_team.ipynb")
 _SESSION = re.compile(r"\bs-[0-9]{8}-[0-9]{6}-[0-9]+-[0-9a-f]{4}\b")
 _PORT = re.compile(r"(?<=127\.0\.0\.1:)[0-9]+")
 _OURS = ("KLING_NB_", "RUNFLOW_", "RUNCOMFY_", "JPY_", "PAPERMILL_")

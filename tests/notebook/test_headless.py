@@ -89,6 +89,7 @@ def test_the_tour_is_kept_without_outputs():
 MONEY = TOUR.with_name("02_cost_and_budgets.ipynb")
 SHARE = TOUR.with_name("05_share_and_export.ipynb")
 SWEEP = TOUR.with_name("06_sweep.ipynb")
+TEAM = TOUR.with_name("07_team.ipynb")
 #: What may differ from one day and process to the next.
 CHANGING = re.compile(
     r"s-\d{8}-\d{6}-[\da-z]+-[\da-z]+|\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d UTC)?|, \d+ (months|years) old"
@@ -182,7 +183,7 @@ def _said(made):
     }
 
 
-@pytest.mark.parametrize("path", [MONEY, SHARE], ids=lambda path: path.name[:2])
+@pytest.mark.parametrize("path", [MONEY, SHARE, TEAM], ids=lambda path: path.name[:2])
 def test_a_kept_tutorial_tells_nothing_of_the_machine_that_ran_it(path):
     """No folder, user, host, port, key or time of a process is in the file, and no script either."""
     text = path.read_text(encoding="utf-8")
