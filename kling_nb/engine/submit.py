@@ -29,7 +29,7 @@ from kling_nb.providers.messages import Call
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import is_redacted, redacted
 from kling_nb.records.provenance import Sent
-from kling_nb.records.run import RunStatus, ids_of, with_who
+from kling_nb.records.run import RunStatus, ids_of, unsent_end, with_who
 
 __all__ = ["cancel_unsent", "not_sent", "recover", "submit"]
 
@@ -69,7 +69,7 @@ async def submit(job: Job) -> None:
             sound = "provider" if isinstance(error, SettingsError) else "invalid"
             reason = "auth" if isinstance(error, KeyMissingError) else sound
             words = " ".join(filter(None, (error.what, error.cure)))
-            return await end(job, "unsendable", RunStatus.FAILED, reason=reason, charged="no", message=words)
+            return await end(job, "unsendable", RunStatus.FAILED, words, reason=reason)
         job.checkpoint("answer read")
         if not isinstance(answer, Refused):
             unclear = await accept(job, answer) if isinstance(answer, Accepted) else answer.message
@@ -109,7 +109,7 @@ async def _answer(job: Job) -> SubmitAnswer:
 
 async def cancel_unsent(job: Job, why: str) -> None:
     """End a run that was certainly never sent."""
-    await end(job, "canceled", RunStatus.CANCELED, reason="canceled", charged="no", message=why)
+    await end(job, "canceled", RunStatus.CANCELED, why, reason="canceled")
 
 
 def not_sent(job: Job) -> DetachedError:
@@ -145,7 +145,7 @@ async def _unsent(job: Job, retries: RetryState, error: TransportError) -> bool:
         return False
     if retries.unsent >= job.limits.unsent_tries:
         words = f"{error.what} Nothing was sent in {retries.unsent} tries."
-        await end(job, "unreachable", RunStatus.FAILED, charged="no", message=words)
+        await end(job, "unreachable", RunStatus.FAILED, words)
         return False
     # Back to `created` first: should we be killed while waiting, it was certainly not sent.
     await job.change("unsent", status=RunStatus.CREATED, message=error.what)
@@ -227,21 +227,12 @@ async def accept(job: Job, answer: Accepted) -> str:
 
 async def refuse(job: Job, answer: Refused) -> None:
     """End a run the provider never made."""
-    said = {"reason": answer.reason, "charged": "no", "message": answer.message}
-    await end(job, "refused", RunStatus.FAILED, answered=True, **said)
+    await end(job, "refused", RunStatus.FAILED, answer.message, answered=True, reason=answer.reason)
 
 
-async def end(job: Job, kind: str, status: RunStatus, **changes: Any) -> None:
+async def end(job: Job, kind: str, status: RunStatus, message: str, **changes: Any) -> None:
     """End a run that certainly cost nothing, and give its reservation back."""
-    await job.settle(
-        kind,
-        status=status,
-        finished_at=utc_now(),
-        settled_micros=0,
-        reserved_micros=0,
-        queue_position=None,
-        **changes,
-    )
+    await job.settle(kind, **unsent_end(status, message, **changes))
 
 
 async def recover(job: Job, why: str) -> None:
@@ -262,7 +253,7 @@ async def recover(job: Job, why: str) -> None:
         raise wrong_account(job)
     ours = await asyncio.to_thread(_is_ours, job)
     if not ours and (kept := await follow_sender(job)) is not None:
-        await end(job, "ended elsewhere", kept.status, reason=kept.reason, charged="no", message=kept.message)
+        await end(job, "ended elsewhere", kept.status, kept.message, reason=kept.reason)
         return
     found: str | bool | None = await asyncio.to_thread(kept_id, job)
     if found is None and job.provider.can_look_up:

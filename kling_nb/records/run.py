@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from kling_nb.errors import Charged, RunIds
-from kling_nb.records.base import Moment, Record
+from kling_nb.records.base import Moment, Record, utc_now
 from kling_nb.records.money import Estimate, dollars, usd
 from kling_nb.records.provenance import MOST_MARKS, Cell, Commit, Mark, Sent, Terms
 from kling_nb.records.request import TextToVideo
@@ -394,6 +394,19 @@ def charged(record: RunRecord) -> Charged:
     if record.status is RunStatus.LOST and record.reserved_micros and record.charged == "no":
         return "unknown"
     return record.charged
+
+
+def unsent_end(status: RunStatus, message: str, **more: Any) -> dict[str, Any]:
+    """Give the changes by which a run ends that certainly cost nothing; its reservation is given back."""
+    money = {"charged": "no", "settled_micros": 0, "reserved_micros": 0}
+    return {
+        "status": status,
+        "message": message,
+        "finished_at": utc_now(),
+        "queue_position": None,
+        **money,
+        **more,
+    }
 
 
 def may_revive(record: RunRecord) -> bool:

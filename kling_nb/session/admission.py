@@ -31,7 +31,7 @@ from kling_nb.records.base import utc_now
 from kling_nb.records.money import Estimate
 from kling_nb.records.privacy import NOW_PRIVATE, STILL_PUBLIC, is_redacted, restore_prompt
 from kling_nb.records.provenance import Commit
-from kling_nb.records.run import RunRecord, RunStatus
+from kling_nb.records.run import RunRecord, RunStatus, unsent_end
 from kling_nb.session.budget import Budget
 from kling_nb.session.folder_runs import FROM_FOLDER, blocked_by_damage, from_folder, healed, unpaid
 from kling_nb.session.plan import Ask, Take, new_id, new_record, plan_takes
@@ -333,11 +333,7 @@ class Admission:
                 self.ledger.change(
                     record.id,
                     "no sidecar",
-                    status=RunStatus.FAILED,
-                    charged="no",
-                    message="the media folder could not be written",
-                    settled_micros=0,
-                    reserved_micros=0,
+                    **unsent_end(RunStatus.FAILED, "the media folder could not be written"),
                 )
             raise
 
