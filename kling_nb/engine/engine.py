@@ -321,7 +321,7 @@ class Engine:
     async def _cancel(self, run: Run) -> str:
         run.cancel_wanted = True
         try:
-            if run.status is RunStatus.CREATED and await asyncio.to_thread(self._withdraw, run):
+            if run.record.provider_run_id is None and await asyncio.to_thread(self._withdraw, run):
                 return "canceled"
             await self._await_id(run)
             if run.status.ended:

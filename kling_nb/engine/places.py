@@ -10,6 +10,7 @@ run that waits is a row of a table, with no task or timer of its own.
 
 import asyncio
 import contextlib
+import math
 import time
 from bisect import bisect_left, insort
 from collections import defaultdict
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from kling_nb.addresses import is_loopback
 from kling_nb.engine.detach import halted
 from kling_nb.errors import LedgerError
-from kling_nb.ledger.places import Flow, NoPlaceError, Seeker, fits, look, place_key, take
+from kling_nb.ledger.places import LAPSED_S, Flow, NoPlaceError, Seeker, fits, look, place_key, take
 from kling_nb.records.run import RunStatus
 from kling_nb.views.waits import Turn
 
@@ -332,7 +333,8 @@ class Places:
 
     def _pause(self, line: _Line) -> float:
         look_s = self._engine.ledger.changes.look_s(line.look_s, _LOOK_WATCHED_S)
-        return look_s * (0.5 + self._engine.clock.random.random())
+        lapse_s = line.flow.lapse_s if line.flow else math.inf
+        return min(look_s * (0.5 + self._engine.clock.random.random()), lapse_s + LAPSED_S)
 
     def _look_in(self, account: str, wait_s: float) -> None:
         """Look at an account after so many seconds, or earlier where that is planned."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kling_nb.records.run import RunRecord
 
 __all__ = [
+    "LAPSED_S",
     "Flow",
     "NoPlaceError",
     "Seeker",
@@ -42,6 +43,9 @@ __all__ = [
 
 #: Seconds for which a kernel that waits stays in line without a sign of life.
 _IN_LINE_S = 5
+
+#: Seconds after the end of a lease at which it is seen that it has run out.
+LAPSED_S = 0.02
 
 _SENT = "('submitting', 'queued', 'running')"
 _BEFORE_END = "('created', 'submitting', 'queued', 'running')"
@@ -127,6 +131,7 @@ class Flow:
             seconds.
         ahead: By sweep that waits here, how many single runs and how many sweeps of others come first.
         lined: Whether others are in line.
+        lapse_s: Seconds until the first lease of another's run there ends, should nobody renew it.
     """
 
     most: int
@@ -134,6 +139,7 @@ class Flow:
     others: tuple[tuple[str, float], ...] = ()
     ahead: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     lined: bool = False
+    lapse_s: float = math.inf
 
     @property
     def shared(self) -> bool:
@@ -220,7 +226,7 @@ def _has_room(live: list[Any], run_id: str, sweep: str, most: int, ahead: tuple[
     # Of those that kept theirs and are not sent, the oldest comes first: they must not wait for each other.
     before = sum(
         name != run_id and (status != "created" or (since, name) < (mine, run_id))
-        for name, _, since, _, status in live
+        for name, _, since, _, status, _ in live
     )
     return bool(before < most)
 
@@ -260,10 +266,9 @@ def look(transaction: "Transaction", seeker: Seeker, waiting: Collection[str]) -
             run_statement(connection, gone, (account, who, sweep))
     lines = _lines(connection, account, now)
     most = _limit(connection, seeker, now)
+    theirs = [row for row in _live(connection, account, now) if row[3] != owner]
     others = tuple(
-        (sweep, (now - datetime.fromisoformat(since)).total_seconds())
-        for _, sweep, since, who, _ in _live(connection, account, now)
-        if who != owner
+        (sweep, (now - datetime.fromisoformat(since)).total_seconds()) for _, sweep, since, *_ in theirs
     )
     return Flow(
         most,
@@ -271,6 +276,7 @@ def look(transaction: "Transaction", seeker: Seeker, waiting: Collection[str]) -
         others,
         {sweep: _ahead(lines, owner, sweep) for sweep in waiting},
         lined=any(who != owner for who, _ in lines),
+        lapse_s=_lapse_s(theirs, now),
     )
 
 
@@ -316,16 +322,23 @@ def _limit(connection: sa.Connection, seeker: Seeker, now: datetime) -> int:
 def _live(connection: sa.Connection, account: str, now: datetime) -> list[Any]:
     """Read the places whose leases have not run out; as many as may be at the provider at once."""
     query = (
-        "SELECT places.run_id, places.sweep, places.since, runs.owner, runs.status FROM places "
-        "JOIN runs ON runs.id = places.run_id WHERE places.account = ? AND runs.owned_until >= ?"
+        "SELECT places.run_id, places.sweep, places.since, runs.owner, runs.status, runs.owned_until "
+        "FROM places JOIN runs ON runs.id = places.run_id WHERE places.account = ? AND runs.owned_until >= ?"
     )
     return [*run_statement(connection, query, (account, now.isoformat()))]
 
 
-def count_live(connection: sa.Connection, account: str, now: datetime) -> tuple[int, int]:
-    """Count the places of an account that are taken, and those of them that sweeps have."""
-    sweeps = [sweep for _, sweep, *_ in _live(connection, account, now)]
-    return len(sweeps), sum(map(bool, sweeps))
+def _lapse_s(live: list[Any], now: datetime) -> float:
+    """Give the seconds until the first of these leases ends: nobody tells of that."""
+    if not live:
+        return math.inf
+    return (datetime.fromisoformat(min(until for *_, until in live)) - now).total_seconds()
+
+
+def count_live(connection: sa.Connection, account: str, now: datetime) -> tuple[int, int, float]:
+    """Count the places of an account that are taken, and those that sweeps have; gives `Flow.lapse_s` too."""
+    live = _live(connection, account, now)
+    return len(live), sum(bool(sweep) for _, sweep, *_ in live), _lapse_s(live, now)
 
 
 def _lines(connection: sa.Connection, account: str, now: datetime) -> dict[tuple[str, str], str]:

@@ -6,6 +6,7 @@ has its words and its finished card from below the buttons.
 """
 
 import asyncio
+import contextlib
 import itertools
 import sys
 import threading
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.errors import KlingError
+from kling_nb.ledger.databases.changes import DETACHED
 from kling_nb.notebook.card import follow_to_the_end
 from kling_nb.notebook.controls import LatePage
 from kling_nb.notebook.widgets import EMPTY, answer_at_once, display_widget, set_trait, watched
@@ -117,24 +119,30 @@ class Card:
 
     async def _follow(self, put: Callable[[dict[str, str]], None]) -> None:
         drawn: object = None
-        while True:
-            progress = await asyncio.to_thread(lambda: self._sweep.progress)
-            # The time alone is no change, but estimates are brought up to date now and then.
-            look = (
-                replace(progress, now=_EPOCH, ends_at=None, per_hour=None),
-                progress.now.timestamp() // _ESTIMATE_S,
-            )
-            if drawn != look:
-                drawn = look
-                bundle = self._bundle(progress)
-                if bundle != self._shown:
-                    self._shown = bundle
-                    put(bundle)
-                    if self._buttons is not None:
-                        self._buttons.say(progress_text(progress).partition("\n")[0])
-            if progress.over:
-                break
-            await asyncio.sleep(_PERIOD_S)
+        changes, told = current().ledger().changes, asyncio.Event()
+        with changes.watched(DETACHED, told.set):
+            while True:
+                told.clear()
+                progress = await asyncio.to_thread(lambda: self._sweep.progress)
+                # The time alone is no change, but estimates are brought up to date now and then.
+                look = (
+                    replace(progress, now=_EPOCH, ends_at=None, per_hour=None),
+                    progress.now.timestamp() // _ESTIMATE_S,
+                )
+                if drawn != look:
+                    drawn = look
+                    bundle = self._bundle(progress)
+                    if bundle != self._shown:
+                        self._shown = bundle
+                        put(bundle)
+                        if self._buttons is not None:
+                            self._buttons.say(progress_text(progress).partition("\n")[0])
+                if progress.over:
+                    break
+                await asyncio.sleep(_PERIOD_S)
+                if self._sweep.left_to_workers:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(told.wait(), changes.look_s(_PERIOD_S) - _PERIOD_S)
         self._following = False
         self._hide_buttons()
 

@@ -4,11 +4,14 @@ Invariants: only `put` writes; what was said last is read without the grid, so t
 whatever the size.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from kling_nb.ledger.databases.changes import DETACHED
 from kling_nb.ledger.sweeps import Stored, SweepState, add_members, find, put, set_state, state_of
 from kling_nb.ledger.work.detached import left_to_workers, withdraw
 from kling_nb.sweeps.standing import Standing
@@ -23,6 +26,8 @@ __all__ = ["Entry"]
 
 #: Runs that are ended in one transaction.
 _CHUNK = 200
+#: Seconds between two looks while a sweep is waited for.
+_STEP_S = 0.2
 
 
 class Entry:
@@ -74,6 +79,23 @@ class Entry:
         """Give its runs as they are now; nobody else looks meanwhile."""
         with self.standing.lock:
             yield self._session.ledger().read(self.standing.look)
+
+    @contextmanager
+    def rests(self) -> Iterator[Callable[[float], None]]:
+        """Give what rests between two looks: longer by so many seconds, or until a worker moves a run."""
+        session, told = self._session, threading.Event()
+        changes, watching = session.ledger().changes, ExitStack()
+        session.loop.call(watching.enter_context, changes.watched(DETACHED, told.set))
+
+        def rest(more_s: float) -> None:
+            time.sleep(_STEP_S)
+            told.wait(max(0.0, min(changes.look_s(_STEP_S) - _STEP_S, more_s)))
+            told.clear()
+
+        try:
+            yield rest
+        finally:
+            session.loop.call(watching.close)
 
     def ended(self, after: int) -> list[str]:
         """Name the runs that have ended, in that order, without the first so many."""

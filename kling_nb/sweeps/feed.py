@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from kling_nb.engine.run import Run
 from kling_nb.errors import BudgetError, KlingError
+from kling_nb.ledger.databases.changes import DETACHED
 from kling_nb.ledger.sweeps import state_of
 from kling_nb.records.money import dollars, usd
 from kling_nb.records.run import RunStatus
@@ -22,6 +23,7 @@ from kling_nb.records.run import RunStatus
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from kling_nb.ledger.databases.changes import Changes
     from kling_nb.session.opening import Opened
     from kling_nb.session.session import Session
     from kling_nb.sweeps.grid import Member
@@ -119,27 +121,31 @@ class Feed:
         return not self.sending
 
     async def _run(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop, changes = asyncio.get_running_loop(), self._session.ledger().changes
         try:
-            while (any(self._queues.values()) or self._unsent()) and not self._closed:
-                if await asyncio.to_thread(self._state) != "started":
-                    await asyncio.to_thread(self._cancel_unsent)
-                    return
-                self._changed.clear()
-                chunk = self._chunk()
-                for provider, members in chunk.items():
-                    # A provider at a time: one request at two of them has one claim in the folder.
-                    opened = await asyncio.to_thread(self._open, members)
-                    for member, one in zip(members, opened, strict=True):
-                        self._note(member, provider, one)
-                if self.stopped is not None:
-                    # What waits for a place is still looked after.
-                    self._queues.clear()
-                if not chunk:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._changed.wait(), _LOOK_S)
+            with changes.watched(DETACHED, self._changed.set):
+                await self._send(changes)
         except Exception as error:  # noqa: BLE001 - any fault must end as words on the card, not vanish in a thread
             self.stopped = error if isinstance(error, KlingError) else _fault(self._name, error)
+
+    async def _send(self, changes: "Changes") -> None:
+        while (any(self._queues.values()) or self._unsent()) and not self._closed:
+            self._changed.clear()
+            if await asyncio.to_thread(self._state) != "started":
+                await asyncio.to_thread(self._cancel_unsent)
+                return
+            chunk = self._chunk()
+            for provider, members in chunk.items():
+                # A provider at a time: one request at two of them has one claim in the folder.
+                opened = await asyncio.to_thread(self._open, members)
+                for member, one in zip(members, opened, strict=True):
+                    self._note(member, provider, one)
+            if self.stopped is not None:
+                # What waits for a place is still looked after.
+                self._queues.clear()
+            if not chunk:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), changes.look_s(_LOOK_S))
 
     def _state(self) -> str:
         return self._session.ledger().read(lambda look: state_of(look, self._name)) or "canceled"

@@ -6,6 +6,7 @@ after it was shown what that adds.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
@@ -64,6 +65,8 @@ class Sweep:
         self._feed: Feed | None = None
         #: Ids of runs that nobody here sent, and that are watched from here.
         self._followed: set[str] = set()
+        #: Whether at the last look none but workers had anything to do.
+        self._only_workers = False
 
     # -- what it is ------------------------------------------------------
     @property
@@ -277,16 +280,18 @@ class Sweep:
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
         ticker = results.Ticker()
-        while not self._over():
-            if end is not None and time.monotonic() >= end:
-                raise WaitTimeoutError(
-                    f"The sweep {self.name} is still on its way after {timeout_s:g} s.",
-                    charged="unknown",
-                    cure="It goes on: `wait()` again; nothing is sent twice.",
-                )
-            with stopped_in_words(f"The sweep {self.name} goes on."):
-                time.sleep(_STEP_S)
-            ticker.tick(lambda: progress_text(self.progress))
+        with self._entry.rests() as rest:
+            while not self._over():
+                if end is not None and time.monotonic() >= end:
+                    raise WaitTimeoutError(
+                        f"The sweep {self.name} is still on its way after {timeout_s:g} s.",
+                        charged="unknown",
+                        cure="It goes on: `wait()` again; nothing is sent twice.",
+                    )
+                most_s = math.inf if end is None else end - time.monotonic()
+                with stopped_in_words(f"The sweep {self.name} goes on."):
+                    rest(most_s if self._only_workers else 0)
+                ticker.tick(lambda: progress_text(self.progress))
         ticker.end(lambda: progress_text(self.progress))
         return self
 
@@ -300,6 +305,7 @@ class Sweep:
 
     def _over(self) -> bool:
         """Whether nothing is on its way; what another kernel or nobody carries is followed from here."""
+        self._only_workers = False
         if self._feed is not None and not self._feed.over:
             return False
         workers = self._entry.left_to_workers()
@@ -308,23 +314,25 @@ class Sweep:
             if run.id not in self._followed:
                 self._followed.add(run.id)
                 run.resume()
-        return not any(workers.values()) and all(run.done for run in runs)
+        self._only_workers = all(run.done for run in runs)
+        return self._only_workers and not any(workers.values())
 
     async def __aiter__(self) -> AsyncIterator[Run]:
         """Give each run as it ends."""
         given, at = set[str](), 0
-        while True:
-            over = await asyncio.to_thread(self._over)
-            ended = await asyncio.to_thread(self._entry.ended, at)
-            at += len(ended)
-            for run_id in ended:
-                if run_id not in given:
-                    given.add(run_id)
-                    yield await asyncio.to_thread(self._session.find, run_id)
-            if over:
-                return
-            with stopped_in_words(f"The sweep {self.name} goes on."):
-                await asyncio.sleep(_STEP_S)
+        with self._entry.rests() as rest:
+            while True:
+                over = await asyncio.to_thread(self._over)
+                ended = await asyncio.to_thread(self._entry.ended, at)
+                at += len(ended)
+                for run_id in ended:
+                    if run_id not in given:
+                        given.add(run_id)
+                        yield await asyncio.to_thread(self._session.find, run_id)
+                if over:
+                    return
+                with stopped_in_words(f"The sweep {self.name} goes on."):
+                    await asyncio.to_thread(rest, math.inf if self._only_workers else 0)
 
     # -- results ---------------------------------------------------------------
     @property

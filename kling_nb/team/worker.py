@@ -1,7 +1,8 @@
 """A worker: sends the runs that are left to workers, and takes over what a dead one left; `kling-nb worker`.
 
 The ledger says what there is to do. It is looked at when a run of the worker has ended, when the queue wakes
-it, and in any case now and then, so that a job of the queue that is lost costs no more than that time.
+it or the ledger tells of a change, and in any case now and then, so that a job of the queue that is lost
+costs no more than that time.
 
 Invariants: a run is claimed before anything is done for it, and sent only where its account is of one of the
 worker's own keys and has a place; when a worker stops, it keeps no run.
@@ -9,6 +10,7 @@ worker's own keys and has a place; when a worker stops, it keeps no run.
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import time
@@ -20,9 +22,10 @@ from kling_nb.addresses import is_loopback
 from kling_nb.config.keys import KEY_VARIABLES, fingerprint
 from kling_nb.config.settings import provider_origin
 from kling_nb.engine.run import Run
-from kling_nb.errors import KlingError, LedgerError
-from kling_nb.ledger.places import account_key
-from kling_nb.ledger.work.detached import PLAY, Lane, left_behind, pending_runs, take_work
+from kling_nb.errors import DetachedError, KlingError, LedgerError
+from kling_nb.ledger.databases.changes import DETACHED
+from kling_nb.ledger.places import LAPSED_S, account_key
+from kling_nb.ledger.work.detached import PLAY, Lane, left_behind, pending_runs, take_work, unwanted
 from kling_nb.ledger.work.queue import has_queue, work
 from kling_nb.ledger.writer import AWAY_S
 from kling_nb.records.run import RunRecord, RunStatus
@@ -38,8 +41,8 @@ __all__ = ["Worker"]
 #: Seconds between two looks of one that has nothing to do, and until a run that could not be carried is tried
 #: again.
 _REST_S = 30.0
-#: Seconds between two looks while work waits for a place, or where nobody wakes: at real providers, and where
-#: one is on this machine.
+#: Seconds between two looks while work waits for a place, or where nobody wakes, and at least between two
+#: that changes lead to: at real providers, and where one is on this machine.
 _STEP_S, _STEP_HERE_S = 1.0, 0.2
 #: Runs in one look.
 _CHUNK = 100
@@ -79,7 +82,13 @@ class Worker:
         #: By id, until when a run is left alone that could not be carried.
         self._put_off: dict[str, float] = {}
         self._named: set[str] = set()
-        self._rested_at = 0.0
+        #: Runs whose rows cannot be read, which were named.
+        self._unreadable: set[str] = set()
+        self._rested_at = self._looked_at = 0.0
+        #: Until when a place may come free by a lease that nobody renews.
+        self._lapse_at = math.inf
+        self._watching = contextlib.ExitStack()
+        self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self._waking: asyncio.Task[None] | None = None
         #: Jobs of the queue that are over after the next look.
@@ -102,10 +111,16 @@ class Worker:
             self._loop.add_signal_handler(number, self._stop)
         self._lanes = self._find_lanes()
         queue = await self._begin()
+        loop = self._session.loop
+        loop.call(self._watch)
         try:
             while not self._over():
                 asked = len(self._asked)
                 self._woken.clear()
+                self._looked_at = time.monotonic()
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
                 waits = await asyncio.to_thread(self._look)
                 self._answer(asked)
                 if (
@@ -120,6 +135,7 @@ class Worker:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), self._pause(waits=waits, queue=queue))
         finally:
+            loop.call(self._watching.close)
             await self._listen(wanted=False)
         await asyncio.to_thread(self._part)
 
@@ -147,13 +163,39 @@ class Worker:
     def _over(self) -> bool:
         return self._stopping or (self._end is not None and time.monotonic() >= self._end)
 
-    def _pause(self, *, waits: bool, queue: bool) -> float:
+    def _watch(self) -> None:
+        """Be told of places and of what is left to workers; on the loop of the session."""
+        changes = self._session.ledger().changes
+        for name in {DETACHED, *(lane.places for lane in self._lanes)}:
+            self._watching.enter_context(changes.watched(name, self._told))
+
+    def _told(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._look_soon)
+
+    def _look_soon(self) -> None:
+        """Look no more often than where nobody tells: others may change much."""
+        if self._timer is None and (self._unsent() or len(self._mine) < self._most):
+            at = self._looked_at + self._step() - time.monotonic()
+            self._timer = self._loop.call_later(max(0.0, at), self._woken.set)
+
+    def _step(self) -> float:
         here = all(is_loopback(lane.places.split(" ")[1]) for lane in self._lanes)
-        step = _STEP_HERE_S if here else _STEP_S
-        full = len(self._mine) >= self._most
+        return _STEP_HERE_S if here else _STEP_S
+
+    def _unsent(self) -> list[str]:
+        """Name those of its runs that wait for a place, and that somebody may want no more."""
+        return [run.id for run in list(self._mine.values()) if run.status is RunStatus.CREATED]
+
+    def _pause(self, *, waits: bool, queue: bool) -> float:
+        now = time.monotonic()
         idle = not waits and queue and not self._until_empty
-        rest = _REST_S if full or idle else step
-        return rest if self._end is None else max(0.0, min(rest, self._end - time.monotonic()))
+        full = len(self._mine) >= self._most
+        if not self._unsent() and (idle or full):
+            rest = _REST_S
+        else:
+            rest = min(self._session.ledger().changes.look_s(self._step()), self._lapse_at - now)
+        return max(0.0, rest if self._end is None else min(rest, self._end - now))
 
     async def _listen(self, *, wanted: bool) -> None:
         """Have the queue wake it, or no more."""
@@ -198,24 +240,30 @@ class Worker:
         return lanes
 
     def _look(self) -> bool:
-        """Take what there is to do; whether more waits."""
-        room = self._most - len(self._mine)
-        if room <= 0:
+        """Take what there is to do, and let go of what nobody wants any more; whether more waits."""
+        room, unsent = self._most - len(self._mine), self._unsent()
+        if room <= 0 and not unsent:
             return True
         now = time.monotonic()
         self._put_off = {run_id: until for run_id, until in self._put_off.copy().items() if until > now}
         engine = self._session.engine()
         try:
             with self._session.ledger().writing() as transaction:
-                taken, more = take_work(
+                halted = unwanted(transaction, unsent)
+                found = take_work(
                     transaction,
                     engine.owner,
                     engine.limits.lease_s,
                     self._lanes,
                     most=room,
-                    but=self._put_off,
+                    but=self._left_alone(),
                 )
-                taken = [(self._moved(transaction, record), sweep) for record, sweep in taken]
+                taken = [(self._moved(transaction, record), sweep) for record, sweep in found.taken]
+            self._lapse_at = now + found.lapse_s + LAPSED_S if found.more else math.inf
+            self._name(found.unreadable)
+            for run_id in halted:
+                if run := self._mine.get(run_id):
+                    engine.detach(run)
             for record, sweep in taken:
                 self._carry(engine.handle(record, reused=True, sweep=sweep))
             if now - self._rested_at >= engine.limits.lease_s:
@@ -225,7 +273,17 @@ class Worker:
             # It is there again in a moment, or a person sees to it.
             self._say(str(error))
             return True
-        return more
+        return found.more
+
+    def _left_alone(self) -> set[str]:
+        return self._unreadable | self._put_off.keys()
+
+    def _name(self, unreadable: "list[LedgerError]") -> None:
+        """Leave runs alone whose rows cannot be read, and look at once what comes after them."""
+        for error in unreadable:
+            self._unreadable.add(error.run_id or "")
+            self._say(f"{error}")
+            self._loop.call_soon_threadsafe(self._woken.set)
 
     def _moved(self, transaction: "Transaction", record: RunRecord) -> RunRecord:
         """Have the clip of a claimed run end up here where the place it was asked for from is not."""
@@ -243,17 +301,21 @@ class Worker:
         """Take what nobody drives any more, and clips that are not in the team's store yet."""
         with self._session.ledger().writing() as transaction:
             found = []
-            for record, sweep in left_behind(transaction, accounts, most=_CHUNK, but=self._put_off):
+            left, unreadable = left_behind(transaction, accounts, most=_CHUNK, but=self._left_alone())
+            for record, sweep in left:
                 if record.status is RunStatus.SUBMITTING:
                     # The engine finds out by itself whether it is anybody's.
                     found.append((record, sweep))
                 elif transaction.claim(record.id, engine.owner, engine.limits.lease_s):
                     found.append((self._moved(transaction, record), sweep))
             _, _, foreign = pending_runs(transaction, accounts)
-        for record, left in found:
+        self._name(unreadable)
+        if unreadable:
+            self._rested_at = -math.inf
+        for record, sweep in found:
             # What a dead worker came to submit may still be sent; what was a kernel's own may not.
-            kept = left is not None
-            run = engine.handle(record, reused=True, sweep=left or "") if kept else engine.peek(record)
+            kept = sweep is not None
+            run = engine.handle(record, reused=True, sweep=sweep or "") if kept else engine.peek(record)
             self._carry(run if kept else engine.resume(run))
         for account in set(foreign) - self._named:
             self._named.add(account)
@@ -277,8 +339,10 @@ class Worker:
     def _let_go(self, run_id: str) -> None:
         if (run := self._mine.pop(run_id, None)) is None:
             return
-        if run.status.ended:
-            self._ended[run.status.value] += 1
+        unwanted_now = run.status is RunStatus.CREATED and isinstance(run.error, DetachedError)
+        if run.status.ended or unwanted_now:
+            # One that was only let go may be had again as soon as the ledger says so.
+            self._ended.update([run.status.value] if run.status.ended else ())
             self._handles.pop(run_id, None)
             self._session.engine().forget(run_id)
         elif not self._stopping:

@@ -4,7 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from kling_nb.engine.places import _Line
+from kling_nb.engine.limits import Clock
+from kling_nb.engine.places import Places, _Line
+from kling_nb.ledger.databases.changes import Changes
+from kling_nb.ledger.places import LAPSED_S, Flow
 from kling_nb.views.html import DOT
 from support.databases import in_postgresql, look
 from support.stage import HELD, Stage
@@ -17,6 +20,14 @@ def line(*sweeps):
     for number, sweep in enumerate(sweeps):
         made.add(SimpleNamespace(id=f"k{number}", sweep=sweep), number)
     return made
+
+
+def test_the_next_look_is_no_later_than_the_end_of_a_lease_of_others():
+    """However rare looks by the clock are: nobody tells of that end."""
+    engine = SimpleNamespace(ledger=SimpleNamespace(changes=Changes(None)), clock=Clock())
+    made = _Line(600.0)
+    made.flow = Flow(4, lapse_s=3.0)
+    assert Places(engine, None)._pause(made) == 3.0 + LAPSED_S
 
 
 def sent(made, most):

@@ -1,5 +1,6 @@
 """Places in flight: shared by all kernels on a ledger, single runs first, fewer after a 429."""
 
+import math
 from datetime import timedelta
 
 import pytest
@@ -178,3 +179,14 @@ def test_a_refusal_for_the_rate_halves_what_all_may_have(pair, monkeypatch):
     ahead[0] += timedelta(seconds=61)
     flow = b.look("")
     assert (flow.most, flow.lowered) == (4, False)
+
+
+def test_who_waits_knows_when_the_first_lease_of_others_ends(pair):
+    """Nobody tells of that; a kernel that is there renews it long before."""
+    a, b = pair
+    assert b.look("").lapse_s == math.inf
+    assert a.send(NAMES[0], lease_s=600)
+    assert 30 < b.look("").lapse_s <= 600
+    assert a.send(NAMES[1], lease_s=30)
+    assert 0 < b.look("").lapse_s <= 30
+    assert a.look("").lapse_s == math.inf, "its own it keeps"

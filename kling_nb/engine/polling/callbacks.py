@@ -35,10 +35,13 @@ class Callbacks:
         #: Those of them whose own events were read.
         self._known: set[str] = set()
         self._looking: asyncio.Task[None] | None = None
+        #: There may be something new: a run, or a call where the ledger tells of it.
+        self._new = asyncio.Event()
 
     def expect(self, job: "Job") -> None:
         """Have a run read when its provider calls, or has called before its id was known."""
         self._expected[job.record.id] = job
+        self._new.set()
         if self._looking is None or self._looking.done():
             self._looking = asyncio.ensure_future(self._look(job.ledger, job.clock))
 
@@ -53,8 +56,13 @@ class Callbacks:
             self._looking.cancel()
 
     async def _look(self, ledger: Ledger, clock: "Clock") -> None:
+        with ledger.changes.watched(CALLED, self._new.set):
+            await self._look_again(ledger, clock)
+
+    async def _look_again(self, ledger: Ledger, clock: "Clock") -> None:
         after: int | None = None
         while self._expected:
+            self._new.clear()
             with contextlib.suppress(LedgerError):
                 last, called = await asyncio.to_thread(ledger.callbacks, after)
                 # One that came before this began to look stands among the run's own events.
@@ -65,4 +73,11 @@ class Callbacks:
                 after = last
                 for run_id in self._expected.keys() & set(called):
                     self._told(run_id)
-            await clock.sleep(min((job.wait_s(_LOOK_S) for job in self._expected.values()), default=0))
+            pause_s = min((job.wait_s(_LOOK_S) for job in self._expected.values()), default=0)
+            new = asyncio.ensure_future(self._new.wait())
+            pause = asyncio.ensure_future(clock.sleep(ledger.changes.look_s(pause_s)))
+            try:
+                await asyncio.wait([new, pause], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                new.cancel()
+                pause.cancel()

@@ -10,7 +10,10 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 
-__all__ = ["Changes"]
+__all__ = ["DETACHED", "Changes"]
+
+#: The name under which it is told that a run that is left to workers moved, or what becomes of a sweep.
+DETACHED = "detached"
 
 #: Seconds between two looks by the clock while changes are told of.
 _LOOK_S = 5.0
@@ -46,7 +49,7 @@ class Changes:
         """Have something called whenever a run or an account changes; on the loop.
 
         Args:
-            name: Our id of a run, or what `place_key` gives for an account.
+            name: Our id of a run, what `place_key` gives for an account, or a name that stands for many.
             call: Looks again.
         """
         if self._listen is None:

@@ -17,6 +17,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from kling_nb.ledger.databases.changes import DETACHED
 from kling_nb.ledger.databases.triggers import add_trigger
 from kling_nb.records.base import utc_now
 
@@ -126,13 +127,21 @@ def add_functions(connection: sa.Connection) -> None:
 
 
 def add_notices(connection: sa.Connection) -> None:
-    """Have it told what changes: runs and their leases by our id, places and lines by their account."""
-    for name, event, what in (
-        ("run_changed", "AFTER UPDATE OF record, owner ON runs", "NEW.id"),
-        ("place_left_free", "AFTER DELETE ON places", "OLD.account"),
-        ("line_left", "AFTER DELETE ON place_lines", "OLD.account"),
+    """Have it told what changes: runs and their leases by our id, places and lines by their account.
+
+    What concerns many is told by one name each: work that is left to workers, and calls of providers.
+    """
+    moved = "OLD.status <> NEW.status AND EXISTS (SELECT 1 FROM detached WHERE run_id = NEW.id)"
+    for name, event, when, what in (
+        ("run_changed", "AFTER UPDATE OF record, owner ON runs", "TRUE", "NEW.id"),
+        ("place_left_free", "AFTER DELETE ON places", "TRUE", "OLD.account"),
+        ("line_left", "AFTER DELETE ON place_lines", "TRUE", "OLD.account"),
+        ("detached_moved", "AFTER UPDATE OF status ON runs", moved, f"'{DETACHED}'"),
+        ("detached_left", "AFTER DELETE ON detached", "TRUE", f"'{DETACHED}'"),
+        ("sweep_said", "AFTER UPDATE OF state ON sweeps", "TRUE", f"'{DETACHED}'"),
+        ("called_back", "AFTER INSERT ON events", "NEW.kind = 'called back'", "NEW.kind"),
     ):
-        add_trigger(connection, name, event, "TRUE", f"PERFORM pg_notify({_CHANNEL}, {what});")
+        add_trigger(connection, name, event, when, f"PERFORM pg_notify({_CHANNEL}, {what});")
 
 
 async def listen(engine: sa.Engine) -> AsyncGenerator[str, None]:

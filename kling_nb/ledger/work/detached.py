@@ -4,8 +4,8 @@ Invariants: none but a worker claims one that is not sent, see `Transaction.clai
 away with the end of its run; what is paused or canceled is given to no worker.
 """
 
-import contextlib
 import json
+import math
 from collections.abc import Collection, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,8 +17,7 @@ from kling_nb.ledger.databases.statements import is_postgresql, ledger_now, run_
 from kling_nb.ledger.databases.triggers import add_trigger, run_ddl
 from kling_nb.ledger.places import account_sql, count_live, fits, place_key
 from kling_nb.ledger.work.queue import enqueue, forget
-from kling_nb.records.base import utc_now
-from kling_nb.records.run import RunStatus
+from kling_nb.records.run import RunStatus, unsent_end
 
 if TYPE_CHECKING:
     from kling_nb.ledger.transaction import Transaction
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Lane",
+    "Work",
     "add_detached",
     "detach",
     "is_left_to_workers",
@@ -34,6 +34,7 @@ __all__ = [
     "pending_runs",
     "take_work",
     "unsent_runs",
+    "unwanted",
     "withdraw",
 ]
 
@@ -84,6 +85,22 @@ class Lane(NamedTuple):
     most: int
 
 
+class Work(NamedTuple):
+    """What a worker has at a look.
+
+    Args:
+        taken: The runs that it has claimed, each with its sweep.
+        more: Whether others wait.
+        lapse_s: Seconds until a place may come free by a lease that nobody renews.
+        unreadable: Why it leaves others alone for good.
+    """
+
+    taken: "list[tuple[RunRecord, str]]"
+    more: bool
+    lapse_s: float
+    unreadable: list[LedgerError]
+
+
 def add_detached(connection: sa.Connection) -> None:
     """Make the table and its trigger."""
     for statement in _TABLES:
@@ -125,7 +142,7 @@ def take_work(
     *,
     most: int,
     but: Collection[str] = (),
-) -> tuple[list[tuple["RunRecord", str]], bool]:
+) -> Work:
     """Claim runs that are not sent, as many as there are places for, in the order in which they came.
 
     Args:
@@ -137,31 +154,44 @@ def take_work(
         but: Ids of runs that it leaves to others.
 
     Returns:
-        Each with its sweep, and whether more wait.
+        What it has, and what is left.
     """
     connection = transaction.connection
     now = ledger_now(connection)
     until = (now + timedelta(seconds=ttl_s)).isoformat()
     taken: list[tuple[RunRecord, str]] = []
-    more = False
+    unreadable: list[LedgerError] = []
+    more, lapse_s = False, math.inf
     for account, places, at_once in lanes:
-        there, by_sweeps = count_live(connection, places, now)
+        there, by_sweeps, first_s = count_live(connection, places, now)
+        lapse_s = min(lapse_s, first_s)
         values = (account, now.isoformat(), json.dumps([*but]), at_once + 1)
         for run_id, sweep in run_statement(connection, _NEXT, values).fetchall():
             if len(taken) == most or not fits(sweep, at_once, there, by_sweeps):
                 more = True
-            elif (record := _readable(transaction, run_id)) is not None:
+            elif (record := _readable(transaction, run_id, unreadable)) is not None:
                 there, by_sweeps = there + 1, by_sweeps + bool(sweep)
                 mine = "UPDATE runs SET owner = ?, owned_until = ? WHERE id = ?"
                 run_statement(connection, mine, (owner, until, run_id))
                 taken.append((record, sweep))
     forget([record.id for record, _ in taken], connection)
-    return taken, more
+    return Work(taken, more, lapse_s, unreadable)
+
+
+def unwanted(transaction: "Transaction", run_ids: Collection[str]) -> set[str]:
+    """Name those of a worker's unsent runs that were canceled, or whose sweep is paused or canceled."""
+    query = f"""
+        SELECT runs.id FROM runs LEFT JOIN detached ON detached.run_id = runs.id
+        LEFT JOIN sweeps ON sweeps.name = detached.sweep
+        WHERE runs.id IN (SELECT value FROM json_each(?))
+            AND (runs.status NOT IN ({_PENDING}) OR sweeps.state IN ('paused', 'canceled'))"""
+    rows = run_statement(transaction.connection, query, (json.dumps([*run_ids]),)) if run_ids else ()
+    return {run_id for (run_id,) in rows}
 
 
 def left_behind(
     transaction: "Transaction", accounts: Iterable[str], *, most: int, but: Collection[str] = ()
-) -> list[tuple["RunRecord", str | None]]:
+) -> tuple[list[tuple["RunRecord", str | None]], list[LedgerError]]:
     """Give runs on their way that nobody drives: what a dead worker or kernel left.
 
     Args:
@@ -171,19 +201,22 @@ def left_behind(
         but: Ids of runs that are left out.
 
     Returns:
-        Each with its sweep, or nothing; None where it was not left to workers.
+        Each with its sweep, or nothing, None where it was not left to workers; and which cannot be read.
     """
     connection = transaction.connection
     values = (ledger_now(connection).isoformat(), json.dumps([*but]), json.dumps([*accounts]), most)
     rows = run_statement(connection, _LEFT, values).fetchall()
-    found = ((_readable(transaction, run_id), sweep) for run_id, sweep in rows)
-    return [(record, sweep) for record, sweep in found if record is not None]
+    unreadable: list[LedgerError] = []
+    found = [(_readable(transaction, run_id, unreadable), sweep) for run_id, sweep in rows]
+    return [(record, sweep) for record, sweep in found if record is not None], unreadable
 
 
-def _readable(transaction: "Transaction", run_id: str) -> "RunRecord | None":
+def _readable(transaction: "Transaction", run_id: str, unreadable: list[LedgerError]) -> "RunRecord | None":
     """Give a run, or None for one that a newer program wrote: it is that one's."""
-    with contextlib.suppress(LedgerError):
+    try:
         return transaction.get(run_id)
+    except LedgerError as error:
+        unreadable.append(error)
     return None
 
 
@@ -225,15 +258,7 @@ def withdraw(
         transaction.change(
             transaction.known(one),
             "canceled",
-            {
-                "status": RunStatus.CANCELED,
-                "reason": "canceled",
-                "charged": "no",
-                "message": "canceled before a worker sent it",
-                "finished_at": utc_now(),
-                "settled_micros": 0,
-                "reserved_micros": 0,
-            },
+            unsent_end(RunStatus.CANCELED, "canceled before a worker sent it", reason="canceled"),
         )
         for (one,) in rows
     ]

@@ -1,0 +1,246 @@
+"""Who waits on a shared ledger is woken by it: what is counted is looks, and none of them is by the clock."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+
+import kling_nb as kling
+from kling_nb.engine.polling.callbacks import Callbacks
+from kling_nb.ledger.database import CALLED, Ledger
+from kling_nb.ledger.databases import changes
+from kling_nb.ledger.places import Seeker, place_key, take
+from kling_nb.records.base import utc_now
+from kling_nb.records.run import RunStatus, unsent_end
+from kling_nb.session import api
+from kling_nb.team import worker as workers
+from support.clips import make_record
+from support.databases import in_postgresql, look, new_place, spoil
+from support.workbench import until
+
+LIMITED = {"runflow.submit_429_wait": "next:1", "retry_after_s": 3600}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request, tmp_path):
+    """The place of a ledger."""
+    with new_place(request, tmp_path / "ledger") as found:
+        yield found
+
+
+@pytest.fixture
+def house(build, where):
+    made = build()
+    made.set(BUDGET=1000, LEDGER=where)
+    return made
+
+
+@pytest.fixture
+def kernel(house, monkeypatch):
+    """The session of the calls."""
+    session = house.session()
+    monkeypatch.setattr(api, "_session", session)
+    return session
+
+
+@pytest.fixture
+def no_clock(monkeypatch):
+    """Once the ledger tells of changes nothing is looked at by the clock, and nothing put off comes back."""
+    monkeypatch.setattr(changes, "_LOOK_S", 600)
+    monkeypatch.setattr(workers, "_REST_S", 600)
+
+
+class Looking(workers.Worker):
+    """A worker that counts its looks."""
+
+    def __init__(self, session):
+        self.looks, self.said = 0, []
+        super().__init__(session, until_empty=True, max_time_s=120, say=self.said.append)
+
+    def _look(self):
+        self.looks += 1
+        return super()._look()
+
+
+@contextmanager
+def meanwhile(work):
+    """Do something on a thread while this one is busy; it must have come to its end."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(work)
+        yield
+        done.result(60)
+
+
+def submit(take_number):
+    return kling.submit("A hare", take=take_number, duration=3, provider="runflow", detached=True)
+
+
+@in_postgresql
+def test_a_worker_that_waits_for_a_place_is_woken_when_it_comes_free(house, kernel, no_clock):
+    """And at the end of what others do; looks are no more than there were changes."""
+    house.set(MAX_IN_FLIGHT=1)
+    first, _ = submit(0), submit(1)
+    with kernel.ledger().writing() as transaction:
+        spoil_owner = (
+            "UPDATE runs SET owner = 'other', owned_until = '2999-01-01T00:00:00+00:00' WHERE id = ?"
+        )
+        transaction.connection.exec_driver_sql(spoil_owner, (first.id,))
+        take(transaction, first.id, Seeker(place_key(first.record), "other", 1), "")
+        transaction.change_as("other", first.id, "sent", {"status": RunStatus.QUEUED, "provider_run_id": "x"})
+    session = house.session()
+    worker, before = Looking(session), []
+
+    def leave():
+        until(lambda: worker.looks and session.ledger().changes._listening)
+        before.append(worker.looks)
+        with kernel.ledger().writing() as transaction:
+            transaction.change(transaction.known(first.id), "over", unsent_end(RunStatus.CANCELED, "by hand"))
+
+    with meanwhile(leave):
+        worker.run()
+    assert not worker._over(), worker.said
+    assert house.submissions == 1
+    # Six states, two rows that went, two places, and twice its own.
+    assert worker.looks - before[0] <= 12
+
+
+@in_postgresql
+def test_a_place_of_a_killed_kernel_is_had_when_its_lease_ends(house, kernel, no_clock):
+    """Of which nobody tells; and no look is by the clock."""
+    house.set(MAX_IN_FLIGHT=1)
+    first, second = submit(0), submit(1)
+    with kernel.ledger().writing() as transaction:
+        until_then = (utc_now() + timedelta(seconds=2)).isoformat()
+        killed = "UPDATE runs SET owner = 'killed', owned_until = ? WHERE id = ?"
+        transaction.connection.exec_driver_sql(killed, (until_then, first.id))
+        take(transaction, first.id, Seeker(place_key(first.record), "killed", 1), "")
+        transaction.change_as("killed", first.id, "sent", {"status": RunStatus.SUBMITTING})
+    worker = Looking(house.session())
+
+    def stop():
+        until(lambda: kernel.ledger().get(second.id).status is RunStatus.SUCCEEDED)
+        worker._loop.call_soon_threadsafe(worker._stop)
+
+    with meanwhile(stop):
+        worker.run()
+    assert house.submissions == 1
+
+
+@in_postgresql
+def test_who_follows_a_sweep_of_workers_looks_when_it_moves(house, kernel, no_clock):
+    """Not five times a second."""
+    words = ["An owl", "A hare"]
+    made = kling.sweep(words, duration=3, provider="runflow", name="owls", start=False, max_cost="9")
+    made.start(detached=True)
+    looks, ask = [], made._entry.left_to_workers
+
+    def counted():
+        looks.append(1)
+        return ask()
+
+    made._entry.left_to_workers = counted
+    worker = Looking(house.session())
+
+    with meanwhile(lambda: made.wait(100)):
+        until(lambda: kernel.ledger().changes._listening)
+        del looks[:]
+        worker.run()
+    assert made.progress.done == 2
+    assert len(looks) <= 2 * 7
+
+
+@in_postgresql
+def test_who_waits_for_calls_looks_when_one_came(where):
+    """A run that goes on otherwise is no reason to look, and time is none."""
+    other = Ledger(where)
+    with other.writing() as transaction:
+        transaction.insert(make_record(id="k0000001"))
+
+    async def main():
+        ledger, told, looks = Ledger(where), asyncio.Event(), []
+        ask = ledger.callbacks
+
+        def counted(after):
+            looks.append(after)
+            return ask(after)
+
+        ledger.callbacks = counted
+        never = SimpleNamespace(sleep=lambda _seconds: asyncio.Event().wait())
+        record = make_record(id="k0000001")
+        job = SimpleNamespace(record=record, ledger=ledger, clock=never, wait_s=lambda seconds: seconds)
+        callbacks = Callbacks(lambda _run_id: told.set())
+        async with asyncio.timeout(60):
+            callbacks.expect(job)
+            await asyncio.to_thread(until, lambda: ledger.changes._listening and len(looks) >= 2)
+            before = len(looks)
+            other.change("k0000001", "read", status=RunStatus.QUEUED)
+            other.note_callback("k0000001", "run.succeeded")
+            await told.wait()
+        assert len(looks) == before + 1
+        callbacks.close()
+        ledger.close()
+
+    asyncio.run(main())
+    assert [kind for _, kind, _ in other.events("k0000001")].count(CALLED) == 1
+    other.close()
+
+
+def limited(where):
+    return look(where, "SELECT count(*) FROM events WHERE kind = 'limited'") == [(1,)]
+
+
+def test_a_run_that_a_worker_holds_is_let_go_when_it_is_canceled(house, kernel, where, no_clock):
+    """While the worker has an hour to wait until it would try again."""
+    house.faults(**LIMITED)
+    run = submit(0)
+    worker = Looking(house.session())
+
+    def cancel():
+        until(lambda: limited(where))
+        assert run.cancel() == "canceled"
+
+    with meanwhile(cancel):
+        worker.run()
+    assert not worker._over(), worker.said
+    assert look(where, "SELECT status, owner FROM runs") == [("canceled", None)]
+
+
+def test_a_run_that_a_worker_holds_is_let_go_when_its_sweep_is_paused(house, kernel, where, no_clock):
+    """And is had again as soon as the sweep goes on."""
+    house.faults(**LIMITED)
+    made = kling.sweep(["An owl"], duration=3, provider="runflow", name="owls", start=False, max_cost="9")
+    made.start(detached=True)
+    worker = Looking(house.session())
+
+    def pause():
+        until(lambda: limited(where))
+        made.pause()
+        until(lambda: look(where, "SELECT status, owner FROM runs") == [("created", None)])
+        made.start(detached=True)
+
+    with meanwhile(pause):
+        worker.run()
+    assert not worker._over(), worker.said
+    assert worker._ended == {"succeeded": 1}
+
+
+def test_rows_that_cannot_be_read_hide_no_others_from_a_worker(house, kernel, where):
+    """However many come first: each is named once, and stays as it is."""
+    house.set(MAX_IN_FLIGHT=1)
+    runs = [submit(number) for number in range(6)]
+    for run in runs[:5]:
+        spoil(where, "UPDATE runs SET record = '{}' WHERE id = ?", run.id)
+    worker = Looking(house.session())
+
+    def stop():
+        until(lambda: runs[5].id in dict(look(where, "SELECT id, 1 FROM runs WHERE status = 'succeeded'")))
+        worker._loop.call_soon_threadsafe(worker._stop)
+
+    with meanwhile(stop):
+        worker.run()
+    for run in runs[:5]:
+        assert sum(f"row of run {run.id} cannot be read" in line for line in worker.said) == 1
+    assert look(where, "SELECT count(*) FROM runs WHERE status = 'created' AND owner IS NULL") == [(5,)]
