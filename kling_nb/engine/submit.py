@@ -24,6 +24,7 @@ from kling_nb.errors import (
     UsageError,
 )
 from kling_nb.ledger.places import NoPlaceError, lower, place_key
+from kling_nb.ledger.transaction import Transaction
 from kling_nb.providers.base import Accepted, Refused, Snapshot, SubmitAnswer
 from kling_nb.providers.messages import Call
 from kling_nb.records.base import utc_now
@@ -160,13 +161,21 @@ async def _limited(job: Job, retries: RetryState, answer: Refused) -> bool:
     if not answer.resend or job.clock.monotonic() - retries.started > job.limits.submit_s:
         return False
     key, sent_at = place_key(job.record), job.record.submitted_at
+    # Now and then one is refused for its rate; twice in a row it is the number of runs that is too high.
+    often = retries.limited > 1
+
+    def first(transaction: Transaction) -> None:
+        if often:
+            lower(transaction, key, sent_at, job.wait_s(PLACE_BACK_S))
+
     await job.change(
         "limited",
-        first=lambda transaction: lower(transaction, key, sent_at, job.wait_s(PLACE_BACK_S)),
+        first=first,
         status=RunStatus.CREATED,
         message=f"the provider asks to wait: {answer.message}",
     )
-    job.slowed()
+    if often:
+        job.slowed()
     first_s = 0.2 if job.loopback else 2.0
     wait = answer.retry_after_s
     await job.pause(

@@ -61,7 +61,7 @@ def test_a_sweep_leaves_a_place_to_single_runs(most, order):
 
 
 def test_a_refusal_for_the_rate_lets_fewer_go_and_says_so(tmp_path):
-    """The runs that wait are told, and the one that was refused is sent when there is room."""
+    """One that is refused twice in a row: those that wait are told, and it is sent when there is room."""
     stage = Stage(tmp_path, "runflow", held=True)
     try:
         # A place comes back after hours.
@@ -69,7 +69,7 @@ def test_a_refusal_for_the_rate_lets_fewer_go_and_says_so(tmp_path):
         records = [stage.record(negative_prompt=f"number {number}") for number in range(6)]
         runs = [stage.engine.handle(record) for record in records[:3]]
         until(lambda: all(run.provider_run_id for run in runs))
-        stage.faults(submit_429={"next": 1}, **HELD)
+        stage.faults(submit_429={"next": 2}, **HELD)
         runs += [stage.engine.handle(record) for record in records[3:]]
         waiting = until(lambda: [run for run in runs if run.turn and run.turn.lowered])
         assert {run.turn.places for run in waiting} == {2}
@@ -79,6 +79,22 @@ def test_a_refusal_for_the_rate_lets_fewer_go_and_says_so(tmp_path):
             in words
         )
         assert sum(run.provider_run_id is not None for run in runs) <= 3
+    finally:
+        stage.close()
+
+
+def test_a_single_refusal_for_the_rate_leaves_the_others_alone(tmp_path):
+    """It waits and is sent again; as many as before may be on their way."""
+    stage = Stage(tmp_path, "runflow", held=True)
+    try:
+        stage.engine.sandbox_wait = 10_000
+        stage.faults(submit_429={"next": 1}, **HELD)
+        runs = [stage.engine.handle(stage.record(negative_prompt=f"number {number}")) for number in range(5)]
+        until(lambda: sum(run.provider_run_id is not None for run in runs) == 4)
+        assert stage.stats()["fired"] == {"runflow.submit_429": 1}
+        [waiting] = [run for run in runs if run.provider_run_id is None]
+        until(lambda: waiting.turn)
+        assert (waiting.turn.places, waiting.turn.lowered) == (4, False)
     finally:
         stage.close()
 
