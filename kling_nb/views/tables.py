@@ -32,7 +32,7 @@ _NAME = 24
 #: Pixels of a column: of a letter of a wide font, of a drawing, and the least of prompts and of sentences.
 _PX, _DRAWN, _LEAST_PX = 8, 140, {"e": 120, "g": 160, "w": 160}
 #: Columns for which there is no room go into a second line of their row, which is not seen where it may go.
-_LINE = "background:transparent;padding:0;display:flex;flex-wrap:wrap;gap:0 14px;overflow:hidden"
+_LINE = "background:#0000;padding:0;display:flex;flex-wrap:wrap;gap:0 14px;overflow:hidden"
 _GONE = ";height:26px"
 
 
