@@ -129,8 +129,9 @@ class _DaemonExecutor(ThreadPoolExecutor):
         self._waiting: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._working: list[threading.Thread] = []
         self._growing = threading.Lock()
-        #: How much is waited for or being done, and when something of it was begun or done last.
-        self._wanted, self._moved = 0, clock()
+        #: How much is waited for or being done, and since when each thread is at what it does.
+        self._wanted = 0
+        self._begun: dict[int, float] = {}
         self._looking: asyncio.TimerHandle | None = None
         # From Python 3.12 on no thread can be started at the end, so there must be one before.
         self._grow()
@@ -192,16 +193,13 @@ class _DaemonExecutor(ThreadPoolExecutor):
     def _put(self, work: Callable[[], None]) -> None:
         self._waiting.put(work)
         with self._growing:
-            if self._wanted < len(self._working):
-                self._moved = self._clock()
             self._wanted += 1
             self._grow_if_stuck()
 
     def _grow_if_stuck(self) -> None:
-        number = len(self._working)
-        stuck = number < min(self._most, self._wanted) and self._clock() - self._moved >= _STUCK_S
-        if number < _FEW or stuck:
-            self._moved = self._clock()
+        number, before = len(self._working), self._clock() - _STUCK_S
+        stuck = sum(begun <= before for begun in self._begun.values())
+        if number - stuck < _FEW and number < min(self._most, max(self._wanted, _FEW)):
             with contextlib.suppress(RuntimeError):
                 self._grow()
 
@@ -211,11 +209,15 @@ class _DaemonExecutor(ThreadPoolExecutor):
         self._working.append(thread)
 
     def _work(self) -> None:
+        me = threading.get_ident()
         while True:
-            self._waiting.get()()
+            act = self._waiting.get()
             with self._growing:
+                self._begun[me] = self._clock()
+            act()
+            with self._growing:
+                del self._begun[me]
                 self._wanted -= 1
-                self._moved = self._clock()
 
 
 def _answer(future: "asyncio.Future[Any]", tell: Callable[[Any], None], what: object) -> None:

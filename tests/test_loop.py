@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from kling_nb.loop import Loop, _DaemonExecutor, run_sync
+from support.workbench import until
 
 CELL = contextvars.ContextVar("CELL", default="none")
 
@@ -130,26 +131,35 @@ def test_threads_are_made_when_they_are_needed():
 
 
 def test_there_are_more_threads_only_where_some_are_stuck():
-    """Each keeps the memory of what it did: many short acts are done by four; hung ones hold up nobody."""
+    """Each keeps the memory of what it did: many short acts are done by four; a hung one holds up nobody."""
     now, gate, done = [0.0], threading.Event(), []
     hands = _DaemonExecutor(6, lambda: now[0])
 
     def threads():
         return len(hands._working)
 
-    blocked = [hands.submit(gate.wait, 90) for _ in range(20)]
+    def all_begun():
+        until(lambda: len(hands._begun) == threads())
+
+    blocked = [hands.submit(gate.wait, 90) for _ in range(3)]
+    for number in range(9):
+        hands.submit(done.append, number).result(90)
     assert threads() == 4
     now[0] = 1.0
+    # Three are stuck; the fourth does what it is given until it is stuck too.
+    hands.submit(done.append, 9).result(90)
+    assert (done, threads()) == ([*range(10)], 4)
     blocked += [hands.submit(gate.wait, 90) for _ in range(2)]
     assert threads() == 5
+    all_begun()
+    hands.submit(done.append, 10).result(90)
+    assert threads() == 6
+    blocked += [hands.submit(gate.wait, 90) for _ in range(9)]
     now[0] = 2.0
-    blocked += [hands.submit(done.append, number) for number in range(2)]
-    now[0] = 3.0
     blocked.append(hands.submit(gate.wait, 90))
     assert threads() == 6
     gate.set()
     assert all(one.result(90) is not False for one in blocked)
-    assert (done, threads()) == ([0, 1], 6)
 
 
 LATE = """

@@ -107,7 +107,7 @@ def _takes(plan: Plan) -> list[Part]:
         for take in plan.takes
     ]
     if len(rows) > 1:
-        heads, cells, align = filled(["take", "would be", "run", "why not"], rows, "llll", "why not")
+        heads, cells, align = filled(["take", "would be", "run", "why not"], rows, "lllw", "why not")
         return ["", (heads, cells, align)]
     [(number, word, run, why)] = rows
     # That the only take is new is said by its price.

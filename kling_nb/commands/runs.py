@@ -75,7 +75,7 @@ def sweeps(call: CommandCall) -> Answer:
         [
             *(one.name, one.state, one.members, one.done),
             usd(one.spent_micros) + (" (play)" if one.play else ""),
-            *(one.failed, one.going + one.queued, one.waiting, clock(one.created_at, date=True)),
+            *(one.failed, one.going, one.waiting + one.queued, clock(one.created_at, date=True)),
         ]
         for one in found
     ]

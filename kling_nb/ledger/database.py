@@ -17,7 +17,7 @@ from kling_nb.ledger.figures import differences, rebuild
 from kling_nb.ledger.listing import Listing
 from kling_nb.ledger.rows import Records, read_rows
 from kling_nb.ledger.schema import EVENTS, MIGRATIONS, RUNS
-from kling_nb.ledger.tallies import Chosen, count_unreadable, read_newest_days, read_open, read_tallies
+from kling_nb.ledger.tallies import Chosen, Days, count_unreadable, read_open, read_tallies
 from kling_nb.ledger.transaction import LeaseLostError, Transaction
 from kling_nb.pricing.estimate import Bill
 from kling_nb.records.money import Totals
@@ -202,30 +202,20 @@ class Ledger(LedgerFile):
         """Count the runs that cannot be read, so that no listing has them; of one session or of all."""
         return self.read(lambda transaction: count_unreadable(transaction.connection, session_id))
 
-    def tallies(self, chosen: Chosen | None = None, *, fine: bool = True) -> list[Tally]:
-        """Give the running totals of readable runs, each run in one of them.
+    def tallies(
+        self, chosen: Chosen | None = None, *, fine: bool = True, days: int = 0
+    ) -> tuple[list[Tally], Days]:
+        """Give the running totals of readable runs, each run in one of them, and those of the newest days.
 
         Args:
             chosen: Which runs; all of them unless given.
             fine: Whether each day and session has totals of its own; as many as there are days, then.
+            days: So many days of real money and of play money, at the most.
         """
         return self.read(
-            lambda transaction: read_tallies(transaction.connection, chosen=chosen or Chosen(), fine=fine)
-        )
-
-    def newest_days(self, chosen: Chosen, *, play: bool, most: int) -> tuple[list[Tally], int]:
-        """Give the totals of the newest days with readable runs.
-
-        Args:
-            chosen: Which runs.
-            play: Of play money, or of real money.
-            most: At most so many days.
-
-        Returns:
-            The days, newest first, and how many there are in all.
-        """
-        return self.read(
-            lambda transaction: read_newest_days(transaction.connection, chosen=chosen, play=play, most=most)
+            lambda transaction: read_tallies(
+                transaction.connection, chosen=chosen or Chosen(), fine=fine, days=days
+            )
         )
 
     def open_charges(self) -> Records:

@@ -17,7 +17,10 @@ from kling_nb.ledger.figures import MEASURES
 from kling_nb.ledger.rows import Records, read_rows
 from kling_nb.records.tally import Tally, shown_tags
 
-__all__ = ["Chosen", "count_unreadable", "read_newest_days", "read_open", "read_tallies"]
+__all__ = ["Chosen", "Days", "count_unreadable", "read_open", "read_tallies"]
+
+#: By whether it is play money: totals of days, newest first, and how many days there are in all.
+Days = dict[bool, tuple[list[Tally], int]]
 
 _SUMS = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in MEASURES)
 
@@ -50,7 +53,9 @@ class Chosen:
         return where, values
 
 
-def read_tallies(connection: sa.Connection, chosen: Chosen, *, fine: bool) -> list[Tally]:
+def read_tallies(
+    connection: sa.Connection, chosen: Chosen, *, fine: bool, days: int
+) -> tuple[list[Tally], Days]:
     """Read the running totals of reports; see `Ledger.tallies`."""
     where, values = chosen.rows(connection)
     read = f"scope, name, play, day, {', '.join(MEASURES)} FROM sums WHERE {where}"
@@ -59,13 +64,14 @@ def read_tallies(connection: sa.Connection, chosen: Chosen, *, fine: bool) -> li
     rows = connection.exec_driver_sql(f"SELECT {read}", tuple(values))
     # The same few names stand on every day.
     labels = functools.cache(_labels_and_tags)
-    return [_tally(labels(name), scope, play, day, figures) for scope, name, play, day, *figures in rows]
+    tallies = [_tally(labels(name), scope, play, day, figures) for scope, name, play, day, *figures in rows]
+    kinds = (False, True) if days else ()
+    return tallies, {play: _newest_days(connection, chosen, play=play, most=days) for play in kinds}
 
 
-def read_newest_days(
+def _newest_days(
     connection: sa.Connection, chosen: Chosen, *, play: bool, most: int
 ) -> tuple[list[Tally], int]:
-    """Read the totals of the newest days; see `Ledger.newest_days`."""
     where, values = chosen.rows(connection)
     rows = connection.exec_driver_sql(
         f"SELECT count(*) OVER (), day, {_SUMS} FROM sums WHERE {where} AND play = ? "

@@ -119,10 +119,10 @@ class Card:
 
     async def _follow(self, put: Callable[[dict[str, str]], None]) -> None:
         drawn: object = None
-        changes, told = current().ledger().changes, asyncio.Event()
-        with changes.watched(DETACHED, told.set):
+        changes, moved = current().ledger().changes, asyncio.Event()
+        with changes.watched(DETACHED, moved.set):
             while True:
-                told.clear()
+                moved.clear()
                 progress = await asyncio.to_thread(lambda: self._sweep.progress)
                 # The time alone is no change, but estimates are brought up to date now and then.
                 look = (
@@ -142,7 +142,7 @@ class Card:
                 await asyncio.sleep(_PERIOD_S)
                 if self._sweep.left_to_workers:
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(told.wait(), changes.look_s(_PERIOD_S) - _PERIOD_S)
+                        await asyncio.wait_for(moved.wait(), changes.look_s(_PERIOD_S) - _PERIOD_S)
         self._following = False
         self._hide_buttons()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kling_nb.ledger.tallies import Chosen
+from kling_nb.ledger.tallies import Chosen, Days
 from kling_nb.records.run import RunRecord
 from kling_nb.records.tally import Tally, tally_of
 from kling_nb.spending.sums import select
@@ -37,12 +37,10 @@ class Counted:
         runs = self.ledger.runs(session_id=one.session_id)
         return select(runs, since=one.since, until=one.until, project=one.project)
 
-    def tallies(self, by: Sequence[str]) -> list[Tally]:
-        """Read what they add up to, told apart by these dimensions at the least."""
+    def tallies(self, by: Sequence[str], *, most: int) -> tuple[list[Tally], Days]:
+        """Read what they add up to, told apart by these dimensions at the least, and so many newest days."""
         if "run" in by:
-            return [tally_of(record) for record in self.runs()]
-        return self.ledger.tallies(self.chosen, fine=not {"day", "session"}.isdisjoint(by))
-
-    def newest_days(self, *, play: bool, most: int) -> tuple[list[Tally], int]:
-        """Read the newest days, and how many there are."""
-        return self.ledger.newest_days(self.chosen, play=play, most=most)
+            return [tally_of(record) for record in self.runs()], {}
+        return self.ledger.tallies(
+            self.chosen, fine=not {"day", "session"}.isdisjoint(by), days=0 if "day" in by else most
+        )

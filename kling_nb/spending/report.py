@@ -36,6 +36,8 @@ from kling_nb.views.words import session_words, there_are, unread_words
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from kling_nb.ledger.tallies import Days
+
 __all__ = ["BalanceLine", "Check", "CostReport", "totals_data"]
 
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
@@ -146,11 +148,12 @@ class CostReport:
         #: What was spent before, in a sentence.
         self.earlier = ""
         self._counted = records if isinstance(records, Counted) else None
-        self._tallies = (
-            records.tallies(self.dimensions)
-            if isinstance(records, Counted)
-            else [each if isinstance(each, Tally) else tally_of(each) for each in records]
-        )
+        #: The newest days of each kind of money, and how many there are, read at the same moment.
+        self._days: Days = {}
+        if isinstance(records, Counted):
+            self._tallies, self._days = records.tallies(self.dimensions, most=MOST_ROWS)
+        else:
+            self._tallies = [each if isinstance(each, Tally) else tally_of(each) for each in records]
         self._groups = group(self._tallies, self.dimensions)
 
     def by(self, dimensions: str | Sequence[str]) -> "CostReport":
@@ -276,8 +279,8 @@ class CostReport:
 
     def _table(self, by: tuple[str, ...], *, play: bool) -> tuple[list[Group], int]:
         """Give the rows of a table, as far as they are shown, and how many there are."""
-        if self._counted is not None and by == ("day",) != self.dimensions:
-            days, number = self._counted.newest_days(play=play, most=MOST_ROWS)
+        if by == ("day",) and play in self._days:
+            days, number = self._days[play]
             return group(days, by), number
         groups = group([tally for tally in self._tallies if tally.play is play], by)
         return groups, len(groups)

@@ -83,14 +83,14 @@ class Entry:
     @contextmanager
     def rests(self) -> Iterator[Callable[[float], None]]:
         """Give what rests between two looks: longer by so many seconds, or until a worker moves a run."""
-        session, told = self._session, threading.Event()
+        session, moved = self._session, threading.Event()
         changes, watching = session.ledger().changes, ExitStack()
-        session.loop.call(watching.enter_context, changes.watched(DETACHED, told.set))
+        session.loop.call(watching.enter_context, changes.watched(DETACHED, moved.set))
 
         def rest(more_s: float) -> None:
             time.sleep(_STEP_S)
-            told.wait(max(0.0, min(changes.look_s(_STEP_S) - _STEP_S, more_s)))
-            told.clear()
+            moved.wait(max(0.0, min(changes.look_s(_STEP_S) - _STEP_S, more_s)))
+            moved.clear()
 
         try:
             yield rest

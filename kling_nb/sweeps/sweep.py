@@ -280,7 +280,7 @@ class Sweep:
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
         ticker = results.Ticker()
-        with self._entry.rests() as rest:
+        with stopped_in_words(f"The sweep {self.name} goes on."), self._entry.rests() as rest:
             while not self._over():
                 if end is not None and time.monotonic() >= end:
                     raise WaitTimeoutError(
@@ -289,8 +289,7 @@ class Sweep:
                         cure="It goes on: `wait()` again; nothing is sent twice.",
                     )
                 most_s = math.inf if end is None else end - time.monotonic()
-                with stopped_in_words(f"The sweep {self.name} goes on."):
-                    rest(most_s if self._only_workers else 0)
+                rest(most_s if self._only_workers else 0)
                 ticker.tick(lambda: progress_text(self.progress))
         ticker.end(lambda: progress_text(self.progress))
         return self
@@ -322,8 +321,9 @@ class Sweep:
         given, at = set[str](), 0
         with self._entry.rests() as rest:
             while True:
-                over = await asyncio.to_thread(self._over)
-                ended = await asyncio.to_thread(self._entry.ended, at)
+                with stopped_in_words(f"The sweep {self.name} goes on."):
+                    over = await asyncio.to_thread(self._over)
+                    ended = await asyncio.to_thread(self._entry.ended, at)
                 at += len(ended)
                 for run_id in ended:
                     if run_id not in given:

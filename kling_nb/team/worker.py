@@ -167,9 +167,9 @@ class Worker:
         """Be told of places and of what is left to workers; on the loop of the session."""
         changes = self._session.ledger().changes
         for name in {DETACHED, *(lane.places for lane in self._lanes)}:
-            self._watching.enter_context(changes.watched(name, self._told))
+            self._watching.enter_context(changes.watched(name, self._notified))
 
-    def _told(self) -> None:
+    def _notified(self) -> None:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._look_soon)
 
@@ -247,6 +247,8 @@ class Worker:
         now = time.monotonic()
         self._put_off = {run_id: until for run_id, until in self._put_off.copy().items() if until > now}
         engine = self._session.engine()
+        # A look that fails says nothing of places.
+        self._lapse_at = math.inf
         try:
             with self._session.ledger().writing() as transaction:
                 halted = unwanted(transaction, unsent)
@@ -255,11 +257,12 @@ class Worker:
                     engine.owner,
                     engine.limits.lease_s,
                     self._lanes,
-                    most=room,
+                    most=max(0, room),
                     but=self._left_alone(),
                 )
                 taken = [(self._moved(transaction, record), sweep) for record, sweep in found.taken]
-            self._lapse_at = now + found.lapse_s + LAPSED_S if found.more else math.inf
+            if found.more:
+                self._lapse_at = now + found.lapse_s + LAPSED_S
             self._name(found.unreadable)
             for run_id in halted:
                 if run := self._mine.get(run_id):

@@ -68,7 +68,7 @@ def table(
         tag(
             "tr",
             *(
-                tag("td", _named(text) if letter == "m" else text, style=look)
+                tag("td", _whole(text, letter), style=look)
                 for text, look, letter in zip(row, cells, letters, strict=True)
             ),
             style=f"{line};border-top:1px solid rgba(128,128,128,0.18)",
@@ -99,6 +99,13 @@ def _looks(headers: Sequence[str], rows: Sequence[Sequence[object]], letters: st
             flex += ";overflow:hidden;text-overflow:ellipsis"
         looks.append(f"text-align:{_SIDES[letter]};padding:3px 0;white-space:{space};flex:{flex}")
     return looks
+
+
+def _whole(text: object, letter: str) -> object:
+    """Keep what may be cut where it can be read."""
+    if letter == "g" and len(words := _plain(text)) > _ELASTIC:
+        return tag("span", text, title=words)
+    return _named(text) if letter == "m" else text
 
 
 def _named(name: object) -> Html:

@@ -86,7 +86,7 @@ def test_twenty_pairs_by_keyboard_alone(tmp_path, lab):  # noqa: PLR0915 - one s
     [table] = tab.outputs(2)
     rows = [line.split() for line in table.splitlines()]
     assert sorted(row[1] for row in rows[1:]) == ["kling-3.0-pro", "kling-3.0-standard"]
-    assert [row[2] for row in rows[1:]] == ["20", "20"]
+    assert [row[6] for row in rows[1:]] == ["20", "20"]
     [others] = tab.outputs(3)
     assert others.startswith("4 {'")
     expect(tab.cell(1).locator(".jp-OutputArea-output").first).to_contain_text("20 of 20 pairs rated")

@@ -5,8 +5,8 @@ import signal
 import pytest
 
 from support.crash import Nursery
+from support.matrix import ONE_WIRE
 from support.shared_folder import PROMPT, Shared
-from support.stage import WIRES
 from support.workbench import until
 
 
@@ -17,7 +17,7 @@ def nursery(tmp_path_factory):
     started.close()
 
 
-@pytest.fixture(params=WIRES)
+@pytest.fixture(params=ONE_WIRE)
 def shared(request, tmp_path, nursery):
     made = Shared(tmp_path, nursery, request.param)
     yield made

@@ -184,7 +184,8 @@ def unwanted(transaction: "Transaction", run_ids: Collection[str]) -> set[str]:
         SELECT runs.id FROM runs LEFT JOIN detached ON detached.run_id = runs.id
         LEFT JOIN sweeps ON sweeps.name = detached.sweep
         WHERE runs.id IN (SELECT value FROM json_each(?))
-            AND (runs.status NOT IN ({_PENDING}) OR sweeps.state IN ('paused', 'canceled'))"""
+            AND (runs.status NOT IN ({_PENDING})
+                OR (runs.status = 'created' AND sweeps.state IN ('paused', 'canceled')))"""
     rows = run_statement(transaction.connection, query, (json.dumps([*run_ids]),)) if run_ids else ()
     return {run_id for (run_id,) in rows}
 
