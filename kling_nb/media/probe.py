@@ -48,8 +48,6 @@ _MOST_TABLE_BYTES = 64 << 20
 _MOST_SAMPLES = 4_000_000  # more than a minute of sound that is not compressed has
 #: Decoders of pictures of which each sample of an MP4 is one packet.
 _ONE_EACH = {"h264", "hevc", "av1", "libdav1d", "libaom-av1"}
-#: What FFmpeg finds out by decoding before it tells anything: the index has said it.
-_LOOK_ONLY = [{"skip_frame": "all", "threads": "1"}]
 _LOOK_AT = 72  # frames: three seconds at 24 a second
 
 
@@ -220,8 +218,7 @@ def _refuse_bomb(file: BinaryIO, boxes: Sequence[Box]) -> None:
                 raise _not_playable("its index is far too large for a clip")
 
 
-def _opened(file: BinaryIO, kind: Kind, boxes: Sequence[Box], *, indexed: int = 0) -> "InputContainer":
-    """Open a file by its own format; of the `indexed` tracks the index says what decoding would show."""
+def _opened(file: BinaryIO, kind: Kind, boxes: Sequence[Box]) -> "InputContainer":
     import av
 
     _refuse_bomb(file, boxes)
@@ -233,8 +230,7 @@ def _opened(file: BinaryIO, kind: Kind, boxes: Sequence[Box], *, indexed: int = 
     demuxer = "mov" if kind in {"mp4", "mov"} else "matroska"
     # A stranger's tags may be no UTF-8. PyAV 19 dropped the argument, and bears them by itself.
     lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-    options: dict[str, Any] = {"stream_options": _LOOK_ONLY * indexed, **lenient}
-    container: InputContainer = av.open(file, mode="r", format=demuxer, io_open=refuse, **options)
+    container: InputContainer = av.open(file, mode="r", format=demuxer, io_open=refuse, **lenient)
     return container
 
 
@@ -276,13 +272,11 @@ def _measure(file: BinaryIO, kind: Kind, boxes: list[Box]) -> Measured:
     import av
 
     try:
-        if tracks := read_index(file, boxes):
-            with _opened(file, kind, boxes, indexed=len(tracks)) as container:
-                reading = _read_index(container, _video(container), tracks)
-                if reading is not None:
-                    return _facts(container, reading, kind, file, boxes)
+        tracks = read_index(file, boxes) or []
         with _opened(file, kind, boxes) as container:
-            return _facts(container, _read(container, _video(container)), kind, file, boxes)
+            stream = _video(container)
+            reading = _read_index(container, stream, tracks) or _read(container, stream)
+            return _facts(container, reading, kind, file, boxes)
     except (av.error.FFmpegError, ValueError, IndexError, ZeroDivisionError) as error:
         words = getattr(error, "strerror", None) or type(error).__name__
         raise _not_playable(f"the decoder says: {words}") from None
