@@ -106,6 +106,8 @@ _OTHERS = {
     "download": _downloaded,
     "growth": _grown,
     "disk": _synced,
+    # Beside themselves: one worker and several.
+    "workers": lambda _result: iter(()),
 }
 
 
