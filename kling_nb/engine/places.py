@@ -15,6 +15,7 @@ import time
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -360,6 +361,8 @@ class Places:
         line.resting = line.stale = False
         waiting = tuple(line.waiting)
         looking = partial(look, seeker=self._seeker(account), waiting=waiting)
+        # A look that fails says nothing of leases.
+        line.flow = replace(line.flow, lapse_s=math.inf) if line.flow else None
         with contextlib.suppress(LedgerError):
             line.flow = await self._engine.ledger.writer.ask(looking, synced=False)
             line.shown = waiting

@@ -285,7 +285,8 @@ class Worker:
         """Leave runs alone whose rows cannot be read, and look at once what comes after them."""
         for error in unreadable:
             self._unreadable.add(error.run_id or "")
-            self._say(f"{error}")
+            self._say(str(error))
+        if unreadable:
             self._loop.call_soon_threadsafe(self._woken.set)
 
     def _moved(self, transaction: "Transaction", record: RunRecord) -> RunRecord:
