@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from kling_nb.ledger.bills import read_bills, read_waits
 from kling_nb.ledger.connection import LedgerFile
+from kling_nb.ledger.databases.changes import CALLED
 from kling_nb.ledger.figures import differences, rebuild
 from kling_nb.ledger.listing import Listing
 from kling_nb.ledger.rows import Records, read_rows
@@ -25,10 +26,6 @@ from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.records.tally import Tally
 
 __all__ = ["LeaseLostError", "Ledger"]
-
-
-#: The event of a run whose provider has told that it ended; its own answer is still read.
-CALLED = "called back"
 
 
 class Ledger(LedgerFile):

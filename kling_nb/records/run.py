@@ -398,13 +398,14 @@ def charged(record: RunRecord) -> Charged:
 
 def unsent_end(status: RunStatus, message: str, **more: Any) -> dict[str, Any]:
     """Give the changes by which a run ends that certainly cost nothing; its reservation is given back."""
-    money = {"charged": "no", "settled_micros": 0, "reserved_micros": 0}
     return {
         "status": status,
+        "charged": "no",
         "message": message,
         "finished_at": utc_now(),
+        "settled_micros": 0,
+        "reserved_micros": 0,
         "queue_position": None,
-        **money,
         **more,
     }
 

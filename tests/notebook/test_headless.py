@@ -272,7 +272,7 @@ def _until_saved(folder):
 
 
 # -- Run All never pays twice --------------------------------------------------------------
-@pytest.mark.parametrize("wire", ["runflow", pytest.param("runcomfy", marks=pytest.mark.matrix)])
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_run_all_again_sends_nothing(tmp_path, use, wire):
     """A second pass in a fresh kernel, and one without the ledger, reuse every clip: no submission at all."""
     cells = (

@@ -22,6 +22,7 @@ from support.hostile_text import CORPUS
 from support.kernels import execute, notebook, sandbox_beside
 from support.lab import open_windows
 from support.markup import judge
+from support.matrix import ONE_WIRE
 from support.played import clip_at
 from support.sessions import ask
 from support.stage import WIRES, Stage
@@ -170,7 +171,7 @@ def test_no_card_runs_or_fetches_what_strangers_wrote(browser, tmp_path):
         assert PWN in page.inner_text("body")
 
 
-@pytest.mark.parametrize("wire", ["runflow", pytest.param("runcomfy", marks=pytest.mark.matrix)])
+@pytest.mark.parametrize("wire", ONE_WIRE)
 def test_no_saved_notebook_runs_or_fetches_what_strangers_wrote(browser, tmp_path, monkeypatch, wire):
     """Prompts, provider's messages and results, tables, payloads and errors, as an exported page has them."""
     monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))

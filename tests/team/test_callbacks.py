@@ -16,7 +16,7 @@ from kling_nb.engine.limits import Clock
 from kling_nb.engine.polling.poller import Poller
 from kling_nb.engine.polling.schedule import Pace
 from kling_nb.errors import LedgerError, SettingsError, UsageError
-from kling_nb.ledger.database import CALLED
+from kling_nb.ledger.databases.changes import CALLED
 from kling_nb.notebook.form.cell_text import as_cell
 from kling_nb.notebook.form.fields import blank, read
 from kling_nb.records.receipt import to_receipt

@@ -10,8 +10,9 @@ import pytest
 
 import kling_nb as kling
 from kling_nb.engine.polling.callbacks import Callbacks
-from kling_nb.ledger.database import CALLED, Ledger
+from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.databases import changes
+from kling_nb.ledger.databases.changes import CALLED
 from kling_nb.ledger.places import Seeker, place_key, take
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import RunStatus, unsent_end

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kling_nb.errors import LedgerError
-from kling_nb.ledger.database import CALLED, Ledger
+from kling_nb.ledger.database import Ledger
+from kling_nb.ledger.databases.changes import CALLED
 
 if TYPE_CHECKING:
     from kling_nb.engine.job import Job

@@ -10,7 +10,10 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 
-__all__ = ["DETACHED", "Changes"]
+__all__ = ["CALLED", "DETACHED", "Changes"]
+
+#: The event of a run whose provider has told that it ended; its own answer is still read.
+CALLED = "called back"
 
 #: The name under which it is told that a run that is left to workers moved, or what becomes of a sweep.
 DETACHED = "detached"

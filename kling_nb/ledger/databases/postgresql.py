@@ -17,7 +17,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from kling_nb.ledger.databases.changes import DETACHED
+from kling_nb.ledger.databases.changes import CALLED, DETACHED
 from kling_nb.ledger.databases.triggers import add_trigger
 from kling_nb.records.base import utc_now
 
@@ -139,7 +139,7 @@ def add_notices(connection: sa.Connection) -> None:
         ("detached_moved", "AFTER UPDATE OF status ON runs", moved, f"'{DETACHED}'"),
         ("detached_left", "AFTER DELETE ON detached", "TRUE", f"'{DETACHED}'"),
         ("sweep_said", "AFTER UPDATE OF state ON sweeps", "TRUE", f"'{DETACHED}'"),
-        ("called_back", "AFTER INSERT ON events", "NEW.kind = 'called back'", "NEW.kind"),
+        ("called_back", "AFTER INSERT ON events", f"NEW.kind = '{CALLED}'", f"'{CALLED}'"),
     ):
         add_trigger(connection, name, event, when, f"PERFORM pg_notify({_CHANNEL}, {what});")
 
