@@ -2,6 +2,7 @@
 
 import math
 from datetime import timedelta
+from itertools import count
 
 import pytest
 
@@ -54,7 +55,14 @@ class Kernel:
 
 
 @pytest.fixture
-def shelf(ledger):
+def even_clock(monkeypatch):
+    """A clock that goes on with each look at it, and not while this machine stands still."""
+    began, looks = utc_now(), count()
+    monkeypatch.setattr(statements, "utc_now", lambda: began + timedelta(milliseconds=next(looks)))
+
+
+@pytest.fixture
+def shelf(ledger, even_clock):
     with ledger.writing() as transaction:
         for take_number, name in enumerate(NAMES):
             transaction.insert(make_record(id=name, take=take_number))
