@@ -43,7 +43,7 @@ class Leases:
         self._beating: asyncio.Future[None] | None = None
 
     async def take(self, run_id: str, *, unmoved: str | None = None) -> tuple[str | None, RunRecord | None]:
-        """Claim a run; see `Ledger.claim`.
+        """Claim a run; see `Transaction.claim`.
 
         Returns:
             None, or the lease of whoever has it (empty where nobody does), and the run as it is then.

@@ -124,31 +124,6 @@ class Ledger(LedgerFile):
             raise LeaseLostError(f"Another process carries run {run_id} by now.", run_id=run_id)
         return record
 
-    def claim(self, run_id: str, owner: str, ttl_s: float, *, unmoved: str | None = None) -> bool:
-        """Take or renew the right to drive a run.
-
-        A lease runs out by the wall clock, which may be wrong or set back. That does no harm where the run is
-        only read. While it is being submitted it would: then, and where the clock was set back, a lease is
-        taken over only by who has seen for its whole length, by a clock that is never set, that nobody
-        renews it.
-
-        Args:
-            run_id: Our id.
-            owner: A name of this process that no other shares.
-            ttl_s: Seconds until others may take over.
-            unmoved: What `lease` has given all that time.
-
-        Returns:
-            Whether the run is ours now.
-        """
-        with self.writing() as transaction:
-            return transaction.claim(run_id, owner, ttl_s, unmoved=unmoved)
-
-    def renew(self, run_id: str, owner: str, ttl_s: float) -> bool:
-        """Keep the right to drive a run, but never take it; False where it is another's by now."""
-        with self.writing() as transaction:
-            return transaction.renew([run_id], owner, ttl_s) == 1
-
     def lease(self, run_id: str) -> str | None:
         """Give what changes with every renewal of a run's lease, or None where nobody holds one."""
         return self.read(lambda transaction: transaction.lease(run_id))

@@ -274,7 +274,22 @@ class Transaction:
         run_statement(self._connection, free, (run_id, owner))
 
     def claim(self, run_id: str, owner: str, ttl_s: float, *, unmoved: str | None = None) -> bool:
-        """Take or renew the right to drive a run; see `Ledger.claim`."""
+        """Take or renew the right to drive a run.
+
+        A lease runs out by the wall clock, which may be wrong or set back. That does no harm where the run is
+        only read. While it is being submitted it would: then, and where the clock was set back, a lease is
+        taken over only by who has seen for its whole length, by a clock that is never set, that nobody
+        renews it.
+
+        Args:
+            run_id: Our id.
+            owner: A name of this process that no other shares.
+            ttl_s: Seconds until others may take over.
+            unmoved: What `lease` has given all that time.
+
+        Returns:
+            Whether the run is ours now.
+        """
         now = ledger_now(self._connection)
         until = (now + timedelta(seconds=ttl_s)).isoformat()
         # Nothing is equal to NULL, so that a run without a lease never counts as unmoved.

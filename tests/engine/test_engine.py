@@ -27,6 +27,7 @@ from kling_nb.errors import (
 )
 from kling_nb.records.run import RunStatus
 from support.clips import make_record
+from support.leases import claim
 from support.paths import TESTS
 from support.sessions import ask
 from support.stage import QUICK, WIRES, Stage, kinds
@@ -673,7 +674,7 @@ def test_whatever_a_run_asks_of_the_ledger_is_a_step_of_its_life(stage, monkeypa
     """No claim of what was claimed when it was written down, and no release beside its end."""
     here, asked = stage, []
     record, ask_writer = here.record(), here.ledger.writer.ask
-    here.ledger.claim(record.id, here.engine.owner, 600)
+    claim(here.ledger, record.id, here.engine.owner, 600)
 
     def noted(work, **options):
         asked.append(getattr(work, "func", work).__name__)

@@ -13,6 +13,7 @@ from kling_nb.records.run import RunStatus
 from support.clips import make_record
 from support.databases import in_postgresql, spoil
 from support.databases import look as rows
+from support.leases import claim, renew
 from support.workbench import until
 
 ACCOUNT = place_key(make_record())
@@ -105,7 +106,7 @@ def test_postgresql_tells_of_runs_and_of_free_places(where, monkeypatch):
             waiting.enter_context(ledger.changes.watched(ACCOUNT, account))
             await asyncio.gather(run.called(), account.called())
             # A heartbeat changes nothing that anybody waits for.
-            assert other.renew("k0000001", "b", 60)
+            assert renew(other, "k0000001", "b", 60)
             other.change_as("b", "k0000001", "read", status=RunStatus.QUEUED)
             await run.called()
             assert (run.calls, account.calls) == (2, 1)
@@ -145,10 +146,10 @@ def test_leases_are_judged_by_the_clock_of_the_server(where, monkeypatch, ahead_
     for module in (postgresql, statements):
         monkeypatch.setattr(module, "utc_now", lambda: utc_now() + timedelta(seconds=ahead_s))
     wrong = Ledger(where)
-    assert not wrong.claim("k0000001", "wrong", 30)
+    assert not claim(wrong, "k0000001", "wrong", 30)
     ledger.release("k0000001", "right")
-    assert wrong.claim("k0000001", "wrong", -1)
+    assert claim(wrong, "k0000001", "wrong", -1)
     monkeypatch.undo()
-    assert ledger.claim("k0000001", "right", 30)
+    assert claim(ledger, "k0000001", "right", 30)
     ledger.close()
     wrong.close()

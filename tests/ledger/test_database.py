@@ -19,6 +19,7 @@ from kling_nb.records.request import TextToVideo
 from kling_nb.records.run import RunStatus
 from support.clips import make_record
 from support.databases import in_a_file, is_postgresql, look, spoil
+from support.leases import claim, renew
 from support.paths import TESTS
 from support.stage import Stage
 from support.sums import committed
@@ -381,7 +382,8 @@ CLAIM = """
 import time
 wins = 0
 for number in range(30):
-    wins += ledger.claim(f"k{number:07d}", sys.argv[3], 30)
+    with ledger.writing() as transaction:
+        wins += transaction.claim(f"k{number:07d}", sys.argv[3], 30)
 print(wins)
 """
 
@@ -433,30 +435,30 @@ def test_closing_waits_for_what_another_thread_is_writing(where):
 def test_a_lease_is_renewed_kept_and_given_back(ledger):
     """The owner renews it, others wait until it has run out or is given back."""
     run = add(ledger)
-    assert ledger.claim(run.id, "a", 30)
-    assert ledger.claim(run.id, "a", 30)
-    assert not ledger.claim(run.id, "b", 30)
+    assert claim(ledger, run.id, "a", 30)
+    assert claim(ledger, run.id, "a", 30)
+    assert not claim(ledger, run.id, "b", 30)
     ledger.release(run.id, "b")
-    assert not ledger.claim(run.id, "b", 30)
+    assert not claim(ledger, run.id, "b", 30)
     ledger.release(run.id, "a")
-    assert ledger.claim(run.id, "b", -1)
-    assert ledger.claim(run.id, "a", 30), "it has run out"
-    assert not ledger.claim("knothere", "a", 30)
+    assert claim(ledger, run.id, "b", -1)
+    assert claim(ledger, run.id, "a", 30), "it has run out"
+    assert not claim(ledger, "knothere", "a", 30)
 
 
 def test_only_the_holder_of_the_lease_changes_a_run(ledger):
     """A process that slept through its lease finds out at its next step, before it sends anything."""
     run = add(ledger)
-    ledger.claim(run.id, "a", 30)
+    claim(ledger, run.id, "a", 30)
     ledger.change_as("a", run.id, "submitting", at=RunStatus.CREATED, status=RunStatus.SUBMITTING)
-    ledger.claim(run.id, "a", -1)
-    assert not ledger.claim(run.id, "b", 30), "it is being sent, and the clock may be wrong"
-    assert ledger.claim(run.id, "b", 30, unmoved=ledger.lease(run.id))
-    assert not ledger.renew(run.id, "a", 30)
+    claim(ledger, run.id, "a", -1)
+    assert not claim(ledger, run.id, "b", 30), "it is being sent, and the clock may be wrong"
+    assert claim(ledger, run.id, "b", 30, unmoved=ledger.lease(run.id))
+    assert not renew(ledger, run.id, "a", 30)
     with pytest.raises(LeaseLostError, match=run.id):
         ledger.change_as("a", run.id, "unsent", status=RunStatus.CREATED)
     ledger.release(run.id, "b")
-    ledger.claim(run.id, "a", 30)
+    claim(ledger, run.id, "a", 30)
     with pytest.raises(LeaseLostError):
         ledger.change_as("a", run.id, "submitting", at=RunStatus.CREATED, status=RunStatus.SUBMITTING)
     assert [kind for _, kind, _ in ledger.events(run.id)] == ["created", "submitting"]

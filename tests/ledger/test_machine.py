@@ -29,6 +29,7 @@ from kling_nb.records.run import RunStatus
 from kling_nb.session.budget import Budget
 from support.clips import make_record
 from support.databases import schema
+from support.leases import claim, renew
 from support.sums import committed
 
 CAP = 2_000_000
@@ -218,7 +219,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 return
             if owner is None:
                 owner = OWNERS[0]
-                assert self.ledger.claim(run, owner, 30)
+                assert claim(self.ledger, run, owner, 30)
             if record.status == RunStatus.CREATED:
                 [self.submit, self.submit, self.submit, self.submit, self.submit, self.canceled][choice](
                     run=run, owner=owner
@@ -264,13 +265,13 @@ class LedgerMachine(RuleBasedStateMachine):
     def claim(self, run, owner):
         """Nobody takes what another holds."""
         holder = self.holder(run)
-        got = self.ledger.claim(run, owner, 30)
+        got = claim(self.ledger, run, owner, 30)
         assert got == (run in self.told and holder in {None, owner})
 
     @rule(run=runs, owner=st.sampled_from(OWNERS))
     def beat(self, run, owner):
         """A heartbeat keeps and never takes."""
-        assert self.ledger.renew(run, owner, 30) == (run in self.told and self.holder(run) == owner)
+        assert renew(self.ledger, run, owner, 30) == (run in self.told and self.holder(run) == owner)
 
     @rule(run=runs, owner=st.sampled_from(OWNERS), unmoved=st.booleans())
     def take_over(self, run, owner, unmoved):
@@ -278,9 +279,9 @@ class LedgerMachine(RuleBasedStateMachine):
         record, holder = self.ledger.get(run), self.holder(run)
         if record is None or holder is None:
             return
-        assert self.ledger.renew(run, holder, -1)
+        assert renew(self.ledger, run, holder, -1)
         seen = self.ledger.lease(run) if unmoved else None
-        got = self.ledger.claim(run, owner, 30, unmoved=seen)
+        got = claim(self.ledger, run, owner, 30, unmoved=seen)
         assert got == (holder == owner or unmoved or record.status != RunStatus.SUBMITTING)
 
     @rule(run=runs, owner=st.sampled_from(OWNERS))

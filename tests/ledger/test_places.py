@@ -11,6 +11,7 @@ from kling_nb.ledger.places import NoPlaceError, Seeker, leave, look, lower, pla
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import RunStatus
 from support.clips import make_record
+from support.leases import claim
 
 NAMES = [f"k{number:07d}" for number in range(12)]
 
@@ -112,7 +113,7 @@ def test_who_lets_go_of_a_run_lets_go_of_its_place(pair):
     assert before == [(NAMES[0], a.seeker.account, "owls")]
     a.ledger.release(NAMES[0], "a")
     assert rows(a.ledger) == []
-    assert a.ledger.claim(NAMES[0], "b", 30)
+    assert claim(a.ledger, NAMES[0], "b", 30)
     assert rows(a.ledger) == [(NAMES[0], a.seeker.account, "")]
     with b.ledger.writing() as transaction:
         leave(transaction, NAMES[0])

@@ -9,6 +9,7 @@ from kling_nb.notebook.line import run_command
 from kling_nb.records.run import RunStatus
 from kling_nb.recovery.resolve import resolve
 from kling_nb.views.words import session_words
+from support.leases import claim
 from support.lost import PRICE, ids, lost
 from support.sessions import ask
 from support.workbench import until
@@ -264,7 +265,7 @@ def test_a_run_that_a_dead_process_was_sending_can_be_resolved_in_time(build, mi
     # Whoever carried the run gives its lease back a moment after its end.
     until(lambda: session.ledger().lease(run.id) is None)
     session.ledger().change(run.id, "test", status=RunStatus.SUBMITTING, finished_at=None)
-    assert session.ledger().claim(run.id, "a process that was killed", -60 * minutes)
+    assert claim(session.ledger(), run.id, "a process that was killed", -60 * minutes)
     house.keys()
     if minutes == 1:
         with pytest.raises(UsageError, match="just being sent"):

@@ -24,6 +24,7 @@ from kling_nb.session.budget import LEVELS, Budget, named_session
 from kling_nb.views.words import plain, session_words
 from support.clips import make_record
 from support.kernels import kernel_in, notebook, sandbox_beside
+from support.leases import renew
 from support.sessions import ask
 from support.sums import committed
 from support.workbench import KEY, houses, on_one_day, until
@@ -525,7 +526,7 @@ def test_the_reservation_of_a_killed_process_is_settled_by_what_really_happened(
         assert committed(transaction, play=False, user="ada") == EACH
         owner = transaction.owner(name)
     # Its lease has run out, as it would in half a minute.
-    assert session.ledger().renew(name, owner, -60)
+    assert renew(session.ledger(), name, owner, -60)
     house.faults(cost_factor=2)
     house.let_go()
     code, _, err = house.tool("collect")
