@@ -339,7 +339,9 @@ class Engine:
 
     def _withdraw(self, run: Run) -> bool:
         with self.ledger.writing() as transaction:
-            ended = withdraw(transaction, run_id=run.id)
+            ended, unreadable = withdraw(transaction, run_id=run.id)
+        if unreadable:
+            raise unreadable[0]
         return any(self.settled(record, run).done for record in ended)
 
     async def _await_id(self, run: Run) -> None:

@@ -146,6 +146,13 @@ def _add_notices(connection: sa.Connection) -> None:
         postgresql.add_notices(connection)
 
 
+def _add_notices_to_many(connection: sa.Connection) -> None:
+    if is_postgresql(connection):
+        from kling_nb.ledger.databases import postgresql
+
+        postgresql.add_notices_to_many(connection)
+
+
 # Numbered from 1 in this order, each applied and recorded in one transaction. Never edit one that was
 # released: append.
 STEPS: tuple[tuple[str, Callable[[sa.Connection], None]], ...] = (
@@ -157,6 +164,7 @@ STEPS: tuple[tuple[str, Callable[[sa.Connection], None]], ...] = (
     ("note clips that belong into a team's store", add_uploads),
     ("leave runs to workers", add_detached),
     ("tell of changes", _add_notices),
+    ("tell of work for workers, and of calls", _add_notices_to_many),
 )
 
 

@@ -18,6 +18,7 @@ from kling_nb.sweeps.standing import Standing
 
 if TYPE_CHECKING:
     from kling_nb.engine.run import Run
+    from kling_nb.errors import LedgerError
     from kling_nb.ledger.transaction import Transaction
     from kling_nb.records.run import RunRecord
     from kling_nb.session.session import Session
@@ -108,15 +109,24 @@ class Entry:
         return self._session.ledger().read(lambda look: left_to_workers(look, name))
 
     def withdraw(self) -> None:
-        """End what is left to workers and not sent; what they are about to send is decided by the ledger."""
+        """End what is left to workers and not sent; what they are about to send is decided by the ledger.
+
+        Raises:
+            LedgerError: A run cannot be read, and keeps its money; all others have ended.
+        """
+        kept: list[LedgerError] = []
         while True:
+            but = [error.run_id or "" for error in kept]
             with self._session.ledger().writing() as transaction:
-                ended = withdraw(transaction, sweep=self.stored.name, most=_CHUNK)
-            if not ended:
-                return
+                ended, unreadable = withdraw(transaction, sweep=self.stored.name, most=_CHUNK, but=but)
+            kept += unreadable
+            if not ended and not unreadable:
+                break
             for record in ended:
                 self._session.engine().settled(record)
                 self._session.engine().store(record.folder).claims.drop(record.request_key, record.id)
+        if kept:
+            raise kept[0]
 
     def handles(
         self, *, pending: bool = False, but: Collection[str] = (), mine: "Mapping[int, Run]"

@@ -16,6 +16,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kling_nb.addresses import is_loopback
@@ -23,9 +24,18 @@ from kling_nb.config.keys import KEY_VARIABLES, fingerprint
 from kling_nb.config.settings import provider_origin
 from kling_nb.engine.run import Run
 from kling_nb.errors import DetachedError, KlingError, LedgerError
-from kling_nb.ledger.databases.changes import DETACHED
+from kling_nb.ledger.databases.changes import DETACHED, WORK
 from kling_nb.ledger.places import LAPSED_S, account_key
-from kling_nb.ledger.work.detached import PLAY, Lane, left_behind, pending_runs, take_work, unwanted
+from kling_nb.ledger.work.detached import (
+    PLAY,
+    Lane,
+    Work,
+    find_work,
+    left_behind,
+    pending_runs,
+    take_work,
+    unwanted,
+)
 from kling_nb.ledger.work.queue import has_queue, work
 from kling_nb.ledger.writer import AWAY_S
 from kling_nb.records.run import RunRecord, RunStatus
@@ -90,6 +100,8 @@ class Worker:
         self._watching = contextlib.ExitStack()
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
+        #: Whether work waits for a place, or may.
+        self._waits = True
         self._waking: asyncio.Task[None] | None = None
         #: Jobs of the queue that are over after the next look.
         self._asked: list[asyncio.Future[None]] = []
@@ -121,19 +133,20 @@ class Worker:
                 if self._timer is not None:
                     self._timer.cancel()
                     self._timer = None
-                waits = await asyncio.to_thread(self._look)
+                self._waits = True
+                self._waits = await asyncio.to_thread(self._look)
                 self._answer(asked)
                 if (
                     self._until_empty
                     and not self._mine
-                    and not waits
+                    and not self._waits
                     and await asyncio.to_thread(self._empty)
                 ):
                     break
                 # One that has no room leaves jobs to those that have.
-                await self._listen(wanted=queue and not waits)
+                await self._listen(wanted=queue and not self._waits)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), self._pause(waits=waits, queue=queue))
+                    await asyncio.wait_for(self._woken.wait(), self._pause(queue=queue))
         finally:
             loop.call(self._watching.close)
             await self._listen(wanted=False)
@@ -166,16 +179,18 @@ class Worker:
     def _watch(self) -> None:
         """Be told of places and of what is left to workers; on the loop of the session."""
         changes = self._session.ledger().changes
-        for name in {DETACHED, *(lane.places for lane in self._lanes)}:
-            self._watching.enter_context(changes.watched(name, self._notified))
+        for name in {WORK, DETACHED, *(lane.places for lane in self._lanes)}:
+            self._watching.enter_context(changes.watched(name, partial(self._notified, name)))
 
-    def _notified(self) -> None:
+    def _notified(self, name: str) -> None:
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._look_soon)
+            self._loop.call_soon_threadsafe(self._look_soon, name)
 
-    def _look_soon(self) -> None:
-        """Look no more often than where nobody tells: others may change much."""
-        if self._timer is None and (self._unsent() or len(self._mine) < self._most):
+    def _look_soon(self, name: str) -> None:
+        """Look no more often than where nobody tells, and only for what it waits for: others change much."""
+        unsent = self._unsent()
+        concerned = name == WORK or self._waits or self._until_empty or unsent
+        if concerned and self._timer is None and (unsent or len(self._mine) < self._most):
             at = self._looked_at + self._step() - time.monotonic()
             self._timer = self._loop.call_later(max(0.0, at), self._woken.set)
 
@@ -187,9 +202,9 @@ class Worker:
         """Name those of its runs that wait for a place, and that somebody may want no more."""
         return [run.id for run in list(self._mine.values()) if run.status is RunStatus.CREATED]
 
-    def _pause(self, *, waits: bool, queue: bool) -> float:
+    def _pause(self, *, queue: bool) -> float:
         now = time.monotonic()
-        idle = not waits and queue and not self._until_empty
+        idle = not self._waits and queue and not self._until_empty
         full = len(self._mine) >= self._most
         if not self._unsent() and (idle or full):
             rest = _REST_S
@@ -246,24 +261,15 @@ class Worker:
             return True
         now = time.monotonic()
         self._put_off = {run_id: until for run_id, until in self._put_off.copy().items() if until > now}
-        engine = self._session.engine()
         # A look that fails says nothing of places.
         self._lapse_at = math.inf
         try:
-            with self._session.ledger().writing() as transaction:
-                halted = unwanted(transaction, unsent)
-                found = take_work(
-                    transaction,
-                    engine.owner,
-                    engine.limits.lease_s,
-                    self._lanes,
-                    most=max(0, room),
-                    but=self._left_alone(),
-                )
-                taken = [(self._moved(transaction, record), sweep) for record, sweep in found.taken]
+            halted, found = self._find(max(0, room), unsent)
+            taken = self._take(max(0, room)) if found.runs else []
             if found.more:
                 self._lapse_at = now + found.lapse_s + LAPSED_S
             self._name(found.unreadable)
+            engine = self._session.engine()
             for run_id in halted:
                 if run := self._mine.get(run_id):
                     engine.detach(run)
@@ -277,6 +283,21 @@ class Worker:
             self._say(str(error))
             return True
         return found.more
+
+    def _find(self, room: int, unsent: list[str]) -> tuple[set[str], Work]:
+        """Read what nobody wants any more, and what there is to do: whoever finds nothing writes nothing."""
+        but = self._left_alone()
+        return self._session.ledger().read(
+            lambda look: (unwanted(look, unsent), find_work(look, self._lanes, most=room, but=but))
+        )
+
+    def _take(self, room: int) -> list[tuple[RunRecord, str]]:
+        engine, but = self._session.engine(), self._left_alone()
+        with self._session.ledger().writing() as transaction:
+            found = take_work(
+                transaction, engine.owner, engine.limits.lease_s, self._lanes, most=room, but=but
+            )
+            return [(self._moved(transaction, record), sweep) for record, sweep in found.runs]
 
     def _left_alone(self) -> set[str]:
         return self._unreadable | self._put_off.keys()
@@ -303,16 +324,14 @@ class Worker:
 
     def _take_over(self, engine: "Engine", accounts: set[str]) -> None:
         """Take what nobody drives any more, and clips that are not in the team's store yet."""
-        with self._session.ledger().writing() as transaction:
-            found = []
-            left, unreadable = left_behind(transaction, accounts, most=_CHUNK, but=self._left_alone())
-            for record, sweep in left:
-                if record.status is RunStatus.SUBMITTING:
-                    # The engine finds out by itself whether it is anybody's.
-                    found.append((record, sweep))
-                elif transaction.claim(record.id, engine.owner, engine.limits.lease_s):
-                    found.append((self._moved(transaction, record), sweep))
-            _, _, foreign = pending_runs(transaction, accounts)
+        ledger, but = self._session.ledger(), self._left_alone()
+        (left, unreadable), (_, _, foreign) = ledger.read(
+            lambda look: (
+                left_behind(look, accounts, most=_CHUNK, but=but),
+                pending_runs(look, accounts),
+            )
+        )
+        found = self._take_left(engine, accounts) if left else []
         self._name(unreadable)
         if unreadable:
             self._rested_at = -math.inf
@@ -326,6 +345,18 @@ class Worker:
             provider, origin, key = account.split(" ")
             self._say(f"Runs at {provider} ({origin}) wait for a worker with the key {key}.")
         self._session.loop.start(engine.uploads.rest())
+
+    def _take_left(self, engine: "Engine", accounts: set[str]) -> list[tuple[RunRecord, str | None]]:
+        but = self._left_alone()
+        with self._session.ledger().writing() as transaction:
+            left, _ = left_behind(transaction, accounts, most=_CHUNK, but=but)
+            # Of one that was being submitted the engine finds out by itself whether it is anybody's.
+            return [
+                (record if record.status is RunStatus.SUBMITTING else self._moved(transaction, record), sweep)
+                for record, sweep in left
+                if record.status is RunStatus.SUBMITTING
+                or transaction.claim(record.id, engine.owner, engine.limits.lease_s)
+            ]
 
     def _carry(self, run: Run) -> None:
         if self._handles.get(run.id) is not run:

@@ -1,5 +1,6 @@
 """Which run of a process is next: single ones before those of sweeps, sweeps in turns, fewer after a 429."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from kling_nb.engine.places import Places, _Line
 from kling_nb.ledger.databases.changes import Changes
 from kling_nb.ledger.places import LAPSED_S, Flow
 from kling_nb.views.html import DOT
-from support.databases import in_postgresql, look
+from support.databases import in_postgresql, look, spoil
 from support.stage import HELD, Stage
 from support.workbench import until
 
@@ -28,6 +29,27 @@ def test_the_next_look_is_no_later_than_the_end_of_a_lease_of_others():
     made = _Line(600.0)
     made.flow = Flow(4, lapse_s=3.0)
     assert Places(engine, None)._pause(made) == 3.0 + LAPSED_S
+
+
+def test_a_look_that_fails_says_nothing_of_leases(tmp_path, monkeypatch):
+    """Else the next one would come at the end of one that was over long ago, and the next, without a rest."""
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+        await asyncio.Event().wait()
+
+    stage = Stage(tmp_path, "runflow", clock=Clock(sleep=sleep))
+    try:
+        spoil(stage.folder / "ledger.db", "DROP TABLE place_lines")
+        places, made = stage.engine._places, line("")
+        made.look_s, made.flow = 600.0, Flow(0, lowered=True, lapse_s=0.0)
+        places._lines["an account"] = made
+        stage.loop.start(places._look("an account", made, 0.0)).result(60)
+        until(lambda: waits)
+        assert min(waits) >= 300
+    finally:
+        stage.close()
 
 
 def sent(made, most):

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from kling_nb.cli import app
 from kling_nb.errors import BudgetError, LedgerError, UsageError
-from kling_nb.ledger import sweeps
+from kling_nb.ledger import connection, sweeps
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.databases import copying
 from kling_nb.ledger.databases.copying import copy_ledger
@@ -19,6 +19,7 @@ from kling_nb.records.run import RunStatus
 from kling_nb.session.budget import Budget
 from support.clips import make_record
 from support.databases import Relay, look, restart, schema, server, spoil
+from support.leases import claim
 from support.stage import Stage
 
 
@@ -192,6 +193,44 @@ def test_a_prompt_may_hold_what_postgresql_cannot(ledger):
 WORDS = "Marigold canary"
 
 
+def told_by(where):
+    """The triggers of a ledger, and the functions that they call."""
+    schema = "current_schema()::regnamespace"
+    return look(
+        where,
+        f"SELECT proname, pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = {schema} UNION ALL "
+        "SELECT tgname, pg_get_triggerdef(pg_trigger.oid) FROM pg_trigger "
+        "JOIN pg_class ON pg_class.oid = tgrelid "
+        f"WHERE relnamespace = {schema} AND NOT tgisinternal ORDER BY 1, 2",
+    )
+
+
+#: What a ledger had in the place of our step 9 before that was one: nothing, or triggers of other words.
+OLDER = """
+    CREATE FUNCTION sweep_said() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_notify('kling_nb ' || hashtext(current_schema()), 'detached'); RETURN NULL; END $$;
+    CREATE TRIGGER sweep_said AFTER UPDATE OF state ON sweeps FOR EACH ROW EXECUTE FUNCTION sweep_said();
+    CREATE FUNCTION called_back() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+    CREATE TRIGGER called_back AFTER INSERT ON events FOR EACH ROW EXECUTE FUNCTION called_back()"""
+
+
+@pytest.mark.parametrize("older", ["", OLDER])
+@pytest.mark.parametrize("where", ["postgresql"], indirect=True)
+def test_a_ledger_of_an_earlier_step_is_told_of_the_same_as_a_new_one(postgresql, where, monkeypatch, older):
+    """Also where that step was written otherwise: every trigger and function is the same in the end."""
+    with schema(postgresql) as new:
+        Ledger(new).close()
+        wanted = [(name, text.replace(new[-33:], "")) for name, text in told_by(new)]
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "STEPS", connection.STEPS[:8])
+        Ledger(where).close()
+    if older:
+        spoil(where, older)
+    assert "detached_added" not in dict(told_by(where))
+    Ledger(where).close()
+    assert [(name, text.replace(where[-33:], "")) for name, text in told_by(where)] == wanted
+
+
 def all_rows(where):
     tables = look(
         where, "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
@@ -352,7 +391,7 @@ def test_a_file_is_copied_whole_and_only_once(postgresql, tmp_path):
         there.change("k0000001", "settled", status=RunStatus.FAILED, settled_micros=0, reserved_micros=0)
         with pytest.raises(LedgerError, match="went on"):
             copy_ledger(file, there)
-        assert file.claim("k0000002", "a kernel", 30)
+        assert claim(file, "k0000002", "a kernel", 30)
         with pytest.raises(LedgerError, match="driven by a kernel"):
             copy_ledger(file, there)
         there.close()

@@ -1,8 +1,9 @@
 """Who waits on a shared ledger is woken by it: what is counted is looks, and none of them is by the clock."""
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -10,16 +11,18 @@ import pytest
 
 import kling_nb as kling
 from kling_nb.engine.polling.callbacks import Callbacks
+from kling_nb.errors import LedgerError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.databases import changes
 from kling_nb.ledger.databases.changes import CALLED
+from kling_nb.ledger.databases.statements import run_statement
 from kling_nb.ledger.places import Seeker, place_key, take
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import RunStatus, unsent_end
 from kling_nb.session import api
 from kling_nb.team import worker as workers
 from support.clips import make_record
-from support.databases import in_postgresql, look, new_place, spoil
+from support.databases import in_postgresql, is_postgresql, look, new_place, opened, spoil
 from support.workbench import until
 
 LIMITED = {"runflow.submit_429_wait": "next:1", "retry_after_s": 3600}
@@ -57,9 +60,9 @@ def no_clock(monkeypatch):
 class Looking(workers.Worker):
     """A worker that counts its looks."""
 
-    def __init__(self, session):
+    def __init__(self, session, *, until_empty=True):
         self.looks, self.said = 0, []
-        super().__init__(session, until_empty=True, max_time_s=120, say=self.said.append)
+        super().__init__(session, until_empty=until_empty, max_time_s=120, say=self.said.append)
 
     def _look(self):
         self.looks += 1
@@ -75,8 +78,25 @@ def meanwhile(work):
         done.result(60)
 
 
-def submit(take_number):
-    return kling.submit("A hare", take=take_number, duration=3, provider="runflow", detached=True)
+def submit(take_number, wire="runflow"):
+    return kling.submit("A hare", take=take_number, duration=3, provider=wire, detached=True)
+
+
+def hold(ledger, run):
+    """Have another kernel send a run that is left to workers, and never end it."""
+    with ledger.writing() as transaction:
+        owned = "UPDATE runs SET owner = 'other', owned_until = '2999-01-01T00:00:00+00:00' WHERE id = ?"
+        run_statement(transaction.connection, owned, (run.id,))
+        take(transaction, run.id, Seeker(place_key(run.record), "other", 1), "")
+        transaction.change_as("other", run.id, "sent", {"status": RunStatus.QUEUED, "provider_run_id": "x"})
+
+
+@contextmanager
+def writings(where):
+    """What changes with every transaction of others that writes."""
+    with opened(where) as connection:
+        query = "SELECT sum(number) FROM writings" if is_postgresql(where) else "PRAGMA data_version"
+        yield lambda: connection.execute(query).fetchone()
 
 
 @in_postgresql
@@ -84,13 +104,7 @@ def test_a_worker_that_waits_for_a_place_is_woken_when_it_comes_free(house, kern
     """And at the end of what others do; looks are no more than there were changes."""
     house.set(MAX_IN_FLIGHT=1)
     first, _ = submit(0), submit(1)
-    with kernel.ledger().writing() as transaction:
-        spoil_owner = (
-            "UPDATE runs SET owner = 'other', owned_until = '2999-01-01T00:00:00+00:00' WHERE id = ?"
-        )
-        transaction.connection.exec_driver_sql(spoil_owner, (first.id,))
-        take(transaction, first.id, Seeker(place_key(first.record), "other", 1), "")
-        transaction.change_as("other", first.id, "sent", {"status": RunStatus.QUEUED, "provider_run_id": "x"})
+    hold(kernel.ledger(), first)
     session = house.session()
     worker, before = Looking(session), []
 
@@ -106,6 +120,109 @@ def test_a_worker_that_waits_for_a_place_is_woken_when_it_comes_free(house, kern
     assert house.submissions == 1
     # Six states, two rows that went, two places, and twice its own.
     assert worker.looks - before[0] <= 12
+
+
+def test_a_worker_that_finds_nothing_to_send_writes_nothing(house, kernel, where, monkeypatch):
+    """However often it looks whether a place came free: all who write to a ledger wait for each other."""
+    house.set(MAX_IN_FLIGHT=1)
+    first, _ = submit(0), submit(1)
+    hold(kernel.ledger(), first)
+    monkeypatch.setattr(changes, "_LOOK_S", 0)
+    worker, wrote = Looking(house.session()), []
+
+    def look_on():
+        with writings(where) as seen:
+            until(lambda: worker.looks)
+            wrote.append(seen())
+            until(lambda: worker.looks >= 5)
+            wrote.append(seen())
+        worker._loop.call_soon_threadsafe(worker._stop)
+
+    with meanwhile(look_on):
+        worker.run()
+    assert wrote[0] == wrote[1]
+    assert worker.said[-1].endswith("2 runs of the ledger not ended: 1 not sent, 1 on their way.")
+
+
+@in_postgresql
+def test_a_worker_that_waits_for_nothing_is_woken_by_new_work_alone(house, kernel, where, no_clock):
+    """Twenty of them look at nothing while another one's runs move."""
+    first = submit(0)
+    hold(kernel.ledger(), first)
+    session = house.session()
+    worker, told, before = Looking(session, until_empty=False), threading.Event(), []
+
+    def move():
+        listening = session.ledger().changes
+        until(lambda: worker.looks and listening._listening and not worker._waits and not worker._timer)
+        before.append(worker.looks)
+        with ExitStack() as watching:
+            session.loop.call(lambda: watching.enter_context(listening.watched("said last", told.set)))
+            told.clear()
+            for status in ("running", "queued") * 3:
+                spoil(where, "UPDATE runs SET status = ? WHERE id = ?", status, first.id)
+            spoil(where, "SELECT pg_notify('kling_nb ' || hashtext(current_schema()), 'said last')")
+            assert told.wait(60)
+            session.loop.call(watching.close)
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), worker._loop).result(60)
+        assert (worker.looks, worker._timer) == (before[0], None)
+        second = submit(1)
+        until(lambda: kernel.ledger().get(second.id).status is RunStatus.SUCCEEDED)
+        worker._loop.call_soon_threadsafe(worker._stop)
+
+    with meanwhile(move):
+        worker.run()
+    assert house.submissions == 1
+
+
+@in_postgresql
+def test_work_for_an_account_with_places_does_not_wait_for_that_of_a_full_one(house, kernel, no_clock):
+    """A worker that waits for a place leaves the queue to others, and is told of new work all the same."""
+    house.set(MAX_IN_FLIGHT=1)
+    first, _ = submit(0), submit(1)
+    hold(kernel.ledger(), first)
+    session = house.session()
+    worker = Looking(session)
+
+    def add():
+        until(lambda: worker.looks and session.ledger().changes._listening and not worker._timer)
+        other = submit(2, "runcomfy")
+        until(lambda: kernel.ledger().get(other.id).status is RunStatus.SUCCEEDED)
+        worker._loop.call_soon_threadsafe(worker._stop)
+
+    with meanwhile(add):
+        worker.run()
+    assert house.submissions == 1
+
+
+@in_postgresql
+def test_what_a_worker_gave_back_is_had_by_one_that_waits_for_nothing(house, kernel, where, no_clock):
+    """At once: it is not left to the next look by the clock."""
+    run = submit(0)
+    spoil(where, "UPDATE runs SET owner = 'stopping', owned_until = '2999-01-01T00:00:00+00:00'")
+    session = house.session()
+    worker = Looking(session, until_empty=False)
+
+    def give_back():
+        until(lambda: worker.looks and session.ledger().changes._listening and not worker._timer)
+        kernel.ledger().release(run.id, "stopping")
+        until(lambda: kernel.ledger().get(run.id).status is RunStatus.SUCCEEDED)
+        worker._loop.call_soon_threadsafe(worker._stop)
+
+    with meanwhile(give_back):
+        worker.run()
+    assert house.submissions == 1
+
+
+def test_a_worker_whose_look_failed_rests(house, kernel, where):
+    """What it knew of leases that end holds no more."""
+    kernel.ledger()
+    worker = Looking(house.session())
+    worker._lanes, worker._lapse_at = worker._find_lanes(), 0.0
+    spoil(where, "DROP TABLE places")
+    assert worker._look()
+    assert "cannot be used" in worker.said[-1]
+    assert worker._pause(queue=False) == workers._STEP_HERE_S
 
 
 @in_postgresql
@@ -245,3 +362,20 @@ def test_rows_that_cannot_be_read_hide_no_others_from_a_worker(house, kernel, wh
     for run in runs[:5]:
         assert sum(f"row of run {run.id} cannot be read" in line for line in worker.said) == 1
     assert look(where, "SELECT count(*) FROM runs WHERE status = 'created' AND owner IS NULL") == [(5,)]
+
+
+def test_a_sweep_is_canceled_but_for_a_row_that_cannot_be_read(house, kernel, where):
+    """That one is named, and no worker sends it."""
+    words = [f"Owl {number}" for number in range(5)]
+    made = kling.sweep(words, duration=3, provider="runflow", name="owls", start=False, max_cost="90")
+    made.start(detached=True)
+    [(spoiled,)] = look(where, "SELECT run_id FROM detached ORDER BY number LIMIT 1")
+    spoil(where, "UPDATE runs SET record = '{}' WHERE id = ?", spoiled)
+    with pytest.raises(LedgerError, match=f"run {spoiled} cannot be read"):
+        made.cancel()
+    assert dict(look(where, "SELECT status, count(*) FROM runs GROUP BY status")) == {
+        "created": 1,
+        "canceled": 4,
+    }
+    with pytest.raises(LedgerError, match="cannot be read"):
+        made.cancel()

@@ -10,13 +10,15 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 
-__all__ = ["CALLED", "DETACHED", "Changes"]
+__all__ = ["CALLED", "DETACHED", "WORK", "Changes"]
 
 #: The event of a run whose provider has told that it ended; its own answer is still read.
 CALLED = "called back"
 
 #: The name under which it is told that a run that is left to workers moved, or what becomes of a sweep.
 DETACHED = "detached"
+#: The name under which it is told that there may be more to send for workers.
+WORK = "work"
 
 #: Seconds between two looks by the clock while changes are told of.
 _LOOK_S = 5.0

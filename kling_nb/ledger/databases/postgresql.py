@@ -17,13 +17,14 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from kling_nb.ledger.databases.changes import CALLED, DETACHED
-from kling_nb.ledger.databases.triggers import add_trigger
+from kling_nb.ledger.databases.changes import CALLED, DETACHED, WORK
+from kling_nb.ledger.databases.triggers import add_trigger, drop_trigger
 from kling_nb.records.base import utc_now
 
 __all__ = [
     "add_functions",
     "add_notices",
+    "add_notices_to_many",
     "begin",
     "check_hosts",
     "cure_of",
@@ -127,21 +128,38 @@ def add_functions(connection: sa.Connection) -> None:
 
 
 def add_notices(connection: sa.Connection) -> None:
-    """Have it told what changes: runs and their leases by our id, places and lines by their account.
-
-    What concerns many is told by one name each: work that is left to workers, and calls of providers.
-    """
-    moved = "OLD.status <> NEW.status AND EXISTS (SELECT 1 FROM detached WHERE run_id = NEW.id)"
-    for name, event, when, what in (
-        ("run_changed", "AFTER UPDATE OF record, owner ON runs", "TRUE", "NEW.id"),
-        ("place_left_free", "AFTER DELETE ON places", "TRUE", "OLD.account"),
-        ("line_left", "AFTER DELETE ON place_lines", "TRUE", "OLD.account"),
-        ("detached_moved", "AFTER UPDATE OF status ON runs", moved, f"'{DETACHED}'"),
-        ("detached_left", "AFTER DELETE ON detached", "TRUE", f"'{DETACHED}'"),
-        ("sweep_said", "AFTER UPDATE OF state ON sweeps", "TRUE", f"'{DETACHED}'"),
-        ("called_back", "AFTER INSERT ON events", f"NEW.kind = '{CALLED}'", f"'{CALLED}'"),
+    """Have it told what changes: runs and their leases by our id, places and lines by their account."""
+    for name, event, what in (
+        ("run_changed", "AFTER UPDATE OF record, owner ON runs", "NEW.id"),
+        ("place_left_free", "AFTER DELETE ON places", "OLD.account"),
+        ("line_left", "AFTER DELETE ON place_lines", "OLD.account"),
     ):
-        add_trigger(connection, name, event, when, f"PERFORM pg_notify({_CHANNEL}, {what});")
+        add_trigger(connection, name, event, "TRUE", _tell(what))
+
+
+def add_notices_to_many(connection: sa.Connection) -> None:
+    """Have it told by one name each what concerns many: work that is left to workers, and calls of providers.
+
+    Ledgers that were made before this was a step of its own may have some of it.
+    """
+    is_left = "EXISTS (SELECT 1 FROM detached WHERE run_id = NEW.id)"
+    moved = f"OLD.status <> NEW.status AND {is_left}"
+    given_back = f"NEW.status = 'created' AND NEW.owner IS NULL AND OLD.owner IS NOT NULL AND {is_left}"
+    moves, more = _tell(f"'{DETACHED}'"), _tell(f"'{WORK}'")
+    for name, what, table, when, told in (
+        ("detached_moved", "UPDATE OF status", "runs", moved, moves),
+        ("detached_left", "DELETE", "detached", "TRUE", moves),
+        ("detached_added", "INSERT", "detached", "TRUE", more),
+        ("detached_given_back", "UPDATE OF owner", "runs", given_back, more),
+        ("sweep_said", "UPDATE OF state", "sweeps", "TRUE", f"{moves} {more}"),
+        ("called_back", "INSERT", "events", f"NEW.kind = '{CALLED}'", _tell(f"'{CALLED}'")),
+    ):
+        drop_trigger(connection, name, table)
+        add_trigger(connection, name, f"AFTER {what} ON {table}", when, told)
+
+
+def _tell(what: str) -> str:
+    return f"PERFORM pg_notify({_CHANNEL}, {what});"
 
 
 async def listen(engine: sa.Engine) -> AsyncGenerator[str, None]:

@@ -28,6 +28,7 @@ __all__ = [
     "Work",
     "add_detached",
     "detach",
+    "find_work",
     "is_left_to_workers",
     "left_behind",
     "left_to_workers",
@@ -86,16 +87,16 @@ class Lane(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What a worker has at a look.
+    """What there is for a worker at a look.
 
     Args:
-        taken: The runs that it has claimed, each with its sweep.
+        runs: Those that have a place, each with its sweep.
         more: Whether others wait.
         lapse_s: Seconds until a place may come free by a lease that nobody renews.
         unreadable: Why it leaves others alone for good.
     """
 
-    taken: "list[tuple[RunRecord, str]]"
+    runs: "list[tuple[RunRecord, str]]"
     more: bool
     lapse_s: float
     unreadable: list[LedgerError]
@@ -134,6 +135,38 @@ def detach(transaction: "Transaction", record: "RunRecord", sweep: str) -> None:
     enqueue(record.id, connection)
 
 
+def find_work(
+    transaction: "Transaction", lanes: Iterable[Lane], *, most: int, but: Collection[str] = ()
+) -> Work:
+    """Find runs that are not sent, as many as there are places for, in the order in which they came.
+
+    Args:
+        transaction: A transaction.
+        lanes: Where the worker can send.
+        most: How many at most.
+        but: Ids of runs that it leaves to others.
+
+    Returns:
+        What there is.
+    """
+    connection = transaction.connection
+    now = ledger_now(connection)
+    runs: list[tuple[RunRecord, str]] = []
+    unreadable: list[LedgerError] = []
+    more, lapse_s = False, math.inf
+    for account, places, at_once in lanes:
+        there, by_sweeps, first_s = count_live(connection, places, now)
+        lapse_s = min(lapse_s, first_s)
+        values = (account, now.isoformat(), json.dumps([*but]), at_once + 1)
+        for run_id, sweep in run_statement(connection, _NEXT, values).fetchall():
+            if len(runs) == most or not fits(sweep, at_once, there, by_sweeps):
+                more = True
+            elif (record := _readable(transaction, run_id, unreadable)) is not None:
+                there, by_sweeps = there + 1, by_sweeps + bool(sweep)
+                runs.append((record, sweep))
+    return Work(runs, more, lapse_s, unreadable)
+
+
 def take_work(
     transaction: "Transaction",
     owner: str,
@@ -143,39 +176,28 @@ def take_work(
     most: int,
     but: Collection[str] = (),
 ) -> Work:
-    """Claim runs that are not sent, as many as there are places for, in the order in which they came.
+    """Claim what `find_work` finds.
 
     Args:
         transaction: A write transaction.
         owner: The name of the worker's engine.
         ttl_s: Seconds until others may take over.
-        lanes: Where the worker can send.
-        most: How many at most.
-        but: Ids of runs that it leaves to others.
+        lanes: As for `find_work`.
+        most: As there.
+        but: As there.
 
     Returns:
         What it has, and what is left.
     """
     connection = transaction.connection
-    now = ledger_now(connection)
-    until = (now + timedelta(seconds=ttl_s)).isoformat()
-    taken: list[tuple[RunRecord, str]] = []
-    unreadable: list[LedgerError] = []
-    more, lapse_s = False, math.inf
-    for account, places, at_once in lanes:
-        there, by_sweeps, first_s = count_live(connection, places, now)
-        lapse_s = min(lapse_s, first_s)
-        values = (account, now.isoformat(), json.dumps([*but]), at_once + 1)
-        for run_id, sweep in run_statement(connection, _NEXT, values).fetchall():
-            if len(taken) == most or not fits(sweep, at_once, there, by_sweeps):
-                more = True
-            elif (record := _readable(transaction, run_id, unreadable)) is not None:
-                there, by_sweeps = there + 1, by_sweeps + bool(sweep)
-                mine = "UPDATE runs SET owner = ?, owned_until = ? WHERE id = ?"
-                run_statement(connection, mine, (owner, until, run_id))
-                taken.append((record, sweep))
-    forget([record.id for record, _ in taken], connection)
-    return Work(taken, more, lapse_s, unreadable)
+    found = find_work(transaction, lanes, most=most, but=but)
+    until = (ledger_now(connection) + timedelta(seconds=ttl_s)).isoformat()
+    ids = [record.id for record, _ in found.runs]
+    for run_id in ids:
+        mine = "UPDATE runs SET owner = ?, owned_until = ? WHERE id = ?"
+        run_statement(connection, mine, (owner, until, run_id))
+    forget(ids, connection)
+    return found
 
 
 def unwanted(transaction: "Transaction", run_ids: Collection[str]) -> set[str]:
@@ -245,26 +267,37 @@ def is_left_to_workers(transaction: "Transaction", sweep: str) -> bool:
 
 
 def withdraw(
-    transaction: "Transaction", *, sweep: str = "", run_id: str = "", most: int = 1
-) -> list["RunRecord"]:
-    """End detached runs that are not sent, of a sweep or one by its id; gives those that ended so."""
+    transaction: "Transaction", *, sweep: str = "", run_id: str = "", most: int = 1, but: Collection[str] = ()
+) -> tuple[list["RunRecord"], list[LedgerError]]:
+    """End detached runs that are not sent.
+
+    Args:
+        transaction: A write transaction.
+        sweep: All those of a sweep.
+        run_id: Or one.
+        most: How many at most.
+        but: Ids of runs that are left out.
+
+    Returns:
+        Those that ended so, and which cannot be read.
+    """
     connection = transaction.connection
     column, value = ("sweep", sweep) if sweep else ("run_id", run_id)
     query = (
         f"SELECT runs.id FROM detached JOIN runs ON runs.id = detached.run_id "
-        f"WHERE detached.{column} = ? AND runs.status = 'created' LIMIT ?"
+        f"WHERE detached.{column} = ? AND runs.status = 'created' "
+        "AND runs.id NOT IN (SELECT value FROM json_each(?)) LIMIT ?"
     )
-    rows = run_statement(connection, query, (value, most)).fetchall()
+    rows = run_statement(connection, query, (value, json.dumps([*but]), most)).fetchall()
+    unreadable: list[LedgerError] = []
+    end = unsent_end(RunStatus.CANCELED, "canceled before a worker sent it", reason="canceled")
     ended = [
-        transaction.change(
-            transaction.known(one),
-            "canceled",
-            unsent_end(RunStatus.CANCELED, "canceled before a worker sent it", reason="canceled"),
-        )
+        transaction.change(record, "canceled", end)
         for (one,) in rows
+        if (record := _readable(transaction, one, unreadable)) is not None
     ]
     forget([record.id for record in ended], connection)
-    return ended
+    return ended, unreadable
 
 
 def pending_runs(transaction: "Transaction", accounts: Iterable[str]) -> tuple[int, int, list[str]]:
