@@ -339,9 +339,7 @@ class Engine:
 
     def _withdraw(self, run: Run) -> bool:
         with self.ledger.writing() as transaction:
-            ended, unreadable = withdraw(transaction, run_id=run.id)
-        if unreadable:
-            raise unreadable[0]
+            ended = withdraw(transaction, run.id)
         return any(self.settled(record, run).done for record in ended)
 
     async def _await_id(self, run: Run) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kling_nb.ledger.databases.changes import DETACHED
 from kling_nb.ledger.sweeps import Stored, SweepState, add_members, find, put, set_state, state_of
-from kling_nb.ledger.work.detached import left_to_workers, withdraw
+from kling_nb.ledger.work.detached import left_to_workers, withdraw_sweep
 from kling_nb.sweeps.standing import Standing
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Entry:
         while True:
             but = [error.run_id or "" for error in kept]
             with self._session.ledger().writing() as transaction:
-                ended, unreadable = withdraw(transaction, sweep=self.stored.name, most=_CHUNK, but=but)
+                ended, unreadable = withdraw_sweep(transaction, self.stored.name, most=_CHUNK, but=but)
             kept += unreadable
             if not ended and not unreadable:
                 break

@@ -37,6 +37,7 @@ __all__ = [
     "unsent_runs",
     "unwanted",
     "withdraw",
+    "withdraw_sweep",
 ]
 
 #: The account of every play run: each worker has a sandbox of its own.
@@ -61,6 +62,7 @@ _NEXT = """
         AND (sweeps.state IS NULL OR sweeps.state = 'started')
         AND runs.id NOT IN (SELECT value FROM json_each(?))
     ORDER BY detached.number LIMIT ?"""
+_UNSENT = "SELECT runs.id FROM detached JOIN runs ON runs.id = detached.run_id WHERE runs.status = 'created'"
 #: Of a run that is not detached and not sent, nobody but its own kernel knows whether it is still wanted.
 _LEFT = f"""
     SELECT runs.id, detached.sweep FROM runs LEFT JOIN detached ON detached.run_id = runs.id
@@ -256,8 +258,7 @@ def left_to_workers(transaction: "Transaction", sweep: str) -> dict[str, bool]:
 
 def unsent_runs(transaction: "Transaction") -> set[str]:
     """Name the runs that wait for a worker."""
-    query = "SELECT id FROM detached JOIN runs ON runs.id = detached.run_id WHERE status = 'created'"
-    return {run_id for (run_id,) in run_statement(transaction.connection, query).fetchall()}
+    return {run_id for (run_id,) in run_statement(transaction.connection, _UNSENT).fetchall()}
 
 
 def is_left_to_workers(transaction: "Transaction", sweep: str) -> bool:
@@ -266,38 +267,45 @@ def is_left_to_workers(transaction: "Transaction", sweep: str) -> bool:
     return run_statement(transaction.connection, query, (sweep,)).fetchone() is not None
 
 
-def withdraw(
-    transaction: "Transaction", *, sweep: str = "", run_id: str = "", most: int = 1, but: Collection[str] = ()
+def withdraw(transaction: "Transaction", run_id: str) -> list["RunRecord"]:
+    """End a detached run that is not sent; gives it if it ended so.
+
+    Raises:
+        LedgerError: It cannot be read.
+    """
+    rows = run_statement(transaction.connection, f"{_UNSENT} AND runs.id = ?", (run_id,)).fetchall()
+    return _withdrawn(transaction, [transaction.known(one) for (one,) in rows])
+
+
+def withdraw_sweep(
+    transaction: "Transaction", sweep: str, *, most: int, but: Collection[str]
 ) -> tuple[list["RunRecord"], list[LedgerError]]:
-    """End detached runs that are not sent.
+    """End detached runs of a sweep that are not sent.
 
     Args:
         transaction: A write transaction.
-        sweep: All those of a sweep.
-        run_id: Or one.
+        sweep: Its name.
         most: How many at most.
         but: Ids of runs that are left out.
 
     Returns:
         Those that ended so, and which cannot be read.
     """
-    connection = transaction.connection
-    column, value = ("sweep", sweep) if sweep else ("run_id", run_id)
     query = (
-        f"SELECT runs.id FROM detached JOIN runs ON runs.id = detached.run_id "
-        f"WHERE detached.{column} = ? AND runs.status = 'created' "
-        "AND runs.id NOT IN (SELECT value FROM json_each(?)) LIMIT ?"
+        f"{_UNSENT} AND detached.sweep = ? AND runs.id NOT IN (SELECT value FROM json_each(?)) "
+        "ORDER BY detached.number LIMIT ?"
     )
-    rows = run_statement(connection, query, (value, json.dumps([*but]), most)).fetchall()
+    rows = run_statement(transaction.connection, query, (sweep, json.dumps([*but]), most)).fetchall()
     unreadable: list[LedgerError] = []
+    found = [_readable(transaction, run_id, unreadable) for (run_id,) in rows]
+    return _withdrawn(transaction, [record for record in found if record is not None]), unreadable
+
+
+def _withdrawn(transaction: "Transaction", records: list["RunRecord"]) -> list["RunRecord"]:
     end = unsent_end(RunStatus.CANCELED, "canceled before a worker sent it", reason="canceled")
-    ended = [
-        transaction.change(record, "canceled", end)
-        for (one,) in rows
-        if (record := _readable(transaction, one, unreadable)) is not None
-    ]
-    forget([record.id for record in ended], connection)
-    return ended, unreadable
+    ended = [transaction.change(record, "canceled", end) for record in records]
+    forget([record.id for record in ended], transaction.connection)
+    return ended
 
 
 def pending_runs(transaction: "Transaction", accounts: Iterable[str]) -> tuple[int, int, list[str]]:
