@@ -56,7 +56,9 @@ matrix: venv chromium ## Run the full matrices, which `make test` leaves out
 
 .PHONY: lab
 lab: $(VENV)/.lab ## Open JupyterLab on the notebooks
-	cd notebooks && ../$(BIN)/jupyter lab $$(test "$$(id -u)" != 0 || echo --allow-root) 01_first_video.ipynb
+	@# By its default address, so that the address it prints opens the notebook too.
+	cd notebooks && ../$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/01_first_video.ipynb \
+	  $$(test "$$(id -u)" != 0 || echo --allow-root)
 
 .PHONY: docs
 docs: venv ## Build the documentation into build/docs; a warning is an error

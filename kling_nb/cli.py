@@ -109,7 +109,7 @@ def demo(
     from kling_nb.commands.demo import read_prompts, run_demo
 
     done = run_demo(out, read_prompts(prompts))
-    _print(done.words())
+    _print(done.words(_columns()))
     if done.second_pass_new or any(record.status != "succeeded" for record in done.records):
         raise typer.Exit(1)
 
@@ -403,6 +403,10 @@ def _command(*words: str, as_json: bool) -> Any:
     from kling_nb.session.api import current
 
     shown = run_words(current(), words)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    _put(shown.fitted(width), shown.value, as_json=as_json)
+    _put(shown.fitted(_columns()), shown.value, as_json=as_json)
     return shown.value
+
+
+def _columns() -> int | None:
+    """Give the width of the terminal; None where there is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

@@ -11,6 +11,7 @@ from importlib.metadata import version
 import pytest
 
 from kling_nb import cli
+from kling_nb.commands.demo import Demo
 from kling_nb.ledger.database import Ledger
 from support.clips import make_record
 
@@ -155,3 +156,16 @@ def test_a_script_that_does_not_wait_is_told(tmp_path):
     os.close(ours)
     assert "so far" in ticked
     assert ticked.endswith("\r\x1b[K")
+
+
+def test_the_table_of_the_demonstration_fits_the_terminal(tmp_path):
+    """Its last columns go where there is no room."""
+    prompt = "A lighthouse keeper climbs a spiral stair, lantern in hand, at night"
+    done = Demo(
+        notebook=tmp_path / "demo.ipynb",
+        page=tmp_path / "demo.html",
+        records=(make_record(prompt=prompt),),
+        second_pass_new=0,
+    )
+    assert max(map(len, done.table(80).splitlines())) <= 80
+    assert "file" in done.table(200)

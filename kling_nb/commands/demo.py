@@ -52,15 +52,19 @@ class Demo:
     records: tuple[RunRecord, ...]
     second_pass_new: int
 
-    def words(self) -> str:
-        """Say how it went, what there is to look at, and where to go next."""
+    def words(self, width: int | None = None) -> str:
+        """Say how it went, what there is to look at, and where to go next.
+
+        Args:
+            width: Columns of the terminal; None where lines may be of any length.
+        """
         kept = counted(len(self.records), "clip")
         new = counted(self.second_pass_new, "new run")
         tutorial = Path("notebooks/01_first_video.ipynb")
         lab = f"`make lab` opens {tutorial}; " if tutorial.exists() and Path("Makefile").exists() else ""
         return "\n".join(
             [
-                self.table(),
+                self.table(width),
                 "",
                 f"Run All a second time sent {new} and reused {kept}.",
                 f"Notebook: {self.notebook}",
@@ -69,8 +73,12 @@ class Demo:
             ]
         )
 
-    def table(self) -> str:
-        """Give the outcome as text: prompt, status, seconds, clip, would-cost at each provider, file."""
+    def table(self, width: int | None = None) -> str:
+        """Give the outcome as text: prompt, status, seconds, clip, would-cost at each provider, file.
+
+        Args:
+            width: Columns of the terminal; None where lines may be of any length.
+        """
         sellers = [name for name in models()[self.records[0].model].providers if name != "sandbox"]
         rows = []
         for record in self.records:
@@ -78,7 +86,7 @@ class Demo:
             media = record.media
             rows.append(
                 [
-                    words if len(words) <= 44 else words[:43] + "…",
+                    words,
                     state_word(record),
                     f"{record.seconds:.1f}" if record.seconds is not None else "unknown",
                     f"{media.duration_s:.2f}" if media else "-",
@@ -90,7 +98,8 @@ class Demo:
         return text_table(
             ["prompt", "status", "seconds", "seconds of video", *costs, "file"],
             rows,
-            align="llrr" + "r" * len(costs) + "l",
+            align="elrr" + "r" * len(costs) + "l",
+            width=width,
         )
 
 
