@@ -151,7 +151,7 @@ def cancel(call: CommandCall) -> Answer:
     lines = []
     for run in runs:
         outcome = "ended" if run.status.ended else run.cancel()
-        play = " All of it in play money." if run.record.play else ""
+        play = " It is play money." if run.record.play else ""
         lines.append(f"`{run.id}`: {_cancel_words(run, outcome)}{play}")
     return answer(lines)
 

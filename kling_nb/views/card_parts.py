@@ -181,7 +181,7 @@ def story(state: CardState) -> Html:
         tag("div", outcome.what),
         said,
         tag("div", tag("b", outcome.charged), " ", prose(outcome.cure)),
-        tag("div", "That is at ", html.link(words.host(outcome.site), outcome.site)) if outcome.site else "",
+        tag("div", "Look at ", html.link(words.host(outcome.site), outcome.site)) if outcome.site else "",
     )
 
 

@@ -17,9 +17,8 @@ __all__ = ["Grid", "stills", "stills_text"]
 #: More than these have no room for stills that show anything, and take a page long to draw.
 _MOST = 100
 _PROMPT = 90
-_WIDE, _HEAD = 150, 170
-_CELL = "padding:3px 14px 3px 0;vertical-align:top;text-align:left"
-_TABLE = "border-collapse:collapse;margin:0;border:0;overflow-wrap:break-word"
+_WIDE, _HEAD, _GAP = 150, 170, 14
+_ROW = f"display:flex;flex-wrap:wrap;align-items:flex-start;gap:4px {_GAP}px"
 
 
 @dataclass(frozen=True)
@@ -55,21 +54,23 @@ def stills(grid: Grid, tile: Callable[[int], Tile], *, rest: str) -> Html:
         rest: Where the rows are that do not fit.
     """
     each = min(6_200, STILLS_BYTES // (grid.shown * len(grid.heads)))
-    heads = [tag("th", tag("div", head, style=f"width:{_WIDE}px"), style=_CELL) for head in grid.heads]
-    rows = [tag("tr", tag("th", tag("div", style=f"width:{_HEAD}px"), style=_CELL), *heads)]
+    wide = len(grid.heads) * (_WIDE + _GAP) - _GAP
+    heads = grid.heads if len(grid.heads) > 1 else ("",)
+    rows = []
     for at in range(grid.shown):
-        cells = [tag("td", *_head(grid, at), style=f"{_CELL};max-width:{_HEAD}px", dir="auto")]
-        for column in range(len(grid.heads)):
-            number = grid.cells.get((at, column))
-            held = Html() if number is None else framed(tile(number), each, _WIDE)
-            cells.append(tag("td", held, style=_CELL))
-        rows.append(tag("tr", *cells, style="background:transparent"))
-    whole = tag(
-        "table", tag("thead", rows[0], style="border:0"), tag("tbody", *rows[1:]), style=f"{_TABLE};{FONT}"
-    )
+        cells = [_cell(head, grid.cells.get((at, column)), tile, each) for column, head in enumerate(heads)]
+        prompt = tag("div", *_head(grid, at), style=f"flex:1 1 {_HEAD}px;max-width:{2 * _HEAD}px", dir="auto")
+        # All rows break at the same column, and below the prompt where there is no room beside it.
+        beside = tag("div", *cells, style=f"{_ROW};flex:1 1 {wide}px")
+        rows.append(tag("div", prompt, beside, style=f"{_ROW};margin:12px 0"))
     left = [tag("div", prose(_left(grid, rest)), style=FAINT)] if grid.shown < len(grid.rows) else []
-    # What scrolls must be reached by keyboard.
-    return tag("div", tag("div", whole, style="overflow-x:auto;margin:6px 0", tabindex=0), *left, style=FONT)
+    return tag("div", *rows, *left, style=f"{FONT};overflow-wrap:break-word")
+
+
+def _cell(head: str, number: int | None, tile: Callable[[int], Tile], each: int) -> Html:
+    above = tag("div", head, style=FAINT) if head else ""
+    still = "" if number is None else framed(tile(number), each, _WIDE)
+    return tag("div", above, still, style=f"width:{_WIDE}px")
 
 
 def stills_text(grid: Grid, tile: Callable[[int], Tile], *, rest: str) -> str:

@@ -66,6 +66,14 @@ def test_the_saved_grid_is_bounded_and_counts_what_it_leaves_out():
         assert f"{len(found.rows) - 100} more rows are not shown: .df has all." in text
 
 
+def test_the_saved_grid_breaks_where_a_page_is_narrow():
+    """Its columns go below each other, each with its head; nothing has to be scrolled sideways."""
+    page = stills(grid(["An owl", "A hare"], takes=4), lambda _number: NOT_SENT, rest="")
+    assert page.count("take 3") == 2
+    assert "<table" not in page
+    assert "overflow-x" not in page
+
+
 def test_the_size_of_a_sweep_is_a_product_where_it_is_one():
     """Else it is a number of runs."""
     made = members(["An owl", "A hare"], takes=2, provider=["runflow", "runcomfy"])

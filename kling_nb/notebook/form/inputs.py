@@ -249,5 +249,4 @@ def _rows(of: Field, text: str) -> int:
 
 def _hint(of: Field) -> str:
     span = f"{of.low:g} to {of.high:g}" if of.low is not None and of.high is not None else ""
-    hint = ", ".join(part for part in (of.help, span) if part)
-    return f"{hint} (may be left empty)" if of.optional and of.kind in {"number", "line"} else hint
+    return ", ".join(part for part in (of.help, span) if part)

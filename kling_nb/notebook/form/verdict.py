@@ -338,7 +338,7 @@ def offers(session: "Session", name: str) -> list[list[str]]:
         name: The model, empty for the one in force.
 
     Returns:
-        Provider, price silent, price with sound, shortest shot, cancel, key.
+        Provider, price silent, price with sound, shortest shot, cancel, key, and where the prices are from.
     """
     settings = session.settings()
     model = settings.priced_model(name)
@@ -350,10 +350,11 @@ def offers(session: "Session", name: str) -> list[list[str]]:
         rows.append(
             [
                 provider_label(provider),
-                *(f"{per_second(p.usd_per_s)}, {price_words(p, today)}" if p else "unknown" for p in prices),
+                *(per_second(price.usd_per_s) if price else "unknown" for price in prices),
                 f"{adapter.min_shot_s} s",
                 f"while {' or '.join(cancel)}" if cancel else "no",
                 _key(session, provider),
+                "; ".join(dict.fromkeys(price_words(price, today) for price in prices if price)),
             ]
         )
     return rows
@@ -361,7 +362,7 @@ def offers(session: "Session", name: str) -> list[list[str]]:
 
 def _key(session: "Session", provider: str) -> str:
     if provider == "sandbox":
-        return "needs none: play money"
+        return "not needed"
     try:
         return "there is one" if session.key(provider) is not None else "none"
     except KlingError as error:

@@ -43,7 +43,7 @@ _MORE = (
     *("no_cache", "retry", "private"),
 )
 _BELOW_PRICE = "allow_unpriced"
-_BESIDE = "Words for the whole clip, at providers that take them beside shots (may be left empty)"
+_BESIDE = "Words for the whole clip, at providers that take them beside shots"
 _PROMPT = "What happens in the clip? Subject, action, camera, light."
 _ONE, _BOARD = "one prompt", "storyboard"
 _OFFERS = ("", "silent", "with sound", "shortest shot", "cancel", "key")
@@ -185,13 +185,15 @@ class FormView:
     def offer(self, rows: Sequence[Sequence[str]]) -> None:
         """Show what each provider of the chosen model can do."""
         head = tag("tr", *(tag("th", word) for word in _OFFERS))
-        lines = [tag("tr", *(tag("td", word) for word in row)) for row in rows]
+        lines = [tag("tr", *(tag("td", word) for word in row[: len(_OFFERS)])) for row in rows]
         table = tag("table", head, *lines, **{"class": "kling-offers"})
         # By keyboard, too, where a narrow page has to scroll it.
         scrolled = tag(
             "div", table, style="overflow-x:auto", tabindex=0, role="group", title="What each can do"
         )
-        set_trait(self._offers, "value", str(details("What each can do", scrolled)))
+        sources = [tag("div", f"{row[0]}: {row[-1]}") for row in rows if row[-1]]
+        below = tag("div", *sources, **{"class": "kling-sources"})
+        set_trait(self._offers, "value", str(details("What each can do", scrolled, below)))
 
     def say(self, verdict: Verdict, *, note: str = "", busy: str = "") -> None:
         """Show what the form says, `note` before it; `busy` stands on the button while it is at work."""

@@ -334,7 +334,8 @@ def test_what_each_provider_can_do_is_told_without_a_key(at_both_wires):
     rows = offers(at_both_wires, "pro")
     assert [row[0] for row in rows] == ["Runflow", "RunComfy", "Sandbox"]
     assert rows[0][2] == "unknown"
-    assert rows[1][3:] == ["3 s", "while queued", "there is one"]
+    assert rows[1][1:6] == ["$0.112/s", "$0.168/s", "3 s", "while queued", "there is one"]
+    assert rows[1][6].count("RunComfy's public price table") == 1
     assert KEY not in str(rows)
 
 
