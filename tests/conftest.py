@@ -68,8 +68,8 @@ def pytest_collection():
 
 
 def pytest_collection_modifyitems(items):
-    """What drives a browser comes first: in one worker, which has one browser, and not last and alone."""
-    items.sort(key=lambda item: item.get_closest_marker("browser") is None)
+    """What drives the browser comes first: in one worker, which has one, and not last and alone."""
+    items.sort(key=lambda item: "browser" not in item.fixturenames)
 
 
 def _is_loopback(host):
