@@ -25,6 +25,8 @@ from kling_nb.views.html import prose, tag
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from kling_nb.loop import Loop
+
 __all__ = ["flush", "follow_to_the_end", "show_runs", "show_to_the_end"]
 
 _PERIOD_S = 1.0
@@ -90,19 +92,21 @@ def follow_to_the_end(
     handle: DisplayHandle,
     follow: Callable[[Callable[[dict[str, Any]], None]], Coroutine[Any, Any, None]],
     over: Callable[[], bool],
+    loop: "Loop",
 ) -> None:
-    """Keep an output that is no card of runs true from the background loop, where the page takes updates.
+    """Keep an output that is no card of runs true from a background loop, where the page takes updates.
 
     Args:
         handle: Of the output.
         follow: Given what updates it; returns when it is at its end.
         over: Whether there is an end to wait for, where a headless cell ends.
+        loop: Of the session that it follows, which need not be the newest.
     """
     from kling_nb.session.api import current, surroundings_of_process
 
     here = current().surroundings()
     if getattr(surroundings_of_process(), "kernel", False) and here.live:
-        current().loop.start(_Followed(handle, over, repeat=here.headless).run(follow))
+        loop.start(_Followed(handle, over, repeat=here.headless).run(follow))
 
 
 class _Followed:

@@ -21,13 +21,14 @@ from kling_nb.notebook.card import follow_to_the_end
 from kling_nb.notebook.controls import LatePage
 from kling_nb.notebook.widgets import EMPTY, answer_at_once, display_widget, set_trait, watched
 from kling_nb.records.money import usd
-from kling_nb.session.api import await_at_end, current
+from kling_nb.session.api import await_at_end
 from kling_nb.sweeps.layout import shape_of
 from kling_nb.views.html import escape
 from kling_nb.views.sweep import progress_html, progress_text, quote_html, quote_text
 from kling_nb.views.words import counted
 
 if TYPE_CHECKING:
+    from kling_nb.loop import Loop
     from kling_nb.sweeps.progress import Progress
     from kling_nb.sweeps.sweep import Sweep
 
@@ -112,14 +113,14 @@ class Card:
 
     def _begin_to_follow(self) -> None:
         self._following = True
-        follow_to_the_end(self._handle, self._follow, self._is_over)
+        follow_to_the_end(self._handle, self._follow, self._is_over, self._sweep.session.loop)
 
     def _is_over(self) -> bool:
         return self._sweep.progress.over
 
     async def _follow(self, put: Callable[[dict[str, str]], None]) -> None:
         drawn: object = None
-        changes, moved = current().ledger().changes, asyncio.Event()
+        changes, moved = (await asyncio.to_thread(self._sweep.session.ledger)).changes, asyncio.Event()
         with changes.watched(DETACHED, moved.set):
             while True:
                 moved.clear()
@@ -150,7 +151,9 @@ class Card:
     def _offer(self, *buttons: tuple[str, Callable[[], Any]]) -> bool:
         """Put buttons below it; False where there can be none."""
         try:
-            self._buttons = self._buttons or _Buttons(lambda: str(progress_html(self._sweep.progress)))
+            self._buttons = self._buttons or _Buttons(
+                lambda: str(progress_html(self._sweep.progress)), self._sweep.session.loop
+            )
         except ImportError:
             return False
         self._buttons.offer(buttons, primary=self._asked)
@@ -186,11 +189,13 @@ class _Buttons:
 
     Args:
         card: Draws the card as it is now.
+        loop: Where a click is carried out.
     """
 
-    def __init__(self, card: Callable[[], str]) -> None:
+    def __init__(self, card: Callable[[], str], loop: "Loop") -> None:
         import ipywidgets
 
+        self._loop = loop
         self._row, self._label = ipywidgets.HBox(layout={"grid_gap": "8px"}), ipywidgets.HTML()
         self._page = LatePage(lambda: [("", card())])
         box = ipywidgets.VBox([self._row, self._label, self._page.widget])
@@ -208,12 +213,11 @@ class _Buttons:
             button.on_click(self._clicked(act))
         self._row.children = made
 
-    @staticmethod
-    def _clicked(act: Callable[[], Any]) -> Callable[[Any], None]:
+    def _clicked(self, act: Callable[[], Any]) -> Callable[[Any], None]:
         def clicked(button: Any) -> None:
             # May come in on any thread, and the ledger may be busy: it only signals.
             button.disabled = True
-            current().loop.start(asyncio.to_thread(act))
+            self._loop.start(asyncio.to_thread(act))
 
         return clicked
 

@@ -182,9 +182,9 @@ class Session:
 
     def sandbox_url(self, settings: Settings) -> str:
         """Give the address of this process's sandbox for new runs; the first call starts it."""
-        with self._lock:
-            _open.add(self)
-            return self.sandboxes.address(settings.sandbox_wait)
+        # Not under the lock of the session, which the background loop may want: a sandbox starts on it.
+        _open.add(self)
+        return self.sandboxes.address(settings.sandbox_wait)
 
     def access(self, record: RunRecord) -> Access:
         """Give what is needed to ask about a run, or say why it cannot be asked about."""

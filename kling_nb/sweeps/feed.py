@@ -121,8 +121,9 @@ class Feed:
         return not self.sending
 
     async def _run(self) -> None:
-        self._loop, changes = asyncio.get_running_loop(), self._session.ledger().changes
+        self._loop = asyncio.get_running_loop()
         try:
+            changes = (await asyncio.to_thread(self._session.ledger)).changes
             with changes.watched(DETACHED, self._changed.set):
                 await self._send(changes)
         except Exception as error:  # noqa: BLE001 - any fault must end as words on the card, not vanish in a thread

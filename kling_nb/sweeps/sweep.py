@@ -57,7 +57,7 @@ class Sweep:
     def __init__(
         self, session: Session, stored: Stored, views: Views, *, max_cost: Decimal | None = None
     ) -> None:
-        self._session, self._views, self._entry = session, views, Entry(session, stored)
+        self.session, self._views, self._entry = session, views, Entry(session, stored)
         self._max_cost = max_cost
         self._expanded: Expanded = expand(stored.grid)
         self._quote: Quote | None = None
@@ -122,7 +122,7 @@ class Sweep:
         feed = self._feed
         self._entry.state()
         return look(
-            self._session,
+            self.session,
             self._entry.stored,
             self._entry.standing,
             len(self.members),
@@ -157,7 +157,7 @@ class Sweep:
         with self._entry.looked() as standing:
             spent, failed = standing.spent_micros, set() if again else standing.failed
         self._quote = make_quote(
-            self._session,
+            self.session,
             self._expanded,
             max_cost=self._max_cost,
             spent_micros=spent,
@@ -227,7 +227,7 @@ class Sweep:
         self._entry.put(replace(stored, state="started"))
         members = {member.number: member for member in self.members}
         self._feed = Feed(
-            self._session,
+            self.session,
             self.name,
             [(members[number], provider) for number, provider in quote.todo],
             prices=quote.prices,
@@ -328,7 +328,7 @@ class Sweep:
                 for run_id in ended:
                     if run_id not in given:
                         given.add(run_id)
-                        yield await asyncio.to_thread(self._session.find, run_id)
+                        yield await asyncio.to_thread(self.session.find, run_id)
                 if over:
                     return
                 with stopped_in_words(f"The sweep {self.name} goes on."):
@@ -398,7 +398,7 @@ class Sweep:
         from kling_nb.exports.export import export
 
         runs = [run for run in self.runs if provider in {None, run.provider}]
-        return export(runs, folder, layout=layout, session=self._session, **options)
+        return export(runs, folder, layout=layout, session=self.session, **options)
 
     def data(self) -> dict[str, Any]:
         """Give the sweep as plain data for programs, without the words of a private one."""

@@ -1,10 +1,12 @@
 """Which sandbox runs another kernel goes on with, and which it leaves alone."""
 
 import socket
+import threading
 from urllib.parse import urlsplit
 
 from kling_nb.records.request import make_request
 from kling_nb.session.plan import Ask
+from support.workbench import until
 
 FOX = Ask(request=make_request(prompt="A red fox in snow", duration=3))
 
@@ -28,3 +30,21 @@ def test_play_takes_the_shots_that_its_adapter_lets_through(make_session):
     shots = [{"prompt": "A fox wakes", "duration": 1}, {"prompt": "It runs", "duration": 2}]
     (run,) = make_session().open(Ask(request=make_request(shots=shots, duration=3)))
     assert run.wait(60).status == "succeeded"
+
+
+def test_a_sandbox_starts_while_the_loop_wants_the_ledger(make_session):
+    """It starts on that loop: a lock that both wanted stopped everything in the kernel for ever."""
+    session, go = make_session(), threading.Event()
+
+    async def look():
+        go.wait(60)
+        return session.ledger()
+
+    looking = session.loop.start(look())
+    thread = threading.Thread(target=session.sandbox_url, args=(session.settings(),), daemon=True)
+    thread.start()
+    until(session.sandboxes._lock.locked)
+    go.set()
+    assert looking.result(60) is session.ledger()
+    thread.join(60)
+    assert len(session.sandboxes.running) == 1

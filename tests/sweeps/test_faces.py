@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,37 @@ def test_what_may_be_tried_again_is_said_on_the_card():
     _, text = judge(progress_html(over))
     assert "30 failed runs were not charged and can be tried again: kling.sweep('owls').retry()" in text
     assert "kl7m2q and 29 more" in text
+
+
+def test_a_card_is_drawn_anew_on_change_and_once_a_second_at_most(tmp_path, monkeypatch):
+    """No update comes sooner than a period after the one before, or says the same again."""
+    monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
+    # Runs change oftener than once a period, and each is on its way for several.
+    monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "0.2")
+    with kernel_in(tmp_path) as kernel:
+        kernel.run("import kling_nb as kling\nfrom kling_nb.notebook import sweep_card")
+        assert kernel.value("sweep_card._PERIOD_S") >= 1
+        kernel.run("sweep_card._PERIOD_S = period = 0.25")
+        kernel.start("owls = kling.sweep([f'Owl {n}' for n in range(9)], duration=3, name='owls')")
+        updates = kernel.updates("9/9")
+        assert len(updates) >= 4
+        for (sent, text), (later, other) in pairwise(updates):
+            assert (later - sent).total_seconds() >= 0.24
+            assert other != text
+
+
+def test_a_card_follows_its_own_ledger_after_another_session_began(tmp_path, monkeypatch):
+    """The ledger of the newer session is not even opened for it."""
+    monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
+    monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "0.1")
+    with kernel_in(tmp_path) as kernel:
+        kernel.run("import kling_nb as kling")
+        kernel.run(
+            "owls = kling.sweep(['An owl', 'A fox'], duration=3, name='owls', start=False)\n"
+            "kling.connect(ledger='other.db')\nowls.start()"
+        )
+        kernel.updates("2/2 [########################] 2 done")
+        assert not (tmp_path / "other.db").exists()
 
 
 def test_a_terminal_has_it_on_one_line():

@@ -21,6 +21,9 @@ def members(prompts, *, takes=1, file=None, suite=None, **axes):
 TABLE = pd.DataFrame({"prompt": ["A fox", "An owl"], "duration": [3, 5]})
 FILES = {
     "bom and crlf.csv": b"\xef\xbb\xbfprompt,duration\r\nA fox,3\r\nAn owl,5\r\n",
+    "bom and crlf.txt": b"\xef\xbb\xbfA fox\r\nAn owl\r\n",
+    "bom and crlf.jsonl": b'\xef\xbb\xbf"A fox"\r\n\r\n"An owl"\r\n',
+    "bom and crlf.json": b'\xef\xbb\xbf["A fox",\r\n"An owl"]\r\n',
     "old line ends.txt": b"A fox\rAn owl\r",
     "lines.jsonl": b'{"prompt": "A fox", "duration": 3}\n\n{"prompt": "An owl", "duration": 5}\n',
     "array.json": b'["A fox", "An owl"]',
@@ -44,6 +47,14 @@ def test_prompts_are_read_from_whatever_holds_them(kind, tmp_path):
     assert [member.label for member in found] == ["A fox", "An owl"]
     if kind in {"table", "requests", "bom and crlf.csv", "lines.jsonl"}:
         assert [member.request.duration for member in found] == [3, 5]
+
+
+def test_a_cell_of_two_lines_is_the_same_prompt_whatever_the_line_ends(tmp_path):
+    """One that a spreadsheet quoted."""
+    for name, ends in (("unix.csv", b"\n"), ("windows.csv", b"\r\n")):
+        (tmp_path / name).write_bytes(ends.join([b"prompt", b'"A fox,', b'at night"', b""]))
+        [member] = members(None, file=tmp_path / name).members
+        assert member.request.prompt == "A fox,\nat night"
 
 
 BAD = {
