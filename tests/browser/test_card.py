@@ -3,7 +3,7 @@
 import pytest
 
 from support.accessibility import judge_page
-from support.kernels import let_go, sandbox_beside
+from support.kernels import WATCHFUL, let_go, sandbox_beside
 from support.lab import Lab, write_notebook
 from support.paths import ROOT
 
@@ -123,7 +123,7 @@ def test_the_strip_comes_back_after_a_reload(browser, folder, environment):
     """A page loaded anew in the middle of a run says so, its controls work, and it gets the finished card."""
     hare = "%%kling hare -d 3\nA hare in snow"
     owls = "import kling_nb as kling\nowls = kling.sweep(['An owl', 'Two owls'], duration=3, name='owls')"
-    write_notebook(folder / "a.ipynb", "%load_ext kling_nb", FOX, hare, let_go(4), owls)
+    write_notebook(folder / "a.ipynb", WATCHFUL, FOX, hare, let_go(4), owls)
     with Lab(folder, browser, env={**environment, "KLING_NB_SANDBOX_WAIT": "60"}) as jupyter:
         tab = jupyter.open("a.ipynb")
         tab.run_cell(0)
@@ -171,7 +171,7 @@ def test_takes_share_a_card_and_their_ends_are_told(browser, folder, environment
     """Three takes in one output: one is canceled, the page tells of each end, and the two clips play."""
     write_notebook(
         folder / "a.ipynb",
-        "%load_ext kling_nb\n%config KlingMagics.notify = True",
+        f"{WATCHFUL}%config KlingMagics.notify = True",
         "%%kling fox -n 3 -d 3\nA red fox in snow",
         "%%kling fox -n 2 -d 3\nA red fox in snow",
         let_go(1),

@@ -14,6 +14,7 @@ from nbclient.exceptions import CellExecutionError
 
 from support.kernels import (
     KEY,
+    WATCHFUL,
     check_saved,
     errors,
     execute,
@@ -239,7 +240,7 @@ def test_cells_that_do_not_wait_run_side_by_side(tmp_path, monkeypatch):
     """With `--no-wait` and one `%kling wait`, all runs are under way before the first one ends."""
     monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "60")
     cells = [f"%%kling fox{n} -d 3 --no-wait\nFox number {n}" for n in range(4)]
-    made = execute(notebook("%load_ext kling_nb", *cells, let_go(4), "%kling wait"), tmp_path)
+    made = execute(notebook(WATCHFUL, *cells, let_go(4), "%kling wait"), tmp_path)
     found = records(made)
     assert len(found) == 4
     assert check_saved(made, tmp_path) == 4

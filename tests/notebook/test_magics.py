@@ -8,7 +8,7 @@ import tomllib
 import pytest
 
 from kling_nb.notebook import magics
-from support.kernels import KEY, kernel_in, let_go, sandbox_beside, short_words
+from support.kernels import KEY, WATCHFUL, kernel_in, let_go, sandbox_beside, short_words
 from support.paths import ROOT
 
 
@@ -97,7 +97,7 @@ def test_a_reload_orphans_no_run(tmp_path, monkeypatch):
     """A run that is on its way when the extension is reloaded ends, and its card says so."""
     monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "60")
     with kernel_in(tmp_path) as kernel:
-        kernel.run("%load_ext kling_nb")
+        kernel.run(WATCHFUL)
         assert kernel.run("%%kling fox -d 3\nA fox").status == "ok"
         kernel.run("%reload_ext kling_nb")
         assert kernel.value("fox.done") is False

@@ -64,6 +64,14 @@ def sandbox_beside(*, wait_scale=0, faults=()):
         loop.start(sandbox.stop()).result(90)
 
 
+#: A first cell, for `let_go`: runs are read each second, and not seldom because they may take minutes.
+WATCHFUL = """\
+%load_ext kling_nb
+from kling_nb.engine.polling import follow, poller
+follow.MOST_S = poller.MOST_S = 1
+"""
+
+
 def let_go(count):
     """Give a cell that lets so many runs of the kernel's own sandbox end, which would else take minutes."""
     return f"""

@@ -46,9 +46,11 @@ ARGUMENTS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
     # In place of Playwright's list, of which these are the ones that matter here. The last two are pages
     # of its own that Chromium makes with each window, for an address that nobody types.
-    "--disable-features=DestroyProfileOnBrowserClose,HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,"
-    "MediaRouter,OptimizationHints,PaintHolding,ThirdPartyStoragePartitioning,"
-    "WebUIOmniboxPopup,WebUIOmniboxAimPopup",
+    (
+        "--disable-features=DestroyProfileOnBrowserClose,HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,"
+        "MediaRouter,OptimizationHints,PaintHolding,ThirdPartyStoragePartitioning,"
+        "WebUIOmniboxPopup,WebUIOmniboxAimPopup"
+    ),
 )
 # What the two interfaces say by themselves, with no cell run and none of our code loaded.
 OWN_NOISE = ("reading 'schema'", "ERR_NAME_NOT_RESOLVED", "ERR_INTERNET_DISCONNECTED")

@@ -18,7 +18,7 @@ from kling_nb.views.embed import ASKED_MOST, Kept, data_address, growth, inset, 
 from kling_nb.views.file_words import size_words
 from kling_nb.views.grid import grid
 from support.clips import make_clip, make_record
-from support.kernels import errors, execute, kernel_in, let_go, notebook, texts
+from support.kernels import WATCHFUL, errors, execute, kernel_in, let_go, notebook, texts
 from support.lab import Lab
 from support.markup import judge
 
@@ -301,7 +301,7 @@ def test_a_page_that_plays_no_file_gets_the_clip(tmp_path, monkeypatch):
     monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "60")
     monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
     with kernel_in(tmp_path) as kernel:
-        kernel.run("__vsc_ipynb_file__ = 'elsewhere.ipynb'\n%load_ext kling_nb")
+        kernel.run(f"__vsc_ipynb_file__ = 'elsewhere.ipynb'\n{WATCHFUL}")
         live = kernel.run("%%kling fox -d 3\nA red fox in snow")
         assert "data:video" not in json.dumps(live.outputs)
         kernel.run(let_go(1))
