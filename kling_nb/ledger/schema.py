@@ -59,13 +59,8 @@ RUNS = sa.Table(
     sa.Column("record", sa.Text, nullable=False),
 )
 LIVE = ("created", "submitting", "queued", "running", "saving", "lost")
-sa.Index(
-    "one_live_run_per_key",
-    RUNS.c.run_key,
-    unique=True,
-    sqlite_where=RUNS.c.status.in_(LIVE),
-    postgresql_where=RUNS.c.status.in_(LIVE),
-)
+#: By hand: `postgresql_where` would load what speaks to PostgreSQL with every ledger in a file.
+_ONE_LIVE = f"CREATE UNIQUE INDEX one_live_run_per_key ON runs (run_key) WHERE status IN {LIVE}"
 EVENTS = sa.Table(
     "events",
     _schema,
@@ -123,6 +118,7 @@ MIGRATIONS = sa.Table(
 
 def _create_tables(connection: sa.Connection) -> None:
     RUNS.create(connection)
+    connection.exec_driver_sql(_ONE_LIVE)
     if is_postgresql(connection):
         from kling_nb.ledger.databases import postgresql
 
