@@ -25,7 +25,7 @@ def shown(call):
     [
         ({"duration": 20}, "duration must be at most 15, not 20.", "Correct it and run again."),
         ({"seconds": 5}, "There is no option 'seconds'.", "Did you mean duration?"),
-        ({"resolution": "1080p"}, "There is no option 'resolution'.", "Did you mean model?"),
+        ({"resolution": "1080p"}, "There is no option 'resolution'.", "the model decides it"),
         ({"providr": "sandbox"}, "There is no option 'providr'.", "Did you mean provider?"),
         ({"negative_prompt": "n" * 2501}, "must have at most 2,500 characters, not 2,501.", "Correct it"),
         (

@@ -69,9 +69,10 @@ class CommandCall:
 
 
 def held(thing: object) -> list[Run]:
-    """Give the runs that a variable holds."""
+    """Give the runs that a variable holds: a run, several, or what has some, as a sweep."""
     if isinstance(thing, Run):
         return [thing]
+    thing = getattr(thing, "runs", thing)
     if isinstance(thing, Runs | list | tuple):
         return [run for run in thing if isinstance(run, Run)]
     return []
@@ -87,7 +88,7 @@ def only_runs(thing: Any, view: str) -> list[Run]:
     Raises:
         UsageError: There is something else among them.
     """
-    found = held(thing)
+    found, thing = held(thing), getattr(thing, "runs", thing)
     if len(found) != (1 if isinstance(thing, Run) else len(thing)):
         raise UsageError(f"{view} is of runs.", cure="`kling.runs()` lists them.")
     return found

@@ -228,3 +228,5 @@ def _end_cell(*_: object) -> None:
             sys.modules["kling_nb.notebook.card"].flush()
     for group in shown:
         sys.modules["kling_nb.notebook.card"].show_runs(group)
+    if "kling_nb.notebook.sweep_card" in sys.modules:
+        sys.modules["kling_nb.notebook.sweep_card"].draw_waiting()

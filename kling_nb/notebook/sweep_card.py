@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kling_nb.sweeps.progress import Progress
     from kling_nb.sweeps.sweep import Sweep
 
-__all__ = ["Card", "cards", "cell_number", "shell"]
+__all__ = ["Card", "cards", "cell_number", "draw_waiting", "shell", "show_at_end"]
 
 _PERIOD_S = 1.0
 _ESTIMATE_S = 10
@@ -41,6 +41,24 @@ _numbers = itertools.count(1)
 
 #: By sweep, the card that was drawn last.
 cards: dict[str, "Card"] = {}
+#: By name, what a cell showed where a page takes no updates: drawn at the end of the cell.
+_waiting: dict[str, "Sweep"] = {}
+
+
+def show_at_end(sweep: "Sweep") -> Callable[[], None]:
+    """Have the cell wait for it, and draw it once, as it is then; for a page that takes no updates."""
+    _waiting[sweep.name] = sweep
+    return lambda: None if sweep.left_to_workers else _wait_at_end(sweep)
+
+
+def draw_waiting() -> None:
+    """Draw what the cell showed."""
+    while _waiting:
+        Card(_waiting.pop(next(iter(_waiting))))
+
+
+def _wait_at_end(sweep: "Sweep") -> None:
+    await_at_end([sweep])  # type: ignore[list-item]  # it is waited for as a run is
 
 
 def shell() -> Any:
@@ -106,7 +124,7 @@ class Card:
         if self._following or self._asked or self._sweep.quoting:
             return
         if not self._sweep.left_to_workers:
-            await_at_end([self._sweep])  # type: ignore[list-item]  # it is waited for as a run is
+            _wait_at_end(self._sweep)
         if watched() and not self._is_over():
             self._offer(*self._stops())
         self._begin_to_follow()

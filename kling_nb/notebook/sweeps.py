@@ -15,10 +15,11 @@ from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import ConsentError, KlingError
 from kling_nb.ledger.sweeps import find
-from kling_nb.notebook.sweep_card import Card, cards, cell_number, shell
+from kling_nb.notebook.sweep_card import Card, cards, cell_number, shell, show_at_end
 from kling_nb.notebook.viewers.compare import compare
 from kling_nb.notebook.viewers.gallery import grid_gallery
 from kling_nb.notebook.viewers.rate import rate
+from kling_nb.notebook.widgets import watched
 from kling_nb.session.api import current
 from kling_nb.sweeps.grid import make_grid
 from kling_nb.sweeps.opening import give_back, known_as, open_sweep
@@ -224,11 +225,18 @@ def _begin(made: Sweep, *, confirm: bool, start: bool) -> Sweep:
 class _Views:
     """What shows a sweep and its clips in a notebook, and elsewhere in words."""
 
+    @property
+    def carded(self) -> bool:
+        """Whether a page keeps the card of a sweep true while it is waited for."""
+        return watched()
+
     def show(self, sweep: Sweep) -> Callable[[], None]:
         """Draw its quote or its card; a cell has one output for both."""
         if shell() is None:
             sys.stderr.write(f"{sweep!r}\n")
             return lambda: None
+        if not current().surroundings().live:
+            return show_at_end(sweep)
         card = cards.get(sweep.name)
         if card is None or card.cell != cell_number():
             card = cards[sweep.name] = Card(sweep)

@@ -223,6 +223,7 @@ def problems_of(fields: Mapping[str, Any], model: type[BaseModel] = TextToVideo)
 # What other video models and the providers' own wires call things.
 _NO_SEED = "this model takes no seed; ask for takes instead"
 _NO_IMAGE = "this model makes video from text and takes no image"
+_BY_MODEL = "the model decides it, see `%kling models`"
 
 OTHER_NAMES = {
     "ar": "aspect_ratio",
@@ -231,7 +232,6 @@ OTHER_NAMES = {
     "multi_prompt": "shots",
     "negative": "negative_prompt",
     "ratio": "aspect_ratio",
-    "resolution": "model",
     "seconds": "duration",
     "sound": "audio",
 }
@@ -269,6 +269,8 @@ def other_name(name: str) -> str:
         return _NO_SEED
     if parts & {"image", "images", "img", "frame", "frames"}:
         return _NO_IMAGE
+    if plain in {"resolution", "fps", "width", "height", "size"}:
+        return _BY_MODEL
     if parts & {"callback", "webhook"}:
         return "it belongs to the call, as callback_url"
     return f"perhaps {OTHER_NAMES[plain]} is meant" if plain in OTHER_NAMES else ""

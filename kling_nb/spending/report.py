@@ -263,7 +263,10 @@ class CostReport:
             kind = "play money" if sums.play else "real money"
             yield f"{scope}, {kind}: {sums_words(sums)}."
             for by in self._sections(play=sums.play):
-                yield from sums_table(by, *self._table(by, play=sums.play), sums)
+                groups, number = self._table(by, play=sums.play)
+                # One day's figures are those of the sentence above.
+                if self._arranged or by != ("day",) or number > 1:
+                    yield from sums_table(by, groups, number, sums)
         if any(drawn(sums) for sums in everything):
             yield LEGEND
         if self.unread:

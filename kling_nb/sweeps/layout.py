@@ -72,7 +72,15 @@ def lay_out(members: Sequence[Member], runs: Mapping[int, Run]) -> Grid:
     Returns:
         The grid; its cells are numbers of members.
     """
-    members = sorted(members, key=lambda one: (one.row, one.number))
+    members = sorted(members, key=lambda one: one.number)
+    ranks = _ranks(members)
+    members.sort(
+        key=lambda one: (
+            one.row,
+            *(rank.get(repr(_value(one, name)), 0) for name, rank in ranks.items()),
+            one.number,
+        )
+    )
     # A name that is filled in tells the rows apart already, unless they are grouped by another prompt.
     grouped = any("prompt_original" in member.axes for member in members)
     axes = [name for name in axes_of(members) if grouped or name in {*SETTINGS, "take"}]
@@ -113,6 +121,16 @@ def lay_out(members: Sequence[Member], runs: Mapping[int, Run]) -> Grid:
         ),
         cells=cells,
     )
+
+
+def _ranks(members: Sequence[Member]) -> dict[str, dict[str, int]]:
+    """Give each value of an axis its place as it was given, which is not the order of sending."""
+    ranks: dict[str, dict[str, int]] = {}
+    for member in members:
+        for name in member.axes:
+            places = ranks.setdefault(name, {})
+            places.setdefault(repr(_value(member, name)), len(places))
+    return ranks
 
 
 def _value(member: Member, name: str) -> Any:

@@ -231,16 +231,20 @@ def _tile(run: Run | None) -> Tile:
 
 # -- a terminal ------------------------------------------------------------------------------------
 class Ticker:
-    """Lines on standard error while a sweep is waited for: one that is rewritten, or a few in a log."""
+    """Lines on standard error while a sweep is waited for: one that is rewritten, or a few in a log.
 
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
+    Args:
+        carded: Whether a page shows its card, which says the same.
+    """
+
+    def __init__(self, *, carded: bool) -> None:
+        self._terminal, self._carded = sys.stderr.isatty(), carded
         self._every = _TERMINAL_S if self._terminal else _LOG_S
         self._next = time.monotonic() + self._every
 
     def tick(self, text: Callable[[], str]) -> None:
         """Say where it is, if it is time to."""
-        if time.monotonic() >= self._next:
+        if not self._carded and time.monotonic() >= self._next:
             self._next = time.monotonic() + self._every
             self._put(text())
 

@@ -16,6 +16,11 @@ __all__ = ["Views"]
 class Views(Protocol):
     """What shows a sweep and its clips; a face fills it in."""
 
+    @property
+    def carded(self) -> bool:
+        """Whether a page keeps the card of a sweep true while it is waited for."""
+        ...
+
     def show(self, sweep: "Sweep") -> Callable[[], None]:
         """Draw its quote, or its card; gives what makes the output follow it from then on."""
         ...

@@ -279,7 +279,7 @@ class Sweep:
             WaitTimeoutError: The time was over first; it goes on.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
-        ticker = results.Ticker()
+        ticker = results.Ticker(carded=self._views.carded)
         with stopped_in_words(f"The sweep {self.name} goes on."), self._entry.rests() as rest:
             while not self._over():
                 if end is not None and time.monotonic() >= end:
@@ -296,7 +296,7 @@ class Sweep:
 
     def wait_sent(self) -> "Sweep":
         """Wait until all of it is sent; what is on its way goes on."""
-        ticker = results.Ticker()
+        ticker = results.Ticker(carded=self._views.carded)
         while self._feed is not None and not self._feed.wait(_STEP_S):
             ticker.tick(lambda: progress_text(self.progress))
         ticker.end(lambda: progress_text(self.progress))

@@ -18,7 +18,8 @@ __all__ = ["Grid", "stills", "stills_text"]
 _MOST = 100
 _PROMPT = 90
 _WIDE, _HEAD, _GAP = 150, 170, 14
-_ROW = f"display:flex;flex-wrap:wrap;align-items:flex-start;gap:4px {_GAP}px"
+_CELL = f"width:{_WIDE}px"
+_ROW = f"display:flex;flex-wrap:wrap;align-items:flex-start;gap:8px {_GAP}px"
 
 
 @dataclass(frozen=True)
@@ -54,23 +55,37 @@ def stills(grid: Grid, tile: Callable[[int], Tile], *, rest: str) -> Html:
         rest: Where the rows are that do not fit.
     """
     each = min(6_200, STILLS_BYTES // (grid.shown * len(grid.heads)))
-    wide = len(grid.heads) * (_WIDE + _GAP) - _GAP
-    heads = grid.heads if len(grid.heads) > 1 else ("",)
-    rows = []
-    for at in range(grid.shown):
-        cells = [_cell(head, grid.cells.get((at, column)), tile, each) for column, head in enumerate(heads)]
-        prompt = tag("div", *_head(grid, at), style=f"flex:1 1 {_HEAD}px;max-width:{2 * _HEAD}px", dir="auto")
-        # All rows break at the same column, and below the prompt where there is no room beside it.
-        beside = tag("div", *cells, style=f"{_ROW};flex:1 1 {wide}px")
-        rows.append(tag("div", prompt, beside, style=f"{_ROW};margin:12px 0"))
+    rows = _sheet(grid, tile, each) if len(grid.heads) == 1 else _rows(grid, tile, each)
     left = [tag("div", prose(_left(grid, rest)), style=FAINT)] if grid.shown < len(grid.rows) else []
     return tag("div", *rows, *left, style=f"{FONT};overflow-wrap:break-word")
 
 
-def _cell(head: str, number: int | None, tile: Callable[[int], Tile], each: int) -> Html:
-    above = tag("div", head, style=FAINT) if head else ""
-    still = "" if number is None else framed(tile(number), each, _WIDE)
-    return tag("div", above, still, style=f"width:{_WIDE}px")
+def _rows(grid: Grid, tile: Callable[[int], Tile], each: int) -> list[Html]:
+    """Draw a row of stills for each prompt: all break at the same column, and below the prompt if need be."""
+    rows, wide = [], len(grid.heads) * (_WIDE + _GAP) - _GAP
+    for at in range(grid.shown):
+        stills = [
+            tag("div", tag("div", head, style=FAINT), _still(grid, at, column, tile, each), style=_CELL)
+            for column, head in enumerate(grid.heads)
+        ]
+        prompt = tag("div", *_head(grid, at), style=f"flex:1 1 {_HEAD}px;max-width:{2 * _HEAD}px", dir="auto")
+        beside = tag("div", *stills, style=f"{_ROW};flex:1 1 {wide}px")
+        rows.append(tag("div", prompt, beside, style=f"{_ROW};margin:12px 0"))
+    return rows
+
+
+def _sheet(grid: Grid, tile: Callable[[int], Tile], each: int) -> list[Html]:
+    """Draw a still above each prompt, where there is one a prompt."""
+    cells = [
+        tag("div", _still(grid, at, 0, tile, each), *_head(grid, at), style=_CELL, dir="auto")
+        for at in range(grid.shown)
+    ]
+    return [tag("div", *cells, style=f"{_ROW};margin:12px 0")]
+
+
+def _still(grid: Grid, at: int, column: int, tile: Callable[[int], Tile], each: int) -> Html:
+    number = grid.cells.get((at, column))
+    return Html() if number is None else framed(tile(number), each, _WIDE)
 
 
 def stills_text(grid: Grid, tile: Callable[[int], Tile], *, rest: str) -> str:

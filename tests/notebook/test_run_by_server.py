@@ -60,6 +60,17 @@ def test_a_cell_waits_and_ends_with_exactly_one_true_card(run):
     assert "Done, reused" in again["data"]["text/plain"]
 
 
+SWEEP = "import kling_nb as kling\nowls = kling.sweep(['An owl', 'A crow'], duration=3, name='owls')"
+
+
+@pytest.mark.parametrize("end", ["", "\nowls.wait()", "\nowls"])
+def test_a_sweep_ends_with_one_true_card(run, end):
+    """No quote that says how to send what was sent, and no card twice."""
+    [card] = run(SWEEP + end)
+    assert "2 done" in card["data"]["text/plain"]
+    assert "start(" not in card["data"]["text/plain"]
+
+
 def test_a_cell_that_does_not_wait_says_how_its_card_is_drawn_anew(run):
     """What cannot move says so, and `%kling wait` ends with the card as it is then."""
     card, words = run("%%kling fox -d 3 --no-wait\nA red fox in snow")

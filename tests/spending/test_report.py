@@ -311,7 +311,14 @@ def test_bars_are_to_scale_and_say_nothing_alone():
     )
     page = CostReport([bare])._repr_html_()
     assert "outlined" not in page, "there is no bar to explain"
-    assert page.count("max-width:320px;overflow-wrap:break-word") == 3, "a long label leaves room for numbers"
+    assert page.count("max-width:320px;overflow-wrap:break-word") == 2, "a long label leaves room for numbers"
+
+
+def test_one_day_has_no_table_of_its_own():
+    """Its figures would be those of the sentence above it; two days have one."""
+    later = record(**{**DONE, "id": "kbbbb"}).model_copy(update={"created_at": T + timedelta(days=1)})
+    assert ">day<" not in CostReport([done()])._repr_html_()
+    assert ">day<" in CostReport([done(), later])._repr_html_()
 
 
 def test_a_charge_without_the_providers_word_is_pointed_out():

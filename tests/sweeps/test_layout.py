@@ -38,6 +38,17 @@ def test_axes_without_room_become_rows(takes):
     assert found.rows[0][1].startswith("3 s, ")
 
 
+def test_rows_stand_in_the_order_that_was_given():
+    """Not in the order of sending, in which names that are filled in take turns."""
+    found = grid(["A fox in {{w}}", "A hare in {{w}}"], w=["snow", "fog"])
+    assert [prompt for prompt, _ in found.rows] == [
+        "A fox in snow",
+        "A fox in fog",
+        "A hare in snow",
+        "A hare in fog",
+    ]
+
+
 def test_long_prompts_of_one_short_prompt_have_a_row_each():
     """None of them stands in the place of another."""
     found = grid([("An owl", "An owl, soft light"), ("An owl", "An owl, hard light")])

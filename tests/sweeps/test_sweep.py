@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 import kling_nb as kling
+from kling_nb.commands.order import held
 from kling_nb.session import api
+from kling_nb.sweeps import results
 from support.markup import judge
 from support.workbench import until
 
@@ -234,8 +236,19 @@ def test_it_is_shown_compared_rated_and_exported_as_runs_are(house, enter, tmp_p
     assert "RunComfy" in grid.html
     assert grid.html.count("<img") == 2
     assert made.gallery().html.count("<img") == 2
+    assert [run.id for run in held(made)] == [run.id for run in made.runs]
+    assert len(kling.gallery(made)) == 2
     done = made.export("vbench", tmp_path / "out", provider="runflow", samples=1, allow_sandbox=True)
     assert [placed.file for placed in done.placed] == ["An owl-0.mp4"]
+
+
+def test_where_a_page_shows_its_card_waiting_says_nothing_more(capsys, monkeypatch):
+    """Lines in a log stay where they are: below the card they would tell of what was."""
+    monkeypatch.setattr(results, "_LOG_S", 0)
+    results.Ticker(carded=True).tick(lambda: "2 of 3 done")
+    assert capsys.readouterr().err == ""
+    results.Ticker(carded=False).tick(lambda: "2 of 3 done")
+    assert capsys.readouterr().err == "2 of 3 done\n"
 
 
 def test_submit_names_the_sweep_where_it_gets_a_list(house, enter):

@@ -26,6 +26,8 @@ _HEADS = ["cell", "would be", "cost", "what", "name", "takes", "why"]
 _ALIGN = "rlrgllg"
 #: The other states end Run All.
 _COLOURS = {"new": BLUE, "pending": BLUE, "reused": GREEN, "dry run": GREY, "unknown": AMBER}
+#: What says nothing of whether real money would be spent.
+_COSTLESS = {"unknown", "invalid", "dry run"}
 
 
 def estimate(call: CommandCall) -> Answer:
@@ -74,7 +76,7 @@ def _facts(bill: NotebookBill) -> list[str]:
         return [*facts, "No cell of it asks for a clip.", *bill.notes]
     for totals in bill.totals:
         play, quote = totals.play, bill.quote(play=totals.play)
-        if not play and {cell.play or cell.state for cell in bill.cells} - {"unknown"} == {True}:
+        if not play and {cell.play or cell.state for cell in bill.cells} - _COSTLESS == {True}:
             facts.append(
                 f"{'None' if bill.complete else 'Nothing that is known'} of it would cost real money."
             )

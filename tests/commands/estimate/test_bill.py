@@ -215,6 +215,8 @@ def test_a_cells_own_cap_and_settings_on_the_way_count_from_their_cell(build):
     assert "In play money it would cost $0.336 (1 new)." in text
     play = "%%kling -p sandbox -d 3\nPlay"
     assert "None of it would cost real money." in show_bill(bill_of(house, play)).text
+    refused = "%%kling -p sandbox --nosuch\nA fox"
+    assert "$0.00 (no runs)" not in show_bill(bill_of(house, play, refused)).text
     unsure = bill_of(house, "%config KlingMagics.provider = 'sandbox'", play, "kling.submit(p)")
     assert "Nothing that is known of it would cost real money." in show_bill(unsure).text
 
