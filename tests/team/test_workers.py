@@ -20,7 +20,7 @@ from kling_nb.ledger.databases.copying import copy_ledger
 from kling_nb.records.run import RunStatus
 from kling_nb.session import api
 from support.buckets import bucket
-from support.databases import is_postgresql, look, restart, schema, server
+from support.databases import is_postgresql, look, restart, schema, server, spoil
 from support.matrix import ONE_WIRE
 from support.sessions import ask
 from support.workbench import until
@@ -159,6 +159,24 @@ def test_a_waiting_worker_is_woken(house, enter, place):
     finish(house, worker)
 
 
+@pytest.mark.parametrize("place", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("pruned", [False, True])
+def test_a_job_that_a_dead_worker_held_delays_nothing(house, enter, place, pruned):
+    """Not even while its worker still counts as alive: the run is found in the ledger."""
+    house.set(LEDGER=place)
+    enter(house)
+    [run] = leave(1)
+    [(dead,)] = look(place, "INSERT INTO procrastinate_workers DEFAULT VALUES RETURNING id")
+    spoil(place, "UPDATE procrastinate_jobs SET status = 'doing', worker_id = %s", dead)
+    if pruned:
+        spoil(place, "DELETE FROM procrastinate_workers")
+    finish(house, start(house, "empty"))
+    assert run.wait(30).status == "succeeded"
+    assert house.submissions == 1
+    # Procrastinate itself forgets a worker that gives no sign of life.
+    assert look(place, "SELECT count(*) FROM procrastinate_jobs") == [(0 if pruned else 1,)]
+
+
 def test_a_worker_sends_only_what_it_has_the_key_of(house, enter):
     """What it has no key for stays, and is named."""
     enter(house)
@@ -266,6 +284,26 @@ def test_a_detached_sweep_is_followed_paused_and_canceled(held, enter):
     worker.send_signal(signal.SIGTERM)
     finish(held, worker)
     assert held.submissions == sent
+
+
+def test_a_sweep_of_workers_is_canceled_by_another_process(held, enter, place):
+    """`kling-nb sweep cancel`, while a worker sends it: no more is sent, and what was sent arrives."""
+    held.set(LEDGER=place)
+    enter(held)
+    words = [f"Owl {number}" for number in range(8)]
+    made = kling.sweep(words, duration=3, provider="runflow", name="owls", start=False, max_cost="90")
+    made.start(detached=True)
+    worker = start(held)
+    until(lambda: held.accepted == 3)
+    code, _, err = held.tool("sweep", "cancel", "owls")
+    assert code == 0, err
+    assert statuses(place)["canceled"] == 5
+    held.let_go()
+    finish(held, start(held, "empty"))
+    worker.send_signal(signal.SIGTERM)
+    finish(held, worker)
+    assert (held.submissions, statuses(place)) == (3, {"succeeded": 3, "canceled": 5})
+    assert kling.spend().reserved == 0
 
 
 def test_a_sweep_that_a_kernel_sends_is_left_to_workers_in_its_midst(held, enter):

@@ -51,12 +51,13 @@ def enqueue(run_id: str, connection: sa.Connection) -> None:
 
 
 def forget(run_ids: Sequence[str], connection: sa.Connection) -> None:
-    """Wake nobody for these runs any more."""
+    """Wake nobody for these runs any more, nor for those whose jobs a worker had that is gone."""
     if run_ids and is_postgresql(connection):
         # By its own table: procrastinate cancels by its ids only, one by one, and not in our transaction.
         query = (
-            "DELETE FROM procrastinate_jobs WHERE status = 'todo' AND queue_name = 'kling_nb' "
-            "AND queueing_lock IN (SELECT value FROM json_each(?))"
+            "DELETE FROM procrastinate_jobs WHERE queue_name = 'kling_nb' "
+            "AND (status = 'todo' AND queueing_lock IN (SELECT value FROM json_each(?)) "
+            "OR status = 'doing' AND worker_id IS NULL)"
         )
         run_statement(connection, query, (json.dumps([*run_ids]),))
 
