@@ -1,10 +1,9 @@
 """Workers: what is left to them is sent once and kept, whoever of them dies; and by nobody else."""
 
+import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -443,7 +442,7 @@ def test_workers_that_are_killed_and_a_database_that_is_restarted_lose_nothing(b
     with schema(postgres.get_uri()) as address, bucket("team") as environment:
         for name, value in environment.items():
             house.patch.setenv(name, value)
-        house.set(LEDGER=address, MEDIA="s3://team/clips", BUDGET=1000)
+        house.set(LEDGER=address, MEDIA="s3://team/clips", BUDGET=1000, TEAM_DAILY=900, TEAM_TOTAL=900)
         session = enter(house)
         # Alike to look at, so that one film is made.
         words = [f"number {n}" for n in range(count)]
@@ -481,18 +480,21 @@ def test_workers_that_are_killed_and_a_database_that_is_restarted_lose_nothing(b
         assert set(once.values()) == {1}
         assert look(address, QUEUE) == [(0,)]
         assert look(address, "SELECT count(*) FROM uploads") == [(0,)]
-        shelf = subprocess.run(
-            [sys.executable, "-c", "import fsspec; print(*fsspec.filesystem('s3').find('team/clips'))"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.split()
-        assert sum(name.endswith(".mp4") for name in shelf) >= 1
-        assert sum("/receipts/" in name for name in shelf) == count
+        code, said, err = house.tool("verify", "s3://team/clips", "--json", timeout_s=120)
+        assert code == 0, err
+        checked = json.loads(said)
+        assert {one["run"] for one in checked} == {run.id for run in kling.runs()}
+        assert (len(checked), {one["state"] for one in checked}) == (count, {"here"})
+        code, said, err = house.tool("spend", "--json")
+        assert code == 0, err
+        levels = {cap.level: cap.settled_micros / 1e6 for cap in session.caps()[0]}
         spent = {
-            "session": kling.spend().spent,
+            "provider": house.stats()["billed"],
             "runs": sum(run.cost for run in kling.runs()),
-            "sweep": made.progress.spent_micros / 1_000_000,
+            "session": kling.spend().spent,
+            "sweep": made.progress.spent_micros / 1e6,
+            "report": json.loads(said)["totals"][0]["settled"],
+            **{level: levels[level] for level in ("user_total", "team_daily", "team_total")},
         }
-        assert len(set(map(float, spent.values()))) == 1, spent
+        assert {round(float(usd), 6) for usd in spent.values()} == {round(count * 0.336, 6)}, spent
         assert session.ledger().mend_sums() == 0
