@@ -68,6 +68,9 @@ class Driver:
         elif job.at(*_BEFORE_END) and not self.has_place and not (job.detach_wanted or job.run.cancel_wanted):
             self.place.callback(take_place(job.run))
             self.has_place = True
+        if job.at(RunStatus.SUBMITTING) and job.record.play and job.may_send:
+            # Its process ended before the answer came; play money cannot be paid twice.
+            await job.change("unsent", status=RunStatus.CREATED)
         if job.at(RunStatus.CREATED, RunStatus.SUBMITTING):
             if job.at(RunStatus.SUBMITTING):
                 # Another process was killed between the intent and the answer.

@@ -55,6 +55,8 @@ class Sandboxes:
     def take_up(self, record: RunRecord, wait_scale: float) -> bool:
         """Go on with a run whose own sandbox has ended; nothing happens where it is still there.
 
+        For one that never got there, only the sandbox is started, so that it can be sent to it.
+
         Args:
             record: A run of a sandbox.
             wait_scale: Multiplies the waits of a sandbox that is started now.
@@ -62,7 +64,7 @@ class Sandboxes:
         Returns:
             Whether a sandbox of this process knows it now.
         """
-        if record.provider_run_id is None or not record.status.pending or not is_loopback(record.origin):
+        if not record.status.pending or not is_loopback(record.origin):
             return False
         with self._lock:
             if record.origin not in self._by_address:
@@ -72,7 +74,7 @@ class Sandboxes:
                     # Its port is taken: it is there, in another kernel.
                     return False
             sandbox = self._by_address.get(record.origin)
-        if sandbox is None:
+        if sandbox is None or record.provider_run_id is None:
             return False
         call = make_provider("sandbox", record.origin).submit_call(
             record.request, record.provider_model, client_ref="", metadata={}

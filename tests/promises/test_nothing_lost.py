@@ -470,3 +470,16 @@ def test_a_run_that_its_provider_forgot_ends_in_words_and_is_not_sent_again(tria
     [refused] = t.run()
     assert refused["error"] == "BlockedError"
     assert (t.sent, t.accepted) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "step", ["intent in the folder", "submitting in the ledger", "answer read", "accepted in the ledger"]
+)
+def test_play_goes_on_in_the_sandbox_of_the_next_process(trial, step):
+    """Whatever its own sandbox took with it: as play money cannot be paid twice, it is sent again."""
+    trial = trial("sandbox")
+    trial.env["KLING_NB_SANDBOX_WAIT"] = "0.02"
+    assert trial.start(at=step).wait() == -signal.SIGKILL
+    [said] = trial.run()
+    assert (said["status"], said["whole"]) == ("succeeded", True), said
+    assert [row.record.status for row in trial.rows()] == ["succeeded"]
