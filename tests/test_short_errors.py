@@ -1,5 +1,8 @@
 """An error is three short lines in a notebook: what with the value given, what to do, and the money."""
 
+import traceback
+from pathlib import Path
+
 import pytest
 
 import kling_nb as kling
@@ -43,6 +46,15 @@ def test_a_refused_call_is_three_lines_with_the_value_given(options, what, cure)
     assert what in " ".join(first.split())
     assert cure in " ".join(second.split())
     assert third == "Nothing was sent."
+
+
+def test_the_traceback_of_a_script_ends_where_it_called():
+    """One frame of ours, the last: what is below it helps nobody, and hid the words under forty lines."""
+    with pytest.raises(KlingError) as caught:
+        kling.submit("A fox", max_cost="0.01", provider="sandbox")
+    files = [Path(frame.filename) for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert files[0] == Path(__file__)
+    assert [file.is_relative_to(Path(kling.__file__).parent) for file in files] == [False, True]
 
 
 def test_of_functions_of_the_users_own_it_is_said_where_they_called():

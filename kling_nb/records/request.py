@@ -312,7 +312,8 @@ def names_checked(call: Callable[P, T]) -> Callable[P, T]:
             return call(*args, **kwargs)
         except KlingError as error:
             error.may_spend = True
-            raise
+            # A script's traceback ends where it called: none of our frames below help there.
+            raise error.with_traceback(None) from error.__cause__
 
     return checked
 
