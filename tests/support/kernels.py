@@ -275,11 +275,11 @@ class Kernel:
     def updates(self, words):
         """Wait until an output is updated to this text; gives each update till then, and when it was sent."""
         end, seen = time.monotonic() + LIMIT_S, []
-        while not seen or words not in seen[-1][1]:
+        while not seen or words not in seen[-1][1]["text/plain"]:
             assert time.monotonic() < end, seen
             message = self._read(0.2)
             if message and message["msg_type"] == "update_display_data":
-                seen.append((message["header"]["date"], message["content"]["data"].get("text/plain", "")))
+                seen.append((message["header"]["date"], message["content"]["data"]))
         return seen
 
     def _until(self, message, condition):

@@ -88,13 +88,13 @@ def test_a_card_is_drawn_anew_on_change_and_once_a_second_at_most(tmp_path, monk
     with kernel_in(tmp_path) as kernel:
         kernel.run("import kling_nb as kling\nfrom kling_nb.notebook import sweep_card")
         assert kernel.value("sweep_card._PERIOD_S") >= 1
-        kernel.run("sweep_card._PERIOD_S = period = 0.25")
+        kernel.run("sweep_card._PERIOD_S = 0.25")
         kernel.start("owls = kling.sweep([f'Owl {n}' for n in range(9)], duration=3, name='owls')")
         updates = kernel.updates("9/9")
         assert len(updates) >= 4
-        for (sent, text), (later, other) in pairwise(updates):
+        for (sent, shown), (later, other) in pairwise(updates):
             assert (later - sent).total_seconds() >= 0.24
-            assert other != text
+            assert other != shown
 
 
 def test_a_card_follows_its_own_ledger_after_another_session_began(tmp_path, monkeypatch):
