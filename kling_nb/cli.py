@@ -152,6 +152,9 @@ def sweep(
     ] = False,
     detached: Annotated[bool, typer.Option("--detached", help="Leave it to workers to send it.")] = False,
     max_cost: Annotated[str | None, typer.Option(metavar="USD", help="The most all of it may cost.")] = None,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Agree to the quote, and to what another grid adds.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make a grid of clips from a file, or go on with one by name.
@@ -161,7 +164,9 @@ def sweep(
     """
     from kling_nb.notebook.sweeps import sweep_line
 
-    made = sweep_line(what, name, dry_run=dry_run, wait=wait, max_cost=max_cost, detached=detached)
+    made = sweep_line(
+        what, name, dry_run=dry_run, wait=wait, max_cost=max_cost, detached=detached, confirm=confirm
+    )
     _put(repr(made), made.data(), as_json=as_json)
     if made.stopped is not None and not dry_run:
         raise made.stopped

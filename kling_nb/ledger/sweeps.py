@@ -23,7 +23,6 @@ __all__ = [
     "Stored",
     "Sums",
     "SweepState",
-    "add_members",
     "changed_runs",
     "find",
     "last_event",
@@ -31,6 +30,7 @@ __all__ = [
     "names",
     "newest",
     "put",
+    "put_members",
     "runs_of",
     "set_state",
     "state_of",
@@ -250,13 +250,20 @@ def put(transaction: Transaction, stored: Stored) -> None:
         transaction.connection.execute(sa.insert(SWEEPS).values(**values))
 
 
-def add_members(transaction: Transaction, name: str, members: Sequence[tuple[int, str, str | None]]) -> None:
-    """Add members that are not there: number, request key, and the provider where one is named."""
+def put_members(
+    transaction: Transaction, stored: Stored, members: Sequence[tuple[int, str, str | None]]
+) -> None:
+    """Write members: number, request key, and the provider where one is named.
+
+    Of a sweep that nobody agreed to they take the place of those before.
+    """
+    if members and stored.state == "ready":
+        transaction.connection.exec_driver_sql("DELETE FROM sweep_members WHERE sweep = ?", (stored.name,))
     if members:
         transaction.connection.exec_driver_sql(
             "INSERT INTO sweep_members (sweep, number, request_key, provider) VALUES (?, ?, ?, ?) "
             "ON CONFLICT DO NOTHING",
-            [(name, *member) for member in members],
+            [(stored.name, *member) for member in members],
         )
 
 

@@ -160,6 +160,7 @@ def sweep_line(
     wait: bool,
     max_cost: str | None,
     detached: bool = False,
+    confirm: bool = False,
 ) -> Sweep:
     """Carry out `kling-nb sweep`: quote, send, go on or cancel.
 
@@ -171,6 +172,7 @@ def sweep_line(
         wait: Whether its end is waited for; else only that everything is sent.
         max_cost: Dollars that all of it may cost.
         detached: Whether it is left to workers to send it.
+        confirm: Agrees to the quote, and to what another grid adds to a sweep of this name.
 
     Returns:
         The sweep.
@@ -185,9 +187,10 @@ def sweep_line(
     path = Path(what).expanduser()
     if path.is_file():
         options = read_options(path) | ({"max_cost": max_cost} if max_cost else {})
+        options |= {"confirm": True} if confirm else {}
         made = sweep(**{"name": name or path.stem, **options, "start": not (dry_run or detached)})
         if detached and not dry_run:
-            made.start(detached=True)
+            made.start(detached=True, confirm=confirm)
     elif name is not None or path.suffix:
         raise refused(f"There is no file {path.name!r:.60}.", cure="Correct the path.")
     else:
@@ -195,7 +198,7 @@ def sweep_line(
         if dry_run:
             made.quote()
         else:
-            made.start(detached, max_cost=max_cost)
+            made.start(detached, confirm=confirm, max_cost=max_cost)
     if not dry_run:
         return made.wait() if wait else made.wait_sent()
     return made

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kling_nb.ledger.databases.changes import DETACHED
-from kling_nb.ledger.sweeps import Stored, SweepState, add_members, find, put, set_state, state_of
+from kling_nb.ledger.sweeps import Stored, SweepState, find, put, put_members, set_state, state_of
 from kling_nb.ledger.work.detached import left_to_workers, withdraw_sweep
 from kling_nb.sweeps.standing import Standing
 
@@ -64,7 +64,7 @@ class Entry:
         """Write it, with members that are new: number, request key, and the provider where one is named."""
         with self._session.ledger().writing() as transaction:
             put(transaction, stored)
-            add_members(transaction, stored.name, members)
+            put_members(transaction, stored, members)
         self.stored = stored
         if members:
             self.standing = Standing(stored)

@@ -291,6 +291,9 @@ def _request(
     for name in ("prompt", "negative_prompt"):
         if isinstance(fields.get(name), str):
             fields[name] = _fill_in(fields[name], columns, number)
+    if isinstance(duration := fields.get("duration"), float) and duration.is_integer():
+        # As pandas has whole numbers in a column that had a gap.
+        fields["duration"] = int(duration)
     if isinstance(shots := fields.get("shots"), list):
         fields["shots"] = [_filled_shot(shot, columns, number) for shot in shots]
     for name in ("model", "provider"):

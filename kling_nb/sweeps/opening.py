@@ -1,7 +1,7 @@
 """How a sweep is made of a grid, or found again by its name.
 
-Invariants: nothing here sends anything; of a name a ledger has one sweep, whose grid only grows, and only
-after it was said what that adds.
+Invariants: nothing here sends anything; of a name a ledger has one sweep, whose grid only grows once somebody
+agreed to it, and only after it was said what that adds.
 """
 
 import hashlib
@@ -114,6 +114,9 @@ def open_sweep(
         sweep = Sweep(session, stored, views, max_cost=max_cost)
         sweep.quote()
         return sweep
+    if stored is not None and stored.state == "ready":
+        # Nobody agreed to it: another grid is another quote.
+        stored = None
     before = [] if stored is None else stored.grid
     stored = stored or Stored(
         name=name, grid=[], created_at=utc_now(), project=settings.project, user=settings.user
@@ -126,7 +129,7 @@ def open_sweep(
         raise refused(
             f"The sweep {name} has another grid. This one would add {counted(added, 'run')} to it; together "
             f"{counted(quote.new, 'new run')} may cost {usd(quote.micros)}.",
-            cure="`confirm=True` adds them; or choose another name.",
+            cure="`confirm=True` (`--confirm` on the command line) adds them; or choose another name.",
         )
     sweep.keep(replace(grown, play=quote.play))
     return sweep

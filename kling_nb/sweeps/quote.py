@@ -11,8 +11,7 @@ from decimal import Decimal
 from statistics import median
 from typing import TYPE_CHECKING
 
-from kling_nb.errors import BudgetError, ConsentError, KlingError, UnsupportedError, UsageError
-from kling_nb.pricing.estimate import require_priced
+from kling_nb.errors import BudgetError, ConsentError, KlingError, UnpricedError, UnsupportedError, UsageError
 from kling_nb.records.money import MICROS, usd
 from kling_nb.records.money import micros as micros_of
 from kling_nb.session.opening import look_many
@@ -31,6 +30,7 @@ __all__ = ["ASK_ABOVE_MICROS", "ASK_ABOVE_RUNS", "Line", "Quote", "Refusal", "ch
 ASK_ABOVE_RUNS = 20
 ASK_ABOVE_MICROS = 10 * MICROS
 
+_UNPRICED = "nobody knows what it costs there; `kling.submit(..., allow_unpriced=True)` asks for one"
 _FAILED = "ended without a clip; `retry()` sends it again if it was not charged"
 
 
@@ -249,16 +249,19 @@ def make_quote(
     for number, (take,) in found.items():
         admission, word = admissions[number], take.word
         why = _FAILED if word == "new" and number in ended else take.error.what if take.error else ""
+        if word == "new" and not why and admission.price.micros is None:
+            why = _UNPRICED
         counts[admission.provider, "refused" if why else word] += 1
         if why:
             refusals.append((admission.provider, why, by_number[number]))
             continue
         if word == "new":
-            require_priced(admission.price)
             prices[number] = admission.price.reserve_micros
         todo.append((number, "" if word == "reused" else admission.provider))
     if not found and unsupported:
         raise unsupported[0][1]
+    if not todo and refusals and all(words == _UNPRICED for _, words, _ in refusals):
+        raise UnpricedError(f"{_UNPRICED[0].upper()}{_UNPRICED[1:]}.", cure="Nothing was sent.")
     plays = {admission.budget.play for admission in admissions.values()}
     if len(plays) > 1:
         raise refused(

@@ -1,8 +1,8 @@
 """A sweep: a whole experiment as one object.
 
 Invariants: giving a sweep back never sends; each member is paid for once, whoever starts it and however
-often; nothing is sent beyond the money and the accounts that somebody agreed to; a grid only grows, and only
-after it was shown what that adds.
+often; nothing is sent beyond the money and the accounts that somebody agreed to; a grid that somebody agreed
+to only grows, and only after it was shown what that adds.
 """
 
 import asyncio
@@ -213,7 +213,10 @@ class Sweep:
         return self
 
     def _go_on(self, quote: Quote, *, agreed: bool, detached: bool = False) -> "Sweep":
-        stored, newly = self._entry.read(), agreed or self._max_cost is not None
+        quoted, stored = self._entry.stored.grid, self._entry.read()
+        if any(grid not in stored.grid for grid in quoted):
+            raise refused(f"The sweep {self.name} has another grid by now.", cure="Ask for it anew.")
+        newly = agreed or self._max_cost is not None
         with self._entry.looked() as standing:
             spent = standing.spent_micros
         needed = spent + quote.micros

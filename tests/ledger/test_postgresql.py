@@ -371,9 +371,10 @@ def test_a_file_is_copied_whole_and_only_once(postgresql, tmp_path):
         for number in range(3):
             transaction.insert(make_record(id=f"k{number:07d}", take=number, reserved_micros=7))
         transaction.insert(make_record(id="k0000009", prompt=WORDS, private=True, message=WORDS, take=9))
-        sweeps.put(transaction, sweeps.Stored(name="open", grid=[{"private": False}], created_at=noon))
+        stored = sweeps.Stored(name="open", grid=[{"private": False}], created_at=noon)
+        sweeps.put(transaction, stored)
         sweeps.put(transaction, sweeps.Stored(name="hidden", grid=[{"private": True}], created_at=noon))
-        sweeps.add_members(transaction, "open", [(0, "k1:x", None)])
+        sweeps.put_members(transaction, stored, [(0, "k1:x", None)])
     file.change("k0000000", "settled", status=RunStatus.SUCCEEDED, settled_micros=5, reserved_micros=0)
     with schema(postgresql) as address:
         for _ in range(2):

@@ -135,9 +135,15 @@ def test_the_command_line_quotes_sends_goes_on_and_cancels(build):
     assert code == 0, err
     told = json.loads(out)
     assert (told["done"], len(told["runs"]), house.submissions) == (4, 4, 4)
+    (house.folder / "owls.csv").write_text("prompt,duration\nAn owl,3\nA hare,3\nA stoat,3\n")
+    code, _, err = house.tool("sweep", "study.toml")
+    assert (code, house.submissions) == (2, 4)
+    assert "would add 2 runs" in err
+    assert house.tool("sweep", "study.toml", "--wait", "--confirm")[0] == 0
+    assert house.submissions == 6
     code, out, _ = house.tool("sweep", "owls", "--wait")
-    assert (code, house.submissions) == (0, 4)
-    assert "4/4" in out
+    assert (code, house.submissions) == (0, 6)
+    assert "6/6" in out
     assert house.tool("sweep", "cancel", "owls")[0] == 0
     code, _, err = house.tool("sweep", "cancel", "owsl")
     assert code == 2

@@ -159,6 +159,14 @@ def test_names_are_filled_in_from_columns_and_axes():
         members([{"prompt": "A fox", "duration": 3}], duration=[3, 5])
 
 
+def test_whole_seconds_of_a_column_that_had_a_gap_are_whole():
+    """pandas has them as floats; a part of a second stays refused."""
+    table = pd.DataFrame({"prompt": ["A fox", "An owl", "A hare"], "duration": [3, None, 5]}).dropna()
+    assert [member.request.duration for member in members(table).members] == [3, 5]
+    with pytest.raises(UsageError, match=r"Row 1: duration must be a whole number, not 3\.5"):
+        members([{"prompt": "A fox", "duration": 3.5}])
+
+
 def test_a_prompt_that_is_there_twice_counts_once():
     """And it is said how many rows that were."""
     found = members(["A fox", "An owl", "A fox"], takes=2)

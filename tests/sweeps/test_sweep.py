@@ -208,6 +208,38 @@ def test_another_grid_under_the_name_says_what_it_adds(house, enter):
     assert len(kling.sweep("owls").df) == 4
 
 
+def test_what_nobody_agreed_to_is_quoted_anew_with_another_grid(house, enter):
+    """Also after a cap refused it; the quote of before sends nothing any more."""
+    enter()
+    options = {"duration": 3, "provider": "runflow", "name": "owls"}
+    with pytest.raises(kling.BudgetError, match="2 of them fit"):
+        kling.sweep([f"Owl {number}" for number in range(5)], **options, max_cost="1")
+    before = kling.sweep("owls")
+    made = kling.sweep(PROMPTS, **options, max_cost="1").wait(60)
+    assert (made.progress.members, made.progress.done, made.progress.waiting, house.submissions) == (
+        2,
+        2,
+        0,
+        2,
+    )
+    assert sorted(kling.sweep("owls").df.prompt) == sorted(PROMPTS)
+    with pytest.raises(kling.UsageError, match="has another grid by now"):
+        before.start(confirm=True)
+    assert house.submissions == 2
+
+
+def test_what_nobody_knows_the_price_of_is_named_and_left_out(house, enter):
+    """Runflow tells no price with sound, RunComfy does; with nothing else in it the whole is refused."""
+    enter()
+    options = {"audio": [False, True], "duration": 3, "start": False}
+    quote = kling.sweep(["An owl"], provider=["runflow", "runcomfy"], **options).quote()
+    [refusal] = quote.refusals
+    assert (refusal.provider, refusal.members, quote.new) == ("runflow", 1, 3)
+    with pytest.raises(kling.UnpricedError, match="Nobody knows what it costs"):
+        kling.sweep(["An owl"], provider="runflow", audio=True, duration=3)
+    assert house.submissions == 0
+
+
 def test_a_private_sweep_shows_its_owner_the_words_and_nobody_else(house, enter):
     """The table of data has them; the grid of stills, the card and the receipts have not."""
     enter()
