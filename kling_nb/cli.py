@@ -1,16 +1,19 @@
 """The command line `kling-nb`: the same engine, for terminals and scripts.
 
-Invariants: an error is one line on stderr and an exit code, never a traceback; `--json` output is one JSON
-document on stdout and nothing else; only `generate`, and `demo`, which plays, create runs.
+Invariants: an error is one line on stderr, broken at words on a terminal, and an exit code, never a traceback;
+`--json` output is one JSON document on stdout and nothing else; only `generate`, and `demo`, which plays,
+create runs.
 
 Exit codes: 0 done, 1 something ended badly, 2 wrong use, 3 refused for money.
 """
 
+import os
 import shutil
 import sys
+import textwrap
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -77,7 +80,8 @@ def main() -> None:
     try:
         app()
     except errors.KlingError as error:
-        sys.stderr.write(f"kling-nb: {' '.join(errors.said(error))}\n")
+        said = f"kling-nb: {' '.join(errors.said(error))}"
+        sys.stderr.write(f"{_broken(said, _columns(sys.stderr))}\n")
         misused = isinstance(error, errors.UsageError | errors.SettingsError)
         raise SystemExit(3 if isinstance(error, errors.BudgetError) else 2 if misused else 1) from None
     except OSError as error:
@@ -249,7 +253,7 @@ def spend(
     from kling_nb.spending.reconcile import costs
 
     report = costs(by=by, everything=True, since=since, until=until, project=project, reconcile=reconcile)
-    _put(repr(report), report.data(), as_json=as_json)
+    _put(report.fitted(_columns()), report.data(), as_json=as_json)
 
 
 @app.command()
@@ -391,8 +395,9 @@ def _finish(runs: "Runs", timeout: float | None, *, as_json: bool, said: str = "
         runs.wait(timeout)
     except errors.WaitTimeoutError as error:
         sys.stderr.write(f"kling-nb: {error}\n")
-    text = "\n".join([said, *map(repr, runs)]) if said else repr(runs)
-    _put(text, _receipts(runs), as_json=as_json)
+    files = [os.path.relpath(run.path) for run in runs if run.path is not None]
+    shown = [said, *map(repr, runs)] if said else [repr(runs)]
+    _put("\n".join([*shown, *files]), _receipts(runs), as_json=as_json)
     if clip and any(run.video is None for run in runs):
         raise typer.Exit(1)
 
@@ -412,6 +417,10 @@ def _command(*words: str, as_json: bool) -> Any:
     return shown.value
 
 
-def _columns() -> int | None:
+def _columns(stream: IO[str] | None = None) -> int | None:
     """Give the width of the terminal; None where there is none."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return shutil.get_terminal_size().columns if (stream or sys.stdout).isatty() else None
+
+
+def _broken(text: str, width: int | None) -> str:
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False) if width else text

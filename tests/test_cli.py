@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 from importlib.metadata import version
 
 import pytest
@@ -120,7 +121,9 @@ def test_a_clip_is_made_from_the_command_line(tmp_path):
     receipts = json.loads(made.stdout)
     assert [receipt["status"] for receipt in receipts] == ["succeeded"] * 2
     assert len(list((tmp_path / "media").glob("*.mp4"))) == 2
-    assert "reused" in generate("A fox", "-d", "3").stdout
+    again = generate("A fox", "-d", "3").stdout
+    assert "reused" in again
+    assert (tmp_path / again.splitlines()[-1]).is_file()
     assert "Dry run, nothing was sent" in generate("A hen", "--dry-run").stdout
     wrong = generate("A fox", "-d", "99")
     assert (wrong.returncode, wrong.stdout) == (2, "")
@@ -169,3 +172,25 @@ def test_the_table_of_the_demonstration_fits_the_terminal(tmp_path):
     )
     assert max(map(len, done.table(80).splitlines())) <= 80
     assert "file" in done.table(200)
+
+
+def test_what_is_wrong_is_broken_at_words_on_a_terminal(tmp_path):
+    """And `spend` fits it; without a notebook the doctor has nothing to note of one."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, 60))
+    for words in (["generate", "A fox", "-d", "99"], ["spend"], ["doctor"]):
+        subprocess.run(
+            [sys.executable, "-m", "kling_nb", *words],
+            cwd=tmp_path,
+            env=os.environ | {"KLING_NB_LEDGER": str(tmp_path / "ledger.db")},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            check=False,
+        )
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "at most 15, not 99" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 60
+    assert "All fine." in shown

@@ -243,7 +243,11 @@ class CostReport:
 
     # -- pages -----------------------------------------------------------------------
     def __repr__(self) -> str:
-        return text_of(part for part in self._page if part != LEGEND)
+        return self.fitted(None)
+
+    def fitted(self, width: int | None) -> str:
+        """Give the text for a terminal of so many columns; None leaves lines as long as they are."""
+        return text_of((part for part in self._page if part != LEGEND), width)
 
     def _repr_html_(self) -> str:
         return tag("div", page_of(self._page), style=FONT)
