@@ -86,8 +86,8 @@ ADDED = {
     '/cell flags/sweep: null is now ["--sweep"]',
     "/line commands/sweeps: null is now []",
     (
-        '/command line/sweep: null is now ["--detached", "--dry-run", "--json", "--max-cost", "--wait", '
-        '"name", "what"]'
+        '/command line/sweep: null is now ["--confirm", "--detached", "--dry-run", "--json", "--max-cost", '
+        '"--wait", "name", "what"]'
     ),
 }
 #: Names that came whole, with all that belongs to them.
