@@ -277,6 +277,11 @@ def _started(options: argparse.Namespace) -> dict[str, Any]:
         return startup.measure(scene, rounds=options.rounds)
 
 
+def _called(options: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, str(HERE / "callbacks.py"), "--times", "20" if options.quick else "2"]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
 SCENARIOS = {
     "startup": _started,
     "submit": submit,
@@ -288,6 +293,7 @@ SCENARIOS = {
     "growth": _grown,
     "disk": disk,
     "workers": _worked,
+    "callbacks": _called,
 }
 
 

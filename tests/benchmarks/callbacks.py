@@ -1,11 +1,12 @@
 """How late the end of a run is noticed, with callbacks and without, where runs take as long as real ones.
 
-Run `python tests/benchmarks/callbacks.py`. Runs take 60 to 300 s, four at a time in each of ten kernels that
-know twenty earlier ones. Everything is real, engines, ledgers, HTTP and signed calls; only the time of both
-sides runs twice as fast (`--times`), and what is printed is in the runs' own seconds.
+A scenario of `bench.py`. Runs take 60 to 300 s, four at a time in each of ten kernels that know twenty
+earlier ones. Everything is real, engines, ledgers, HTTP and signed calls; only the time of both sides runs
+faster (`--times`), and what is printed is in the runs' own seconds.
 """
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
@@ -95,7 +96,7 @@ class Kernel:
         return (stats["polls"] + stats["lists"]) / AT_ONCE
 
 
-def measure(called: bool, times: float) -> tuple[list[float], float]:  # noqa: FBT001 - one of two
+def measure(called: bool, times: float) -> dict[str, float]:  # noqa: FBT001 - one of two
     """Give how late each end was noticed, in the runs' own seconds, and the requests a run."""
     random = Random(15)
     with tempfile.TemporaryDirectory(prefix="kling-nb-callbacks-") as folder:
@@ -105,8 +106,14 @@ def measure(called: bool, times: float) -> tuple[list[float], float]:  # noqa: F
             place.mkdir()
             kernels.append(Kernel(place, random, times))
         try:
-            late = _late(kernels, called=called)
-            return late, statistics.mean(kernel.reads() for kernel in kernels)
+            late = sorted(_late(kernels, called=called))
+            return {
+                "right": len(late),
+                "mean_s": statistics.mean(late),
+                "p50_s": statistics.median(late),
+                "p95_s": late[int(len(late) * 0.95) - 1],
+                "requests": statistics.mean(kernel.reads() for kernel in kernels),
+            }
         finally:
             for kernel in kernels:
                 kernel.stage.close()
@@ -120,19 +127,12 @@ def _late(kernels: list[Kernel], *, called: bool) -> list[float]:
 
 
 def main() -> None:
-    """Measure both, and print a line of each."""
+    """Measure both ways, and print them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--times", type=float, default=2.0, help="how much faster time runs")
     times = parser.parse_args().times
-    for called in (False, True):
-        late, reads = measure(called, times)
-        ordered = sorted(late)
-        way = "called" if called else "polled"
-        print(
-            f"{way}: {len(late)} runs, noticed {statistics.mean(late):.2f} s late on average,"
-            f" {statistics.median(late):.2f} s at the median,"
-            f" {ordered[int(len(ordered) * 0.95)]:.2f} s at the 95th percentile; {reads:.1f} requests a run"
-        )
+    ways = {"polled": measure(called=False, times=times), "called": measure(called=True, times=times)}
+    print(json.dumps({"runs": KERNELS * AT_ONCE, "times": times, "ways": ways}))
 
 
 if __name__ == "__main__":

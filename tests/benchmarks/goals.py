@@ -99,6 +99,11 @@ def _synced(result: dict[str, Any]) -> Iterator[Goal]:
         yield f"disk, {wire}", "synced commits a run", found["synced"], 2.0, found["synced"] <= 2
 
 
+def _called(result: dict[str, Any]) -> Iterator[Goal]:
+    ratio = result["ways"]["called"]["mean_s"] / result["ways"]["polled"]["mean_s"]
+    yield "callbacks", "late on average, over that of polling", ratio, 1.0, ratio <= 1
+
+
 _OTHERS = {
     "startup": _started,
     "submit": _submitted,
@@ -108,6 +113,7 @@ _OTHERS = {
     "disk": _synced,
     # Beside themselves: one worker and several.
     "workers": lambda _result: iter(()),
+    "callbacks": _called,
 }
 
 
