@@ -1,6 +1,6 @@
 """The command line `kling-nb`: the same engine, for terminals and scripts.
 
-Invariants: an error is one line on stderr, broken at words on a terminal, and an exit code, never a traceback;
+Invariants: an error is one line on stderr, broken at words on a terminal, with an exit code and no traceback;
 `--json` output is one JSON document on stdout and nothing else; only `generate`, and `demo`, which plays,
 create runs.
 
@@ -81,7 +81,8 @@ def main() -> None:
         app()
     except errors.KlingError as error:
         said = f"kling-nb: {' '.join(errors.said(error))}"
-        sys.stderr.write(f"{_broken(said, _columns(sys.stderr))}\n")
+        width = _columns(sys.stderr) or len(said)
+        sys.stderr.write(f"{textwrap.fill(said, width, break_long_words=False, break_on_hyphens=False)}\n")
         misused = isinstance(error, errors.UsageError | errors.SettingsError)
         raise SystemExit(3 if isinstance(error, errors.BudgetError) else 2 if misused else 1) from None
     except OSError as error:
@@ -151,14 +152,10 @@ def sweep(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Of the sweep; else the file's.")] = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Quote it, send nothing.")] = False,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for its end, not only until it is sent.")
-    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end, not only its sending.")] = False,
     detached: Annotated[bool, typer.Option("--detached", help="Leave it to workers to send it.")] = False,
     max_cost: Annotated[str | None, typer.Option(metavar="USD", help="The most all of it may cost.")] = None,
-    confirm: Annotated[
-        bool, typer.Option("--confirm", help="Agree to the quote, and to what another grid adds.")
-    ] = False,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Agree to the quote and additions.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make a grid of clips from a file, or go on with one by name.
@@ -420,7 +417,3 @@ def _command(*words: str, as_json: bool) -> Any:
 def _columns(stream: IO[str] | None = None) -> int | None:
     """Give the width of the terminal; None where there is none."""
     return shutil.get_terminal_size().columns if (stream or sys.stdout).isatty() else None
-
-
-def _broken(text: str, width: int | None) -> str:
-    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False) if width else text
