@@ -147,6 +147,21 @@ def _clips_once(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session")
+def copying_engine(tmp_path_factory):
+    """What opens a new ledger in a file as a copy of one that was made once."""
+    from kling_nb.ledger.databases import sqlite
+    from support.databases import copying
+
+    return copying(sqlite.make_engine, tmp_path_factory.mktemp("ledgers"))
+
+
+@pytest.fixture(autouse=True)
+def _ledgers_once(copying_engine, monkeypatch):
+    """To make one takes as long as all else that many a test does; those of `ledger/` make their own."""
+    monkeypatch.setattr("kling_nb.ledger.databases.sqlite.make_engine", copying_engine)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _certificates_once():
     """The list of certificates is read once: a hundred authorities, for clients that speak to loopback."""

@@ -10,3 +10,8 @@ def where(request, tmp_path):
     """The place of a ledger of the test's own."""
     with new_place(request, tmp_path / "deep") as found:
         yield found
+
+
+@pytest.fixture(autouse=True)
+def _ledgers_once():
+    """Each ledger is made here as a user's is."""

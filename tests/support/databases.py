@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import socket
 import sqlite3
 import threading
@@ -11,6 +12,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
+from kling_nb.ledger.database import Ledger
 
 #: For tests of what only a file has.
 in_a_file = pytest.mark.parametrize("where", ["sqlite"], indirect=True)
@@ -29,6 +32,28 @@ def new_place(request, folder):
     else:
         with schema(request.getfixturevalue("postgresql")) as address:
             yield address
+
+
+def copying(make_engine, folder):
+    """A stand-in for `make_engine`: a file that is not there begins as a copy of a ledger made once."""
+    kept = folder / "kept.db"
+
+    def made(url):
+        engine, path = make_engine(url), Path(url.database)
+        # Whatever is wrong with the place is told where the ledger is opened.
+        with suppress(OSError):
+            if path != kept and not path.exists():
+                if not kept.exists():
+                    Ledger(kept).close()
+                part = path.with_name(f".{uuid.uuid4().hex}")
+                shutil.copyfile(kept, part)
+                try:
+                    os.link(part, path)
+                finally:
+                    part.unlink()
+        return engine
+
+    return made
 
 
 def is_postgresql(where):
