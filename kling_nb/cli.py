@@ -136,7 +136,7 @@ def generate_clip(
     money needs a declared budget: --max-cost, or KLING_NB_BUDGET.
     """
     from kling_nb.commands.answer import Answer
-    from kling_nb.commands.generate import generate
+    from kling_nb.commands.terminal import generate
     from kling_nb.session.api import current
 
     made = generate(current(), prompt, rest.args)

@@ -1,5 +1,6 @@
 """The shape of the house: what may import what, how files are named and how long they grow."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -20,6 +21,13 @@ NOTEBOOK_LIBRARIES = {
 }
 SAYS_NOTHING = {"common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 MAX_LINES = 420
+#: Of a folder, `__init__.py` counted.
+MAX_FILES = 14
+#: Words of an earlier private language; sentences may use them.
+NO_NAMES = re.compile(
+    r"_*(?:veil\w*|unveiled|hush|quietly|heard|echoes|stranger\w*|told|rouse|Wish|Wallet|Opening|Desk|Hands|Paper"
+    r"|lots|nought|anew|dearest)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +61,43 @@ def test_names_say_what_is_inside():
     parts = {part for file in FILES for part in file.relative_to(PACKAGE).with_suffix("").parts}
     assert {part for part in parts if part.strip("_") in SAYS_NOTHING} == set()
     assert len(parts) > 20
+
+
+def test_names_are_the_fields_words():
+    """No variable, parameter, attribute, function or class has a name of the private language."""
+    names = set()
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            fields = (getattr(node, field, None) for field in ("id", "arg", "attr", "name", "asname"))
+            names.update(name for name in fields if isinstance(name, str))
+    assert {name for name in names if NO_NAMES.fullmatch(name)} == set()
+    assert len(names) > 5_000
+
+
+def test_docstrings_name_the_parameters_there_are():
+    """What stands under `Args:` of a function is a parameter of it."""
+    wrong, count = [], 0
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            known = {arg.arg for arg in ast.walk(node.args) if isinstance(arg, ast.arg)}
+            section = re.search(
+                r"^Args:\n((?:    .*\n|\n)+)", f"{ast.get_docstring(node) or ''}\n", re.MULTILINE
+            )
+            listed = re.findall(r"^    \*{0,2}(\w+):", section[1], re.MULTILINE) if section else []
+            wrong += [f"{file.name}: {node.name}: {name}" for name in listed if name not in known]
+            count += len(listed)
+    assert wrong == []
+    assert count > 500
+
+
+def test_folders_stay_small():
+    """A folder of the package can be taken in at a glance; its root holds eight files."""
+    counts = {folder: len(list(folder.glob("*.py"))) for folder in {file.parent for file in FILES}}
+    assert {str(folder): count for folder, count in counts.items() if count > MAX_FILES} == {}
+    assert counts[PACKAGE] <= 8
+    assert len(counts) > 20
 
 
 def test_files_stay_short():

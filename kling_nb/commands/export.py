@@ -19,8 +19,7 @@ from kling_nb.exports.page import Page, write_page
 from kling_nb.exports.writer import Export, beside
 from kling_nb.records.privacy import is_redacted
 from kling_nb.records.saved_notebook import read_receipts
-from kling_nb.views.file_words import size_words
-from kling_nb.views.words import counted, there_are
+from kling_nb.views.words import counted, size_words, there_are
 
 __all__ = ["PAGE_FLAGS", "export_line", "page_line"]
 

@@ -52,7 +52,7 @@ def budget(call: CommandCall) -> Answer:
     """Show the caps; with `--session NAME` first join the session of that name.
 
     Args:
-        order: The line.
+        call: The line.
 
     Returns:
         The answer; its value is plain data.
@@ -193,7 +193,7 @@ def cost(call: CommandCall) -> Answer:
     """Show what was spent, and give the report.
 
     Args:
-        order: The line, with the flags `--all`, `--by`, `--since`, `--until`, `--project` and `--reconcile`.
+        call: The line, with the flags `--all`, `--by`, `--since`, `--until`, `--project` and `--reconcile`.
 
     Returns:
         The answer; its value is a `CostReport`.

@@ -1,4 +1,4 @@
-"""The commands of a terminal alone: `sandbox serve`, `callbacks serve`, `worker` and `ledger copy`.
+"""The commands of a terminal alone: `generate`, `sandbox serve`, `callbacks serve`, `worker`, `ledger copy`.
 
 Invariants: importing this imports nothing heavy, for `kling-nb --help` reads it; each server prints one JSON
 line on stdout, and only once it answers.
@@ -6,15 +6,22 @@ line on stdout, and only once it answers.
 
 import json
 import re
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kling_nb import errors
 
-__all__ = ["callbacks_app", "ledger_app", "sandbox_app", "worker"]
+if TYPE_CHECKING:
+    from kling_nb.commands.answer import Answer
+    from kling_nb.engine.runs import Runs
+    from kling_nb.session.session import Session
+
+__all__ = ["callbacks_app", "generate", "ledger_app", "sandbox_app", "worker"]
 
 sandbox_app = typer.Typer(
     help="The loopback server that plays both providers.", no_args_is_help=True, rich_markup_mode=None
@@ -23,6 +30,35 @@ callbacks_app = typer.Typer(
     help="What Runflow calls when a run has ended.", no_args_is_help=True, rich_markup_mode=None
 )
 ledger_app = typer.Typer(help="The ledger itself.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def generate(session: "Session", prompt: str, flags: Sequence[str]) -> "tuple[Runs, float | None] | Answer":
+    """Ask for a clip as a cell does; costs money unless the clip is already here.
+
+    Args:
+        session: Of this process.
+        prompt: The text of the cell.
+        flags: What a cell has in its line, a word each.
+
+    Returns:
+        The runs, and for how many seconds they are waited for at most; for `--dry-run` the plan.
+
+    Raises:
+        KlingError: The call is refused; nothing was sent.
+    """
+    from kling_nb.commands.dry_run import show_plan
+    from kling_nb.commands.syntax.cell import parse_cell
+    from kling_nb.engine.runs import Runs
+
+    try:
+        session.keys.refuse({"the line": " ".join(flags), "the prompt": prompt}, shapes=False)
+        order = parse_cell(shlex.join(flags), f"{prompt}\n", {}, folder=Path.cwd())
+        if order.dry_run:
+            return show_plan(session.plan(order.ask), order, session)
+        return Runs(session.open(order.ask)), order.timeout_s
+    except errors.KlingError as error:
+        error.may_spend = True
+        raise
 
 
 @sandbox_app.command("serve")

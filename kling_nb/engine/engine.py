@@ -25,8 +25,8 @@ from kling_nb.engine.driver import Driver
 from kling_nb.engine.job import Job
 from kling_nb.engine.leases import Leases
 from kling_nb.engine.limits import Clock, Limits
-from kling_nb.engine.lookup import Access, Accesses, Seen, ask_cancel, can_cancel, look
 from kling_nb.engine.places import Places
+from kling_nb.engine.polling.lookup import Access, Accesses, Seen, ask_cancel, can_cancel, look
 from kling_nb.engine.polling.poller import Poller
 from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, LedgerError, StoreError

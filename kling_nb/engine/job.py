@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from kling_nb.addresses import is_loopback
 from kling_nb.engine.limits import Clock, Limits
-from kling_nb.engine.lookup import MOST_FOLLOWED
+from kling_nb.engine.polling.lookup import MOST_FOLLOWED
 from kling_nb.engine.polling.poller import Poller
 from kling_nb.engine.polling.schedule import LOOPBACK_SCALE, back_off
 from kling_nb.engine.run import Run
@@ -24,7 +24,7 @@ from kling_nb.files import Checkpoint, no_checkpoint
 from kling_nb.ledger.database import LeaseLostError, Ledger
 from kling_nb.ledger.places import leave
 from kling_nb.ledger.transaction import Transaction
-from kling_nb.ledger.uploads import note_upload
+from kling_nb.ledger.work.uploads import note_upload
 from kling_nb.media.folder import Store
 from kling_nb.providers.base import Provider, Snapshot
 from kling_nb.providers.messages import Call, Reply

@@ -74,7 +74,7 @@ def decide(
 
     Args:
         candidates: Every known run of the same request key.
-        wish: What the call allows.
+        policy: What the call allows.
         loopback: Whether an origin is on this machine.
         verified: Whether a finished run's file is here and whole.
         fetchable: Whether its provider can be asked for the file again, with the key that made it.

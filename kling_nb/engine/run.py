@@ -31,10 +31,9 @@ from kling_nb.records.run import FrontEnd, MediaFacts, Mode, RunRecord, RunStatu
 from kling_nb.views.card import card, line, status_line
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.embed import Inset, Kept, inset
-from kling_nb.views.file_words import file_words
 from kling_nb.views.html import DOT, join, tag
 from kling_nb.views.waits import Turn
-from kling_nb.views.words import status_word
+from kling_nb.views.words import file_words, status_word
 
 __all__ = ["Run", "Video", "card_state"]
 

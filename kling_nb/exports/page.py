@@ -19,8 +19,7 @@ from kling_nb.exports.page_sanitizer import Cleaner
 from kling_nb.files import write_whole
 from kling_nb.records.saved_notebook import read_receipts
 from kling_nb.records.secrets import strings
-from kling_nb.views.file_words import size_words
-from kling_nb.views.words import there_are
+from kling_nb.views.words import size_words, there_are
 
 __all__ = ["Page", "write_page"]
 

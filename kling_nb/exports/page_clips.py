@@ -21,8 +21,7 @@ from kling_nb.files import file_sha256
 from kling_nb.records.receipt_model import CLIP_SUFFIXES
 from kling_nb.records.run import RunRecord
 from kling_nb.views.embed import data_address, growth
-from kling_nb.views.file_words import size_words
-from kling_nb.views.words import there_are
+from kling_nb.views.words import size_words, there_are
 
 __all__ = ["Clips", "PageClip"]
 

@@ -302,7 +302,7 @@ def _callbacks(after: int | None, transaction: Transaction) -> tuple[int, list[s
     last = int(connection.exec_driver_sql("SELECT coalesce(max(number), 0) FROM events").scalar_one())
     if after is None or last == after:
         return last, []
-    told = sa.select(EVENTS.c.run_id).where(
+    called = sa.select(EVENTS.c.run_id).where(
         EVENTS.c.number > after, EVENTS.c.number <= last, EVENTS.c.kind == CALLED
     )
-    return last, list(connection.scalars(told))
+    return last, list(connection.scalars(called))

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from kling_nb.ledger.databases.statements import is_postgresql
 from kling_nb.ledger.figures import add_figures
 from kling_nb.ledger.places import add_places
-from kling_nb.ledger.uploads import add_uploads
 from kling_nb.ledger.work.detached import add_detached
+from kling_nb.ledger.work.uploads import add_uploads
 from kling_nb.records.run import RunRecord
 
 __all__ = [

@@ -32,10 +32,9 @@ from kling_nb.files import (
 )
 from kling_nb.media import probe as probing
 from kling_nb.media.claims import Claims
-from kling_nb.media.copies import link_or_copy
+from kling_nb.media.disk import link_or_copy, refuse_full, try_room
 from kling_nb.media.index import FolderIndex
 from kling_nb.media.names import file_stem
-from kling_nb.media.room import refuse_full, try_room
 from kling_nb.media.sidecars import SidecarReader, Sidecars, receipt_bytes
 from kling_nb.records.privacy import is_redacted
 from kling_nb.records.receipt_model import is_bare_name

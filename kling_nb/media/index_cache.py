@@ -133,18 +133,18 @@ class IndexCache:
                     db.executemany(statement, rows)
 
     def _connect(self) -> sqlite3.Connection | None:
-        for anew in (False, True):
+        for fresh in (False, True):
             if self._connection is not None or not self._usable:
                 break
             try:
-                self._connection = self._opened(anew=anew)
+                self._connection = self._opened(fresh=fresh)
             except (sqlite3.Error, OSError):
-                self._usable = not anew
+                self._usable = not fresh
         return self._connection
 
-    def _opened(self, *, anew: bool) -> sqlite3.Connection:
+    def _opened(self, *, fresh: bool) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        for suffix in ("", "-wal", "-shm") if anew else ():
+        for suffix in ("", "-wal", "-shm") if fresh else ():
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
         db = sqlite3.connect(self._path, timeout=1, check_same_thread=False)
         try:

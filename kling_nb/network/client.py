@@ -29,7 +29,7 @@ from kling_nb.network.direct import DirectCalls, body_of, prefix_of, prepare_cal
 from kling_nb.network.download import (
     ACCEPT,
     Downloaded,
-    Opening,
+    OpenResponse,
     Sink,
     check_link,
     declared_size,
@@ -370,7 +370,9 @@ async def _exchange(
     return _reply(response.status_code, response.headers.raw, body, key)
 
 
-async def _exchange_directly(opening: Opening, call: Call, place: Origin, key: SecretStr | None) -> Reply:
+async def _exchange_directly(
+    opening: OpenResponse, call: Call, place: Origin, key: SecretStr | None
+) -> Reply:
     async with await opening() as response:
         # aiohttp itself refuses a body that is not as long as the answer says.
         return _reply(

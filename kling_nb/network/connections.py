@@ -320,7 +320,7 @@ def open_client(
     """Make the client of a lane; it connects to nothing yet.
 
     Args:
-        lane: What the client is for.
+        connection: What the client is for.
         connect_timeout_s: Seconds for the whole of resolving, connecting and TLS.
         read_timeout_s: Seconds without a byte.
         resolver: Resolves names instead of the system, for tests; not closed here.

@@ -22,10 +22,10 @@ from kling_nb.network.connections import Exchange
 from kling_nb.network.direct import as_httpx
 from kling_nb.network.download_error import DownloadError
 
-__all__ = ["ACCEPT", "Downloaded", "Opening", "Sink", "check_link", "declared_size", "fetch"]
+__all__ = ["ACCEPT", "Downloaded", "OpenResponse", "Sink", "check_link", "declared_size", "fetch"]
 
 #: Opens an address, and gives the answer before its body is read.
-Opening = Callable[[], Awaitable[aiohttp.ClientResponse]]
+OpenResponse = Callable[[], Awaitable[aiohttp.ClientResponse]]
 
 ACCEPT = {"accept": "video/*,*/*;q=0.5"}
 
@@ -115,7 +115,7 @@ async def fetch(
     allowed_hosts: tuple[str, ...] | None,
     bearer: httpx.Headers | None,
     max_bytes: int,
-    directly: Opening | None = None,
+    directly: OpenResponse | None = None,
 ) -> Downloaded:
     """Stream a checked link into a file.
 

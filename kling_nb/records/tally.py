@@ -73,7 +73,7 @@ def tally_of(record: RunRecord) -> Tally:
     """
     estimate = record.estimate.micros if record.estimate.currency == "USD" else None
     billed, settled, unsure = record.billed_micros, record.settled_micros, is_open(record)
-    told = record.reported_micros is not None or unsure
+    reports = record.reported_micros is not None or unsure
     both = settled is not None and estimate is not None
     return Tally(
         play=record.play,
@@ -90,9 +90,9 @@ def tally_of(record: RunRecord) -> Tally:
         pending=record.status.pending,
         estimated=estimate or 0,
         estimated_known=estimate is not None,
-        reported=(billed or 0) if told else 0,
-        reported_known=told and billed is not None,
-        reports=told,
+        reported=(billed or 0) if reports else 0,
+        reported_known=reports and billed is not None,
+        reports=reports,
         settled=settled or 0,
         settled_known=settled is not None,
         unknown=record.status.ended and settled is None,

@@ -12,7 +12,7 @@ from typing import Any
 
 from kling_nb.config.keys import KEY_VARIABLES, fingerprint
 from kling_nb.config.settings import Settings, provider_origin
-from kling_nb.engine.lookup import Access
+from kling_nb.engine.polling.lookup import Access
 from kling_nb.engine.run import Run
 from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.ledger.database import Ledger

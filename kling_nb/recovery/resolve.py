@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from kling_nb.engine.engine import Engine
-from kling_nb.engine.lookup import Access, Seen
+from kling_nb.engine.polling.lookup import Access, Seen
 from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, UsageError, WaitTimeoutError
 from kling_nb.ledger.database import Ledger

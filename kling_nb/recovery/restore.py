@@ -14,7 +14,7 @@ from kling_nb.config.environment import media_folder
 from kling_nb.errors import KlingError, UsageError
 from kling_nb.files import file_sha256
 from kling_nb.media.bringing import bring_from, take_in
-from kling_nb.media.copies import link_or_copy
+from kling_nb.media.disk import link_or_copy
 from kling_nb.media.folder import Store
 from kling_nb.media.remote import Depot
 from kling_nb.records.privacy import redact_error

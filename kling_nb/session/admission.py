@@ -14,14 +14,14 @@ from typing import Any
 
 from kling_nb.addresses import is_loopback
 from kling_nb.engine.engine import Engine
-from kling_nb.engine.lookup import Access
+from kling_nb.engine.polling.lookup import Access
 from kling_nb.engine.reuse import ReusePolicy
 from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError, StoreError
 from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.transaction import Transaction
-from kling_nb.ledger.uploads import note_upload
 from kling_nb.ledger.work.detached import detach
+from kling_nb.ledger.work.uploads import note_upload
 from kling_nb.media.folder import Store
 from kling_nb.media.names import file_stem
 from kling_nb.media.sidecars import Sidecars
@@ -54,8 +54,8 @@ class Admission:
         model: The model.
         provider: Where new runs go.
         price: Of one new run.
-        wish: What the call allows.
-        wallet: What may be spent.
+        policy: What the call allows.
+        budget: What may be spent.
         ledger: The ledger.
         engine: What carries the runs.
         store: The media folder.

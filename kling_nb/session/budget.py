@@ -100,7 +100,7 @@ class Budget:
 
     @classmethod
     def of(cls, settings: Settings, *, session_id: str, headless: bool, play: bool) -> "Budget":
-        """Make the wallet that the settings allow."""
+        """Make the budget that the settings allow."""
         return cls(
             session_id=session_id,
             cap_micros=settings.budget_micros,

@@ -1,7 +1,8 @@
 """What the calls of one moment share: settings, keys, place and prices, each read once for all of them.
 
 Invariants: whatever can be refused before ledger and folder are looked at is refused here; a key that stands
-in what would be sent, kept or repeated refuses the call.
+in what would be sent, kept or repeated refuses the call; a record's own origin is never trusted with a key,
+only the configured one.
 """
 
 from collections.abc import Callable
@@ -10,28 +11,33 @@ from datetime import date
 from functools import cache, partial
 from importlib.metadata import version
 
+from pydantic import SecretStr
+
 from kling_nb.addresses import is_loopback
 from kling_nb.config.environment import Surroundings
 from kling_nb.config.git import commit_of
-from kling_nb.config.keys import check_length, fingerprint
+from kling_nb.config.keys import Key, check_length, fingerprint
 from kling_nb.config.session_keys import KeyHolder, looked_for_once
 from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.engine.engine import Engine
-from kling_nb.engine.lookup import Access
+from kling_nb.engine.polling.lookup import Access
 from kling_nb.engine.reuse import ReusePolicy
+from kling_nb.errors import KeyMissingError, UsageError
 from kling_nb.ledger.database import Ledger
 from kling_nb.pricing.catalog import Model
 from kling_nb.pricing.estimate import Bill
+from kling_nb.providers import make_provider
 from kling_nb.records.money import Estimate
-from kling_nb.records.run import RunRecord
+from kling_nb.records.run import RunRecord, ids_of
 from kling_nb.records.saved_notebook import runs_in_outputs
 from kling_nb.records.secrets import texts_of
 from kling_nb.session.admission import Admission
 from kling_nb.session.budget import Budget
 from kling_nb.session.plan import Ask, offer_for
-from kling_nb.session.reach import access_for
 
-__all__ = ["CallContext"]
+__all__ = ["CallContext", "access_for"]
+
+_SANDBOX_KEY = SecretStr("sandbox")
 
 
 class CallContext:
@@ -166,3 +172,44 @@ class CallContext:
 @cache
 def _own_version() -> str:
     return version("kling-nb")
+
+
+def access_for(
+    record: RunRecord, *, settings: Callable[[], Settings], find_key: Callable[[str], Key | None]
+) -> Access:
+    """Give what is needed to ask about a run, or say why it cannot be asked about.
+
+    Args:
+        record: The run.
+        settings: Reads the settings as they are now; not called for a play run.
+        find_key: Gives the key for a provider, if there is one.
+
+    Returns:
+        Adapter, key and account.
+
+    Raises:
+        UsageError: The run was made at another address than the configured one.
+        KeyMissingError: There is no key for its provider.
+    """
+    if record.provider == "sandbox":
+        # Its own address: the sandbox of another kernel may still be there, and no key is at stake.
+        if not is_loopback(record.origin):
+            raise UsageError(f"Run {record.id} claims a sandbox on another machine.", run_id=record.id)
+        return Access(provider=make_provider("sandbox", record.origin), key=_SANDBOX_KEY, account="sandbox")
+    adapter = make_provider(record.provider, provider_origin(settings(), record.provider))
+    if adapter.base_url != record.origin:
+        raise UsageError(
+            f"Run {record.id} was made at another address of {adapter.label} than the present one.",
+            charged=record.charged,
+            cure=f"Set KLING_NB_{record.provider.upper()}_URL as it was, then run the cell again.",
+            **ids_of(record),
+        )
+    key = find_key(record.provider)
+    if key is None:
+        raise KeyMissingError(
+            f"Run {record.id} is pending at {adapter.label}, and there is no key to ask about it.",
+            charged=record.charged,
+            cure="Nothing was sent. Set the key (`%kling keys`), then run the cell again.",
+            **ids_of(record),
+        )
+    return Access(provider=adapter, key=key.secret, account=fingerprint(key))

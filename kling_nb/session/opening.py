@@ -123,10 +123,10 @@ def open_many(calls: Sequence[Admission], *, whole: bool) -> list[Opened]:
     Raises:
         KlingError: All of them are refused; nothing was sent.
     """
-    return _Opening(calls, whole=whole).open() if calls else []
+    return _Batch(calls, whole=whole).open() if calls else []
 
 
-class _Opening:
+class _Batch:
     """Some calls being opened, and what has refused which of them so far."""
 
     def __init__(self, calls: Sequence[Admission], *, whole: bool) -> None:

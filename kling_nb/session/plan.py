@@ -358,7 +358,7 @@ def plan_takes(
     Args:
         ask: The call.
         model: Our id of the model.
-        wish: What the call allows.
+        policy: What the call allows.
         candidates: Every known run of any of its request keys.
         loopback: Whether an origin is on this machine.
         verified: Whether a finished run's file is here and whole.

@@ -25,7 +25,7 @@ from kling_nb.config.loading import current_settings
 from kling_nb.config.session_keys import KeyHolder
 from kling_nb.config.settings import Settings, provider_origin
 from kling_nb.engine.engine import Engine
-from kling_nb.engine.lookup import Access
+from kling_nb.engine.polling.lookup import Access
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Handles, Runs
 from kling_nb.errors import KlingError, UsageError
@@ -39,12 +39,11 @@ from kling_nb.records.base import utc_now
 from kling_nb.records.money import Cap, Estimate, Totals
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.session.budget import Budget, named_session
-from kling_nb.session.context import CallContext
+from kling_nb.session.context import CallContext, access_for
 from kling_nb.session.folder_runs import in_folder
 from kling_nb.session.forecast import forecast
 from kling_nb.session.opening import Opened, open_many
 from kling_nb.session.plan import Ask, Plan
-from kling_nb.session.reach import access_for
 from kling_nb.session.sandboxes import Sandboxes
 from kling_nb.views.html import tag
 from kling_nb.views.words import unread_words

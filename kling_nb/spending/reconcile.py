@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kling_nb.config.keys import KEY_VARIABLES, fingerprint
-from kling_nb.engine.lookup import Access, Seen, balance, look
+from kling_nb.engine.polling.lookup import Access, Seen, balance, look
 from kling_nb.engine.watch import reported
 from kling_nb.errors import KlingError
 from kling_nb.ledger.tallies import Chosen

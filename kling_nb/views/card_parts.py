@@ -13,10 +13,10 @@ from kling_nb.records.privacy import redacted, words_of
 from kling_nb.records.request import Shot
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.views import html, words
-from kling_nb.views.file_words import file_words
 from kling_nb.views.html import DOT, Html, join, prose, safe_url, tag
 from kling_nb.views.outcome import ending
 from kling_nb.views.waits import Turn
+from kling_nb.views.words import file_words
 
 __all__ = [
     "CardState",

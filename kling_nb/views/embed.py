@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kling_nb.errors import UsageError
 from kling_nb.records.run import FrontEnd, Mode, RunRecord, RunStatus
-from kling_nb.views.file_words import size_words, unplayed_words
+from kling_nb.views.words import size_words, unplayed_words
 
 __all__ = ["ASKED_MOST", "Inset", "Kept", "data_address", "growth", "inset", "refuse_too_much"]
 

@@ -12,9 +12,8 @@ from kling_nb.records.money import in_currency, usd
 from kling_nb.records.privacy import redacted
 from kling_nb.records.provenance import source_type
 from kling_nb.records.run import Earlier, MediaFacts, RunRecord, RunStatus, charged
-from kling_nb.views.file_words import file_words
 from kling_nb.views.html import DOT, MONO, Html, details, join, tag
-from kling_nb.views.words import host, short
+from kling_nb.views.words import file_words, host, short
 
 __all__ = ["receipt"]
 

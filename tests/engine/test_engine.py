@@ -515,7 +515,7 @@ def test_a_full_disk_at_the_end_is_told_as_paid(build, monkeypatch):
     until(lambda: run.provider_run_id)
     disk = type(shutil.disk_usage("/"))
     with monkeypatch.context() as full:
-        full.setattr("kling_nb.media.room.shutil.disk_usage", lambda _: disk(1, 1, 1000))
+        full.setattr("kling_nb.media.disk.shutil.disk_usage", lambda _: disk(1, 1, 1000))
         house.let_go()
         run.wait(90)
     assert (run.status, run.error.charged) == ("saving", "yes")

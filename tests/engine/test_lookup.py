@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from kling_nb.engine.lookup import Access, Accesses
+from kling_nb.engine.polling.lookup import Access, Accesses
 from kling_nb.errors import SettingsError
 from kling_nb.providers import make_provider
 from support.clips import make_record

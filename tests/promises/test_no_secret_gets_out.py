@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from kling_nb.config.keys import Key, find_key
 from kling_nb.config.loading import load_settings
-from kling_nb.engine.lookup import Access
+from kling_nb.engine.polling.lookup import Access
 from kling_nb.errors import KlingError, SettingsError
 from kling_nb.loop import Loop
 from kling_nb.notebook.line import run_command

@@ -35,7 +35,7 @@ SHOTS = [{"prompt": "A vineyard", "duration": 4}, {"prompt": "Two hands", "durat
 # -- nothing is sent where anything is wrong --------------------------------------------------
 def no_room(house):
     disk = type("Disk", (), {"free": 10_000_000})
-    house.patch.setattr("kling_nb.media.room.shutil.disk_usage", lambda _: disk)
+    house.patch.setattr("kling_nb.media.disk.shutil.disk_usage", lambda _: disk)
     return {}
 
 

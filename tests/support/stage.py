@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from kling_nb.engine.engine import Engine
 from kling_nb.engine.limits import Limits
-from kling_nb.engine.lookup import Access
+from kling_nb.engine.polling.lookup import Access
 from kling_nb.ledger.database import Ledger
 from kling_nb.loop import Loop
 from kling_nb.pricing.catalog import find_model

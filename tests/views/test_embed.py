@@ -15,8 +15,8 @@ from kling_nb.records.run import MediaFacts, RunStatus
 from kling_nb.views.card import card, line
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.embed import ASKED_MOST, Kept, data_address, growth, inset, refuse_too_much
-from kling_nb.views.file_words import size_words
 from kling_nb.views.grid import grid
+from kling_nb.views.words import size_words
 from support.clips import make_clip, make_record
 from support.kernels import WATCHFUL, errors, execute, kernel_in, let_go, notebook, texts
 from support.lab import Lab

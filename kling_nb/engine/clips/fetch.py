@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from kling_nb.engine.lookup import Access, look
+from kling_nb.engine.polling.lookup import Access, look
 from kling_nb.errors import StoreError
 from kling_nb.files import Checkpoint, Signature, no_checkpoint, signature_of
 from kling_nb.media.folder import Store

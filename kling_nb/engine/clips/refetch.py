@@ -14,12 +14,12 @@ from kling_nb.engine.clips.fetch import fetch_again
 from kling_nb.engine.clips.save import cost_note, settled_money
 from kling_nb.engine.clips.uploads import Uploads
 from kling_nb.engine.job import Job
-from kling_nb.engine.lookup import Access
+from kling_nb.engine.polling.lookup import Access
 from kling_nb.engine.polling.schedule import back_off
 from kling_nb.engine.run import Run
 from kling_nb.engine.watch import Denials, reported
 from kling_nb.errors import KlingError, ProviderError, StoreError, TransportError
-from kling_nb.ledger.uploads import note_upload
+from kling_nb.ledger.work.uploads import note_upload
 from kling_nb.media.folder import Store
 from kling_nb.network.download_error import DownloadError
 from kling_nb.pricing.catalog import provider_label

@@ -13,7 +13,7 @@ from kling_nb.engine.clips.fetch import Fetcher, NoClipError
 from kling_nb.engine.detach import detached
 from kling_nb.engine.folder_state import kept_clip
 from kling_nb.engine.job import Job
-from kling_nb.engine.lookup import Access
+from kling_nb.engine.polling.lookup import Access
 from kling_nb.engine.polling.schedule import back_off
 from kling_nb.engine.watch import Denials, check_account, ended_money, reported, sandbox_gone
 from kling_nb.errors import KlingError, StoreError, TransportError

@@ -12,7 +12,7 @@ from kling_nb.engine.polling.schedule import back_off
 from kling_nb.engine.run import Run
 from kling_nb.errors import KlingError
 from kling_nb.ledger.database import Ledger
-from kling_nb.ledger.uploads import is_waiting, uploaded, waiting_uploads
+from kling_nb.ledger.work.uploads import is_waiting, uploaded, waiting_uploads
 from kling_nb.media.bringing import bring_from
 from kling_nb.media.folder import Store
 from kling_nb.media.team_store import TeamStore

@@ -27,11 +27,11 @@ class Callbacks:
     """Looks for calls; belongs to the background loop.
 
     Args:
-        told: Called with our id of each run whose provider has called.
+        on_call: Called with our id of each run whose provider has called.
     """
 
-    def __init__(self, told: Callable[[str], None]) -> None:
-        self._told = told
+    def __init__(self, on_call: Callable[[str], None]) -> None:
+        self._on_call = on_call
         self._expected: dict[str, Job] = {}
         #: Those of them whose own events were read.
         self._known: set[str] = set()
@@ -73,7 +73,7 @@ class Callbacks:
                     self._known.add(run_id)
                 after = last
                 for run_id in self._expected.keys() & set(called):
-                    self._told(run_id)
+                    self._on_call(run_id)
             pause_s = min((job.wait_s(_LOOK_S) for job in self._expected.values()), default=0)
             new = asyncio.ensure_future(self._new.wait())
             pause = asyncio.ensure_future(clock.sleep(ledger.changes.look_s(pause_s)))

@@ -17,8 +17,8 @@ from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.databases.statements import is_postgresql, ledger_now
 from kling_nb.ledger.rows import read_row
 from kling_nb.ledger.schema import EVENTS, LIVE, RUNS, SWEEP_MEMBERS, SWEEPS, VOTES, row_of
-from kling_nb.ledger.uploads import note_upload
 from kling_nb.ledger.work.detached import unsent_runs
+from kling_nb.ledger.work.uploads import note_upload
 from kling_nb.records.privacy import redacted
 
 __all__ = ["copy_ledger"]

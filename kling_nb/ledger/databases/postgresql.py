@@ -146,7 +146,7 @@ def add_notices_to_many(connection: sa.Connection) -> None:
     moved = f"OLD.status <> NEW.status AND {is_left}"
     given_back = f"NEW.status = 'created' AND NEW.owner IS NULL AND OLD.owner IS NOT NULL AND {is_left}"
     moves, more = _tell(f"'{DETACHED}'"), _tell(f"'{WORK}'")
-    for name, what, table, when, told in (
+    for name, what, table, when, notices in (
         ("detached_moved", "UPDATE OF status", "runs", moved, moves),
         ("detached_left", "DELETE", "detached", "TRUE", moves),
         ("detached_added", "INSERT", "detached", "TRUE", more),
@@ -155,7 +155,7 @@ def add_notices_to_many(connection: sa.Connection) -> None:
         ("called_back", "INSERT", "events", f"NEW.kind = '{CALLED}'", _tell(f"'{CALLED}'")),
     ):
         drop_trigger(connection, name, table)
-        add_trigger(connection, name, f"AFTER {what} ON {table}", when, told)
+        add_trigger(connection, name, f"AFTER {what} ON {table}", when, notices)
 
 
 def _tell(what: str) -> str:

@@ -23,7 +23,7 @@ class Board:
 
     Args:
         of: The field of the request model that holds rows.
-        told: Called with all rows on every change that a person makes.
+        on_change: Called with all rows on every change that a person makes.
     """
 
     def __init__(self, of: Field, on_change: OnChange) -> None:

@@ -113,7 +113,7 @@ async def look(transport: "Transport", access: Access, provider_run_id: str) -> 
 
     Args:
         transport: The network.
-        reach: The provider and the key.
+        access: The provider and the key.
         provider_run_id: The provider's id.
 
     Returns:
@@ -172,7 +172,7 @@ async def balance(transport: "Transport", access: Access) -> str:
 
     Args:
         transport: The network.
-        reach: The provider and the key.
+        access: The provider and the key.
 
     Returns:
         Decimal dollars as text.

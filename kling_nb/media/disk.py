@@ -1,13 +1,18 @@
-"""Whether there is room in a media folder, found out by really writing."""
+"""The disk of a media folder: whether there is room, found out by really writing, and copies of clips.
 
+A copy is a link where the system has such, so that it takes no room.
+"""
+
+import os
 import shutil
 from pathlib import Path
 
 from kling_nb.errors import StoreError
-from kling_nb.files import open_new, part_name
+from kling_nb.files import copy_and_hash, open_new, part_name
 from kling_nb.media.index import FolderIndex
+from kling_nb.records.run import RunRecord
 
-__all__ = ["refuse_full", "try_room"]
+__all__ = ["link_or_copy", "refuse_full", "try_room"]
 
 
 def try_room(folder: Path, index: FolderIndex) -> int:
@@ -60,3 +65,23 @@ def refuse_full(free: int, need_bytes: int) -> None:
             f"{need_bytes / 1e6:,.0f} MB.",
             cure="Nothing was sent; make room or set KLING_NB_MEDIA to another folder.",
         )
+
+
+def link_or_copy(source: Path, part: Path, record: RunRecord) -> None:
+    """Link or copy a clip into another folder.
+
+    Args:
+        source: The clip.
+        part: A name that is free.
+        record: The run whose clip it is.
+
+    Raises:
+        StoreError: It was copied, and is not the recorded one.
+    """
+    try:
+        os.link(source, part)
+    except (OSError, NotImplementedError):
+        if record.media is None or copy_and_hash(source, part) != record.media.sha256:
+            raise StoreError(
+                "The clip changed while it was copied.", charged=record.charged, run_id=record.id
+            ) from None
