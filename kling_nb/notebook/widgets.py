@@ -194,7 +194,8 @@ class ClipSource:
             return "This view has no such clip."
         media = record.media
         if record.status is not RunStatus.SUCCEEDED or media is None:
-            return f"There is no clip: the run is {status_word(record.status)}."
+            again = " Run this cell again when it is done." if record.status.pending else ""
+            return f"There is no clip: the run is {status_word(record.status)}.{again}"
         store = self._store(record.folder)
         if store.path(record) is None:
             return f"The clip is not here: {one_line(media.file)} is missing from the media folder."

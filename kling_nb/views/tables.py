@@ -88,13 +88,15 @@ def table(
 def _looks(headers: Sequence[str], rows: Sequence[Sequence[object]], letters: str) -> list[str]:
     """Give each column a width, so that all rows break at the same one."""
     looks = []
-    for letter, *cells in zip(letters, headers, *rows, strict=True):
+    for at, (letter, *cells) in enumerate(zip(letters, headers, *rows, strict=True), 1):
         most = max(map(_columns, map(_plain, cells)))
         # Where there are no words, a drawing.
         width = _PX * min(most, _NAME if letter == "m" else most) if most else _DRAWN
         flex, space = f"0 0 {width}px;min-width:0", "pre-wrap" if letter == "w" else "nowrap"
         if letter in _LEAST_PX:
-            flex = f"1 0 {min(width, _LEAST_PX[letter])}px;max-width:{width}px"
+            # Wide letters need more than this; behind the last column there is nothing to keep near.
+            most_px = f";max-width:{width}px" if at < len(letters) else ""
+            flex = f"1 0 {min(width, _LEAST_PX[letter])}px{most_px}"
         if letter in "eg":
             flex += ";overflow:hidden;text-overflow:ellipsis"
         looks.append(f"text-align:{_SIDES[letter]};padding:3px 0;white-space:{space};flex:{flex}")
