@@ -38,6 +38,7 @@ class Camera:
         self.tab = tab
         self.box = tab.page.locator(".kling-form")
         self._folder, self._look, self._names = folder, look, names
+        self.every = not names
 
     def shoot(self, name: str, *, whole: bool = False) -> None:
         """Take one, of the form or of its whole cell."""
@@ -66,10 +67,7 @@ def take(camera: Camera, *, narrow: bool) -> None:
     camera.shoot("form-empty")
     box.get_by_label("Prompt", exact=True).fill(FOX)
     box.locator(".kling-go:enabled").wait_for()
-    if narrow:
-        camera.shoot("form-narrow")
-    else:
-        camera.shoot("form")
+    camera.shoot("form-narrow" if narrow and not camera.every else "form")
     camera.turn("More")
     box.get_by_text("What each can do").click()
     camera.turn("Payload")
