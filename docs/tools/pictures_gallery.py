@@ -61,7 +61,7 @@ def take(folder: Path, pictures: Path, *, dark: bool, width: int) -> None:
             voted = "All 4 pairs are rated" if number == 4 else f"{number} of 4 pairs rated"
             page.locator(".kling-rate .kling-status", has_text=voted).wait_for()
         tab.run_cell(4)
-        shoot(tab, 4, ".jp-OutputArea-output", pictures / f"scores{look}.png")
+        shoot(tab, 4, ".jp-Cell-outputWrapper", pictures / f"scores{look}.png")
 
 
 if __name__ == "__main__":
