@@ -16,6 +16,7 @@ from kling_nb import cli
 from kling_nb.commands.demo import Demo
 from kling_nb.ledger.database import Ledger
 from support.clips import make_record
+from support.warm import run_command, tool
 
 WORDS = "Ein Fuchs \u72d0 \u2014 \u00e9 \U0001f98a"
 
@@ -112,12 +113,16 @@ def test_a_clip_is_made_from_the_command_line(tmp_path):
     }
 
     def generate(*words):
-        command = [sys.executable, "-m", "kling_nb", "generate", *words]
-        return subprocess.run(
-            command, cwd=tmp_path, env=os.environ | settings, capture_output=True, text=True, check=False
-        )
+        return tool("generate", *words, cwd=tmp_path, env=os.environ | settings)
 
-    made = generate("A fox", "-d", "3", "-n", "2", "--json")
+    made = subprocess.run(
+        [sys.executable, "-m", "kling_nb", "generate", "A fox", "-d", "3", "-n", "2", "--json"],
+        cwd=tmp_path,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (made.returncode, made.stderr) == (0, "")
     receipts = json.loads(made.stdout)
     assert [receipt["status"] for receipt in receipts] == ["succeeded"] * 2
@@ -139,14 +144,9 @@ def test_a_script_that_does_not_wait_is_told(tmp_path):
     settings = {"KLING_NB_LEDGER": str(tmp_path / "ledger.db"), "KLING_NB_SANDBOX_WAIT": "0.1"}
 
     def ended(code, **options):
-        return subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=tmp_path,
-            env=os.environ | settings,
-            text=True,
-            check=True,
-            **options,
-        )
+        done = run_command([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | settings, **options)
+        assert done.returncode == 0
+        return done
 
     left = ended(script, stderr=subprocess.PIPE).stderr
     (record,) = Ledger(tmp_path / "ledger.db").runs()
@@ -189,14 +189,13 @@ def test_what_is_wrong_is_broken_at_words_on_a_terminal(tmp_path):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 60))
     for words in (["generate", "A fox", "-d", "99"], ["spend"], ["doctor"]):
-        subprocess.run(
-            [sys.executable, "-m", "kling_nb", *words],
+        run_command(
+            ["kling-nb", *words],
             cwd=tmp_path,
             env=os.environ | {"KLING_NB_LEDGER": str(tmp_path / "ledger.db")},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            check=False,
         )
     shown = whole(ours, theirs)
     assert "at most 15, not 99" in " ".join(shown.split())

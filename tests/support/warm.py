@@ -87,16 +87,20 @@ class Popen(subprocess.Popen):
         return _server().ask({"wait": self.pid})
 
 
-def tool(*words, timeout=60, **options):
-    """Run the command line to its end; gives what `subprocess.run` gives, with both outputs as text."""
-    command = ["kling-nb", *words]
-    with Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
+def run_command(command, *, timeout=60, **options):
+    """Run a command to its end; gives what `subprocess.run` gives, as text."""
+    with Popen(command, text=True, **options) as process:
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
     return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def tool(*words, **options):
+    """Run the command line to its end, with both outputs."""
+    return run_command(["kling-nb", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
 def _read_at_start(env):
