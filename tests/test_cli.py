@@ -16,7 +16,7 @@ from kling_nb import cli
 from kling_nb.commands.demo import Demo
 from kling_nb.ledger.database import Ledger
 from support.clips import make_record
-from support.warm import run_command, tool
+from support.warm import run_process, tool
 
 WORDS = "Ein Fuchs \u72d0 \u2014 \u00e9 \U0001f98a"
 
@@ -144,7 +144,7 @@ def test_a_script_that_does_not_wait_is_told(tmp_path):
     settings = {"KLING_NB_LEDGER": str(tmp_path / "ledger.db"), "KLING_NB_SANDBOX_WAIT": "0.1"}
 
     def ended(code, **options):
-        done = run_command([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | settings, **options)
+        done = run_process([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | settings, **options)
         assert done.returncode == 0
         return done
 
@@ -189,7 +189,7 @@ def test_what_is_wrong_is_broken_at_words_on_a_terminal(tmp_path):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 60))
     for words in (["generate", "A fox", "-d", "99"], ["spend"], ["doctor"]):
-        run_command(
+        run_process(
             ["kling-nb", *words],
             cwd=tmp_path,
             env=os.environ | {"KLING_NB_LEDGER": str(tmp_path / "ledger.db")},

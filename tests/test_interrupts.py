@@ -14,6 +14,7 @@ from kling_nb.errors import LedgerError
 from kling_nb.ledger.database import Ledger
 from kling_nb.records.receipt import to_receipt
 from support.clips import make_record
+from support.warm import run_process
 
 
 @pytest.fixture
@@ -154,9 +155,7 @@ def test_a_ledger_that_is_up_to_date_opens_while_another_process_writes(ledger, 
         transaction.insert(make_record(id="kaaaaaaa"))
     with ledger.writing():
         command = [sys.executable, "-c", OPENS, str(where)]
-        started = subprocess.run(
-            command, capture_output=True, text=True, timeout=20, check=False, cwd=where.parent
-        )
+        started = run_process(command, timeout=20, cwd=where.parent)
     assert (started.stdout, started.returncode) == ("1\n", 0), started.stderr
 
 

@@ -23,6 +23,7 @@ from kling_nb.providers import make_provider
 from kling_nb.providers.messages import Reply
 from kling_nb.views.html import DOT
 from support.stage import QUICK, Stage
+from support.warm import Popen
 from support.workbench import until
 
 PATIENT = replace(QUICK, lease_s=30, watch_s=300)
@@ -373,7 +374,7 @@ def sandbox_process(tmp_path):
     """A sandbox in a process of its own, so that only our own code runs on our loop."""
     words = ("sandbox", "serve", "--wait-scale", "0.3")
     code = "from kling_nb.cli import main; main()"
-    with subprocess.Popen(
+    with Popen(
         [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, cwd=tmp_path, text=True
     ) as process:
         yield json.loads(process.stdout.readline())

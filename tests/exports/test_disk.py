@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from kling_nb.exports.writer import lay_out
 from kling_nb.recovery.verify import verify_folder
 from support.paths import TESTS
 from support.stand_ins import VBENCH, names
+from support.warm import run_process
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def child(tmp_path, out, layout="vbench", *, limit=0, last=0):
     shutil.rmtree(store, ignore_errors=True)
     store.mkdir()
     words = [str(TESTS), str(store), str(out), layout, str(limit), str(last)]
-    done = subprocess.run([sys.executable, "-c", CHILD, *words], check=False, capture_output=True, text=True)
+    done = run_process([sys.executable, "-c", CHILD, *words])
     assert not done.stderr
     return done.returncode, done.stdout.strip()
 

@@ -4,10 +4,7 @@ import html
 import json
 import re
 import shutil
-import subprocess
-import sys
 from base64 import b64encode
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -23,6 +20,7 @@ from support.hostile_text import CORPUS, JUDGE, mark_of
 from support.kernels import KEY, execute, notebook, records
 from support.paths import ROOT
 from support.sessions import sessions_in
+from support.warm import tool
 from support.watch import Watch
 
 SHOTS = ROOT / "build" / "screenshots"
@@ -235,18 +233,12 @@ def test_the_line_makes_the_page_and_says_its_sums(folder, session):
 def test_the_command_ends_badly_where_a_clip_is_not_in_the_page(folder, monkeypatch):
     """`kling-nb export page --json`: what is inside and what is not, and exit code 1."""
     monkeypatch.setenv("KLING_NB_LEDGER", str(folder / "ledger.db"))
-    tool = [str(Path(sys.executable).with_name("kling-nb")), "export", "page", "a.ipynb", "--embed"]
     # Room for any one of the clips, and for no two.
     small, next_small, large = sorted(path.stat().st_size for path in folder.glob("*/*.mp4"))
     most = 0.9 * (small + next_small)
     assert large < most
-    done = subprocess.run(
-        [*tool, "--max-mb", f"{most / 1e6:f}", "--json"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = ["export", "page", "a.ipynb", "--embed", "--max-mb", f"{most / 1e6:f}", "--json"]
+    done = tool(*words, cwd=folder)
     assert done.returncode == 1, done.stderr
     told = json.loads(done.stdout)
     assert sorted(told["clips"].values()) == ["inside", "left out", "left out"]

@@ -18,6 +18,7 @@ from kling_nb.records.run import RunStatus
 from support.clips import make_record
 from support.databases import in_a_file, is_postgresql, look
 from support.stage import QUICK, Stage
+from support.warm import run_process
 
 MANY = 50
 
@@ -194,13 +195,7 @@ asyncio.run(ask())
 @pytest.mark.parametrize(("step", "nth"), [("batch half written", 5), ("batch in the ledger", 1)])
 def test_a_kill_in_a_batch_leaves_it_whole_or_not_at_all(ledger, where, step, nth):
     """Half of it written: nothing is there. Committed: all is there, and nobody was told before."""
-    ended = subprocess.run(
-        [sys.executable, "-c", DIES, str(where), step, str(nth)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = run_process([sys.executable, "-c", DIES, str(where), step, str(nth)])
     assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, "")
     assert statuses(where).count("submitting") == (0 if step == "batch half written" else 9)
     assert ended.stdout == ""

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -27,6 +26,7 @@ from support.kernels import kernel_in, notebook, sandbox_beside
 from support.leases import renew
 from support.sessions import ask
 from support.sums import committed
+from support.warm import run_process
 from support.workbench import KEY, houses, on_one_day, until
 
 EACH = 336_000  # three seconds, silent
@@ -472,7 +472,7 @@ def test_without_a_hub_the_user_is_the_systems(build, monkeypatch):
 # -- nobody watching --------------------------------------------------------------------
 def papermill(folder, name):
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", f"{name}.ipynb", f"{name}-out.ipynb"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    return run_process(command, cwd=folder, timeout=120)
 
 
 def test_papermill_pays_only_with_a_declared_budget(tmp_path, monkeypatch):

@@ -87,8 +87,9 @@ class Popen(subprocess.Popen):
         return _server().ask({"wait": self.pid})
 
 
-def run_command(command, *, timeout=60, **options):
-    """Run a command to its end; gives what `subprocess.run` gives, as text."""
+def run_process(command, *, timeout=60, **options):
+    """Run a command to its end; gives what `subprocess.run` gives, with both outputs as text."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     with Popen(command, text=True, **options) as process:
         try:
             out, err = process.communicate(timeout=timeout)
@@ -99,8 +100,8 @@ def run_command(command, *, timeout=60, **options):
 
 
 def tool(*words, **options):
-    """Run the command line to its end, with both outputs."""
-    return run_command(["kling-nb", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    """Run the command line so."""
+    return run_process(["kling-nb", *words], **options)
 
 
 def _read_at_start(env):
