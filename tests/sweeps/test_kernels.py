@@ -109,7 +109,7 @@ def test_a_single_run_does_not_wait_behind_a_sweep(house, wire):
 def test_a_sweep_outlives_two_kills(house, wire):
     """Killed twice at any moment: each member is paid for once, and what RunComfy may have made is named."""
     count, chance = (
-        int(os.environ.get("SWEEP_RUNS", "300")),
+        int(os.environ.get("SWEEP_RUNS", "200")),
         random.Random(os.environ.get("SWEEP_SEED", "14")),
     )
     for most in (0.5, 0.9):
