@@ -17,6 +17,7 @@ from kling_nb.ledger.databases import changes
 from kling_nb.ledger.databases.changes import CALLED
 from kling_nb.ledger.databases.statements import run_statement
 from kling_nb.ledger.places import Seeker, place_key, take
+from kling_nb.ledger.work.queue import forget
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import RunStatus, unsent_end
 from kling_nb.session import api
@@ -88,6 +89,7 @@ def hold(ledger, run):
         owned = "UPDATE runs SET owner = 'other', owned_until = '2999-01-01T00:00:00+00:00' WHERE id = ?"
         run_statement(transaction.connection, owned, (run.id,))
         take(transaction, run.id, Seeker(place_key(run.record), "other", 1), "")
+        forget([run.id], transaction.connection)
         transaction.change_as("other", run.id, "sent", {"status": RunStatus.QUEUED, "provider_run_id": "x"})
 
 
@@ -150,22 +152,32 @@ def test_a_worker_that_waits_for_nothing_is_woken_by_new_work_alone(house, kerne
     first = submit(0)
     hold(kernel.ledger(), first)
     session = house.session()
-    worker, told, before = Looking(session, until_empty=False), threading.Event(), []
+    worker, told = Looking(session, until_empty=False), []
+
+    def looks():
+        """How many there were, once none follows from what it was told so far."""
+
+        async def count():
+            return None if worker._timer or worker._waits else worker.looks
+
+        passed = threading.Event()
+        session.loop.call(passed.set)
+        assert passed.wait(60)
+        return until(lambda: asyncio.run_coroutine_threadsafe(count(), worker._loop).result(60))
 
     def move():
         listening = session.ledger().changes
-        until(lambda: worker.looks and listening._listening and not worker._waits and not worker._timer)
-        before.append(worker.looks)
-        with ExitStack() as watching:
-            session.loop.call(lambda: watching.enter_context(listening.watched("said last", told.set)))
-            told.clear()
-            for status in ("running", "queued") * 3:
-                spoil(where, "UPDATE runs SET status = ? WHERE id = ?", status, first.id)
-            spoil(where, "SELECT pg_notify('kling_nb ' || hashtext(current_schema()), 'said last')")
-            assert told.wait(60)
-            session.loop.call(watching.close)
-        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), worker._loop).result(60)
-        assert (worker.looks, worker._timer) == (before[0], None)
+        until(lambda: worker.looks and listening._listening)
+        before = looks()
+        watched = listening.watched("said last", lambda: told.append(1))
+        watching = ExitStack()
+        session.loop.call(watching.enter_context, watched)
+        until(lambda: told)
+        for status in ("running", "queued") * 3:
+            spoil(where, "UPDATE runs SET status = ? WHERE id = ?", status, first.id)
+        spoil(where, "SELECT pg_notify('kling_nb ' || hashtext(current_schema()), 'said last')")
+        until(lambda: len(told) == 2)
+        assert looks() == before
         second = submit(1)
         until(lambda: kernel.ledger().get(second.id).status is RunStatus.SUCCEEDED)
         worker._loop.call_soon_threadsafe(worker._stop)
