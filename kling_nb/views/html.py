@@ -22,6 +22,7 @@ __all__ = [
     "GREY",
     "LINE",
     "MONO",
+    "PILL",
     "RED",
     "Html",
     "callout",
@@ -43,6 +44,8 @@ FONT = "font-family:system-ui,sans-serif;font-size:13px;line-height:1.45"
 FAINT = "opacity:0.76"
 MONO = "font-family:ui-monospace,monospace;font-size:12px"
 FRAME = f"border:{LINE};border-radius:8px;padding:12px;margin:6px 0;max-width:860px;box-sizing:border-box"
+#: How a pill begins: a table leaves room for its rims.
+PILL = '<span style="display:inline-block;background:'
 _NO_BREAK = 34
 _VOID = frozenset({"br", "img", "wbr"})
 _DATA = re.compile(r"data:(image|video)/(?:jpeg|png|webp|gif|mp4|webm);base64,[A-Za-z0-9+/]+={0,2}")

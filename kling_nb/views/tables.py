@@ -17,7 +17,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from kling_nb import errors
-from kling_nb.views.html import FONT, Html, join, prose, tag
+from kling_nb.views.html import FONT, PILL, Html, join, prose, tag
 
 __all__ = ["Part", "csv_text", "filled", "page_of", "table", "text_of", "text_table"]
 
@@ -31,6 +31,8 @@ _ELASTIC, _ELASTIC_LEAST = 40, 16
 _NAME = 24
 #: Pixels of a column: of a letter of a wide font, of a drawing, and the least of prompts and of sentences.
 _PX, _DRAWN, _LEAST_PX = 8, 140, {"e": 120, "g": 160, "w": 160}
+#: Of both rims of a mark.
+_PILL_PX = 20
 #: Columns for which there is no room go into a second line of their row, which is not seen where it may go.
 _LINE = "background:#0000;padding:0;display:flex;flex-wrap:wrap;gap:0 14px;overflow:hidden"
 _GONE = ";height:26px"
@@ -92,6 +94,7 @@ def _looks(headers: Sequence[str], rows: Sequence[Sequence[object]], letters: st
         most = max(map(_columns, map(_plain, cells)))
         # Where there are no words, a drawing.
         width = _PX * min(most, _NAME if letter == "m" else most) if most else _DRAWN
+        width += max(_PILL_PX * str(cell).startswith(PILL) for cell in cells)
         flex, space = f"0 0 {width}px;min-width:0", "pre-wrap" if letter == "w" else "nowrap"
         if letter in _LEAST_PX:
             # Wide letters need more than this; behind the last column there is nothing to keep near.

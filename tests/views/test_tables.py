@@ -5,6 +5,7 @@ import re
 import pytest
 
 from kling_nb.commands.run_line import run_words
+from kling_nb.views.html import AMBER, pill
 from kling_nb.views.tables import table, text_table
 from support.markup import judge
 
@@ -106,3 +107,10 @@ def test_help_fits_a_terminal(words, there):
     assert all(
         word in text for word in (["--max-cost", "%kling rate", "Examples"], ["--licence"])[len(words) - 1]
     )
+
+
+def test_a_mark_has_room_in_its_column():
+    """The words of the next one begin behind its rim."""
+    plain, marked = (table(["", "found"], [[word, "here"]]) for word in ("warn", pill("warn", AMBER)))
+    assert "flex:0 0 32px" in plain
+    assert "flex:0 0 52px" in marked
