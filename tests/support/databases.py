@@ -42,7 +42,8 @@ def copying(make_engine, folder):
         engine, path = make_engine(url), Path(url.database)
         # Whatever is wrong with the place is told where the ledger is opened.
         with suppress(OSError):
-            if path != kept and not path.exists():
+            # What was written to one that is gone may still lie beside it, and would count for a copy.
+            if path != kept and not path.exists() and not path.with_name(f"{path.name}-wal").exists():
                 if not kept.exists():
                     Ledger(kept).close()
                 part = path.with_name(f".{uuid.uuid4().hex}")
