@@ -192,7 +192,8 @@ def test_what_is_wrong_is_broken_at_words_on_a_terminal(tmp_path):
         run_process(
             ["kling-nb", *words],
             cwd=tmp_path,
-            env=os.environ | {"KLING_NB_LEDGER": str(tmp_path / "ledger.db")},
+            # Who runs tests in parallel says how wide their own terminal is.
+            env={**os.environ, "COLUMNS": "", "KLING_NB_LEDGER": str(tmp_path / "ledger.db")},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

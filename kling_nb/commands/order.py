@@ -88,7 +88,9 @@ def only_runs(thing: Any, view: str) -> list[Run]:
     Raises:
         UsageError: There is something else among them.
     """
-    found, thing = held(thing), getattr(thing, "runs", thing)
+    # Asked once: of a sweep that is being sent there are more at each look.
+    thing = getattr(thing, "runs", thing)
+    found = held(thing)
     if len(found) != (1 if isinstance(thing, Run) else len(thing)):
         raise UsageError(f"{view} is of runs.", cure="`kling.runs()` lists them.")
     return found
@@ -99,8 +101,8 @@ def named(call: CommandCall) -> list[Run]:
     runs: list[Run] = []
     for word in call.words:
         name = identifier(word)
-        found = held(call.names.get(name)) if name is not None else []
-        runs += found or [_find(call, word)]
+        value = call.names.get(name) if name is not None else None
+        runs += held(value) or ([] if hasattr(value, "runs") else [_find(call, word)])
     return list({run.id: run for run in runs}.values())
 
 

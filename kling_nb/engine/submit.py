@@ -26,8 +26,8 @@ from kling_nb.errors import (
 )
 from kling_nb.ledger.places import NoPlaceError, lower, place_key
 from kling_nb.ledger.transaction import Transaction
-from kling_nb.providers.base import Accepted, Refused, Snapshot, SubmitAnswer
-from kling_nb.providers.messages import Call, Reply
+from kling_nb.providers.base import Accepted, Found, Refused, Snapshot, SubmitAnswer
+from kling_nb.providers.messages import Call
 from kling_nb.records.base import utc_now
 from kling_nb.records.privacy import is_redacted, redacted
 from kling_nb.records.provenance import Sent
@@ -40,8 +40,8 @@ ELSEWHERE = "another kernel sends the same request from this folder"
 MOST_PROOFS = 3
 #: Seconds after which a place comes back that a refusal for the rate took, and then the next.
 PLACE_BACK_S = 60
-#: Pages of one list that are read before it is called unclear.
-MOST_PAGES = 50
+#: Pages of one list that are read before it is called unclear, and reads that may fail meanwhile.
+MOST_PAGES, MOST_FAILURES = 50, 8
 
 
 async def submit(job: Job) -> None:
@@ -94,6 +94,7 @@ async def _commit(job: Job, retries: "RetryState") -> bool | None:
             submitted_at=utc_now(),
             # The key may have changed since the intent was written: this is the account that answers for it.
             account=job.account or job.record.account,
+            origin=job.provider.base_url,
             message="",
         )
     except NoPlaceError:
@@ -370,37 +371,39 @@ async def _look_twice(job: Job) -> str | bool | None:
 
 
 async def _look(job: Job) -> str | bool | None:
-    record = job.record
+    record, failed = job.record, 0
     since = ((record.submitted_at or record.created_at) - timedelta(minutes=5)).isoformat()
-    for tries in range(1, 5):
-        for call in job.provider.lookup_calls(record.client_ref):
-            following: Call | None = call
-            complete = False
-            for _ in range(MOST_PAGES):
-                if following is None or (reply := await _page(job, following)) is None:
-                    break
+
+    async def page(call: Call) -> Found | None:
+        """Read a page, and again where that fails for a moment; None once it failed too often."""
+        nonlocal failed
+        in_a_row = 0
+        while True:
+            with contextlib.suppress(TransportError):
+                reply = await job.send(call)
                 found = job.provider.read_lookup(reply, record.client_ref, since=since)
-                if found.provider_run_ids:
-                    return found.provider_run_ids[0]
-                following, complete = found.more if found.readable else None, found.readable
-            # Only the last call, the unfiltered list read to its end, can prove an absence.
-            complete = complete and following is None
-        if complete:
-            return True
-        await job.sleep(_look_pause_s(job, tries))
-    return None
+                # A filter that is not understood is refused for good.
+                refused = 400 <= reply.status < 500 and reply.status != 429
+                if found.readable or found.provider_run_ids or refused:
+                    return found
+            failed, in_a_row = failed + 1, in_a_row + 1
+            if failed == MOST_FAILURES:
+                return None
+            first_s, most_s = (0.2, 1.0) if job.loopback else (2.0, 30.0)
+            await job.sleep(back_off(in_a_row, random=job.clock.random, first_s=first_s, most_s=most_s))
 
-
-async def _page(job: Job, call: Call) -> Reply | None:
-    """Read a page of a list, and again where that fails: not the whole list is read again for one fault."""
-    for tries in range(1, 4):
-        with contextlib.suppress(TransportError):
-            reply = await job.send(call)
-            if reply.status != 429 and reply.status < 500:
-                return reply
-        await job.sleep(_look_pause_s(job, tries))
-    return None
-
-
-def _look_pause_s(job: Job, tries: int) -> float:
-    return back_off(tries, random=job.clock.random, first_s=0.2 if job.loopback else 2.0)
+    complete = False
+    for call in job.provider.lookup_calls(record.client_ref):
+        following: Call | None = call
+        complete = False
+        for _ in range(MOST_PAGES):
+            if following is None:
+                break
+            if (found := await page(following)) is None:
+                return None
+            if found.provider_run_ids:
+                return found.provider_run_ids[0]
+            following, complete = found.more if found.readable else None, found.readable
+        # Only the last call, the unfiltered list read to its end, can prove an absence.
+        complete = complete and following is None
+    return True if complete else None

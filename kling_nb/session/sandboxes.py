@@ -55,8 +55,6 @@ class Sandboxes:
     def take_up(self, record: RunRecord, wait_scale: float) -> bool:
         """Go on with a run whose own sandbox has ended; nothing happens where it is still there.
 
-        For one that never got there, only the sandbox is started, so that it can be sent to it.
-
         Args:
             record: A run of a sandbox.
             wait_scale: Multiplies the waits of a sandbox that is started now.
@@ -64,7 +62,7 @@ class Sandboxes:
         Returns:
             Whether a sandbox of this process knows it now.
         """
-        if not record.status.pending or not is_loopback(record.origin):
+        if record.provider_run_id is None or not record.status.pending or not is_loopback(record.origin):
             return False
         with self._lock:
             if record.origin not in self._by_address:
@@ -74,7 +72,7 @@ class Sandboxes:
                     # Its port is taken: it is there, in another kernel.
                     return False
             sandbox = self._by_address.get(record.origin)
-        if sandbox is None or record.provider_run_id is None:
+        if sandbox is None:
             return False
         call = make_provider("sandbox", record.origin).submit_call(
             record.request, record.provider_model, client_ref="", metadata={}

@@ -191,7 +191,12 @@ class Session:
             _open.add(self)
             # A setting that makes no sense is no reason not to ask the one that is there.
             with suppress(KlingError):
-                self.sandboxes.take_up(record, self.settings().sandbox_wait)
+                wait_scale = self.settings().sandbox_wait
+                if record.provider_run_id is None and record.status.pending:
+                    # It goes to the sandbox of this process: at its old address may be anybody by now.
+                    record = record.model_copy(update={"origin": self.sandboxes.address(wait_scale)})
+                else:
+                    self.sandboxes.take_up(record, wait_scale)
         return access_for(record, settings=self.settings, find_key=self.key)
 
     def who(self, settings: Settings) -> dict[str, str]:

@@ -167,10 +167,10 @@ def progress_text(progress: "Progress") -> str:
     """Write the same for a terminal; the first line is whole by itself."""
     ended = progress.done + progress.failed
     filled = _BAR * ended // progress.members if progress.members else _BAR
-    states = ", ".join(f"{count} {word}" for word, count, _ in _states(progress))
+    states = ", ".join(f"{count:,} {word}" for word, count, _ in _states(progress))
     amounts = ", ".join(f"{what} {amount}" for what, amount in _money(progress) if what != "left")
     bar = f"[{'#' * filled}{'.' * (_BAR - filled)}]"
-    lines = [f"{progress.name}: {ended}/{progress.members} {bar} {states}; {amounts}"]
+    lines = [f"{progress.name}: {ended:,}/{progress.members:,} {bar} {states}; {amounts}"]
     lines += [words.plain(line) for line in _notes(progress)]
     if progress.over:
         lines += [
@@ -204,7 +204,7 @@ def _bar(progress: "Progress") -> Html:
 
 def _legend(word: str, count: int, colour: str) -> Html:
     dot = f"display:inline-block;width:9px;height:9px;border-radius:2px;margin:0 5px 0 0;background:{colour}"
-    return tag("span", tag("span", style=dot), f"{count} {word}")
+    return tag("span", tag("span", style=dot), f"{count:,} {word}")
 
 
 def _money(progress: "Progress") -> list[tuple[str, str]]:

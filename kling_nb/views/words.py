@@ -277,7 +277,7 @@ def counted(number: int, one: str, many: str | None = None) -> str:
         >>> counted(1, "clip"), counted(2, "box", "boxes")
         ('1 clip', '2 boxes')
     """
-    return f"1 {one}" if number == 1 else f"{number} {many or f'{one}s'}"
+    return f"1 {one}" if number == 1 else f"{number:,} {many or f'{one}s'}"
 
 
 def there_are(number: int, one: str, many: str | None = None) -> str:

@@ -6,8 +6,10 @@ resumes. The sandbox counts what was sent.
 
 import json
 import signal
+import socket
 from itertools import cycle
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -472,14 +474,27 @@ def test_a_run_that_its_provider_forgot_ends_in_words_and_is_not_sent_again(tria
     assert (t.sent, t.accepted) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    "step", ["intent in the folder", "submitting in the ledger", "answer read", "accepted in the ledger"]
-)
-def test_play_goes_on_in_the_sandbox_of_the_next_process(trial, step):
-    """Whatever its own sandbox took with it: as play money cannot be paid twice, it is sent again."""
+@pytest.mark.parametrize("step", ["intent in the folder", "submitting in the ledger", "answer read"])
+def test_play_that_was_not_accepted_goes_to_the_sandbox_of_the_next_process(trial, step):
+    """As play money cannot be paid twice, it is sent again; not to whoever has its old address by now."""
     trial = trial("sandbox")
     trial.env["KLING_NB_SANDBOX_WAIT"] = "0.02"
     assert trial.start(at=step).wait() == -signal.SIGKILL
+    [row] = trial.rows()
+    with socket.create_server(("127.0.0.1", urlsplit(row.record.origin).port)) as other:
+        [said] = trial.run()
+        assert (said["status"], said["whole"]) == ("succeeded", True), said
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+    [after] = trial.rows()
+    assert after.record.origin != row.record.origin
+
+
+def test_play_that_was_accepted_goes_on_in_the_sandbox_of_the_next_process(trial):
+    """Its run follows from its request."""
+    trial = trial("sandbox")
+    trial.env["KLING_NB_SANDBOX_WAIT"] = "0.02"
+    assert trial.start(at="accepted in the ledger").wait() == -signal.SIGKILL
     [said] = trial.run()
     assert (said["status"], said["whole"]) == ("succeeded", True), said
-    assert [row.record.status for row in trial.rows()] == ["succeeded"]

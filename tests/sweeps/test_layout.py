@@ -74,7 +74,7 @@ def test_the_saved_grid_is_bounded_and_counts_what_it_leaves_out():
         _, text = judge(page)
         assert len(page) < 160_000
         assert len(drawn) == 100
-        assert f"{len(found.rows) - 100} more rows are not shown: .df has all." in text
+        assert f"{len(found.rows) - 100:,} more rows are not shown: .df has all." in text
 
 
 def test_the_saved_grid_breaks_where_a_page_is_narrow():
