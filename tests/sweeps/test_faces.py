@@ -54,7 +54,14 @@ def test_the_card_is_small_and_safe_whatever_the_size(sending):
     page = progress_html(progress(sending=sending))
     seen, text = judge(page)
     assert len(page) < 6_000
-    for words in ("2,500 done", "3 failed", "$30.24 + 1 unknown", "$2.24", "$8.80", "moderated (charged: no)"):
+    for words in (
+        "2,500 done",
+        "3 failed",
+        "$30.24 + 1 unknown",
+        "$2.24",
+        "$8.80",
+        "moderated (charged: no)",
+    ):
         assert words in text
     assert any(tag == "details" for tag, _ in seen) is not sending
     assert abs(len(page) - len(progress_html(progress(sending=sending, members=50)))) < 200
@@ -117,7 +124,9 @@ def test_a_card_follows_its_own_ledger_after_another_session_began(tmp_path, mon
 def test_a_terminal_has_it_on_one_line():
     """Bar, states and money."""
     first = progress_text(progress()).splitlines()[0]
-    assert first.startswith("############............] 2500 done, 4 on their way, 3 failed")
+    assert first.startswith(
+        "owls: 2,503/5,000 [############............] 2,500 done, 4 on their way, 3 failed"
+    )
 
 
 def test_the_command_line_quotes_sends_goes_on_and_cancels(build):
