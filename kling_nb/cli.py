@@ -152,10 +152,10 @@ def sweep(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Of the sweep; else the file's.")] = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Quote it, send nothing.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end, not only its sending.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end, not only until sent.")] = False,
     detached: Annotated[bool, typer.Option("--detached", help="Leave it to workers to send it.")] = False,
     max_cost: Annotated[str | None, typer.Option(metavar="USD", help="The most all of it may cost.")] = None,
-    confirm: Annotated[bool, typer.Option("--confirm", help="Agree to the quote and additions.")] = False,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Agree to the quote and what it adds.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make a grid of clips from a file, or go on with one by name.

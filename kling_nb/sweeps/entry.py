@@ -1,7 +1,7 @@
 """A sweep as the ledger has it: what was said of it, and the runs of its members.
 
-Invariants: only `put` writes; what was said last is read without the grid, so that to ask costs the same
-whatever the size.
+Invariants: what is written is decided by what the ledger has at that moment; what was said last is read
+without the grid, so that to ask costs the same whatever the size.
 """
 
 import threading
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kling_nb.ledger.databases.changes import DETACHED
 from kling_nb.ledger.sweeps import Stored, SweepState, find, put, put_members, set_state, state_of
 from kling_nb.ledger.work.detached import left_to_workers, withdraw_sweep
+from kling_nb.sweeps.prompts import refused
 from kling_nb.sweeps.standing import Standing
 
 if TYPE_CHECKING:
@@ -60,14 +61,45 @@ class Entry:
         self.stored = replace(self.stored, state=state)
         return state
 
-    def put(self, stored: Stored, members: Sequence[tuple[int, str, str | None]] = ()) -> None:
-        """Write it, with members that are new: number, request key, and the provider where one is named."""
+    def put(
+        self, stored: Stored, members: Sequence[tuple[int, str, str | None]], *, before: Stored | None
+    ) -> bool:
+        """Write it, with members: number, request key, and the provider where one is named.
+
+        Returns:
+            Whether it was written; else another kernel wrote the same meanwhile.
+
+        Raises:
+            UsageError: It is no more what it was before.
+        """
         with self._session.ledger().writing() as transaction:
-            put(transaction, stored)
-            put_members(transaction, stored, members)
-        self.stored = stored
-        if members:
-            self.standing = Standing(stored)
+            found = find(transaction, stored.name)
+            written = found is None or found.grid != stored.grid
+            if found is not None and not written:
+                stored = found
+            elif found != before:
+                started = found and found.state == "started" and not (before and before.state == "started")
+                raise refused(
+                    f"The sweep {stored.name} was {'started' if started else 'changed'} meanwhile.",
+                    cure="Ask for it anew.",
+                )
+            else:
+                put(transaction, stored)
+                put_members(transaction, stored, members)
+        self.stored, self.standing = stored, Standing(stored)
+        return written
+
+    @contextmanager
+    def changing(self) -> Iterator[tuple[Stored, Standing, Callable[[Stored], None]]]:
+        """Give it and its runs as they are now, and what writes it; nobody else writes meanwhile."""
+        with self.standing.lock, self._session.ledger().writing() as transaction:
+
+            def write(stored: Stored) -> None:
+                put(transaction, stored)
+                self.stored = stored
+
+            found = find(transaction, self.stored.name) or self.stored
+            yield found, self.standing.look(transaction), write
 
     def say(self, state: SweepState) -> None:
         """Say what becomes of it, in every kernel."""

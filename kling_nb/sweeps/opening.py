@@ -96,7 +96,8 @@ def open_sweep(
         The sweep.
 
     Raises:
-        UsageError: A row is wrong, or a sweep of this name has another grid; the message says what is added.
+        UsageError: A row is wrong; or a sweep of this name has another grid, and the message says what is
+            added; or another kernel changed it meanwhile.
         KlingError: What refuses the whole.
     """
     if name is None:
@@ -109,13 +110,15 @@ def open_sweep(
     if "model" not in grid["axes"]:
         # Frozen: another default of another kernel would make it another experiment.
         grid = {**grid, "rows": [[number, {"model": model, **row}] for number, row in grid["rows"]]}
-    stored = session.ledger().read(lambda transaction: find(transaction, name))
+    stored = found = session.ledger().read(lambda transaction: find(transaction, name))
     if stored is not None and grid in stored.grid:
         sweep = Sweep(session, stored, views, max_cost=max_cost)
         sweep.quote()
         return sweep
-    if stored is not None and stored.state == "ready":
+    whose, replaced = (settings.user, settings.project), 0
+    if stored is not None and stored.consent_micros is None and (stored.user, stored.project) == whose:
         # Nobody agreed to it: another grid is another quote.
+        replaced = len(expand(stored.grid).members)
         stored = None
     before = [] if stored is None else stored.grid
     stored = stored or Stored(
@@ -131,5 +134,5 @@ def open_sweep(
             f"{counted(quote.new, 'new run')} may cost {usd(quote.micros)}.",
             cure="`confirm=True` (`--confirm` on the command line) adds them; or choose another name.",
         )
-    sweep.keep(replace(grown, play=quote.play))
+    sweep.keep(replace(grown, play=quote.play), before=found, replaced=replaced)
     return sweep

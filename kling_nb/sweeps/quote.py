@@ -30,7 +30,8 @@ __all__ = ["ASK_ABOVE_MICROS", "ASK_ABOVE_RUNS", "Line", "Quote", "Refusal", "ch
 ASK_ABOVE_RUNS = 20
 ASK_ABOVE_MICROS = 10 * MICROS
 
-_UNPRICED = "nobody knows what it costs there; `kling.submit(..., allow_unpriced=True)` asks for one"
+_SINGLE = "`kling.submit(..., allow_unpriced=True)` buys a single clip"
+_UNPRICED = f"its price is not known; {_SINGLE}"
 _FAILED = "ended without a clip; `retry()` sends it again if it was not charged"
 
 
@@ -101,6 +102,7 @@ class Quote:
         prices: By number, what each new one costs in micro-dollars.
         consents: Whether there is somebody, or a declared budget, to say yes.
         watched: Whether somebody is there to be asked.
+        replaced: How many runs the quote had whose place it took; 0 where it took none.
 
     Example:
         >>> Quote.__name__
@@ -122,6 +124,7 @@ class Quote:
     prices: dict[int, int]
     consents: bool
     watched: bool
+    replaced: int = 0
 
     def __repr__(self) -> str:
         here = sum(line.reused for line in self.lines)
@@ -221,7 +224,7 @@ def make_quote(
     *,
     max_cost: Decimal | None = None,
     spent_micros: int = 0,
-    ended: Collection[int] = (),
+    ended: Collection[tuple[int, str]] = (),
 ) -> Quote:
     """Say what a sweep would do and cost; asks no provider.
 
@@ -230,7 +233,7 @@ def make_quote(
         expanded: The members.
         max_cost: Dollars that all of it may cost, where somebody said so.
         spent_micros: What it has spent and holds back, in micro-dollars.
-        ended: Numbers of members that ended without a clip and are not to be sent again.
+        ended: Numbers and request keys of members that ended without a clip and are not to be sent again.
 
     Returns:
         The quote.
@@ -248,7 +251,8 @@ def make_quote(
     by_number = {member.number: member for member in expanded.members}
     for number, (take,) in found.items():
         admission, word = admissions[number], take.word
-        why = _FAILED if word == "new" and number in ended else take.error.what if take.error else ""
+        failed = word == "new" and (number, by_number[number].request_key) in ended
+        why = _FAILED if failed else take.error.what if take.error else ""
         if word == "new" and not why and admission.price.micros is None:
             why = _UNPRICED
         counts[admission.provider, "refused" if why else word] += 1
@@ -261,7 +265,10 @@ def make_quote(
     if not found and unsupported:
         raise unsupported[0][1]
     if not todo and refusals and all(words == _UNPRICED for _, words, _ in refusals):
-        raise UnpricedError(f"{_UNPRICED[0].upper()}{_UNPRICED[1:]}.", cure="Nothing was sent.")
+        bases = dict.fromkeys(admissions[number].price.basis for number in found)
+        raise UnpricedError(
+            f"Nobody knows what this costs ({'; '.join(bases)}).", cure=f"Nothing was sent. {_SINGLE}."
+        )
     plays = {admission.budget.play for admission in admissions.values()}
     if len(plays) > 1:
         raise refused(

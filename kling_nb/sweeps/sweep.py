@@ -58,7 +58,7 @@ class Sweep:
         self, session: Session, stored: Stored, views: Views, *, max_cost: Decimal | None = None
     ) -> None:
         self.session, self._views, self._entry = session, views, Entry(session, stored)
-        self._max_cost = max_cost
+        self._max_cost, self._grid = max_cost, stored.grid
         self._expanded: Expanded = expand(stored.grid)
         self._quote: Quote | None = None
         self._quoting = False
@@ -134,12 +134,15 @@ class Sweep:
             stopped=str(self.stopped or ""),
         )
 
-    def keep(self, stored: Stored) -> None:
-        """Write it to the ledger, with the members that are new."""
+    def keep(self, stored: Stored, *, before: Stored | None, replaced: int = 0) -> None:
+        """Write it as quoted, unless it changed since `before`; in place of a quote of so many runs."""
         members = [
             (m.number, m.request_key, None if m.provider == "auto" else m.provider) for m in self.members
         ]
-        self._entry.put(stored, members)
+        if not self._entry.put(stored, members, before=before):
+            self.quote()
+        elif self._quote is not None:
+            self._quote = replace(self._quote, replaced=replaced)
 
     # -- before ------------------------------------------------------------
     def quote(self) -> Quote:
@@ -155,13 +158,10 @@ class Sweep:
 
     def _quoted(self, *, again: bool) -> Quote:
         with self._entry.looked() as standing:
-            spent, failed = standing.spent_micros, set() if again else standing.failed
+            failed = set() if again else standing.failed
+            spent, ended = standing.spent_micros, {(n, standing.stands[n].request_key) for n in failed}
         self._quote = make_quote(
-            self.session,
-            self._expanded,
-            max_cost=self._max_cost,
-            spent_micros=spent,
-            ended=failed,
+            self.session, self._expanded, max_cost=self._max_cost, spent_micros=spent, ended=ended
         )
         self._quoting = True
         return self._quote
@@ -213,21 +213,20 @@ class Sweep:
         return self
 
     def _go_on(self, quote: Quote, *, agreed: bool, detached: bool = False) -> "Sweep":
-        quoted, stored = self._entry.stored.grid, self._entry.read()
-        if any(grid not in stored.grid for grid in quoted):
-            raise refused(f"The sweep {self.name} has another grid by now.", cure="Ask for it anew.")
         newly = agreed or self._max_cost is not None
-        with self._entry.looked() as standing:
+        with self._entry.changing() as (stored, standing, write):
+            if any(grid not in stored.grid for grid in self._grid):
+                raise refused(f"The sweep {self.name} has another grid by now.", cure="Ask for it anew.")
             spent = standing.spent_micros
-        needed = spent + quote.micros
-        consented = stored.consent_micros is not None and not newly
-        if (why := quote.obstacle(agreed=agreed or consented)) is not None:
-            raise why
-        if consented and quote.new:
-            check_consent(stored, quote, needed)
-        if not consented:
-            stored = replace(stored, consent_micros=needed, accounts={**stored.accounts, **quote.accounts})
-        self._entry.put(replace(stored, state="started"))
+            needed = spent + quote.micros
+            consented = stored.consent_micros is not None and not newly
+            if (why := quote.obstacle(agreed=agreed or consented)) is not None:
+                raise why
+            if consented and quote.new:
+                check_consent(stored, quote, needed)
+            accounts = {**stored.accounts, **({} if consented else quote.accounts)}
+            consent = stored.consent_micros if consented else needed
+            write(replace(stored, state="started", consent_micros=consent, accounts=accounts))
         members = {member.number: member for member in self.members}
         self._feed = Feed(
             self.session,

@@ -99,6 +99,8 @@ def _refused(refusals: "Sequence[Refusal]") -> list[str]:
 
 def _facts(quote: "Quote") -> list[str]:
     facts = []
+    if quote.replaced:
+        facts.append(f"Quoted anew, in place of an earlier quote of {words.counted(quote.replaced, 'run')}.")
     if quote.duplicates:
         repeats = words.counted(quote.duplicates, "row repeats", "rows repeat")
         facts.append(

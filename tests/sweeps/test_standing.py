@@ -45,6 +45,7 @@ def sweep_of(tmp_path):
         entry.put(
             stored,
             [(number, make_record(prompt=f"Owl {number}").request_key, None) for number in range(size)],
+            before=None,
         )
         for number in range(size):
             add(ledger, number)
@@ -143,7 +144,7 @@ def test_a_run_that_answers_two_members_is_money_once(sweep_of):
     more = replace(entry.stored, name="more", created_at=BEGAN + timedelta(days=1))
     older = replace(entry.stored, name="older", created_at=BEGAN - timedelta(days=1))
     for stored in (more, older):
-        entry.put(stored, [(0, key, None), (1, key, make_record().provider), (2, key, "nobody")])
+        entry.put(stored, [(0, key, None), (1, key, make_record().provider), (2, key, "nobody")], before=None)
     with ledger.reading() as transaction:
         found = {one.name: one for one in newest(transaction, 9)}
         assert list(found) == ["more", "owls", "older"]

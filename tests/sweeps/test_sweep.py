@@ -235,7 +235,7 @@ def test_what_nobody_knows_the_price_of_is_named_and_left_out(house, enter):
     quote = kling.sweep(["An owl"], provider=["runflow", "runcomfy"], **options).quote()
     [refusal] = quote.refusals
     assert (refusal.provider, refusal.members, quote.new) == ("runflow", 1, 3)
-    with pytest.raises(kling.UnpricedError, match="Nobody knows what it costs"):
+    with pytest.raises(kling.UnpricedError, match="Nobody knows what this costs"):
         kling.sweep(["An owl"], provider="runflow", audio=True, duration=3)
     assert house.submissions == 0
 
