@@ -245,7 +245,8 @@ class Form(Draft):
     def _acted(self, act: str, run_id: str, price: str) -> None:
         with self._lock:
             run = next((run for run in self._runs if run.id == run_id), None)
-            if run is None or self._busy:
+            # What is on its way to be sent holds up no look at what is here.
+            if run is None or (self._busy and act != "compare"):
                 return
             self._note = ""
             if act == "another":

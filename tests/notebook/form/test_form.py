@@ -736,6 +736,14 @@ def test_a_press_sends_once_and_only_what_was_shown(tmp_path, monkeypatch):
         assert answer.status == "ok", answer.error
         kernel.wait_display("Done")
         assert kernel.value("[r.prompt for r in kling.runs()]") == ["A hare"]
+        # A comparison is shown also while something is about to be sent.
+        more = "until(ready); go.click(); until(lambda: len(form._runs) == 2 and not form._busy)\n"
+        more += "kling.Runs(form._runs).wait(60); until(ready)\n"
+        more += "live = ipywidgets.widgets.widget._instances; before = set(live)\n"
+        more += "with form._lock:\n    go.click(); form._acted('compare', form._runs[0].id, '')\n"
+        more += "until(lambda: any('compare' in type(live[k]).__name__.lower() for k in set(live) - before))"
+        answer = kernel.run(more)
+        assert answer.status == "ok", answer.error
         kernel.run("%kling form\n")
         assert kernel.value("kling.form(kling.runs()[0]).value.prompt") == "A hare"
 
