@@ -92,11 +92,11 @@ def usd_of(exact: Decimal | str) -> str:
         exact: Dollars, or their decimal text.
 
     Example:
-        >>> usd_of("0.1"), usd_of("1680")
-        ('$0.10', '$1,680.00')
+        >>> usd_of("0.1")
+        '$0.10'
     """
     cents = _cents(Decimal(exact))
-    return f"-${-cents:,f}" if cents < 0 else f"${cents:,f}"
+    return f"-${-cents:f}" if cents < 0 else f"${cents:f}"
 
 
 def per_second(price: Decimal) -> str:
