@@ -21,7 +21,7 @@ from kling_nb.config.keys import KEY_VARIABLES
 from kling_nb.errors import KlingError, one_line
 from kling_nb.ledger.databases.file_systems import file_system, is_network
 from kling_nb.pricing.catalog import provider_label
-from kling_nb.session.api import surroundings_of_process
+from kling_nb.session.api import in_kernel
 from kling_nb.spending.reconcile import balances
 from kling_nb.views.html import AMBER, RED, pill
 from kling_nb.views.tables import filled
@@ -193,7 +193,7 @@ def _surroundings(session: "Session") -> Iterator[Finding]:
         yield Finding("session", "warn", f"{found}; {watched}", cure)
     if where.notebook is not None:
         yield Finding("notebook", "ok", str(where.notebook))
-    elif getattr(surroundings_of_process(), "kernel", False):
+    elif in_kernel():
         cure = "Clips go beside it; set KLING_NB_MEDIA to say where."
         yield Finding(
             "notebook", "warn", f"unknown; the folder is taken to be {where.folder or Path.cwd()}", cure

@@ -48,6 +48,11 @@ class CommandCall:
         """Where a name of a file on the line counts from."""
         return self.session.surroundings().folder or Path.cwd()
 
+    def variable(self, word: str) -> Any:
+        """Give what the variable holds that a word names; None where it names none."""
+        name = identifier(word)
+        return None if name is None else self.names.get(name)
+
     def file(self, name: str) -> Path:
         """Give the file that the line names."""
         return self.folder / Path(name).expanduser()
@@ -100,8 +105,7 @@ def named(call: CommandCall) -> list[Run]:
     """Find the runs that the line names: variables first, then ids, ours or the provider's."""
     runs: list[Run] = []
     for word in call.words:
-        name = identifier(word)
-        value = call.names.get(name) if name is not None else None
+        value = call.variable(word)
         runs += held(value) or ([] if hasattr(value, "runs") else [_find(call, word)])
     return list({run.id: run for run in runs}.values())
 

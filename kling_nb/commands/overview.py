@@ -211,16 +211,14 @@ def config(session: "Session") -> Answer:
     rows: list[Row] = []
     for name, option in OPTIONS.items():
         value = getattr(settings, option.name)
-        if name in CAPS and value is not None:
+        if value is None:
+            word = "kling_media beside the notebook" if name == "media" else "none"
+        elif name in CAPS:
             word = usd(value)
         elif name == "ledger":
             word = _without_secrets(value)
         elif isinstance(value, tuple):
             word = ", ".join(value) or "none"
-        elif name == "media" and value is None:
-            word = "kling_media beside the notebook"
-        elif value is None:
-            word = "none"
         else:
             word = (
                 {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)

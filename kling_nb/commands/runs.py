@@ -6,14 +6,13 @@ from here); what is wrong is a `UsageError` of one line.
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from kling_nb.commands import overview
 from kling_nb.commands.answer import Answer, answer
 from kling_nb.commands.order import PENDING, CommandCall, held, here, named
 from kling_nb.commands.syntax.cell import parse_request
 from kling_nb.commands.syntax.subcommands import COMMANDS
-from kling_nb.commands.syntax.values import identifier, read_count, read_seconds, shown, wrong
+from kling_nb.commands.syntax.values import read_count, read_seconds, shown, wrong
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import DetachedError, KlingError
@@ -146,8 +145,8 @@ def _why(error: KlingError | None) -> str:
 
 def cancel(call: CommandCall) -> Answer:
     """Cancel runs where their providers still can, of a sweep also what is not sent."""
-    values = {word: call.names.get(identifier(word) or "") for word in call.words}
-    sweeps: dict[str, Any] = {word: value for word, value in values.items() if hasattr(value, "runs")}
+    values = {word: call.variable(word) for word in call.words}
+    sweeps = {word: value for word, value in values.items() if hasattr(value, "runs")}
     for sweep in sweeps.values():
         # First: each place of a run that is canceled would go to another one of it.
         sweep.cancel()

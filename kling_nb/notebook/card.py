@@ -102,10 +102,10 @@ def follow_to_the_end(
         over: Whether there is an end to wait for, where a headless cell ends.
         loop: Of the session that it follows, which need not be the newest.
     """
-    from kling_nb.session.api import current, surroundings_of_process
+    from kling_nb.session.api import current, in_kernel
 
     here = current().surroundings()
-    if getattr(surroundings_of_process(), "kernel", False) and here.live:
+    if in_kernel() and here.live:
         loop.start(_Followed(handle, over, repeat=here.headless).run(follow))
 
 

@@ -55,11 +55,10 @@ def watched() -> bool:
         >>> watched()
         False
     """
-    from kling_nb.session.api import current, surroundings_of_process
+    from kling_nb.session.api import current, in_kernel
 
-    kernel = getattr(surroundings_of_process(), "kernel", False)
     here = current().surroundings()
-    return bool(kernel) and here.live and not here.headless
+    return in_kernel() and here.live and not here.headless
 
 
 def static_text(*names: str) -> str:

@@ -65,6 +65,11 @@ def surroundings_of_process() -> Callable[[], Surroundings] | None:
     return _surroundings
 
 
+def in_kernel() -> bool:
+    """Say whether a notebook face has a kernel, and not a terminal."""
+    return bool(getattr(_surroundings, "kernel", False))
+
+
 def set_surroundings(tell: Callable[[], Surroundings] | None) -> None:
     """Let a notebook face tell where calls come from; None undoes it."""
     global _surroundings  # noqa: PLW0603 - see `current`

@@ -350,13 +350,14 @@ class Worker:
         but = self._left_alone()
         with self._session.ledger().writing() as transaction:
             left, _ = left_behind(transaction, accounts, most=_CHUNK, but=but)
-            # Of one that was being submitted the engine finds out by itself whether it is anybody's.
-            return [
-                (record if record.status is RunStatus.SUBMITTING else self._moved(transaction, record), sweep)
-                for record, sweep in left
-                if record.status is RunStatus.SUBMITTING
-                or transaction.claim(record.id, engine.owner, engine.limits.lease_s)
-            ]
+            found = []
+            for record, sweep in left:
+                if record.status is RunStatus.SUBMITTING:
+                    # The engine finds out by itself whether it is anybody's.
+                    found.append((record, sweep))
+                elif transaction.claim(record.id, engine.owner, engine.limits.lease_s):
+                    found.append((self._moved(transaction, record), sweep))
+            return found
 
     def _carry(self, run: Run) -> None:
         if self._handles.get(run.id) is not run:

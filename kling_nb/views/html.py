@@ -44,8 +44,9 @@ FONT = "font-family:system-ui,sans-serif;font-size:13px;line-height:1.45"
 FAINT = "opacity:0.76"
 MONO = "font-family:ui-monospace,monospace;font-size:12px"
 FRAME = f"border:{LINE};border-radius:8px;padding:12px;margin:6px 0;max-width:860px;box-sizing:border-box"
+_PILL = "display:inline-block;background:"
 #: How a pill begins: a table leaves room for its rims.
-PILL = '<span style="display:inline-block;background:'
+PILL = f'<span style="{_PILL}'
 _NO_BREAK = 34
 _VOID = frozenset({"br", "img", "wbr"})
 _DATA = re.compile(r"data:(image|video)/(?:jpeg|png|webp|gif|mp4|webm);base64,[A-Za-z0-9+/]+={0,2}")
@@ -199,10 +200,7 @@ def pill(word: str, colour: str) -> Html:
         >>> "Done" in pill("Done", GREEN)
         True
     """
-    style = (
-        f"display:inline-block;background:{colour};color:#fff;border-radius:10px;padding:1px 10px;"
-        "font-size:12px;font-weight:600"
-    )
+    style = f"{_PILL}{colour};color:#fff;border-radius:10px;padding:1px 10px;font-size:12px;font-weight:600"
     return tag("span", word, style=style)
 
 
