@@ -20,6 +20,7 @@ from typing import Any
 
 import clips
 import growth
+import measure
 import report
 import startup
 import workers
@@ -143,7 +144,7 @@ def _followed(scene: Stage, who: str, wire: str, runs: int) -> dict[str, Any]:
         "cpu_ms": used["cpu_s"] / runs * 1000,
         "requests": api / runs,
         "late_p50_s": _median(late),
-        "hand_p95_s": sorted(hand)[int(len(hand) * 0.95) - 1] if len(hand) > 1 else None,
+        "hand_p95_s": measure.p95(hand),
         "memory_mb": used["memory_mb"],
         "over_import_mb": used.get("over_import_mb"),
     }

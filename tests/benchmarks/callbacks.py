@@ -18,6 +18,8 @@ from random import Random
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from measure import p95
+
 from kling_nb.engine.limits import Limits
 from kling_nb.engine.polling.schedule import LOOPBACK_SCALE
 from kling_nb.records.base import utc_now
@@ -106,12 +108,12 @@ def measure(called: bool, times: float) -> dict[str, float]:  # noqa: FBT001 - o
             place.mkdir()
             kernels.append(Kernel(place, random, times))
         try:
-            late = sorted(_late(kernels, called=called))
+            late = _late(kernels, called=called)
             return {
                 "right": len(late),
                 "mean_s": statistics.mean(late),
                 "p50_s": statistics.median(late),
-                "p95_s": late[int(len(late) * 0.95) - 1],
+                "p95_s": p95(late),
                 "requests": statistics.mean(kernel.reads() for kernel in kernels),
             }
         finally:

@@ -20,6 +20,11 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def p95(values: list[float]) -> float | None:
+    """The value that 95 of 100 do not exceed."""
+    return sorted(values)[int(len(values) * 0.95) - 1] if len(values) > 1 else None
+
+
 class Meter:
     """Measures from its making to `end`."""
 

@@ -5,27 +5,11 @@ import threading
 import pytest
 
 import kling_nb as kling
-from kling_nb.session import api
 from kling_nb.sweeps import sweep as sweep_module
 from kling_nb.sweeps.quote import Quote
 
 FIRST, SECOND = ["An owl in snow", "An owl in fog"], ["A hare", "A fox", "A stoat"]
 OWLS = {"duration": 3, "provider": "runflow", "name": "owls"}
-
-
-@pytest.fixture
-def house(build, monkeypatch):
-    """A provider next door, and a budget."""
-    made = build()
-    made.set(BUDGET=100)
-    monkeypatch.setattr(api, "_session", None)
-    return made
-
-
-@pytest.fixture
-def enter(house, monkeypatch):
-    """A factory of kernels on one ledger: the calls of the package go to the newest."""
-    return lambda **options: monkeypatch.setattr(api, "_session", house.session(**options))
 
 
 @pytest.fixture

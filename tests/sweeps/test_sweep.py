@@ -12,28 +12,6 @@ from support.markup import judge
 from support.workbench import until
 
 EACH = 336_000
-
-
-@pytest.fixture
-def house(build, monkeypatch):
-    """Both providers next door, and a budget."""
-    made = build()
-    made.set(BUDGET=100)
-    monkeypatch.setattr(api, "_session", None)
-    return made
-
-
-@pytest.fixture
-def enter(house, monkeypatch):
-    """A factory of kernels on one ledger: the calls of the package go to the newest."""
-
-    def start(**options):
-        monkeypatch.setattr(api, "_session", house.session(**options))
-        return api._session
-
-    return start
-
-
 PROMPTS = ["An owl in snow", "An owl in fog"]
 GRID = {"provider": ["runflow", "runcomfy"], "takes": 2, "duration": 3}
 

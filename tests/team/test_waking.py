@@ -65,6 +65,11 @@ class Looking(workers.Worker):
         self.looks, self.said = 0, []
         super().__init__(session, until_empty=until_empty, max_time_s=120, say=self.said.append)
 
+    def stop_after(self, ledger, run):
+        """Stop it from another thread once a run has its clip."""
+        until(lambda: ledger.get(run.id).status is RunStatus.SUCCEEDED)
+        self._loop.call_soon_threadsafe(self._stop)
+
     def _look(self):
         self.looks += 1
         return super()._look()
@@ -179,8 +184,7 @@ def test_a_worker_that_waits_for_nothing_is_woken_by_new_work_alone(house, kerne
         until(lambda: len(told) == 2)
         assert looks() == before
         second = submit(1)
-        until(lambda: kernel.ledger().get(second.id).status is RunStatus.SUCCEEDED)
-        worker._loop.call_soon_threadsafe(worker._stop)
+        worker.stop_after(kernel.ledger(), second)
 
     with meanwhile(move):
         worker.run()
@@ -199,8 +203,7 @@ def test_work_for_an_account_with_places_does_not_wait_for_that_of_a_full_one(ho
     def add():
         until(lambda: worker.looks and session.ledger().changes._listening and not worker._timer)
         other = submit(2, "runcomfy")
-        until(lambda: kernel.ledger().get(other.id).status is RunStatus.SUCCEEDED)
-        worker._loop.call_soon_threadsafe(worker._stop)
+        worker.stop_after(kernel.ledger(), other)
 
     with meanwhile(add):
         worker.run()
@@ -218,8 +221,7 @@ def test_what_a_worker_gave_back_is_had_by_one_that_waits_for_nothing(house, ker
     def give_back():
         until(lambda: worker.looks and session.ledger().changes._listening and not worker._timer)
         kernel.ledger().release(run.id, "stopping")
-        until(lambda: kernel.ledger().get(run.id).status is RunStatus.SUCCEEDED)
-        worker._loop.call_soon_threadsafe(worker._stop)
+        worker.stop_after(kernel.ledger(), run)
 
     with meanwhile(give_back):
         worker.run()
@@ -250,11 +252,7 @@ def test_a_place_of_a_killed_kernel_is_had_when_its_lease_ends(house, kernel, no
         transaction.change_as("killed", first.id, "sent", {"status": RunStatus.SUBMITTING})
     worker = Looking(house.session())
 
-    def stop():
-        until(lambda: kernel.ledger().get(second.id).status is RunStatus.SUCCEEDED)
-        worker._loop.call_soon_threadsafe(worker._stop)
-
-    with meanwhile(stop):
+    with meanwhile(lambda: worker.stop_after(kernel.ledger(), second)):
         worker.run()
     assert house.submissions == 1
 
