@@ -27,6 +27,7 @@ __all__ = [
     "Found",
     "Provider",
     "Refused",
+    "Row",
     "RunList",
     "Snapshot",
     "SubmitAnswer",
@@ -142,6 +143,21 @@ class Found:
     more: Call | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """What a list says of one run; while it says the same, it is the same object.
+
+    Args:
+        text: The run as it is written in the list, which is JSON.
+        run_id: The provider's id, where it is one that can be used.
+        created_at: When the provider made the run.
+    """
+
+    text: str = field(repr=False)  # signed addresses are secrets
+    run_id: str | None
+    created_at: datetime | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunList:
     """One page of an account's runs, newest first.
@@ -151,7 +167,7 @@ class RunList:
         more: The next page, where an older run may stand on it.
     """
 
-    rows: Mapping[str, Mapping[str, Any]] = field(repr=False)  # signed addresses are secrets
+    rows: Mapping[str, Row]
     more: Call | None = None
 
 
@@ -303,11 +319,17 @@ class Provider(ABC):
         """Build the call that lists the newest runs of the account, or None where there is none."""
         return None
 
-    def read_list(self, reply: Reply, *, since: str) -> RunList | None:
-        """Read a page of a list back to `since` (RFC 3339); None where it cannot be read."""
+    def read_list(self, reply: Reply, *, since: str, before: Mapping[str, Row]) -> RunList | None:
+        """Read a page of a list back to `since` (RFC 3339); None where it cannot be read.
+
+        Args:
+            reply: The answer to `list_call` or to a `more`.
+            since: How far back to read.
+            before: The rows of the list before, in their order: one that says the same is given again.
+        """
         return None
 
-    def read_row(self, row: Mapping[str, Any], provider_run_id: str) -> Snapshot:
+    def read_row(self, row: Row, provider_run_id: str) -> Snapshot:
         """Read what a list says of one run."""
         return Snapshot(state="unreadable")
 

@@ -19,6 +19,7 @@ from kling_nb.providers.messages import Reply
 from kling_nb.records.run import FailReason
 
 __all__ = [
+    "DECODER",
     "ERROR_NAMES",
     "ErrorBody",
     "charged_by",
@@ -31,8 +32,10 @@ __all__ = [
     "plain",
     "read_refusal",
     "safe_id",
+    "said_once",
     "same_id",
     "say",
+    "text_of",
     "unreadable",
     "usable_id",
     "whole",
@@ -82,21 +85,20 @@ def fields(reply: Reply) -> Mapping[str, Any] | None:
         >>> fields(Reply(status=200, headers={}, body=b'{"cost": 0.10}'))
         {'cost': Decimal('0.10')}
     """
-    data = _parse(reply.body)
+    try:
+        data = DECODER.decode(text_of(reply))
+    except (ValueError, RecursionError):
+        return None
     return data if isinstance(data, dict) else None
 
 
-def _parse(body: bytes) -> Any:
-    try:
-        return json.loads(
-            body,
-            parse_float=_exact,
-            parse_int=_integer,
-            parse_constant=lambda _: _ODD,
-            object_pairs_hook=_said_once,
-        )
-    except (ValueError, RecursionError):
-        return None
+def text_of(reply: Reply) -> str:
+    """Give the text of a JSON body, in whichever of its encodings.
+
+    Raises:
+        ValueError: It is in none of them.
+    """
+    return reply.body.decode(json.detect_encoding(reply.body), "surrogatepass")
 
 
 def _exact(digits: str) -> object:
@@ -111,7 +113,8 @@ def _integer(digits: str) -> object:
     return int(digits) if len(digits) <= MAX_DIGITS else _ODD
 
 
-def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its names and values, with a thing that is no value for a name that has two."""
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
@@ -124,6 +127,12 @@ def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             # text, because to Python 0 and false are the same; null beside a value says nothing.
             found[name] = _ODD
     return found
+
+
+#: Reads JSON as `fields` does.
+DECODER = json.JSONDecoder(
+    parse_float=_exact, parse_int=_integer, parse_constant=lambda _: _ODD, object_pairs_hook=said_once
+)
 
 
 def usable_id(value: object) -> str | None:

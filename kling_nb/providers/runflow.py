@@ -21,12 +21,14 @@ from kling_nb.providers.base import (
     Asked,
     Found,
     Provider,
+    Row,
     RunList,
     Snapshot,
     SubmitAnswer,
 )
 from kling_nb.providers.messages import Call, Reply
 from kling_nb.providers.parsing import (
+    DECODER,
     ERROR_NAMES,
     ErrorBody,
     charged_by,
@@ -257,21 +259,22 @@ class Runflow(Provider):
         """Build the call that lists the newest runs of the account."""
         return Call(method="GET", url=f"{self.base_url}/v1/runs", params=MANY)
 
-    def read_list(self, reply: Reply, *, since: str) -> RunList | None:
+    def read_list(self, reply: Reply, *, since: str, before: Mapping[str, Row]) -> RunList | None:
         """Read a page of the list.
 
         Args:
             reply: The answer to `list_call` or to a `more`.
             since: How far back to read, RFC 3339.
+            before: The rows of the list before, in their order.
 
         Returns:
             Its rows; one without a usable id is left out, and its run is read by itself.
         """
-        return read_page(reply, self.base_url, since)
+        return read_page(reply, self.base_url, since, before)
 
-    def read_row(self, row: Mapping[str, Any], provider_run_id: str) -> Snapshot:
+    def read_row(self, row: Row, provider_run_id: str) -> Snapshot:
         """Read a row of the list: it is a run object like the answer to `poll_call`."""
-        return self._snapshot(read_run(row, "id"), provider_run_id)
+        return self._snapshot(read_run(DECODER.decode(row.text), "id"), provider_run_id)
 
     def read_asked(self, reply: Reply) -> Asked:
         """Say what a run was asked for: the run object repeats its `input` and our reference.
@@ -338,7 +341,7 @@ class Runflow(Provider):
         has_refs = not rows or any("client_ref" in run for run in runs)
         readable = bool(ids) or (len(runs) == len(rows) and has_refs and not ours)
         link = page.get("next")
-        if link in (None, "", False) or reaches(runs, since):
+        if link in (None, "", False) or reaches([moment(run.get("created_at")) for run in runs], since):
             return Found(provider_run_ids=ids, readable=readable)
         more = next_page(self.base_url, link, NEWEST_FIRST)
         return Found(provider_run_ids=ids, readable=readable and (more is not None or bool(ids)), more=more)

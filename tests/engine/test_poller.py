@@ -112,15 +112,47 @@ def test_a_list_is_read_back_to_the_oldest_run(stage):
     body = b'{"items": [{"id": "a", "created_at": "2026-11-29T12:00:00+00:00"}], "next": %s}'
     for link in (b'"500"', b'"http://elsewhere.example/v1/runs?limit=500&pq=500"'):
         reply = Reply(status=200, headers={}, body=body % link)
-        page = provider.read_list(reply, since="2026-11-29T11:00:00+00:00")
+        page = provider.read_list(reply, since="2026-11-29T11:00:00+00:00", before={})
         assert set(page.rows) == {"a"}
         assert page.more.url == call.url
         assert page.more.params["pq"] == "500"
         assert page.more.params["limit"] == "500"
-        assert provider.read_list(reply, since="2026-11-29T12:30:00+00:00").more is None
+        assert provider.read_list(reply, since="2026-11-29T12:30:00+00:00", before={}).more is None
     for bad in (b"", b"[]", b'{"items": {}}', b'{"items": null}'):
-        assert provider.read_list(Reply(status=200, headers={}, body=bad), since="2026-11-29") is None
-    assert provider.read_list(Reply(status=500, headers={}, body=b'{"items": []}'), since="2026") is None
+        assert (
+            provider.read_list(Reply(status=200, headers={}, body=bad), since="2026-11-29", before={}) is None
+        )
+    refused = Reply(status=500, headers={}, body=b'{"items": []}')
+    assert provider.read_list(refused, since="2026", before={}) is None
+
+
+def test_a_row_that_says_the_same_is_not_read_again():
+    """It is the same object as before, wherever it moved; one that says something else is read exactly."""
+    provider = make_provider("runflow", "http://127.0.0.1:1")
+
+    def read(*runs, before, form='{"first": null, "items" : [%s] , "next": null}'):
+        reply = Reply(status=200, headers={}, body=(form % ",\n ".join(runs)).encode())
+        page = provider.read_list(reply, since="2026-11-29T11:00:00+00:00", before=before)
+        return None if page is None else page.rows
+
+    def run(name, status="running", cost="null"):
+        return f'{{"id": "{name}", "status_code": "{status}", "cost": {cost}, "input": {{"prompt": "]"}}}}'
+
+    first = read(run("a"), run("b"), run("c"), before={})
+    second = read(run("new"), run("a"), run("b", "succeeded", "0.10"), run("c"), "7", before=first)
+    assert list(second) == ["new", "a", "b", "c"]
+    assert (second["a"], second["c"]) == (first["a"], first["c"])
+    assert second["b"] is not first["b"]
+    assert provider.read_row(second["b"], "b").cost == "0.10"
+    assert provider.read_row(second["a"], "a").state == "running"
+    third = read(run("c"), run("b", "succeeded", "0.1"), before=second)
+    assert third["c"] is first["c"]
+    assert third["b"] is not second["b"]
+    assert read(before=second) == {}
+    for cut in ('{"items": [%s', '{"items": [%s],', '{"items": [%s]}]', '{"items": [%s], "items": []}'):
+        assert read(run("a"), before=first, form=cut) is None
+    assert read(run("a")[:-1], before=first) is None
+    assert read(run("a") + run("b"), before=first) is None
 
 
 # -- turns ----------------------------------------------------------------------------

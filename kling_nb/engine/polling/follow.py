@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kling_nb.engine.polling.schedule import MOST_S, Pace
-from kling_nb.providers.base import Snapshot
+from kling_nb.providers.base import Row, Snapshot
 
 if TYPE_CHECKING:
     import asyncio
@@ -44,7 +44,7 @@ class Follow:
     own: bool = False
     #: What was read last, what the list said last, and its age at the last reading of its own.
     last: Snapshot | None = None
-    row: Mapping[str, Any] | None = None
+    row: Row | None = None
     own_age: float = 0.0
     #: False once a list has left it out.
     listed: bool = True
@@ -96,6 +96,8 @@ class Account:
     asked_s: float = 0.0
     failures: int = 0
     lists: int = 0
+    #: What the list before said, in its order.
+    rows: Mapping[str, Row] = field(default_factory=dict)
     #: Ends that were read from a run itself, and when: a list that begins later must show them.
     ended: dict[str, float] = field(default_factory=dict)
 

@@ -22,7 +22,7 @@ from kling_nb.engine.polling.follow import Account, Follow
 from kling_nb.engine.polling.schedule import MOST_S, Pace, back_off
 from kling_nb.errors import LedgerError
 from kling_nb.pricing.catalog import models
-from kling_nb.providers.base import Snapshot
+from kling_nb.providers.base import Row, Snapshot
 from kling_nb.records.base import utc_now
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class Poller:
 
     def _one_by_one(self, account: Account) -> None:
         """Read every run by itself, each when its own time comes."""
-        now = self._clock.monotonic()
+        now, account.rows = self._clock.monotonic(), {}
         for follow in account.waiting.values():
             if not follow.reading:
                 self._again(follow, min(follow.due, now + follow.wait_s()))
@@ -264,27 +264,28 @@ class Poller:
                 self._push(account.due, account)
             self._give_turns()
 
-    async def _pages(self, account: Account, job: "Job") -> dict[str, Mapping[str, Any]] | None:
+    async def _pages(self, account: Account, job: "Job") -> dict[str, Row] | None:
         """Read the newest runs, back to the oldest that is waited for; None where a page cannot be read."""
         wanted = {run_id: follow for run_id, follow in account.waiting.items() if follow.listed}
         oldest = max((follow.age() for follow in wanted.values()), default=0.0)
         since = (utc_now() - timedelta(seconds=oldest + 300)).isoformat()
-        rows: dict[str, Mapping[str, Any]] = {}
+        rows: dict[str, Row] = {}
         call = job.provider.list_call()
         for _ in range(MOST_PAGES):
             if call is None or wanted.keys() <= rows.keys():
                 break
             reply = await job.send(call)
-            page = job.provider.read_list(reply, since=since)
+            page = job.provider.read_list(reply, since=since, before=account.rows)
             if page is None:
                 account.asked_s = reply.retry_after_s or 0.0
                 return None
             rows |= page.rows
             call = page.more
+        account.rows = rows
         return rows
 
     @staticmethod
-    def _is_stale(account: Account, job: "Job", rows: Mapping[str, Mapping[str, Any]], began: float) -> bool:
+    def _is_stale(account: Account, job: "Job", rows: Mapping[str, Row], began: float) -> bool:
         """Whether the list still calls a run going that its own reading, before, called ended."""
         stale = False
         for run_id in [run_id for run_id, at in account.ended.items() if at < began]:
@@ -293,9 +294,7 @@ class Poller:
             del account.ended[run_id]
         return stale
 
-    async def _tell(
-        self, account: Account, job: "Job", rows: Mapping[str, Mapping[str, Any]], asked: set[str]
-    ) -> float:
+    async def _tell(self, account: Account, job: "Job", rows: Mapping[str, Row], asked: set[str]) -> float:
         """Take from the list what it may decide, have the rest read one by one; when to list next."""
         account.lists += 1
         now, hurry, least = self._clock.monotonic(), 0.0, job.wait_s(1.0)
@@ -325,9 +324,9 @@ class Poller:
         cost = max(1.0, len(rows) / _ROWS_A_READ)
         return min(max(math.sqrt(cost / hurry), least), MOST_S) if hurry else least
 
-    def _take_row(self, follow: Follow, row: Mapping[str, Any]) -> bool:
+    def _take_row(self, follow: Follow, row: Row) -> bool:
         """Take what a list says of a run; whether it goes on as before, so that nobody is woken."""
-        if follow.last is not None and row == follow.row:
+        if follow.last is not None and row is follow.row:
             # Most rows say what they said before, and need not be read.
             snapshot = follow.last
         else:
