@@ -2,21 +2,20 @@
 
 from datetime import date
 
-import sqlalchemy as sa
-
+from kling_nb.ledger.transaction import Transaction
 from kling_nb.pricing.estimate import Bill
 
 __all__ = ["read_bills", "read_waits"]
 
 
 def read_bills(
-    connection: sa.Connection, provider: str, model: str, *, origin: str, audio: bool, limit: int
+    transaction: Transaction, provider: str, model: str, *, origin: str, audio: bool, limit: int
 ) -> list[Bill]:
     """Read the newest bills of a kind of run; see `Ledger.bills`."""
-    rows = connection.exec_driver_sql(
+    rows = transaction.rows(
         "SELECT bill, duration, day, run_id FROM figures WHERE provider = ? AND model = ? AND audio = ? "
         "AND origin = ? AND bill IS NOT NULL ORDER BY created_at DESC LIMIT ?",
-        (provider, model, int(audio), origin, limit),
+        *(provider, model, int(audio), origin, limit),
     )
     return [
         Bill(micros=bill, seconds=seconds, day=date.fromisoformat(day), run_id=run_id)
@@ -25,7 +24,7 @@ def read_bills(
 
 
 def read_waits(
-    connection: sa.Connection,
+    transaction: Transaction,
     provider: str,
     model: str,
     duration: int,
@@ -44,8 +43,8 @@ def read_waits(
     found = [
         (created_at, waited)
         for sound in ((False, True) if audio is None else (audio,))
-        for created_at, waited in connection.exec_driver_sql(
-            query, (provider, model, duration, int(sound), origin, origin, limit)
+        for created_at, waited in transaction.rows(
+            query, provider, model, duration, int(sound), origin, origin, limit
         )
     ]
     found.sort(key=lambda row: row[0], reverse=True)

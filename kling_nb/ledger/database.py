@@ -248,7 +248,7 @@ class Ledger(LedgerFile):
         """
         return self.read(
             lambda transaction: read_waits(
-                transaction.connection, provider, model, duration, audio=audio, origin=origin, limit=limit
+                transaction, provider, model, duration, audio=audio, origin=origin, limit=limit
             )
         )
 
@@ -269,7 +269,7 @@ class Ledger(LedgerFile):
         """
         return self.read(
             lambda transaction: read_bills(
-                transaction.connection, provider, model, origin=origin, audio=audio, limit=limit
+                transaction, provider, model, origin=origin, audio=audio, limit=limit
             )
         )
 

@@ -81,7 +81,7 @@ class Transaction:
             LedgerError: One of their rows cannot be read.
         """
         among = "request_key IN (SELECT value FROM json_each(?)) ORDER BY created_at"
-        rows = self._rows(f"{_SELECT} {among}", json.dumps([*request_keys]))
+        rows = self.rows(f"{_SELECT} {among}", json.dumps([*request_keys]))
         return [read_row(run_id, text) for run_id, text in rows]
 
     def earlier(self, record: RunRecord) -> tuple[Earlier, ...]:
@@ -111,7 +111,7 @@ class Transaction:
 
     def other_with(self, provider_run_id: str, record: RunRecord) -> str | None:
         """Name another run of the same address that has this id at its provider."""
-        rows = self._rows(f"{_SELECT} provider_run_id = ? AND id <> ?", provider_run_id, record.id)
+        rows = self.rows(f"{_SELECT} provider_run_id = ? AND id <> ?", provider_run_id, record.id)
         others = read_rows((run_id, text) for run_id, text in rows)
         return next((one.id for one in others if one.origin == record.origin), None)
 
@@ -120,11 +120,12 @@ class Transaction:
         return self._one(f"{_SELECT} run_key = ? AND status IN ({_LIVE})", run_key)
 
     def _one(self, query: str, *values: str) -> RunRecord | None:
-        for run_id, text in self._rows(query, *values):
+        for run_id, text in self.rows(query, *values):
             return read_row(run_id, text)
         return None
 
-    def _rows(self, query: str, *values: object) -> list[Any]:
+    def rows(self, query: str, *values: object) -> list[Any]:
+        """Give what a query finds, by the driver itself; see `run_statement`."""
         return [*run_statement(self._connection, query, values)]
 
     def sums(self, *, play: bool, since: datetime | None = None, **equal: str) -> Totals:
@@ -147,7 +148,7 @@ class Transaction:
             query, values = f"{query} AND name = ?", [*values, name]
         if since is not None:
             query, values = f"{query} AND day >= ?", [*values, since.date().isoformat()]
-        [(settled, reserved, unknown)] = self._rows(query, *values)
+        [(settled, reserved, unknown)] = self.rows(query, *values)
         return Totals(settled_micros=settled, reserved_micros=reserved, unknown=unknown, play=play)
 
     def totals(self, session_id: str, *, play: bool) -> Totals:
@@ -156,7 +157,7 @@ class Transaction:
 
     def began(self, session_id: str) -> datetime | None:
         """Say when the first run of a session was made, or None where it has none."""
-        [(text,)] = self._rows("SELECT min(created_at) FROM runs WHERE session_id = ?", session_id)
+        [(text,)] = self.rows("SELECT min(created_at) FROM runs WHERE session_id = ?", session_id)
         return None if text is None else datetime.fromisoformat(text)
 
     def insert(self, record: RunRecord, kind: str = "created", **data: Any) -> None:
@@ -205,7 +206,7 @@ class Transaction:
 
     def _driven(self, run_id: str) -> tuple[RunRecord, str | None]:
         """Give one run, and who drives it."""
-        for _, text, owner in self._rows("SELECT id, record, owner FROM runs WHERE id = ?", run_id):
+        for _, text, owner in self.rows("SELECT id, record, owner FROM runs WHERE id = ?", run_id):
             return read_row(run_id, text), owner
         raise LedgerError(f"There is no run {run_id} in the ledger.", cure="See `%kling list`.")
 
@@ -266,7 +267,7 @@ class Transaction:
         return self._value("SELECT owned_until FROM runs WHERE id = ?", run_id)
 
     def _value(self, query: str, *values: str | None) -> str | None:
-        return next((value for (value,) in self._rows(query, *values)), None)
+        return next((value for (value,) in self.rows(query, *values)), None)
 
     def release(self, run_id: str, owner: str) -> None:
         """Give the right to drive a run back."""
