@@ -48,6 +48,9 @@ _MOST_TABLE_BYTES = 64 << 20
 _MOST_SAMPLES = 4_000_000  # more than a minute of sound that is not compressed has
 #: Decoders of pictures of which each sample of an MP4 is one packet.
 _ONE_EACH = {"h264", "hevc", "av1", "libdav1d", "libaom-av1"}
+#: How pictures are written whose size stands in the index, so that nothing of them is read to open the file.
+_SIZED = {b"avc1", b"hvc1", b"av01"}
+_UNREAD = {"skip_frame": "all", "probesize": "65536"}
 _LOOK_AT = 72  # frames: three seconds at 24 a second
 
 
@@ -218,7 +221,9 @@ def _refuse_bomb(file: BinaryIO, boxes: Sequence[Box]) -> None:
                 raise _not_playable("its index is far too large for a clip")
 
 
-def _opened(file: BinaryIO, kind: Kind, boxes: Sequence[Box]) -> "InputContainer":
+def _opened(
+    file: BinaryIO, kind: Kind, boxes: Sequence[Box], options: dict[str, str] | None = None
+) -> "InputContainer":
     import av
 
     _refuse_bomb(file, boxes)
@@ -230,7 +235,9 @@ def _opened(file: BinaryIO, kind: Kind, boxes: Sequence[Box]) -> "InputContainer
     demuxer = "mov" if kind in {"mp4", "mov"} else "matroska"
     # A stranger's tags may be no UTF-8. PyAV 19 dropped the argument, and bears them by itself.
     lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-    container: InputContainer = av.open(file, mode="r", format=demuxer, io_open=refuse, **lenient)
+    container: InputContainer = av.open(
+        file, mode="r", format=demuxer, io_open=refuse, options=options, **lenient
+    )
     return container
 
 
@@ -273,7 +280,8 @@ def _measure(file: BinaryIO, kind: Kind, boxes: list[Box]) -> Measured:
 
     try:
         tracks = read_index(file, boxes) or []
-        with _opened(file, kind, boxes) as container:
+        sized = any(track.picture and track.coding in _SIZED for track in tracks)
+        with _opened(file, kind, boxes, _UNREAD if sized else None) as container:
             stream = _video(container)
             reading = _read_index(container, stream, tracks) or _read(container, stream)
             return _facts(container, reading, kind, file, boxes)

@@ -38,6 +38,7 @@ class Track:
 
     Args:
         picture: Whether it is of pictures.
+        coding: How these are written, e.g. `avc1`.
         samples: How many it has, none of them empty.
         scale: Ticks of its clock in a second.
         first: The tick at which the first one is shown.
@@ -46,6 +47,7 @@ class Track:
     """
 
     picture: bool
+    coding: bytes
     samples: int
     scale: int
     first: int
@@ -100,7 +102,15 @@ def _track(trak: _Boxes, clock: int, total: int) -> Track:
     shift, seconds = _edit(trak, clock)
     if picture and seconds is not None and (shift != first or seconds < (end - first) / scale - 1 / clock):
         raise _NotPlainError  # some frames are not shown
-    return Track(picture=picture, samples=len(sizes), scale=scale, first=first, end=end, shift=shift)
+    return Track(
+        picture=picture,
+        coding=bytes(_one(table, b"stsd")[12:16]),
+        samples=len(sizes),
+        scale=scale,
+        first=first,
+        end=end,
+        shift=shift,
+    )
 
 
 def _inner(data: memoryview) -> _Boxes:
