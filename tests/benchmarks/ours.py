@@ -148,12 +148,16 @@ def submit(given: dict) -> dict:
 
 
 def download(given: dict) -> dict:
-    """One run whose clip is large; the server says when it was asked for it."""
+    """One run whose clip is large; the server says when it was asked for it.
+
+    The last change of the file is that its first name is taken away, when it is whole and has its own.
+    """
     _warm(given)
     [run] = _asked(given, f"A large clip {given.get('round', 0)}", 1)
     result = _timed([run])
     run.wait(120)
-    return {"got": result[0], "size": Path(run.video.path).stat().st_size}
+    facts = Path(run.video.path).stat()
+    return {"got": result[0], "kept": facts.st_ctime, "size": facts.st_size}
 
 
 if __name__ == "__main__":
