@@ -361,14 +361,14 @@ def place(
     Example:
         >>> place(Path(".a.part"), "a", ".mp4", sha256="0" * 64)  # doctest: +SKIP
     """
-    folder, size = part.parent, signature(part)[0]
+    folder = part.parent
     sync_file(part)
     checkpoint("synced")
     for number in range(1, 1000):
         final = folder / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
         if _named(part, final, checkpoint, changing):
             break
-        if has_bytes(final, size, sha256):
+        if has_bytes(final, signature(part)[0], sha256):
             # Another process was here first, or a crash came between the name and the tidying up.
             checkpoint("found")
             break

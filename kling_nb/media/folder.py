@@ -146,14 +146,14 @@ class Store:
         """
         try:
             measured = _measure(part)
-            if written != signature(part) and file_sha256(part) != sha256:
+            now = signature(part)
+            if written != now and file_sha256(part) != sha256:
                 raise StoreError(
                     "The clip on disk is not what was downloaded.",
                     charged=record.charged,
                     cure="`%kling resume` fetches it again.",
                     run_id=record.id,
                 )
-            size = signature(part)[0]
             checkpoint("measured")
             final = place(
                 part,
@@ -166,7 +166,7 @@ class Store:
             self._index.remember(final, sha256)
         except OSError as error:
             _refuse(error, "The clip cannot be kept", record)
-        return MediaFacts(file=final.name, sha256=sha256, size=size, **vars(measured))
+        return MediaFacts(file=final.name, sha256=sha256, size=now[0], **vars(measured))
 
     def set_aside(self, record: RunRecord, part: Path) -> Path:
         """Keep a download that is no video, because it may have been paid for.

@@ -50,7 +50,7 @@ _MOST_SAMPLES = 4_000_000  # more than a minute of sound that is not compressed 
 _ONE_EACH = {"h264", "hevc", "av1", "libdav1d", "libaom-av1"}
 #: How pictures are written whose size stands in the index, so that nothing of them is read to open the file.
 _SIZED = {b"avc1", b"hvc1", b"av01"}
-_UNREAD = {"skip_frame": "all", "probesize": "65536"}
+_UNREAD = {"skip_frame": "all", "probesize": "4096"}
 _LOOK_AT = 72  # frames: three seconds at 24 a second
 
 

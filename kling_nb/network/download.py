@@ -9,7 +9,7 @@ holds the path or the query of a link, because a signed query is a secret.
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,7 +40,8 @@ _KEYED = frozenset({401, 403})
 #: What httpx decodes by itself, with nothing else installed.
 _ENCODINGS = frozenset({"identity", "gzip", "deflate"})
 _RANGE = re.compile(r"bytes 0-([0-9]{1,15})/([0-9]{1,15})", re.IGNORECASE)
-_BLOCK = 2 << 20
+#: So much is written at once where the disk keeps up, and so much may wait for it.
+_BLOCK, _MOST_HELD = 1 << 19, 2 << 20
 
 
 class Sink(Protocol):
@@ -142,9 +143,13 @@ async def fetch(
     while hops <= _MAX_REDIRECTS:
         if directly is not None:
             opening, directly = directly, None
-            response = as_httpx(await opening())
+            answer = await opening()
+            response = as_httpx(answer)
+            encoded = "content-encoding" in response.headers
+            body = response.aiter_bytes() if encoded else answer.content.iter_any()
         else:
             response = await client.send(client.build_request("GET", link, headers=headers), stream=True)
+            body = response.aiter_bytes()
         try:
             if bearer is not None and response.status_code in _KEYED and not hops:
                 # Only the very address of the provider's own answer, and only once.
@@ -153,7 +158,7 @@ async def fetch(
                 continue
             redirected = response.status_code in _REDIRECTS and "location" in response.headers
             if not redirected or "authorization" in headers:
-                return await _receive(response, sink, attempt.origin, max_bytes)
+                return await _receive(response, body, sink, attempt.origin, max_bytes)
             link = _next_link(link, response, attempt.origin, allowed_hosts)
             attempt.origin, hops = origin_of(str(link)), hops + 1
         finally:
@@ -199,7 +204,9 @@ def _next_link(
     )
 
 
-async def _receive(response: httpx.Response, sink: Sink, origin: Origin, max_bytes: int) -> Downloaded:
+async def _receive(
+    response: httpx.Response, body: AsyncIterator[bytes], sink: Sink, origin: Origin, max_bytes: int
+) -> Downloaded:
     status = response.status_code
     if status != httpx.codes.OK and not _is_whole(response):
         raise DownloadError(
@@ -217,7 +224,7 @@ async def _receive(response: httpx.Response, sink: Sink, origin: Origin, max_byt
     size, writer = 0, _Writer(sink)
     try:
         # Decoded, so that the cap holds for what reaches the disk.
-        async for chunk in response.aiter_bytes():
+        async for chunk in body:
             size += len(chunk)
             if size > max_bytes:
                 raise _too_big(origin, max_bytes)
@@ -227,7 +234,8 @@ async def _receive(response: httpx.Response, sink: Sink, origin: Origin, max_byt
     finally:
         # The caller closes the file next, which must not happen under the writer's hands.
         await writer.stopped()
-    came = response.num_bytes_downloaded
+    # aiohttp itself refuses what is not as long as it says; httpx counts what was encoded.
+    came = response.num_bytes_downloaded or size
     if total is not None and came != total:
         raise DownloadError(f"{origin.host} sent {came} of {total} bytes.", http_status=status)
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -263,10 +271,11 @@ class _Writer:
         self._writing: asyncio.Future[None] | None = None
 
     async def take(self, chunk: bytes) -> None:
-        """Take what came; waits only while the disk is two blocks behind."""
+        """Take what came; waits only while the disk is far behind."""
         self._chunks.append(chunk)
         self._held += len(chunk)
-        if self._held >= _BLOCK:
+        idle = self._writing is None or self._writing.done()
+        if self._held >= (_BLOCK if idle else _MOST_HELD):
             await self.write()
 
     async def write(self) -> None:
