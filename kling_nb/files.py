@@ -13,7 +13,7 @@ import secrets
 import stat
 import threading
 from collections.abc import Callable
-from io import BufferedRandom, BufferedReader, TextIOWrapper
+from io import BufferedRandom, BufferedReader, FileIO, TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -84,11 +84,12 @@ def part_name(stem: str) -> str:
     return f".{stem}.{os.getpid()}-{secrets.token_hex(4)}.part"
 
 
-def open_plain(path: Path) -> BufferedReader:
+def open_plain(path: Path, flags: int = 0) -> BufferedReader:
     """Open a regular file to read: not a link, not a pipe.
 
     Args:
         path: The file.
+        flags: Further ones of `os.open`, e.g. `os.O_RDWR` where `raw` of the file is also written.
 
     Returns:
         The open file.
@@ -101,11 +102,12 @@ def open_plain(path: Path) -> BufferedReader:
         Traceback (most recent call last):
         OSError: [Errno 22] not a regular file: '/dev/null'
     """
-    handle = os.open(path, _READ_FLAGS)
+    handle = os.open(path, _READ_FLAGS | flags)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
-    return os.fdopen(handle, "rb")
+    # Unlike `open`, this does not ask the system whether it is a terminal.
+    return BufferedReader(FileIO(handle, "r+" if flags & os.O_RDWR else "r"))
 
 
 def read_plain(path: Path, most_bytes: int) -> bytes | None:
@@ -153,7 +155,7 @@ def open_new(path: Path) -> BufferedRandom:
         Traceback (most recent call last):
         FileExistsError: [Errno 17] File exists: '/dev/null'
     """
-    return os.fdopen(os.open(path, os.O_RDWR | _NEW_FLAGS, 0o666), "w+b")
+    return BufferedRandom(FileIO(os.open(path, os.O_RDWR | _NEW_FLAGS, 0o666), "r+"))
 
 
 def signature(path: Path) -> Signature:

@@ -133,6 +133,8 @@ class _DaemonExecutor(ThreadPoolExecutor):
         self._wanted = 0
         self._begun: dict[int, float] = {}
         self._looking: asyncio.TimerHandle | None = None
+        #: What is done, until its loop has told those who wait: many answers wake it once.
+        self._done: list[Callable[[], None]] = []
         # From Python 3.12 on no thread can be started at the end, so there must be one before.
         self._grow()
 
@@ -172,12 +174,22 @@ class _DaemonExecutor(ThreadPoolExecutor):
                 answer = partial(_answer, future, future.set_result, fn(*args))
             except BaseException as error:  # noqa: BLE001 - as above
                 answer = partial(_answer, future, future.set_exception, error)
-            with contextlib.suppress(RuntimeError):  # a loop that is closed waits for nothing
-                loop.call_soon_threadsafe(answer)
+            with self._growing:
+                self._done.append(answer)
+                alone = len(self._done) == 1
+            if alone:
+                with contextlib.suppress(RuntimeError):  # a loop that is closed waits for nothing
+                    loop.call_soon_threadsafe(self._tell)
 
         self._put(work)
         self._look_later(loop)
         return future
+
+    def _tell(self) -> None:
+        with self._growing:
+            done, self._done = self._done, []
+        for answer in done:
+            answer()
 
     def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look whether what waits is stuck, once it has waited a while; on the loop."""

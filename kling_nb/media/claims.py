@@ -107,18 +107,13 @@ class Claims:
             StoreError: The folder cannot be written.
         """
         path = self.path(request_key)
-        claim = self.seen(request_key)
-        if claim is None or claim.run_id != run_id:
-            return False
         try:
-            with path.open("r+b") as file:
-                # It may be another's by now.
+            with open_plain(path, os.O_RDWR | os.O_APPEND) as file:
                 if Claim(file.read(_MOST_BYTES)).run_id != run_id:
                     return False
-                file.seek(0, os.SEEK_END)
-                file.write(_SENDING if sending else b".")
-                file.flush()
+                file.raw.write(_SENDING if sending else b".")
                 os.fsync(file.fileno())
+                # It may be another's by now.
                 return os.path.samestat(os.fstat(file.fileno()), path.lstat())
         except FileNotFoundError:
             return False

@@ -211,9 +211,9 @@ class FolderIndex:
             self._prompt = self._prompt or self._proofs >= _PROOFS
 
     def prove(self) -> None:
-        """List the folder again after changes of our own, in at most a twentieth of the time."""
+        """List the folder again after changes of our own, in at most a hundredth of the time."""
         with self._lock:
-            if self._changed_s and time.monotonic() - self._listed_s > max(0.1, 20 * self._cost_s):
+            if self._changed_s and time.monotonic() - self._listed_s > max(0.1, 100 * self._cost_s):
                 self._list()
 
     def _in_step(self) -> bool:

@@ -11,7 +11,7 @@ import re
 import sqlite3
 import threading
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,10 @@ CREATE TABLE hashes (file TEXT PRIMARY KEY, signature TEXT NOT NULL, sha256 TEXT
 PRAGMA user_version = {_VERSION};
 COMMIT;
 """
+
+#: So many hashes are written together.
+_TOGETHER = 64
+_Act = tuple[str, Sequence[tuple[object, ...]]]
 
 _open: "weakref.WeakValueDictionary[Path, IndexCache]" = weakref.WeakValueDictionary()
 _opening = threading.Lock()
@@ -72,6 +76,8 @@ class IndexCache:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._usable = True
+        #: Rows that go to the file with the next ones, by the file that is hashed.
+        self._hashes: dict[str, tuple[str, str]] = {}
         weakref.finalize(self, _close, self.__dict__)
 
     @staticmethod
@@ -106,18 +112,26 @@ class IndexCache:
             if name.isprintable()
         ]
         names = [(where, name) for name in gone if name.isprintable()]
-        self._write("INSERT OR REPLACE INTO folders VALUES (?, ?)", [(where, fine)])
-        self._write("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?)", rows)
-        self._write("DELETE FROM receipts WHERE folder = ? AND name = ?", names)
+        self._write(
+            ("INSERT OR REPLACE INTO folders VALUES (?, ?)", [(where, fine)]),
+            ("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?)", rows),
+            ("DELETE FROM receipts WHERE folder = ? AND name = ?", names),
+        )
 
     def sha256(self, file: Path, now: Signature) -> str | None:
         """Give the hash of a file that has not changed since it was hashed."""
+        name, signed = _text(file), _joined(now)
+        if (new := self._hashes.get(name)) is not None:
+            return new[1] if new[0] == signed else None
         query = "SELECT sha256 FROM hashes WHERE file = ? AND signature = ?"
-        return next((str(sha256) for (sha256,) in self._rows(query, _text(file), _joined(now))), None)
+        return next((str(sha256) for (sha256,) in self._rows(query, name, signed)), None)
 
     def remember(self, file: Path, now: Signature, sha256: str) -> None:
         """Keep the hash of a file."""
-        self._write("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?)", [(_text(file), _joined(now), sha256)])
+        with self._lock:
+            self._hashes[_text(file)] = _joined(now), sha256
+        if len(self._hashes) >= _TOGETHER:
+            self._write()
 
     # -- inside ------------------------------------------------------------
     def _rows(self, query: str, *values: str) -> list[Any]:
@@ -126,11 +140,10 @@ class IndexCache:
                 return db.execute(query, values).fetchall()
         return []
 
-    def _write(self, statement: str, rows: Collection[tuple[object, ...]]) -> None:
+    def _write(self, *acts: _Act) -> None:
         with self._lock, contextlib.suppress(sqlite3.Error):
-            if rows and (db := self._connect()) is not None:
-                with db:
-                    db.executemany(statement, rows)
+            if (db := self._connect()) is not None:
+                _write(db, self._hashes, *acts)
 
     def _connect(self) -> sqlite3.Connection | None:
         for fresh in (False, True):
@@ -159,8 +172,18 @@ class IndexCache:
         return db
 
 
+def _write(db: sqlite3.Connection, hashes: dict[str, tuple[str, str]], *acts: _Act) -> None:
+    new = [(file, *said) for file, said in hashes.items()]
+    with db:
+        for statement, rows in (("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?)", new), *acts):
+            db.executemany(statement, rows)
+    hashes.clear()
+
+
 def _close(of: dict[str, Any]) -> None:
     if (db := of.pop("_connection", None)) is not None:
+        with contextlib.suppress(sqlite3.Error):
+            _write(db, of["_hashes"])
         db.close()
     of["_connection"] = None
 

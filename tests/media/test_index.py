@@ -200,7 +200,7 @@ def test_a_cache_that_cannot_be_used_costs_time_and_no_answer(tmp_path, monkeypa
             path.write_bytes(path.read_bytes()[:5000])
         elif harm == "other version":
             path.unlink()
-            IndexCache(path)._write("PRAGMA user_version = 99", [()])
+            IndexCache(path)._write(("PRAGMA user_version = 99", [()]))
         else:
             for one in (*path.parent.iterdir(), path.parent):
                 one.chmod(0o500)
