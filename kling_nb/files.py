@@ -89,7 +89,7 @@ def open_plain(path: Path, flags: int = 0) -> BufferedReader:
 
     Args:
         path: The file.
-        flags: Further ones of `os.open`, e.g. `os.O_RDWR` where `raw` of the file is also written.
+        flags: Further ones of `os.open`, e.g. `os.O_RDWR` where it is also written.
 
     Returns:
         The open file.

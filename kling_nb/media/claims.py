@@ -111,7 +111,7 @@ class Claims:
             with open_plain(path, os.O_RDWR | os.O_APPEND) as file:
                 if Claim(file.read(_MOST_BYTES)).run_id != run_id:
                     return False
-                file.raw.write(_SENDING if sending else b".")
+                os.write(file.fileno(), _SENDING if sending else b".")
                 os.fsync(file.fileno())
                 # It may be another's by now.
                 return os.path.samestat(os.fstat(file.fileno()), path.lstat())
