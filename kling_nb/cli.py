@@ -190,16 +190,14 @@ def doctor(
 @app.command()
 def runs(
     *,
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="At most this many.")] = 20,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=100_000, help="At most this many.")] = 20,
     as_json: Json = False,
 ) -> None:
     """List runs of the ledger, newest first."""
-    from kling_nb.session.api import current
+    from kling_nb.commands.overview import newest
 
-    if as_json:
-        _put("", _receipts(current().runs(limit=limit)), as_json=True)
-    else:
-        _command("list", "-n", str(limit), as_json=False)
+    shown = newest(limit, receipts=as_json)
+    _put(shown.fitted(_columns()), shown.value, as_json=as_json)
 
 
 @app.command()
@@ -388,21 +386,17 @@ def _follow(name: str, words: list[str], timeout: float | None, *, as_json: bool
 
 def _finish(runs: "Runs", timeout: float | None, *, as_json: bool, said: str = "", clip: bool = True) -> None:
     """Wait for runs and show them; without a clip of each, where one is due, it ended badly."""
+    from kling_nb.records.receipt import to_receipt
+
     try:
         runs.wait(timeout)
     except errors.WaitTimeoutError as error:
         sys.stderr.write(f"kling-nb: {error}\n")
     files = [os.path.relpath(run.path) for run in runs if run.path is not None]
     shown = [said, *map(repr, runs)] if said else [repr(runs)]
-    _put("\n".join([*shown, *files]), _receipts(runs), as_json=as_json)
+    _put("\n".join([*shown, *files]), [to_receipt(run.record) for run in runs], as_json=as_json)
     if clip and any(run.video is None for run in runs):
         raise typer.Exit(1)
-
-
-def _receipts(runs: "Runs") -> list[dict[str, Any]]:
-    from kling_nb.records.receipt import to_receipt
-
-    return [to_receipt(run.record) for run in runs]
 
 
 def _command(*words: str, as_json: bool) -> Any:

@@ -104,6 +104,13 @@ def test_version_and_help_load_nothing_heavy(words, shown):
     assert "typer" in packages
 
 
+def test_a_listing_of_runs_opens_no_database_by_sqlalchemy(ledger):
+    """It would wait for that longer than for all else; a ledger that is a file is read as it is."""
+    out, packages = loaded_by("runs")
+    assert "Ein Fuchs" in out
+    assert packages & (HEAVY - {"pydantic"}) == set()
+
+
 def test_a_clip_is_made_from_the_command_line(tmp_path):
     """With the flags of a cell: it waits, a second call reuses the clip, and each end has its exit code."""
     settings = {

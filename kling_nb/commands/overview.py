@@ -5,7 +5,7 @@ knows is a word; no key and no part of one is shown.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,6 @@ from kling_nb.records.base import utc_now
 from kling_nb.records.money import plain_usd, usd
 from kling_nb.records.privacy import redacted, words_of
 from kling_nb.records.run import RunRecord, charged
-from kling_nb.spending.reconcile import session_money
-from kling_nb.spending.report import totals_data
 from kling_nb.views.tables import filled
 from kling_nb.views.words import session_words, short, state_word, unread_words
 
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from kling_nb.session.session import Session
     from kling_nb.views.tables import Part
 
-__all__ = ["Held", "config", "keys", "listing", "status"]
+__all__ = ["Held", "config", "keys", "listing", "newest", "status"]
 
 Row = list[object]
 # What a narrow page cuts off comes last.
@@ -47,7 +45,7 @@ class Held:
         turns: Which number in line a run has that this kernel is to send, by run id.
     """
 
-    names: Mapping[str, str]
+    names: Mapping[str, str] = field(default_factory=dict)
     detached: Collection[str] = ()
     turns: Mapping[str, int] = field(default_factory=dict)
 
@@ -64,6 +62,10 @@ def status(session: "Session", pending: "Records", last: Sequence[RunRecord], he
     Returns:
         The answer; its value is plain data.
     """
+    # A listing of runs needs no session.
+    from kling_nb.spending.reconcile import session_money
+    from kling_nb.spending.report import totals_data
+
     parts: list[Part] = [_run_table(pending, held) if pending else "Nothing is on its way."]
     parts += _unread(pending)
     if ended := [record for record in last if record.status.ended]:
@@ -97,6 +99,31 @@ def listing(found: "Records", held: Held, *, limit: int | None = None) -> Answer
     if limit is not None and len(found) + len(found.unreadable) > limit:
         parts.append("There are older ones: `%kling list --all`, or `-n N`.")
     return answer(parts, value=[_run_data(record, held) for record in records])
+
+
+def newest(limit: int, *, receipts: bool) -> Answer:
+    """List the newest runs where nothing runs: only the ledger is read.
+
+    Args:
+        limit: At most so many.
+        receipts: Whether its value is the receipts.
+
+    Returns:
+        The answer; see `listing`.
+
+    Raises:
+        KlingError: A setting makes no sense, or the ledger cannot be read.
+    """
+    from kling_nb.config.loading import current_settings
+    from kling_nb.ledger.listing import newest_runs
+
+    found = newest_runs(current_settings({}, None).ledger, limit + 1)
+    shown = listing(found, Held(), limit=limit)
+    if not receipts:
+        return shown
+    from kling_nb.records.receipt import to_receipt
+
+    return replace(shown, value=[*map(to_receipt, found[:limit])])
 
 
 def _unread(records: "Records") -> list[str]:

@@ -1,16 +1,26 @@
-"""All runs of a ledger as one sequence that is read in pages: it costs what is looked at."""
+"""All runs of a ledger as one sequence that is read in pages: it costs what is looked at.
 
+Invariants: importing this loads no SQLAlchemy: a terminal that lists runs would wait for that longer than for
+all else.
+"""
+
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from kling_nb.ledger.rows import Records, read_row, read_rows
+from kling_nb.ledger.databases.file_systems import file_system, is_network
+from kling_nb.ledger.rows import Records, read_row, read_rows, read_text
 from kling_nb.records.run import RunRecord
 
 if TYPE_CHECKING:
     from kling_nb.ledger.connection import LedgerFile
 
-__all__ = ["Listing"]
+__all__ = ["SCHEMA", "Listing", "newest_runs"]
 
+#: How many steps of `schema.py` a file has seen that can be read without it.
+SCHEMA = 9
 _PAGE = 200
 _SOUND = "rowid <= ? AND id NOT IN (SELECT run_id FROM figures WHERE readable = 0)"
 
@@ -92,3 +102,46 @@ class Listing(Sequence[RunRecord]):
         return self._ledger.read(
             lambda transaction: [*map(tuple, transaction.connection.exec_driver_sql(query, values))]
         )
+
+
+def newest_runs(where: str, most: int) -> Records:
+    """Read the newest runs of a ledger, from its file alone if that is one of this version.
+
+    Args:
+        where: Its path or address.
+        most: At most so many.
+
+    Returns:
+        Records, newest first.
+
+    Raises:
+        LedgerError: It cannot be opened or read.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> newest_runs(str(Path(tempfile.mkdtemp()) / "ledger.db"), 20)
+        []
+    """
+    found = _newest_in_file(where, most)
+    if found is None:
+        from kling_nb.ledger.database import Ledger
+
+        with closing(Ledger(where)) as ledger:
+            found = ledger.runs(limit=most)
+    return found
+
+
+def _newest_in_file(where: str, most: int) -> Records | None:
+    """Read the newest runs, or nothing where only `Ledger` knows what to do or to say."""
+    if "://" in where or is_network(file_system(Path(where))):
+        return None
+    query = "SELECT id, record FROM runs ORDER BY created_at DESC, id LIMIT ?"
+    try:
+        with closing(sqlite3.connect(f"{Path(where).absolute().as_uri()}?mode=ro", uri=True)) as file:
+            file.text_factory = read_text
+            [(steps,)] = file.execute("SELECT max(number) FROM migrations")
+            rows = [*file.execute(query, (most,))] if steps == SCHEMA else None
+    except sqlite3.Error:
+        return None
+    return None if rows is None else read_rows(rows)

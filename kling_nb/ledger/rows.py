@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from kling_nb.errors import LedgerError
 from kling_nb.records.run import RunRecord
 
-__all__ = ["Records", "read_row", "read_rows", "remember"]
+__all__ = ["Records", "read_row", "read_rows", "read_text", "remember"]
 
 
 class Records(list[RunRecord]):
@@ -29,6 +29,16 @@ class Records(list[RunRecord]):
     def __init__(self, records: Iterable[RunRecord] = (), *, unreadable: Iterable[str] = ()) -> None:
         super().__init__(records)
         self.unreadable = tuple(unreadable)
+
+
+def read_text(raw: bytes) -> str:
+    r"""Give a text of a row: bytes that are none make one row unreadable, and not the ledger.
+
+    Example:
+        >>> read_text(b"fox\xff")
+        'fox\udcff'
+    """
+    return raw.decode("utf-8", "surrogateescape")
 
 
 #: By run, what was last written or read here, and the record of it: the same text is not read again.

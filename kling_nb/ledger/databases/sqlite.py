@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from kling_nb.errors import LedgerError
 from kling_nb.ledger.databases.file_systems import file_system, is_network
 from kling_nb.ledger.databases.statements import run_statement
+from kling_nb.ledger.rows import read_text
 from kling_nb.records.base import utc_now
 
 __all__ = ["begin", "check_hosts", "cure_of", "is_committed", "is_gone", "listen", "make_engine"]
@@ -43,8 +44,7 @@ def _prepare(connection: Any, _record: object) -> None:
     """Set up a new connection."""
     # `begin` must be the one that begins: the driver's own habit would begin too late.
     connection.isolation_level = None
-    # Bytes that are no text make one row unreadable, and not the ledger.
-    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    connection.text_factory = read_text
     try:
         connection.execute(f"PRAGMA busy_timeout = {_LIMIT_S * 1000}")
         _write_ahead(connection)
