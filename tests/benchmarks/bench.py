@@ -30,7 +30,7 @@ ROOT = HERE.parent.parent
 CLIP, LARGE = 262_144, 20_000_000
 IN_FLIGHT = 100_000
 WIRES = ("runflow", "runcomfy")
-PEERS = ("aiohttp", "clips", "threads", "fal", "runway")
+PEERS = ("aiohttp", "clips", "durable", "threads", "fal", "runway")
 
 
 class Stage:

@@ -1,8 +1,8 @@
 """What others would use instead, each in a process of its own: `python tests/benchmarks/peers.py NAME JSON`.
 
-They submit, wait and, but for `clips`, download nothing; none of them keeps a ledger. `fal-client` and
-`runwayml` wait as they do by themselves, every 0.1 s and every 6 s; the bare loop and the thread read once a
-second.
+They submit, wait and, but for `clips` and `durable`, download nothing; only `durable` writes anything down.
+`fal-client` and `runwayml` wait as they do by themselves, every 0.1 s and every 6 s; the bare loops and the
+thread read once a second.
 """
 
 import asyncio
@@ -10,7 +10,11 @@ import json
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
 
+import durable
 import measure
 
 READ_EVERY_S = 1.0
@@ -56,6 +60,47 @@ async def _aiohttp(given: dict) -> dict:
             if given.get("clips"):
                 async with http.get(f"{given['origin']}/clips/{run_id}.mp4") as reply:
                     await reply.read()
+            result[number] = time.time()
+
+        await asyncio.gather(*(one(number) for number in range(given["runs"])))
+        return {**meter.end(), "got": result}
+
+
+async def _durable(given: dict) -> dict:
+    import aiohttp
+
+    post, read, name = _calls(given)
+    every, result = READ_EVERY_S * given["scale"], {}
+    home = Path.cwd()
+    ledger, folder = durable.Ledger(home / "floor.db"), durable.Folder(home / "clips")
+    # A connection that is used again may be closed by the server just then, and the POST would be unclear.
+    fresh = aiohttp.TCPConnector(limit=60, force_close=True)
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=60)) as http,
+        aiohttp.ClientSession(connector=fresh) as paid,
+    ):
+        meter = measure.Meter()
+
+        async def send(number: int) -> str:
+            async with paid.post(post, json=_body(given, number)) as reply:
+                return (await reply.json())[name]
+
+        async def ended(run_id: str) -> None:
+            while True:
+                await asyncio.sleep(every)
+                async with http.get(read.format(run_id)) as reply:
+                    if _ended(await reply.json()):
+                        return
+
+        async def fetch(run_id: str) -> AsyncIterator[bytes]:
+            async with http.get(f"{given['origin']}/clips/{run_id}.mp4") as reply:
+                async for piece in reply.content.iter_any():
+                    yield piece
+
+        async def one(number: int) -> None:
+            await durable.carry(
+                str(number), ledger, folder, send=partial(send, number), ended=ended, fetch=fetch
+            )
             result[number] = time.time()
 
         await asyncio.gather(*(one(number) for number in range(given["runs"])))
@@ -128,7 +173,7 @@ def main(name: str, given: dict) -> None:
     """Run one of them, and answer on standard output."""
     if name == "threads":
         measure.reply(_threads(given))
-    work = {"aiohttp": _aiohttp, "clips": _aiohttp, "fal": _fal, "runway": _runway}[name]
+    work = {"aiohttp": _aiohttp, "clips": _aiohttp, "durable": _durable, "fal": _fal, "runway": _runway}[name]
     given["clips"] = name == "clips"
 
     async def limited() -> dict:
