@@ -6,6 +6,7 @@ only read. PyAV and Pillow load on first use.
 """
 
 import base64
+import contextlib
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -22,9 +23,10 @@ from kling_nb.records.provenance import Mark
 from kling_nb.records.run import codec_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
     from PIL.Image import Image
@@ -177,12 +179,21 @@ def _decoded(path: Path, draw: "Callable[[InputContainer], T]") -> "T | None":
         return None
 
 
+def _frames(container: "InputContainer", stream: "VideoStream") -> "Iterator[VideoFrame]":
+    # PyAV's generators keep some memory where they are left before their end and not closed. So little of it
+    # pins what lies around it, hundreds of kilobytes a clip.
+    packets = cast("Generator[Packet[VideoStream], None, None]", container.demux(stream))
+    with contextlib.closing(packets):
+        for packet in packets:
+            yield from stream.codec_context.decode(packet)
+
+
 def _frame_at(container: "InputContainer", stream: "VideoStream", seconds: float) -> "VideoFrame | None":
     start = float((stream.start_time or 0) * (stream.time_base or 0))
     container.seek(round((start + seconds) * 1_000_000))
     # It goes to a frame that stands alone; from there the way is walked.
     found = None
-    for frame in container.decode(stream):
+    for frame in _frames(container, stream):
         # A hair of tolerance: times of frames are rounded to the clock of the file.
         if found is not None and frame.time is not None and frame.time - start > seconds + 0.001:
             break
@@ -300,7 +311,7 @@ def _read_index(container: "InputContainer", stream: "VideoStream", tracks: list
         return None
     return _Reading(
         frames=track.samples,
-        decoded=next(iter(container.decode(stream)), None),
+        decoded=next(_frames(container, stream), None),
         starts=[track.first],
         ends=[track.end],
         end_s=max((each.end - each.shift) / each.scale for each in tracks),
@@ -372,7 +383,7 @@ def _first_light(container: "InputContainer") -> "VideoFrame | None":
 
 def _some(container: "InputContainer") -> "Iterator[VideoFrame]":
     stream = _video(container)
-    for number, frame in enumerate(container.decode(stream)):
+    for number, frame in enumerate(_frames(container, stream)):
         if number == _LOOK_AT:
             return
         yield frame

@@ -1,6 +1,7 @@
 """What a file really is: told by its bytes, measured by reading it, and pictured small."""
 
 import base64
+import ctypes
 import io
 import os
 import struct
@@ -292,3 +293,33 @@ def test_nothing_heavy_is_loaded_before_a_clip_is_there():
     code = "import sys, kling_nb.media.folder; print(sorted({'av', 'PIL', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+_KEPT = """
+import ctypes, gc, sys
+from pathlib import Path
+from kling_nb.media.probe import poster, probe
+
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "a o s h hd us fs used f k".split()]
+
+libc, path = ctypes.CDLL(None), Path(sys.argv[1])
+libc.mallinfo2.restype = Info
+for looks in (50, 200):
+    gc.collect()
+    before = libc.mallinfo2().used
+    for _ in range(looks):
+        probe(path), poster(path, width=16)
+gc.collect()
+print((libc.mallinfo2().used - before) // looks)
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="only newer glibc tells"
+)
+def test_a_look_at_a_clip_keeps_no_memory(tmp_path):
+    """What is kept of each clip would pin what was freed around it, a hundred kilobytes and more a clip."""
+    command = [sys.executable, "-c", _KEPT, make_clip(tmp_path / "a.mp4", seconds=0.5, size=(64, 36))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100
