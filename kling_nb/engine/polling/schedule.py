@@ -14,13 +14,13 @@ __all__ = ["LOOPBACK_SCALE", "MOST_S", "Pace", "back_off", "typical"]
 #: A clip of the sandbox takes 3 to 12 s, a real one 60 to 240.
 LOOPBACK_SCALE = 0.05
 #: Seconds that a clip may come later if that saves one read.
-_READ_WORTH_S = 0.1
+_READ_WORTH_S = 0.11
 #: No run is left unread for longer, however long it is expected to take.
 MOST_S = 30.0
 #: How narrow the waits without any history are taken to be: their logarithms have a deviation of 1.8 / this.
 _PRIOR_SHAPE = 4.0
 #: What the expectation without history weighs, in runs at risk.
-_PRIOR_RUNS = 0.2
+_PRIOR_RUNS = 0.7
 #: The same for what a run that still goes on says of the ages after its last reading.
 _GOING_SHAPE = 14.0
 _MOST_SHAPE = 60.0
