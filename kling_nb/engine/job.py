@@ -105,6 +105,7 @@ class Job:
         resting: Whether nothing is on its way to the provider just now.
         follows: Whether a kernel with another ledger is to send it: then its claim is not kept alive here.
         lease_left: Whether its lease is not given back: it went with its end, or is kept for a place.
+        going: The last answer that called it on its way, and what it was read as.
         take_place: Takes a place in flight, in the transaction that commits the sending.
         leave_place: Gives up its place among the runs in flight; may be called again.
         slowed: Called when the provider refused it for its rate.
@@ -131,6 +132,7 @@ class Job:
     resting: bool = False
     follows: bool = False
     lease_left: bool = False
+    going: tuple[bytes, Snapshot] | None = None
     take_place: Callable[[Transaction], None] = _nothing
     leave_place: Callable[[], None] = field(default=lambda: None)
     slowed: Callable[[], None] = field(default=lambda: None)
@@ -381,7 +383,13 @@ class Job:
     async def read(self) -> Snapshot:
         """Read the run at the provider, following to the reply that decides."""
         run_id = self.record.provider_run_id or ""
-        snapshot = self.provider.read_poll(await self.send(self.provider.poll_call(run_id)), run_id)
+        reply = await self.send(self.provider.poll_call(run_id))
+        if self.going is not None and reply.ok and reply.body == self.going[0]:
+            # Most answers say what the one before said.
+            return self.going[1]
+        snapshot = self.provider.read_poll(reply, run_id)
+        going = reply.ok and snapshot.follow is None and snapshot.state in {"queued", "running"}
+        self.going = (reply.body, snapshot) if going else None
         for _ in range(MOST_FOLLOWED):
             if snapshot.follow is None:
                 break
