@@ -297,8 +297,7 @@ class Poller:
     async def _tell(self, account: Account, job: "Job", rows: Mapping[str, Row], asked: set[str]) -> float:
         """Take from the list what it may decide, have the rest read one by one; when to list next."""
         account.lists += 1
-        now, hurry, least = self._clock.monotonic(), 0.0, job.wait_s(1.0)
-        longest: tuple[float, Follow | None] = (0.0, None)
+        now, going = self._clock.monotonic(), []
         for number, (run_id, follow) in enumerate(list(account.waiting.items())):
             if number % 25 == 0:
                 await asyncio.sleep(0)
@@ -309,22 +308,31 @@ class Poller:
             if row is None:
                 self._again(follow, min(follow.due, now + follow.wait_s()))
                 continue
-            if self._take_row(follow, row):
-                wait = follow.wait_s()
-                follow.due, hurry = now + wait, hurry + wait**-2
-                reads = follow.pace.reads(follow.age()) - follow.pace.reads(follow.own_age)
-                if reads > _READS_A_CHECK:
-                    self._read_itself(follow)
-                elif reads > longest[0]:
-                    longest = reads, follow
+            if self._take_row(follow, row, now):
+                going.append(follow)
+        hurry = self._plan(account, going, now)
+        # As for one run, with the hazards of all, at the cost of its rows.
+        cost, least = max(1.0, len(rows) / _ROWS_A_READ), job.wait_s(1.0)
+        return min(max(math.sqrt(cost / hurry), least), MOST_S) if hurry else least
+
+    def _plan(self, account: Account, going: list[Follow], now: float) -> float:
+        """Say when runs that go on are due, and have some read by themselves; how urgent all are together."""
+        hurry = 0.0
+        longest: tuple[float, Follow | None] = (0.0, None)
+        for follow in going:
+            wait = follow.wait_s()
+            follow.due, hurry = now + wait, hurry + wait**-2
+            reads = follow.pace.reads(now - follow.started) - follow.pace.reads(follow.own_age)
+            if reads > _READS_A_CHECK:
+                self._read_itself(follow)
+            elif reads > longest[0]:
+                longest = reads, follow
         if longest[1] is not None and account.lists % _LISTS_A_CHECK == 0:
             # What a list says is checked now and then.
             self._read_itself(longest[1])
-        # As for one run, with the hazards of all, at the cost of its rows.
-        cost = max(1.0, len(rows) / _ROWS_A_READ)
-        return min(max(math.sqrt(cost / hurry), least), MOST_S) if hurry else least
+        return hurry
 
-    def _take_row(self, follow: Follow, row: Row) -> bool:
+    def _take_row(self, follow: Follow, row: Row, now: float) -> bool:
         """Take what a list says of a run; whether it goes on as before, so that nobody is woken."""
         if follow.last is not None and row is follow.row:
             # Most rows say what they said before, and need not be read.
@@ -332,9 +340,9 @@ class Poller:
         else:
             snapshot = follow.job.provider.read_row(row, follow.provider_run_id)
         going, follow.row = snapshot.state in {"queued", "running"}, row
-        if self._clock.monotonic() >= follow.until:
+        if now >= follow.until:
             follow.give(None)
-        elif going and snapshot == follow.last:
+        elif going and (snapshot is follow.last or snapshot == follow.last):
             follow.take_down(snapshot)
             return True
         elif going or (snapshot.state == "succeeded" and snapshot.certain and snapshot.video_urls):
