@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import time
+from functools import lru_cache
 from pathlib import Path
 
 from kling_nb.records.provenance import Commit
@@ -40,13 +41,19 @@ def commit_of(folder: Path | None) -> Commit | None:
         True
     """
     # Most notebooks are in no repository, and starting git takes longer than all else of a call.
-    if folder is None or not any(os.path.lexists(p / ".git") for p in (folder, *folder.parents)):
+    if folder is None or not any(map(os.path.lexists, _repositories(folder))):
         return None
     end = time.monotonic() + _LIMIT_S
     sha = _git(folder, end, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     if sha is None or not _SHA.fullmatch(sha.strip()):
         return None
     return Commit(sha=sha.strip(), dirty=_dirty(folder, end))
+
+
+@lru_cache(maxsize=8)
+def _repositories(folder: Path) -> list[str]:
+    """Name what would make a folder, or one above it, a repository."""
+    return [str(above / ".git") for above in (folder, *folder.parents)]
 
 
 def _dirty(folder: Path, end: float) -> bool | None:

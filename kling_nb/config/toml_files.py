@@ -87,7 +87,7 @@ def read_user_file(path: Path | None = None) -> UserFile:
     """
     path = path or default_user_file()
     raw, mode = _read(path)
-    table = _parse(raw, path)
+    table = _parse(raw, path) if raw else {}
     keys = table.pop("keys", {})
     keys = _HiddenTable(keys) if isinstance(keys, dict) else None
     if keys is None or not all(isinstance(value, str) for value in keys.values()):
@@ -148,9 +148,11 @@ class _HiddenTable(dict[str, Any]):
 
 def _read(path: Path) -> tuple[bytes, int]:
     try:
+        # Most files that are looked for are not there.
+        mode = path.stat().st_mode
         raw = read_plain(path, _MOST_BYTES)
         if raw is not None:
-            return _HiddenText(raw), path.stat().st_mode
+            return _HiddenText(raw), mode
         reason = f"it is larger than {_MOST_BYTES >> 20} MB"
     except (FileNotFoundError, NotADirectoryError):
         return b"", 0

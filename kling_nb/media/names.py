@@ -7,6 +7,7 @@ hostile text, and nothing of it but letters and digits gets into a name.
 import os
 import re
 import unicodedata
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -64,6 +65,8 @@ def file_stem(record: RunRecord) -> str:
     return f"{slug(_first_words(request))}-{record.id}"
 
 
+# One call asks several times.
+@lru_cache(maxsize=64)
 def stems_of(request: TextToVideo) -> tuple[str, str]:
     """Name what the files of a request's runs begin with, up to the id: of public and of private ones."""
     hashed = _first_words(redacted_request(request)).removeprefix("sha256:")

@@ -62,7 +62,7 @@ class CallContext:
         who: dict[str, str],
         today: date,
     ) -> None:
-        self._settings, self._where, self._stand, self._who = settings, where, cache(stand), who
+        self.settings, self._where, self._stand, self._who = settings, where, cache(stand), who
         self._today = today
         self._folder = where.media_folder(settings)
         self._find_key = looked_for_once(holder.find)
@@ -82,13 +82,13 @@ class CallContext:
 
     def _check_place(self, provider: str) -> None:
         key = None if provider == "sandbox" else self._find_key(provider)
-        origin = "" if provider == "sandbox" else provider_origin(self._settings, provider)
+        origin = "" if provider == "sandbox" else provider_origin(self.settings, provider)
         if key is not None:
             check_length(provider, key, origin)
         self._refuse(
             {
                 "the media folder's path": str(self._folder),
-                "the project's name": self._settings.project,
+                "the project's name": self.settings.project,
                 "the base address": origin,
             },
             False,
@@ -107,7 +107,7 @@ class CallContext:
         )
         if kind not in self._offers:
             self._offers[kind] = offer_for(
-                ask, self._settings, find=self._find_key, bills=self.bills, today=self._today
+                ask, self.settings, find=self._find_key, bills=self.bills, today=self._today
             )
         return self._offers[kind]
 
@@ -117,7 +117,7 @@ class CallContext:
         Raises:
             KlingError: The request cannot be served.
         """
-        settings, where = self._settings, self._where
+        settings, where = self.settings, self._where
         if settings.callback_url and not ask.callback_url:
             ask = replace(ask, callback_url=settings.callback_url)
         provider, model, price = self._offer(ask)
@@ -166,7 +166,7 @@ class CallContext:
         )
 
     def _access(self, record: RunRecord) -> Access:
-        return access_for(record, settings=lambda: self._settings, find_key=self._find_key)
+        return access_for(record, settings=lambda: self.settings, find_key=self._find_key)
 
 
 @cache

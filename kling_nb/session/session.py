@@ -146,7 +146,7 @@ class Session:
         """Give the engine."""
         return self._stand(self.settings())[1]
 
-    def _stand(self, settings: Settings) -> tuple[Ledger, Engine]:
+    def _stand(self, settings: Settings, where: Surroundings | None = None) -> tuple[Ledger, Engine]:
         with self._lock:
             if settings.ledger not in self._stands:
                 ledger = Ledger(settings.ledger)
@@ -164,7 +164,7 @@ class Session:
             ledger, engine = self._stands[settings.ledger]
             engine.max_in_flight, engine.sandbox_wait = settings.max_in_flight, settings.sandbox_wait
             engine.uploads.team = team_store(settings.media)
-            engine.page_folder = self.surroundings().folder
+            engine.page_folder = (where or self.surroundings()).folder
             return ledger, engine
 
     def media_folder(self, settings: Settings | None = None) -> Path:
@@ -250,12 +250,13 @@ class Session:
 
     def context(self, settings: Settings | None = None) -> CallContext:
         """Give what the calls of this moment share; see `CallContext`."""
-        settings = settings or self.settings()
+        where = self.surroundings()
+        settings = settings or current_settings({**self.overrides, **self._configured}, where.folder)
         return CallContext(
             settings=settings,
-            where=self.surroundings(),
+            where=where,
             holder=self.keys,
-            stand=partial(self._stand, settings),
+            stand=partial(self._stand, settings, where),
             # Read once: should another thread name the session now, its runs count where they were checked.
             who=self.who(settings),
             today=self.today(),
@@ -319,15 +320,14 @@ class Session:
         Raises:
             KlingError: All of them are refused; nothing was sent.
         """
-        settings = self.settings()
-        context = self.context(settings)
+        context = self.context()
         calls, refused = {}, {}
         for number, ask in enumerate(asks):
             try:
                 call = context.admission(ask)
                 if call.budget.play:
                     # Started before the transaction: the address is part of the record.
-                    call = replace(call, shared={**call.shared, "origin": self.sandbox_url(settings)})
+                    call = replace(call, shared={**call.shared, "origin": self.sandbox_url(context.settings)})
                 calls[number] = call
             except KlingError as error:
                 if whole:
