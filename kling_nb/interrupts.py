@@ -5,6 +5,7 @@ whatever would give it back: one that came there left the lock held for every ot
 pydantic swallows one that comes in a field's function, or makes an error of its own of it (measured).
 """
 
+import _signal  # type: ignore[import-not-found]  # without `signal`'s look for an enum, 30 times as long
 import asyncio
 import signal
 import threading
@@ -63,18 +64,18 @@ def interrupts_held() -> Iterator[None]:
         whole
     """
     main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT) if main else None
+    handler = _signal.getsignal(signal.SIGINT) if main else None
     if handler is None:
         yield
         return
     came: list[FrameType | None] = []
     # From the moment it is set every interrupt goes there, and so there is none between here and the end.
-    signal.signal(signal.SIGINT, lambda _number, frame: came.append(frame))
+    _signal.signal(signal.SIGINT, lambda _number, frame: came.append(frame))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        _signal.signal(signal.SIGINT, handler)
         if came and callable(handler):
             handler(signal.SIGINT, came[-1])
-        elif came and handler is signal.SIG_DFL:
+        elif came and handler == signal.SIG_DFL:
             signal.raise_signal(signal.SIGINT)

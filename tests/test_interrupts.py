@@ -93,6 +93,28 @@ def test_an_interrupt_at_any_step_of_a_receipt_arrives_as_one(stepped):
     assert len(kept) > steps / 7 - 3
 
 
+ENDED = """
+import signal, sys
+from kling_nb.interrupts import interrupts_held
+
+signal.signal(signal.SIGINT, getattr(signal, sys.argv[1]))
+with interrupts_held():
+    signal.raise_signal(signal.SIGINT)
+    print("whole", flush=True)
+print("went on", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("handler", "words", "code"),
+    [("SIG_DFL", "whole\n", -signal.SIGINT), ("SIG_IGN", "whole\nwent on\n", 0)],
+)
+def test_a_process_that_has_no_handler_ends_after_the_piece_or_not_at_all(handler, words, code):
+    """As the system would have it: Python's own handler is no condition."""
+    ended = run_process([sys.executable, "-c", ENDED, handler], timeout=20)
+    assert (ended.stdout, ended.returncode) == (words, code)
+
+
 SUBMITS = """
 import itertools, sys, time
 from pathlib import Path
