@@ -10,9 +10,9 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         sys.stdout.write(f"kling-nb {sys.modules[__package__].__version__}\n")
         return
-    from kling_nb import cli
+    from kling_nb.cli import main as run
 
-    cli.main()
+    run()
 
 
 if __name__ == "__main__":

@@ -17,9 +17,17 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kling_nb import errors
 from kling_nb.commands.syntax.subcommands import offered
 from kling_nb.commands.terminal import callbacks_app, ledger_app, sandbox_app, worker
+from kling_nb.errors import (
+    BudgetError,
+    KlingError,
+    SettingsError,
+    UsageError,
+    WaitTimeoutError,
+    one_line,
+    said,
+)
 from kling_nb.files import escape_unwritable
 
 if TYPE_CHECKING:
@@ -79,17 +87,15 @@ def main() -> None:
     escape_unwritable(sys.stdout, sys.stderr)
     try:
         app()
-    except errors.KlingError as error:
-        said = f"kling-nb: {' '.join(errors.said(error))}"
-        width = _columns(sys.stderr) or len(said)
-        sys.stderr.write(f"{textwrap.fill(said, width, break_long_words=False, break_on_hyphens=False)}\n")
-        misused = isinstance(error, errors.UsageError | errors.SettingsError)
-        raise SystemExit(3 if isinstance(error, errors.BudgetError) else 2 if misused else 1) from None
+    except KlingError as error:
+        words = f"kling-nb: {' '.join(said(error))}"
+        width = _columns(sys.stderr) or len(words)
+        sys.stderr.write(f"{textwrap.fill(words, width, break_long_words=False, break_on_hyphens=False)}\n")
+        misused = isinstance(error, UsageError | SettingsError)
+        raise SystemExit(3 if isinstance(error, BudgetError) else 2 if misused else 1) from None
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        sys.stderr.write(
-            f"kling-nb: {errors.one_line(f'{error.strerror or type(error).__name__}{where}')}.\n"
-        )
+        sys.stderr.write(f"kling-nb: {one_line(f'{error.strerror or type(error).__name__}{where}')}.\n")
         raise SystemExit(1) from None
 
 
@@ -390,7 +396,7 @@ def _finish(runs: "Runs", timeout: float | None, *, as_json: bool, said: str = "
 
     try:
         runs.wait(timeout)
-    except errors.WaitTimeoutError as error:
+    except WaitTimeoutError as error:
         sys.stderr.write(f"kling-nb: {error}\n")
     files = [os.path.relpath(run.path) for run in runs if run.path is not None]
     shown = [said, *map(repr, runs)] if said else [repr(runs)]

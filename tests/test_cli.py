@@ -71,6 +71,7 @@ HEAVY = {
     "anywidget",
     "av",
     "ipywidgets",
+    "lazy_loader",
     "pydantic",
     "rich",
     "sqlalchemy",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kling_nb import errors
+from kling_nb.errors import KlingError, UsageError
 
 if TYPE_CHECKING:
     from kling_nb.commands.answer import Answer
@@ -56,7 +56,7 @@ def generate(session: "Session", prompt: str, flags: Sequence[str]) -> "tuple[Ru
         if order.dry_run:
             return show_plan(session.plan(order.ask), order, session)
         return Runs(session.open(order.ask)), order.timeout_s
-    except errors.KlingError as error:
+    except KlingError as error:
         error.may_spend = True
         raise
 
@@ -77,11 +77,11 @@ def sandbox_serve(
     try:
         faults = parse_faults(fault or [])
     except ValueError as error:
-        raise errors.UsageError(f"{error}.") from None
+        raise UsageError(f"{error}.") from None
     try:
         serve(port, load_settings().sandbox_wait if wait_scale is None else wait_scale, faults)
     except OSError as error:
-        raise errors.UsageError(
+        raise UsageError(
             f"The sandbox cannot listen on port {port}: {error.strerror}.", cure="Choose another one."
         ) from None
 
@@ -132,7 +132,7 @@ def worker(
 def _seconds(text: str) -> float:
     """Read a time: a number of seconds, minutes or hours."""
     if (found := re.fullmatch(r"(\d{1,6})(s|m|h)", text)) is None:
-        raise errors.UsageError(f"{text!r} is no time.", cure="Write e.g. 60s, 55m or 8h.")
+        raise UsageError(f"{text!r} is no time.", cure="Write e.g. 60s, 55m or 8h.")
     return int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
@@ -156,7 +156,7 @@ def ledger_copy(
     from kling_nb.ledger.databases.copying import copy_ledger
 
     if not is_address(source) and not Path(source).is_file():
-        raise errors.UsageError(f"There is no ledger {source}.", cure="Nothing was copied.")
+        raise UsageError(f"There is no ledger {source}.", cure="Nothing was copied.")
     old, new = Ledger(source), Ledger(target or load_settings().ledger)
     try:
         copied = copy_ledger(old, new)
