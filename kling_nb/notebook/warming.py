@@ -18,7 +18,7 @@ _MODULES = (
     "kling_nb.session.api",
     "kling_nb.notebook.cell",
     "kling_nb.notebook.surroundings",
-    "ipywidgets",
+    "anywidget",
     "kling_nb.network.client",
     "kling_nb.media.probe",
     "kling_nb.sandbox.serve",
