@@ -138,7 +138,8 @@ def _newest_in_file(where: str, most: int) -> Records | None:
         return None
     query = "SELECT id, record FROM runs ORDER BY created_at DESC, id LIMIT ?"
     try:
-        with closing(sqlite3.connect(f"{Path(where).absolute().as_uri()}?mode=ro", uri=True)) as file:
+        # One that may not write would leave the files of the journal beside it.
+        with closing(sqlite3.connect(f"{Path(where).absolute().as_uri()}?mode=rw", uri=True)) as file:
             file.text_factory = read_text
             [(steps,)] = file.execute("SELECT max(number) FROM migrations")
             rows = [*file.execute(query, (most,))] if steps == SCHEMA else None

@@ -36,14 +36,16 @@ def change(ledger, statement):
         file.execute(statement)
 
 
-def test_the_newest_runs_are_those_of_the_ledger(ledger):
-    """In their order, with what cannot be read, and while somebody else writes."""
+def test_the_newest_runs_are_those_of_the_ledger(ledger, tmp_path):
+    """In their order, with what cannot be read, and while somebody else writes; nothing is left beside it."""
     with ledger.writing() as transaction:
         transaction.insert(make_record(id="kl7m23", prompt="a hare"))
         for most in (1, 2, 5):
             found, known = newest_runs(ledger.where, most), ledger.runs(limit=most)
             assert (found, found.unreadable) == (known, known.unreadable)
+    ledger.close()
     assert "kl7m23" in [record.id for record in newest_runs(ledger.where, 5)]
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger.db"]
 
 
 def test_a_file_of_an_earlier_version_is_brought_up_to_date(ledger):
