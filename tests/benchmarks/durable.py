@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 from pathlib import Path
 
 _RECEIPT = b'{"schema": "floor", "words": "' + b"x" * 2500 + b'"}\n'
@@ -102,10 +102,8 @@ class Folder:
                 os.fsync(file.fileno())
 
 
-async def carry(
-    name: str, ledger: Ledger, folder: Folder, *, send: Callable, ended: Callable, fetch: Callable
-) -> None:
-    """Carry one run: `send` gives the provider's id, `ended` waits, `fetch` gives the clip in pieces."""
+async def submit(name: str, ledger: Ledger, folder: Folder, send: Callable) -> str:
+    """Send one run and make its id durable; `send` gives the id."""
     await ledger.write(
         "INSERT INTO runs (id, status, record) VALUES (?, 'created', ?)", int(name), "x" * 2000
     )
@@ -118,10 +116,14 @@ async def carry(
         "UPDATE runs SET status = 'queued', provider_run_id = ? WHERE id = ?", run_id, int(name)
     )
     await asyncio.to_thread(folder.receipt, name, sync=True, over=True)
-    await ended(run_id)
+    return run_id
+
+
+async def save(name: str, ledger: Ledger, folder: Folder, pieces: AsyncIterable[bytes]) -> None:
+    """Keep the clip of one run that has ended."""
     part, digest = folder.path / f".{name}.part", hashlib.sha256()
     with part.open("xb", buffering=0) as file:
-        async for piece in fetch(run_id):
+        async for piece in pieces:
             digest.update(piece)
             file.write(piece)
     await asyncio.to_thread(folder.keep, name, part)

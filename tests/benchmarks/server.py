@@ -28,6 +28,8 @@ class Plan:
 
     low_s: float = 5.0
     high_s: float = 20.0
+    #: Of the first run, with which a client warms up; None: as long as the others.
+    first_s: float | None = None
     seed: int = 7
     #: Shares of requests: answered 500, answered 429, cut off.
     failing: float = 0.0
@@ -49,6 +51,8 @@ class State:
         """Begin a run: every client gets the same lengths in the order of its submits."""
         now, number = time.time(), len(self.runs)
         length = self.fates.uniform(self.plan.low_s, self.plan.high_s)
+        if not number and self.plan.first_s is not None:
+            length = self.plan.first_s
         run = wires.Run(f"{self.plan.seed:04x}{number:012x}", wire, number, now, now + length, sent)
         self.runs[run.id] = run
         return run
