@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from decimal import Decimal
@@ -123,11 +123,11 @@ class Run:
         self.sent_here, self.sweep = False, ""
         self._engine = engine
         self._stopped: KlingError | None = None
-        self._settled: Future[None] = Future()
+        self._settled = record.status.ended
+        #: Made by who waits first: most of many runs are never waited for.
+        self._ends: threading.Condition | None = None
         self._listeners: list[Callable[[Run], None]] = []
         self._lock = threading.Lock()
-        if record.status.ended:
-            self._settled.set_result(None)
 
     @property
     def id(self) -> str:
@@ -183,7 +183,7 @@ class Run:
     @property
     def done(self) -> bool:
         """Whether it has ended, or we stopped watching it."""
-        return self._settled.done()
+        return self._settled
 
     @property
     def detached(self) -> bool:
@@ -223,11 +223,11 @@ class Run:
             WaitTimeoutError: The time was over first; the run goes on.
         """
         self._engine.attend(self)
-        # Short steps: a plain result() reacts late to Ctrl-C.
+        # Short steps: one long wait reacts late to Ctrl-C.
         end = time.monotonic() + (float("inf") if timeout_s is None else timeout_s)
         with self._stopped_in_words(), contextlib.ExitStack() as last:
             last.callback(_tick, str)
-            while not self._settled.done():
+            while not self._settled:
                 _tick(lambda: f"Run {self.id}: {status_line(self.record, now=utc_now(), turn=self.turn)}")
                 if (left := min(0.2, end - time.monotonic())) <= 0:
                     raise WaitTimeoutError(
@@ -237,15 +237,16 @@ class Run:
                         "nothing is sent twice.",
                         **ids_of(self.record),
                     )
-                with contextlib.suppress(FutureTimeoutError):
-                    self._settled.result(left)
+                with self._lock:
+                    self._ends = self._ends or threading.Condition(self._lock)
+                    self._ends.wait_for(lambda: self._settled, left)
         return self
 
     def __await__(self) -> Generator[Any, None, "Run"]:
         self._engine.attend(self)
         # Wakes by itself ten times a second: an interrupt during a plain `await` is only seen at its end.
         with self._stopped_in_words():
-            while not self._settled.done():
+            while not self._settled:
                 yield from asyncio.sleep(0.1).__await__()
         return self
 
@@ -334,10 +335,8 @@ class Run:
         """End the watching with words; None opens it again."""
         self._stopped = why
         if why is None:
-            if self._settled.done() and (
-                self.record.status.pending or self.fetching or may_revive(self.record)
-            ):
-                self._settled = Future()
+            if self._settled and (self.record.status.pending or self.fetching or may_revive(self.record)):
+                self._settled = False
         else:
             if self.fetching:
                 self.note = str(redact_error(self.record, why))
@@ -345,9 +344,10 @@ class Run:
         self._call_back()
 
     def _settle(self) -> None:
-        # Loop and user may both come to the end at once; once is enough.
-        with contextlib.suppress(InvalidStateError):
-            self._settled.set_result(None)
+        with self._lock:
+            self._settled = True
+            if self._ends is not None:
+                self._ends.notify_all()
 
     def _call_back(self) -> None:
         with self._lock:

@@ -41,8 +41,8 @@ def read_text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-#: By run, what was last written or read here, and the record of it: the same text is not read again.
-_recent: dict[str, tuple[str, RunRecord]] = {}
+#: By run, the hash of what was last written or read here, and its record: the same text is not read again.
+_recent: dict[str, tuple[int, RunRecord]] = {}
 _MOST_RECENT = 2_000
 
 
@@ -50,7 +50,7 @@ def remember(record: RunRecord, text: str) -> None:
     """Keep the record that is written as this text; what is in the ledger by then decides."""
     if len(_recent) >= _MOST_RECENT:
         _recent.clear()
-    _recent[record.id] = text, record
+    _recent[record.id] = hash(text), record
 
 
 def read_row(run_id: str, text: str) -> RunRecord:
@@ -72,7 +72,7 @@ def read_row(run_id: str, text: str) -> RunRecord:
         kling_nb.errors.LedgerError: The ledger's row of run kl7m2q cannot be read: ...
     """
     known = _recent.get(run_id)
-    if known is not None and known[0] == text:
+    if known is not None and known[0] == hash(text):
         return known[1]
     try:
         record = RunRecord.model_validate_json(text)
