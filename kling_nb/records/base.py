@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, NamedTuple
+from functools import cache
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-__all__ = ["Fact", "Fault", "Given", "Line", "Record", "faults", "utc_now"]
+__all__ = ["Fact", "Fault", "Given", "Line", "Record", "faults", "holding", "utc_now"]
+
+T = TypeVar("T", bound="Record")
 
 
 def _to_utc(moment: datetime) -> datetime:
@@ -44,6 +47,33 @@ class Record(BaseModel):
 
     def __str__(self) -> str:
         return repr(self)
+
+
+@cache
+def _fields(kind: type[Record]) -> set[str]:
+    return set(kind.model_fields)
+
+
+def holding(record: T, values: Mapping[str, Any]) -> T:
+    """Give a copy of a record with other values in some fields, which are not checked.
+
+    Args:
+        record: As it is.
+        values: By field.
+
+    Example:
+        >>> class Point(Record):
+        ...     x: int
+        >>> holding(Point(x=1), {"x": 2})
+        Point(x=2)
+    """
+    new = type(record).__new__(type(record))
+    # What `model_copy` does; a set of its own would be as large as all the values.
+    object.__setattr__(new, "__dict__", {**record.__dict__, **values})
+    object.__setattr__(new, "__pydantic_fields_set__", _fields(type(record)))
+    for name in ("extra", "private"):
+        object.__setattr__(new, f"__pydantic_{name}__", None)
+    return new
 
 
 class Fact(Record):

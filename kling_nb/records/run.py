@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from kling_nb.errors import Charged, RunIds
-from kling_nb.records.base import Moment, Record, utc_now
+from kling_nb.records.base import Moment, Record, holding, utc_now
 from kling_nb.records.money import Estimate, dollars, usd
 from kling_nb.records.provenance import MOST_MARKS, Cell, Commit, Mark, Sent, Terms
 from kling_nb.records.request import TextToVideo
@@ -365,7 +365,7 @@ def changed(record: RunRecord, changes: Mapping[str, Any]) -> RunRecord:
         for name, value in changes.items()
         if name in RunRecord.model_fields
     }
-    return record.model_copy(update=update)
+    return holding(record, update)
 
 
 @cache
