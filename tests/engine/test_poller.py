@@ -21,6 +21,7 @@ from kling_nb.engine.runs import Runs
 from kling_nb.errors import WaitTimeoutError
 from kling_nb.providers import make_provider
 from kling_nb.providers.messages import Reply
+from kling_nb.providers.runcomfy import RunComfy
 from kling_nb.views.html import DOT
 from support.stage import QUICK, Stage
 from support.warm import Popen
@@ -153,6 +154,26 @@ def test_a_row_that_says_the_same_is_not_read_again():
         assert read(run("a"), before=first, form=cut) is None
     assert read(run("a")[:-1], before=first) is None
     assert read(run("a") + run("b"), before=first) is None
+
+
+def test_a_status_that_says_the_same_is_not_read_again(stage, monkeypatch):
+    """Answers that repeat the one before word for word are taken as it was read; each change is seen."""
+    read, answers, states = RunComfy.read_poll, [], []
+
+    def counting(self, reply, provider_run_id, after=None):
+        answers.append((provider_run_id, reply.body))
+        return read(self, reply, provider_run_id, after)
+
+    monkeypatch.setattr(RunComfy, "read_poll", counting)
+    s = stage("runcomfy", held=True)
+    [run] = runs = send(s, 1)
+    run.on_change(lambda run: states.append(run.status.value))
+    until(lambda: s.stats()["polls"] >= 8)
+    assert len(answers) < 8
+    s.let_go()
+    assert statuses(runs) == {"succeeded": 1}
+    assert len(answers) == len(set(answers))
+    assert states[-2:] == ["saving", "succeeded"]
 
 
 # -- turns ----------------------------------------------------------------------------
