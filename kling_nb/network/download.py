@@ -138,8 +138,8 @@ async def fetch(
         DownloadError: The server refused, redirected elsewhere, sent too much or too little.
         StoreError: The sink could not be written.
     """
-    link, headers = httpx.URL(url), httpx.Headers(ACCEPT)
-    hops = 0
+    link: httpx.URL | str = url
+    headers, hops = httpx.Headers(ACCEPT), 0
     while hops <= _MAX_REDIRECTS:
         if directly is not None:
             opening, directly = directly, None
@@ -159,7 +159,7 @@ async def fetch(
             redirected = response.status_code in _REDIRECTS and "location" in response.headers
             if not redirected or "authorization" in headers:
                 return await _receive(response, body, sink, attempt.origin, max_bytes)
-            link = _next_link(link, response, attempt.origin, allowed_hosts)
+            link = _next_link(httpx.URL(link), response, attempt.origin, allowed_hosts)
             attempt.origin, hops = origin_of(str(link)), hops + 1
         finally:
             await response.aclose()

@@ -9,6 +9,7 @@ import json
 import sqlite3
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import measure
@@ -44,7 +45,12 @@ def _timed(runs: list) -> dict[int, float]:
 
 
 def follow(given: dict) -> dict:
-    """Many runs from one call, to their clips."""
+    """Many runs from one call, to their clips.
+
+    Memory over the import is over that of everything a run uses: kling_nb loads most of it when it is needed.
+    """
+    for module in ("kling_nb.network.client", "kling_nb.media.probe", "av"):
+        import_module(module)
     before = measure.peak_mb()
     disk = measure.Disk() if given.get("count") else None
     _warm(given)

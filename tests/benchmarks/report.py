@@ -137,7 +137,7 @@ def _followed(result: dict[str, Any]) -> str:
                     f"(requests - 2) x p50 lateness: {(mine['requests'] - 2) * mine['late_p50_s']:.1f}"
                 )
             if mine.get("over_import_mb") is not None:
-                facts.append(f"memory over the import: {mine['over_import_mb']:.0f} MB")
+                facts.append(f"memory over the import of all it uses: {mine['over_import_mb']:.0f} MB")
             lines.append(f"{name}: {'; '.join(facts)}.")
     return "\n".join(lines)
 
