@@ -32,7 +32,10 @@ _NOT_LOGGED = frozenset({"request", "status", "sent", "earlier"})
 # One of them is a word of SQL.
 _QUOTED = tuple(f'"{name}"' for name in COLUMNS)
 # The statements of every step of a run's life, as the driver takes them.
-_INSERT = f"INSERT INTO runs ({', '.join(_QUOTED)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+_INSERT = (
+    f"INSERT INTO runs ({', '.join(_QUOTED)}, owner, owned_until) "
+    f"VALUES ({', '.join('?' * (len(COLUMNS) + 2))})"
+)
 #: Columns that are worked out of fields of other names; `record` holds every field.
 _WORKED_OUT = {"seconds": {"submitted_at", "finished_at"}, "duration": {"request"}}
 _SELECT = "SELECT id, record FROM runs WHERE"
@@ -160,10 +163,20 @@ class Transaction:
         [(text,)] = self.rows("SELECT min(created_at) FROM runs WHERE session_id = ?", session_id)
         return None if text is None else datetime.fromisoformat(text)
 
-    def insert(self, record: RunRecord, kind: str = "created", **data: Any) -> None:
-        """Add a run and its first event."""
+    def insert(
+        self, record: RunRecord, kind: str = "created", *, lease: tuple[str, float] | None = None, **data: Any
+    ) -> None:
+        """Add a run and its first event.
+
+        Args:
+            record: The run.
+            kind: The name of the event.
+            lease: Who has the right to drive it from the beginning, and for how many seconds; see `claim`.
+            **data: What the event says beside the money.
+        """
         row = row_of(self._kept(record))
-        run_statement(self._connection, _INSERT, tuple(row.values()))
+        owner, until = (lease[0], self._until(lease[1])) if lease else (None, None)
+        run_statement(self._connection, _INSERT, (*row.values(), owner, until))
         remember(record, row["record"])
         self._append(record, kind, data)
 
@@ -254,13 +267,16 @@ class Transaction:
 
     def renew(self, run_ids: Sequence[str], owner: str, ttl_s: float) -> int:
         """Keep the right to drive runs, but never take it; gives how many are still this owner's."""
-        until = (ledger_now(self._connection) + timedelta(seconds=ttl_s)).isoformat()
+        until = self._until(ttl_s)
         renewed = run_statement(
             self._connection,
             "UPDATE runs SET owned_until = ? WHERE owner = ? AND id IN (SELECT value FROM json_each(?))",
             (until, owner, json.dumps(list(run_ids))),
         )
         return int(renewed.rowcount)
+
+    def _until(self, ttl_s: float) -> str:
+        return (ledger_now(self._connection) + timedelta(seconds=ttl_s)).isoformat()
 
     def lease(self, run_id: str) -> str | None:
         """Give what changes with every renewal of a run's lease; see `Ledger.lease`."""

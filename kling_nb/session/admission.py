@@ -254,14 +254,16 @@ class Admission:
         transaction.write(record.model_copy(update={"reserved_micros": 0}), "left behind")
         return record.model_copy(update={**self.who, "created_at": now})
 
-    def _destine(self, transaction: Transaction, record: RunRecord) -> None:
-        """Say who sends a run: workers, or this engine."""
+    @property
+    def _first_lease(self) -> tuple[str, float] | None:
+        """A lease from the beginning: nobody who looks after what is left behind takes a new run for that."""
+        return None if self.ask.detached else (self.engine.owner, self.engine.limits.lease_s)
+
+    def _leave_to_workers(self, transaction: Transaction, record: RunRecord) -> None:
+        """Have workers send a run, if the call says so."""
         if self.ask.detached:
             transaction.release(record.id, self.engine.owner)
             detach(transaction, record, self.ask.of_sweep)
-        else:
-            # At once, so that nobody who looks after what is left behind takes it for that.
-            transaction.claim(record.id, self.engine.owner, self.engine.limits.lease_s)
 
     def _open_take(
         self,
@@ -288,8 +290,8 @@ class Admission:
                 record = record.model_copy(update={"earlier": transaction.earlier(record)})
             if self.ask.detached:
                 record = record.model_copy(update={"message": "it waits for a worker (kling-nb worker)"})
-            transaction.insert(record)
-            self._destine(transaction, record)
+            transaction.insert(record, lease=self._first_lease)
+            self._leave_to_workers(transaction, record)
             return record, False
         record = left or decision.record
         if self.ask.private:
@@ -297,7 +299,7 @@ class Admission:
         held = transaction.get(record.id)
         if left is not None:
             transaction.write(record, "taken over", session_id=record.session_id)
-            self._destine(transaction, record)
+            self._leave_to_workers(transaction, record)
         elif held is not None and (held.private, held.request) != (record.private, record.request):
             transaction.write(record, "private")
         if held is not None and held.status is not record.status is RunStatus.SUCCEEDED:

@@ -446,6 +446,19 @@ def test_a_lease_is_renewed_kept_and_given_back(ledger):
     assert not claim(ledger, "knothere", "a", 30)
 
 
+def test_a_run_can_be_somebodys_from_its_insert(ledger):
+    """Nobody else takes it until that lease has run out; without one anybody may."""
+    fresh, stale, free = (make_record(id=name, prompt=name) for name in ("kfresh", "kstale", "kfreee"))
+    with ledger.writing() as transaction:
+        transaction.insert(fresh, lease=("a", 30))
+        transaction.insert(stale, lease=("a", -1))
+        transaction.insert(free)
+    assert not claim(ledger, fresh.id, "b", 30)
+    assert renew(ledger, fresh.id, "a", 30)
+    assert claim(ledger, stale.id, "b", 30)
+    assert claim(ledger, free.id, "b", 30)
+
+
 def test_only_the_holder_of_the_lease_changes_a_run(ledger):
     """A process that slept through its lease finds out at its next step, before it sends anything."""
     run = add(ledger)
