@@ -221,12 +221,14 @@ def _noted(job: Job) -> Sent | None:
 
 async def accept(job: Job, answer: Accepted) -> str:
     """Commit the provider's id, first thing after it is known; give why it cannot be this run's, or ''."""
+    now, running = utc_now(), answer.snapshot.state == "running"
     try:
         await job.settle(
             "accepted",
-            status=RunStatus.RUNNING if answer.snapshot.state == "running" else RunStatus.QUEUED,
+            status=RunStatus.RUNNING if running else RunStatus.QUEUED,
             provider_run_id=answer.provider_run_id,
-            accepted_at=utc_now(),
+            accepted_at=now,
+            started_at=now if running else None,
             queue_position=answer.snapshot.queue_position,
             charged="unknown",
             message="",

@@ -156,6 +156,19 @@ def test_a_row_that_says_the_same_is_not_read_again():
     assert read(run("a") + run("b"), before=first) is None
 
 
+def test_what_is_known_of_a_run_wakes_nobody(stage):
+    """Accepted as running, it is not written down again as running: a list tells no more of it."""
+    s = stage(held=True, faults={"queue_s": 0, "dispatch_s": 0})
+    runs = send(s, 3)
+    until(lambda: s.stats()["lists"] >= 3)
+    s.let_go()
+    assert statuses(runs) == {"succeeded": 3}
+    for run in runs:
+        assert run.record.started_at == run.record.accepted_at
+        kinds = [kind for _, kind, _ in s.ledger.events(run.id)]
+        assert "read" not in kinds
+
+
 def test_a_status_that_says_the_same_is_not_read_again(stage, monkeypatch):
     """Answers that repeat the one before word for word are taken as it was read; each change is seen."""
     read, answers, states = RunComfy.read_poll, [], []

@@ -78,6 +78,15 @@ class Follow:
         elif snapshot.state in {"queued", "running"}:
             self.pace.going(self.id, self.age())
 
+    def is_known(self, snapshot: Snapshot) -> bool:
+        """Whether a reading of a run on its way says what was read before, or what its record says."""
+        if snapshot is self.last or snapshot == self.last:
+            return True
+        record = self.job.record
+        said = snapshot.state, snapshot.queue_position, snapshot.message
+        began = record.started_at is not None or snapshot.state == "queued"
+        return began and said == (record.status, record.queue_position, record.message)
+
     def give(self, turn: Snapshot | bool | None) -> None:  # noqa: FBT001 - True: read it yourself
         """Wake its watcher: with a reading, with leave to read it, or with None because it was called."""
         if self.turn is not None and not self.turn.done():

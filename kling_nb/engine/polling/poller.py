@@ -342,7 +342,7 @@ class Poller:
         going, follow.row = snapshot.state in {"queued", "running"}, row
         if now >= follow.until:
             follow.give(None)
-        elif going and (snapshot is follow.last or snapshot == follow.last):
+        elif going and follow.is_known(snapshot):
             follow.take_down(snapshot)
             return True
         elif going or (snapshot.state == "succeeded" and snapshot.certain and snapshot.video_urls):
