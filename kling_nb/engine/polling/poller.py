@@ -38,7 +38,7 @@ MOST_PAGES = 20
 #: Seconds that a list may take, and after a bad one until the next: doubling.
 _LIST_S, _LIST_AGAIN_S = 20.0, 30.0
 #: Rows of a list that cost as much as one read.
-_ROWS_A_READ = 40
+_ROWS_A_READ = 60
 #: After so many lists, the run that was read longest ago is read by itself; and each run after so many
 #: readings' worth of lists.
 _LISTS_A_CHECK, _READS_A_CHECK = 4, 6.0
