@@ -118,6 +118,9 @@ class Claims:
         except FileNotFoundError:
             return False
         except OSError as error:
+            # Another's may be read by us, and not be written.
+            if (claim := self.seen(request_key)) is None or claim.run_id != run_id:
+                return False
             raise _refused(error) from None
 
     def void(self, request_key: str, claim: Claim) -> None:

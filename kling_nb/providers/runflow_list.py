@@ -56,7 +56,7 @@ def _page(text: str, before: Sequence[Row]) -> dict[str, Any]:
     while mark != "}":
         name, at = DECODER.raw_decode(text, at)
         _, at = _mark(text, at, ":")
-        if name == "items" and any(known == name for known, _ in pairs):
+        if not isinstance(name, str) or (name == "items" and any(known == name for known, _ in pairs)):
             raise ValueError(name)
         is_list = name == "items" and text.startswith("[", at)
         value, at = _rows(text, at, before) if is_list else DECODER.raw_decode(text, at)

@@ -14,15 +14,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from kling_nb.engine.polling.follow import Account
+from kling_nb.engine.polling.follow import Account, Follow
 from kling_nb.engine.polling.poller import MOST_READS, Poller
 from kling_nb.engine.polling.schedule import Pace
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import WaitTimeoutError
 from kling_nb.providers import make_provider
+from kling_nb.providers.base import Row, Snapshot
 from kling_nb.providers.messages import Reply
 from kling_nb.providers.runcomfy import RunComfy
+from kling_nb.records.base import utc_now
 from kling_nb.views.html import DOT
+from support.clips import make_record
 from support.stage import QUICK, Stage
 from support.warm import Popen
 from support.workbench import until
@@ -150,8 +153,9 @@ def test_a_row_that_says_the_same_is_not_read_again():
     assert third["c"] is first["c"]
     assert third["b"] is not second["b"]
     assert read(before=second) == {}
-    for cut in ('{"items": [%s', '{"items": [%s],', '{"items": [%s]}]', '{"items": [%s], "items": []}'):
-        assert read(run("a"), before=first, form=cut) is None
+    for cut in ("", ",", "}]", ', "items": []}', ", 1: 2}", ", [1]: 2}"):
+        assert read(run("a"), before=first, form='{"items": [%s]' + cut) is None
+    assert read(run("a"), before=first, form='{"items": [%s') is None
     assert read(run("a")[:-1], before=first) is None
     assert read(run("a") + run("b"), before=first) is None
 
@@ -167,6 +171,26 @@ def test_what_is_known_of_a_run_wakes_nobody(stage):
         assert run.record.started_at == run.record.accepted_at
         kinds = [kind for _, kind, _ in s.ledger.events(run.id)]
         assert "read" not in kinds
+
+
+def test_a_list_contradicts_what_a_run_itself_denied():
+    """What the record says wakes nobody, unless a reading said otherwise since: that is then taken back."""
+
+    async def main():
+        provider = make_provider("runflow", "http://127.0.0.1:1")
+        record = make_record(status="running", started_at=utc_now(), finished_at=None)
+        job = SimpleNamespace(provider=provider, record=record, clock=FakeTime())
+        rows = [Row(f'{{"id": "a", "status_code": "running", "n": {n}}}', "a", None) for n in range(2)]
+        poller = Poller(job.clock)
+        follow = Follow(job, Pace(1.0, []), None, started=0.0, until=60.0)
+        follow.turn = asyncio.get_running_loop().create_future()
+        assert poller._take_row(follow, rows[0], 0.0)
+        assert not follow.turn.done()
+        follow.take_down(Snapshot(state="not_found"))
+        assert not poller._take_row(follow, rows[1], 0.0)
+        assert follow.turn.result().state == "running"
+
+    asyncio.run(main())
 
 
 def test_a_status_that_says_the_same_is_not_read_again(stage, monkeypatch):

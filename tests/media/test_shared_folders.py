@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from kling_nb.errors import BlockedError
+from kling_nb.media.claims import Claims
 from kling_nb.recovery.verify import verify_folder
 from support.kernels import kernel_in
 from support.sessions import ask
@@ -60,6 +61,18 @@ def test_a_clip_is_copied_to_another_disk(build, other_disk):
     shutil.rmtree(house.media)
     assert house.run(keyless, ask()).path == second.path
     assert (house.submissions, house.stats()["downloads"]) == (1, 1)
+
+
+def test_a_claim_of_a_colleague_is_only_read(tmp_path):
+    """Where we may not write his file, or it is none at all, the folder is not called broken for that."""
+    claims, key = Claims(tmp_path), f"k1:{'0' * 64}"
+    assert claims.take(key, "k7his0", "elsewhere:1")
+    claims.path(key).chmod(0o444)  # which means nothing to root
+    assert not claims.keep(key, "k7ours", sending=True)
+    assert not claims.seen(key).sending
+    claims.path(key).unlink()
+    claims.path(key).mkdir()
+    assert not claims.keep(key, "k7ours", sending=True)
 
 
 def test_two_folders_with_the_same_run_twice_become_one(build, tmp_path):

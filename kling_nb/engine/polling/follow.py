@@ -79,9 +79,9 @@ class Follow:
             self.pace.going(self.id, self.age())
 
     def is_known(self, snapshot: Snapshot) -> bool:
-        """Whether a reading of a run on its way says what was read before, or what its record says."""
-        if snapshot is self.last or snapshot == self.last:
-            return True
+        """Whether a reading of a run on its way says what the one before, or without one its record, says."""
+        if self.last is not None:
+            return snapshot is self.last or snapshot == self.last
         record = self.job.record
         said = snapshot.state, snapshot.queue_position, snapshot.message
         began = record.started_at is not None or snapshot.state == "queued"
