@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from kling_nb.ledger.databases import statements
+from kling_nb.ledger.databases import postgresql, statements
 from kling_nb.ledger.places import NoPlaceError, Seeker, leave, look, lower, place_key, take
 from kling_nb.records.base import utc_now
 from kling_nb.records.run import RunStatus
@@ -60,6 +60,10 @@ def even_clock(monkeypatch):
     """A clock that goes on with each look at it, and not while this machine stands still."""
     began, looks = utc_now(), count()
     monkeypatch.setattr(statements, "utc_now", lambda: began + timedelta(milliseconds=next(looks)))
+    # By how much a server's clock is ahead is only as sure as its answer is quick.
+    monkeypatch.setattr(
+        postgresql, "_set_clock", lambda connection, _: connection.info.update(ahead=timedelta())
+    )
 
 
 @pytest.fixture
