@@ -261,10 +261,9 @@ class Job:
 
     def _write_end(self, copy: RunRecord) -> RunRecord:
         """Write an end to the folder, with what became of the attempts before, as far as that can be read."""
-        if copy.attempt > 1:
-            with contextlib.suppress(LedgerError):
-                earlier = self.ledger.read(lambda transaction: transaction.earlier(copy))
-                copy = copy.model_copy(update={"earlier": earlier})
+        with contextlib.suppress(LedgerError):
+            earlier = self.ledger.read(lambda transaction: transaction.earlier(copy))
+            copy = copy.model_copy(update={"earlier": earlier})
         with contextlib.suppress(StoreError):
             self.store.write_sidecar(copy)
         return copy

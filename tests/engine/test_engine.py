@@ -25,6 +25,7 @@ from kling_nb.errors import (
     StoreError,
     WaitTimeoutError,
 )
+from kling_nb.records.request import run_key
 from kling_nb.records.run import RunStatus
 from support.clips import make_record
 from support.leases import claim
@@ -627,6 +628,28 @@ def test_a_fault_of_ours_ends_as_words_on_the_run(tmp_path):
         assert "ZeroDivisionError" in str(run.error)
         assert stage.stats()["submissions"] == 0
         engine.close()
+    finally:
+        stage.close()
+
+
+def test_a_receipt_tells_of_an_attempt_at_another_provider_that_ended_meanwhile(tmp_path):
+    """It is this provider's first one, and yet not the first of its take."""
+    stage = Stage(tmp_path, "runcomfy", held=True)
+    other = stage.record()
+    elsewhere = {
+        "provider": "runflow",
+        "run_key": run_key(other.request, other.model, "runflow"),
+        "status": RunStatus.RUNNING,
+    }
+    try:
+        with stage.ledger.writing() as transaction:
+            transaction.write(other.model_copy(update=elsewhere), "sent")
+        run = stage.engine.handle(stage.record())
+        until(lambda: run.provider_run_id)
+        stage.ledger.change(other.id, "failed", status=RunStatus.FAILED, reason="provider", charged="no")
+        stage.let_go()
+        assert run.wait(60).record.attempt == 1
+        assert [attempt.id for attempt in run.record.earlier] == [other.id]
     finally:
         stage.close()
 
