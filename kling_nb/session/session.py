@@ -248,10 +248,10 @@ class Session:
             return self.totals(play=play)
         return None
 
-    def context(self, settings: Settings | None = None) -> CallContext:
+    def context(self) -> CallContext:
         """Give what the calls of this moment share; see `CallContext`."""
         where = self.surroundings()
-        settings = settings or current_settings({**self.overrides, **self._configured}, where.folder)
+        settings = current_settings({**self.overrides, **self._configured}, where.folder)
         return CallContext(
             settings=settings,
             where=where,
