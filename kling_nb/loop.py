@@ -234,7 +234,11 @@ class _DaemonExecutor(ThreadPoolExecutor):
 
 def _answer(future: "asyncio.Future[Any]", tell: Callable[[Any], None], what: object) -> None:
     if not future.done():
-        tell(what)
+        try:
+            tell(what)
+        except TypeError as error:
+            # Before Python 3.12 no future takes a StopIteration; what was done beside it is told too.
+            future.set_exception(error)
 
 
 def _c_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> Any:

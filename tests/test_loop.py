@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -116,6 +118,21 @@ def test_blocking_doors_wait_in_threads_of_their_own():
 
     with pytest.raises(ZeroDivisionError):
         loop.start(fail()).result(90)
+
+
+def test_a_failure_that_no_future_takes_holds_up_nobody():
+    """Before Python 3.12 that is a StopIteration: it comes back as another one, beside what else was done."""
+
+    async def all_of_them():
+        acts = [partial(next, iter(())), int] * 20
+        done, waiting = await asyncio.wait(
+            [asyncio.ensure_future(asyncio.to_thread(act)) for act in acts], timeout=30
+        )
+        return len(waiting), Counter(type(task.exception()) for task in done)
+
+    waiting, ends = Loop().start(all_of_them()).result(90)
+    assert waiting == 0
+    assert ends == {RuntimeError if sys.version_info >= (3, 12) else TypeError: 20, type(None): 20}
 
 
 def test_threads_are_made_when_they_are_needed():

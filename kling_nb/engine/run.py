@@ -127,7 +127,8 @@ class Run:
         #: Made by who waits first: most of many runs are never waited for.
         self._ends: threading.Condition | None = None
         self._listeners: list[Callable[[Run], None]] = []
-        self._lock = threading.Lock()
+        # Of this kind no thread can open what another one holds, wherever an interrupt comes.
+        self._lock = threading.RLock()
 
     @property
     def id(self) -> str:

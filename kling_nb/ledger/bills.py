@@ -15,7 +15,11 @@ def read_bills(
     rows = transaction.rows(
         "SELECT bill, duration, day, run_id FROM figures WHERE provider = ? AND model = ? AND audio = ? "
         "AND origin = ? AND bill IS NOT NULL ORDER BY created_at DESC LIMIT ?",
-        *(provider, model, int(audio), origin, limit),
+        provider,
+        model,
+        int(audio),
+        origin,
+        limit,
     )
     return [
         Bill(micros=bill, seconds=seconds, day=date.fromisoformat(day), run_id=run_id)

@@ -88,7 +88,7 @@ class Transaction:
         return [read_row(run_id, text) for run_id, text in rows]
 
     def earlier(self, record: RunRecord) -> tuple[Earlier, ...]:
-        """Give the attempts of the same take that ended before this one was asked for, oldest first.
+        """Give the attempts of the same take that were asked for before and have ended, oldest first.
 
         Raises:
             LedgerError: One of their rows cannot be read.

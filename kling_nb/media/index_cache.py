@@ -173,7 +173,7 @@ class IndexCache:
 
 
 def _write(db: sqlite3.Connection, hashes: dict[str, tuple[str, str]], *acts: _Act) -> None:
-    new = [(file, *said) for file, said in hashes.items()]
+    new = [(file, *said) for file, said in list(hashes.items())]
     with db:
         for statement, rows in (("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?)", new), *acts):
             db.executemany(statement, rows)

@@ -87,7 +87,7 @@ def _kind(head: bytes) -> Kind | None:
 
 
 def probe(path: Path) -> Measured:
-    """Measure a video by reading every packet and decoding its first frame.
+    """Measure a video by its index, or by reading every packet, and by decoding its first frame.
 
     Args:
         path: The file.

@@ -1,6 +1,6 @@
 """A bare loop that makes the same facts durable as kling_nb, and does nothing else: what the promises cost.
 
-A row for each run, written in batches with a synced commit before the POST, after it and at the end; a claim
+A row for each run, written in batches with synced commits before the POST, after it and at the end; a claim
 file that is synced before the POST; a connection of its own for each POST; a receipt of 2.5 KB that is
 written three times, twice synced; the clip hashed on its way and synced before it gets its name. No retries,
 no checks, no caps, no polling that learns, one process: a floor, and no tool.
