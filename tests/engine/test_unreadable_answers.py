@@ -74,9 +74,10 @@ def check_ledger(house, session, handles):
 @pytest.mark.parametrize("wire", ["runflow", "runcomfy"])
 def test_hard_to_read_answers_end_in_words(build, wire):
     """Dozens of bent answers over a real socket: each run ends, and what was bought is kept or told lost."""
-    liar, ends = lied_to(build, wire, seed=1, runs=RUNS)
+    # At Runflow one list answers for many.
+    liar, ends = lied_to(build, wire, seed=1, runs=RUNS if wire == "runcomfy" else 2 * RUNS)
     assert sum(liar.told.values()) - liar.told["the truth"] >= RUNS
-    # About twenty; which answers it bends hangs on the ids that the sandbox draws.
+    # Which answers it bends hangs on the ids that the sandbox draws.
     assert liar.told["bent"] >= 3, liar.told
     assert ends["succeeded"] >= 3, ends
     assert ends["failed"] >= 1, ends

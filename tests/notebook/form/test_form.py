@@ -304,7 +304,7 @@ def test_what_was_left_unsent_has_its_price_on_the_button(make_session, name):
     """An intent of a process that is gone would be sent by a press, also one of the same named session."""
     gone, here = make_session(name=name), make_session(name=name, sandbox_wait=60)
     call = read(blank() | FOX).ask
-    opening = gone.context(gone.settings()).admission(call)
+    opening = gone.context().admission(call)
     with opening.ledger.writing() as transaction:
         ((record, _),) = opening.admit(transaction, [], Sidecars())
     attached = judged(here, **FOX)
