@@ -237,7 +237,7 @@ def _answer(future: "asyncio.Future[Any]", tell: Callable[[Any], None], what: ob
         try:
             tell(what)
         except TypeError as error:
-            # Before Python 3.12 no future takes a StopIteration; what was done beside it is told too.
+            # Not every Python's future takes a StopIteration; what was done beside it is told too.
             future.set_exception(error)
 
 

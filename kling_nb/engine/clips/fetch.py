@@ -81,7 +81,7 @@ class Fetcher:
         """
         errors: list[StoreError] = []
         for url in urls:
-            part, sink = await asyncio.to_thread(self.store.open_part, self.record)
+            part, sink = await self._open_part()
             try:
                 with sink:
                     got = await self._download(url, sink)
@@ -94,6 +94,15 @@ class Fetcher:
                 with contextlib.suppress(OSError):
                     part.unlink(missing_ok=True)
         raise NoClipError(errors)
+
+    async def _open_part(self) -> tuple[Path, FileIO]:
+        """Open the file to download into; who is stopped meanwhile leaves none behind."""
+        opening = asyncio.ensure_future(asyncio.to_thread(self.store.open_part, self.record))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_drop)
+            raise
 
     async def _download(self, url: str, sink: FileIO) -> "tuple[Downloaded, Signature]":
         """Fetch a file; give what came, and the signature of the file that holds just that."""
@@ -131,6 +140,14 @@ class Fetcher:
             return error
         kept = await asyncio.to_thread(self.store.set_aside, self.record, part)
         return NotVideoError(f"{error.what} What came is kept as {kept.name}.", charged=error.charged)
+
+
+def _drop(opening: "asyncio.Future[tuple[Path, FileIO]]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        part, sink = opening.result()
+        sink.close()
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _is_text(part: Path) -> bool:
