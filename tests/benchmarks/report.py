@@ -177,7 +177,7 @@ def _failed(result: dict[str, Any]) -> str:
 def _downloaded(result: dict[str, Any]) -> str:
     rows = [
         ["kling_nb, hashed, checked and synced", _figure(result["ours_s"], 3)],
-        ["kling_nb, until the run has ended", _figure(result.get("done_s"), 3)],
+        ["kling_nb, until the run has ended", _figure(result["done_s"], 3)],
         ["raw socket into a file", _figure(result["raw_s"], 3)],
     ]
     return f"{_rows(['client', 'seconds'], rows)}\n\nSpeed over the raw socket: {result['ratio']:.2f}."
