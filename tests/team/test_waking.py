@@ -134,6 +134,7 @@ def test_a_worker_that_finds_nothing_to_send_writes_nothing(house, kernel, where
     house.set(MAX_IN_FLIGHT=1)
     first, _ = submit(0), submit(1)
     hold(kernel.ledger(), first)
+    kernel.close()  # it writes while it follows its runs
     monkeypatch.setattr(changes, "_LOOK_S", 0)
     worker, wrote = Looking(house.session()), []
 
