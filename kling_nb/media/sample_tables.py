@@ -161,7 +161,7 @@ def _sizes(box: memoryview) -> list[int]:
     (every,) = struct.unpack_from(">I", box, 4)
     if every:
         (count,) = struct.unpack_from(">I", box, 8)
-        if count > _MOST_SAMPLES:
+        if not 0 < count <= _MOST_SAMPLES:
             raise _NotPlainError
         return [every] * count
     sizes = [size for (size,) in _entries(box, "I", 8)]

@@ -146,6 +146,22 @@ def test_a_sample_outside_the_file_is_left_to_the_decoder(tmp_path, monkeypatch,
     assert ours == decoders
 
 
+def test_a_track_without_samples_is_left_to_the_decoder(tmp_path, monkeypatch, whole):
+    """A sound track of nothing, however its tables say so: the picture is a clip all the same."""
+    data, _ = whole
+    damaged, sound = bytearray(data), data.index(b"soun")
+    sizes, times, chunks = (data.index(name, sound) + 8 for name in (b"stsz", b"stts", b"stsc"))
+    struct.pack_into(">II", damaged, sizes, 5, 0)
+    struct.pack_into(">I", damaged, times, 0)
+    for number in range(*struct.unpack_from(">I", data, chunks)):
+        struct.pack_into(">I", damaged, chunks + 8 + 12 * number, 0)
+    clip = tmp_path / "a.mp4"
+    clip.write_bytes(damaged)
+    ours, decoders = _both(clip, monkeypatch)
+    assert ours == decoders
+    assert ours.frames > 0
+
+
 _PLACES = st.lists(
     st.tuples(
         st.floats(0, 1, exclude_max=True), st.sampled_from([b"\0", b"\1", b"\xff", b"\x7f\xff\xff\xff"])
