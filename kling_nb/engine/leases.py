@@ -55,6 +55,16 @@ class Leases:
 
         return await self._ledger.writer.ask(claim, synced=False)
 
+    async def _look(self, run_id: str) -> tuple[str | None, RunRecord | None]:
+        """Claim a run if it is free by now: while it is not, nothing is written."""
+
+        def look(transaction: Transaction) -> tuple[bool, str, RunRecord | None]:
+            free = transaction.claimable(run_id, self._owner)
+            return free, transaction.lease(run_id) or "", transaction.get(run_id)
+
+        free, lease, record = await self._ledger.reader.ask(look)
+        return await self.take(run_id) if free else (lease, record)
+
     async def claim(self, job: Job, write_sidecar: Callable[[RunRecord], None]) -> bool:
         """Wait until a run is ours to drive; its handle tells what another process commits meanwhile.
 
@@ -72,7 +82,8 @@ class Leases:
         run, lease, since = job.run, None, 0.0
         with contextlib.ExitStack() as waiting:
             while True:
-                mine, before, (lease, record) = False, lease, await self.take(run.id)
+                mine, before = False, lease
+                lease, record = await (self.take(run.id) if lease is None else self._look(run.id))
                 if lease is None:
                     mine = True
                 else:

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -59,6 +59,7 @@ class LedgerFile:
             weakref.finalize(self, self._engine.dispose).atexit = False
             self._turn = threading.Lock()
             self.writer = Writer(self._begun, self._broken, self._dialect.is_gone)
+            self.reader = Writer(self._looking, self._broken, self._dialect.is_gone, name="kling_nb reader")
             self.changes = self._changes()
             self._forks = ForkGate(close=self._engine.dispose, renewed=self._renew)
             try:
@@ -110,6 +111,7 @@ class LedgerFile:
     def _renew(self) -> None:
         self._turn = threading.Lock()
         self.writer.renew()
+        self.reader.renew()
         self.changes = self._changes()
 
     def _changes(self) -> Changes:
@@ -129,6 +131,9 @@ class LedgerFile:
         """Open a write transaction in this process's turn: SQLite's own waiting is slower, and not fair."""
         with self._forks, self._turn, self._open(writing=True, synced=synced) as connection:
             yield connection
+
+    def _looking(self, _synced: bool) -> AbstractContextManager[sa.Connection]:  # noqa: FBT001 - as above
+        return self._open(writing=False)
 
     @contextmanager
     def _open(self, *, writing: bool, synced: bool = True) -> Iterator[sa.Connection]:

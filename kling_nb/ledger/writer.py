@@ -1,4 +1,4 @@
-"""The one thread that writes what others ask for: whatever waits is written in one transaction.
+"""The thread that writes what others ask for, and the one that reads: whatever waits shares a transaction.
 
 Invariants: who asked is answered only once the transaction is committed; each piece of work has a savepoint
 of its own, so that one that fails rolls back itself alone; a forked child has a thread of its own, and
@@ -49,12 +49,13 @@ _Answer = tuple[_Ask, Any, BaseException | None]
 
 
 class Writer:
-    """A thread that is there while there is something to write.
+    """A thread that is there while there is something to write, or to read.
 
     Args:
-        transaction: Opens a write transaction; told whether its commit must be on the disk when it ends.
+        transaction: Opens a transaction; told whether its commit must be on the disk when it ends.
         broken: Makes the ledger's error of one of the database.
         gone: Whether an error says that the server went away, and nothing was written.
+        name: Of its thread.
     """
 
     def __init__(
@@ -62,8 +63,9 @@ class Writer:
         transaction: Callable[[bool], AbstractContextManager[sa.Connection]],
         broken: Callable[[Exception], LedgerError],
         gone: Callable[[BaseException], bool],
+        name: str = "kling_nb writer",
     ) -> None:
-        self._transaction, self._broken, self._gone = transaction, broken, gone
+        self._transaction, self._broken, self._gone, self._name = transaction, broken, gone, name
         #: Called within a batch after each piece of work, and after its commit; a crash test ends there.
         self.checkpoint: Checkpoint = no_checkpoint
         self.renew()
@@ -89,7 +91,7 @@ class Writer:
         with self._changed:
             self._waiting.append(_Ask(work, synced, loop, future))
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="kling_nb writer", daemon=True)
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 try:
                     self._thread.start()
                 except RuntimeError:

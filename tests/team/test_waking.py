@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import kling_nb as kling
+from kling_nb.engine import leases
 from kling_nb.engine.polling.callbacks import Callbacks
 from kling_nb.errors import LedgerError
 from kling_nb.ledger.database import Ledger
@@ -150,6 +151,21 @@ def test_a_worker_that_finds_nothing_to_send_writes_nothing(house, kernel, where
         worker.run()
     assert wrote[0] == wrote[1]
     assert worker.said[-1].endswith("2 runs of the ledger not ended: 1 not sent, 1 on their way.")
+
+
+@in_postgresql
+def test_a_kernel_that_follows_a_run_of_others_writes_nothing(house, kernel, where, monkeypatch):
+    """However often it looks whether it may drive it now: it may follow thousands."""
+    monkeypatch.setattr(leases, "_LOOK_S", 0.01)
+    monkeypatch.setattr(changes, "_LOOK_S", 0)
+    reader, looks = kernel.ledger().reader, []
+    monkeypatch.setattr(reader, "ask", lambda work, ask=reader.ask: looks.append(work) or ask(work))
+    hold(kernel.ledger(), submit(0))
+    until(lambda: looks)
+    with writings(where) as seen:
+        wrote, before = seen(), len(looks)
+        until(lambda: len(looks) >= before + 5)
+        assert seen() == wrote
 
 
 @in_postgresql
