@@ -129,7 +129,7 @@ def compared(listing: Listing, offer: Offer) -> str:
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _HEADS = ["model", "provider", "silent", "with sound", "from", "outranked"]
-_ALIGN = "llrrgg"
+_ALIGN = "llrrww"
 
 _WHAT = (
     "Dollars per second of video. What a provider billed outranks what is stated, and the highest of them is "

@@ -31,6 +31,8 @@ _ELASTIC, _ELASTIC_LEAST = 40, 16
 _NAME = 24
 #: Pixels of a column: of a letter of a wide font, of a drawing, and the least of prompts and of sentences.
 _PX, _DRAWN, _LEAST_PX = 8, 140, {"e": 120, "g": 160, "w": 160}
+#: Letters that need more than the others do, and by how many pixels.
+_WIDE, _WIDER_PX = re.compile("[mMW@%…]"), 5
 #: Of both rims of a mark.
 _PILL_PX = 20
 #: Columns for which there is no room go into a second line of their row, which is not seen where it may go.
@@ -70,7 +72,7 @@ def table(
         tag(
             "tr",
             *(
-                tag("td", _whole(text, letter), style=look)
+                tag("td", _whole(text, letter), style=look, dir="auto" if letter in "eg" else None)
                 for text, look, letter in zip(row, cells, letters, strict=True)
             ),
             style=f"{line};border-top:1px solid rgba(128,128,128,0.18)",
@@ -91,9 +93,9 @@ def _looks(headers: Sequence[str], rows: Sequence[Sequence[object]], letters: st
     """Give each column a width, so that all rows break at the same one."""
     looks = []
     for at, (letter, *cells) in enumerate(zip(letters, headers, *rows, strict=True), 1):
-        most = max(map(_columns, map(_plain, cells)))
+        texts = [_cut(text, _NAME) if letter == "m" else text for text in map(_plain, cells)]
         # Where there are no words, a drawing.
-        width = _PX * min(most, _NAME if letter == "m" else most) if most else _DRAWN
+        width = max(map(_pixels, texts)) or _DRAWN
         width += max(_PILL_PX * str(cell).startswith(PILL) for cell in cells)
         flex, space = f"0 0 {width}px;min-width:0", "pre-wrap" if letter == "w" else "nowrap"
         if letter in _LEAST_PX:
@@ -268,6 +270,10 @@ def _columns(text: str) -> int:
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
     )
+
+
+def _pixels(text: str) -> int:
+    return _PX * _columns(text) + _WIDER_PX * len(_WIDE.findall(text))
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:

@@ -295,6 +295,14 @@ def test_models_have_prices_with_source_and_date_or_say_unknown(session):
     assert "with sound: $0.168/s is reserved" in line
 
 
+def test_no_price_goes_from_a_narrow_page(session):
+    """A column without room stands below; neither a price nor where it is from is cut."""
+    prices = run_command(session, "models", {}).html.split("</table>")[0]
+    assert "with sound" in prices
+    assert "height:26px" not in prices
+    assert "ellipsis" not in prices
+
+
 def test_keys_are_never_shown(session, monkeypatch):
     """`keys`, `config` and `doctor` say where a key is and show no part of it."""
     monkeypatch.setenv("RUNFLOW_API_KEY", KEY)

@@ -114,3 +114,16 @@ def test_a_mark_has_room_in_its_column():
     plain, marked = (table(["", "found"], [[word, "here"]]) for word in ("warn", pill("warn", AMBER)))
     assert "flex:0 0 32px" in plain
     assert "flex:0 0 52px" in marked
+
+
+def test_a_column_has_room_for_wide_letters():
+    """The state of a run does not begin within its id."""
+    narrow, wide = (table(["run", "state"], [[run, "Done"]]) for run in ("k9f37j2x", "kmmm3k8h"))
+    assert "flex:0 0 64px" in narrow
+    assert "flex:0 0 79px" in wide
+
+
+def test_a_prompt_is_cut_at_its_end_in_every_script():
+    """Where it runs from right to left, its end is at the left."""
+    seen, _ = judge(table(["run", "prompt"], [["k9f37j2x", "ثعلب أحمر يعبر الثلج"]], align="le"))
+    assert [attributes.get("dir") for tag, attributes in seen if tag == "td"] == [None, "auto"]
