@@ -61,19 +61,20 @@ def test_runs_come_as_they_end(house, enter):
     assert len({run.id for run in runs}) == 8 == house.submissions
 
 
-def test_a_sweep_that_was_cut_off_goes_on_in_another_kernel(house, enter):
+def test_a_sweep_that_was_cut_off_goes_on_in_another_kernel(build, monkeypatch):
     """However it ended, the runs of both kernels together are the members, each once."""
-    house.set(MAX_IN_FLIGHT=1)
-    session = enter()
+    house = build(held=True)
+    house.set(BUDGET=100, MAX_IN_FLIGHT=3)
+    monkeypatch.setattr(api, "_session", session := house.session())
     prompts = [f"Owl {number}" for number in range(6)]
     made = kling.sweep(prompts, duration=3, provider="runflow", name="owls")
     until(lambda: house.accepted >= 2)
     session.close()
-    enter()
+    monkeypatch.setattr(api, "_session", house.session())
     again = kling.sweep("owls")
-    sent = house.accepted
-    assert sent < 6
+    assert house.accepted < 6
     assert len(again.df) == len(made.members) == 6
+    house.let_go()
     again.start().wait(60)
     assert list(again.df.status) == ["succeeded"] * 6
     assert house.accepted == 6
