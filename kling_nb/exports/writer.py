@@ -198,9 +198,12 @@ def check_origin(samples: Iterable[Sample], *, allow_sandbox: bool) -> None:
     """
     played = [sample.record.id for sample in samples if sample.record.provider == "sandbox" and sample.path]
     if played and not allow_sandbox:
+        clips = "One clip was" if len(played) == 1 else f"{len(played)} clips were"
         raise UsageError(
-            f"{len(played)} of these clips were drawn by the sandbox, not made by a model ({played[0]} ...).",
-            cure="Nothing was written. Leave them out, or say `--allow-sandbox` to try the export.",
+            f"{clips} drawn by the sandbox, not made by a model: {', '.join(played[:3])}"
+            f"{f' and {len(played) - 3} more' if len(played) > 3 else ''}.",
+            cure="Nothing was written. Leave them out, or try the export with `--allow-sandbox` "
+            "(in Python `allow_sandbox=True`).",
         )
 
 

@@ -126,7 +126,7 @@ class Card:
         if not self._sweep.left_to_workers:
             _wait_at_end(self._sweep)
         if watched() and not self._is_over():
-            self._offer(*self._stops())
+            self._offer(*self._stops(self._sweep.state))
         self._begin_to_follow()
 
     def _begin_to_follow(self) -> None:
@@ -156,6 +156,7 @@ class Card:
                         put(bundle)
                         if self._buttons is not None:
                             self._buttons.say(progress_text(progress).partition("\n")[0])
+                            self._buttons.offer(self._stops(progress.state), primary=False)
                 if progress.over:
                     break
                 await asyncio.sleep(_PERIOD_S)
@@ -189,11 +190,12 @@ class Card:
         if self._sweep.quoting:
             self._hide_buttons()
         else:
-            self._offer(*self._stops())
+            self._offer(*self._stops(self._sweep.state))
             self._begin_to_follow()
 
-    def _stops(self) -> tuple[tuple[str, Callable[[], Any]], ...]:
-        return ("Stop sending", self._sweep.pause), ("Cancel what is not sent", self._sweep.cancel)
+    def _stops(self, state: str) -> tuple[tuple[str, Callable[[], Any]], ...]:
+        stop = ("Stop sending", self._sweep.pause), ("Cancel what is not sent", self._sweep.cancel)
+        return {"started": stop, "paused": stop[1:]}.get(state, ())
 
     def _hide_buttons(self) -> None:
         with self._lock:
@@ -216,6 +218,7 @@ class _Buttons:
         self._loop = loop
         self._row, self._label = ipywidgets.HBox(layout={"grid_gap": "8px"}), ipywidgets.HTML()
         self._page = LatePage(lambda: [("", card())])
+        self._offered: list[str] = []
         box = ipywidgets.VBox([self._row, self._label, self._page.widget])
         box.add_class("kling-strip")
         self._handle = display_widget(box, f"kling-sweep-buttons-{next(_numbers)}")
@@ -224,6 +227,9 @@ class _Buttons:
         """Show these, and no others."""
         import ipywidgets
 
+        if (words := [word for word, _ in buttons]) == self._offered:
+            return
+        self._offered = words
         look = {"layout": {"width": "auto"}, "button_style": "primary" if primary else ""}
         made = [ipywidgets.Button(description=word, **look) for word, _ in buttons]
         for button, (_, act) in zip(made, buttons, strict=True):

@@ -273,7 +273,8 @@ def _check_names(grid: Mapping[str, Any]) -> None:
     for number, row in grid["rows"]:
         for name in row:
             if name not in _COLUMNS | used:
-                raise refused(f"the column {name} would do nothing: {_meant(name)}.", number, "Drop it.")
+                tag = f'Drop it, or keep it with each run: tags={{"{name}": "{{{{{name}}}}}"}}.'
+                raise refused(f"the column {name} would do nothing: {_meant(name)}.", number, tag)
             if name in grid["axes"]:
                 raise refused(f"{name} is both a column and an axis.", number, "Leave one out.")
 

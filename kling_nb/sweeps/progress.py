@@ -73,7 +73,7 @@ class Progress:
         state: What was said last.
         sending: Whether this kernel is sending it.
         per_hour: Ends in an hour, by the newest; None before there are any.
-        ends_at: When it would be over at that rate.
+        ends_at: When it would be over at that rate; None where it is paused or canceled.
         failures: By kind.
         stopped: Why it sends no more, where something stopped it.
         created_at: When it began.
@@ -180,7 +180,7 @@ def look(
             state=stored.state,
             sending=sending,
             per_hour=per_hour,
-            ends_at=ends_at if sending or going or queued else None,
+            ends_at=ends_at if stored.state == "started" and (sending or going or queued) else None,
             failures=(*failures, *_barred(barred))[:_MOST_FAILURES],
             stopped=stopped,
             created_at=stored.created_at,

@@ -139,7 +139,8 @@ def progress_html(progress: "Progress") -> Html:
         progress: What became of it so far.
     """
     head = [words.counted(progress.members, "run"), f"started {words.clock(progress.created_at, date=True)}"]
-    head += [] if progress.over else [f"as of {words.clock(progress.now)}"]
+    ended = progress.over and not progress.waiting
+    head += [] if ended else [f"as of {words.clock(progress.now)}"]
     parts: list[object] = [
         tag("div", join([tag("b", progress.name), *head], DOT)),
         _bar(progress),
@@ -217,7 +218,7 @@ def _money(progress: "Progress") -> list[tuple[str, str]]:
     if progress.left_micros is not None:
         facts.append(("left", usd(progress.left_micros)))
     if progress.per_hour is not None and not progress.over:
-        facts.append(("rate", f"{progress.per_hour:.0f} an hour"))
+        facts.append(("rate", f"{progress.per_hour:,.0f} an hour"))
     if progress.ends_at is not None:
         facts.append(("done about", words.clock(progress.ends_at)))
     return facts

@@ -150,6 +150,27 @@ def test_the_strip_comes_back_after_a_reload(browser, folder, environment):
         assert jupyter.errors == []
 
 
+def test_a_paused_sweep_offers_no_pause(browser, folder, environment):
+    """Its runs that are on their way arrive; what is not sent may still be given up."""
+    owls = (
+        "import kling_nb as kling\nowls = kling.sweep(['An owl', 'A fox', 'A hare'], duration=3, name='owls')"
+    )
+    write_notebook(folder / "a.ipynb", WATCHFUL, owls, "owls.pause()")
+    few = {"KLING_NB_SANDBOX_WAIT": "60", "KLING_NB_MAX_IN_FLIGHT": "2"}
+    with Lab(folder, browser, env={**environment, **few}) as jupyter:
+        tab = jupyter.open("a.ipynb")
+        tab.run_cell(0)
+        tab.run_cell(1)
+        stop = tab.cell(1).locator("button", has_text="Stop sending")
+        stop.wait_for()
+        tab.wait_text(1, "on their way")
+        tab.run_cell(2)
+        stop.wait_for(state="detached")
+        tab.cell(1).locator("button", has_text="Cancel what is not sent").wait_for()
+        tab.wait_text(1, "sends the remaining")
+        assert jupyter.errors == []
+
+
 def test_notebook_7_shows_the_same(browser, folder, environment):
     """The other interface has the live card, the strip and the playing clip too."""
     write_notebook(folder / "a.ipynb", "%load_ext kling_nb", FOX, SLEEP.format(300))

@@ -81,6 +81,18 @@ def test_a_sweep_of_another_kernel_is_followed_between_two_of_its_runs():
         assert replace(idle, **ended).over
 
 
+def test_a_card_says_when_it_was_true_until_all_have_ended():
+    """A sweep that was paused may have gone on since."""
+    paused = progress("paused", sending=False)
+    assert "as of 00:00:00 UTC" in judge(progress_html(paused))[1]
+    assert "as of" not in judge(progress_html(replace(paused, waiting=0)))[1]
+
+
+def test_a_rate_reads_as_other_counts_do():
+    """In thousands."""
+    assert "5,117 an hour" in progress_text(replace(progress(), per_hour=5117.2))
+
+
 def test_what_may_be_tried_again_is_said_on_the_card():
     """With the call that does it, and the ids of the runs that made no clip."""
     failure = Failure(count=30, word="failed: provider", what="", charged="no", cure="", ids=("kl7m2q",))

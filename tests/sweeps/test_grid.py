@@ -72,6 +72,7 @@ BAD = {
         [{"prompt": "A fox", "durration": 3}],
         "Row 1: the column durration would do nothing: there is no such field, perhaps duration is meant",
     ),
+    "a note": ([{"prompt": "A fox", "scene": "s1"}], 'keep it with each run: tags={"scene": "{{scene}}"}.'),
     "out of range": ([{"prompt": "A fox", "duration": 99}], "Row 1: duration"),
     "no such name": (["A {{beast}}"], "Row 1: {{beast}}: there is no column or axis"),
 }

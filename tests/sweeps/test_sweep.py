@@ -8,6 +8,7 @@ import kling_nb as kling
 from kling_nb.commands.order import held
 from kling_nb.session import api
 from kling_nb.sweeps import results
+from kling_nb.sweeps.progress import look
 from support.markup import judge
 from support.workbench import until
 
@@ -159,6 +160,21 @@ def test_a_pause_and_a_cancel_hold_in_every_kernel(build, monkeypatch):
     assert "Canceled" in repr(made)
     made.start().wait(60)
     assert (house.submissions, made.progress.done) == (4, 4)
+
+
+def test_a_paused_sweep_has_no_end_in_sight(house, enter):
+    """What is not sent does not end at any rate."""
+    session = enter()
+    made = kling.sweep(["An owl", "A fox"], duration=3, provider="runflow", name="owls").wait(60)
+    entry = made._entry
+
+    def ends_at():
+        entry.state()
+        return look(session, entry.stored, entry.standing, 4, sending=True).ends_at
+
+    assert ends_at() is not None
+    made.pause()
+    assert ends_at() is None
 
 
 def test_what_a_provider_cannot_do_is_counted_named_and_left_out(house, enter):
