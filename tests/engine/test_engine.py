@@ -205,7 +205,7 @@ async def _awaited(run):
 
 def test_listeners_hear_every_change_and_a_bad_one_harms_nobody(build):
     """The card hangs on these; it is told on the background loop."""
-    house = build(wait_scale=0.2)
+    house = build(held=True)
     [run] = house.session().open(ask())
     heard, threads = [], set()
 
@@ -214,6 +214,7 @@ def test_listeners_hear_every_change_and_a_bad_one_harms_nobody(build):
         threads.add(threading.current_thread().name)
 
     run.on_change(listen)
+    house.let_go()
     assert run.wait(90).status == "succeeded"
     until(lambda: "succeeded" in heard)
     assert threads == {"kling_nb"}
@@ -221,13 +222,14 @@ def test_listeners_hear_every_change_and_a_bad_one_harms_nobody(build):
 
 def test_a_listener_that_raises_harms_no_run(build):
     """A fault of a card is not a fault of the run it shows."""
-    house = build(wait_scale=0.5)
+    house = build(held=True)
     [run] = house.session().open(ask())
 
     def broken(_run):
         raise ZeroDivisionError
 
     run.on_change(broken)
+    house.let_go()
     assert run.wait(90).status == "succeeded"
     assert run.error is None
 
