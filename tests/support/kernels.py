@@ -22,6 +22,7 @@ from kling_nb.loop import Loop
 from kling_nb.records.receipt import from_receipt, receipts_in
 from kling_nb.records.receipt_model import RECEIPT_MIME
 from kling_nb.sandbox.serve import Sandbox, parse_faults
+from support.stage import HELD, HeldTime
 from support.warm import Popen
 
 #: Made up; it must appear nowhere.
@@ -38,8 +39,8 @@ WIRES = {
 class Provider:
     """The sandbox of this process, as kernels and other processes see it."""
 
-    def __init__(self, sandbox):
-        self.stats = sandbox.stats
+    def __init__(self, sandbox, clock):
+        self.stats, self.let_go = sandbox.stats, clock.let_go
         self.urls = {"runflow": sandbox.runflow, "runcomfy": sandbox.runcomfy}
 
     def counts(self):
@@ -54,12 +55,18 @@ class Provider:
 
 
 @contextmanager
-def sandbox_beside(*, wait_scale=0, faults=()):
-    """Run a sandbox that other processes reach; faults are given as on the command line."""
-    loop = Loop()
-    sandbox = loop.start(Sandbox.start(wait_scale=wait_scale, faults=parse_faults(faults))).result(90)
+def sandbox_beside(*, wait_scale=0, faults=(), held=False):
+    """Run a sandbox that other processes reach; faults are given as on the command line.
+
+    Where it is `held`, its runs go on and on until `let_go`, however slow the machine is.
+    """
+    loop, clock = Loop(), HeldTime()
+    options = {"wait_scale": wait_scale, "faults": parse_faults(faults)}
+    if held:
+        options = {"wait_scale": 1, "faults": {**HELD, **options["faults"]}, "clock": clock}
+    sandbox = loop.start(Sandbox.start(**options)).result(90)
     try:
-        yield Provider(sandbox)
+        yield Provider(sandbox, clock)
     finally:
         loop.start(sandbox.stop()).result(90)
 
