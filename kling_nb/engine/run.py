@@ -223,10 +223,10 @@ class Run:
         Raises:
             WaitTimeoutError: The time was over first; the run goes on.
         """
-        self._engine.attend(self)
-        # Short steps: one long wait reacts late to Ctrl-C.
-        end = time.monotonic() + (float("inf") if timeout_s is None else timeout_s)
         with self._stopped_in_words(), contextlib.ExitStack() as last:
+            self._engine.attend(self)
+            # Short steps: one long wait reacts late to Ctrl-C.
+            end = time.monotonic() + (float("inf") if timeout_s is None else timeout_s)
             last.callback(_tick, str)
             while not self._settled:
                 _tick(lambda: f"Run {self.id}: {status_line(self.record, now=utc_now(), turn=self.turn)}")
@@ -244,9 +244,9 @@ class Run:
         return self
 
     def __await__(self) -> Generator[Any, None, "Run"]:
-        self._engine.attend(self)
         # Wakes by itself ten times a second: an interrupt during a plain `await` is only seen at its end.
         with self._stopped_in_words():
+            self._engine.attend(self)
             while not self._settled:
                 yield from asyncio.sleep(0.1).__await__()
         return self

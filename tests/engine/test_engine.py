@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from kling_nb.engine.detach import error_of
+from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
 from kling_nb.errors import (
     DetachedError,
@@ -142,6 +143,22 @@ def test_awaiting_may_be_given_up(build):
     asyncio.run(main())
     house.let_go()
     assert run.wait(90).status == "succeeded"
+
+
+@pytest.mark.parametrize("wait", [Run.wait, lambda run: next(run.__await__())], ids=["wait", "await"])
+def test_an_interrupt_as_a_wait_begins_is_told_in_words(build, monkeypatch, wait):
+    """It may come before the waiting itself, while the run is seen to."""
+    session = build(held=True).session()
+    [run] = session.open(ask())
+
+    def stop(_run):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.engine(), "attend", stop)
+        with pytest.raises(KeyboardInterrupt, match=f"Run {run.id} goes on"):
+            wait(run)
+    assert not run.done
 
 
 def test_runs_wait_together(build):
