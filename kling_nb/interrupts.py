@@ -1,22 +1,38 @@
-"""Ctrl-C inside a piece that it must not break in two: it is delivered a moment later, when that is done.
+"""What must not come in the middle of a piece: Ctrl-C is delivered a moment later, a fork waits for its end.
 
 Python raises an interrupt between any two steps of the main thread, also between taking the write lock and
 whatever would give it back: one that came there left the lock held for every other kernel (measured).
 pydantic swallows one that comes in a field's function, or makes an error of its own of it (measured).
+
+SQLite keeps the locks of all connections of a process in that process's memory. A child made in the middle
+of a transaction of another thread takes that lock for its own and waits for it for ever (measured), and one
+made beside an idle connection may lose the file's journal to its parent (sqlite.org/howtocorrupt.html,
+section 2.6). So a fork waits for open transactions, and every connection is closed before it.
+
+Invariants: nobody is inside a gate while the process forks, or 30 seconds have passed; while a fork waits for
+some, these may enter other gates; the child's gates are open.
 """
 
 import _signal  # type: ignore[import-not-found]  # without `signal`'s look for an enum, 30 times as long
 import asyncio
+import os
 import signal
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["WaitInterrupted", "interrupts_held", "stopped_in_words"]
+__all__ = ["ForkGate", "WaitInterrupted", "interrupts_held", "stopped_in_words"]
+
+
+_LIMIT_S = 30
+_gates: "weakref.WeakSet[ForkGate]" = weakref.WeakSet()
+# One for all gates: were one shut while others are waited for, who is inside of these could not enter it.
+_changed = threading.Condition()
 
 
 class WaitInterrupted(KeyboardInterrupt):
@@ -79,3 +95,63 @@ def interrupts_held() -> Iterator[None]:
             handler(signal.SIGINT, came[-1])
         elif came and handler == signal.SIG_DFL:
             signal.raise_signal(signal.SIGINT)
+
+
+class ForkGate:
+    """A gate that any number of threads may be inside of, but not while the process forks.
+
+    Args:
+        close: Closes what must not be carried over; it is called when nobody is inside.
+        renewed: Called in a forked child, where the other threads do not exist.
+
+    Example:
+        >>> with ForkGate(close=lambda: None):
+        ...     print("inside")
+        inside
+    """
+
+    def __init__(self, close: Callable[[], None], renewed: Callable[[], None] = lambda: None) -> None:
+        self.close, self.renewed = close, renewed
+        self.inside = 0
+        with _changed:
+            _gates.add(self)
+
+    def __enter__(self) -> Self:
+        with _changed:
+            self.inside += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with _changed:
+            self.inside -= 1
+            _changed.notify_all()
+
+    def emptied(self, limit_s: float) -> bool:
+        """Wait until nobody is inside; False where somebody still is after `limit_s` seconds."""
+        with _changed:
+            return _changed.wait_for(lambda: self.inside == 0, limit_s)
+
+
+def _before() -> None:
+    """Wait until nobody is inside any gate, close what is open and keep others out."""
+    _changed.acquire()
+    _changed.wait_for(lambda: not any(gate.inside for gate in _gates), _LIMIT_S)
+    for gate in list(_gates):
+        if not gate.inside:
+            gate.close()
+
+
+def _in_parent() -> None:
+    _changed.release()
+
+
+def _in_child() -> None:
+    global _changed  # noqa: PLW0603 - its lock is held by a thread that does not exist here
+    _changed = threading.Condition()
+    for gate in list(_gates):
+        gate.inside = 0
+        gate.renewed()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -19,10 +19,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError
 
 from kling_nb.errors import LedgerError
-from kling_nb.interrupts import interrupts_held
+from kling_nb.interrupts import ForkGate, interrupts_held
 from kling_nb.ledger.databases.changes import Changes
 from kling_nb.ledger.databases.statements import ERRORS, dialect_of
-from kling_nb.ledger.fork_guard import ForkGate
 from kling_nb.ledger.schema import MIGRATIONS, STEPS
 from kling_nb.ledger.transaction import Transaction
 from kling_nb.ledger.writer import AWAY_S, Writer

@@ -13,10 +13,12 @@ import threading
 import weakref
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kling_nb.files import Signature
+from kling_nb.interrupts import ForkGate
 
 __all__ = ["Entry", "IndexCache"]
 
@@ -40,7 +42,6 @@ _Act = tuple[str, Sequence[tuple[object, ...]]]
 
 _open: "weakref.WeakValueDictionary[Path, IndexCache]" = weakref.WeakValueDictionary()
 _opening = threading.Lock()
-_held: "list[IndexCache]" = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class IndexCache:
         self._usable = True
         #: Rows that go to the file with the next ones, by the file that is hashed.
         self._hashes: dict[str, tuple[str, str]] = {}
+        self._forks = ForkGate(close=partial(_close, self.__dict__), renewed=partial(_renew, self.__dict__))
         weakref.finalize(self, _close, self.__dict__)
 
     @staticmethod
@@ -128,20 +130,20 @@ class IndexCache:
 
     def remember(self, file: Path, now: Signature, sha256: str) -> None:
         """Keep the hash of a file."""
-        with self._lock:
+        with self._forks, self._lock:
             self._hashes[_text(file)] = _joined(now), sha256
         if len(self._hashes) >= _TOGETHER:
             self._write()
 
     # -- inside ------------------------------------------------------------
     def _rows(self, query: str, *values: str) -> list[Any]:
-        with self._lock, contextlib.suppress(sqlite3.Error):
+        with self._forks, self._lock, contextlib.suppress(sqlite3.Error):
             if (db := self._connect()) is not None:
                 return db.execute(query, values).fetchall()
         return []
 
     def _write(self, *acts: _Act) -> None:
-        with self._lock, contextlib.suppress(sqlite3.Error):
+        with self._forks, self._lock, contextlib.suppress(sqlite3.Error):
             if (db := self._connect()) is not None:
                 _write(db, self._hashes, *acts)
 
@@ -188,6 +190,10 @@ def _close(of: dict[str, Any]) -> None:
     of["_connection"] = None
 
 
+def _renew(of: dict[str, Any]) -> None:
+    of["_lock"] = threading.Lock()
+
+
 def _text(path: Path) -> str:
     # A path need not be Unicode.
     return os.fsencode(path).decode("latin-1")
@@ -200,20 +206,3 @@ def _joined(now: Signature) -> str:
 def _signature(text: str) -> Signature:
     size, modified, changed, inode, device = map(int, text.split())
     return size, modified, changed, inode, device
-
-
-def _before_fork() -> None:
-    # SQLite must not be carried over into a child: every connection is closed, and opened again when needed.
-    _held.extend(_open.values())
-    for cache in _held:
-        cache._lock.acquire()  # noqa: SLF001 - its own kind
-        _close(cache.__dict__)
-
-
-def _after_fork() -> None:
-    while _held:
-        _held.pop()._lock.release()  # noqa: SLF001 - its own kind
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -545,6 +545,7 @@ from kling_nb.session.session import Session
 session = Session(ledger=sys.argv[3], provider="sandbox", sandbox_wait=0)
 sys.path.insert(0, sys.argv[1])
 from support.sessions import ask
+from kling_nb.media.index_cache import IndexCache
 [run] = session.open(ask())
 run.wait(90)
 writing = threading.Event()
@@ -552,6 +553,7 @@ def write():
     with session.ledger().writing():
         writing.set()
         time.sleep(0.5)
+        IndexCache.of_user().is_fine(run.path.parent)
 threading.Thread(target=write).start()
 writing.wait()
 child = os.fork()
@@ -574,7 +576,7 @@ print(os.waitstatus_to_exitcode(state), last.wait(90).status, len(session.runs()
 
 
 def test_a_forked_child_starts_clean(tmp_path):
-    """Forked in the middle of another thread's transaction, the child is not locked out, and both go on."""
+    """Forked in a transaction of another thread, which reads the cache too: neither is locked out."""
     done = subprocess.run(
         [
             sys.executable,

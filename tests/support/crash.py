@@ -149,12 +149,12 @@ def work(spec):
 
 def stop(number):
     """Get a signal; not while a heartbeat writes, because whoever is stopped then holds up all the others."""
-    from kling_nb.ledger import fork_guard
+    from kling_nb import interrupts
 
-    fork_guard._before()
+    interrupts._before()
     # To this thread: it does not take one more step, however late the others hear of it.
     signal.pthread_kill(threading.get_ident(), number)
-    fork_guard._in_parent()
+    interrupts._in_parent()
 
 
 def _cell(session, spec):
