@@ -10,7 +10,6 @@ Exit codes: 0 done, 1 something ended badly, 2 wrong use, 3 refused for money.
 import os
 import shutil
 import sys
-import textwrap
 from importlib import import_module
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -25,6 +24,7 @@ from kling_nb.errors import (
     SettingsError,
     UsageError,
     WaitTimeoutError,
+    filled,
     one_line,
     said,
 )
@@ -90,7 +90,7 @@ def main() -> None:
     except KlingError as error:
         words = f"kling-nb: {' '.join(said(error))}"
         width = _columns(sys.stderr) or len(words)
-        sys.stderr.write(f"{textwrap.fill(words, width, break_long_words=False, break_on_hyphens=False)}\n")
+        sys.stderr.write(f"{filled(words, width)}\n")
         misused = isinstance(error, UsageError | SettingsError)
         raise SystemExit(3 if isinstance(error, BudgetError) else 2 if misused else 1) from None
     except OSError as error:

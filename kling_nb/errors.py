@@ -60,6 +60,7 @@ __all__ = [
 ]
 
 Charged = Literal["no", "yes", "unknown"]
+NOTHING_SENT = "Nothing was sent."
 
 
 class RunIds(TypedDict):
@@ -119,17 +120,16 @@ class KlingError(Exception):
         """
         what, *rest = said(self)
         lines = [f"{type(self).__name__}: {what}", *rest]
-        return [*map(_wrapped, lines), *_calls(self.__traceback__)]
+        return [*(filled(line, 88, "  ") for line in lines), *_calls(self.__traceback__)]
 
 
 def said(error: KlingError) -> list[str]:
     """Give what happened, what to do, and the money where some could have moved; each a sentence or more."""
-    nothing = "Nothing was sent."
-    cure, money = error.cure.removeprefix(nothing).strip(), ""
+    cure, money = error.cure.removeprefix(NOTHING_SENT).strip(), ""
     if error.charged != "no" or error.run_id:
         money = f"Charged: {error.charged}."
-    elif nothing in error.cure if error.may_spend is None else error.may_spend:
-        money = nothing
+    elif NOTHING_SENT in error.cure if error.may_spend is None else error.may_spend:
+        money = NOTHING_SENT
     return [line for line in (error.what, cure, money) if line]
 
 
@@ -140,11 +140,16 @@ def _remade(kind: type[KlingError], args: tuple[Any, ...], state: dict[str, Any]
     return error
 
 
-def _wrapped(line: str) -> str:
-    """Break at words: a front end breaks at any letter."""
+def filled(line: str, width: int, indent: str = "") -> str:
+    """Break at words, as a front end breaks at any letter, but not within a command that is to be copied."""
+    import re
     import textwrap
 
-    return textwrap.fill(line, 88, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    kept = re.sub(r"`[^`]{1,48}`", lambda found: found[0].replace(" ", "\0"), line)
+    broken = textwrap.fill(
+        kept, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return broken.replace("\0", " ")
 
 
 def _calls(trace: TracebackType | None) -> list[str]:

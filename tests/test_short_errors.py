@@ -102,3 +102,19 @@ def test_only_a_near_name_is_offered():
     """Nothing is guessed from afar."""
     assert did_you_mean("RUNFOLW", ["runflow", "runcomfy"]) == "Did you mean runflow?"
     assert did_you_mean("veo", ["runflow", "runcomfy"], "See the list.") == "See the list."
+
+
+def test_no_line_ends_within_a_command():
+    """What is to be copied stays in one piece."""
+    error = UsageError("x" * 20, cure=f"{'word ' * 16}see `%kling keys` and `%kling help`.")
+    assert "`%kling keys`" in error._render_traceback_()[1]
+    assert "  `%kling" in error._render_traceback_()[1]
+
+
+def test_a_name_that_is_not_there_is_refused_as_python_does_it():
+    """With the words of Python, which then says what was meant, and no frame of a library of ours."""
+    with pytest.raises(AttributeError, match="module 'kling_nb' has no attribute 'generat'") as caught:
+        kling.generat  # noqa: B018 - the look is the test
+    assert (caught.value.name, caught.value.obj) == ("generat", kling)
+    assert len(traceback.extract_tb(caught.value.__traceback__)) == 2
+    assert caught.value.__suppress_context__

@@ -402,4 +402,5 @@ def _check(values: Mapping[str, Any], called: Callable[[str], str]) -> dict[str,
         fault = faults(error, {"extra_forbidden": "is not a setting of kling_nb", "tuple_type": origins})[0]
     # Below: not inside the handler, so that no chained traceback carries the value.
     name = str(fault.place[0]) if fault.place else ""
-    raise SettingsError(f"{called(name)} {fault.words}.", cure="Correct it or remove it.")
+    keys = " Keys are not settings: see `%kling keys`." if "not a setting" in fault.words else ""
+    raise SettingsError(f"{called(name)} {fault.words}.", cure=f"Correct it or remove it.{keys}")

@@ -179,10 +179,12 @@ class Feed:
         return None if most is None else dollars(self._prices.get(member.number, most))
 
     def _note(self, member: "Member", provider: str, opened: "Opened") -> None:
+        if isinstance(opened.error, BudgetError):
+            # It waits, as those do that come after it.
+            self.stopped = self.stopped or opened.error
+            return
         if opened.error is not None:
             self.errors[member.number] = opened.error
-            if isinstance(opened.error, BudgetError):
-                self.stopped = self.stopped or opened.error
             return
         [run] = opened.runs
         if self.detached:

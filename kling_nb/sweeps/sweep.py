@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kling_nb.engine.run import Run
 from kling_nb.engine.runs import Runs
-from kling_nb.errors import KlingError, WaitTimeoutError
+from kling_nb.errors import NOTHING_SENT, KlingError, WaitTimeoutError, said
 from kling_nb.interrupts import stopped_in_words
 from kling_nb.ledger.sweeps import Stored, SweepState
 from kling_nb.session.session import Session
@@ -131,7 +131,10 @@ class Sweep:
                 *(self._quote.refused.items() if self._quote else ()),
             ],
             sending=feed is not None and feed.sending,
-            stopped=str(self.stopped or ""),
+            # Of the runs before it some were sent, and charged.
+            stopped=" ".join(line for line in said(self.stopped) if line != NOTHING_SENT)
+            if self.stopped
+            else "",
         )
 
     def keep(self, stored: Stored, *, before: Stored | None, replaced: int = 0) -> None:

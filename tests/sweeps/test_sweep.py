@@ -116,8 +116,12 @@ def test_it_stops_at_the_budget_and_goes_on_when_there_is_more(house, enter):
     house.set(BUDGET="0.70")
     made._go_on(quote, agreed=False)
     made.wait(60)
-    assert (house.submissions, made.progress.done, made.progress.waiting) == (2, 2, 1)
-    assert "does not fit" in made.progress.stopped
+    stopped = made.progress
+    assert (house.submissions, stopped.done, stopped.waiting, stopped.failed) == (2, 2, 2, 0)
+    assert "does not fit" in stopped.stopped
+    # Of what went before it something was sent.
+    assert "Nothing was sent" not in repr(stopped)
+    assert "sends the remaining 2" in repr(stopped)
     house.set(BUDGET="100")
     made.start().wait(60)
     assert (house.submissions, made.progress.done) == (4, 4)

@@ -198,9 +198,9 @@ def _find(name: str) -> tuple[tuple[Wire, ...], Switch]:
     switch = SWITCHES.get(rest if dot else name)
     if not wires or switch is None:
         close = difflib.get_close_matches(rest or name, SWITCHES, 1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        msg = f"unknown fault {name!r}.{hint} The known ones (each also as runflow.NAME or runcomfy.NAME): "
-        raise ValueError(msg + ", ".join(SWITCHES))
+        known = f"The known ones (each also as runflow.NAME or runcomfy.NAME): {', '.join(SWITCHES)}."
+        msg = f"unknown fault {name!r}. {f'Did you mean {close[0]!r}?' if close else known}"
+        raise ValueError(msg)
     return wires, switch
 
 
