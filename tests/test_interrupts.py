@@ -12,7 +12,9 @@ import pytest
 
 from kling_nb.errors import LedgerError
 from kling_nb.ledger.database import Ledger
+from kling_nb.media.claims import Claims
 from kling_nb.records.receipt import to_receipt
+from kling_nb.session.claiming import claiming
 from support.clips import make_record
 from support.warm import run_process
 
@@ -77,6 +79,25 @@ def test_an_interrupt_at_any_step_of_a_transaction_leaves_nothing_held(ledger, w
             kept.append(interrupt)
         is_free(where)
     assert len(kept) > steps / 97 - 3
+
+
+def test_an_interrupt_at_any_step_leaves_no_claim(ledger, stepped, tmp_path):
+    """One that was left, say without a word in it, would keep its cell waiting for a minute."""
+    claims, keys, kept = Claims(tmp_path), ["k1:a", "k1:b"], 0
+
+    def work():
+        with claiming(keys, claims, ledger, "host:1"):
+            pass
+
+    work()
+    steps = stepped(work)
+    for at in range(1, steps, 3):
+        try:
+            stepped(work, at)
+        except KeyboardInterrupt:
+            kept += 1
+        assert not any(tmp_path.glob(".*"))
+    assert kept > steps / 3 - 3
 
 
 def test_an_interrupt_at_any_step_of_a_receipt_arrives_as_one(stepped):
@@ -184,7 +205,9 @@ def test_a_ledger_that_is_up_to_date_opens_while_another_process_writes(ledger, 
 OPENS = """
 import sys
 from kling_nb.ledger.database import Ledger
+from kling_nb.media.claims import Claims
 from kling_nb.records.receipt import to_receipt
+from kling_nb.session.claiming import claiming
 print(len(Ledger(sys.argv[1]).runs()))
 """
 

@@ -1,6 +1,7 @@
 """The claims of one call: made before it decides, so that a kernel with another ledger decides after it.
 
-Invariants: what is claimed and not bought is given back, however the call ends; nothing here sends anything.
+Invariants: what is claimed and not bought is given back, however the call ends, also by Ctrl-C at any step;
+nothing here sends anything.
 """
 
 import time
@@ -8,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from kling_nb.errors import BlockedError, LedgerError
+from kling_nb.interrupts import interrupts_held
 from kling_nb.ledger.database import Ledger
 from kling_nb.media.claims import Claims, Stillness
 from kling_nb.session.plan import new_id
@@ -49,17 +51,19 @@ def claiming(
         StoreError: The folder cannot be written.
     """
     ids: dict[str, str] = {}
-    try:
-        for key in request_keys:
-            ids[key] = new_id()
-            if not claims.take(key, ids[key], owner):
-                claim = claims.seen(key)
-                if claim is None or ledger.get(claim.run_id) is None:
-                    raise ClaimedError(key)
-        yield ids
-    finally:
-        for key, run_id in ids.items():
-            claims.drop(key, run_id)
+    # One that is left half made keeps its cell waiting until it has stood still for long.
+    with interrupts_held():
+        try:
+            for key in request_keys:
+                ids[key] = new_id()
+                if not claims.take(key, ids[key], owner):
+                    claim = claims.seen(key)
+                    if claim is None or ledger.get(claim.run_id) is None:
+                        raise ClaimedError(key)
+            yield ids
+        finally:
+            for key, run_id in ids.items():
+                claims.drop(key, run_id)
 
 
 def wait_for_claim(claims: Claims, request_key: str, still: Stillness) -> None:
