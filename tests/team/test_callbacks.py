@@ -140,6 +140,20 @@ def test_a_call_decides_nothing(stage):
         assert run.wait(60).status == "succeeded"
 
 
+def test_a_call_that_comes_while_its_run_is_read_has_it_read_again(stage):
+    """What is on its way may have been answered before the end that the call tells of."""
+    s = deaf_stage(stage, faults={"poll_slow": {"next": 1}, "slow_s": 1})
+    with receiving(s.ledger) as url:
+        run = sent_to(s, url)
+        provider_run_id = until(lambda: run.provider_run_id)
+        for n, event in enumerate(["run.cancelled", "run.failed"], 1):
+            raw = body_of(provider_run_id, event=event)
+            assert post(url, raw, sign(raw)).status_code == 200
+            until(lambda n=n: s.stats()["polls"] == n)
+        s.let_go()
+        assert run.wait(60).status == "succeeded"
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_the_same_call_again_does_nothing(stage, times):
     """At-least-once delivery, and an organisation's own webhook, cost one read in all."""

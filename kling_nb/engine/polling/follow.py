@@ -42,6 +42,8 @@ class Follow:
     #: Whether its own reading is on its way, or wanted whatever lists say.
     reading: bool = False
     own: bool = False
+    #: Whether its provider has called since its own reading last began.
+    called: bool = False
     #: What was read last, what the list said last, and its age at the last reading of its own.
     last: Snapshot | None = None
     row: Row | None = None

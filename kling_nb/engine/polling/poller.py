@@ -107,6 +107,7 @@ class Poller:
     def _called(self, run_id: str) -> None:
         """Have a run read at once: its provider says that it has ended."""
         follow = self._follows[run_id]
+        follow.called = True
         if not follow.reading:
             self._read_itself(follow)
             self._give_turns()
@@ -126,9 +127,9 @@ class Poller:
             account.waiting[follow.provider_run_id] = follow
         follow.due = min(self._clock.monotonic() + wait_s, follow.until)
         self._push(follow.due, follow)
-        if follow.own:
-            # Its provider called while nobody waited here.
-            self._ready.append(follow)
+        if follow.called:
+            # While nobody waited here, or while it was read: the answer may be of before.
+            self._read_itself(follow)
             self._give_turns()
         try:
             turn = await follow.turn
@@ -137,6 +138,7 @@ class Poller:
                 job.woken = False
             if not isinstance(turn, bool):
                 return turn
+            follow.called = False
             snapshot = await job.read()
             follow.own_age = follow.age()
             follow.take_down(snapshot)
