@@ -25,18 +25,15 @@ from support.transport_cases import (
 )
 
 
-async def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_refused_is_unsent():
     """A refused connection is provably unsent and says so."""
 
     async def make(transport):
-        origin = f"http://127.0.0.1:{await _free_port()}"
-        await transport.send(post(origin), key=KEY, origin=origin)
+        # Nobody listens there, and nobody else gets it meanwhile.
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            origin = f"http://127.0.0.1:{bound.getsockname()[1]}"
+            await transport.send(post(origin), key=KEY, origin=origin)
 
     error = failing(make)
     assert (error.sent, error.charged) == (False, "no")
