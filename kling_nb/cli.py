@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from kling_nb.commands.syntax.subcommands import offered
-from kling_nb.commands.terminal import callbacks_app, ledger_app, sandbox_app, worker
+from kling_nb.commands.terminal import callbacks_app, for_terminal, ledger_app, sandbox_app, worker
 from kling_nb.errors import (
     BudgetError,
     KlingError,
@@ -88,7 +88,7 @@ def main() -> None:
     try:
         app()
     except KlingError as error:
-        words = f"kling-nb: {' '.join(said(error))}"
+        words = f"kling-nb: {for_terminal(' '.join(said(error)))}"
         width = _columns(sys.stderr) or len(words)
         sys.stderr.write(f"{filled(words, width)}\n")
         misused = isinstance(error, UsageError | SettingsError)
@@ -104,6 +104,7 @@ def _print(text: str) -> None:
 
 
 def _put(text: str, value: Any, *, as_json: bool) -> None:
+    text = for_terminal(text)
     if as_json:
         from kling_nb.commands.answer import json_text
 

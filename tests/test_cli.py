@@ -166,6 +166,10 @@ def test_a_script_that_does_not_wait_is_told(tmp_path):
     ticked = whole(ours, theirs)
     assert "so far" in ticked
     assert ticked.endswith("\r\x1b[K")
+    ours, theirs = pty.openpty()
+    settings["TERM"] = "dumb"
+    ended(f"{script.replace('A fox', 'A hare')}; run.wait()", stderr=theirs)
+    assert "\x1b" not in whole(ours, theirs)
 
 
 def whole(ours, theirs):
@@ -196,17 +200,25 @@ def test_what_is_wrong_is_broken_at_words_on_a_terminal(tmp_path):
     """And `spend` fits it; without a notebook the doctor has nothing to note of one."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 60))
-    for words in (["generate", "A fox", "-d", "99"], ["spend"], ["doctor"]):
+    # Who runs tests in parallel says how wide their own terminal is.
+    settings = {"COLUMNS": "", "KLING_NB_LEDGER": str(tmp_path / "ledger.db"), "KLING_NB_SANDBOX_WAIT": "0"}
+    clip = ["generate", "A fox", "-d", "3", "-p", "sandbox"]
+    assert run_process(["kling-nb", *clip], cwd=tmp_path, env=os.environ | settings).returncode == 0
+    ends = [
         run_process(
             ["kling-nb", *words],
             cwd=tmp_path,
-            # Who runs tests in parallel says how wide their own terminal is.
-            env={**os.environ, "COLUMNS": "", "KLING_NB_LEDGER": str(tmp_path / "ledger.db")},
+            env=os.environ | settings,
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-        )
+        ).returncode
+        for words in (["generate", "A fox", "-d", "99"], ["resolve", "nosuch"], ["spend"], ["doctor"])
+    ]
     shown = whole(ours, theirs)
+    assert ends == [2, 2, 0, 0]
+    assert "See `kling-nb runs`." in " ".join(shown.split())
+    assert "settled" in shown
     assert "at most 15, not 99" in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 60
     assert "All fine." in shown

@@ -21,7 +21,19 @@ if TYPE_CHECKING:
     from kling_nb.engine.runs import Runs
     from kling_nb.session.session import Session
 
-__all__ = ["callbacks_app", "generate", "ledger_app", "sandbox_app", "worker"]
+__all__ = ["callbacks_app", "for_terminal", "generate", "ledger_app", "sandbox_app", "worker"]
+
+#: Commands of a notebook that a terminal has under another name; some it has under their own.
+_NAMES = {
+    "list": "runs",
+    "cost --all": "spend",
+    "help": "generate --help",
+    **{
+        name: name
+        for name in ("adopt", "doctor", "estimate", "export", "models", "resolve", "restore", "verify")
+    },
+}
+_COMMAND = re.compile(rf"%kling ({'|'.join(_NAMES)})(?=[`.,; ]|$)")
 
 sandbox_app = typer.Typer(
     help="The loopback server that plays both providers.", no_args_is_help=True, rich_markup_mode=None
@@ -30,6 +42,16 @@ callbacks_app = typer.Typer(
     help="What Runflow calls when a run has ended.", no_args_is_help=True, rich_markup_mode=None
 )
 ledger_app = typer.Typer(help="The ledger itself.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def for_terminal(text: str) -> str:
+    """Name the commands of a notebook as a terminal has them.
+
+    Example:
+        >>> for_terminal("See `%kling list`.")
+        'See `kling-nb runs`.'
+    """
+    return _COMMAND.sub(lambda found: f"kling-nb {_NAMES[found[1]]}", text)
 
 
 def generate(session: "Session", prompt: str, flags: Sequence[str]) -> "tuple[Runs, float | None] | Answer":
@@ -149,7 +171,7 @@ def ledger_copy(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Copy a ledger into another, e.g. a file into PostgreSQL; what is there already is left as it is."""
+    """Copy a ledger, a file into PostgreSQL say, into another; what is there already is left as it is."""
     from kling_nb.addresses import is_address
     from kling_nb.config.loading import load_settings
     from kling_nb.ledger.database import Ledger

@@ -32,7 +32,7 @@ from kling_nb.views.card import card, line, status_line
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.embed import Inset, Kept, inset
 from kling_nb.views.html import DOT, join, tag
-from kling_nb.views.waits import Turn
+from kling_nb.views.waits import Turn, can_rewrite
 from kling_nb.views.words import file_words, status_word
 
 __all__ = ["Run", "Video", "card_state"]
@@ -40,7 +40,7 @@ __all__ = ["Run", "Video", "card_state"]
 
 def _tick(words: Callable[[], str]) -> None:
     """Keep one line of a terminal up to date; elsewhere say nothing."""
-    if sys.stderr.isatty():
+    if can_rewrite():
         sys.stderr.write(f"\r\x1b[K{words()[: shutil.get_terminal_size().columns - 1]}")
         sys.stderr.flush()
 

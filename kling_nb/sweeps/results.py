@@ -22,6 +22,7 @@ from kling_nb.sweeps.layout import axes_of, lay_out
 from kling_nb.sweeps.progress import Progress
 from kling_nb.views.contact_sheet import NOT_SENT, Tile
 from kling_nb.views.stills import stills, stills_text
+from kling_nb.views.waits import can_rewrite
 from kling_nb.views.words import state_word
 
 __all__ = ["Table", "Ticker", "clips_of", "costs", "data", "frame", "money", "rows", "table"]
@@ -238,7 +239,7 @@ class Ticker:
     """
 
     def __init__(self, *, carded: bool) -> None:
-        self._terminal, self._carded = sys.stderr.isatty(), carded
+        self._terminal, self._carded = can_rewrite(), carded
         self._every = _TERMINAL_S if self._terminal else _LOG_S
         self._next = time.monotonic() + self._every
 

@@ -129,8 +129,8 @@ def text_table(
         headers: Column heads.
         rows: Cells; of `Html` only the text is kept.
         align: As for `table`; a `g` column is broken as a `w` column is.
-        width: Columns of the terminal: sentences are broken, and other cells cut, until the table fits. Where
-            there is an elastic column, those behind it go first, the last one before the others.
+        width: Columns of the terminal: sentences are broken, and other cells cut, until the table fits; where
+            that is not enough, the last columns go. Those behind an elastic column go first.
 
     Returns:
         Lines without white space at their ends.
@@ -148,7 +148,13 @@ def text_table(
         widths[elastic] = most
         while width is not None and elastic + 1 < len(widths) and _across(widths) - most + least > width:
             widths.pop()
-        table, sides = [row[: len(widths)] for row in table], sides[: len(widths)]
+    if width is not None:
+        shrunk = [
+            most if side == "r" else min(most, _LEAST) for most, side in zip(widths, sides, strict=False)
+        ]
+        while len(widths) > 1 and _across(shrunk[: len(widths)]) > width:
+            widths.pop()
+    table, sides = [row[: len(widths)] for row in table], sides[: len(widths)]
     if width is not None:
         _shrink(widths, sides, width - _across(widths) + sum(widths))
     if width is not None or elastic >= 0:
@@ -183,7 +189,10 @@ def _shrink(widths: list[int], sides: str, room: int) -> None:
 
 def _fitted(row: Sequence[str], widths: Sequence[int], sides: str) -> list[list[str]]:
     cells = [
-        (textwrap.wrap(cell, width) or [""]) if side == "w" else [_cut(cell, width, middle=side != "e")]
+        # A drawing has no words, and no width.
+        (textwrap.wrap(cell, max(width, 1)) or [""])
+        if side == "w"
+        else [_cut(cell, width, middle=side != "e")]
         for cell, width, side in zip(row, widths, sides, strict=True)
     ]
     return [list(line) for line in itertools.zip_longest(*cells, fillvalue="")]

@@ -1,16 +1,20 @@
 """The words for a run on its way: whom it waits for, how long it has taken so far, how long is usual.
 
+And whether a terminal can keep them on one line.
+
 Invariants: time counts from the sending, so before that no span is told; an expected start is told only
 where earlier runs say how long one takes.
 """
 
+import os
+import sys
 from datetime import datetime
 from typing import NamedTuple
 
 from kling_nb.records.run import RunRecord, RunStatus
 from kling_nb.views.words import minutes
 
-__all__ = ["Turn", "wait_words", "waited_s"]
+__all__ = ["Turn", "can_rewrite", "wait_words", "waited_s"]
 
 
 class Turn(NamedTuple):
@@ -85,3 +89,8 @@ def wait_words(
 def waited_s(record: RunRecord, now: datetime) -> float:
     """Give the seconds since a run was sent."""
     return max(0.0, (now - (record.submitted_at or now)).total_seconds())
+
+
+def can_rewrite() -> bool:
+    """Whether standard error is a terminal that can write a line again."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

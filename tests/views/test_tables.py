@@ -5,7 +5,7 @@ import re
 import pytest
 
 from kling_nb.commands.run_line import run_words
-from kling_nb.views.html import AMBER, pill
+from kling_nb.views.html import AMBER, pill, tag
 from kling_nb.views.tables import table, text_table
 from support.markup import judge
 
@@ -127,3 +127,14 @@ def test_a_prompt_is_cut_at_its_end_in_every_script():
     """Where it runs from right to left, its end is at the left."""
     seen, _ = judge(table(["run", "prompt"], [["k9f37j2x", "ثعلب أحمر يعبر الثلج"]], align="le"))
     assert [attributes.get("dir") for tag, attributes in seen if tag == "td"] == [None, "auto"]
+
+
+def test_where_no_cell_can_be_cut_the_last_columns_go():
+    """Figures are never cut; a drawing has no words and takes none of the width."""
+    heads = ["provider, model", "runs", "estimated", "settled", ""]
+    rows = [["Sandbox, kling-3.0-pro", 3, "$1,680.00", "$1,680.00", tag("div", style="width:4px")]]
+    wide, narrow = (text_table(heads, rows, align="lrrrg", width=width).splitlines() for width in (80, 30))
+    assert wide[0].split()[-1] == "settled"
+    assert narrow[0].split()[-1] == "estimated"
+    assert narrow[1].endswith("$1,680.00")
+    assert max(map(len, narrow)) <= 30
