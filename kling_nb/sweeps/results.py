@@ -4,6 +4,7 @@ Invariants: nothing is sent; pandas loads on first use; an amount nobody knows i
 nothing; the owner's own table has his words, and what is kept in a notebook has the hashes of private ones.
 """
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -257,5 +258,6 @@ class Ticker:
 
     def _put(self, text: str) -> None:
         line = text.partition("\n")[0]
-        sys.stderr.write(f"\r\x1b[K{line}" if self._terminal else f"{line}\n")
+        room = shutil.get_terminal_size().columns - 1
+        sys.stderr.write(f"\r\x1b[K{line[:room]}" if self._terminal else f"{line}\n")
         sys.stderr.flush()

@@ -1,6 +1,9 @@
 """A sweep from a cell, a line and a terminal: the same object, quote and name."""
 
 import json
+import os
+import pty
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -16,6 +19,7 @@ from kling_nb.notebook.line import run_command
 from kling_nb.notebook.sweeps import sweep_cell
 from kling_nb.session import api
 from kling_nb.sweeps.progress import Failure, Progress
+from kling_nb.sweeps.results import Ticker
 from kling_nb.views.sweep import progress_html, progress_text
 from support.kernels import kernel_in, short_words
 from support.markup import judge
@@ -251,3 +255,17 @@ def test_a_sweep_that_is_canceled_by_its_variable_buys_no_more(build, monkeypatc
     assert "nothing more of it is sent" in answer
     assert owls.wait(60).progress.over
     assert house.submissions == sent
+
+
+def test_a_line_that_is_rewritten_is_no_wider_than_the_terminal(monkeypatch):
+    """One that breaks is never wiped."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("COLUMNS", "40")
+        monkeypatch.setenv("TERM", "xterm")
+        Ticker(carded=False).end(lambda: progress_text(progress()))
+        shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert shown.startswith("\r\x1b[Kowls: 2,503/5,000 [")
+    assert len(shown.strip()) == len("\x1b[K") + 39
