@@ -78,25 +78,27 @@ class Engine:
         sandbox_wait: float = 0.0,
         checkpoint: Checkpoint = no_checkpoint,
     ) -> None:
-        self.loop, self.ledger = loop, ledger
-        self.clock = clock or Clock()
-        self.limits = limits or Limits()
+        self.loop, self.ledger, self._find, self._totals = loop, ledger, access, totals
+        self.clock, self.limits = clock or Clock(), limits or Limits()
         self.max_in_flight, self.sandbox_wait, self.checkpoint = max_in_flight, sandbox_wait, checkpoint
         self.page_folder: Path | None = None
-        self._accesses, self._totals = Accesses(access), totals
-        #: Under this name runs are claimed; no other engine shares it.
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._leases = Leases(ledger, self.owner, self.limits, self.store)
         self._runs: dict[str, Run] = {}
-        self._drivers: dict[str, Driver] = {}
-        #: Runs that somebody wants sent, from then on until one carries them.
-        self._to_send: set[str] = set()
         self._closed = False
+        self.uploads = Uploads(ledger, self.store, self.clock)
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew, to claim runs under a name that no other engine has: a forked child is another one."""
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._leases = Leases(self.ledger, self.owner, self.limits, self.store)
+        self._drivers: dict[str, Driver] = {}
+        self._to_send: set[str] = set()  # what somebody wants sent, from then on until one carries it
         self._stores: dict[str, Store] = {}
         self._poller: Poller | None = None
         self._places = Places(self, self._leases)
-        self.uploads = Uploads(ledger, self.store, self.clock)
+        self._accesses = Accesses(self._find)
         self._lock = threading.Lock()
+        vars(self).pop("_transport", None)
 
     @cached_property
     def _transport(self) -> "Transport":
@@ -148,8 +150,7 @@ class Engine:
 
     def forget(self, run_id: str) -> None:
         """Drop the handle of an ended run that nobody here asks for again."""
-        with self._lock:
-            self._runs.pop(run_id, None)
+        self._runs.pop(run_id, None)
 
     def known(self) -> list[Run]:
         """Give every handle of this process, oldest first."""
@@ -187,8 +188,7 @@ class Engine:
         return run_id in self._drivers or run_id in self._places
 
     def _job(self, run_id: str) -> Job | None:
-        driver = self._drivers.get(run_id)
-        return driver.job if driver else None
+        return driver.job if (driver := self._drivers.get(run_id)) else None
 
     def look(self, access: Access, provider_run_id: str) -> Seen:
         """Look at a run at its provider, for free; see `lookup.look`."""

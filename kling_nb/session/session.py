@@ -121,8 +121,9 @@ class Session:
     def _forget(self) -> None:
         """A forked child starts clean: the parent's loop, client and database are not its own."""
         self._lock = threading.RLock()
-        for ledger, _ in self._stands.values():
+        for ledger, engine in self._stands.values():
             ledger.forget()
+            engine.renew()
         self._stands, self.sandboxes, self.last = {}, Sandboxes(self.loop), None
         self._before_close.clear()
 

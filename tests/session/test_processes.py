@@ -211,3 +211,35 @@ def test_a_clip_that_is_gone_is_fetched_again(house):
     clip.path.unlink()
     assert kling.run_one(clip.record.id).sha256 == clip.sha256
     assert house.submissions == 1
+
+
+FORKS = """
+import os, time, warnings
+import kling_nb as kling
+
+warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of every fork beside threads
+runs = [kling.submit(f"A fox, number {number}", duration=3, provider="runflow") for number in range(2)]
+while not runs[0].provider_run_id:
+    time.sleep(0.01)
+child = os.fork()
+if not child:
+    try:
+        print("forked", flush=True)
+        print("child", *[run.wait(60).status for run in runs], flush=True)
+    finally:
+        os._exit(0)
+os.waitpid(child, 0)
+print("parent", *[run.wait(60).status for run in runs], flush=True)
+"""
+
+
+@in_both
+def test_a_forked_child_waits_with_the_handles_of_its_parent(held_house):
+    """One is sent, one in line: the parent carries both, and its child, say of a pool, sees them end."""
+    held_house.set(MAX_IN_FLIGHT=1)
+    process = held_house.start("-c", FORKS)
+    assert process.stdout.readline() == "forked\n"
+    held_house.let_go()
+    ended = held_house.end(process, 90)
+    assert ended == (0, "child succeeded succeeded\nparent succeeded succeeded\n", "")
+    assert held_house.submissions == 2
