@@ -7,6 +7,8 @@ refused stops no other; the budget, what was agreed to, a pause and the end of t
 
 import asyncio
 import contextlib
+import os
+import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -36,6 +38,8 @@ _LOOK_S = 1.0
 #: Seconds until a run that is not sent is canceled.
 _CANCEL_S = 60
 _AT_PROVIDER = frozenset({RunStatus.CREATED, RunStatus.SUBMITTING, RunStatus.QUEUED, RunStatus.RUNNING})
+
+_feeds: "weakref.WeakSet[Feed]" = weakref.WeakSet()
 
 
 class Feed:
@@ -80,6 +84,12 @@ class Feed:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._future: Future[None] | None = None
+        _feeds.add(self)
+
+    def forget(self) -> None:
+        """In a forked child: it is its parent that sends, and its runs are followed as any other's."""
+        self._future = self._loop = None
+        self.runs, self._going = {}, {}
 
     def start(self) -> None:
         """Begin to send."""
@@ -221,3 +231,12 @@ def _fault(name: str, error: Exception) -> KlingError:
         charged="unknown",
         cure=f"What was sent is on record: `kling.sweep({name!r}).start()` goes on.",
     )
+
+
+def _forget_all() -> None:
+    for feed in list(_feeds):
+        feed.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
