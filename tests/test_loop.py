@@ -158,18 +158,24 @@ def test_there_are_more_threads_only_where_some_are_stuck():
     def all_begun():
         until(lambda: len(hands._begun) == threads())
 
+    def append(number):
+        hands.submit(done.append, number).result(90)
+        # The result is told before its thread is free.
+        until(lambda: hands._wanted == len(blocked))
+
     blocked = [hands.submit(gate.wait, 90) for _ in range(3)]
     for number in range(9):
-        hands.submit(done.append, number).result(90)
+        append(number)
     assert threads() == 4
+    until(lambda: len(hands._begun) == len(blocked))
     now[0] = 1.0
     # Three are stuck; the fourth does what it is given until it is stuck too.
-    hands.submit(done.append, 9).result(90)
+    append(9)
     assert (done, threads()) == ([*range(10)], 4)
     blocked += [hands.submit(gate.wait, 90) for _ in range(2)]
     assert threads() == 5
     all_begun()
-    hands.submit(done.append, 10).result(90)
+    append(10)
     assert threads() == 6
     blocked += [hands.submit(gate.wait, 90) for _ in range(9)]
     now[0] = 2.0
