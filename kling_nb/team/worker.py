@@ -54,8 +54,8 @@ _REST_S = 30.0
 #: Seconds between two looks while work waits for a place, or where nobody wakes, and at least between two
 #: that changes lead to: at real providers, and where one is on this machine.
 _STEP_S, _STEP_HERE_S = 1.0, 0.2
-#: Runs in one look.
-_CHUNK = 100
+#: Runs in one look; seconds until a queue that does not end is canceled once more.
+_CHUNK, _CANCEL_S = 100, 5.0
 
 
 class Worker:
@@ -222,8 +222,10 @@ class Worker:
             self._waking = None
             # It waits for the job that it has.
             self._answer(len(self._asked))
-            task.cancel()
-            await asyncio.wait([task])
+            # A cancel that comes as a connection answers is lost on Python 3.11.
+            while not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=_CANCEL_S)
 
     async def _job(self) -> None:
         """End a job of the queue once the ledger was looked at."""

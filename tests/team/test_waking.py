@@ -3,10 +3,11 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from types import SimpleNamespace
 
+import procrastinate
 import pytest
 
 import kling_nb as kling
@@ -243,6 +244,32 @@ def test_what_a_worker_gave_back_is_had_by_one_that_waits_for_nothing(house, ker
     with meanwhile(give_back):
         worker.run()
     assert house.submissions == 1
+
+
+@in_postgresql
+@pytest.mark.timeout(60)
+def test_a_worker_stops_where_its_queue_does_not_hear_the_first_cancel(house, kernel, monkeypatch):
+    """As on Python 3.11, where one that comes as a connection answers is lost."""
+    kernel.ledger()
+    monkeypatch.setattr(workers, "_CANCEL_S", 0.1)
+    listen, begun = procrastinate.App.run_worker_async, threading.Event()
+
+    async def deaf(app, **options):
+        with suppress(asyncio.CancelledError):
+            begun.set()
+            await asyncio.Event().wait()
+        await listen(app, **options)
+
+    monkeypatch.setattr(procrastinate.App, "run_worker_async", deaf)
+    worker = Looking(house.session(), until_empty=False)
+
+    def stop():
+        assert begun.wait(30)
+        worker._loop.call_soon_threadsafe(worker._stop)
+
+    with meanwhile(stop):
+        worker.run()
+    assert worker.said[-1] == "Stopped: none ended here."
 
 
 def test_a_worker_whose_look_failed_rests(house, kernel, where):
