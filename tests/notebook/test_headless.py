@@ -12,6 +12,7 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 
+from kling_nb.records.saved_notebook import read_receipts
 from support.kernels import (
     KEY,
     WATCHFUL,
@@ -195,6 +196,14 @@ def test_a_kept_tutorial_tells_nothing_of_the_machine_that_ran_it(path):
     assert "<svg" not in text
     assert len(text.encode()) < (80_000 if path == MONEY else 150_000)
     assert _builder().leaks('"http://127.0.0.1:1234/x" "/home/ada/x"') == ["127.0.0.1:1234/x", "/home/ada/x"]
+
+
+@pytest.mark.parametrize("path", [MONEY, SHARE, TEAM], ids=lambda path: path.name[:2])
+def test_a_kept_tutorial_can_be_run_again(path):
+    """None of its outputs tells of a clip that a provider was paid for: who runs it has no such file."""
+    records, bad = read_receipts(path)
+    assert bad == 0
+    assert [record.id for record in records if not record.play] == []
 
 
 # -- every way to run one headless --------------------------------------------------------
