@@ -150,7 +150,7 @@ def costs(members: Sequence[Member], runs: Mapping[int, Run]) -> dict[str, dict[
 
 
 def clips_of(prompt: str | int, members: Sequence[Member], runs: Mapping[int, Run]) -> Runs:
-    """Give the clips of one prompt.
+    """Give the clips of one prompt, in the order of the grid: of each prompt the same one is at the left.
 
     Args:
         prompt: Its words, or the number of its row.
@@ -160,7 +160,9 @@ def clips_of(prompt: str | int, members: Sequence[Member], runs: Mapping[int, Ru
     Raises:
         UsageError: There is no such prompt, or it has no clip yet.
     """
-    wanted = [m for m in members if prompt in (m.label, m.row, m.request.words)]
+    place = {number: at for at, number in lay_out(members, runs).cells.items()}
+    ordered = sorted(members, key=lambda member: place[member.number])
+    wanted = [m for m in ordered if prompt in (m.label, m.row, m.request.words)]
     if not wanted:
         known = list(dict.fromkeys(member.label for member in members if not member.private))
         cure = did_you_mean(

@@ -252,6 +252,15 @@ def test_a_private_sweep_shows_its_owner_the_words_and_nobody_else(house, enter)
         assert word not in shown + kept
 
 
+def test_of_each_prompt_the_same_provider_is_compared_at_the_left(house, enter):
+    """As in the grid, though providers take turns in what is sent first."""
+    enter()
+    made = kling.sweep(["An owl", "A fox"], provider=["runflow", "runcomfy"], duration=3).wait(60)
+    assert [member.provider for member in made.members] == ["runflow", "runcomfy", "runcomfy", "runflow"]
+    for prompt in ("An owl", "A fox"):
+        assert [run.provider for run in made.compare(prompt).runs] == ["runflow", "runcomfy"]
+
+
 def test_it_is_shown_compared_rated_and_exported_as_runs_are(house, enter, tmp_path):
     """Side by side is one request at two providers; the exported names are those of the short prompts."""
     enter()
