@@ -69,7 +69,8 @@ def _cost(records: Sequence[RunRecord]) -> str:
     settled = [record.settled_micros for record in records if record.settled_micros is not None]
     unknown = sum(record.settled_micros is None and charged(record) != "no" for record in records)
     # Beside what nobody knows, a sum of no amounts is not $0.00.
-    known = [usd(sum(settled))] if settled or not unknown else []
+    # What Markdown has between two dollar signs is drawn as TeX, whole rows of this table too.
+    known = [f"{usd(sum(settled)).replace('$', '')} USD"] if settled or not unknown else []
     return " + ".join([*known, *([f"{unknown} unknown"] if unknown else [])])
 
 

@@ -221,7 +221,8 @@ def test_the_paragraph_counts_every_attempt(samples):
     text = methods([sample.record for sample in samples])
     assert "of 3 attempts every one is on record: 1 gave a clip, 1 moderated, 1 provider" in text
     assert "takes no seed" in text
-    assert "| kling-3.0-pro | Runflow | 5 | 16:9 | silent | 1 | 1 | 3 | 1 | $0.56 + 1 unknown |" in text
+    assert "| kling-3.0-pro | Runflow | 5 | 16:9 | silent | 1 | 1 | 3 | 1 | 0.56 USD + 1 unknown |" in text
+    assert "$" not in text, "a notebook draws what is between two of them as TeX"
     failed = [s.record for s in samples if s.record.settled_micros is None and s.record.charged == "unknown"]
     assert methods(failed).endswith(f"| {len(failed)} unknown |"), "no amount is known, so there is no $0.00"
     assert methods([]) == "No runs."
