@@ -86,11 +86,15 @@ class Slurm:
         for task in self.tasks:
             task.send_signal(self.signal)
 
+    def said(self):
+        """What each task has said so far."""
+        return [path.read_text("utf-8") for path in sorted(self.folder.glob("slurm-*.out"))]
+
     def wait(self):
         """Wait for the end of all tasks; gives their exit codes and what they said."""
         codes = [task.wait(120) for task in self.tasks]
         self.tasks.clear()
-        return codes, [path.read_text("utf-8") for path in sorted(self.folder.glob("slurm-*.out"))]
+        return codes, self.said()
 
     def close(self):
         for task in self.tasks:
@@ -123,6 +127,8 @@ def test_a_job_array_that_meets_its_time_limit_is_submitted_again(ledger, house,
     slurm.sbatch(job)
     # A sweep leaves one of the four places to single runs.
     until(lambda: house.accepted == 3)
+    # One that has not begun is ended by the signal itself.
+    until(lambda: all("Working on" in one for one in slurm.said()))
     slurm.at_the_time_limit()
     codes, said = slurm.wait()
     assert codes == [0, 0], said
