@@ -93,11 +93,12 @@ def test_an_interrupt_at_any_step_leaves_no_claim(ledger, stepped, tmp_path):
     steps = stepped(work)
     for at in range(1, steps, 3):
         try:
-            stepped(work, at)
+            # It takes some steps more or fewer each time; one that came is never swallowed.
+            assert stepped(work, at) < at
         except KeyboardInterrupt:
             kept += 1
         assert not any(tmp_path.glob(".*"))
-    assert kept > steps / 3 - 3
+    assert kept > steps / 4
 
 
 def test_an_interrupt_at_any_step_of_a_receipt_arrives_as_one(stepped):
