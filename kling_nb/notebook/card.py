@@ -7,7 +7,6 @@ strip of controls below it exists only while a run is on its way and somebody wa
 
 import asyncio
 import contextlib
-import itertools
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,6 @@ _open: set["_Followed"] = set()
 #: By display id, what went out from the background since the last `flush` of a headless notebook.
 _sent: dict[str, tuple[DisplayHandle, dict[str, Any]]] = {}
 _sending = threading.Lock()
-_numbers = itertools.count(1)
 
 
 def show_runs(runs: Sequence[Run], *, embed: Mode | None = None) -> None:
@@ -171,7 +169,7 @@ class LiveCards:
         self._repeat = repeat
         self._typical = [_typical(run) for run in self.runs]
         # Several cells may show the same run, each in an output of its own.
-        self._handle = DisplayHandle(f"kling-{self.runs[0].id}-{next(_numbers)}")
+        self._handle = DisplayHandle()
         self._shown: dict[str, Any] = {}
         self._drawn: list[Any] = []
         self._strip: Strip | None = None

@@ -5,7 +5,6 @@ for a watched kernel and is emptied at the end, because a widget in a saved note
 that was loaded anew, which no update of the card reaches, has its words and its finished card from here.
 """
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +27,6 @@ from kling_nb.views.words import money_words, plain, state_word
 __all__ = ["LatePage", "Strip"]
 
 _CANCEL = "Cancel"
-_numbers = itertools.count(1)
 
 
 class LatePage:
@@ -109,7 +107,7 @@ class Strip:
 
     def show(self) -> None:
         """Put it under the cell."""
-        self._handle = display_widget(self._box, f"kling-strip-{next(_numbers)}")
+        self._handle = display_widget(self._box)
 
     @staticmethod
     def _clicked(run: Run, button: Any) -> Any:

@@ -7,7 +7,6 @@ has its words and its finished card from below the buttons.
 
 import asyncio
 import contextlib
-import itertools
 import sys
 import threading
 from collections.abc import Callable
@@ -37,7 +36,6 @@ __all__ = ["Card", "cards", "cell_number", "draw_waiting", "shell", "show_at_end
 _PERIOD_S = 1.0
 _ESTIMATE_S = 10
 _EPOCH = datetime.fromtimestamp(0, UTC)
-_numbers = itertools.count(1)
 
 #: By sweep, the card that was drawn last.
 cards: dict[str, "Card"] = {}
@@ -87,7 +85,7 @@ class Card:
         self._following = self._asked = False
         self._lock = threading.Lock()
         self._shown = self._bundle()
-        self._handle = DisplayHandle(f"kling-sweep-{next(_numbers)}")
+        self._handle = DisplayHandle()
         self._handle.display(self._shown, raw=True)
 
     def _bundle(self, progress: "Progress | None" = None) -> dict[str, str]:
@@ -221,7 +219,7 @@ class _Buttons:
         self._offered: list[str] = []
         box = ipywidgets.VBox([self._row, self._label, self._page.widget])
         box.add_class("kling-strip")
-        self._handle = display_widget(box, f"kling-sweep-buttons-{next(_numbers)}")
+        self._handle = display_widget(box)
 
     def offer(self, buttons: tuple[tuple[str, Callable[[], Any]], ...], *, primary: bool) -> None:
         """Show these, and no others."""

@@ -7,7 +7,6 @@ put together from foreign text; `anywidget` loads on first use.
 
 import atexit
 import contextlib
-import itertools
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -45,7 +44,6 @@ EMPTY = {"text/html": "", "text/plain": ""}
 # QuickTime files that browsers play at all they play as MP4.
 _TYPES = {"webm": "video/webm", "mkv": "video/x-matroska"}
 _open: "weakref.WeakSet[LiveView]" = weakref.WeakSet()
-_numbers = itertools.count(1)
 
 
 def watched() -> bool:
@@ -133,12 +131,11 @@ def set_trait(widget: Any, name: str, value: Any) -> None:
         setattr(widget, name, value)
 
 
-def display_widget(widget: Any, display_id: str) -> Any:
+def display_widget(widget: Any) -> Any:
     """Put a widget below the cell; nothing of it is kept for a page that knows no widgets.
 
     Args:
         widget: Of this package or of ipywidgets.
-        display_id: By which its output is updated.
 
     Returns:
         The handle of that output.
@@ -147,7 +144,8 @@ def display_widget(widget: Any, display_id: str) -> Any:
 
     made = widget._repr_mimebundle_()
     bundle = made[0] if isinstance(made, tuple) else made
-    handle = DisplayHandle(display_id)
+    # A name that a restarted kernel would give again is that of an old output in the page.
+    handle = DisplayHandle()
     handle.display({**bundle, "text/plain": ""}, raw=True)
     return handle
 
@@ -277,7 +275,7 @@ class LiveView:
 
     def show(self) -> None:
         """Put it below the cell; to be called in the cell."""
-        self._handle = display_widget(self.widget, f"kling-live-{next(_numbers)}")
+        self._handle = display_widget(self.widget)
         _open.add(self)
 
     def close(self) -> None:

@@ -124,6 +124,22 @@ def test_a_card_is_drawn_anew_on_change_and_once_a_second_at_most(tmp_path, monk
             assert other != shown
 
 
+def test_no_output_of_an_earlier_kernel_is_named_again(tmp_path, monkeypatch):
+    """A page whose kernel died and was started again still has the outputs of the first, of other runs."""
+    monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))
+    monkeypatch.setenv("KLING_NB_SANDBOX_WAIT", "60")
+    named = []
+    for _ in range(2):
+        with kernel_in(tmp_path) as kernel:
+            kernel.run("import kling_nb as kling\nkling.sweep(['An owl'], duration=3, name='owls')")
+            kernel.run("kling.submit('A fox', duration=3)")
+            kernel.run("kling.form()")
+            named.append(set(kernel.displays))
+    # A card and its buttons, of a sweep and of a run; the head of a form.
+    assert min(map(len, named)) >= 5
+    assert not named[0] & named[1]
+
+
 def test_a_card_follows_its_own_ledger_after_another_session_began(tmp_path, monkeypatch):
     """The ledger of the newer session is not even opened for it."""
     monkeypatch.setenv("KLING_NB_LEDGER", str(tmp_path / "ledger.db"))

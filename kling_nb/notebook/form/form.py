@@ -149,7 +149,7 @@ class Form(Draft):
             self._live.close()
             self._view = self._live = None
         self._headed = self._heading(live=live)
-        self._head = DisplayHandle(f"kling-form-{id(self)}")
+        self._head = DisplayHandle()
         self._head.display(self._headed, raw=True)
         if live:
             from kling_nb.notebook.form.view import FormView, Tells, set_up_names
