@@ -33,6 +33,9 @@ _LIMIT_S = 30
 _gates: "weakref.WeakSet[ForkGate]" = weakref.WeakSet()
 # One for all gates: were one shut while others are waited for, who is inside of these could not enter it.
 _changed = threading.Condition()
+_forking = False
+#: How many gates this thread is inside of.
+_here = threading.local()
 
 
 class WaitInterrupted(KeyboardInterrupt):
@@ -103,6 +106,8 @@ class ForkGate:
     Args:
         close: Closes what must not be carried over; it is called when nobody is inside.
         renewed: Called in a forked child, where the other threads do not exist.
+        yields: Whether who is inside of none lets a fork go first, which many that come and go would keep
+            waiting; not where such a one may hold a lock that somebody inside needs.
 
     Example:
         >>> with ForkGate(close=lambda: None):
@@ -110,18 +115,25 @@ class ForkGate:
         inside
     """
 
-    def __init__(self, close: Callable[[], None], renewed: Callable[[], None] = lambda: None) -> None:
-        self.close, self.renewed = close, renewed
+    def __init__(
+        self, close: Callable[[], None], renewed: Callable[[], None] = lambda: None, *, yields: bool = True
+    ) -> None:
+        self.close, self.renewed, self._yields = close, renewed, yields
         self.inside = 0
         with _changed:
             _gates.add(self)
 
     def __enter__(self) -> Self:
+        depth = getattr(_here, "depth", 0)
         with _changed:
+            if self._yields and not depth:
+                _changed.wait_for(lambda: not _forking)
             self.inside += 1
+        _here.depth = depth + 1
         return self
 
     def __exit__(self, *_: object) -> None:
+        _here.depth = getattr(_here, "depth", 1) - 1
         with _changed:
             self.inside -= 1
             _changed.notify_all()
@@ -134,7 +146,9 @@ class ForkGate:
 
 def _before() -> None:
     """Wait until nobody is inside any gate, close what is open and keep others out."""
+    global _forking  # noqa: PLW0603 - one for all gates, as the condition
     _changed.acquire()
+    _forking = True
     _changed.wait_for(lambda: not any(gate.inside for gate in _gates), _LIMIT_S)
     for gate in list(_gates):
         if not gate.inside:
@@ -142,12 +156,16 @@ def _before() -> None:
 
 
 def _in_parent() -> None:
+    global _forking  # noqa: PLW0603 - see above
+    _forking = False
+    _changed.notify_all()
     _changed.release()
 
 
 def _in_child() -> None:
-    global _changed  # noqa: PLW0603 - its lock is held by a thread that does not exist here
-    _changed = threading.Condition()
+    # Its lock is waited for by threads that do not exist here.
+    global _changed, _forking
+    _changed, _forking = threading.Condition(), False
     for gate in list(_gates):
         gate.inside = 0
         gate.renewed()

@@ -5,11 +5,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 
 import pytest
 
+from kling_nb import interrupts
 from kling_nb.errors import LedgerError
 from kling_nb.ledger.database import Ledger
 from kling_nb.media.claims import Claims
@@ -113,6 +115,30 @@ def test_an_interrupt_at_any_step_of_a_receipt_arrives_as_one(stepped):
         except KeyboardInterrupt as interrupt:
             kept.append(interrupt)
     assert len(kept) > steps / 7 - 3
+
+
+def test_a_fork_is_not_kept_waiting_by_who_comes_later():
+    """Two that never leave before the other is there: only who is kept out lets it be empty for once."""
+    closed, stop, came = [], threading.Event(), [threading.Event(), threading.Event()]
+    gate = interrupts.ForkGate(close=lambda: closed.append(gate.inside))
+
+    def come_and_go(mine, others):
+        while not stop.is_set():
+            with gate:
+                others.clear()
+                mine.set()
+                others.wait(1)
+
+    threads = [threading.Thread(target=come_and_go, args=order) for order in (came, came[::-1])]
+    for thread in threads:
+        thread.start()
+    assert all(event.wait(20) for event in came)
+    interrupts._before()
+    interrupts._in_parent()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert closed == [0]
 
 
 ENDED = """

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kling_nb.files import Signature
-from kling_nb.interrupts import ForkGate
+from kling_nb.interrupts import ForkGate, interrupts_held
 
 __all__ = ["Entry", "IndexCache"]
 
@@ -79,7 +79,8 @@ class IndexCache:
         self._usable = True
         #: Rows that go to the file with the next ones, by the file that is hashed.
         self._hashes: dict[str, tuple[str, str]] = {}
-        self._forks = ForkGate(close=partial(_close, self.__dict__), renewed=partial(_renew, self.__dict__))
+        close, renewed = partial(_close, self.__dict__), partial(_renew, self.__dict__)
+        self._forks = ForkGate(close, renewed, yields=False)
         weakref.finalize(self, _close, self.__dict__)
 
     @staticmethod
@@ -130,20 +131,20 @@ class IndexCache:
 
     def remember(self, file: Path, now: Signature, sha256: str) -> None:
         """Keep the hash of a file."""
-        with self._forks, self._lock:
+        with interrupts_held(), self._forks, self._lock:
             self._hashes[_text(file)] = _joined(now), sha256
         if len(self._hashes) >= _TOGETHER:
             self._write()
 
     # -- inside ------------------------------------------------------------
     def _rows(self, query: str, *values: str) -> list[Any]:
-        with self._forks, self._lock, contextlib.suppress(sqlite3.Error):
+        with interrupts_held(), self._forks, self._lock, contextlib.suppress(sqlite3.Error):
             if (db := self._connect()) is not None:
                 return db.execute(query, values).fetchall()
         return []
 
     def _write(self, *acts: _Act) -> None:
-        with self._forks, self._lock, contextlib.suppress(sqlite3.Error):
+        with interrupts_held(), self._forks, self._lock, contextlib.suppress(sqlite3.Error):
             if (db := self._connect()) is not None:
                 _write(db, self._hashes, *acts)
 
