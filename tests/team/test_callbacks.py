@@ -7,15 +7,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from kling_nb.commands.syntax.cell import parse_request
 from kling_nb.engine.limits import Clock
+from kling_nb.engine.polling.callbacks import Callbacks
 from kling_nb.engine.polling.poller import Poller
 from kling_nb.engine.polling.schedule import Pace
 from kling_nb.errors import LedgerError, SettingsError, UsageError
+from kling_nb.ledger.database import Ledger
 from kling_nb.ledger.databases.changes import CALLED
 from kling_nb.notebook.form.cell_text import as_cell
 from kling_nb.notebook.form.fields import blank, read
@@ -24,6 +27,7 @@ from kling_nb.session.api import ask_for
 from kling_nb.team.answers import MAX_BYTES, PATH
 from kling_nb.team.callbacks import Receiver
 from support.callbacks import SECRET, body_of, receiving, secrets_of, sign
+from support.clips import make_record
 from support.jupyter import Server
 from support.paths import ROOT
 from support.stage import Stage, kinds
@@ -152,6 +156,34 @@ def test_a_call_that_comes_while_its_run_is_read_has_it_read_again(stage):
             until(lambda n=n: s.stats()["polls"] == n)
         s.let_go()
         assert run.wait(60).status == "succeeded"
+
+
+def test_a_call_that_comes_between_two_looks_is_found_once(ledger, where):
+    """Among the events of its run, and not again among the calls of all."""
+    with ledger.writing() as transaction:
+        transaction.insert(make_record(id="k0000001"))
+    other, found, looks, look, events = Ledger(where), [], [], ledger.callbacks, ledger.events
+
+    def counted(after):
+        looks.append(after)
+        return look(after)
+
+    def late(run_id):
+        other.note_callback(run_id, "run.completed")
+        return events(run_id)
+
+    ledger.callbacks, ledger.events = counted, late
+    job = SimpleNamespace(record=make_record(id="k0000001"), ledger=ledger, clock=Clock(), wait_s=lambda _: 0)
+
+    async def main():
+        callbacks = Callbacks(found.append)
+        callbacks.expect(job)
+        await asyncio.to_thread(until, lambda: len(looks) > 4)
+        callbacks.close()
+
+    asyncio.run(main())
+    other.close()
+    assert found == ["k0000001"]
 
 
 @pytest.mark.parametrize("times", [1, 2])

@@ -67,11 +67,17 @@ class Callbacks:
             with contextlib.suppress(LedgerError):
                 last, called = await asyncio.to_thread(ledger.callbacks, after)
                 # One that came before this began to look stands among the run's own events.
-                for run_id in self._expected.keys() - self._known:
+                added = self._expected.keys() - self._known
+                own: list[str] = []
+                for run_id in added:
                     events = await asyncio.to_thread(ledger.events, run_id)
-                    called += [run_id for _, kind, _ in events if kind == CALLED]
-                    self._known.add(run_id)
+                    own += [run_id for _, kind, _ in events if kind == CALLED]
+                if own:
+                    # It may have come since, and is not to be found once more.
+                    last, more = await asyncio.to_thread(ledger.callbacks, last)
+                    called += own + more
                 after = last
+                self._known |= added & self._expected.keys()
                 for run_id in self._expected.keys() & set(called):
                     self._on_call(run_id)
             pause_s = min((job.wait_s(_LOOK_S) for job in self._expected.values()), default=0)
