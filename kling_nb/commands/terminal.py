@@ -33,7 +33,7 @@ _NAMES = {
         for name in ("adopt", "doctor", "estimate", "export", "models", "resolve", "restore", "verify")
     },
 }
-_COMMAND = re.compile(rf"%kling ({'|'.join(_NAMES)})(?=[`.,; ]|$)")
+_COMMAND = re.compile(rf"%kling ({'|'.join(_NAMES)})(?=[`.,;]|$|(?<!help) )")
 
 sandbox_app = typer.Typer(
     help="The loopback server that plays both providers.", no_args_is_help=True, rich_markup_mode=None
@@ -50,6 +50,8 @@ def for_terminal(text: str) -> str:
     Example:
         >>> for_terminal("See `%kling list`.")
         'See `kling-nb runs`.'
+        >>> for_terminal("See `%kling help export`.")
+        'See `%kling help export`.'
     """
     return _COMMAND.sub(lambda found: f"kling-nb {_NAMES[found[1]]}", text)
 
