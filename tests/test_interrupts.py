@@ -39,11 +39,16 @@ def stepped():
                 signal.raise_signal(signal.SIGINT)
             return step
 
-        sys.settrace(step)
-        try:
-            work()
-        finally:
-            sys.settrace(old)
+        def apart():
+            sys.settrace(step)
+            try:
+                work()
+            finally:
+                sys.settrace(old)
+            yield
+
+        # What was being handled as a step raised would stay so in this thread, but ends with a generator.
+        next(apart())
         return count
 
     yield run
