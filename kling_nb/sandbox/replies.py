@@ -13,10 +13,12 @@ import json
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, Response
 
 if TYPE_CHECKING:
@@ -184,7 +186,9 @@ def asking(app: ASGIApp) -> ASGIApp:
     async def noted(scope: Scope, receive: Receive, send: Send) -> None:
         token = _scope.set(scope)
         try:
-            await app(scope, receive, send)
+            # Who leaves within his own request, as a kernel that ends does, is owed no answer.
+            with suppress(ClientDisconnect):
+                await app(scope, receive, send)
         finally:
             _scope.reset(token)
 

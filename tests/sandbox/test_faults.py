@@ -141,6 +141,24 @@ def test_a_client_that_leaves_during_a_hang_does_no_harm(bench, caplog):
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_client_that_leaves_within_its_request_does_no_harm(bench, caplog, wire):
+    """Half of a submit makes no run, and the server logs nothing."""
+    path = (
+        f"/{wire}/v1/models/{RUNFLOW_MODEL}/runs"
+        if wire == "runflow"
+        else f"/{wire}/v1/models/{RUNCOMFY_MODEL}"
+    )
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\nContent-Length: 99\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", bench.sandbox.port), timeout=WAIT_S) as line:
+        line.sendall(head.encode() + b"{")
+        line.shutdown(socket.SHUT_WR)
+        assert line.recv(65536) == b""
+    assert submit(bench, wire).is_success
+    assert bench.stats()["accepted"] == 1
+    assert caplog.records == []
+
+
 def test_slow_answers_are_still_right(bench):
     """A slow answer comes after slow_s and is whole."""
     bench.faults(submit_slow="next:1", slow_s=0.2)
