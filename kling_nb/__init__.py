@@ -31,11 +31,10 @@ def __getattr__(name: str) -> Any:
     load, names = _public()
     if name == "__all__":
         return names
-    try:
-        thing = import_module("kling_nb.session.api").last if name == "last" else load(name)
-    except AttributeError:
+    if name not in names:
         why = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(why, name=name, obj=sys.modules[__name__]) from None
+        raise AttributeError(why, name=name, obj=sys.modules[__name__])
+    thing = import_module("kling_nb.session.api").last if name == "last" else load(name)
     if "kling_nb.session.api" in sys.modules:
         _attach()
     return thing() if name == "last" else thing

@@ -34,7 +34,7 @@ _gates: "weakref.WeakSet[ForkGate]" = weakref.WeakSet()
 # One for all gates: were one shut while others are waited for, who is inside of these could not enter it.
 _changed = threading.Condition()
 _forking = False
-#: How many gates this thread is inside of.
+#: How many gates this thread is inside of, and what holds its interrupts while it forks.
 _here = threading.local()
 
 
@@ -106,8 +106,8 @@ class ForkGate:
     Args:
         close: Closes what must not be carried over; it is called when nobody is inside.
         renewed: Called in a forked child, where the other threads do not exist.
-        yields: Whether who is inside of none lets a fork go first, which many that come and go would keep
-            waiting; not where such a one may hold a lock that somebody inside needs.
+        yields: Whether a thread that is inside no gate waits outside while a fork waits, as many that come
+            and go would delay it. False where it may hold a lock that a thread inside a gate needs.
 
     Example:
         >>> with ForkGate(close=lambda: None):
@@ -146,6 +146,10 @@ class ForkGate:
 
 def _before() -> None:
     """Wait until nobody is inside any gate, close what is open and keep others out."""
+    # Python forks all the same when a hook raises: in the middle of what is waited for here, or with the lock
+    # of all gates held for ever.
+    _here.held = interrupts_held()
+    _here.held.__enter__()
     global _forking  # noqa: PLW0603 - one for all gates, as the condition
     _changed.acquire()
     _forking = True
@@ -160,6 +164,7 @@ def _in_parent() -> None:
     _forking = False
     _changed.notify_all()
     _changed.release()
+    _here.held.__exit__(None, None, None)
 
 
 def _in_child() -> None:
@@ -169,6 +174,7 @@ def _in_child() -> None:
     for gate in list(_gates):
         gate.inside = 0
         gate.renewed()
+    _here.held.__exit__(None, None, None)
 
 
 if hasattr(os, "register_at_fork"):

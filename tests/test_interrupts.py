@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 
@@ -19,6 +19,7 @@ from kling_nb.records.receipt import to_receipt
 from kling_nb.session.claiming import claiming
 from support.clips import make_record
 from support.warm import run_process
+from support.workbench import until
 
 
 @pytest.fixture
@@ -146,6 +147,61 @@ def test_a_fork_is_not_kept_waiting_by_who_comes_later():
     assert closed == [0]
 
 
+def test_a_fork_waits_for_who_holds_what_one_inside_needs():
+    """Whoever holds a lock of a cache must not wait for the fork, which waits for one that needs the lock."""
+    closed, lock, held, inside = [], threading.Lock(), threading.Event(), threading.Event()
+    gate = interrupts.ForkGate(close=lambda: closed.append(gate.inside))
+    cache = interrupts.ForkGate(close=lambda: None, yields=False)
+
+    def need():
+        with gate:
+            inside.set()
+            with lock:
+                pass
+
+    def hold():
+        with lock:
+            held.set()
+            until(lambda: interrupts._forking)
+            with cache:
+                pass
+
+    threads = [threading.Thread(target=hold), threading.Thread(target=need)]
+    for thread, ready in zip(threads, (held, inside), strict=True):
+        thread.start()
+        assert ready.wait(20)
+    interrupts._before()
+    interrupts._in_parent()
+    for thread in threads:
+        thread.join()
+    assert closed == [0]
+
+
+# The steps go on in what is thrown away, whose errors nobody gets.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_at_any_step_of_a_fork_shuts_no_gate_for_ever(stepped):
+    """Python forks all the same when what comes before it, or after it, raises."""
+    closed, late = [], 0
+    gate = interrupts.ForkGate(close=lambda: closed.append(gate.inside))
+
+    def fork():
+        for hook in (interrupts._before, interrupts._in_parent):
+            # Of one that comes before the first line holds it, nothing was begun, and nothing can be ended.
+            with suppress(KeyboardInterrupt, RuntimeError, AttributeError):
+                hook()
+
+    fork()
+    steps = stepped(fork)
+    for at in range(1, steps):
+        closed.clear()
+        with suppress(KeyboardInterrupt):
+            stepped(fork, at)
+        assert not interrupts._changed._is_owned()
+        assert not interrupts._forking
+        late += closed == [0]
+    assert late > steps / 2
+
+
 ENDED = """
 import signal, sys
 from kling_nb.interrupts import interrupts_held
@@ -242,9 +298,6 @@ def test_a_ledger_that_is_up_to_date_opens_while_another_process_writes(ledger, 
 OPENS = """
 import sys
 from kling_nb.ledger.database import Ledger
-from kling_nb.media.claims import Claims
-from kling_nb.records.receipt import to_receipt
-from kling_nb.session.claiming import claiming
 print(len(Ledger(sys.argv[1]).runs()))
 """
 

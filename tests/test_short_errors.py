@@ -1,5 +1,8 @@
 """An error is three short lines in a notebook: what with the value given, what to do, and the money."""
 
+import os
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 
@@ -117,4 +120,14 @@ def test_a_name_that_is_not_there_is_refused_as_python_does_it():
         kling.generat  # noqa: B018 - the look is the test
     assert (caught.value.name, caught.value.obj) == ("generat", kling)
     assert len(traceback.extract_tb(caught.value.__traceback__)) == 2
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
+
+
+def test_a_broken_installation_is_not_told_as_a_name_that_is_not_there(tmp_path, monkeypatch):
+    """What a library raises as it loads is what the person must see."""
+    (tmp_path / "pydantic.py").write_text("raise AttributeError('of a broken pydantic')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    command = [sys.executable, "-c", "import kling_nb; kling_nb.generate"]
+    look = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "of a broken pydantic" in look.stderr
+    assert "no attribute 'generate'" not in look.stderr

@@ -97,7 +97,7 @@ def listing(found: "Records", held: Held, *, limit: int | None = None) -> Answer
     if not parts:
         return answer(["There are no runs in the ledger yet."], value=[])
     if limit is not None and len(found) + len(found.unreadable) > limit:
-        parts.append("There are older ones: `%kling list -n N` has so many.")
+        parts.append("There are older ones: `%kling list -n N` shows N of them.")
     return answer(parts, value=[_run_data(record, held) for record in records])
 
 

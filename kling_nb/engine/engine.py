@@ -88,7 +88,7 @@ class Engine:
         self.renew()
 
     def renew(self) -> None:
-        """Begin anew, to claim runs under a name that no other engine has: a forked child is another one."""
+        """Begin again, to claim runs under a name that no other engine has: a forked child is another one."""
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._leases = Leases(self.ledger, self.owner, self.limits, self.store)
         self._drivers: dict[str, Driver] = {}

@@ -388,7 +388,7 @@ class Job:
             # Most answers say what the one before said.
             return self.going[1]
         snapshot = self.provider.read_poll(reply, run_id)
-        going = reply.ok and snapshot.follow is None and snapshot.state in {"queued", "running"}
+        going = reply.ok and snapshot.follow is None and snapshot.going
         self.going = (reply.body, snapshot) if going else None
         for _ in range(MOST_FOLLOWED):
             if snapshot.follow is None:

@@ -55,15 +55,15 @@ class Leases:
 
         return await self._ledger.writer.ask(claim, synced=False)
 
-    async def _look(self, run_id: str) -> tuple[str | None, RunRecord | None]:
+    async def _look(self, run_id: str, unmoved: str | None = None) -> tuple[str | None, RunRecord | None]:
         """Claim a run if it is free by now: while it is not, nothing is written."""
 
         def look(transaction: Transaction) -> tuple[bool, str, RunRecord | None]:
-            free = transaction.claimable(run_id, self._owner)
+            free = transaction.claimable(run_id, self._owner, unmoved=unmoved)
             return free, transaction.lease(run_id) or "", transaction.get(run_id)
 
         free, lease, record = await self._ledger.reader.ask(look)
-        return await self.take(run_id) if free else (lease, record)
+        return await self.take(run_id, unmoved=unmoved) if free else (lease, record)
 
     async def claim(self, job: Job, write_sidecar: Callable[[RunRecord], None]) -> bool:
         """Wait until a run is ours to drive; its handle tells what another process commits meanwhile.
@@ -90,7 +90,7 @@ class Leases:
                     since = since if lease == before else job.clock.monotonic()
                     if job.clock.monotonic() - since > job.limits.lease_s:
                         # Nobody renews it, whatever the clock on the wall says.
-                        lease, record = await self.take(run.id, unmoved=lease)
+                        lease, record = await self._look(run.id, lease)
                         mine = lease is None
                 if record is None:
                     raise UsageError(

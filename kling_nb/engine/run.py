@@ -6,8 +6,6 @@ a dead kernel only stop the waiting); callbacks are called on the background loo
 
 import asyncio
 import contextlib
-import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -32,7 +30,7 @@ from kling_nb.views.card import card, line, status_line
 from kling_nb.views.card_parts import CardState
 from kling_nb.views.embed import Inset, Kept, inset
 from kling_nb.views.html import DOT, join, tag
-from kling_nb.views.waits import Turn, can_rewrite
+from kling_nb.views.waits import Turn, can_rewrite, rewrite
 from kling_nb.views.words import file_words, status_word
 
 __all__ = ["Run", "Video", "card_state"]
@@ -41,8 +39,7 @@ __all__ = ["Run", "Video", "card_state"]
 def _tick(words: Callable[[], str]) -> None:
     """Keep one line of a terminal up to date; elsewhere say nothing."""
     if can_rewrite():
-        sys.stderr.write(f"\r\x1b[K{words()[: shutil.get_terminal_size().columns - 1]}")
-        sys.stderr.flush()
+        rewrite(words())
 
 
 @dataclass(frozen=True, kw_only=True)

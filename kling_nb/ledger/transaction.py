@@ -314,10 +314,10 @@ class Transaction:
         values = (owner, until, run_id, owner, now.isoformat(), unmoved)
         return bool(run_statement(self._connection, take, values).rowcount == 1)
 
-    def claimable(self, run_id: str, owner: str) -> bool:
+    def claimable(self, run_id: str, owner: str, *, unmoved: str | None = None) -> bool:
         """Say whether `claim` would be granted now."""
         query, now = f"SELECT id FROM runs WHERE id = ? AND ({_FREE})", ledger_now(self._connection)
-        return self._value(query, run_id, owner, now.isoformat(), None) is not None
+        return self._value(query, run_id, owner, now.isoformat(), unmoved) is not None
 
     def owner(self, run_id: str) -> str | None:
         """Say who drives a run."""

@@ -152,9 +152,9 @@ class Card:
                     if bundle != self._shown:
                         self._shown = bundle
                         put(bundle)
-                        if self._buttons is not None:
-                            self._buttons.say(progress_text(progress).partition("\n")[0])
-                            self._buttons.offer(self._stops(progress.state), primary=False)
+                        if (buttons := self._buttons) is not None:
+                            buttons.say(progress_text(progress).partition("\n")[0])
+                            buttons.offer(self._stops(progress.state), primary=False)
                 if progress.over:
                     break
                 await asyncio.sleep(_PERIOD_S)

@@ -91,6 +91,11 @@ class Snapshot:
     timing: Mapping[str, Any] | None = None
     retry_after_s: float | None = None
 
+    @property
+    def going(self) -> bool:
+        """Whether the provider says that the run waits or is being made."""
+        return self.state in {"queued", "running"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Accepted:

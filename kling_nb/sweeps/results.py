@@ -4,7 +4,6 @@ Invariants: nothing is sent; pandas loads on first use; an amount nobody knows i
 nothing; the owner's own table has his words, and what is kept in a notebook has the hashes of private ones.
 """
 
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from kling_nb.sweeps.layout import axes_of, lay_out
 from kling_nb.sweeps.progress import Progress
 from kling_nb.views.contact_sheet import NOT_SENT, Tile
 from kling_nb.views.stills import stills, stills_text
-from kling_nb.views.waits import can_rewrite
+from kling_nb.views.waits import can_rewrite, rewrite
 from kling_nb.views.words import state_word
 
 __all__ = ["Table", "Ticker", "clips_of", "costs", "data", "frame", "money", "rows", "table"]
@@ -260,6 +259,8 @@ class Ticker:
 
     def _put(self, text: str) -> None:
         line = text.partition("\n")[0]
-        room = shutil.get_terminal_size().columns - 1
-        sys.stderr.write(f"\r\x1b[K{line[:room]}" if self._terminal else f"{line}\n")
-        sys.stderr.flush()
+        if self._terminal:
+            rewrite(line)
+        else:
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()

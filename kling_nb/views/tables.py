@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from kling_nb import errors
 from kling_nb.views.html import FONT, PILL, Html, join, prose, tag
 
-__all__ = ["Part", "csv_text", "filled", "page_of", "table", "text_of", "text_table"]
+__all__ = ["Part", "csv_text", "cut", "filled", "page_of", "table", "text_of", "text_table"]
 
 _TAGS = re.compile(r"<[^>]*>")
 _SIDES = {"l": "left", "r": "right", "c": "center", "w": "left", "e": "left", "m": "left", "g": "left"}
@@ -93,7 +93,7 @@ def _looks(headers: Sequence[str], rows: Sequence[Sequence[object]], letters: st
     """Give each column a width, so that all rows break at the same one."""
     looks = []
     for at, (letter, *cells) in enumerate(zip(letters, headers, *rows, strict=True), 1):
-        texts = [_cut(text, _NAME) if letter == "m" else text for text in map(_plain, cells)]
+        texts = [cut(text, _NAME) if letter == "m" else text for text in map(_plain, cells)]
         # Where there are no words, a drawing.
         width = max(map(_pixels, texts)) or _DRAWN
         width += max(_PILL_PX * str(cell).startswith(PILL) for cell in cells)
@@ -116,7 +116,7 @@ def _whole(text: object, letter: str) -> object:
 
 
 def _named(name: object) -> Html:
-    short = _cut(str(name), _NAME)
+    short = cut(str(name), _NAME)
     return tag("span", tag("bdi", short), title=str(name)) if short != name else tag("bdi", short)
 
 
@@ -192,14 +192,24 @@ def _fitted(row: Sequence[str], widths: Sequence[int], sides: str) -> list[list[
         # A drawing has no words, and no width.
         (textwrap.wrap(cell, max(width, 1)) or [""])
         if side == "w"
-        else [_cut(cell, width, middle=side != "e")]
+        else [cut(cell, width, middle=side != "e")]
         for cell, width, side in zip(row, widths, sides, strict=True)
     ]
     return [list(line) for line in itertools.zip_longest(*cells, fillvalue="")]
 
 
-def _cut(cell: str, width: int, *, middle: bool = True) -> str:
-    """Cut in the middle, as both ends of a file's name tell it from others; or words at their end."""
+def cut(cell: str, width: int, *, middle: bool = True) -> str:
+    """Cut a cell that is too wide for a terminal.
+
+    Args:
+        cell: Its text, of one line.
+        width: Columns that it may take; wide letters take two.
+        middle: Whether in the middle, as both ends of a file's name tell it from others; else at its end.
+
+    Example:
+        >>> cut("a-long-name.mp4", 8)
+        'a-lo…mp4'
+    """
     if _columns(cell) <= width:
         return cell
     kept = len(cell) - 1

@@ -1,20 +1,23 @@
 """The words for a run on its way: whom it waits for, how long it has taken so far, how long is usual.
 
-And whether a terminal can keep them on one line.
+And the one line of a terminal that they are kept on.
 
 Invariants: time counts from the sending, so before that no span is told; an expected start is told only
 where earlier runs say how long one takes.
 """
 
 import os
+import shutil
 import sys
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 
 from kling_nb.records.run import RunRecord, RunStatus
+from kling_nb.views.tables import cut
 from kling_nb.views.words import minutes
 
-__all__ = ["Turn", "can_rewrite", "wait_words", "waited_s"]
+__all__ = ["Turn", "can_rewrite", "rewrite", "wait_words", "waited_s"]
 
 
 class Turn(NamedTuple):
@@ -94,3 +97,14 @@ def waited_s(record: RunRecord, now: datetime) -> float:
 def can_rewrite() -> bool:
     """Whether standard error is a terminal that can write a line again."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def rewrite(line: str) -> None:
+    """Write a line in the place of the last one on standard error, cut at the width of its terminal."""
+    columns = 0
+    # The other one looks at standard output.
+    with suppress(OSError):
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    room = columns or shutil.get_terminal_size().columns
+    sys.stderr.write(f"\r\x1b[K{cut(line, room - 1, middle=False)}")
+    sys.stderr.flush()

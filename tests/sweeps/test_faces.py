@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import sys
+import termios
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -273,15 +274,16 @@ def test_a_sweep_that_is_canceled_by_its_variable_buys_no_more(build, monkeypatc
     assert house.submissions == sent
 
 
-def test_a_line_that_is_rewritten_is_no_wider_than_the_terminal(monkeypatch):
-    """One that breaks is never wiped."""
+@pytest.mark.parametrize(("name", "kept"), [("owls", 39), ("梟の夜" * 10, 20)])
+def test_a_line_that_is_rewritten_is_no_wider_than_the_terminal(monkeypatch, name, kept):
+    """One that breaks is never wiped; standard output may be elsewhere, and some letters take two columns."""
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 40))
     with os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        monkeypatch.setenv("COLUMNS", "40")
         monkeypatch.setenv("TERM", "xterm")
-        Ticker(carded=False).end(lambda: progress_text(progress()))
+        Ticker(carded=False).end(lambda: progress_text(replace(progress(), name=name)))
         shown = os.read(ours, 65536).decode()
     os.close(ours)
-    assert shown.startswith("\r\x1b[Kowls: 2,503/5,000 [")
-    assert len(shown.strip()) == len("\x1b[K") + 39
+    assert shown.startswith(f"\r\x1b[K{name}"[:20])
+    assert len(shown.strip()) == len("\x1b[K") + kept

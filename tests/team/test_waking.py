@@ -4,6 +4,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -155,14 +156,19 @@ def test_a_worker_that_finds_nothing_to_send_writes_nothing(house, kernel, where
 
 
 @in_postgresql
-def test_a_kernel_that_follows_a_run_of_others_writes_nothing(house, kernel, where, monkeypatch):
-    """However often it looks whether it may drive it now: it may follow thousands."""
+@pytest.mark.parametrize("held", [True, False])
+def test_a_kernel_that_follows_a_run_of_others_writes_nothing(house, kernel, where, monkeypatch, held):
+    """However often it looks whether it may drive it now, also where nobody has had it for a whole lease."""
     monkeypatch.setattr(leases, "_LOOK_S", 0.01)
     monkeypatch.setattr(changes, "_LOOK_S", 0)
     reader, looks = kernel.ledger().reader, []
     monkeypatch.setattr(reader, "ask", lambda work, ask=reader.ask: looks.append(work) or ask(work))
-    hold(kernel.ledger(), submit(0))
-    until(lambda: looks)
+    if held:
+        hold(kernel.ledger(), submit(0))
+    else:
+        monkeypatch.setattr(kernel.engine(), "limits", replace(kernel.engine().limits, lease_s=0.001))
+        submit(0)
+    until(lambda: len(looks) > 5)
     with writings(where) as seen:
         wrote, before = seen(), len(looks)
         until(lambda: len(looks) >= before + 5)

@@ -77,7 +77,7 @@ class Follow:
         self.last = snapshot
         if snapshot.state == "succeeded":
             self.pace.ended(self.id, self.age())
-        elif snapshot.state in {"queued", "running"}:
+        elif snapshot.going:
             self.pace.going(self.id, self.age())
 
     def is_known(self, snapshot: Snapshot) -> bool:

@@ -42,7 +42,6 @@ _ROWS_A_READ = 60
 #: After so many lists, the run that was read longest ago is read by itself; and each run after so many
 #: readings' worth of lists.
 _LISTS_A_CHECK, _READS_A_CHECK = 4, 6.0
-_GOING = {"queued", "running"}
 
 
 class Poller:
@@ -293,7 +292,7 @@ class Poller:
         stale = False
         for run_id in [run_id for run_id, at in account.ended.items() if at < began]:
             if (row := rows.get(run_id)) is not None:
-                stale |= job.provider.read_row(row, run_id).state in _GOING
+                stale |= job.provider.read_row(row, run_id).going
             del account.ended[run_id]
         return stale
 
@@ -339,9 +338,9 @@ class Poller:
         """Take what a list says of a run; whether it goes on as before, so that nobody is woken."""
         snapshot = follow.last
         # Most rows say what they said before, and need not be read; what contradicts the last reading must.
-        if row is not follow.row or snapshot is None or snapshot.state not in _GOING:
+        if row is not follow.row or snapshot is None or not snapshot.going:
             snapshot = follow.job.provider.read_row(row, follow.provider_run_id)
-        going, follow.row = snapshot.state in _GOING, row
+        going, follow.row = snapshot.going, row
         if now >= follow.until:
             follow.give(None)
         elif going and follow.is_known(snapshot):
