@@ -187,7 +187,7 @@ def _fits(who: str, runs: int) -> bool:
 
 
 def submit(options: argparse.Namespace) -> dict[str, Any]:
-    """One submit, a burst by one call, a burst by a call for each; runs that do not end meanwhile."""
+    """One submit, also after the process idled, and bursts by one call and by many; no run ends meanwhile."""
     found: dict[str, list[dict[str, Any]]] = {}
     runs = options.runs or (100 if options.quick else 1000)
     with stage(scale=options.scale) as scene:
@@ -199,7 +199,9 @@ def submit(options: argparse.Namespace) -> dict[str, Any]:
                 used = scene.client("ours.py", "submit", wire=wire, runs=runs)
                 found.setdefault(wire, []).append(
                     {
-                        "single_ms": statistics.median(used["singles"]) * 1000,
+                        "single_ms": used["singles"][0],
+                        "idle_single_ms": used["singles"][1],
+                        "idle_usual": used["usual"][1] / used["usual"][0],
                         "burst_cpu_ms": used["burst"]["cpu_s"] / runs * 1000,
                         "floor_cpu_ms": floor["cpu_s"] / runs * 1000,
                         "burst_wall_s": used["burst"]["wall_s"],

@@ -1,12 +1,15 @@
 """What a client process says of itself: time of its processors, memory, commits and syncs."""
 
+import argparse
 import json
 import os
 import resource
 import sqlite3
+import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 
 def cpu_s() -> float:
@@ -23,6 +26,30 @@ def peak_mb() -> float:
 def p95(values: list[float]) -> float | None:
     """The value that 95 of 100 do not exceed."""
     return sorted(values)[int(len(values) * 0.95) - 1] if len(values) > 1 else None
+
+
+#: Of a process that is awake, and of one that the machine may have put aside.
+PAUSES_S = (0.02, 0.2)
+
+
+def after_idling(act: Callable[[], object], pause_s: float, times: int = 9) -> float:
+    """Give the median milliseconds of a call, each after a pause."""
+    taken = []
+    for _ in range(times):
+        time.sleep(pause_s)
+        begun = time.perf_counter()
+        act()
+        taken.append(time.perf_counter() - begun)
+    return statistics.median(taken) * 1000
+
+
+def usual_work() -> None:
+    """Do some of what any Python does: a yardstick for what a pause costs on this machine."""
+    parser = argparse.ArgumentParser()
+    for number in range(25):
+        parser.add_argument(f"--option-{number}", type=int, help="a number")
+    parser.parse_args(["--option-3", "4"])
+    parser.format_help()
 
 
 class Meter:

@@ -5,6 +5,7 @@ keys and the addresses come by the environment that `bench.py` sets.
 """
 
 import dataclasses
+import itertools
 import json
 import sqlite3
 import sys
@@ -130,14 +131,15 @@ def submit(given: dict) -> dict:
     """One submit of a warm kernel, then a burst by one call, then a burst by a call for each."""
     _warm(given)
     kling.submit("A warm submit", duration=3, provider=given["wire"])
-    singles = []
-    for number in range(given.get("singles", 9)):
-        begun = time.perf_counter()
-        kling.submit(f"A single run, number {number}", duration=3, provider=given["wire"])
-        singles.append(time.perf_counter() - begun)
-        time.sleep(0.2)
+    numbers = itertools.count()
+
+    def single() -> None:
+        kling.submit(f"A single run, number {next(numbers)}", duration=3, provider=given["wire"])
+
+    singles = {pause: measure.after_idling(single, pause) for pause in measure.PAUSES_S}
+    usual = {pause: measure.after_idling(measure.usual_work, pause) for pause in measure.PAUSES_S}
     ledger = current().settings().ledger
-    before = len(singles) + 2
+    before = next(numbers) + 2
     _durable(ledger, before)
     meter = measure.Meter()
     _asked(given, "A burst", given["runs"])
@@ -150,7 +152,14 @@ def submit(given: dict) -> dict:
     called = time.time() - meter.begun
     _durable(ledger, before + 2 * given["runs"])
     calls = meter.end()
-    return {"singles": singles, "burst": burst, "opened_s": opened, "calls": calls, "called_s": called}
+    return {
+        "singles": [*singles.values()],
+        "usual": [*usual.values()],
+        "burst": burst,
+        "opened_s": opened,
+        "calls": calls,
+        "called_s": called,
+    }
 
 
 def download(given: dict) -> dict:

@@ -80,6 +80,8 @@ def judge_form(tab):
     box.get_by_label("Max cost", exact=True).fill("")
     box.locator("button.kling-open").click()
     box.get_by_label("Storyboard").check()
+    # Its row comes above the button, which moves.
+    box.get_by_label("Shot 1", exact=True).wait_for()
     box.locator("button", has_text="Add a shot").click()
     box.get_by_label("Shot 2", exact=True).wait_for()
     judge(tab)
