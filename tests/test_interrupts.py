@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import closing, suppress
 
 import pytest
@@ -179,8 +180,10 @@ def test_a_fork_waits_for_who_holds_what_one_inside_needs():
 
 # The steps go on in what is thrown away, whose errors nobody gets.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_at_any_step_of_a_fork_shuts_no_gate_for_ever(stepped):
+def test_an_interrupt_at_any_step_of_a_fork_shuts_no_gate_for_ever(stepped, monkeypatch):
     """Python forks all the same when what comes before it, or after it, raises."""
+    # Each ledger that another test has left would be closed at each step.
+    monkeypatch.setattr(interrupts, "_gates", weakref.WeakSet())
     closed, late = [], 0
     gate = interrupts.ForkGate(close=lambda: closed.append(gate.inside))
 
