@@ -200,8 +200,8 @@ def check_origin(samples: Iterable[Sample], *, allow_sandbox: bool) -> None:
     if played and not allow_sandbox:
         clips = "One clip was" if len(played) == 1 else f"{len(played)} clips were"
         raise UsageError(
-            f"{clips} drawn by the sandbox, not made by a model: {', '.join(played[:3])}"
-            f"{f' and {len(played) - 3} more' if len(played) > 3 else ''}.",
+            f"{clips} drawn by the sandbox, not made by a model: {', '.join(played[:_SHOWN])}"
+            f"{f' and {len(played) - _SHOWN} more' if len(played) > _SHOWN else ''}.",
             cure="Nothing was written. Leave them out, or try the export with `--allow-sandbox` "
             "(in Python `allow_sandbox=True`).",
         )
